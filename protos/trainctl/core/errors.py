@@ -1,0 +1,157 @@
+"""Every error this project raises on purpose, in one tree.
+
+::
+
+    TrainctlError                      what was expected, what was found, what to do
+    ├── SpecError                      the user's job file is wrong; lists every problem with its position
+    ├── NotFoundError                  the named thing does not exist
+    ├── ConflictError                  somebody else holds the name, the key or the revision
+    ├── PreconditionError              the thing exists but is in the wrong state for this
+    ├── PermissionDeniedError          the file, folder or call is not allowed to this user
+    ├── UnavailableError               trying again later may help
+    ├── FencedError                    this process is no longer the one that may do this
+    ├── PlanError                      the request cannot be laid out on these resources
+    ├── CheckpointError                a checkpoint is missing, foreign, torn or corrupt
+    ├── DataError                      the training data is missing or unusable
+    ├── CollectiveError                a collective failed or was abandoned; names operation and missing ranks
+    └── InternalError                  a broken invariant: a bug of ours
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class TrainctlError(Exception):
+    """Base of all deliberate errors.
+
+    Attributes:
+        code: stable, documented reason such as ``SPEC_INVALID``; it becomes ``ErrorInfo.reason`` on the wire.
+        exit_code: what the command line exits with (table in docs/cli.md).
+        hint: what the person can do next, or an empty string.
+    """
+
+    code = "INTERNAL"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong in an input: where, what, and the nearest right spelling if there is one.
+
+    Attributes:
+        path: dotted field path such as ``spec.nodes.min``.
+        message: what was expected and what was found.
+        line: 1-based line in the file, 0 when unknown.
+        column: 1-based column in the file, 0 when unknown.
+    """
+
+    path: str
+    message: str
+    line: int = 0
+    column: int = 0
+
+
+class SpecError(TrainctlError):
+    """The job file is invalid; carries all problems at once."""
+
+    code = "SPEC_INVALID"
+    exit_code = 2
+
+    def __init__(self, problems: tuple[Problem, ...], *, source: str = "", hint: str = "") -> None:
+        self.problems = problems
+        self.source = source
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = [f"{source or 'job spec'} is invalid ({count})"]
+        for p in problems:
+            where = f"{source}:{p.line}:{p.column}  " if p.line else ""
+            lines.append(f"  {where}{p.path}: {p.message}" if p.path else f"  {where}{p.message}")
+        super().__init__("\n".join(lines), hint=hint)
+
+
+class UsageError(TrainctlError):
+    """The command line was used wrongly."""
+
+    code = "USAGE"
+    exit_code = 2
+
+
+class NotFoundError(TrainctlError):
+    """The named thing does not exist."""
+
+    code = "NOT_FOUND"
+    exit_code = 3
+
+
+class ConflictError(TrainctlError):
+    """The name is taken or the revision moved."""
+
+    code = "CONFLICT"
+    exit_code = 4
+
+
+class PermissionDeniedError(TrainctlError):
+    """The caller may not do this, or the file system refuses."""
+
+    code = "PERMISSION_DENIED"
+    exit_code = 5
+
+
+class PreconditionError(TrainctlError):
+    """The thing exists but is not in a state that allows this."""
+
+    code = "FAILED_PRECONDITION"
+    exit_code = 6
+
+
+class UnavailableError(TrainctlError):
+    """The other side is away, busy or late; trying again may help."""
+
+    code = "UNAVAILABLE"
+    exit_code = 7
+
+
+class FencedError(TrainctlError):
+    """A newer leader, generation or incarnation exists; this process must stop acting."""
+
+    code = "FENCED"
+    exit_code = 6
+
+
+class PlanError(TrainctlError):
+    """The request cannot be laid out on these resources."""
+
+    code = "PLAN_IMPOSSIBLE"
+    exit_code = 6
+
+
+class CheckpointError(TrainctlError):
+    """A checkpoint is missing, foreign, torn or corrupt."""
+
+    code = "CHECKPOINT_UNUSABLE"
+    exit_code = 6
+
+
+class DataError(TrainctlError):
+    """The training data is missing or unusable."""
+
+    code = "DATA_UNUSABLE"
+    exit_code = 6
+
+
+class CollectiveError(TrainctlError):
+    """A collective failed, timed out or was abandoned."""
+
+    code = "COLLECTIVE_FAILED"
+    exit_code = 1
+
+
+class InternalError(TrainctlError):
+    """An invariant of ours is broken: please report it."""
+
+    code = "INTERNAL"
+    exit_code = 1

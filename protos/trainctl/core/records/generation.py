@@ -1,0 +1,107 @@
+"""The generation record: the one decision that all members of an island carry out, fixed before any of them moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from trainctl.core.records.step import Outcome
+
+
+class Rung(StrEnum):
+    """How the members come to hold the state at the target step (design section 6)."""
+
+    START = "start"
+    PEER = "peer"
+    SNAPSHOT = "snapshot"
+    AVERAGE = "average"
+    CHECKPOINT = "checkpoint"
+    SHRINK = "shrink"
+    GROW = "grow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One rank of an island.
+
+    Attributes:
+        global_rank: position in the rank order, 0-based.
+        slot: worker slot of the job; stays with the job while workers in it come and go.
+        incarnation: which worker life fills the slot.
+        node: where it runs.
+        agent_incarnation: which agent life is its parent.
+        address: host that other members reach it at.
+    """
+
+    global_rank: int
+    slot: int
+    incarnation: int
+    node: str
+    agent_incarnation: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRef:
+    """A committed checkpoint: where it lies, what it continues, and the digest that proves it is the one meant."""
+
+    uri: str
+    step: int
+    lineage: int
+    attempt: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRecord:
+    """What the members of generation ``g`` do: finish or discard the open step, obtain the state, go on.
+
+    Later generations inherit ``target_step`` and ``outcome``, so a second failure cannot flip the decision.
+
+    Attributes:
+        job_uid: the job.
+        island: island id inside the job.
+        job_generation: ``G``, the generation of the plan.
+        generation: ``g`` of the island.
+        predecessor: the generation committed before this one; 0 for the first.
+        epoch: leader epoch that committed the record.
+        nonce: makes every store prefix unique, even when a record is retried.
+        lineage: lineage the members continue; rises when they roll back.
+        members: in rank order.
+        store_address: ``host:port`` of the collective store, beside one of the agents.
+        target_step: the step whose state everybody holds before going on; 0 is the initial state.
+        outcome: outcome of ``target_step`` for those who still have to apply it; None where nobody has to.
+        rung: how ranks without the state obtain it.
+        holders: ranks that hold the state at ``target_step``, or will once they applied ``outcome``.
+        checkpoint: the checkpoint to load, with rung ``checkpoint`` (or ``start`` when resuming).
+        checkpointed_step: newest step with a committed checkpoint in this lineage, -1 if none: it is not saved again.
+        reason: one sentence for people.
+    """
+
+    job_uid: str
+    island: str
+    job_generation: int
+    generation: int
+    predecessor: int
+    epoch: int
+    nonce: str
+    lineage: int
+    members: tuple[Member, ...]
+    store_address: str
+    target_step: int
+    outcome: Outcome | None = None
+    rung: Rung = Rung.START
+    holders: tuple[int, ...] = ()
+    checkpoint: CheckpointRef | None = None
+    checkpointed_step: int = -1
+    reason: str = ""
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return len(self.members)
+
+    @property
+    def store_prefix(self) -> str:
+        """Prefix in the collective store: unique per job, island, generation and try."""
+        return f"{self.job_uid}/{self.island}/{self.generation}/{self.nonce}"

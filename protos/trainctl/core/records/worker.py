@@ -1,0 +1,177 @@
+"""What an agent and its controller tell each other about workers: desired on one side, observed on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord
+from trainctl.core.records.step import Phase, StepReport
+
+
+class WorkerPhase(StrEnum):
+    """Life of a worker process as its agent sees it."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RUNNING = "running"
+    FINISHED = "finished"
+    EXITED = "exited"
+
+
+class Instruction(StrEnum):
+    """What the controller wants of a worker now."""
+
+    STANDBY = "standby"
+    """Boot, build the model, wait."""
+    PREPARE = "prepare"
+    """Stop waiting for generation < g, keep the state, report."""
+    RUN = "run"
+    """Carry out the committed record of g and train."""
+    STOP = "stop"
+    """End in good order."""
+    KILL = "kill"
+    """SIGKILL it and report its exit: it is condemned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDesired:
+    """The state the controller wants one worker to be in. Level-triggered: always the whole truth, safe to repeat.
+
+    Attributes:
+        job_uid: the job.
+        job_name: for logs and file names.
+        island: island id.
+        slot: worker slot of the job.
+        incarnation: worker life; an agent never runs two lives of one slot at once.
+        instruction: what to do.
+        generation: the ``g`` that PREPARE or RUN is about.
+        record: with RUN, the committed record.
+        spec: the job spec as its wire dict (YAML spelling).
+        workdir: URI under which the job keeps checkpoints and artifacts.
+        grace_s: with STOP, seconds until SIGKILL.
+        checkpoint_on_stop: with STOP, save a checkpoint at the step boundary first.
+    """
+
+    job_uid: str
+    job_name: str
+    island: str
+    slot: int
+    incarnation: int
+    instruction: Instruction
+    generation: int = 0
+    record: GenerationRecord | None = None
+    spec: Mapping[str, object] = field(default_factory=dict)
+    workdir: str = ""
+    grace_s: float = 10.0
+    checkpoint_on_stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One sample of a worker's progress page.
+
+    Attributes:
+        generation: ``g`` it works in; 0 before the first.
+        step: last step voted.
+        phase: where it is.
+        phase_age_s: seconds since the phase changed.
+        alive_age_s: seconds since the worker last touched its page, also while it waits in a collective.
+    """
+
+    generation: int = 0
+    step: int = 0
+    phase: Phase = Phase.BOOTING
+    phase_age_s: float = 0.0
+    alive_age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerError:
+    """A Python exception that ended a worker: enough to explain it without the logs.
+
+    Attributes:
+        type: exception class name.
+        message: its text.
+        traceback: formatted, the newest frames last, at most 8 KiB.
+        step: step it happened in.
+        code: stable reason such as ``USER_EXCEPTION``, ``DATA_UNUSABLE``, ``CHECKPOINT_UNUSABLE``.
+        log_tail: last lines the worker printed.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    step: int = 0
+    code: str = "USER_EXCEPTION"
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerObserved:
+    """What an agent sees of one worker.
+
+    Attributes:
+        job_uid: the job.
+        slot: worker slot.
+        incarnation: worker life.
+        pid: process id; unchanged for as long as the worker lives.
+        phase: life of the process.
+        generation: committed generation it runs in, 0 before the first.
+        progress: newest sample of its page; the last one before the exit once it ended.
+        report: answer to the newest PREPARE, if it has answered.
+        exit_code: as a shell would show it: -9 for SIGKILL; None while it lives.
+        error: the exception that ended it, if it was one.
+        exited_age_s: seconds since it ended, 0 while it lives.
+        rss_bytes: resident memory.
+    """
+
+    job_uid: str
+    slot: int
+    incarnation: int
+    pid: int
+    phase: WorkerPhase
+    generation: int = 0
+    progress: Progress = Progress()
+    report: StepReport | None = None
+    exit_code: int | None = None
+    error: WorkerError | None = None
+    exited_age_s: float = 0.0
+    rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointReport:
+    """A complete checkpoint: its manifest is written; the controller's fenced transaction makes it current.
+
+    ``error`` is set instead of ``ref`` when the attempt failed; training goes on.
+    """
+
+    job_uid: str
+    island: str
+    generation: int
+    step: int
+    lineage: int
+    ref: CheckpointRef | None = None
+    error: str = ""
+    seconds: float = 0.0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryReport:
+    """What one worker did to enter a generation, with seconds for each phase and bytes for each source."""
+
+    job_uid: str
+    island: str
+    generation: int
+    global_rank: int
+    slot: int
+    rebuild_s: float = 0.0
+    restore_s: float = 0.0
+    first_step_s: float = 0.0
+    received_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes this worker received, keyed by source: ``rank 2`` or a checkpoint file's URI."""
+    applied_open_step: bool = False
+    """The worker applied the target step from its retained gradient."""
