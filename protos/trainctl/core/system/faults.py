@@ -58,7 +58,9 @@ def _load() -> list[_Fault]:
     faults = []
     for index, entry in enumerate(json.loads(text)):
         if entry["point"] not in POINTS:
-            raise ValueError(f"{FAULTS_VARIABLE}[{index}]: unknown fault point {entry['point']!r}; known: {', '.join(POINTS)}")
+            raise ValueError(
+                f"{FAULTS_VARIABLE}[{index}]: unknown fault point {entry['point']!r}; known: {', '.join(POINTS)}"
+            )
         faults.append(_Fault(entry["point"], entry["action"], entry.get("where", {}), f"fault-{index}"))
     return faults
 
