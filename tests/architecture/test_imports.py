@@ -1,0 +1,35 @@
+"""The arrows of docs/architecture.md, held by import-linter, and the rules that it cannot express."""
+
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[2]
+PORTIONS = ("protos", "parallel", "checkpoint", "controller", "agent")
+
+
+def test_import_contracts_are_kept() -> None:
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+@pytest.mark.parametrize("portion", PORTIONS)
+def test_namespace_folder_has_no_init(portion: str) -> None:
+    # One stray __init__.py would make every other portion of the namespace package vanish.
+    assert not (ROOT / portion / "trainctl" / "__init__.py").exists()
+
+
+def test_every_package_has_init_and_marker() -> None:
+    packages = [folder for portion in PORTIONS for folder in (ROOT / portion / "trainctl").iterdir() if folder.is_dir()]
+    top = [folder for folder in packages if folder.name != "__pycache__"]
+    assert len(top) == 7
+    for folder in top:
+        assert (folder / "__init__.py").exists(), folder
+        assert (folder / "py.typed").exists(), folder
+
+
+def test_no_file_is_longer_than_one_idea() -> None:
+    sources = [p for portion in PORTIONS for p in (ROOT / portion).rglob("*.py") if "_pb2" not in p.name]
+    lengths = sorted(len(p.read_text().splitlines()) for p in sources if p.name != "__init__.py")
+    assert lengths[-1] <= 600
+    assert lengths[len(lengths) // 2] <= 160

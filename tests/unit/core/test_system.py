@@ -1,0 +1,62 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainctl.core.system.faults import FAULTS_DIR_VARIABLE, FAULTS_VARIABLE, FaultPlan
+from trainctl.core.system.files import write_atomically
+from trainctl.core.system.processes import ProcessId, identify, is_alive, send_signal
+
+
+def test_atomic_write_replaces_whole_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two", mode=0o600)
+    assert path.read_bytes() == b"two"
+    assert os.listdir(tmp_path) == ["a.json"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pid_that_was_taken_over_is_never_signalled() -> None:
+    own = identify(os.getpid())
+    assert own is not None
+    assert is_alive(own)
+    somebody_else = ProcessId(pid=own.pid, start_ticks=own.start_ticks - 1)
+    assert not is_alive(somebody_else)
+    assert not send_signal(somebody_else, signal.SIGKILL)
+
+
+def test_a_zombie_is_not_alive() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = identify(child.pid)
+    assert process is not None
+    assert is_alive(process)
+    assert send_signal(process, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_alive(process)
+    child.communicate()
+
+
+def test_fault_fires_once_over_processes_and_only_where_it_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"point": "vote.before", "action": "raise", "where": {"slot": 1, "step": 3}}
+    monkeypatch.setenv(FAULTS_VARIABLE, json.dumps([entry]))
+    monkeypatch.setenv(FAULTS_DIR_VARIABLE, str(tmp_path))
+    plan, replacement = FaultPlan(), FaultPlan()
+    plan.reach("vote.before", slot=1, step=2)
+    plan.reach("vote.after", slot=1, step=3)
+    with pytest.raises(RuntimeError, match=r"injected at vote\.before"):
+        plan.reach("vote.before", slot=1, step=3)
+    plan.reach("vote.before", slot=1, step=3)
+    replacement.reach("vote.before", slot=1, step=3)
+
+
+def test_misspelt_fault_point_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FAULTS_VARIABLE, '[{"point": "vote.befor", "action": "kill"}]')
+    with pytest.raises(ValueError, match=r"unknown fault point 'vote\.befor'"):
+        FaultPlan()

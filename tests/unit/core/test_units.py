@@ -1,0 +1,38 @@
+import pytest
+
+from trainctl.core.clock import ManualClock
+from trainctl.core.units import format_bytes, format_duration, parse_duration_s
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "-5s", "1h30m", "5S"])
+def test_bad_durations_say_what_is_expected(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a duration such as"):
+        parse_duration_s(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.42, "0.42s"), (12.4, "12s"), (200, "3m20s"), (7500, "2h05m"), (4 * 3600 + 3 * 86400, "3d04h")],
+)
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(512, "512 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**60, "1024.0 PiB")]
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert format_bytes(size) == text
+
+
+def test_manual_clock_never_goes_back() -> None:
+    clock = ManualClock(5.0)
+    clock.advance(2.5)
+    assert clock.monotonic_s() == 7.5
+    with pytest.raises(ValueError, match="cannot go back"):
+        clock.advance(-1)
