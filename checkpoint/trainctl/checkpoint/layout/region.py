@@ -1,0 +1,169 @@
+"""Parts of a tensor: boxes and flat row-major ranges of global elements, and how one turns into the other.
+
+Source: the decomposed representation of irregular shards in ByteCheckpoint (NSDI '25), section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from trainctl.core.errors import PlanError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Box:
+    """The elements with ``offsets[i] <= index[i] < offsets[i] + lengths[i]`` for every dim i."""
+
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    def __str__(self) -> str:
+        dims = (f"{start}:{start + length}" for start, length in zip(self.offsets, self.lengths, strict=True))
+        return f"[{', '.join(dims)}]"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Flat:
+    """The elements ``start <= i < stop`` of the tensor in row-major order."""
+
+    start: int
+    stop: int
+
+    @property
+    def volume(self) -> int:
+        """Number of elements."""
+        return self.stop - self.start
+
+    def __str__(self) -> str:
+        return f"elements {self.start}:{self.stop}"
+
+
+Region = Box | Flat
+
+
+def whole(shape: Shape) -> Flat:
+    """All elements of a tensor."""
+    return Flat(0, math.prod(shape))
+
+
+def volume(region: Region) -> int:
+    """Number of elements in the region."""
+    return region.volume if isinstance(region, Flat) else math.prod(region.lengths)
+
+
+def check_region(shape: Shape, region: Region) -> None:
+    """Sees that the region lies inside a tensor of this shape.
+
+    Raises:
+        PlanError: it does not.
+    """
+    if isinstance(region, Flat):
+        inside = 0 <= region.start <= region.stop <= math.prod(shape)
+    else:
+        inside = len(shape) == len(region.offsets) == len(region.lengths) and all(
+            min(o, n) >= 0 and o + n <= d for d, o, n in zip(shape, region.offsets, region.lengths, strict=True)
+        )
+    if not inside:
+        raise PlanError(f"expected a region inside a tensor of shape {list(shape)}, found {region}")
+
+
+def flat_to_boxes(shape: Shape, region: Flat) -> tuple[Box, ...]:
+    """The range as disjoint boxes in row-major order: at most 2k-1 of them for k dims."""
+    return tuple(Box(o, n) for o, n in _boxes(shape, region.start, region.stop))
+
+
+def _boxes(shape: Shape, start: int, stop: int) -> Iterator[tuple[Shape, Shape]]:
+    if start >= stop:
+        return
+    if len(shape) <= 1:
+        yield ((start,), (stop - start,)) if shape else ((), ())
+        return
+    row = math.prod(shape[1:])
+    first, head = divmod(start, row)
+    last, tail = divmod(stop, row)
+    if first == last:
+        yield from _prefixed(first, _boxes(shape[1:], head, tail))
+        return
+    if head:
+        yield from _prefixed(first, _boxes(shape[1:], head, row))
+        first += 1
+    if last > first:
+        yield (first, *(0 for _ in shape[1:])), (last - first, *shape[1:])
+    if tail:
+        yield from _prefixed(last, _boxes(shape[1:], 0, tail))
+
+
+def _prefixed(index: int, boxes: Iterable[tuple[Shape, Shape]]) -> Iterator[tuple[Shape, Shape]]:
+    for offsets, lengths in boxes:
+        yield (index, *offsets), (1, *lengths)
+
+
+def region_to_runs(shape: Shape, region: Region) -> Iterator[Flat]:
+    """The region as maximal row-major ranges, in ascending order; nothing for an empty region."""
+    if volume(region) == 0:
+        return
+    if isinstance(region, Flat):
+        yield region
+        return
+    # Dims after `split` are covered whole, so one run spans them; dims before it enumerate the runs.
+    split = len(shape) - 1
+    while split > 0 and region.lengths[split] == shape[split]:
+        split -= 1
+    if split < 0:
+        yield Flat(0, 1)
+        return
+    inner = math.prod(shape[split + 1 :])
+    length = region.lengths[split] * inner
+    for base in _bases(shape, region, split):
+        start = (base * shape[split] + region.offsets[split]) * inner
+        yield Flat(start, start + length)
+
+
+def _bases(shape: Shape, box: Box, split: int) -> Iterator[int]:
+    """Row-major indices, over the dims before ``split``, of the rows that the box touches."""
+    bases: Iterable[int] = (0,)
+    for dim in range(split):
+        bases = _extended(bases, shape[dim], range(box.offsets[dim], box.offsets[dim] + box.lengths[dim]))
+    yield from bases
+
+
+def _extended(bases: Iterable[int], size: int, indices: range) -> Iterator[int]:
+    for base in bases:
+        for index in indices:
+            yield base * size + index
+
+
+def intersect(a: Region, b: Region) -> Region | None:
+    """What two regions of one tensor have in common; None if nothing.
+
+    Both are boxes or both are flat; mixed kinds meet as runs (``region_to_runs``).
+
+    Raises:
+        PlanError: one is a box and the other is flat.
+    """
+    if isinstance(a, Flat) and isinstance(b, Flat):
+        start, stop = max(a.start, b.start), min(a.stop, b.stop)
+        return Flat(start, stop) if start < stop else None
+    if isinstance(a, Box) and isinstance(b, Box):
+        low = tuple(map(max, a.offsets, b.offsets))
+        ends = zip(a.offsets, a.lengths, b.offsets, b.lengths, strict=True)
+        lengths = tuple(min(ao + an, bo + bn) - lo for (ao, an, bo, bn), lo in zip(ends, low, strict=True))
+        return Box(low, lengths) if all(length > 0 for length in lengths) else None
+    raise PlanError(f"expected two boxes or two flat ranges, found {a} and {b}", hint="turn both into runs first")
+
+
+def merge_runs(runs: Iterable[Flat]) -> tuple[Flat, ...]:
+    """The union of ranges as disjoint, non-touching ranges in ascending order."""
+    merged: list[Flat] = []
+    for run in sorted(runs):
+        if run.volume == 0:
+            continue
+        if merged and run.start <= merged[-1].stop:
+            merged[-1] = Flat(merged[-1].start, max(merged[-1].stop, run.stop))
+        else:
+            merged.append(run)
+    return tuple(merged)
