@@ -1,0 +1,59 @@
+# Four words for everyone: demo, test, check, bench-<area>. Each sets up what it needs in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Slow first wheels are worth waiting for; set PIP_ARGS for a mirror or another torch index.
+PIP     := $(BIN)/python -m pip --disable-pip-version-check $(PIP_ARGS)
+PORTIONS := protos parallel checkpoint controller agent
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-system check chaos bench bench-recovery bench-overhead protos docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; set PYTHON=<a newer one>" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "error: $(PYTHON) lacks the venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setting up $(VENV) (once, about two minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet -c constraints.txt -e '.[agent,demo,dev]'
+	@touch $@
+
+demo: install ## The main job: train on real text, lose a worker and an agent, go on, finish
+	@$(BIN)/trainctl demo $(if $(CORPUS),--corpus '$(CORPUS)') $(DEMO_ARGS)
+
+test: install ## All tests that need nothing but Python
+	$(BIN)/pytest --ignore tests/system $(PYTEST_ARGS)
+
+test-system: install ## Tests of whole environments: without torch, a wheel in a clean one
+	$(BIN)/pytest tests/system $(PYTEST_ARGS)
+
+check: install ## Lint, types, contracts, freshness of everything generated
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/architecture -q
+
+chaos: install ## Random faults at random times on the whole system, for five minutes
+	$(BIN)/pytest tests/e2e -m chaos --timeout 600 $(PYTEST_ARGS)
+
+bench: bench-recovery bench-overhead ## All benchmarks
+
+bench-recovery: install ## Seconds from a kill to the first new committed step: here, under torchrun, under torchft
+	$(BIN)/python tests/benchmarks/recovery.py $(BENCH_ARGS)
+
+bench-overhead: install ## Tokens per second here and in a plain DDP loop
+	$(BIN)/python tests/benchmarks/overhead.py $(BENCH_ARGS)
+
+protos: install ## Regenerate the stubs from the schema
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
+	  --mypy_out=protos --mypy_grpc_out=protos protos/trainctl/protos/v1/*.proto
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-run

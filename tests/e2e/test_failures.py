@@ -1,0 +1,211 @@
+"""Machines die in the middle: survivors stay, nothing but the open step is repeated, the weights come out the same."""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.ledger import assert_exact_ledger, assert_same_samples, exported_weights
+from e2e.local_system import LocalSystem, tiny_job, workers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+Local = Callable[..., LocalSystem]
+STEPS, SEQUENCES = 60, 24
+
+
+@dataclass
+class Reference:
+    """The undisturbed run that every disturbed one is held against."""
+
+    system: LocalSystem
+    figures: Sequence[Any]
+    weights: dict[str, bytes]
+
+
+def weights_of(system: LocalSystem, name: str, folder: Path) -> dict[str, bytes]:
+    system.cli("checkpoints", "export", name, str(folder))
+    return exported_weights(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+    home = tmp_path_factory.mktemp("reference")
+    system = LocalSystem(home / "local")
+    system.up()
+    system.submit(tiny_job("undisturbed", corpus, steps=STEPS))
+    system.wait_phase("undisturbed", "SUCCEEDED", 90)
+    yield Reference(system, system.figures("undisturbed"), weights_of(system, "undisturbed", home / "hf"))
+    system.down()
+
+
+def assert_as_if_nothing_happened(reference: Reference, name: str, tmp_path: Path) -> None:
+    system = reference.system
+    system.wait_phase(name, "SUCCEEDED", 90)
+    figures = system.figures(name)
+    assert_exact_ledger(figures, steps=STEPS, sequences=SEQUENCES)
+    assert_same_samples(figures, reference.figures)
+    assert [f.loss for f in figures] == [f.loss for f in reference.figures]
+    assert weights_of(system, name, tmp_path / "hf") == reference.weights
+
+
+@pytest.mark.parametrize("ranks", [(0,), (3,), (1, 2), (0, 3)], ids=str)
+def test_sigkill_of_workers_with_a_live_peer(
+    reference: Reference, corpus: Path, tmp_path: Path, ranks: tuple[int, ...]
+) -> None:
+    system, name = reference.system, f"kill-{'-'.join(map(str, ranks))}"
+    system.submit(tiny_job(name, corpus, steps=STEPS))
+    before = workers(system.wait_step(name, random.Random(name).randint(3, 25)))
+    for rank in ranks:
+        os.kill(before[rank].pid, signal.SIGKILL)
+    recovered = system.wait(name, "recovery", lambda job: job.status.islands[0].generation >= 2)
+    after = workers(system.wait_step(name, recovered.status.step + 1))
+    for rank in range(4):
+        assert (after[rank].pid == before[rank].pid) == (rank not in ranks), f"rank {rank}"
+    assert_as_if_nothing_happened(reference, name, tmp_path)
+    (recovery,) = [r for r in system.job(name).status.recoveries if r.phases_s]
+    assert recovery.rung == "peer"
+    assert recovery.lost_steps == 0
+    assert sum(recovery.copied_bytes.values()) > 0
+
+
+POINTS = ["vote.before", "vote.in", "vote.after", "apply.in", "apply.after", "step.reduce"]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_sigkill_at_a_named_point(reference: Reference, corpus: Path, tmp_path: Path, point: str) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    faults = [{"point": point, "action": "kill", "where": {"slot": 2, "step": 11}}]
+    env = {"TRAINCTL_FAULTS": json.dumps(faults), "TRAINCTL_FAULTS_DIR": str(marks)}
+    name = "at-" + point.replace(".", "-")
+    reference.system.submit(tiny_job(name, corpus, steps=STEPS, env=env))
+    assert_as_if_nothing_happened(reference, name, tmp_path)
+    assert len(list(marks.iterdir())) == 1, "the fault was never reached"
+
+
+@pytest.mark.parametrize("second", ["restore.send", "restore.receive", "rebuild.in"])
+def test_second_failure_while_recovering(reference: Reference, corpus: Path, tmp_path: Path, second: str) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    faults = [
+        {"point": "vote.after", "action": "kill", "where": {"slot": 1, "step": 9}},
+        {"point": second, "action": "kill", "where": {"generation": 2}},
+    ]
+    env = {"TRAINCTL_FAULTS": json.dumps(faults), "TRAINCTL_FAULTS_DIR": str(marks)}
+    name = "second-" + second.replace(".", "-")
+    reference.system.submit(tiny_job(name, corpus, steps=STEPS, env=env))
+    assert_as_if_nothing_happened(reference, name, tmp_path)
+    assert len(list(marks.iterdir())) == 2, "a fault was never reached"
+
+
+def test_sigkill_of_a_whole_agent_that_is_replaced(reference: Reference, corpus: Path, tmp_path: Path) -> None:
+    system = reference.system
+    system.submit(tiny_job("agent", corpus, steps=STEPS))
+    before = workers(system.wait_step("agent", 8))
+    os.kill(system.agent_pid("node-1"), signal.SIGKILL)
+    assert_as_if_nothing_happened(reference, "agent", tmp_path)
+    after = workers(system.job("agent"))
+    assert all((after[rank].pid == w.pid) == (w.node == "node-0") for rank, w in before.items())
+
+
+def test_sigkill_of_the_controller(reference: Reference, corpus: Path, tmp_path: Path) -> None:
+    system = reference.system
+    system.submit(tiny_job("headless", corpus, steps=STEPS))
+    before = system.wait_step("headless", 5)
+    os.kill(system.controller["pid"], signal.SIGKILL)
+    system.up()
+    after = system.wait_step("headless", before.status.step + 1)
+    assert after.status.islands[0].generation == before.status.islands[0].generation == 1
+    assert {w.pid for w in workers(after).values()} == {w.pid for w in workers(before).values()}
+    assert_as_if_nothing_happened(reference, "headless", tmp_path)
+
+
+def test_worker_that_dies_while_the_controller_is_away(reference: Reference, corpus: Path, tmp_path: Path) -> None:
+    system = reference.system
+    system.submit(tiny_job("both", corpus, steps=STEPS))
+    before = workers(system.wait_step("both", 5))
+    os.kill(system.controller["pid"], signal.SIGKILL)
+    os.kill(before[2].pid, signal.SIGKILL)
+    system.up()
+    assert_as_if_nothing_happened(reference, "both", tmp_path)
+
+
+def test_frozen_worker_is_found_and_changes_nothing_when_it_wakes(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    system = reference.system
+    system.submit(tiny_job("frozen", corpus, steps=STEPS))
+    pid = workers(system.wait_step("frozen", 6))[1].pid
+    os.kill(pid, signal.SIGSTOP)
+    recovered = system.wait("frozen", "detection", lambda job: job.status.islands[0].generation >= 2)
+    assert pid not in {w.pid for w in workers(recovered).values()}
+    with pytest.raises(ProcessLookupError):  # condemned, killed, and its exit confirmed before the rebuild
+        os.kill(pid, signal.SIGCONT)
+    assert_as_if_nothing_happened(reference, "frozen", tmp_path)
+
+
+def test_all_workers_at_once_come_back_from_the_last_checkpoint(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    system = reference.system
+    system.submit(tiny_job("all", corpus, steps=STEPS, interval_steps=10))
+    job = system.wait("all", "a checkpoint", lambda job: job.status.checkpoint.step >= 10)
+    for worker in workers(job).values():
+        os.kill(worker.pid, signal.SIGKILL)
+    assert_as_if_nothing_happened(reference, "all", tmp_path)
+    recovery = system.job("all").status.recoveries[-1]
+    assert recovery.rung == "checkpoint"
+    assert system.job("all").status.lineage > 1 or system.figures("all")[-1].lineage > system.figures("all")[0].lineage
+
+
+def test_shrinks_without_a_replacement_in_time_and_grows_again(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    system = reference.system
+    spec = tiny_job("elastic", corpus, steps=600, min_nodes=1, replacement_wait="100ms")
+    system.submit(spec)
+    system.wait_step("elastic", 6)
+    os.kill(system.agent_pid("node-1"), signal.SIGKILL)
+    system.wait("elastic", "two workers", lambda job: len(workers(job)) == 2 and job.status.phase == "RUNNING")
+    system.wait("elastic", "four workers", lambda job: len(workers(job)) == 4 and job.status.phase == "RUNNING")
+    step = system.job("elastic").status.step
+    system.wait_step("elastic", step + 3)
+    system.cli("cancel", "elastic", "-y")
+    system.wait_phase("elastic", "CANCELLED", 30)
+    figures = system.figures("elastic")
+    assert_exact_ledger(figures, steps=len(figures), sequences=SEQUENCES)
+    shared = min(len(figures), STEPS)
+    assert_same_samples(figures[:shared], reference.figures[:shared])
+    for ours, theirs in zip(figures[:shared], reference.figures[:shared], strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=5e-2)
+
+
+def test_user_exception_is_shown_and_not_retried_for_ever(reference: Reference, corpus: Path, tmp_path: Path) -> None:
+    system = reference.system
+    faults = [{"point": "step.compute", "action": "raise", "where": {"slot": 1, "step": 4}}]
+    system.submit(tiny_job("buggy", corpus, steps=STEPS, env={"TRAINCTL_FAULTS": json.dumps(faults)}))
+    job = system.wait_phase("buggy", "FAILED", 60)
+    assert "injected at step.compute" in job.status.error.message
+    assert "Traceback" in job.status.error.traceback
+    assert "rank 1" in job.status.message
+    described = system.cli("describe", "buggy").stdout
+    assert "injected at step.compute" in described
+    assert job.status.restarts <= 1
+
+
+def test_disk_full_during_a_checkpoint_costs_the_checkpoint_only(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    system = reference.system
+    faults = [{"point": "checkpoint.write", "action": "enospc", "where": {"slot": 2, "step": 10}}]
+    env = {"TRAINCTL_FAULTS": json.dumps(faults)}
+    system.submit(tiny_job("full", corpus, steps=STEPS, interval_steps=10, env=env))
+    assert_as_if_nothing_happened(reference, "full", tmp_path)
+    failed = [e for e in system.events("full") if e.type == "checkpoint.failed"]
+    assert len(failed) == 1
+    assert "space" in failed[0].message
