@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from e2e.ledger import assert_exact_ledger, assert_same_samples, exported_weights
 from e2e.local_system import LocalSystem, tiny_job, workers
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from e2e.ledger import assert_exact_ledger, exported_weights
 from e2e.local_system import LocalSystem, tiny_job, workers
 
