@@ -1,1 +1,1 @@
-"""``trainctl demo``: the main job on one machine, with failures, from nothing to generated text in about two minutes."""
+"""``trainctl demo``: the main job on one machine, with failures, from nothing to generated text."""

@@ -16,7 +16,7 @@ def summarize(job: Job, figures: Sequence[StepFigures]) -> list[str]:
     status = job.status
     tokens = sum(f.tokens for f in figures)
     lines = [
-        f"job        {status.phase.lower()}: {status.step} of {status.total_steps} steps, {tokens:,} tokens, every sample once",
+        f"job        {status.phase.lower()}: {status.step} of {status.total_steps} steps, {tokens:,} tokens",
         f"loss       {figures[0].loss:.3f} -> {figures[-1].loss:.3f} nats per token"
         + (f", held out {status.eval_loss:.3f}" if status.HasField("eval_loss") else ""),
         f"wall time  {format_duration(sum(status.goodput_s.values()))}: {goodput(status.goodput_s)}",
@@ -38,7 +38,7 @@ def describe_recovery(recovery: Recovery) -> list[str]:
     phases = recovery.phases_s
     known = [f"{name.replace('_', ' ')} {phases[name]:.2f}" for name in PHASES if name in phases]
     lines = [
-        f"recovery   generation {recovery.generation}, {recovery.fault}: {recovery.rung}, {phases['total']:.2f} s in all",
+        f"recovery   generation {recovery.generation}, {recovery.fault}: {recovery.rung}, {phases['total']:.2f} s",
         f"           seconds: {', '.join(known)}",
     ]
     copies = [f"{route} {format_bytes(size)}" for route, size in sorted(recovery.copied_bytes.items())]
