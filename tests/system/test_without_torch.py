@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,13 @@ spec: {nodes: {min: 1, max: 1}, train: {steps: 5}}
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh virtual environment with our wheel and its own dependencies, no extras."""
     folder = tmp_path_factory.mktemp("bare") / "venv"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
     pip = [str(folder / "bin/python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(ROOT)], check=True, timeout=480)
-    yield folder / "bin"
+    return folder / "bin"
 
 
 def run(command: list[str], home: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:

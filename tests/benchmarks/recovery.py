@@ -1,0 +1,188 @@
+"""``make bench-recovery``: seconds from a SIGKILL to the first new committed step, here and at the peers.
+
+Each round runs each system in turn with a few kills at random phases of a step; the first kill of a system's life is dropped
+(caches are cold). The boundary is the same for everyone: the kill, and the first commit of a step that was never committed
+before. Prints a table and, last, one JSON line; exits with 1 if a peer could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from systems import Ours, System, Torchft, Torchrun
+from workload import Workload
+
+PATIENCE_S = 120.0
+
+
+@dataclass(slots=True)
+class Samples:
+    """What one system showed."""
+
+    seconds: list[float] = field(default_factory=list)
+    redone_steps: list[int] = field(default_factory=list)
+    step_s: list[float] = field(default_factory=list)
+    error: str = ""
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Polls a system from outside, gently: the machine is the benchmark's."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"{what}: not within {PATIENCE_S:.0f} s")
+        time.sleep(0.05)
+
+
+def newest(system: System) -> int:
+    return max((step for step, _ in system.commits()), default=0)
+
+
+def one_kill(system: System, rank: int, dice: random.Random, samples: Samples, *, keep: bool) -> None:
+    """Lets the system run some steps, kills a worker at a random moment, waits for the first new step."""
+    start = newest(system)
+    wait_for(lambda: system.whole() and newest(system) >= start + 6, f"{system.name}: steps before the kill")
+    time.sleep(dice.uniform(0.0, 0.5))
+    killed_s = system.kill(rank)
+    before = max(step for step, wall_s in system.commits() if wall_s <= killed_s)
+    wait_for(lambda: newest(system) > before + 1, f"{system.name}: the first new step")
+    commits = system.commits()
+    first_s = min(wall_s for step, wall_s in commits if step > before and wall_s > killed_s)
+    redone = [step for step, wall_s in commits if wall_s > killed_s and step <= before]
+    if keep:
+        samples.seconds.append(first_s - killed_s)
+        samples.redone_steps.append(len(set(redone)))
+        usual = [b[1] - a[1] for a, b in zip(commits, commits[1:], strict=False) if a[1] < killed_s > b[1]][-5:]
+        samples.step_s.extend(usual)
+
+
+def one_round(make: Callable[[Path], System], kills: int, dice: random.Random, samples: Samples) -> None:
+    """One life of one system: a kill that is not counted, then ``kills`` that are."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        system = make(Path(folder))
+        try:
+            system.start()
+            wait_for(lambda: newest(system) >= 3, f"{system.name}: the first steps")
+            for index in range(kills + 1):
+                one_kill(system, dice.randrange(4), dice, samples, keep=index > 0)
+        finally:
+            system.stop()
+
+
+def freezes(corpus: Path, workload: Workload, count: int, dice: random.Random) -> tuple[list[float], list[float]]:
+    """Seconds to notice a SIGSTOP, and from there to the first new committed step."""
+    notice_s, recover_s = [], []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        system = Ours(workload, Path(folder), corpus=corpus)
+        try:
+            system.start()
+            for index in range(count):
+                start = newest(system)
+                wait_for(lambda: system.whole() and newest(system) >= start + 6, "steps before the freeze")  # noqa: B023
+                time.sleep(dice.uniform(0.0, 0.5))
+                system.kill(dice.randrange(4), signal.SIGSTOP)
+                found = index + 1
+                wait_for(
+                    lambda: (
+                        len([r for r in system.system.job("bench").status.recoveries if "total" in r.phases_s]) == found
+                    ),  # noqa: B023
+                    "the recovery from a freeze",
+                )
+                phases = system.system.job("bench").status.recoveries[-1].phases_s
+                notice_s.append(phases["detect"])
+                recover_s.append(phases["total"] - phases["detect"])
+        finally:
+            system.stop()
+    return notice_s, recover_s
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))], 3) if ordered else None
+
+
+def ratio(peer: float | None, ours: float | None) -> float | None:
+    return round(peer / ours, 2) if peer and ours else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=4, help="counted kills a round")
+    parser.add_argument("--freezes", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    workload, dice = Workload(), random.Random(options.seed)
+    corpus = Path(json.__file__).parents[1] / "email"
+    makers: dict[str, Callable[[Path], System]] = {
+        "trainctl": lambda folder: Ours(workload, folder, corpus=corpus),
+        "torchrun": lambda folder: Torchrun(workload, folder),
+        "torchft": lambda folder: Torchft(workload, folder),
+    }
+    samples = {name: Samples() for name in makers}
+    for number in range(options.rounds):
+        for name, make in makers.items():
+            if samples[name].error:
+                continue
+            try:
+                one_round(make, options.kills, dice, samples[name])
+            except Exception as error:  # a peer that cannot run is reported, and the others go on
+                samples[name].error = f"{type(error).__name__}: {error}"
+            seconds = ", ".join(f"{s:.2f}" for s in samples[name].seconds[-options.kills :])
+            print(f"round {number + 1} {name:9} {samples[name].error or seconds}", flush=True)
+    notice_s, recover_s = freezes(corpus, workload, options.freezes, dice) if options.freezes else ([], [])
+    return report(workload, samples, notice_s, recover_s)
+
+
+def report(workload: Workload, samples: dict[str, Samples], notice_s: list[float], recover_s: list[float]) -> int:
+    """Prints the table and the JSON line; the exit code."""
+    print(f"\n{'system':9} {'n':>3} {'p50 s':>7} {'p95 s':>7} {'min':>7} {'max':>7} {'redone max':>10} {'step s':>7}")
+    for name, side in samples.items():
+        if side.seconds:
+            cells = (
+                statistics.median(side.seconds),
+                quantile(side.seconds, 0.95),
+                min(side.seconds),
+                max(side.seconds),
+            )
+            middle = " ".join(f"{cell:7.2f}" for cell in cells)
+            step_s = statistics.median(side.step_s) if side.step_s else 0.0
+            print(f"{name:9} {len(side.seconds):3} {middle} {max(side.redone_steps):10} {step_s:7.3f}")
+    p50 = {name: quantile(side.seconds, 0.5) for name, side in samples.items()}
+    print(
+        json.dumps(
+            {
+                "recovery_p50_s": p50["trainctl"],
+                "recovery_p95_s": quantile(samples["trainctl"].seconds, 0.95),
+                "freeze_recovery_p50_s": quantile(recover_s, 0.5),
+                "freeze_notice_p50_s": quantile(notice_s, 0.5),
+                "lost_committed_steps_max": max(samples["trainctl"].redone_steps, default=None),
+                "torchrun_recovery_p50_s": p50["torchrun"],
+                "torchft_recovery_p50_s": p50["torchft"],
+                "speedup_vs_torchrun": ratio(p50["torchrun"], p50["trainctl"]),
+                "speedup_vs_torchft": ratio(p50["torchft"], p50["trainctl"]),
+                "kills": len(samples["trainctl"].seconds),
+                "sizes": workload.sizes(),
+                "torch": version("torch"),
+                "torchft": version("torchft"),
+                "errors": {name: side.error for name, side in samples.items() if side.error},
+            }
+        )
+    )
+    return 1 if any(side.error for side in samples.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
