@@ -1,13 +1,14 @@
 """``make bench-recovery``: seconds from a SIGKILL to the first new committed step, here and at the peers.
 
-Each round runs each system in turn with a few kills at random phases of a step; the first kill of a system's life is dropped
-(caches are cold). The boundary is the same for everyone: the kill, and the first commit of a step that was never committed
-before. Prints a table and, last, one JSON line; exits with 1 if a peer could not run.
+Each round runs each system in turn with a few kills at random phases of a step; the first kill of a system's life is
+dropped (caches are cold). The boundary is the same for everyone: the kill, and the first commit of a step that was never
+committed before. Prints a table and, last, one JSON line; exits with 1 if a peer could not run.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import signal
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,10 +52,20 @@ def newest(system: System) -> int:
     return max((step for step, _ in system.commits()), default=0)
 
 
+def ran_on(system: System, start: int) -> bool:
+    """Six more steps with all workers."""
+    return system.whole() and newest(system) >= start + 6
+
+
+def recovered(system: Ours, count: int) -> bool:
+    """That many recoveries were finished."""
+    return len([r for r in system.system.job("bench").status.recoveries if "total" in r.phases_s]) == count
+
+
 def one_kill(system: System, rank: int, dice: random.Random, samples: Samples, *, keep: bool) -> None:
     """Lets the system run some steps, kills a worker at a random moment, waits for the first new step."""
     start = newest(system)
-    wait_for(lambda: system.whole() and newest(system) >= start + 6, f"{system.name}: steps before the kill")
+    wait_for(partial(ran_on, system, start), f"{system.name}: steps before the kill")
     time.sleep(dice.uniform(0.0, 0.5))
     killed_s = system.kill(rank)
     before = max(step for step, wall_s in system.commits() if wall_s <= killed_s)
@@ -64,7 +76,7 @@ def one_kill(system: System, rank: int, dice: random.Random, samples: Samples, *
     if keep:
         samples.seconds.append(first_s - killed_s)
         samples.redone_steps.append(len(set(redone)))
-        usual = [b[1] - a[1] for a, b in zip(commits, commits[1:], strict=False) if a[1] < killed_s > b[1]][-5:]
+        usual = [b[1] - a[1] for a, b in itertools.pairwise(commits) if a[1] < killed_s > b[1]][-5:]
         samples.step_s.extend(usual)
 
 
@@ -90,16 +102,10 @@ def freezes(corpus: Path, workload: Workload, count: int, dice: random.Random) -
             system.start()
             for index in range(count):
                 start = newest(system)
-                wait_for(lambda: system.whole() and newest(system) >= start + 6, "steps before the freeze")  # noqa: B023
+                wait_for(partial(ran_on, system, start), "steps before the freeze")
                 time.sleep(dice.uniform(0.0, 0.5))
                 system.kill(dice.randrange(4), signal.SIGSTOP)
-                found = index + 1
-                wait_for(
-                    lambda: (
-                        len([r for r in system.system.job("bench").status.recoveries if "total" in r.phases_s]) == found
-                    ),  # noqa: B023
-                    "the recovery from a freeze",
-                )
+                wait_for(partial(recovered, system, index + 1), "the recovery from a freeze")
                 phases = system.system.job("bench").status.recoveries[-1].phases_s
                 notice_s.append(phases["detect"])
                 recover_s.append(phases["total"] - phases["detect"])

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from e2e.local_system import LocalSystem, workers
 from workload import VOCABULARY, Workload
 
+from e2e.local_system import LocalSystem, workers
 from trainctl.core.system.processes import identify, is_alive
 
 PEERS = Path(__file__).parent / "peers"

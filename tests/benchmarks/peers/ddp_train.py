@@ -1,6 +1,6 @@
 """The plain loop that people write: torch DDP, gradient accumulation, clipping, AdamW; optionally checkpoints.
 
-Runs under ``torchrun``. Arguments: workload JSON, step log, steps, checkpoint folder ('' for none), checkpoint interval.
+Runs under ``torchrun``. Arguments: workload JSON, step log, steps, checkpoint file, checkpoint interval (0: none).
 """
 
 from __future__ import annotations
