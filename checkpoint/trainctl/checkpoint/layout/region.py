@@ -156,6 +156,21 @@ def intersect(a: Region, b: Region) -> Region | None:
     raise PlanError(f"expected two boxes or two flat ranges, found {a} and {b}", hint="turn both into runs first")
 
 
+def offset_in(shape: Shape, region: Region, position: int) -> int:
+    """Where global element ``position`` lies in a row-major array of the region's elements only.
+
+    What is contiguous in the tensor and inside the region is contiguous there, too, so a run needs this only once.
+    """
+    if isinstance(region, Flat):
+        return position - region.start
+    offset, stride = 0, 1
+    for size, start, length in zip(reversed(shape), reversed(region.offsets), reversed(region.lengths), strict=True):
+        position, index = divmod(position, size)
+        offset += (index - start) * stride
+        stride *= length
+    return offset
+
+
 def merge_runs(runs: Iterable[Flat]) -> tuple[Flat, ...]:
     """The union of ranges as disjoint, non-touching ranges in ascending order."""
     merged: list[Flat] = []

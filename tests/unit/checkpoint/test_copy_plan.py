@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainctl.checkpoint.layout.combine import Cast, Term, WeightedSum
+from trainctl.checkpoint.layout.copy_plan import copy_plan, uncovered
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
+from trainctl.checkpoint.layout.region import Flat
+from trainctl.core.errors import PlanError
+from unit.checkpoint.layouts import elements, key, layouts, shape_tables
+
+
+def held(layout: Layout, holder: str, state_key: StateKey) -> set[int]:
+    regions = layout.holders.get(holder, {}).get(state_key, ())
+    return {i for region in regions for i in elements(layout.shapes[state_key], region)}
+
+
+@given(st.data())
+def test_every_wanted_element_is_copied_once_or_reported_missing(data: st.DataObject) -> None:
+    table = data.draw(shape_tables())
+    src = data.draw(layouts(table, data.draw(st.sampled_from(["rank", "file"]))))
+    dst = data.draw(layouts(table, "rank"))
+    failed = frozenset(data.draw(st.sets(st.sampled_from(sorted(src.holders)))))
+    plan = copy_plan(src, dst, failed=failed)
+    copied: dict[tuple[str, StateKey], Counter[int]] = {}
+    for t in plan.transfers:
+        assert t.src_holder not in failed
+        assert t.src_holder != t.dst_holder
+        assert set(range(t.region.start, t.region.stop)) <= held(src, t.src_holder, t.src_key)
+        copied.setdefault((t.dst_holder, t.dst_key), Counter()).update(range(t.region.start, t.region.stop))
+    missing = {(m.dst_holder, m.dst_key, i) for m in plan.missing for i in range(m.region.start, m.region.stop)}
+    for holder, keys in dst.holders.items():
+        for state_key in keys:
+            usable = {h for h in src.holders if h not in failed}
+            own = held(src, holder, state_key) if holder in usable else set()
+            anywhere = set().union(*(held(src, h, state_key) for h in usable))
+            want = held(dst, holder, state_key)
+            counts = copied.get((holder, state_key), Counter())
+            assert counts == Counter((want - own) & anywhere)
+            assert {i for i in want if (holder, state_key, i) in missing} == want - anywhere
+    assert uncovered(dst, src, failed=failed) == plan.missing
+
+
+def test_replicated_state_is_read_evenly_from_all_replicas() -> None:
+    sizes = {"embed": (32000, 64), "up": (256, 64), "norm": (64,), "step": ()}
+    shapes = {key(name): shape for name, shape in sizes.items()}
+    src = replicated(shapes, [rank_holder(r) for r in range(4)])
+    plan = copy_plan(src, replicated(shapes, ["file:all"]))
+    load = Counter[str]()
+    for t in plan.transfers:
+        load[t.src_holder] += t.size_bytes
+    assert len(load) == 4
+    assert max(load.values()) <= 1.05 * sum(load.values()) / 4
+    assert plan.missing == ()
+
+
+def test_two_joiners_are_fed_by_different_survivors() -> None:
+    shapes = {key(f"layer{i}"): (1024, 64) for i in range(8)}
+    src = replicated(shapes, ["rank:0", "rank:1"])
+    dst = replicated(shapes, ["rank:2", "rank:3"])
+    load = Counter[str]()
+    for t in copy_plan(src, dst).transfers:
+        load[t.src_holder] += t.size_bytes
+    assert load["rank:0"] == load["rank:1"] == 8 * 1024 * 64 * 4
+
+
+def test_a_holder_of_another_version_is_no_source() -> None:
+    stale = StateKey("w", "param", "F32", "island-0", key().version.__class__(1, 6))
+    plan = copy_plan(replicated({stale: (4,)}, ["rank:0"]), replicated({key(): (4,)}, ["rank:1"]))
+    assert plan.transfers == ()
+    assert str(plan.missing[0]) == "rank:1 has no source for elements 0:4 of param of w (F32, island-0, step 7)"
+
+
+def test_a_failed_holder_leaves_what_only_it_had_missing() -> None:
+    shapes = {key(): (10,)}
+    src = Layout(shapes, {"rank:0": {key(): (Flat(0, 6),)}, "rank:1": {key(): (Flat(4, 10),)}})
+    plan = copy_plan(src, replicated(shapes, ["rank:2"]), failed=frozenset({"rank:1"}))
+    assert [(t.src_holder, t.region) for t in plan.transfers] == [("rank:0", Flat(0, 6))]
+    assert [m.region for m in plan.missing] == [Flat(6, 10)]
+
+
+def test_terms_name_other_sources_and_a_local_one_is_kept() -> None:
+    half, other = key("w", dtype="BF16"), key("v")
+    shapes = {key(): (4,), other: (4,)}
+    src = Layout(shapes, {"rank:0": {key(): (Flat(0, 4),)}, "rank:1": {other: (Flat(0, 4),)}})
+    dst = replicated({half: (4,)}, ["rank:0"])
+    (cast,) = copy_plan(src, dst, terms={half: (Term(key(), Cast("BF16")),)}).transfers
+    assert (cast.src_holder, cast.dst_holder, cast.combine) == ("rank:0", "rank:0", Cast("BF16"))
+    average = (Term(key(), WeightedSum(0.25)), Term(other, WeightedSum(0.75)))
+    plan = copy_plan(src, dst, terms={half: average})
+    assert {(t.src_holder, t.combine) for t in plan.transfers} == {
+        ("rank:0", WeightedSum(0.25)),
+        ("rank:1", WeightedSum(0.75)),
+    }
+
+
+def test_different_shapes_of_one_key_are_refused() -> None:
+    with pytest.raises(PlanError, match=r"expected shape \[5\], found \[4\]"):
+        copy_plan(replicated({key(): (4,)}, ["rank:0"]), replicated({key(): (5,)}, ["rank:1"]))
+
+
+def test_a_layout_checks_its_regions() -> None:
+    with pytest.raises(PlanError, match=r"rank:0, param of w .* shape \[4\]"):
+        Layout({key(): (4,)}, {"rank:0": {key(): (Flat(0, 5),)}})
+    with pytest.raises(PlanError, match="expected a shape"):
+        Layout({}, {"rank:0": {key(): ()}})
+
+
+_SCRIPT = """
+import json
+from trainctl.checkpoint.layout.copy_plan import copy_plan
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.layout import replicated
+shapes = {StateKey(f"w{i}", "param", "F32", "i", StateVersion(1, 1)): (300, 100) for i in range(20)}
+plan = copy_plan(replicated(shapes, {f"rank:{r}" for r in range(6)}), replicated(shapes, {"rank:6", "rank:7"}))
+print(json.dumps([str(t) for t in plan.transfers]))
+"""
+
+
+def test_the_plan_does_not_depend_on_the_hash_seed() -> None:
+    roots = Path(__file__).parents[3]
+    path = os.pathsep.join(str(roots / name) for name in ("protos", "checkpoint"))
+    outputs = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}
+        done = subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, check=True)
+        outputs.add(done.stdout)
+    assert len(outputs) == 1
+    assert len(json.loads(outputs.pop())) >= 40
