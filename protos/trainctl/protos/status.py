@@ -1,0 +1,152 @@
+"""The one table between our errors and gRPC statuses, used by the server and by every client.
+
+On the wire an error is a ``google.rpc.Status`` with ``ErrorInfo{reason=code, domain="trainctl", metadata={hint}}``; a
+``SpecError`` adds ``BadRequest.field_violations``. Source: google.aip.dev 193.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from trainctl.core import errors
+
+DOMAIN = "trainctl"
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+Code = grpc.StatusCode
+
+_CODE_BY_CLASS: Mapping[type[errors.TrainctlError], grpc.StatusCode] = {
+    errors.SpecError: Code.INVALID_ARGUMENT,
+    errors.UsageError: Code.INVALID_ARGUMENT,
+    errors.NotFoundError: Code.NOT_FOUND,
+    errors.ConflictError: Code.ALREADY_EXISTS,
+    errors.PermissionDeniedError: Code.PERMISSION_DENIED,
+    errors.PreconditionError: Code.FAILED_PRECONDITION,
+    errors.UnavailableError: Code.UNAVAILABLE,
+    errors.FencedError: Code.FAILED_PRECONDITION,
+    errors.PlanError: Code.FAILED_PRECONDITION,
+    errors.CheckpointError: Code.FAILED_PRECONDITION,
+    errors.DataError: Code.FAILED_PRECONDITION,
+    errors.TrainctlError: Code.INTERNAL,
+}
+"""The nearest class in an error's ancestry decides."""
+
+_CODE_BY_REASON: Mapping[str, grpc.StatusCode] = {
+    "UNAUTHENTICATED": Code.UNAUTHENTICATED,
+    "REVISION_MOVED": Code.ABORTED,
+    "COMPACTED": Code.OUT_OF_RANGE,
+    "RESOURCE_VERSION_EXPIRED": Code.OUT_OF_RANGE,
+    "STORE_FULL": Code.RESOURCE_EXHAUSTED,
+    "DEADLINE_EXCEEDED": Code.DEADLINE_EXCEEDED,
+}
+"""Reasons whose status differs from that of their class."""
+
+_CLASS_BY_CODE: Mapping[grpc.StatusCode, type[errors.TrainctlError]] = {
+    Code.INVALID_ARGUMENT: errors.UsageError,
+    Code.NOT_FOUND: errors.NotFoundError,
+    Code.ALREADY_EXISTS: errors.ConflictError,
+    Code.ABORTED: errors.ConflictError,
+    Code.PERMISSION_DENIED: errors.PermissionDeniedError,
+    Code.UNAUTHENTICATED: errors.PermissionDeniedError,
+    Code.FAILED_PRECONDITION: errors.PreconditionError,
+    Code.OUT_OF_RANGE: errors.PreconditionError,
+    Code.RESOURCE_EXHAUSTED: errors.UnavailableError,
+    Code.UNAVAILABLE: errors.UnavailableError,
+    Code.DEADLINE_EXCEEDED: errors.UnavailableError,
+    Code.CANCELLED: errors.UnavailableError,
+    Code.UNIMPLEMENTED: errors.PreconditionError,
+}
+
+_CLASS_BY_REASON: Mapping[str, type[errors.TrainctlError]] = {
+    cls.code: cls for cls in _CODE_BY_CLASS if cls not in (errors.TrainctlError, errors.SpecError)
+}
+
+_HINTS = {
+    Code.UNAVAILABLE: "is the controller running? `trainctl local status` tells, `trainctl local up` starts one",
+    Code.UNIMPLEMENTED: "the controller is older than this client; `trainctl version` shows both",
+}
+
+
+def code_of(error: errors.TrainctlError) -> grpc.StatusCode:
+    """The gRPC status code an error travels under."""
+    if error.code in _CODE_BY_REASON:
+        return _CODE_BY_REASON[error.code]
+    return next(_CODE_BY_CLASS[cls] for cls in type(error).__mro__ if cls in _CODE_BY_CLASS)
+
+
+def status_of(error: errors.TrainctlError) -> status_pb2.Status:
+    """The rich status of an error: code, message, reason, hint and field violations."""
+    code: int = code_of(error).value[0]
+    status = status_pb2.Status(code=code, message=str(error))
+    info = error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN, metadata={"hint": error.hint})
+    if isinstance(error, errors.SpecError):
+        info.metadata["source"] = error.source
+        info.metadata["positions"] = json.dumps([[p.line, p.column] for p in error.problems])
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=p.path, description=p.message) for p in error.problems
+        ]
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=violations))
+    status.details.add().Pack(info)
+    return status
+
+
+def trailing_metadata(error: errors.TrainctlError) -> tuple[tuple[str, bytes], ...]:
+    """What a server sends behind an aborted call, so that ``error_from_rpc`` can rebuild the error."""
+    return ((STATUS_DETAILS_KEY, status_of(error).SerializeToString()),)
+
+
+def error_from_rpc(error: grpc.RpcError) -> errors.TrainctlError:
+    """Rebuilds the error a call ended with, from a blocking or an asyncio client.
+
+    Statuses without our details (connection refused, deadline) become the class that fits their code.
+    """
+    code = error.code()
+    details = str(error.details() or code.name.lower().replace("_", " "))
+    status = _rich_status(error)
+    if status is None:
+        plain = _CLASS_BY_CODE.get(code, errors.InternalError)(details, hint=_HINTS.get(code, ""))
+        plain.code = code.name
+        return plain
+    return error_from_status(status, code)
+
+
+def error_from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.TrainctlError:
+    """Rebuilds an error from its rich status."""
+    info = error_details_pb2.ErrorInfo()
+    bad_request = error_details_pb2.BadRequest()
+    for detail in status.details:
+        # `or` stops at the first message type that fits.
+        _ = detail.Unpack(info) or detail.Unpack(bad_request)
+    hint = info.metadata.get("hint", "")
+    if info.reason == errors.SpecError.code:
+        problems = tuple(_problems(bad_request, info.metadata.get("positions", "")))
+        return errors.SpecError(problems, source=info.metadata.get("source", ""), hint=hint)
+    cls = _CLASS_BY_REASON.get(info.reason) or _CLASS_BY_CODE.get(code, errors.InternalError)
+    rebuilt = cls(status.message, hint=hint)
+    rebuilt.code = info.reason or code.name
+    return rebuilt
+
+
+def _problems(bad_request: error_details_pb2.BadRequest, positions: str) -> Iterator[errors.Problem]:
+    places = json.loads(positions) if positions else []
+    for index, violation in enumerate(bad_request.field_violations):
+        line, column = places[index] if index < len(places) else (0, 0)
+        yield errors.Problem(path=violation.field, message=violation.description, line=line, column=column)
+
+
+def _rich_status(error: grpc.RpcError) -> status_pb2.Status | None:
+    # Blocking and asyncio calls type their metadata differently; both iterate as pairs.
+    pairs: Any = error.trailing_metadata() or ()
+    for key, value in pairs:
+        if key == STATUS_DETAILS_KEY:
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                return None
+    return None

@@ -1,0 +1,29 @@
+"""Which wire this build speaks, and how it presents itself on every call."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+WIRE_VERSION = 1
+"""Rises when an older peer could misread what we send; additions to messages do not count."""
+
+WIRE_HEADER = "x-trainctl-wire"
+"""Metadata key that carries ``WIRE_VERSION``."""
+
+AUTH_HEADER = "authorization"
+"""Metadata key that carries ``Bearer <token>``."""
+
+DISTRIBUTION = "trainctl-orchestrator"
+
+
+def package_version() -> str:
+    """Version of the installed distribution, or ``0+source`` when running from a source tree."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "0+source"
+
+
+def call_metadata(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata every call to a controller carries."""
+    return ((AUTH_HEADER, f"Bearer {token}"), (WIRE_HEADER, str(WIRE_VERSION)))
