@@ -1,0 +1,174 @@
+"""The vote: what each rank says about a step, and the one outcome that every rank folds out of it.
+
+A record crosses the wire as the same few 8-byte words on every rank, so one all-gather of raw bytes carries it exactly.
+Source: design section 5 ("No further collective comes before the optimizer").
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+
+from trainctl.core.errors import InternalError
+from trainctl.core.records.step import Outcome, StepAction
+from trainctl.parallel.plan.digest import add_digests
+
+_FIXED = struct.Struct("<5qdQ")
+
+
+class VoteFlag(IntFlag):
+    """What a rank answers with yes or no."""
+
+    OK = 1
+    """All micro-batches dealt to the rank went through forward and backward."""
+    NON_FINITE = 2
+    """The rank's loss, or its slice of the reduced gradient, has an infinity or a NaN."""
+    STOP = 4
+    """The rank was told to stop: all stop together after this step."""
+    SAVE_ON_STOP = 8
+    """The rank was told to save a checkpoint before it stops."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteRecord:
+    """What one rank says about one step.
+
+    Attributes:
+        generation: ``g`` the rank works in.
+        lineage: lineage of its state.
+        step: the step voted on.
+        flags: see ``VoteFlag``.
+        tokens: targets in its micro-batches.
+        loss_sum: summed loss (nats) over them.
+        sample_digest: digest of its sample ids.
+        squared_norms: per parameter group, squared norm of the *summed* gradient over the elements this rank owns.
+    """
+
+    generation: int
+    lineage: int
+    step: int
+    flags: VoteFlag
+    tokens: int
+    loss_sum: float
+    sample_digest: int
+    squared_norms: tuple[float, ...]
+
+    def pack(self) -> bytes:
+        """The record as ``packed_size(len(squared_norms))`` bytes."""
+        head = _FIXED.pack(
+            self.generation, self.lineage, self.step, self.flags, self.tokens, self.loss_sum, self.sample_digest
+        )
+        return head + struct.pack(f"<{len(self.squared_norms)}d", *self.squared_norms)
+
+
+def packed_size(num_groups: int) -> int:
+    """Bytes of a packed record of a model with ``num_groups`` parameter groups."""
+    return _FIXED.size + 8 * num_groups
+
+
+def unpack(data: bytes) -> VoteRecord:
+    """Reads what ``VoteRecord.pack`` made."""
+    generation, lineage, step, flags, tokens, loss_sum, digest = _FIXED.unpack_from(data)
+    norms = struct.unpack_from(f"<{(len(data) - _FIXED.size) // 8}d", data, _FIXED.size)
+    return VoteRecord(
+        generation=generation,
+        lineage=lineage,
+        step=step,
+        flags=VoteFlag(flags),
+        tokens=tokens,
+        loss_sum=loss_sum,
+        sample_digest=digest,
+        squared_norms=norms,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ballot:
+    """What every rank knows of a step before the vote.
+
+    Attributes:
+        generation: ``g``.
+        lineage: lineage of the state.
+        step: the step voted on.
+        learning_rate: scheduled for it.
+        clip_norm: bound of the mean gradient's norm; 0 does not clip.
+        cursor: samples consumed once the step is committed.
+        sample_digest: digest of the global batch.
+    """
+
+    generation: int
+    lineage: int
+    step: int
+    learning_rate: float
+    clip_norm: float
+    cursor: int
+    sample_digest: int
+
+
+def fold(records: Sequence[VoteRecord], ballot: Ballot) -> Outcome:
+    """The outcome of a vote: the same bits on every rank, since all fold the same records in rank order.
+
+    Raises:
+        InternalError: a rank voted on something else, or the samples are not those of the step.
+    """
+    _check(records, ballot)
+    tokens = sum(record.tokens for record in records)
+    norm = math.sqrt(sum(sum(record.squared_norms) for record in records)) / max(tokens, 1)
+    reason = _reason_to_skip(records, tokens)
+    return Outcome(
+        generation=ballot.generation,
+        lineage=ballot.lineage,
+        step=ballot.step,
+        action=StepAction.SKIP if reason else StepAction.APPLY,
+        gradient_scale=0.0 if reason else _clip_factor(norm, ballot.clip_norm) / tokens,
+        learning_rate=ballot.learning_rate,
+        loss_sum=sum(record.loss_sum for record in records),
+        tokens=tokens,
+        gradient_norm=norm,
+        cursor=ballot.cursor,
+        sample_digest=ballot.sample_digest,
+        reason=reason,
+    )
+
+
+def fold_flags(records: Sequence[VoteRecord]) -> VoteFlag:
+    """Which flags any rank raised."""
+    flags = VoteFlag(0)
+    for record in records:
+        flags |= record.flags
+    return flags
+
+
+def _clip_factor(norm: float, clip_norm: float) -> float:
+    return min(1.0, clip_norm / (norm + 1e-6)) if clip_norm > 0 else 1.0
+
+
+def _reason_to_skip(records: Sequence[VoteRecord], tokens: int) -> str:
+    incomplete = [rank for rank, record in enumerate(records) if VoteFlag.OK not in record.flags]
+    if incomplete:
+        return f"micro-batches were left out on rank {', '.join(map(str, incomplete))}"
+    non_finite = [rank for rank, record in enumerate(records) if VoteFlag.NON_FINITE in record.flags]
+    if non_finite:
+        return f"loss or gradient is not finite on rank {', '.join(map(str, non_finite))}"
+    return "" if tokens else "no targets in the global batch"
+
+
+def _check(records: Sequence[VoteRecord], ballot: Ballot) -> None:
+    want = (ballot.generation, ballot.lineage, ballot.step)
+    for rank, record in enumerate(records):
+        found = (record.generation, record.lineage, record.step)
+        if found != want:
+            raise InternalError(
+                f"vote: expected (generation, lineage, step) {want} from rank {rank}, found {found}; "
+                "the ranks are not at the same step"
+            )
+    if all(VoteFlag.OK in record.flags for record in records):
+        digest = add_digests(record.sample_digest for record in records)
+        if digest != ballot.sample_digest:
+            raise InternalError(
+                f"vote on step {ballot.step}: expected sample digest {ballot.sample_digest:016x}, found {digest:016x}; "
+                "a sample was left out or counted twice"
+            )
