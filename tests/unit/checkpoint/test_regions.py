@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -67,7 +68,7 @@ def test_merged_runs_are_the_union(data: st.DataObject) -> None:
     runs = [Flat(*sorted(pair)) for pair in data.draw(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30))))]
     merged = merge_runs(runs)
     assert {i for r in merged for i in range(r.start, r.stop)} == {i for r in runs for i in range(r.start, r.stop)}
-    assert all(a.stop < b.start for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a.stop < b.start for a, b in itertools.pairwise(merged))
 
 
 def test_a_scalar_is_one_element_and_an_empty_tensor_none() -> None:

@@ -1,0 +1,183 @@
+"""The state of a model and its optimizer as named logical tensors: views of the live memory, never copies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.layout import Layout
+from trainctl.checkpoint.layout.region import Region, Shape, whole
+from trainctl.checkpoint.tensors import dtype_name
+from trainctl.core.errors import PlanError
+
+PARAM = "param"
+BUFFER = "buffer"
+
+
+@dataclass(frozen=True, slots=True)
+class StateTensor:
+    """A live tensor and the part of a logical tensor that it holds.
+
+    Attributes:
+        key: which logical tensor.
+        shape: global shape.
+        region: which part; a box has the tensor's own shape, a flat range its elements in row-major order.
+        tensor: the live tensor.
+    """
+
+    key: StateKey
+    shape: Shape
+    region: Region
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LocalState:
+    """What one rank holds.
+
+    Attributes:
+        tensors: in an order that is the same on all ranks.
+        objects: small JSON-like values, equal on all ranks.
+        artifacts: files to keep beside the tensors (``config.json``, tokenizer), by relative path.
+        aliases: names of tied tensors -> the name that they are stored under.
+    """
+
+    tensors: tuple[StateTensor, ...]
+    objects: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def shapes(self) -> dict[StateKey, Shape]:
+        """Global shape of every key."""
+        return {t.key: t.shape for t in self.tensors}
+
+    def layout(self, holder: str) -> Layout:
+        """This state as the layout of one holder."""
+        held: dict[StateKey, tuple[Region, ...]] = {}
+        for t in self.tensors:
+            held[t.key] = (*held.get(t.key, ()), t.region)
+        return Layout(self.shapes(), {holder: held})
+
+
+def state_of(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    instance: str,
+    version: StateVersion,
+    objects: Mapping[str, Any] | None = None,
+    artifacts: Mapping[str, bytes] | None = None,
+) -> LocalState:
+    """Names every parameter (kind ``param``), persistent buffer (``buffer``) and optimizer tensor (``exp_avg``, ...).
+
+    Optimizer tensors are keyed by the name of their parameter. Tied tensors appear once, under their first name.
+
+    Args:
+        model: the unsharded model.
+        optimizer: its optimizer, or None; call ``materialize_optimizer_state`` first, so that all ranks agree.
+        instance: the island, or a name shared by all.
+        version: of the state that the tensors hold now.
+        objects: goes into the result.
+        artifacts: goes into the result.
+
+    Raises:
+        PlanError: a dtype cannot be stored, or the optimizer holds a parameter that is not the model's.
+    """
+    named, aliases = _untied(model)
+    names = {id(tensor): fqn for fqn, tensor in named.items()}
+    tensors = [
+        _tensor(fqn, PARAM if isinstance(tensor, nn.Parameter) else BUFFER, tensor, instance, version)
+        for fqn, tensor in named.items()
+    ]
+    for parameter, kind, tensor in _optimizer_tensors(optimizer):
+        if id(parameter) not in names:
+            raise PlanError(
+                f"expected only the model's parameters in the optimizer, found another, shape {list(parameter.shape)}",
+                hint="make the optimizer from model.parameters()",
+            )
+        tensors.append(_tensor(names[id(parameter)], kind, tensor, instance, version))
+    return LocalState(tuple(tensors), objects or {}, artifacts or {}, aliases)
+
+
+def schema_digest(state: LocalState) -> str:
+    """Hash of names, kinds, dtypes, shapes and ties, blind to values and version: state can be exchanged where equal."""
+    rows = sorted([t.key.fqn, t.key.kind, t.key.dtype, t.key.instance, list(t.shape)] for t in state.tensors)
+    text = json.dumps([rows, sorted(state.aliases.items())], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def materialize_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Allocates the moments that Adam and AdamW otherwise make in their first step, so that they can be received into.
+
+    Neither parameters nor gradients change, and training goes on exactly as it would have without this call.
+
+    Raises:
+        PlanError: the optimizer is another one that makes its state late and has none yet.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not parameter.requires_grad or optimizer.state.get(parameter):
+                continue
+            if isinstance(optimizer, torch.optim.Adam):  # AdamW is one, too
+                optimizer.state[parameter] = _adam_state(parameter, group)
+            elif not (isinstance(optimizer, torch.optim.SGD) and group["momentum"] == 0):
+                raise PlanError(
+                    f"expected Adam, AdamW or SGD without momentum, found {type(optimizer).__name__} without state",
+                    hint="use AdamW, or fill the optimizer's state before it is registered",
+                )
+
+
+def _adam_state(parameter: torch.Tensor, group: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """As ``torch.optim.Adam._init_group`` makes it: ``step`` is on the host unless the kernel wants it on the device."""
+    on_device = group["capturable"] or group["fused"]
+    wide = torch.get_default_dtype() == torch.float64 and not group["fused"]
+    step_dtype = torch.float64 if wide else torch.float32
+    state = {
+        "step": torch.zeros((), dtype=step_dtype, device=parameter.device if on_device else "cpu"),
+        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False),
+        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False),
+    }
+    if group["amsgrad"]:
+        state["max_exp_avg_sq"] = torch.zeros_like(state["exp_avg"])
+    return state
+
+
+def _untied(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The model's tensors under the first of their names, and the other names."""
+    named: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[object, ...], str] = {}
+    for fqn, tensor in model.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, torch.Tensor):
+            continue  # a module's extra state is for objects, not for tensors
+        memory: tuple[object, ...] = (id(tensor),)
+        if tensor.numel():
+            memory = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if memory in first:
+            aliases[fqn] = first[memory]
+        else:
+            first[memory] = fqn
+            named[fqn] = tensor
+    return named, aliases
+
+
+def _optimizer_tensors(
+    optimizer: torch.optim.Optimizer | None,
+) -> Iterator[tuple[torch.Tensor, str, torch.Tensor]]:
+    for group in optimizer.param_groups if optimizer else ():
+        for parameter in group["params"]:
+            for kind, value in sorted((optimizer.state.get(parameter) or {}).items()) if optimizer else ():
+                if isinstance(value, torch.Tensor):
+                    yield parameter, kind, value
+
+
+def _tensor(fqn: str, kind: str, tensor: torch.Tensor, instance: str, version: StateVersion) -> StateTensor:
+    shape = tuple(tensor.shape)
+    return StateTensor(StateKey(fqn, kind, dtype_name(tensor.dtype), instance, version), shape, whole(shape), tensor)

@@ -1,0 +1,123 @@
+"""A folder on this machine: positioned vectored reads and writes, fsync of files and folders, no copies."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from trainctl.checkpoint.storage.port import RangeRead, short_read
+from trainctl.core.errors import CheckpointError
+from trainctl.core.system.files import sync_folder
+
+_BUFFERS_PER_CALL = 64  # well under IOV_MAX
+
+
+class LocalStorage:
+    """Implements ``Storage`` on a local (or locally mounted) folder; it need not exist before the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    @property
+    def uri(self) -> str:
+        """The folder's absolute path."""
+        return str(self._root)
+
+    def write_file(self, path: str, buffers: Iterable[memoryview | bytes]) -> int:
+        """Writes to the final name, then syncs file and folder."""
+        target = self._root / path
+        _make_folder(target.parent)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            size = 0
+            for batch in _batches(buffers):
+                size += _write_all(descriptor, batch, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(target.parent)
+        return size
+
+    def create_file(self, path: str, data: bytes) -> None:
+        """Writes a temporary file and links it to its name, which fails where the name is taken."""
+        target = self._root / path
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        self.write_file(str(temporary.relative_to(self._root)), [data])
+        try:
+            os.link(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(target.parent)
+
+    def read(self, path: str) -> bytes:
+        """Reads it whole."""
+        return (self._root / path).read_bytes()
+
+    def read_ranges(self, path: str, ranges: Sequence[RangeRead]) -> None:
+        """Reads straight into the buffers."""
+        descriptor = os.open(self._root / path, os.O_RDONLY)
+        try:
+            for read in ranges:
+                done = 0
+                while done < len(read.into):
+                    count = os.preadv(descriptor, [read.into[done:]], read.offset + done)
+                    if count == 0:
+                        raise CheckpointError(short_read(f"{self.uri}/{path}", read, done))
+                    done += count
+        finally:
+            os.close(descriptor)
+
+    def size(self, path: str) -> int | None:
+        """Size by stat."""
+        target = self._root / path
+        return target.stat().st_size if target.is_file() else None
+
+    def list(self, path: str) -> tuple[str, ...]:
+        """Names by scandir."""
+        try:
+            return tuple(sorted(entry.name for entry in os.scandir(self._root / path)))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+
+    def delete(self, path: str) -> None:
+        """Removes and syncs the parent, so that it stays removed."""
+        target = self._root / path
+        try:
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink()
+        except FileNotFoundError:
+            return
+        sync_folder(target.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder and its parents durable: a file in an unsynced folder can vanish with the power."""
+    missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def _batches(buffers: Iterable[memoryview | bytes]) -> Iterable[list[memoryview | bytes]]:
+    iterator = iter(buffers)
+    while batch := list(itertools.islice(iterator, _BUFFERS_PER_CALL)):
+        yield batch
+
+
+def _write_all(descriptor: int, buffers: Sequence[memoryview | bytes], offset: int) -> int:
+    """Writes all buffers at ``offset``, however many bytes the kernel takes at a time; returns their size."""
+    left = [memoryview(buffer) for buffer in buffers if len(buffer)]
+    written = 0
+    while left:
+        count = os.pwritev(descriptor, left, offset + written)
+        written += count
+        while left and count >= left[0].nbytes:
+            count -= left.pop(0).nbytes
+        if count:
+            left[0] = left[0][count:]
+    return written

@@ -1,0 +1,71 @@
+"""The storage port: the few operations that a checkpoint needs of a file system or an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RangeRead:
+    """Fill ``into`` with the bytes of a file that start at ``offset``."""
+
+    offset: int
+    into: memoryview
+
+
+class Storage(Protocol):
+    """A folder. Paths are relative to it and use ``/``. Contract tests: tests/contracts/storage_contract.py.
+
+    What is not there raises FileNotFoundError; what the medium refuses (full, read-only) raises another OSError.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The folder itself, without a trailing slash."""
+        ...
+
+    def write_file(self, path: str, buffers: Iterable[memoryview | bytes]) -> int:
+        """Writes a file from buffers, in order; makes missing folders; durable on return.
+
+        A crash may leave a partial file, so what a manifest does not list is never read. Returns its size in bytes.
+        """
+        ...
+
+    def create_file(self, path: str, data: bytes) -> None:
+        """Creates a whole file in one atomic, durable act.
+
+        Raises:
+            FileExistsError: there is one already, maybe of another process; it stays as it is.
+        """
+        ...
+
+    def read(self, path: str) -> bytes:
+        """The whole content of a (small) file."""
+        ...
+
+    def read_ranges(self, path: str, ranges: Sequence[RangeRead]) -> None:
+        """Fills each buffer with the file's bytes from its offset.
+
+        Raises:
+            CheckpointError: the file ends before a range does.
+        """
+        ...
+
+    def size(self, path: str) -> int | None:
+        """Size of a file in bytes; None if there is no such file."""
+        ...
+
+    def list(self, path: str) -> tuple[str, ...]:
+        """Names of the entries of a folder, sorted; none if there is no such folder."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Removes a file, or a folder with all that is in it; nothing happens if it is not there."""
+        ...
+
+
+def short_read(path: str, read: RangeRead, found: int) -> str:
+    """The words for a file that ends too early."""
+    return f"{path} is truncated: expected {len(read.into)} bytes at offset {read.offset}, found {found}"

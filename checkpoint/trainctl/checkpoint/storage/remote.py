@@ -1,0 +1,86 @@
+"""Anything that fsspec opens: object stores, HDFS, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from trainctl.checkpoint.storage.port import RangeRead, short_read
+from trainctl.core.errors import CheckpointError
+
+
+class FsspecStorage:
+    """Implements ``Storage`` with one ``fsspec.AbstractFileSystem``.
+
+    A rename is not atomic on object stores, so nothing is ever renamed: a whole file is one conditional put.
+    """
+
+    def __init__(self, uri: str, filesystem: Any, root: str) -> None:
+        self._uri = uri.rstrip("/")
+        self._fs = filesystem
+        self._root = root.rstrip("/")
+
+    @property
+    def uri(self) -> str:
+        """The folder's URI, as it was opened."""
+        return self._uri
+
+    def write_file(self, path: str, buffers: Iterable[memoryview | bytes]) -> int:
+        """Streams the buffers (a multi-part upload where the store has it), then checks the size that arrived."""
+        target = f"{self._root}/{path}"
+        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        written = 0
+        with self._fs.open(target, "wb") as file:
+            for buffer in buffers:
+                file.write(buffer)
+                written += memoryview(buffer).nbytes
+        found = self._fs.size(target)
+        if found != written:
+            raise OSError(f"{self._uri}/{path}: expected {written} bytes after the upload, found {found}")
+        return written
+
+    def create_file(self, path: str, data: bytes) -> None:
+        """One conditional put (``If-None-Match`` on S3)."""
+        target = f"{self._root}/{path}"
+        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(target, data, mode="create")
+
+    def read(self, path: str) -> bytes:
+        """Reads it whole."""
+        return bytes(self._fs.cat_file(f"{self._root}/{path}"))
+
+    def read_ranges(self, path: str, ranges: Sequence[RangeRead]) -> None:
+        """Reads all ranges at once, in parallel where the file system can."""
+        target = f"{self._root}/{path}"
+        starts = [read.offset for read in ranges]
+        ends = [read.offset + len(read.into) for read in ranges]
+        parts = self._fs.cat_ranges([target] * len(starts), starts, ends, on_error="raise")
+        for read, part in zip(ranges, parts, strict=True):
+            if len(part) != len(read.into):
+                raise CheckpointError(short_read(f"{self._uri}/{path}", read, len(part)))
+            read.into[:] = part
+
+    def size(self, path: str) -> int | None:
+        """Size by the store's metadata."""
+        try:
+            info = self._fs.info(f"{self._root}/{path}")
+        except FileNotFoundError:
+            return None
+        return int(info["size"]) if info["type"] == "file" else None
+
+    def list(self, path: str) -> tuple[str, ...]:
+        """Names by a fresh listing."""
+        folder = f"{self._root}/{path}".rstrip("/")
+        self._fs.invalidate_cache(folder)
+        try:
+            names = self._fs.ls(folder, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        return tuple(sorted(name.rstrip("/").rpartition("/")[2] for name in names if name.rstrip("/") != folder))
+
+    def delete(self, path: str) -> None:
+        """Removes recursively."""
+        try:
+            self._fs.rm(f"{self._root}/{path}", recursive=True)
+        except FileNotFoundError:
+            return

@@ -1,0 +1,63 @@
+"""Torch tensors as the algebra sees them: dtype names, and flat runs of a region as views of the live memory."""
+
+from __future__ import annotations
+
+import torch
+
+from trainctl.checkpoint.layout.region import Flat, Region, Shape, offset_in
+from trainctl.core.errors import PlanError
+
+_DTYPE_NAMES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+}
+_DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The safetensors name of a dtype.
+
+    Raises:
+        PlanError: the format has none for it.
+    """
+    try:
+        return _DTYPE_NAMES[dtype]
+    except KeyError:
+        raise PlanError(
+            f"expected a dtype of {', '.join(_DTYPES)}, found {dtype}",
+            hint="keep this tensor in one of these dtypes, or register it as a view of one",
+        ) from None
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype with this safetensors name."""
+    return _DTYPES[name]
+
+
+def run_view(tensor: torch.Tensor, shape: Shape, region: Region, run: Flat) -> torch.Tensor:
+    """The elements of one row-major run, 1-d, out of the tensor that holds ``region`` of a global ``shape``.
+
+    It shares memory with ``tensor`` where that is contiguous, else it is a copy.
+    """
+    start = offset_in(shape, region, run.start)
+    return tensor.detach().reshape(-1)[start : start + run.volume]
+
+
+def byte_view(flat: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous 1-d CPU tensor, not copied; writing to them writes the tensor."""
+    view: memoryview = flat.detach().view(torch.uint8).numpy().data
+    return view
