@@ -1,0 +1,140 @@
+"""The demo from the first process to the last: start, submit, look on, strike, sum up, clean up."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainctl.cli.client import Client, connect
+from trainctl.cli.context import Context
+from trainctl.cli.demo.failures import FAILURES
+from trainctl.cli.demo.job import NAME, job_file
+from trainctl.cli.demo.picture import draw_loss
+from trainctl.cli.demo.summary import summarize
+from trainctl.cli.phases import has_ended
+from trainctl.core.errors import TrainctlError
+from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.protos.v1.job_pb2 import Event, GetJobRequest, Job, ListFiguresRequest, WatchJobRequest
+from trainctl.protos.v1.records_pb2 import StepFigures
+
+PROGRESS_EVERY_S = 4.0
+PROMPT = "def "
+
+
+class DemoError(TrainctlError):
+    """A part of the demo did not work; its message says which."""
+
+    code = "DEMO_FAILED"
+
+
+@dataclass(slots=True)
+class Demo:
+    """One run of the demo in a folder of its own.
+
+    Attributes:
+        context: the command's context; its environment names the demo's own installation.
+        folder: where the results stay: ``loss.png`` and ``model/``.
+        corpus: what to train on.
+        started_s: for the times in the timeline.
+    """
+
+    context: Context
+    folder: Path
+    corpus: str
+    started_s: float = field(default_factory=time.monotonic)
+
+    def run(self) -> None:
+        """Runs everything; leaves no process behind, whatever happens."""
+        self._remove_old()
+        try:
+            self._say("starting a controller and two agents with two workers each")
+            self._trainctl("local", "up", "--agents", "2", "--slots", "2")
+            path = self.folder / "job.json"
+            path.write_text(job_file(self.corpus))
+            self._trainctl("submit", "-f", str(path), "-o", "name")
+            with connect(self.context) as client:
+                job = self._look_on(client)
+                self._sum_up(job, self._figures(client))
+        finally:
+            self._trainctl("local", "down", "--purge", "-y")
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def home(self) -> Path:
+        """The demo's own TRAINCTL_HOME; gone when the demo ends."""
+        return self.folder / "home"
+
+    def _remove_old(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.home.exists():  # an earlier demo was killed before it could clean up
+            self._trainctl("local", "down", "--purge", "-y")
+            shutil.rmtree(self.home, ignore_errors=True)
+        shutil.rmtree(self.folder / "model", ignore_errors=True)
+        self.home.mkdir()
+
+    def _look_on(self, client: Client) -> Job:
+        """Prints the timeline as it happens, strikes when a failure is due; returns the finished job."""
+        request = WatchJobRequest(tenant=DEFAULT_TENANT, name=NAME)
+        pending, shown_s = list(FAILURES), 0.0
+        for update in client.stream(client.stub.WatchJob, request):
+            for event in update.events:
+                self._show(event)
+            job = update.job
+            if has_ended(job.status.phase):
+                break
+            if pending and pending[0].due(job):
+                self._say(self.context.console.style().paint(pending.pop(0).strike(client, job), "red"))
+            elif job.status.step and time.monotonic() > shown_s + PROGRESS_EVERY_S:
+                shown_s = time.monotonic()
+                self._say(
+                    f"step {job.status.step}/{job.status.total_steps}  loss {job.status.loss:.3f}"
+                    f"  {job.status.tokens_per_s:,.0f} tokens/s"
+                )
+        job = client.call(client.stub.GetJob, GetJobRequest(tenant=DEFAULT_TENANT, name=NAME)).job
+        if job.status.phase != "SUCCEEDED":
+            raise DemoError(f"the job ended {job.status.phase}: {job.status.message}", hint=job.status.error.traceback)
+        return job
+
+    def _show(self, event: Event) -> None:
+        self._say(f"{event.type}: {event.message}")
+
+    def _figures(self, client: Client) -> Sequence[StepFigures]:
+        figures: list[StepFigures] = []
+        while True:
+            after = figures[-1].step if figures else 0
+            request = ListFiguresRequest(tenant=DEFAULT_TENANT, name=NAME, after_step=after, limit=1000)
+            page = client.call(client.stub.ListFigures, request).figures
+            if not page:
+                return figures
+            figures.extend(page)
+
+    def _sum_up(self, job: Job, figures: Sequence[StepFigures]) -> None:
+        model = self.folder / "model"
+        self._trainctl("checkpoints", "export", NAME, str(model))
+        draw_loss(figures, job.status.recoveries, self.folder / "loss.png")
+        self.context.console.data(["", *summarize(job, figures)])
+        command = [sys.executable, "-m", "trainctl.parallel.generate", str(model), "--prompt", PROMPT]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode != 0:
+            raise DemoError(f"the exported model could not generate text:\n{done.stderr.strip()}")
+        text = [f"           | {line}" for line in done.stdout.strip().splitlines()]
+        self.context.console.data([f"model      {model}  (transformers loads it; it writes:)", *text])
+        self.context.console.data(f"picture    {self.folder / 'loss.png'}")
+
+    def _trainctl(self, *arguments: str) -> None:
+        """Runs another command of ours in this process, in the demo's own home."""
+        from trainctl.cli.main import main
+
+        with (self.folder / "demo.log").open("a") as log:
+            code = main(arguments, out=log, err=log, env=self.context.env)
+        if code != 0:
+            said = "\n".join((self.folder / "demo.log").read_text().splitlines()[-5:])
+            raise DemoError(f"trainctl {' '.join(arguments)} ended with exit code {code}:\n{said}")
+
+    def _say(self, text: str) -> None:
+        self.context.console.data(f"{time.monotonic() - self.started_s:7.1f} s  {text}")
