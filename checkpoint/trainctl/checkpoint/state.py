@@ -107,7 +107,7 @@ def state_of(
 
 
 def schema_digest(state: LocalState) -> str:
-    """Hash of names, kinds, dtypes, shapes and ties, blind to values and version: state can be exchanged where equal."""
+    """Hash of names, kinds, dtypes, shapes and ties, blind to values and version: equal where state is exchangeable."""
     rows = sorted([t.key.fqn, t.key.kind, t.key.dtype, t.key.instance, list(t.shape)] for t in state.tensors)
     text = json.dumps([rows, sorted(state.aliases.items())], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -135,7 +135,7 @@ def materialize_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _adam_state(parameter: torch.Tensor, group: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """As ``torch.optim.Adam._init_group`` makes it: ``step`` is on the host unless the kernel wants it on the device."""
+    """As ``torch.optim.Adam._init_group`` makes it: ``step`` is on the host unless the kernel wants it elsewhere."""
     on_device = group["capturable"] or group["fused"]
     wide = torch.get_default_dtype() == torch.float64 and not group["fused"]
     step_dtype = torch.float64 if wide else torch.float32

@@ -171,6 +171,14 @@ def offset_in(shape: Shape, region: Region, position: int) -> int:
     return offset
 
 
+def overlaps(shape: Shape, region: Region, run: Flat) -> Iterator[Flat]:
+    """The parts of a row-major run that lie in the region, in ascending order."""
+    for held in region_to_runs(shape, region):
+        common = intersect(held, run)
+        if isinstance(common, Flat):
+            yield common
+
+
 def merge_runs(runs: Iterable[Flat]) -> tuple[Flat, ...]:
     """The union of ranges as disjoint, non-touching ranges in ascending order."""
     merged: list[Flat] = []

@@ -1,0 +1,92 @@
+"""Manifests to bytes and back, strictly: what is foreign, newer, torn or changed is told apart, by file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from trainctl.checkpoint.manifest.records import TCF_VERSION, PartManifest, RootManifest, StoredFile
+from trainctl.core.codec import WireError, from_wire, to_wire
+from trainctl.core.errors import CheckpointError
+
+M = TypeVar("M", PartManifest, RootManifest)
+
+_GO_BACK = "this attempt cannot be used: resume from an older checkpoint, or restore the file from a copy"
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def dump_part(part: PartManifest) -> bytes:
+    """A part manifest as JSON."""
+    return _dump(to_wire(part))
+
+
+def dump_root(root: RootManifest) -> bytes:
+    """A root manifest as JSON, with its own hash filled in."""
+    unsigned = to_wire(dataclasses.replace(root, self_sha256=""))
+    return _dump({**unsigned, "selfSha256": sha256(_dump(unsigned))})
+
+
+def parse_part(data: bytes, expected: StoredFile, *, where: str) -> PartManifest:
+    """The part manifest that the root manifest promised.
+
+    Raises:
+        CheckpointError: it is another one, or damaged.
+    """
+    found = sha256(data)
+    if found != expected.sha256:
+        raise CheckpointError(f"{where} is corrupt: expected sha256 {expected.sha256}, found {found}", hint=_GO_BACK)
+    return _record(PartManifest, _object(data, where), where)
+
+
+def parse_root(data: bytes, *, where: str) -> RootManifest:
+    """A root manifest.
+
+    Raises:
+        CheckpointError: it is not TCF, of a newer major version, torn, or its hash does not match.
+    """
+    fields = _object(data, where)
+    unsigned = _dump({**fields, "selfSha256": ""})
+    if fields.get("selfSha256") != sha256(unsigned):
+        raise CheckpointError(
+            f"{where} is corrupt: expected selfSha256 {sha256(unsigned)}, found {fields.get('selfSha256')}",
+            hint=_GO_BACK,
+        )
+    return _record(RootManifest, fields, where)
+
+
+def _dump(fields: Any) -> bytes:
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _object(data: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(data)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{where} is torn: expected a JSON object, found {len(data)} bytes that are none ({error})", hint=_GO_BACK
+        ) from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("tcf"), int):
+        raise CheckpointError(
+            f"{where} is foreign: expected a TCF manifest with a field tcf, found none",
+            hint="name the folder of a checkpoint that trainctl wrote",
+        )
+    if fields["tcf"] != TCF_VERSION:
+        raise CheckpointError(
+            f"{where}: expected version {TCF_VERSION} of the checkpoint format, found {fields['tcf']}",
+            hint="read it with the version of trainctl that wrote it, or a newer one",
+        )
+    return fields
+
+
+def _record(cls: type[M], fields: Mapping[str, Any], where: str) -> M:
+    try:
+        return from_wire(cls, fields)
+    except WireError as error:
+        raise CheckpointError(f"{where} is malformed: {error}", hint=_GO_BACK) from error

@@ -1,0 +1,70 @@
+"""Names of folders, files and entries in a checkpoint.
+
+::
+
+    <root>/step-000000001200/<attempt>/manifest.json                 root manifest, written last: the commit
+                                       parts/w00003.json             one per writer
+                                       data/w00003-000.safetensors   tensors
+                                       artifacts/config.json         files kept beside them
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from trainctl.checkpoint.layout.region import Flat, Shape, whole
+
+ROOT_MANIFEST = "manifest.json"
+_STEP = re.compile(r"step-(\d{12})")
+_ATTEMPT = re.compile(r"[0-9a-f]{16}")
+
+
+def step_folder(step: int) -> str:
+    """``step-000000001200``: sorts like the number."""
+    return f"step-{step:012d}"
+
+
+def step_of(folder: str) -> int | None:
+    """The step of a folder made by ``step_folder``; None for any other name."""
+    match = _STEP.fullmatch(folder)
+    return int(match[1]) if match else None
+
+
+def is_attempt(folder: str) -> bool:
+    """Whether this is the name of an attempt's folder."""
+    return _ATTEMPT.fullmatch(folder) is not None
+
+
+def attempt_folder(step: int, attempt: str) -> str:
+    """Path of an attempt under the root."""
+    return f"{step_folder(step)}/{attempt}"
+
+
+def attempt_id(*parts: object) -> str:
+    """A name that all ranks derive from what they share, such as job, island, generation nonce and step."""
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def part_path(writer: int) -> str:
+    """Path of a writer's part manifest inside the attempt."""
+    return f"parts/w{writer:05d}.json"
+
+
+def data_path(writer: int, index: int) -> str:
+    """Path of a writer's data file inside the attempt."""
+    return f"data/w{writer:05d}-{index:03d}.safetensors"
+
+
+def artifact_path(name: str) -> str:
+    """Path of an artifact inside the attempt."""
+    return f"artifacts/{name}"
+
+
+def entry_name(fqn: str, kind: str, shape: Shape, run: Flat) -> str:
+    """Name of a tensor, or of a run of it, inside a data file: parameters keep their own name, so HF tools know them.
+
+    Informational: readers go by the manifest and never take a name apart.
+    """
+    name = (fqn if kind == "param" else f"optim.{kind}.{fqn}").replace("@@", "@@@@")
+    return name if run == whole(shape) else f"{name}@@flat:{run.start}"

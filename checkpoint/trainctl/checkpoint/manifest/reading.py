@@ -1,0 +1,101 @@
+"""Reads the manifests of one attempt and sees that the files they list are there."""
+
+from __future__ import annotations
+
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.layout import Layout, file_holder
+from trainctl.checkpoint.layout.region import Region, Shape
+from trainctl.checkpoint.manifest.codec import parse_part, parse_root, sha256
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
+from trainctl.checkpoint.manifest.records import PartManifest, RootManifest
+from trainctl.checkpoint.storage.port import Storage
+from trainctl.core.errors import CheckpointError
+
+
+def read_root(storage: Storage, folder: str = "", *, expected_sha256: str = "") -> tuple[RootManifest, str]:
+    """The root manifest of the attempt in ``folder``, and its sha256.
+
+    Raises:
+        CheckpointError: there is none (so the attempt was never completed), it is unusable, or not the one expected.
+    """
+    path = f"{folder}/{ROOT_MANIFEST}".lstrip("/")
+    where = f"{storage.uri}/{path}"
+    try:
+        data = storage.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        entries = storage.list(folder)
+        found = f"found {', '.join(entries[:5])}" if entries else "the folder is empty or does not exist"
+        raise CheckpointError(
+            f"{where} is missing: expected a complete checkpoint, {found}",
+            hint="check the path; an attempt without root manifest was interrupted and cannot be used",
+        ) from None
+    digest = sha256(data)
+    if expected_sha256 and digest != expected_sha256:
+        raise CheckpointError(
+            f"{where}: expected the manifest with sha256 {expected_sha256}, found {digest}",
+            hint="the folder was replaced since the checkpoint was committed; resume from another one",
+        )
+    return parse_root(data, where=where), digest
+
+
+def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
+    """Sees that every file of the attempt is there with its size.
+
+    Raises:
+        CheckpointError: lists all that are not.
+    """
+    problems = []
+    for file in root.stored_files:
+        path = f"{folder}/{file.path}".lstrip("/")
+        size = storage.size(path)
+        if size is None:
+            problems.append(f"{storage.uri}/{path} is missing")
+        elif size != file.size_bytes:
+            problems.append(f"{storage.uri}/{path} is truncated: expected {file.size_bytes} bytes, found {size}")
+    if problems:
+        raise CheckpointError(
+            "\n".join([f"the checkpoint of step {root.step} is incomplete:", *problems]),
+            hint="resume from an older checkpoint, or restore the files from a copy",
+        )
+
+
+def read_parts(storage: Storage, root: RootManifest) -> tuple[PartManifest, ...]:
+    """All part manifests of the attempt that ``storage`` is opened at.
+
+    Raises:
+        CheckpointError: one is missing, corrupt, or of another attempt.
+    """
+    parts = []
+    for report in root.parts:
+        where = f"{storage.uri}/{report.manifest.path}"
+        try:
+            data = storage.read(report.manifest.path)
+        except FileNotFoundError:
+            raise CheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
+        part = parse_part(data, report.manifest, where=where)
+        if (part.attempt, part.step) != (root.attempt, root.step):
+            raise CheckpointError(
+                f"{where}: expected a part of attempt {root.attempt} of step {root.step}, "
+                f"found one of attempt {part.attempt} of step {part.step}",
+                hint="files of two checkpoints were mixed; resume from another checkpoint",
+            )
+        parts.append(part)
+    return tuple(parts)
+
+
+def files_layout(root: RootManifest, parts: tuple[PartManifest, ...]) -> Layout:
+    """The checkpoint as a layout: each data file is a holder."""
+    shapes: dict[StateKey, Shape] = {}
+    holders: dict[str, dict[StateKey, tuple[Region, ...]]] = {}
+    for part in parts:
+        for tensor in part.tensors:
+            key = tensor.key(root.version)
+            if shapes.setdefault(key, tensor.shape) != tensor.shape:
+                raise CheckpointError(
+                    f"part of writer {part.writer}: expected shape {list(shapes[key])} for {key}, "
+                    f"found {list(tensor.shape)}"
+                )
+            for chunk in tensor.chunks:
+                held = holders.setdefault(file_holder(part.files[chunk.file].path), {})
+                held[key] = (*held.get(key, ()), chunk.region)
+    return Layout(shapes, holders)

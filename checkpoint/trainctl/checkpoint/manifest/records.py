@@ -1,0 +1,179 @@
+"""What the manifests say, as records. Their JSON form is ``core.codec``'s; a reader ignores fields that it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.region import Box, Flat, Region
+from trainctl.core.errors import CheckpointError
+
+TCF_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRecord:
+    """A region of a tensor and the bytes that hold it, row-major.
+
+    Attributes:
+        file: index into the part's files.
+        begin_bytes: where it begins in the file.
+        size_bytes: how long it is.
+        checksums: one per ``PartManifest.block_bytes``, the last block may be shorter.
+        flat: ``(start, stop)`` if it is a flat range.
+        offsets: of the box, if it is one.
+        lengths: of the box, if it is one.
+    """
+
+    file: int
+    begin_bytes: int
+    size_bytes: int
+    checksums: tuple[str, ...]
+    flat: tuple[int, ...] | None = None
+    offsets: tuple[int, ...] | None = None
+    lengths: tuple[int, ...] | None = None
+
+    @property
+    def region(self) -> Region:
+        """The region.
+
+        Raises:
+            CheckpointError: it is of a kind that this version does not know.
+        """
+        if self.flat is not None and len(self.flat) == 2:
+            return Flat(*self.flat)
+        if self.offsets is not None and self.lengths is not None:
+            return Box(self.offsets, self.lengths)
+        raise CheckpointError("expected a chunk with a flat range or a box, found neither", hint="use a newer trainctl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRecord:
+    """One logical tensor and the chunks of it that this part holds."""
+
+    fqn: str
+    kind: str
+    dtype: str
+    instance: str
+    shape: tuple[int, ...]
+    chunks: tuple[ChunkRecord, ...]
+
+    def key(self, version: StateVersion) -> StateKey:
+        """Its key in the layout algebra."""
+        return StateKey(self.fqn, self.kind, self.dtype, self.instance, version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A data file: path inside the attempt, size, and size and checksum of its header."""
+
+    path: str
+    size_bytes: int
+    header_bytes: int
+    header_checksum: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartManifest:
+    """What one writer wrote."""
+
+    tcf: int
+    writer: int
+    step: int
+    attempt: str
+    checksum: str
+    block_bytes: int
+    files: tuple[FileRecord, ...]
+    tensors: tuple[TensorRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file of the attempt that has to be there with this size; artifacts have a hash, data files have checksums."""
+
+    path: str
+    size_bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartReport:
+    """What a writer tells the coordinator when its part is durable; goes into the root manifest as it is.
+
+    Attributes:
+        writer: which one.
+        attempt: what it belongs to; two attempts are never mixed.
+        manifest: its part manifest, with hash.
+        files: its data files.
+        data_bytes: tensor bytes in them.
+    """
+
+    writer: int
+    attempt: str
+    manifest: StoredFile
+    files: tuple[StoredFile, ...]
+    data_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentRecord:
+    """The checkpoint that this one continues."""
+
+    job: str
+    step: int
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootManifest:
+    """The commit of an attempt. Complete means: it parses, its hash matches, and every file in it is there, full size.
+
+    Attributes:
+        tcf: major version of the format.
+        job: uid of the job.
+        step: step that the state is at.
+        attempt: id of the attempt.
+        lineage: chain of steps it belongs to.
+        epoch: leader's fencing epoch ``E`` when the save began.
+        created: RFC 3339, for people.
+        parent: the checkpoint before, in this lineage or the one it rolled back to.
+        ancestors: jobs that this one went on from, oldest first.
+        parts: one per writer.
+        artifacts: files beside the tensors.
+        tensors: number of logical tensors.
+        data_bytes: their bytes.
+        schema_sha256: ``schema_digest`` of the state.
+        aliases: tied names -> the name that is stored.
+        objects: values encoded by ``manifest.values``.
+        self_sha256: hash of this manifest with this field empty.
+    """
+
+    tcf: int
+    job: str
+    step: int
+    attempt: str
+    lineage: int
+    epoch: int
+    created: str
+    parts: tuple[PartReport, ...]
+    artifacts: tuple[StoredFile, ...]
+    tensors: int
+    data_bytes: int
+    schema_sha256: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    objects: Mapping[str, object] = field(default_factory=dict)
+    parent: ParentRecord | None = None
+    ancestors: tuple[str, ...] = ()
+    self_sha256: str = ""
+
+    @property
+    def version(self) -> StateVersion:
+        """The version in the keys of its tensors."""
+        return StateVersion(self.lineage, self.step)
+
+    @property
+    def stored_files(self) -> tuple[StoredFile, ...]:
+        """Every file that has to be there."""
+        parts = (file for part in self.parts for file in (part.manifest, *part.files))
+        return (*parts, *self.artifacts)
