@@ -1,0 +1,221 @@
+"""The agent's side of the fork server: keeps one running and turns its messages into futures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from trainctl.agent.forkserver import messages
+from trainctl.agent.forkserver.messages import Exited, Refused, Spawn, Spawned, Up
+from trainctl.core.errors import UnavailableError
+
+_LOG = logging.getLogger(__name__)
+_RESTART_PAUSE_S = (0.05, 2.0)
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class Child:
+    """A process that the fork server made.
+
+    Attributes:
+        pid: its process id.
+        exited: its exit code once it is confirmed to have ended (-9 when its server died with it).
+    """
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pidfd = pidfd
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signals exactly this process, never another one that took its number; nothing happens if it ended."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def finish(self, code: int) -> None:
+        """Its parent reaped it."""
+        if not self.exited.done():
+            os.close(self._pidfd)
+            self._pidfd = -1
+            self.exited.set_result(code)
+
+    def watch_orphan(self) -> None:
+        """Its parent died, so the kernel ends it: waits for that without a parent's help."""
+        asyncio.get_running_loop().add_reader(self._pidfd, self._orphan_ended)
+
+    def _orphan_ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        code = -int(signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # ours to reap only where this agent is the container's init
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            if result is not None and result.si_code == os.CLD_EXITED:
+                code = result.si_status
+        self.finish(code)
+
+
+class ForkServerClient:
+    """Keeps one fork server running.
+
+    Args:
+        preload: modules it imports before it forks anything.
+        on_change: called when the server came up or went down.
+    """
+
+    def __init__(self, *, preload: tuple[str, ...], on_change: Callable[[], None]) -> None:
+        self._preload = preload
+        self._on_change = on_change
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = asyncio.Event()
+        self._down = asyncio.Event()
+        self._waiting: dict[int, asyncio.Future[Child]] = {}
+        self._children: dict[int, Child] = {}
+        self._requests = 0
+        self.restarts = 0
+
+    async def run(self) -> None:
+        """Starts the server, and again whenever it ends; runs until cancelled, then call ``close``."""
+        pause_s = _RESTART_PAUSE_S[0]
+        while True:
+            started_s = time.monotonic()
+            self._start()
+            await self._down.wait()
+            lived_long = time.monotonic() - started_s > 10 * _RESTART_PAUSE_S[1]
+            pause_s = _RESTART_PAUSE_S[0] if lived_long else min(2 * pause_s, _RESTART_PAUSE_S[1])
+            await self._clear_up()
+            _LOG.error("the fork server ended, and its workers with it; starting another one")
+            self.restarts += 1
+            await asyncio.sleep(pause_s)
+
+    async def spawn(
+        self,
+        entry: str,
+        *,
+        fds: Mapping[str, int],
+        arguments: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Child:
+        """Forks a child that calls ``entry``; the descriptors stay the caller's (see ``messages.Spawn`` for names).
+
+        Raises:
+            UnavailableError: there is no server now, or it could not fork; no child was left behind.
+        """
+        if self._channel is None or not self._ready.is_set():
+            raise UnavailableError("no fork server is running yet; it is being started")
+        self._requests += 1
+        request = self._requests
+        spawn = Spawn(request=request, entry=entry, arguments=arguments or {}, fd_names=tuple(fds), env=env or {})
+        try:
+            messages.send(self._channel, spawn, tuple(fds.values()))
+        except OSError as error:
+            raise UnavailableError(f"the fork server takes no request: {error}") from error
+        answer: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._waiting[request] = answer
+        return await answer
+
+    async def close(self) -> None:
+        """Ends the server and with it every child."""
+        await self._clear_up(timeout_s=_CLOSE_TIMEOUT_S)
+
+    @property
+    def up(self) -> bool:
+        """Whether it can fork now."""
+        return self._ready.is_set()
+
+    async def wait_up(self) -> None:
+        """Waits until it can fork."""
+        await self._ready.wait()
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; 0 if there is none."""
+        return self._process.pid if self._process is not None else 0
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        command = [
+            *(sys.executable, "-m", "trainctl.agent.forkserver"),
+            *("--channel", str(theirs.fileno()), "--parent", str(os.getpid()), "--preload", ",".join(self._preload)),
+        ]
+        # OpenBLAS would start threads when numpy is imported, and a fork copies none of them.
+        env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, env=env, start_new_session=True
+        )
+        theirs.close()
+        self._channel = ours
+        self._down.clear()
+        asyncio.get_running_loop().add_reader(ours, self._receive)
+
+    def _receive(self) -> None:
+        while self._channel is not None:
+            try:
+                packet = messages.receive(self._channel)
+            except BlockingIOError:
+                return
+            if packet is None:
+                self._lose()
+                return
+            self._handle(*packet)
+
+    def _handle(self, message: messages.ServerMessage, fds: tuple[int, ...]) -> None:
+        if isinstance(message, Up):
+            if message.threads != 1:
+                _LOG.warning("the fork server has %d threads; forking is only safe with 1", message.threads)
+            _LOG.info("fork server %d is up, preloading took %.2f s", message.pid, message.preload_s)
+            self._ready.set()
+            self._on_change()
+        elif isinstance(message, Spawned):
+            child = self._children[message.pid] = Child(message.pid, fds[0])
+            answer = self._waiting.pop(message.request)
+            if answer.cancelled():
+                child.signal(signal.SIGKILL)
+            else:
+                answer.set_result(child)
+        elif isinstance(message, Refused):
+            answer = self._waiting.pop(message.request)
+            if not answer.cancelled():
+                answer.set_exception(UnavailableError(f"no worker could be forked: {message.message}"))
+        elif isinstance(message, Exited):
+            self._children.pop(message.pid).finish(message.code)
+
+    def _lose(self) -> None:
+        """The channel ended: the server is dead or about to be."""
+        assert self._channel is not None
+        asyncio.get_running_loop().remove_reader(self._channel)
+        self._channel.close()
+        self._channel = None
+        self._ready.clear()
+        waiting, self._waiting = self._waiting, {}
+        children, self._children = self._children, {}
+        for answer in waiting.values():
+            if not answer.cancelled():
+                answer.set_exception(UnavailableError("the fork server ended before it answered"))
+        for child in children.values():
+            child.watch_orphan()
+        self._down.set()
+        self._on_change()
+
+    async def _clear_up(self, timeout_s: float = 0.0) -> None:
+        """Sees the server to its end; after ``timeout_s`` with SIGKILL."""
+        if self._channel is not None:
+            self._lose()
+        if self._process is None:
+            return
+        loop = asyncio.get_running_loop()
+        process, self._process = self._process, None
+        try:
+            await loop.run_in_executor(None, process.wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            await loop.run_in_executor(None, process.wait)

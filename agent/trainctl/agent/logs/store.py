@@ -1,0 +1,154 @@
+"""The agent's door to the log files: one thread does the disk work, so a slow disk never delays a heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from trainctl.agent.logs.files import LogFile, LogLine, log_path, tail
+from trainctl.agent.logs.lines import LineSplitter
+from trainctl.agent.state import WorkerKey
+
+_LOG = logging.getLogger(__name__)
+_PAUSE_AT_LINES = 5000
+TAIL_LINES = 20
+
+T = TypeVar("T")
+Follower = Callable[[str, Sequence[LogLine]], None]
+
+
+class LogStore:
+    """Writes and reads the logs of all workers of this node.
+
+    Args:
+        root: folder of the logs.
+        make_file: opens one log; tests make small ones.
+    """
+
+    def __init__(self, root: Path, *, make_file: Callable[[Path], LogFile] = LogFile) -> None:
+        self._root = root
+        self._make_file = make_file
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="logs")
+        self._loop = asyncio.get_running_loop()
+        self._followers: list[Follower] = []
+        self.written_bytes = 0
+        self.lost_lines = 0
+
+    def capture(self, key: WorkerKey) -> LogCapture:
+        """The protocol for the pipe of one worker."""
+        file = self._make_file(log_path(self._root, key.job_uid, key.slot, key.incarnation))
+        return LogCapture(self, key, file)
+
+    def append(self, key: WorkerKey, file: LogFile, lines: Sequence[str], done: Callable[[], None]) -> None:
+        """Writes lines, hands them to the followers, then calls ``done``."""
+
+        def finish(written_bytes: int) -> None:
+            self.written_bytes += written_bytes
+            found = [LogLine(slot=key.slot, incarnation=key.incarnation, text=text) for text in lines]
+            for follower in self._followers:
+                follower(key.job_uid, found)
+            done()
+
+        self._submit(lambda: self._write(file, lines), finish)
+
+    def read(self, job_uid: str, *, slots: Sequence[int], lines: int, done: Callable[[list[LogLine]], None]) -> None:
+        """Calls ``done`` with the newest lines; see ``files.tail``.
+
+        A follower added in ``done`` gets exactly the lines behind those: appending and reading share one thread, and
+        what they find is handed over in that order.
+        """
+        self._submit(lambda: tail(self._root, job_uid, slots=slots, lines=lines), done)
+
+    def follow(self, follower: Follower) -> None:
+        """Calls ``follower(job_uid, lines)`` for all that is appended from now on."""
+        self._followers.append(follower)
+
+    def unfollow(self, follower: Follower) -> None:
+        """Ends ``follow``; nothing happens if it was none."""
+        self._followers = [each for each in self._followers if each != follower]
+
+    async def close(self) -> None:
+        """Waits until everything is written."""
+        await self._loop.run_in_executor(None, self._thread.shutdown)
+
+    def _write(self, file: LogFile, lines: Sequence[str]) -> int:
+        try:
+            return file.append(lines)
+        except OSError as error:
+            self.lost_lines += len(lines)
+            _LOG.error("%d lines of a worker's log are lost: %s", len(lines), error)
+            return 0
+
+    def _submit(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        def run() -> None:
+            result = work()
+            self._loop.call_soon_threadsafe(done, result)
+
+        self._thread.submit(run)
+
+
+class LogCapture(asyncio.Protocol):
+    """Reads the output pipe of one worker. While the disk is behind, the pipe is not read, and the worker waits."""
+
+    def __init__(self, store: LogStore, key: WorkerKey, file: LogFile) -> None:
+        self._store = store
+        self._key = key
+        self._file = file
+        self._splitter = LineSplitter()
+        self._pending: list[str] = []
+        self._writing = False
+        self._paused = False
+        self._transport: asyncio.ReadTransport | None = None
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.ended = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of ``asyncio.Protocol``."""
+        assert isinstance(transport, asyncio.ReadTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Part of ``asyncio.Protocol``."""
+        self._take(self._splitter.feed(data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part of ``asyncio.Protocol``."""
+        self._take(self._splitter.end())
+        self.ended.set()
+
+    def close(self) -> None:
+        """Stops reading, whoever still holds the other end."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _take(self, lines: list[str]) -> None:
+        if not lines:
+            return
+        self.tail.extend(lines[-TAIL_LINES:])
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        self._pending += [f"{stamp} {line}" for line in lines]
+        if not self._writing:
+            self._write()
+        elif len(self._pending) > _PAUSE_AT_LINES and not self._paused and self._transport is not None:
+            self._transport.pause_reading()
+            self._paused = True
+
+    def _write(self) -> None:
+        lines, self._pending = self._pending, []
+        self._writing = True
+        self._store.append(self._key, self._file, lines, self._written)
+
+    def _written(self) -> None:
+        self._writing = False
+        if self._paused and self._transport is not None:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+        if self._pending:
+            self._write()
