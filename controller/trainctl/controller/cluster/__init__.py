@@ -1,0 +1,1 @@
+"""The cluster port: who creates, observes and deletes agents."""
