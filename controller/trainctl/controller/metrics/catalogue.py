@@ -1,0 +1,149 @@
+"""Every metric of the controller: name, kind, help, labels. docs/reference/metrics.md is made from this list.
+
+Base units; labels stay few (``job_name``, ``controller``, closed sets of words), never a rank, a pod, or a word that
+Prometheus uses itself. What was not measured is absent, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Prometheus type."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric; histograms may have their own buckets (seconds)."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+RECOVERY_BUCKETS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+STEP_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+FAST_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+_JOB = ("job_name",)
+
+JOB_METRICS = (
+    Metric(
+        name="trainctl_job_phase", kind=Kind.GAUGE, help="1 for the phase the job is in.", labels=("job_name", "phase")
+    ),
+    Metric(
+        name="trainctl_job_time_seconds_total",
+        kind=Kind.COUNTER,
+        help="Seconds of the job's life by goodput bucket; first executions only count as productive.",
+        labels=("job_name", "bucket"),
+    ),
+    Metric(
+        name="trainctl_job_lost_seconds_total",
+        kind=Kind.COUNTER,
+        help="Productive seconds that a roll-back threw away.",
+        labels=_JOB,
+    ),
+    Metric(name="trainctl_job_step", kind=Kind.GAUGE, help="Last committed step known.", labels=_JOB),
+    Metric(name="trainctl_job_loss", kind=Kind.GAUGE, help="Training loss of that step, nats per token.", labels=_JOB),
+    Metric(name="trainctl_job_eval_loss", kind=Kind.GAUGE, help="Newest held-out loss, nats per token.", labels=_JOB),
+    Metric(name="trainctl_job_tokens_total", kind=Kind.COUNTER, help="Tokens trained on.", labels=_JOB),
+    Metric(
+        name="trainctl_job_samples_total",
+        kind=Kind.COUNTER,
+        help="Samples by outcome; every one is committed exactly once in the surviving lineage.",
+        labels=("job_name", "outcome"),
+    ),
+    Metric(
+        name="trainctl_job_generation", kind=Kind.GAUGE, help="Generation of the island.", labels=("job_name", "island")
+    ),
+    Metric(name="trainctl_job_lineage", kind=Kind.GAUGE, help="Lineage; rises with each roll-back.", labels=_JOB),
+    Metric(name="trainctl_job_recoveries_total", kind=Kind.COUNTER, help="Recoveries and resizes begun.", labels=_JOB),
+    Metric(
+        name="trainctl_job_restarts_total",
+        kind=Kind.COUNTER,
+        help="Workers replaced, by the class of the fault.",
+        labels=("job_name", "class"),
+    ),
+    Metric(
+        name="trainctl_job_members",
+        kind=Kind.GAUGE,
+        help="Worker slots by state.",
+        labels=("job_name", "state"),
+    ),
+    Metric(
+        name="trainctl_job_checkpoint_step",
+        kind=Kind.GAUGE,
+        help="Step of the newest committed checkpoint.",
+        labels=_JOB,
+    ),
+)
+
+CONTROLLER_METRICS = (
+    Metric(
+        name="trainctl_job_step_seconds",
+        kind=Kind.HISTOGRAM,
+        help="Wall seconds of a step.",
+        labels=_JOB,
+        buckets=STEP_BUCKETS_S,
+    ),
+    Metric(
+        name="trainctl_recovery_seconds",
+        kind=Kind.HISTOGRAM,
+        help="Seconds of a recovery by phase; total runs from the fault to the first new committed step.",
+        labels=("phase",),
+        buckets=RECOVERY_BUCKETS_S,
+    ),
+    Metric(
+        name="trainctl_faults_total",
+        kind=Kind.COUNTER,
+        help="Faults by the event that told of them.",
+        labels=("type",),
+    ),
+    Metric(name="trainctl_leader", kind=Kind.GAUGE, help="1 while this controller leads.", labels=("controller",)),
+    Metric(
+        name="trainctl_leader_epoch", kind=Kind.GAUGE, help="Fencing epoch of this controller.", labels=("controller",)
+    ),
+    Metric(
+        name="trainctl_reconcile_seconds", kind=Kind.HISTOGRAM, help="One pass over one job.", buckets=FAST_BUCKETS_S
+    ),
+    Metric(name="trainctl_reconcile_queue_depth", kind=Kind.GAUGE, help="Jobs waiting for a pass."),
+    Metric(name="trainctl_reconcile_errors_total", kind=Kind.COUNTER, help="Passes that raised; each is a bug."),
+    Metric(
+        name="trainctl_fenced_writes_total", kind=Kind.COUNTER, help="Writes refused because another controller leads."
+    ),
+    Metric(name="trainctl_cas_conflicts_total", kind=Kind.COUNTER, help="Writes refused because a revision moved."),
+    Metric(name="trainctl_event_loop_lag_seconds", kind=Kind.GAUGE, help="How late the event loop woke up last."),
+    Metric(name="trainctl_agent_sessions", kind=Kind.GAUGE, help="Open agent streams."),
+    Metric(name="trainctl_heartbeats_total", kind=Kind.COUNTER, help="Observations received from agents."),
+    Metric(
+        name="trainctl_store_request_seconds",
+        kind=Kind.HISTOGRAM,
+        help="One call of the state store.",
+        labels=("op",),
+        buckets=FAST_BUCKETS_S,
+    ),
+    Metric(name="trainctl_store_db_bytes", kind=Kind.GAUGE, help="Size of the state store."),
+    Metric(name="trainctl_intents_pending", kind=Kind.GAUGE, help="Side effects written down and not yet done."),
+    Metric(name="trainctl_build_info", kind=Kind.GAUGE, help="1; the version is a label.", labels=("version",)),
+    Metric(
+        name="grpc_server_handled_total",
+        kind=Kind.COUNTER,
+        help="Finished calls by method and status.",
+        labels=("grpc_service", "grpc_method", "grpc_code"),
+    ),
+    Metric(
+        name="grpc_server_handling_seconds",
+        kind=Kind.HISTOGRAM,
+        help="Seconds of finished unary calls.",
+        labels=("grpc_service", "grpc_method"),
+        buckets=FAST_BUCKETS_S,
+    ),
+)

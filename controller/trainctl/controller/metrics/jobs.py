@@ -1,0 +1,72 @@
+"""Job metrics, computed from the persisted states at each scrape: monotonic over a controller's death, never reset."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from trainctl.controller.domain.goodput import totals_s
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.states import TERMINAL, JobPhase
+from trainctl.controller.metrics.catalogue import JOB_METRICS, Kind
+
+Sample = tuple[str, tuple[str, ...], float]
+
+
+class JobCollector(Collector):
+    """Asks for the states and the time when Prometheus asks for the metrics."""
+
+    def __init__(self, states: Callable[[], Iterable[JobState]], now_s: Callable[[], float]) -> None:
+        self._states = states
+        self._now_s = now_s
+
+    def collect(self) -> Iterator[Metric]:
+        """One family per job metric; families without a sample are left out."""
+        now_s = self._now_s()
+        samples = [sample for state in self._states() for sample in job_samples(state, now_s)]
+        for metric in JOB_METRICS:
+            family_type = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+            family = family_type(metric.name, metric.help, labels=metric.labels)
+            own = [sample for sample in samples if sample[0] == metric.name]
+            for _, labels, value in own:
+                family.add_metric(labels, value)
+            if own:
+                yield family
+
+
+def job_samples(state: JobState, now_s: float) -> Iterator[Sample]:
+    """Every sample of one job: (metric, label values, value). What was not measured is not yielded."""
+    name = state.name
+    at_s = state.ended_s if state.phase in TERMINAL else now_s
+    for phase in JobPhase:
+        yield "trainctl_job_phase", (name, phase.value), float(state.phase is phase)
+    for bucket, seconds in totals_s(state.goodput, at_s).items():
+        yield "trainctl_job_time_seconds_total", (name, bucket), seconds
+    yield "trainctl_job_lost_seconds_total", (name,), state.goodput.lost_us / 1e6
+    yield "trainctl_job_recoveries_total", (name,), float(state.recovery_count)
+    yield "trainctl_job_restarts_total", (name, "user"), float(len(state.restarts.user))
+    yield "trainctl_job_restarts_total", (name, "process"), float(state.restarts.total - len(state.restarts.user))
+    yield from _progress_samples(state)
+    for island in state.islands:
+        yield "trainctl_job_generation", (name, island.id), float(island.generation)
+        if island.record is not None and island is state.islands[0]:
+            yield "trainctl_job_lineage", (name,), float(island.record.lineage)
+        for slot_state, count in sorted(Counter(slot.state.value.lower() for slot in island.slots).items()):
+            yield "trainctl_job_members", (name, slot_state), float(count)
+    if state.checkpoints:
+        yield "trainctl_job_checkpoint_step", (name,), float(state.checkpoints[-1].step)
+
+
+def _progress_samples(state: JobState) -> Iterator[Sample]:
+    progress, name = state.progress, state.name
+    if not progress.step:
+        return
+    yield "trainctl_job_step", (name,), float(progress.step)
+    yield "trainctl_job_loss", (name,), progress.loss
+    yield "trainctl_job_tokens_total", (name,), float(progress.tokens)
+    yield "trainctl_job_samples_total", (name, "committed"), float(progress.cursor)
+    if progress.eval_loss is not None:
+        yield "trainctl_job_eval_loss", (name,), progress.eval_loss

@@ -1,0 +1,60 @@
+import re
+import urllib.request
+from dataclasses import replace
+
+import pytest
+from prometheus_client import generate_latest
+
+from trainctl.controller.domain.job_records import TrainProgress
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.submit import new_job
+from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
+from trainctl.controller.metrics.registry import ControllerMetrics, MetricsServer
+from trainctl.core.errors import ConflictError
+from trainctl.core.records.spec import JobMetadata, TrainJob
+
+
+def job() -> JobState:
+    return new_job("u", TrainJob(metadata=JobMetadata(name="a")), workdir="w", now_s=100.0)[0]
+
+
+def text(state: JobState, now_s: float) -> str:
+    return generate_latest(ControllerMetrics(lambda: [state], lambda: now_s).registry).decode()
+
+
+def test_time_buckets_add_up_to_the_age_of_the_job() -> None:
+    found = re.findall(r'trainctl_job_time_seconds_total\{bucket="\w+",job_name="a"\} (\S+)', text(job(), 142.5))
+    assert sum(map(float, found)) == pytest.approx(42.5)
+
+
+def test_what_was_not_measured_is_absent() -> None:
+    served = text(job(), 101.0)
+    for name in ("trainctl_job_step{", "trainctl_job_loss", "trainctl_job_checkpoint_step", "trainctl_agent_sessions "):
+        assert name not in served
+    trained = replace(job(), progress=TrainProgress(step=3, loss=0.0, tokens=30, cursor=12))
+    assert 'trainctl_job_loss{job_name="a"} 0.0' in text(trained, 101.0)
+    assert 'trainctl_job_samples_total{job_name="a",outcome="committed"} 12.0' in text(trained, 101.0)
+
+
+def test_no_label_collides_with_prometheus_or_grows_without_bound() -> None:
+    for metric in (*JOB_METRICS, *CONTROLLER_METRICS):
+        assert not {"job", "instance", "rank", "pod", "le"} & set(metric.labels), metric.name
+        assert metric.help.endswith("."), metric.name
+
+
+def test_served_over_http_and_a_taken_port_is_said_so() -> None:
+    metrics = ControllerMetrics(list, lambda: 0.0)
+    metrics.inc("trainctl_heartbeats_total")
+    metrics.set("trainctl_agent_sessions", 2)
+    metrics.observe("trainctl_recovery_seconds", 1.5, phase="total")
+    server = MetricsServer(metrics, "127.0.0.1", 0)
+    try:
+        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=10) as answer:
+            served = answer.read().decode()
+        assert "trainctl_heartbeats_total 1.0" in served
+        assert "trainctl_agent_sessions 2.0" in served
+        assert "_created" not in served
+        with pytest.raises(ConflictError, match="cannot serve metrics on 127"):
+            MetricsServer(metrics, "127.0.0.1", int(server.address.rsplit(":", 1)[1]))
+    finally:
+        server.close()
