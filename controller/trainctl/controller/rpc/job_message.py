@@ -1,0 +1,111 @@
+"""A job's persisted state as the API shows it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainctl.controller.domain.goodput import totals_s
+from trainctl.controller.domain.job_state import IslandState, JobState, Slot
+from trainctl.controller.domain.states import TERMINAL, JobPhase
+from trainctl.controller.domain.view import ClusterView
+from trainctl.core.records.step import Phase
+from trainctl.core.records.worker import Progress
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1 import job_pb2
+from trainctl.protos.v1.records_pb2 import CheckpointRef, TrainJob, WorkerError
+
+
+def job_message(state: JobState, view: ClusterView, *, now_s: float, revision: int) -> job_pb2.Job:
+    """The whole job.
+
+    Args:
+        state: the persisted truth.
+        view: the newest observations; they only add process ids' phases and steps.
+        now_s: Unix seconds.
+        revision: of the state in the store.
+    """
+    return job_pb2.Job(
+        uid=state.uid,
+        spec=record_to_message(state.user_spec, TrainJob),
+        effective_spec=record_to_message(state.spec, TrainJob),
+        status=_status(state, view, now_s),
+        create_time_s=state.submitted_s,
+        revision=revision,
+    )
+
+
+def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStatus:
+    ended = state.phase in TERMINAL
+    progress = state.progress
+    record = state.islands[0].record if state.islands else None
+    status = job_pb2.JobStatus(
+        phase=state.phase.value,
+        reason=state.reason,
+        message=state.message,
+        step=progress.step,
+        total_steps=state.spec.spec.train.steps,
+        tokens=progress.tokens,
+        loss=progress.loss,
+        eval_loss=progress.eval_loss,
+        tokens_per_s=tokens_per_s(state),
+        eta_s=eta_s(state),
+        lineage=record.lineage if record is not None else 0,
+        islands=[_island(state, island, view) for island in state.islands],
+        conditions=[record_to_message(c, job_pb2.Condition) for c in state.conditions],
+        goodput_s={k: v for k, v in totals_s(state.goodput, state.ended_s if ended else now_s).items() if v},
+        restarts=state.restarts.total,
+        start_time_s=state.started_s,
+        end_time_s=state.ended_s,
+        workdir=state.workdir,
+        recoveries=[record_to_message(r, job_pb2.Recovery) for r in state.recoveries],
+        wall_s=(state.ended_s if ended else now_s) - state.submitted_s,
+    )
+    if state.checkpoints:
+        status.checkpoint.CopyFrom(record_to_message(state.checkpoints[-1], CheckpointRef))
+    if state.failure is not None:
+        if state.phase in (JobPhase.FAILED, JobPhase.FAILING):
+            status.message = state.failure.message
+        if state.failure.error is not None:
+            status.error.CopyFrom(record_to_message(state.failure.error, WorkerError))
+    return status
+
+
+def tokens_per_s(state: JobState) -> float:
+    """Throughput over the newest steps; 0 unless the job trains."""
+    recent = state.progress.recent_step_s
+    if state.phase is not JobPhase.RUNNING or not recent or sum(recent) <= 0:
+        return 0.0
+    return state.progress.step_tokens * len(recent) / sum(recent)
+
+
+def eta_s(state: JobState) -> float:
+    """Seconds until the last step at the pace of the newest ones; 0 where that means nothing."""
+    recent = sorted(state.progress.recent_step_s)
+    if state.phase is not JobPhase.RUNNING or not recent:
+        return 0.0
+    return (state.spec.spec.train.steps - state.progress.step) * recent[len(recent) // 2]
+
+
+def _island(state: JobState, island: IslandState, view: ClusterView) -> job_pb2.IslandStatus:
+    ranks = {m.incarnation: m.global_rank for m in island.record.members} if island.record is not None else {}
+    return job_pb2.IslandStatus(
+        id=island.id,
+        generation=island.record.generation if island.record is not None else 0,
+        generation_phase=island.generation_phase.value,
+        workers=[_worker(state, slot, ranks, view) for slot in island.slots if slot.bound and slot.incarnation],
+    )
+
+
+def _worker(state: JobState, slot: Slot, ranks: Mapping[int, int], view: ClusterView) -> job_pb2.WorkerStatus:
+    seen = view.worker(state.uid, slot.index, slot.incarnation, slot.agent_incarnation)
+    progress = seen.progress if seen is not None else Progress(phase=Phase.BOOTING)
+    return job_pb2.WorkerStatus(
+        slot=slot.index,
+        incarnation=slot.incarnation,
+        global_rank=ranks.get(slot.incarnation, -1),
+        node=slot.node,
+        pid=slot.pid,
+        state=slot.state.value,
+        step=progress.step,
+        phase=progress.phase.value,
+    )
