@@ -1,0 +1,65 @@
+"""What each agent shall run: a pure function of the persisted state, so a restarted controller says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainctl.controller.domain.job_state import IslandState, JobState, Slot
+from trainctl.controller.domain.states import TERMINAL, GenerationPhase, JobPhase, SlotState
+from trainctl.core.codec import to_wire
+from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.worker import Instruction, WorkerDesired
+
+_STOP_GRACE_S = 10.0
+
+
+def desired_workers(state: JobState) -> Mapping[int, tuple[WorkerDesired, ...]]:
+    """The workers of a job that each agent (by incarnation) shall have, in slot order. What is not listed is killed."""
+    if state.phase in TERMINAL:
+        return {}
+    spec: Mapping[str, object] = to_wire(state.spec)
+    found: dict[int, list[WorkerDesired]] = {}
+    for island in state.islands:
+        for slot in island.slots:
+            if slot.state is not SlotState.EMPTY:
+                found.setdefault(slot.agent_incarnation, []).append(_desired(state, island, slot, spec))
+    return {agent: tuple(workers) for agent, workers in sorted(found.items())}
+
+
+def _desired(state: JobState, island: IslandState, slot: Slot, spec: Mapping[str, object]) -> WorkerDesired:
+    instruction, generation, record = _instruction(island, slot)
+    cancel = state.cancel
+    stopping = instruction is Instruction.STOP
+    trains = island.entered and island.generation_phase is GenerationPhase.COMMITTED
+    save = state.phase is JobPhase.CANCELLING and cancel is not None and cancel.checkpoint and trains
+    return WorkerDesired(
+        job_uid=state.uid,
+        job_name=state.name,
+        island=island.id,
+        slot=slot.index,
+        incarnation=slot.incarnation,
+        instruction=instruction,
+        generation=generation,
+        record=record,
+        spec=spec,
+        workdir=state.workdir,
+        grace_s=cancel.grace_s if cancel is not None else _STOP_GRACE_S,
+        checkpoint_on_stop=stopping and save,
+    )
+
+
+def _instruction(island: IslandState, slot: Slot) -> tuple[Instruction, int, GenerationRecord | None]:
+    committed = island.record.generation if island.record is not None else 0
+    if slot.state is SlotState.CONDEMNED:
+        return Instruction.KILL, committed, None
+    if slot.state is SlotState.DRAINING:
+        return Instruction.STOP, committed, None
+    if slot.state is SlotState.STARTING:
+        return Instruction.STANDBY, 0, None
+    proposal = island.proposal
+    if proposal is not None and slot.index in proposal.slots:
+        return Instruction.PREPARE, proposal.generation, None
+    record = island.record
+    if record is not None and any(m.incarnation == slot.incarnation for m in record.members):
+        return Instruction.RUN, record.generation, record
+    return Instruction.STANDBY, 0, None

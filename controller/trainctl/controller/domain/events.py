@@ -1,0 +1,48 @@
+"""Event types, and the draft of an event: what the shell writes in the same transaction as the change it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+JOB_SUBMITTED = "job.submitted"
+JOB_PHASE_PREFIX = "job."
+"""Every phase change is an event ``job.<phase in small letters>`` with fields ``from`` and ``to``."""
+JOB_WAITING = "job.waiting"
+JOB_CANCEL_REQUESTED = "job.cancel_requested"
+WORKER_STARTING = "worker.starting"
+WORKER_READY = "worker.ready"
+WORKER_EXITED = "worker.exited"
+WORKER_LOST = "worker.lost"
+WORKER_CONDEMNED = "worker.condemned"
+WORKER_FAILED = "worker.failed"
+AGENT_SUSPECT = "agent.suspect"
+AGENT_BACK = "agent.back"
+AGENT_LOST = "agent.lost"
+GENERATION_PREPARING = "generation.preparing"
+GENERATION_ABORTED = "generation.aborted"
+GENERATION_COMMITTED = "generation.committed"
+GENERATION_ENTERED = "generation.entered"
+RECOVERY_STARTED = "recovery.started"
+RECOVERY_DECIDED = "recovery.decided"
+RECOVERY_FINISHED = "recovery.finished"
+CHECKPOINT_COMMITTED = "checkpoint.committed"
+CHECKPOINT_FAILED = "checkpoint.failed"
+CHECKPOINT_REJECTED = "checkpoint.rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDraft:
+    """One thing that happened, before it has a revision.
+
+    Attributes:
+        type: stable dotted name, one of the constants above.
+        reason: stable CamelCase word for machines.
+        message: one sentence for people, with numbers.
+        fields: details as text.
+    """
+
+    type: str
+    reason: str
+    message: str
+    fields: Mapping[str, str] = field(default_factory=dict)

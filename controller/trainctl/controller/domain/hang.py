@@ -1,0 +1,49 @@
+"""When a worker counts as frozen: it did not touch its progress page for longer than anything it does takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainctl.controller.domain.timeouts import Timeouts
+from trainctl.core.records.step import Phase
+from trainctl.core.records.worker import Progress
+
+_UNJUDGED = frozenset({Phase.BOOTING, Phase.READY, Phase.INTERRUPTED, Phase.FINISHED})
+"""Phases in which a worker may sleep; the deadlines of booting, PREPARE and RUN and the grace of STOP cover them."""
+
+_SECTIONS = frozenset({Phase.REBUILD, Phase.RESTORE, Phase.EVAL, Phase.CHECKPOINT})
+"""Phases whose length has nothing to do with the step time."""
+
+STEPS_TO_KNOW = 3
+STEPS_TO_HANG = 3
+
+
+def typical_step_s(recent_step_s: Sequence[float]) -> float | None:
+    """Median of the newest step times; None before there are ``STEPS_TO_KNOW``."""
+    if len(recent_step_s) < STEPS_TO_KNOW:
+        return None
+    return sorted(recent_step_s)[len(recent_step_s) // 2]
+
+
+def frozen_limit_s(phase: Phase, step_s: float | None, timeouts: Timeouts) -> float | None:
+    """Seconds without a sign of life that a worker in this phase is allowed; None: this phase is not judged.
+
+    Before the step time is known (the first steps warm up caches and compile), the collective time-out is the limit.
+    """
+    if phase in _UNJUDGED:
+        return None
+    if phase in _SECTIONS or step_s is None:
+        return max(timeouts.collective_s, timeouts.hang_floor_s)
+    return max(timeouts.hang_floor_s, STEPS_TO_HANG * step_s)
+
+
+def frozen(progress: Progress, step_s: float | None, timeouts: Timeouts) -> str:
+    """The sentence that says why this worker is frozen; empty if it is not."""
+    limit_s = frozen_limit_s(progress.phase, step_s, timeouts)
+    if limit_s is None or progress.alive_age_s <= limit_s:
+        return ""
+    step = f", a step takes {step_s:.2f} s" if step_s is not None else ""
+    return (
+        f"no sign of life for {progress.alive_age_s:.1f} s in phase {progress.phase.value} of step {progress.step + 1} "
+        f"(limit {limit_s:.1f} s{step})"
+    )

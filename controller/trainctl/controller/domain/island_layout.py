@@ -1,0 +1,37 @@
+"""The layouts of a data-parallel island as the ladder sees them: three coarse tensors, whole on every holder.
+
+The controller never learns parameter names; where sharding makes ranges differ between ranks, only this file changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.layout import Layout, file_holder, rank_holder, replicated
+from trainctl.controller.domain.model_size import STATE_KINDS, parameter_count, state_dtype
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.spec import TrainSpec
+
+
+def island_layout(island: str, train: TrainSpec, version: StateVersion, ranks: Iterable[int]) -> Layout:
+    """The layout in which each of ``ranks`` holds the whole state of ``version``."""
+    return replicated(_shapes(island, train, version), [rank_holder(rank) for rank in ranks])
+
+
+def checkpoint_layout(island: str, train: TrainSpec, ref: CheckpointRef) -> Layout:
+    """The layout of a committed checkpoint: a complete one holds everything."""
+    version = StateVersion(lineage=ref.lineage, step=ref.step)
+    return replicated(_shapes(island, train, version), [file_holder(ref.uri)])
+
+
+def state_bytes(train: TrainSpec) -> int:
+    """Bytes of one full copy of the state."""
+    version = StateVersion(lineage=0, step=0)
+    return sum(key.item_bytes * shape[0] for key, shape in _shapes("", train, version).items())
+
+
+def _shapes(island: str, train: TrainSpec, version: StateVersion) -> dict[StateKey, tuple[int, ...]]:
+    size = parameter_count(train)
+    dtype = state_dtype(train)
+    return {StateKey("island", kind, dtype, island, version): (size,) for kind in STATE_KINDS}

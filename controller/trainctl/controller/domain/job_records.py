@@ -1,0 +1,174 @@
+"""The smaller records inside a job's state; those that the API shows have the shape of their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trainctl.core.records.worker import WorkerError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryCandidate:
+    """One rung of the ladder as it was judged: usable or not, what it would have cost, and why."""
+
+    rung: str
+    eligible: bool
+    cost_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """One recovery or resize, from the fault to the first new committed step (message ``Recovery``).
+
+    Attributes:
+        generation: the generation that ended it; grows while further faults interrupt it.
+        fault: what happened, in words.
+        rung: how ranks without the state obtained it.
+        reason: why that rung.
+        started_s: when the fault happened, Unix seconds.
+        phases_s: seconds by phase: detect, stop, boot, decide, rendezvous, restore, first_step; total is their sum.
+        copied_bytes: bytes copied, by ``source -> destination``.
+        candidates: every rung with cost and reason.
+        target_step: step that training went on from.
+        lost_steps: committed steps that were thrown away.
+        slots: worker slots hit.
+    """
+
+    generation: int
+    fault: str
+    rung: str = ""
+    reason: str = ""
+    started_s: float = 0.0
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+    copied_bytes: Mapping[str, int] = field(default_factory=dict)
+    candidates: tuple[RecoveryCandidate, ...] = ()
+    target_step: int = 0
+    lost_steps: int = 0
+    slots: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryMarks:
+    """When the parts of the recovery in progress ended, Unix seconds; 0 while they have not.
+
+    Attributes:
+        faulted_s: the fault (for a frozen worker: its last sign of life).
+        detected_s: reconcile saw it.
+        stopped_s: all survivors had stopped and reported.
+        booted_s: all newcomers were ready and had reported.
+        committed_s: the generation record was committed.
+        entered_s: all members were seen training in it.
+        rebuild_s: longest group rebuild reported by a member.
+        restore_s: longest restore reported by a member.
+        survivors: incarnations that were alive when the fault was seen.
+    """
+
+    faulted_s: float
+    detected_s: float
+    stopped_s: float = 0.0
+    booted_s: float = 0.0
+    committed_s: float = 0.0
+    entered_s: float = 0.0
+    rebuild_s: float = 0.0
+    restore_s: float = 0.0
+    survivors: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Something true or false of a job beside its phase (message ``Condition``)."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailure:
+    """Why a job failed, complete enough to act on without the logs.
+
+    Attributes:
+        code: stable reason such as ``USER_EXCEPTION``.
+        message: one sentence with job, generation, step, rank and node where known.
+        hint: what to do.
+        slot: worker slot it came from, -1 if none.
+        global_rank: its rank, -1 if none.
+        node: its node.
+        generation: generation it trained in.
+        error: the exception, if it was one.
+    """
+
+    code: str
+    message: str
+    hint: str = ""
+    slot: int = -1
+    global_rank: int = -1
+    node: str = ""
+    generation: int = 0
+    error: WorkerError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserFault:
+    """One exception of the user's code, remembered to recognise it when it comes again."""
+
+    type: str
+    message: str
+    step: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarts:
+    """Use of the restart budgets: exceptions of the user's code per job, process crashes (Unix seconds) per window."""
+
+    total: int = 0
+    user: tuple[UserFault, ...] = ()
+    process_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest:
+    """The user wants the job to end: with a checkpoint first or not, and within how many seconds."""
+
+    requested_s: float
+    checkpoint: bool = True
+    grace_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainProgress:
+    """Newest figures: telemetry, never a basis of a decision about state; may be older after a controller restart.
+
+    Attributes:
+        lineage: lineage of ``step``.
+        step: last committed step known.
+        cursor: samples consumed after it.
+        tokens: trained in the surviving lineage.
+        step_tokens: tokens of the newest step.
+        loss: of the newest step, nats per token.
+        eval_loss: newest held-out loss.
+        eval_step: step it belongs to.
+        learning_rate: of the newest step.
+        recent_step_s: durations of the newest steps, oldest first, at most ``RECENT_STEPS``.
+        updated_s: when the newest figures came.
+    """
+
+    lineage: int = 0
+    step: int = 0
+    cursor: int = 0
+    tokens: int = 0
+    step_tokens: int = 0
+    loss: float = 0.0
+    eval_loss: float | None = None
+    eval_step: int = 0
+    learning_rate: float = 0.0
+    recent_step_s: tuple[float, ...] = ()
+    updated_s: float = 0.0
+
+
+RECENT_STEPS = 32

@@ -1,0 +1,252 @@
+"""The persisted truth of one job: everything reconcile decides from, beside what it sees of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from trainctl.controller.domain.goodput import Goodput
+from trainctl.controller.domain.job_records import (
+    CancelRequest,
+    Condition,
+    JobFailure,
+    Recovery,
+    RecoveryMarks,
+    Restarts,
+    TrainProgress,
+)
+from trainctl.controller.domain.states import ALIVE, AttemptPhase, GenerationPhase, JobPhase, SlotState
+from trainctl.core.codec import from_wire, to_wire
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member
+from trainctl.core.records.spec import TrainJob
+from trainctl.core.records.step import Outcome
+
+
+class Cause(StrEnum):
+    """Why a generation is proposed."""
+
+    START = "start"
+    FAULT = "fault"
+    GROW = "grow"
+    SHRINK = "shrink"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One worker slot of an island.
+
+    A slot is *bound* while it has a place on an agent (``agent_incarnation`` not 0), also when it is empty between two
+    lives; a bound slot counts as used on that agent.
+
+    Attributes:
+        index: worker slot of the job; the rank order is the slot order.
+        state: what is in it.
+        incarnation: the newest worker life put in it.
+        node: where it is bound, empty if it is not.
+        agent_incarnation: to which agent life.
+        address: host that other members reach it at.
+        pid: of the worker, 0 until seen.
+        since_s: when the state began.
+        missing_since_s: since when a connected agent no longer reports the worker, 0 if it does.
+        reason: why it is condemned or draining.
+    """
+
+    index: int
+    state: SlotState = SlotState.EMPTY
+    incarnation: int = 0
+    node: str = ""
+    agent_incarnation: int = 0
+    address: str = ""
+    pid: int = 0
+    since_s: float = 0.0
+    missing_since_s: float = 0.0
+    reason: str = ""
+
+    @property
+    def bound(self) -> bool:
+        """It has a place on an agent."""
+        return self.agent_incarnation != 0
+
+    @property
+    def alive(self) -> bool:
+        """Its worker may be, or become, a member of a generation."""
+        return self.state in ALIVE
+
+    def as_member(self, global_rank: int) -> Member:
+        """The worker in it as a rank of an island."""
+        return Member(
+            global_rank=global_rank,
+            slot=self.index,
+            incarnation=self.incarnation,
+            node=self.node,
+            agent_incarnation=self.agent_incarnation,
+            address=self.address,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A generation being prepared.
+
+    Attributes:
+        generation: its number.
+        slots: slots that shall take part, ascending; it is committed when each has a member that reported.
+        members: those that have been counted in so far; losing one aborts the proposal.
+        cause: why.
+        reason: one sentence.
+        since_s: when it was proposed.
+        short_since_s: since when a slot of it has no place on any agent, 0 if all have one.
+    """
+
+    generation: int
+    slots: tuple[int, ...]
+    members: tuple[Member, ...]
+    cause: Cause
+    reason: str
+    since_s: float
+    short_since_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IslandState:
+    """One island: its slots, its generation and what is settled about its state.
+
+    Attributes:
+        id: ``island-0``.
+        slots: all slots it may ever use, by index.
+        generation: highest number used so far, 0 before the first.
+        generation_phase: phase of that number.
+        record: the last committed generation record.
+        entered: all members of ``record`` have been seen training in it.
+        proposal: the generation being prepared, if one is.
+        evidence: newest vote beyond ``record.target_step`` that a worker reported: it is honoured even if that worker
+            dies before the next commit.
+        committed_s: when ``record`` was committed.
+        marks: the recovery in progress, if there is one; its record is the last of ``JobState.recoveries``.
+        grow_after_s: no newcomers before this time, after some failed to boot.
+    """
+
+    id: str
+    slots: tuple[Slot, ...]
+    generation: int = 0
+    generation_phase: GenerationPhase = GenerationPhase.ABORTED
+    record: GenerationRecord | None = None
+    entered: bool = False
+    proposal: Proposal | None = None
+    evidence: Outcome | None = None
+    committed_s: float = 0.0
+    marks: RecoveryMarks | None = None
+    grow_after_s: float = 0.0
+
+    def with_slot(self, slot: Slot) -> IslandState:
+        """The same island with one slot changed."""
+        return replace(self, slots=tuple(slot if s.index == slot.index else s for s in self.slots))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """One job.
+
+    Attributes:
+        uid: unique for ever.
+        spec: effective spec, every default resolved.
+        user_spec: what the user wrote.
+        workdir: folder or URI for its checkpoints and artifacts.
+        submitted_s: Unix seconds, as all times here.
+        phase: where it is.
+        reason: CamelCase word for the phase.
+        message: sentence for the phase.
+        phase_since_s: when the phase began.
+        attempt: number of stays on nodes so far.
+        attempt_phase: phase of that one.
+        islands: its islands.
+        resume: the checkpoint it was told to start from.
+        checkpoints: committed ones of the surviving lineage, oldest first.
+        progress: newest figures.
+        goodput: where the time went.
+        restarts: use of the budgets.
+        recoveries: newest ``RECOVERIES_KEPT``.
+        recovery_count: all of them.
+        conditions: true or false beside the phase.
+        suspects: agent incarnations silent for longer than ``suspect_s``.
+        cancel: the user's wish to end it.
+        failure: why it failed.
+        started_s: first time it trained, 0 before.
+        ended_s: when it reached a terminal phase, 0 before.
+        epoch: epoch of the leader that reconciled it last.
+        epoch_since_s: since when that leader does; deadlines count from here at the earliest, because before it nobody
+            passed the instructions on.
+    """
+
+    uid: str
+    spec: TrainJob
+    user_spec: TrainJob
+    workdir: str
+    submitted_s: float
+    goodput: Goodput
+    phase: JobPhase = JobPhase.QUEUED
+    reason: str = "Submitted"
+    message: str = ""
+    phase_since_s: float = 0.0
+    attempt: int = 0
+    attempt_phase: AttemptPhase = AttemptPhase.SUPERSEDED
+    islands: tuple[IslandState, ...] = ()
+    resume: CheckpointRef | None = None
+    checkpoints: tuple[CheckpointRef, ...] = ()
+    progress: TrainProgress = field(default_factory=TrainProgress)
+    restarts: Restarts = field(default_factory=Restarts)
+    recoveries: tuple[Recovery, ...] = ()
+    recovery_count: int = 0
+    conditions: tuple[Condition, ...] = ()
+    suspects: tuple[int, ...] = ()
+    cancel: CancelRequest | None = None
+    failure: JobFailure | None = None
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    epoch: int = 0
+    epoch_since_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The job's name, unique among the unfinished jobs of its tenant."""
+        return self.spec.metadata.name
+
+    @property
+    def tenant(self) -> str:
+        """Whose job it is."""
+        return self.spec.metadata.tenant
+
+    def island(self, island_id: str) -> IslandState | None:
+        """The island with this id, if there is one."""
+        return next((i for i in self.islands if i.id == island_id), None)
+
+    def with_island(self, island: IslandState) -> JobState:
+        """The same job with one island changed."""
+        return replace(self, islands=tuple(island if i.id == island.id else i for i in self.islands))
+
+    def to_wire(self) -> dict[str, Any]:
+        """JSON form for the store."""
+        data: dict[str, Any] = to_wire(self)
+        return data
+
+    @staticmethod
+    def from_wire(data: Any) -> JobState:
+        """Reads back what ``to_wire`` made.
+
+        Raises:
+            WireError: it does not have the shape of this version.
+        """
+        return from_wire(JobState, data)
+
+
+RECOVERIES_KEPT = 64
+
+
+def global_ranks(slots: Iterable[Slot]) -> tuple[Member, ...]:
+    """Members in rank order, which is the slot order: a replacement takes the lost rank's position, a shrink renumbers
+    without reordering, and after a grow the original order is back.
+    """  # noqa: D205 - one sentence
+    ordered = sorted(slots, key=lambda slot: slot.index)
+    return tuple(slot.as_member(rank) for rank, slot in enumerate(ordered))

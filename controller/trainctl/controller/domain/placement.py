@@ -1,0 +1,66 @@
+"""Gang placement: groups of workers on nodes, all of a group or nothing of it.
+
+A *group* is the part of an island that runs on one node: slots ``[k * per_node, (k + 1) * per_node)`` are group ``k``.
+Two groups of a job never share an agent: ``workersPerNode`` means what it says, and one node's death costs one group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.timeouts import Timeouts
+from trainctl.controller.domain.view import AgentView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Which group goes where, and one sentence that says why not more."""
+
+    agents: Mapping[int, AgentView]
+    reason: str
+
+
+def group_slots(group: int, per_node: int) -> range:
+    """Slots of one group."""
+    return range(group * per_node, (group + 1) * per_node)
+
+
+def slots_used(state: JobState) -> Mapping[int, int]:
+    """Slots that a job occupies, by agent incarnation: what the shell subtracts to know the free ones."""
+    return Counter(s.agent_incarnation for island in state.islands for s in island.slots if s.bound)
+
+
+def usable_agents(
+    agents: Iterable[AgentView], free: Mapping[int, int], *, per_node: int, timeouts: Timeouts
+) -> tuple[AgentView, ...]:
+    """Agents that can take one more group now, in a fixed order (natural order of node names)."""
+    fitting = (
+        a
+        for a in agents
+        if a.connected
+        and not a.process_exited
+        and a.last_heard_age_s <= timeouts.suspect_s
+        and free.get(a.agent_incarnation, 0) >= per_node
+    )
+    return tuple(sorted(fitting, key=lambda a: (len(a.node), a.node, a.agent_incarnation)))
+
+
+def place_gang(groups: Sequence[int], agents: Sequence[AgentView], *, at_least: int, per_node: int) -> Placement:
+    """Places as many of ``groups`` as there are agents, but at least ``at_least`` of them or none.
+
+    Args:
+        groups: groups without a place, ascending.
+        agents: usable agents in order; each takes one group.
+        at_least: fewest that make sense.
+        per_node: workers in a group.
+    """
+    found = min(len(groups), len(agents))
+    workers = f"{per_node} free worker slot{'s' if per_node > 1 else ''}"
+    if found < at_least or found == 0:
+        return Placement(agents={}, reason=f"needs {at_least} node(s) with {workers} each, found {len(agents)}")
+    chosen = dict(zip(groups, agents, strict=False))
+    where = ", ".join(f"group {group} on {agent.node}" for group, agent in chosen.items())
+    return Placement(agents=chosen, reason=f"{found} of {len(groups)} node(s) with {workers} each: {where}")

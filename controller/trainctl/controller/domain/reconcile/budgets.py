@@ -1,0 +1,117 @@
+"""Whether a fault may be met by trying again: restart budgets, and errors that come again whatever one does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+
+from trainctl.controller.domain.job_records import JobFailure, UserFault
+from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
+from trainctl.controller.domain.reconcile.work import Work
+from trainctl.core.records.worker import WorkerError
+from trainctl.core.units import parse_duration_s
+
+
+class FaultClass(StrEnum):
+    """Which budget a fault is charged to (control-plane reference 4.2)."""
+
+    DETERMINISTIC = "deterministic"
+    """Fails the job at once: the same thing would happen again."""
+    USER = "user"
+    PROCESS = "process"
+    NODE = "node"
+    """Not charged: machines fail, that is what this is for."""
+
+
+DETERMINISTIC_HINTS: Mapping[str, str] = {
+    "DATA_UNUSABLE": "check spec.train.data.uri and that every node can read it",
+    "CHECKPOINT_UNUSABLE": "check spec.checkpoint.resumeFrom; `trainctl checkpoints list` shows what can be loaded",
+    "SPEC_INVALID": "correct the job file and submit it again",
+    "PLAN_IMPOSSIBLE": "change the spec so that it fits the resources",
+    "PERMISSION_DENIED": "give the worker's user access to that path",
+    "NOT_FOUND": "check the path or name in the job file",
+    "SCHEMA_MISMATCH": "all nodes must run the same version with the same spec",
+}
+"""Error codes that no restart cures, and what does."""
+
+_USER_HINT = "the log lines before it: `trainctl logs {name}`; the same exception in the same step is not tried again"
+
+
+def classify(fault: Fault) -> FaultClass:
+    """Whom a fault is charged to."""
+    if fault.kind is FaultKind.AGENT_LOST:
+        return FaultClass.NODE
+    if fault.error is None:
+        return FaultClass.PROCESS
+    if fault.error.code in DETERMINISTIC_HINTS:
+        return FaultClass.DETERMINISTIC
+    return FaultClass.USER if fault.error.code == "USER_EXCEPTION" else FaultClass.PROCESS
+
+
+def charge(work: Work, fault: Fault) -> JobFailure | None:
+    """Charges a fault to its budget; the failure of the job if there is nothing left to try."""
+    kind = classify(fault)
+    if kind is FaultClass.NODE:
+        return None
+    restarts = work.job.restarts
+    work.set_job(restarts=replace(restarts, total=restarts.total + 1))
+    if fault.error is not None and kind is FaultClass.DETERMINISTIC:
+        return _failure(work, fault, fault.error.code, "cannot go on", DETERMINISTIC_HINTS[fault.error.code])
+    if fault.error is not None and kind is FaultClass.USER:
+        return _charge_user(work, fault, fault.error)
+    return charge_process(work, fault)
+
+
+def _charge_user(work: Work, fault: Fault, error: WorkerError) -> JobFailure | None:
+    """One incident counts once, on however many ranks it happens; the same one in a later generation is final."""
+    new = UserFault(type=error.type, message=error.message, step=error.step, generation=fault.generation)
+    earlier = work.job.restarts.user
+    if new in earlier:
+        return None
+    hint = _USER_HINT.format(name=work.job.name)
+    if any(replace(old, generation=0) == replace(new, generation=0) for old in earlier):
+        return _failure(work, fault, error.code, "the same exception in the same step again", hint)
+    work.set_job(restarts=replace(work.job.restarts, user=(*earlier, new)))
+    budget = work.job.spec.spec.recovery.max_restarts.user
+    incidents = {old.generation for old in (*earlier, new)}
+    if len(incidents) > budget:
+        return _failure(work, fault, error.code, f"restart budget for user exceptions ({budget}) used up", hint)
+    return None
+
+
+def charge_process(work: Work, fault: Fault) -> JobFailure | None:
+    """Charges one crash to the sliding window."""
+    limits = work.job.spec.spec.recovery.max_restarts
+    window_s = parse_duration_s(limits.window)
+    recent = tuple(s for s in work.job.restarts.process_s if s > work.now_s - window_s)
+    work.set_job(restarts=replace(work.job.restarts, process_s=(*recent, work.now_s)))
+    if len(recent) + 1 <= limits.process:
+        return None
+    why = f"{len(recent) + 1} process crashes within {limits.window}, maxRestarts.process is {limits.process}"
+    hint = f"find the cause in `trainctl logs {work.job.name}`, or raise spec.recovery.maxRestarts.process"
+    return _failure(work, fault, "RESTART_BUDGET", why, hint)
+
+
+def _failure(work: Work, fault: Fault, code: str, why: str, hint: str) -> JobFailure:
+    slot = work.slot(fault.slot)
+    rank = rank_of(work, fault.slot)
+    where = f"worker {fault.slot}" + (f" (rank {rank})" if rank >= 0 else "")
+    generation = f", generation {fault.generation}" if fault.generation else ""
+    return JobFailure(
+        code=code,
+        message=f"job {work.job.name}, {work.island.id}{generation}: {where} {fault.reason}; {why}",
+        hint=hint,
+        slot=fault.slot,
+        global_rank=rank,
+        node=slot.node,
+        generation=fault.generation,
+        error=fault.error,
+    )
+
+
+def rank_of(work: Work, slot: int) -> int:
+    """The slot's rank in the last committed generation, -1 if it had none."""
+    record = work.island.record
+    members = record.members if record is not None else ()
+    return next((m.global_rank for m in members if m.slot == slot), -1)

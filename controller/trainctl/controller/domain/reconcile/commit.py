@@ -1,0 +1,227 @@
+"""Committing a generation: when all its members have stopped and reported, one record settles what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.layout.layout import Layout
+from trainctl.controller.domain import events
+from trainctl.controller.domain.goodput import Bucket, move
+from trainctl.controller.domain.hang import typical_step_s
+from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, state_bytes
+from trainctl.controller.domain.job_records import JobFailure
+from trainctl.controller.domain.job_state import Cause, Proposal, global_ranks
+from trainctl.controller.domain.reconcile.budgets import DETERMINISTIC_HINTS
+from trainctl.controller.domain.reconcile.evidence import Settled, newest_vote, schema_conflict, settle
+from trainctl.controller.domain.reconcile.lifecycle import attempt_restoring, fail_job, wait_in
+from trainctl.controller.domain.reconcile.recoveries import update_recovery
+from trainctl.controller.domain.reconcile.work import Work
+from trainctl.controller.domain.recovery import Costs, Decision, Situation, choose_recovery
+from trainctl.controller.domain.states import GenerationPhase, Machine, SlotState, advance
+from trainctl.core.records.generation import GenerationRecord, Rung
+from trainctl.core.records.step import StepReport
+
+
+def accept_evidence(work: Work) -> None:
+    """Keeps the newest vote that any report shows: it is honoured even if its reporter dies before the commit."""
+    known = work.island.evidence
+    for report in _reports(work).values():
+        known = newest_vote(work.island.record, known, report)
+    if known != work.island.evidence:
+        work.set_island(evidence=known)
+
+
+def commit(work: Work) -> None:
+    """Commits the proposal once it is complete; until then notes how far the members are."""
+    proposal = work.island.proposal
+    if proposal is None:
+        return
+    reports = _reports(work)
+    _note_progress(work, proposal, reports)
+    if set(reports) != set(proposal.slots):
+        return
+    conflict = schema_conflict(sorted(reports.items()))
+    if conflict:
+        hint = DETERMINISTIC_HINTS["SCHEMA_MISMATCH"]
+        fail_job(work, JobFailure(code="SCHEMA_MISMATCH", message=f"job {work.job.name}: {conflict}", hint=hint))
+        return
+    store = _choose_store(work, proposal)
+    if not store:
+        wait_in(work, "WaitingForStore", "no agent of the job offers a collective store yet")
+        return
+    _commit(work, proposal, reports, store)
+
+
+def _reports(work: Work) -> dict[int, StepReport]:
+    """Answers to the PREPARE of the proposal, by slot."""
+    proposal = work.island.proposal
+    if proposal is None:
+        return {}
+    reports = {}
+    for slot in work.slots():
+        if slot.index not in proposal.slots or not slot.alive or slot.state is SlotState.STARTING:
+            continue
+        seen = work.observed(slot)
+        if seen is not None and seen.report is not None and seen.report.prepared_generation == proposal.generation:
+            reports[slot.index] = seen.report
+    return reports
+
+
+def _note_progress(work: Work, proposal: Proposal, reports: Mapping[int, StepReport]) -> None:
+    """Fills the recovery's marks: survivors have stopped, newcomers have booted."""
+    marks = work.island.marks
+    if marks is None:
+        return
+    answered = {work.slot(index).incarnation for index in reports}
+    if not marks.stopped_s and answered.issuperset(marks.survivors):
+        marks = replace(marks, stopped_s=work.now_s)
+    if not marks.booted_s and set(reports) == set(proposal.slots):
+        marks = replace(marks, booted_s=work.now_s)
+    if marks != work.island.marks:
+        work.set_island(marks=marks)
+
+
+def _choose_store(work: Work, proposal: Proposal) -> str:
+    """The store of an agent that hosts members and lost none, else of any agent that is there."""
+    recovery = work.job.recoveries[-1] if work.island.marks is not None and work.job.recoveries else None
+    hit = set(recovery.slots) if recovery is not None else set()
+    unlucky = {work.slot(i).agent_incarnation for i in hit if i in proposal.slots}
+    hosting = {work.slot(i).agent_incarnation for i in proposal.slots}
+    offers = [
+        (a.agent_incarnation not in hosting, a.agent_incarnation in unlucky, len(a.node), a.node, a.store_address)
+        for a in work.view.agents
+        if a.connected and not a.process_exited and a.store_address and a.last_heard_age_s <= work.timeouts.suspect_s
+    ]
+    return min(offers)[-1] if offers else ""
+
+
+def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], store: str) -> None:
+    previous = work.island.record
+    settled = _settled(work, reports)
+    decision = choose_recovery(_situation(work, proposal, settled))
+    rolled_back = decision.lost_steps > 0 or decision.target_step != settled.step
+    fresh = decision.rung in (Rung.CHECKPOINT, Rung.START)
+    members = global_ranks(work.slot(index) for index in proposal.slots)
+    record = GenerationRecord(
+        job_uid=work.job.uid,
+        island=work.island.id,
+        job_generation=1,
+        generation=proposal.generation,
+        predecessor=previous.generation if previous is not None else 0,
+        epoch=work.epoch,
+        nonce=work.ids.nonce(),
+        lineage=settled.lineage + (1 if fresh and _was_trained(previous, settled) else 0),
+        members=members,
+        store_address=store,
+        target_step=decision.target_step,
+        outcome=settled.outcome if settled.pending and not fresh else None,
+        rung=decision.rung,
+        holders=() if fresh else tuple(m.global_rank for m in members if m.slot in settled.holders),
+        checkpoint=decision.checkpoint,
+        checkpointed_step=_checkpointed_step(work, decision),
+        reason=decision.reason,
+    )
+    if rolled_back:
+        _roll_back(work, settled, decision)
+    _adopt(work, proposal, record, decision)
+
+
+def _settled(work: Work, reports: Mapping[int, StepReport]) -> Settled:
+    record = work.island.record
+    if record is not None:
+        return settle(record, work.island.evidence, reports)
+    resume = work.job.resume
+    if resume is None:
+        return Settled(lineage=1, step=0, outcome=None, holders=(), pending=False)
+    return Settled(lineage=resume.lineage + 1, step=resume.step, outcome=None, holders=(), pending=False)
+
+
+def _was_trained(previous: GenerationRecord | None, settled: Settled) -> bool:
+    """Whether the lineage has voted anything since its origin; if not, returning to the origin is no new lineage."""
+    if previous is None:
+        return False
+    return settled.step != previous.target_step or previous.rung not in (Rung.CHECKPOINT, Rung.START)
+
+
+def _situation(work: Work, proposal: Proposal, settled: Settled) -> Situation:
+    train = work.job.spec.spec.train
+    island = work.island
+    previous = island.record
+    version = StateVersion(lineage=settled.lineage, step=settled.step)
+    ranks = {slot: rank for rank, slot in enumerate(proposal.slots)}
+    before = {m.slot: m.incarnation for m in previous.members} if previous is not None else {}
+    holders = [ranks[slot] for slot in settled.holders]
+    sources = [ref for ref in (work.job.resume, *work.job.checkpoints) if ref is not None]
+    return Situation(
+        target_step=settled.step,
+        initial=previous is None,
+        wanted=island_layout(island.id, train, version, ranks.values()),
+        live=island_layout(island.id, train, version, holders),
+        snapshots=Layout({}, {}),
+        checkpoints=tuple((ref, checkpoint_layout(island.id, train, ref)) for ref in sources),
+        resume=work.job.resume,
+        joiners=len(proposal.slots) - len(holders),
+        replaced=sum(1 for s in proposal.slots if s in before and before[s] != work.slot(s).incarnation),
+        short=sum(1 for slot in before if slot not in proposal.slots),
+        grown=sum(1 for slot in proposal.slots if before and slot not in before),
+        costs=Costs(step_s=typical_step_s(work.job.progress.recent_step_s) or 0.0, state_bytes=state_bytes(train)),
+    )
+
+
+def _checkpointed_step(work: Work, decision: Decision) -> int:
+    sources = [ref for ref in (work.job.resume, *work.job.checkpoints) if ref is not None]
+    return max((ref.step for ref in sources if ref.step <= decision.target_step), default=-1)
+
+
+def _roll_back(work: Work, settled: Settled, decision: Decision) -> None:
+    """Work was lost: its time was not productive after all, and the figures go back to where training goes on."""
+    progress = work.job.progress
+    step_s = typical_step_s(progress.recent_step_s) or 0.0
+    lost_s = decision.lost_steps * step_s
+    work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.RECOMPUTE, lost_s, work.now_s))
+    known_lost = max(0, progress.step - decision.target_step)
+    tokens = max(0, progress.tokens - known_lost * progress.step_tokens)
+    progress = replace(progress, step=min(progress.step, decision.target_step), tokens=tokens)
+    work.set_job(progress=progress)
+
+
+def _adopt(work: Work, proposal: Proposal, record: GenerationRecord, decision: Decision) -> None:
+    phase = advance(Machine.GENERATION, work.island.generation_phase, GenerationPhase.COMMITTED)
+    work.set_island(
+        generation_phase=phase, record=record, proposal=None, evidence=None, entered=False, committed_s=work.now_s
+    )
+    for index in proposal.slots:
+        if work.slot(index).state is not SlotState.ACTIVE:
+            work.move_slot(index, SlotState.ACTIVE)
+    if work.island.marks is not None:
+        work.set_island(marks=replace(work.island.marks, committed_s=work.now_s))
+    update_recovery(
+        work,
+        generation=record.generation,
+        rung=record.rung.value,
+        reason=record.reason,
+        candidates=tuple(c.as_record() for c in decision.candidates),
+        target_step=record.target_step,
+        lost_steps=decision.lost_steps,
+    )
+    if record.lineage != work.job.progress.lineage:
+        work.set_job(progress=replace(work.job.progress, lineage=record.lineage))
+    work.job = attempt_restoring(work.job)
+    _tell(work, proposal, record, decision)
+
+
+def _tell(work: Work, proposal: Proposal, record: GenerationRecord, decision: Decision) -> None:
+    if proposal.cause is not Cause.START:
+        costs = "; ".join(
+            f"{c.rung.value} {c.cost_s:.2f} s" if c.eligible else f"{c.rung.value} no: {c.reason}"
+            for c in decision.candidates
+        )
+        work.emit(events.RECOVERY_DECIDED, record.rung.value.capitalize(), f"{decision.reason} ({costs})")
+    message = (
+        f"generation {record.generation} of {record.island}: {record.world_size} workers go on after step "
+        f"{record.target_step} (lineage {record.lineage}, {record.rung.value}): {record.reason}"
+    )
+    details = {"generation": record.generation, "rung": record.rung.value, "target_step": record.target_step}
+    work.emit(events.GENERATION_COMMITTED, proposal.cause.value.capitalize(), message, **details)

@@ -1,0 +1,59 @@
+"""After the commit: members enter the generation, the first new step ends the recovery, the last one ends the job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trainctl.controller.domain import events
+from trainctl.controller.domain.reconcile.lifecycle import set_phase
+from trainctl.controller.domain.reconcile.recoveries import finish_recovery
+from trainctl.controller.domain.reconcile.work import Work
+from trainctl.controller.domain.states import JobPhase, SlotState
+from trainctl.core.records.worker import WorkerPhase
+
+
+def enter(work: Work) -> None:
+    """Notes that all members train in the committed generation, and that its first step is there."""
+    record = work.island.record
+    if record is None or work.island.proposal is not None:
+        return
+    seen = [work.observed(work.slot(m.slot)) for m in record.members]
+    if not work.island.entered:
+        trains = (WorkerPhase.RUNNING, WorkerPhase.FINISHED)
+        if not all(w is not None and w.generation == record.generation and w.phase in trains for w in seen):
+            return
+        _entered(work)
+    stepped = any(
+        w is not None and w.progress.generation == record.generation and w.progress.step > record.target_step
+        for w in seen
+    )
+    over = all(work.slot(m.slot).state is SlotState.FINISHED for m in record.members)
+    if work.island.marks is not None and (stepped or over):
+        work.job, work.island, drafts = finish_recovery(work.job, work.island, work.now_s)
+        work.events.extend(drafts)
+
+
+def _entered(work: Work) -> None:
+    record = work.island.record
+    assert record is not None
+    work.set_island(entered=True)
+    if work.island.marks is not None:
+        work.set_island(marks=replace(work.island.marks, entered_s=work.now_s))
+    message = f"all {record.world_size} workers train in generation {record.generation} after step {record.target_step}"
+    work.emit(events.GENERATION_ENTERED, "Entered", message, generation=record.generation)
+    set_phase(work, JobPhase.RUNNING, "Training", message)
+
+
+def complete(work: Work) -> bool:
+    """Ends the job in good order when its last step is done and saved; whether it did."""
+    record = work.island.record
+    if record is None or work.job.phase is JobPhase.QUEUED:
+        return False
+    slots = [work.slot(m.slot) for m in record.members]
+    finished = [s for s in slots if s.state is SlotState.FINISHED]
+    steps = work.job.spec.spec.train.steps
+    saved = bool(work.job.checkpoints) and work.job.checkpoints[-1].step >= steps
+    if not finished or (len(finished) < len(slots) and not saved):
+        return False
+    set_phase(work, JobPhase.COMPLETING, "Finished", f"step {steps} of {steps} is done; workers are stopped")
+    return True

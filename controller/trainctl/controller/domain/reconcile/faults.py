@@ -1,0 +1,106 @@
+"""Acting on faults: slots are emptied or condemned, budgets charged, a recovery begun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainctl.controller.domain import events
+from trainctl.controller.domain.goodput import Bucket, move
+from trainctl.controller.domain.reconcile.budgets import charge, rank_of
+from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
+from trainctl.controller.domain.reconcile.lifecycle import fail_job
+from trainctl.controller.domain.reconcile.recoveries import begin_recovery
+from trainctl.controller.domain.reconcile.work import Work
+from trainctl.controller.domain.states import STOPPING, JobPhase, SlotState
+
+
+def apply_faults(work: Work, faults: Sequence[Fault]) -> None:
+    """Carries the conclusions out, in slot order."""
+    unexpected = [fault for fault in faults if _is_news(work, fault)]
+    members = _member_incarnations(work)
+    hit = [fault for fault in unexpected if work.slot(fault.slot).incarnation in members]
+    if hit and work.job.phase not in STOPPING:
+        begin_recovery(work, hit)
+    for fault in faults:
+        _apply(work, fault, news=fault in unexpected, member=fault in hit)
+
+
+def _is_news(work: Work, fault: Fault) -> bool:
+    """Not the end of a worker that was on its way out anyway, and not the loss of an empty slot's place."""
+    return work.slot(fault.slot).alive and work.job.phase not in STOPPING
+
+
+def _member_incarnations(work: Work) -> frozenset[int]:
+    island = work.island
+    members = island.proposal.members if island.proposal else island.record.members if island.record else ()
+    return frozenset(m.incarnation for m in members)
+
+
+def _apply(work: Work, fault: Fault, *, news: bool, member: bool) -> None:
+    slot = work.slot(fault.slot)
+    newcomer = news and not member
+    failure = charge(work, fault) if news and not newcomer else None
+    if slot.state is not SlotState.EMPTY or fault.kind is FaultKind.AGENT_LOST:
+        _tell(work, fault, news=news)
+    if fault.kind is FaultKind.STUCK:
+        _condemn(work, fault)
+    else:
+        _clear(work, fault)
+    if newcomer:
+        _give_up_group(work, fault)
+    if failure is not None:
+        _tell_failure(work, fault)
+        fail_job(work, failure)
+
+
+def _condemn(work: Work, fault: Fault) -> None:
+    work.move_slot(fault.slot, SlotState.CONDEMNED, reason=fault.reason)
+    if "frozen" in fault.reason and work.job.phase is JobPhase.RUNNING:
+        hung_s = work.now_s - fault.at_s
+        work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.HANG, hung_s, work.now_s))
+
+
+def _clear(work: Work, fault: Fault) -> None:
+    """The worker is gone. A slot that was draining gives up its place; one whose agent is lost has none any more."""
+    slot = work.slot(fault.slot)
+    unbind = fault.kind is FaultKind.AGENT_LOST or slot.state is SlotState.DRAINING or work.job.phase in STOPPING
+    if slot.state is SlotState.EMPTY:
+        work.set_slot(fault.slot, node="", agent_incarnation=0, address="")
+    else:
+        work.empty_slot(fault.slot, unbind=unbind)
+
+
+def _give_up_group(work: Work, fault: Fault) -> None:
+    """A newcomer that nobody counts on yet failed: its node is not tried again at once, and no budget is charged."""
+    group = fault.slot // work.per_node
+    work.set_island(grow_after_s=work.now_s + max(10.0, work.timeouts.replacement_wait_s))
+    for slot in work.slots():
+        if slot.index // work.per_node != group:
+            continue
+        if slot.alive:
+            work.move_slot(slot.index, SlotState.DRAINING, reason=f"newcomer {fault.slot} on its node failed")
+        elif slot.state is SlotState.EMPTY and slot.bound:
+            work.set_slot(slot.index, node="", agent_incarnation=0, address="")
+
+
+def _tell(work: Work, fault: Fault, *, news: bool) -> None:
+    slot = work.slot(fault.slot)
+    rank = rank_of(work, fault.slot)
+    name = f"worker {fault.slot}" + (f" (rank {rank})" if rank >= 0 else "")
+    details = {"slot": fault.slot, "incarnation": slot.incarnation, "node": slot.node, "exit_code": fault.exit_code}
+    if fault.kind is FaultKind.STUCK:
+        message = f"{name} {fault.reason}; it is killed and replaced once its exit is confirmed"
+        work.emit(events.WORKER_CONDEMNED, "Condemned", message, **details)
+    elif fault.kind is FaultKind.AGENT_LOST:
+        work.emit(events.WORKER_LOST, "AgentLost", f"{name} is lost: {fault.reason}", **details)
+    else:
+        reason = "Unexpected" if news else "Expected"
+        work.emit(events.WORKER_EXITED, reason, f"{name} {fault.reason}", **details)
+
+
+def _tell_failure(work: Work, fault: Fault) -> None:
+    if fault.error is None:
+        return
+    tail = "\n".join(fault.error.log_tail[-20:])
+    details = {"slot": fault.slot, "traceback": fault.error.traceback, "log_tail": tail, "step": fault.error.step}
+    work.emit(events.WORKER_FAILED, fault.error.code, f"worker {fault.slot} {fault.reason}", **details)

@@ -1,0 +1,142 @@
+"""What reaches a job beside the view: figures, checkpoint and recovery reports, the user's wish to cancel. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from trainctl.controller.domain import events
+from trainctl.controller.domain.events import EventDraft
+from trainctl.controller.domain.goodput import Bucket, move
+from trainctl.controller.domain.job_records import RECENT_STEPS, CancelRequest, Recovery, TrainProgress
+from trainctl.controller.domain.job_state import IslandState, JobState
+from trainctl.controller.domain.reconcile.lifecycle import move_job
+from trainctl.controller.domain.reconcile.recoveries import finish_recovery
+from trainctl.controller.domain.reconcile.result import Reconciliation
+from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
+from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.step import StepFigures
+from trainctl.core.records.worker import CheckpointReport, RecoveryReport
+
+
+def observe_figures(state: JobState, figures: Sequence[StepFigures], now_s: float) -> Reconciliation:
+    """Takes figures of committed steps in; those of rolled-back lineages and known steps change nothing.
+
+    Not durable, except when the first step of a generation ends a recovery.
+    """
+    island = state.islands[0]
+    record = island.record
+    fresh = [f for f in figures if record is not None and f.lineage == record.lineage]
+    progress = state.progress
+    for one in sorted(fresh, key=lambda f: f.step):
+        progress = _advanced(progress, one, now_s)
+    changed = replace(state, progress=progress)
+    first = next((f for f in fresh if record is not None and _is_first_new(f, record)), None)
+    if first is None or island.marks is None or island.proposal is not None:
+        return Reconciliation(state=changed, durable=False)
+    finished_s = min(max(first.wall_s, island.committed_s), now_s)
+    changed, island, drafts = finish_recovery(changed, island, finished_s)
+    return Reconciliation(state=changed.with_island(island), events=drafts)
+
+
+def _is_first_new(figures: StepFigures, record: GenerationRecord) -> bool:
+    return figures.generation == record.generation and figures.step > record.target_step
+
+
+def _advanced(progress: TrainProgress, f: StepFigures, now_s: float) -> TrainProgress:
+    if f.eval_loss is not None and f.step >= progress.eval_step:
+        progress = replace(progress, eval_loss=f.eval_loss, eval_step=f.step)
+    if f.step <= progress.step and f.lineage == progress.lineage:
+        return progress
+    return replace(
+        progress,
+        lineage=f.lineage,
+        step=f.step,
+        cursor=f.cursor,
+        tokens=progress.tokens + f.tokens,
+        step_tokens=f.tokens,
+        loss=f.loss,
+        learning_rate=f.learning_rate,
+        recent_step_s=(*progress.recent_step_s, f.step_s)[-RECENT_STEPS:],
+        updated_s=now_s,
+    )
+
+
+def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) -> Reconciliation:
+    """Makes a complete checkpoint current, or says why not. Repeating a report has no second effect."""
+    record = state.islands[0].record
+    ref = report.ref
+    if ref is None:
+        message = f"checkpoint of step {report.step} failed: {report.error}; training goes on"
+        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
+    if ref in state.checkpoints:
+        return Reconciliation(state=state)
+    newest = state.checkpoints[-1] if state.checkpoints else None
+    if record is None or report.lineage != record.lineage:
+        message = f"checkpoint of step {ref.step} belongs to lineage {report.lineage}, which was rolled back"
+        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "OldLineage", message, report),))
+    if newest is not None and ref.step <= newest.step:
+        message = f"checkpoint of step {ref.step} is not newer than the current one of step {newest.step}"
+        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "NotNewer", message, report),))
+    goodput = state.goodput
+    if state.phase not in TERMINAL:
+        goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.seconds, now_s)
+    keep = max(1, state.spec.spec.checkpoint.keep.last)
+    changed = replace(state, checkpoints=(*state.checkpoints, ref)[-keep:], goodput=goodput)
+    message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({report.seconds:.2f} s)"
+    return Reconciliation(state=changed, events=(_event(events.CHECKPOINT_COMMITTED, "Committed", message, report),))
+
+
+def _event(type_: str, reason: str, message: str, report: CheckpointReport) -> EventDraft:
+    fields = {"step": str(report.step), "lineage": str(report.lineage), "generation": str(report.generation)}
+    return EventDraft(type=type_, reason=reason, message=message, fields=fields)
+
+
+def observe_recovery(state: JobState, report: RecoveryReport, now_s: float) -> Reconciliation:
+    """Adds to the recovery's record what one member copied from whom, and how long its parts took."""
+    del now_s
+    index = next((i for i, r in enumerate(state.recoveries) if r.generation == report.generation), None)
+    if index is None:
+        return Reconciliation(state=state, durable=False)
+    island = state.islands[0]
+    recovery = state.recoveries[index]
+    copied = {f"{source} -> rank {report.global_rank}": size for source, size in report.received_bytes.items()}
+    recovery = replace(recovery, copied_bytes={**recovery.copied_bytes, **copied})
+    if island.marks is not None and index == len(state.recoveries) - 1:
+        island = _slower(island, report)
+    else:
+        recovery = _rebalanced(recovery, report)
+    recoveries = (*state.recoveries[:index], recovery, *state.recoveries[index + 1 :])
+    return Reconciliation(state=replace(state, recoveries=recoveries).with_island(island))
+
+
+def _slower(island: IslandState, report: RecoveryReport) -> IslandState:
+    marks = island.marks
+    assert marks is not None
+    rebuild_s, restore_s = max(marks.rebuild_s, report.rebuild_s), max(marks.restore_s, report.restore_s)
+    return replace(island, marks=replace(marks, rebuild_s=rebuild_s, restore_s=restore_s))
+
+
+def _rebalanced(recovery: Recovery, report: RecoveryReport) -> Recovery:
+    """A report that came after the first step: the parts after the commit are split anew, their sum stays."""
+    phases = dict(recovery.phases_s)
+    if not phases:
+        return recovery
+    left = phases["rendezvous"] + phases["restore"] + phases["first_step"]
+    rendezvous = min(max(phases["rendezvous"], report.rebuild_s), left)
+    restore = min(max(phases["restore"], report.restore_s), left - rendezvous)
+    phases |= {"rendezvous": rendezvous, "restore": restore, "first_step": left - rendezvous - restore}
+    return replace(recovery, phases_s=phases)
+
+
+def request_cancel(state: JobState, now_s: float, *, checkpoint: bool = True, grace_s: float = 30.0) -> Reconciliation:
+    """Begins to end a job. One that ends already, whatever the way, is left alone, so asking twice does no harm."""
+    if state.phase in TERMINAL or state.phase in STOPPING:
+        return Reconciliation(state=state)
+    request = CancelRequest(requested_s=now_s, checkpoint=checkpoint, grace_s=grace_s)
+    how = "after a checkpoint" if checkpoint else "without a checkpoint"
+    message = f"cancel requested: workers stop {how} within {grace_s:g} s"
+    changed = replace(state, cancel=request)
+    changed, drafts = move_job(changed, JobPhase.CANCELLING, now_s, reason="CancelRequested", message=message)
+    asked = EventDraft(type=events.JOB_CANCEL_REQUESTED, reason="User", message=message)
+    return Reconciliation(state=changed, events=(asked, *drafts))

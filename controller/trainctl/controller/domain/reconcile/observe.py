@@ -1,0 +1,55 @@
+"""What the observations add to the state when nothing is wrong: workers became ready, finished, agents are silent."""
+
+from __future__ import annotations
+
+from trainctl.controller.domain import events
+from trainctl.controller.domain.job_state import Slot
+from trainctl.controller.domain.reconcile.work import Work
+from trainctl.controller.domain.states import SlotState
+from trainctl.core.records.worker import WorkerObserved, WorkerPhase
+
+
+def observe_slots(work: Work) -> None:
+    """Notes process ids and the phases that workers reached."""
+    for slot in work.slots():
+        seen = work.observed(slot) if slot.alive else None
+        if seen is None or seen.phase is WorkerPhase.EXITED:
+            continue
+        if seen.pid != slot.pid or slot.missing_since_s:
+            work.set_slot(slot.index, pid=seen.pid, missing_since_s=0.0)
+        _move_on(work, slot, seen)
+
+
+def _move_on(work: Work, slot: Slot, seen: WorkerObserved) -> None:
+    if slot.state is SlotState.STARTING and seen.phase is not WorkerPhase.STARTING:
+        work.move_slot(slot.index, SlotState.READY)
+        took = work.now_s - slot.since_s
+        message = f"worker {slot.index} (pid {seen.pid}) on {slot.node} is ready after {took:.1f} s"
+        work.emit(events.WORKER_READY, "Ready", message, slot=slot.index, incarnation=slot.incarnation, node=slot.node)
+    elif slot.state is SlotState.ACTIVE and seen.phase is WorkerPhase.FINISHED:
+        record = work.island.record
+        if record is not None and seen.generation == record.generation:
+            work.move_slot(slot.index, SlotState.FINISHED)
+
+
+def observe_agents(work: Work) -> None:
+    """Keeps the list of silent agents of this job, with an event when one falls silent and when it is back."""
+    bound = {slot.agent_incarnation: slot.node for slot in work.island.slots if slot.bound}
+    suspects = []
+    for incarnation, node in sorted(bound.items()):
+        agent = work.view.agent(incarnation)
+        silent_s = agent.last_heard_age_s if agent is not None else 0.0
+        if silent_s <= work.timeouts.suspect_s:
+            if agent is not None:
+                work.wake_at(work.now_s + work.timeouts.suspect_s - silent_s + 0.001)
+            continue
+        suspects.append(incarnation)
+        if incarnation not in work.job.suspects:
+            message = f"agent on {node} is silent for {silent_s:.1f} s; lost after {work.timeouts.lost_s:.1f} s"
+            work.emit(events.AGENT_SUSPECT, "Silent", message, node=node, agent=incarnation)
+    for incarnation in work.job.suspects:
+        if incarnation in bound and incarnation not in suspects:
+            message = f"agent on {bound[incarnation]} is heard again; nothing was changed"
+            work.emit(events.AGENT_BACK, "HeardAgain", message, node=bound[incarnation], agent=incarnation)
+    if tuple(suspects) != work.job.suspects:
+        work.set_job(suspects=tuple(suspects))

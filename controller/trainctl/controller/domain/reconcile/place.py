@@ -1,0 +1,103 @@
+"""Giving slots a place on agents, and empty places a new worker life."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trainctl.controller.domain import events
+from trainctl.controller.domain.placement import group_slots, place_gang, usable_agents
+from trainctl.controller.domain.reconcile.lifecycle import set_phase, wait_in
+from trainctl.controller.domain.reconcile.work import Work
+from trainctl.controller.domain.states import JobPhase, SlotState
+from trainctl.controller.domain.view import AgentView
+from trainctl.core.units import format_duration
+
+
+def place(work: Work) -> None:
+    """Binds groups that should have a place and have none, as far as there are agents for them."""
+    groups = _wanted_groups(work)
+    if not groups:
+        return
+    at_least = _at_least(work, groups)
+    placement = place_gang(groups, _agents(work), at_least=at_least, per_node=work.per_node)
+    for group, agent in placement.agents.items():
+        _bind(work, group, agent)
+    if placement.agents and work.job.phase is JobPhase.QUEUED and work.island.proposal is None:
+        set_phase(work, JobPhase.ADMITTED, "Placed", f"placed {placement.reason}")
+    elif not placement.agents and work.job.phase is JobPhase.QUEUED and work.island.proposal is None:
+        wait_in(work, "WaitingForCapacity", f"waiting for capacity: {placement.reason}")
+
+
+def _wanted_groups(work: Work) -> list[int]:
+    """Groups without a place that should have one now: lost ones of the proposal, else those missing to the target."""
+    island = work.island
+    if island.proposal is not None:
+        candidates: Iterable[int] = sorted({index // work.per_node for index in island.proposal.slots})
+    elif work.job.phase is JobPhase.QUEUED or _may_grow(work):
+        candidates = range(work.target_groups)
+    else:
+        return []
+    return [g for g in candidates if _vacant(work, g)]
+
+
+def _may_grow(work: Work) -> bool:
+    if work.job.phase is not JobPhase.RUNNING or not work.island.entered or not work.view.settled:
+        return False
+    bound = {s.index // work.per_node for s in work.slots() if s.bound}
+    return len(bound) < work.target_groups and work.due(work.island.grow_after_s)
+
+
+def _vacant(work: Work, group: int) -> bool:
+    slots = [work.slot(index) for index in group_slots(group, work.per_node)]
+    return all(s.state is SlotState.EMPTY and not s.bound for s in slots)
+
+
+def _at_least(work: Work, groups: list[int]) -> int:
+    """At the start all of the target; after waiting long enough, or in a running job, what makes sense."""
+    island = work.island
+    if island.proposal is not None:
+        bound = {s.index // work.per_node for s in work.slots() if s.bound and s.index in island.proposal.slots}
+        return max(1, work.min_groups - len(bound)) if work.job.phase is JobPhase.QUEUED else 1
+    if work.job.phase is not JobPhase.QUEUED:
+        return 1
+    patience_s = work.timeouts.replacement_wait_s
+    if work.min_groups < len(groups) and work.due(work.job.phase_since_s + patience_s):
+        return work.min_groups
+    return len(groups)
+
+
+def _agents(work: Work) -> list[AgentView]:
+    """Agents with room for a group, without those that run one already or still have a worker of ours to get rid of."""
+    taken = {s.agent_incarnation for s in work.slots() if s.bound}
+    usable = usable_agents(work.view.agents, work.free, per_node=work.per_node, timeouts=work.timeouts)
+    newest: dict[str, int] = {}
+    for agent in work.view.agents:
+        newest[agent.node] = max(newest.get(agent.node, 0), agent.agent_incarnation)
+    return [a for a in usable if a.agent_incarnation not in taken and newest[a.node] == a.agent_incarnation]
+
+
+def _bind(work: Work, group: int, agent: AgentView) -> None:
+    place = {"node": agent.node, "agent_incarnation": agent.agent_incarnation, "address": agent.address}
+    for index in group_slots(group, work.per_node):
+        work.set_slot(index, **place)
+    work.free[agent.agent_incarnation] = work.free.get(agent.agent_incarnation, 0) - work.per_node
+
+
+def fill(work: Work) -> None:
+    """Puts a new life into every empty slot that has a place. The old one's exit is confirmed, or its agent is lost."""
+    for slot in work.slots():
+        if slot.bound and slot.state is SlotState.EMPTY:
+            incarnation = work.ids.incarnation()
+            work.move_slot(slot.index, SlotState.STARTING, incarnation=incarnation, pid=0)
+            message = f"worker {slot.index} starts on {slot.node}"
+            work.emit(
+                events.WORKER_STARTING, "Placed", message, slot=slot.index, incarnation=incarnation, node=slot.node
+            )
+
+
+def describe_wait(work: Work, bound: int, since_s: float) -> str:
+    """Why a job below its minimum waits."""
+    return (
+        f"{bound} of at least {work.min_groups} node(s) left for {format_duration(work.now_s - since_s)}; "
+        f"needs {work.min_groups - bound} more with {work.per_node} free worker slot(s) each"
+    )

@@ -1,0 +1,60 @@
+"""Ending a job: every worker stops (or is killed), and when the last exit is confirmed the job is terminal."""
+
+from __future__ import annotations
+
+from trainctl.controller.domain.reconcile.lifecycle import set_phase
+from trainctl.controller.domain.reconcile.propose import abort
+from trainctl.controller.domain.reconcile.work import Work
+from trainctl.controller.domain.states import JobPhase, SlotState
+
+STOP_GRACE_S = 10.0
+"""Seconds that a worker has to end in good order when nothing has to be saved."""
+
+
+def stop(work: Work) -> None:
+    """One pass over a job in COMPLETING, CANCELLING or FAILING."""
+    _stop_workers(work)
+    abort(work, f"the job is {work.job.phase.value.lower()}")
+    if any(slot.state is not SlotState.EMPTY for slot in work.slots()):
+        return
+    for slot in work.slots():
+        if slot.bound:
+            work.set_slot(slot.index, node="", agent_incarnation=0, address="")
+    _end(work)
+
+
+def _stop_workers(work: Work) -> None:
+    kill = work.job.phase is JobPhase.FAILING
+    for slot in work.slots():
+        if slot.alive:
+            state = SlotState.CONDEMNED if kill else SlotState.DRAINING
+            work.move_slot(slot.index, state, reason=f"the job is {work.job.phase.value.lower()}")
+
+
+def mind_draining(work: Work) -> None:
+    """A worker that does not stop within its grace and the time to notice is killed."""
+    for slot in work.slots():
+        if slot.state is SlotState.DRAINING and work.view.settled:
+            limit_s = grace_s(work) + work.timeouts.prepare_s
+            if work.overdue(slot.since_s, limit_s):
+                work.move_slot(slot.index, SlotState.CONDEMNED, reason=f"did not stop within {limit_s:g} s")
+
+
+def grace_s(work: Work) -> float:
+    """Seconds that a stopping worker is given."""
+    return work.job.cancel.grace_s if work.job.cancel is not None else STOP_GRACE_S
+
+
+def _end(work: Work) -> None:
+    phase = work.job.phase
+    if phase is JobPhase.COMPLETING:
+        progress = work.job.progress
+        message = f"job {work.job.name} finished {work.job.spec.spec.train.steps} steps, last loss {progress.loss:.4f}"
+        set_phase(work, JobPhase.SUCCEEDED, "Succeeded", message)
+    elif phase is JobPhase.CANCELLING:
+        saved = work.job.checkpoints[-1] if work.job.checkpoints else None
+        rest = f"; its last checkpoint is {saved.uri} at step {saved.step}" if saved else "; no checkpoint was saved"
+        set_phase(work, JobPhase.CANCELLED, "Cancelled", f"job {work.job.name} was cancelled{rest}")
+    else:
+        failure = work.job.failure
+        set_phase(work, JobPhase.FAILED, work.job.reason, failure.message if failure else work.job.message)

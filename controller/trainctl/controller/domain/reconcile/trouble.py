@@ -1,0 +1,57 @@
+"""Trouble in a committed generation although every member lives: the same members try again under the next number."""
+
+from __future__ import annotations
+
+from trainctl.controller.domain.reconcile.budgets import charge_process
+from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
+from trainctl.controller.domain.reconcile.lifecycle import fail_job
+from trainctl.controller.domain.reconcile.recoveries import begin_recovery
+from trainctl.controller.domain.reconcile.work import Work
+from trainctl.core.records.step import Phase
+
+
+def trouble(work: Work) -> str:
+    """Why the members must rebuild their group, with the recovery begun; empty if all is well."""
+    if not work.view.settled:
+        return ""
+    found = _interrupted(work) or _store_gone(work)
+    if found is None:
+        return ""
+    fault = Fault(slot=found[0], kind=FaultKind.STUCK, reason=found[1], at_s=work.now_s)
+    begin_recovery(work, [fault])
+    failure = charge_process(work, fault)
+    if failure is not None:
+        fail_job(work, failure)
+        return ""
+    return f"worker {found[0]} {found[1]}"
+
+
+def _interrupted(work: Work) -> tuple[int, str] | None:
+    """A member that left its step because a collective failed, while nobody is known to be lost."""
+    record = work.island.record
+    if record is None:
+        return None
+    for member in record.members:
+        seen = work.observed(work.slot(member.slot))
+        if seen is None or seen.progress.generation != record.generation:
+            continue
+        age_s = seen.progress.phase_age_s
+        if seen.progress.phase is Phase.INTERRUPTED and age_s > work.timeouts.suspect_s:
+            return (
+                member.slot,
+                f"was interrupted in generation {record.generation} {age_s:.1f} s ago, though nobody is lost",
+            )
+    return None
+
+
+def _store_gone(work: Work) -> tuple[int, str] | None:
+    """The collective store that the members are about to meet at is no longer there."""
+    record = work.island.record
+    if record is None or work.island.entered:
+        return None
+    lost_s = work.timeouts.lost_s
+    there = any(
+        a.store_address == record.store_address and not a.process_exited and a.last_heard_age_s <= lost_s
+        for a in work.view.agents
+    )
+    return None if there else (record.members[0].slot, f"lost the collective store at {record.store_address}")

@@ -1,0 +1,248 @@
+"""The ladder: which rung brings all members to one consistent state, by guarantee first and predicted cost second.
+
+``choose_recovery`` is pure. Each rung is one entry of ``LADDER``; another one (neighbour averaging) plugs in as one
+more entry. Eligibility is decided per range of the state, with the layout algebra, never per rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from trainctl.checkpoint.layout.copy_plan import MissingRange, uncovered
+from trainctl.checkpoint.layout.layout import Layout
+from trainctl.controller.domain.job_records import RecoveryCandidate
+from trainctl.core.records.generation import CheckpointRef, Rung
+from trainctl.core.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What predictions are made from.
+
+    Attributes:
+        step_s: seconds per step; 0 while unknown.
+        state_bytes: size of one full copy of the state.
+        peer_bytes_per_s: one worker to another.
+        storage_bytes_per_s: a checkpoint to all workers.
+        rebuild_s: building the group and its connections.
+        boot_s: a new worker until it is ready.
+    """
+
+    step_s: float = 0.0
+    state_bytes: int = 0
+    peer_bytes_per_s: float = 1e9
+    storage_bytes_per_s: float = 2e8
+    rebuild_s: float = 0.2
+    boot_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Everything the decision depends on.
+
+    Attributes:
+        target_step: step that the evidence says everybody shall hold; what a rung returns to earlier is lost work.
+        initial: nothing was ever trained: there is nothing to recover.
+        wanted: what each member must hold.
+        live: what live members hold at the target (their retained gradients count as far as they complete it).
+        snapshots: what host memories hold at the target, by ``host:<node>``; empty in this version.
+        checkpoints: layouts of committed checkpoints of the surviving lineage, oldest first.
+        resume: the checkpoint that the job was told to begin with.
+        joiners: members without state.
+        replaced: members that are new workers.
+        short: slots that got no replacement in time.
+        grown: slots that are in addition to the last generation's.
+        costs: for the predictions.
+    """
+
+    target_step: int
+    initial: bool
+    wanted: Layout
+    live: Layout
+    snapshots: Layout
+    checkpoints: tuple[tuple[CheckpointRef, Layout], ...]
+    resume: CheckpointRef | None
+    joiners: int
+    replaced: int
+    short: int
+    grown: int
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A judged rung.
+
+    Attributes:
+        rung: which.
+        eligible: it can supply every range.
+        cost_s: predicted seconds until the state of the target step is reached again.
+        reason: one sentence.
+        lost_steps: committed steps that it throws away.
+        exact: the result equals the undisturbed run's.
+        restart_step: step it returns to.
+        checkpoint: what it loads.
+        missing: ranges that it cannot supply.
+    """
+
+    rung: Rung
+    eligible: bool
+    cost_s: float
+    reason: str
+    lost_steps: int = 0
+    exact: bool = True
+    restart_step: int = 0
+    checkpoint: CheckpointRef | None = None
+    missing: tuple[MissingRange, ...] = ()
+
+    def as_record(self) -> RecoveryCandidate:
+        """The part that is kept and shown."""
+        cost_s = self.cost_s if self.eligible else 0.0
+        return RecoveryCandidate(rung=self.rung.value, eligible=self.eligible, cost_s=cost_s, reason=self.reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The chosen rung and what it was chosen from."""
+
+    rung: Rung
+    reason: str
+    target_step: int
+    lost_steps: int
+    checkpoint: CheckpointRef | None
+    candidates: tuple[Candidate, ...]
+    missing: tuple[MissingRange, ...]
+
+
+def choose_recovery(situation: Situation) -> Decision:
+    """Judges every rung and picks one.
+
+    Where an exact rung loses no committed step, only such rungs compete (design 5: then nothing but the open step is
+    repeated); otherwise the cheapest eligible one wins; ties go to the higher rung. Starting again is always possible.
+    """
+    candidates = tuple(rung(situation) for rung in LADDER)
+    usable = [c for c in candidates if c.eligible]
+    lossless = [c for c in usable if c.exact and c.lost_steps == 0]
+    chosen = min(lossless or usable, key=lambda c: c.cost_s)
+    return Decision(
+        rung=chosen.rung,
+        reason=chosen.reason,
+        target_step=chosen.restart_step,
+        lost_steps=chosen.lost_steps,
+        checkpoint=chosen.checkpoint,
+        candidates=candidates,
+        missing=chosen.missing,
+    )
+
+
+def shrink(s: Situation) -> Candidate:
+    """Go on without the lost slots; possible when the members that are left hold everything themselves."""
+    cost_s = s.costs.rebuild_s
+    if s.short == 0:
+        return _no(Rung.SHRINK, "every lost slot has a replacement")
+    missing = uncovered(s.wanted, s.live)
+    if s.joiners or missing:
+        return _no(Rung.SHRINK, f"{s.joiners} of the members left hold no state themselves", missing)
+    reason = f"no replacement in time for {_count(s.short, 'slot')}; every member left holds step {s.target_step}"
+    return _yes(Rung.SHRINK, s, cost_s, reason)
+
+
+def peer(s: Situation) -> Candidate:
+    """Copy from live workers that hold the same keys."""
+    rung = Rung.GROW if s.grown and not s.replaced else Rung.PEER
+    if not s.live.holders:
+        return _no(rung, f"no live worker holds the state of step {s.target_step}")
+    missing = uncovered(s.wanted, s.live)
+    if missing:
+        return _no(rung, f"{_count(len(missing), 'range')} without a live holder, first: {missing[0]}", missing)
+    size = s.costs.state_bytes * s.joiners
+    boot_s = s.costs.boot_s if s.replaced else 0.0
+    cost_s = s.costs.rebuild_s + boot_s + size / s.costs.peer_bytes_per_s
+    if s.joiners == 0:
+        return _yes(rung, s, cost_s, f"every member holds step {s.target_step} itself; nothing to copy")
+    holders = _count(len(s.live.holders), "live holder")
+    reason = (
+        f"{_count(s.joiners, 'joiner')} copy {format_bytes(size)} from {holders} of step {s.target_step}: exact, "
+        "only the open step is repeated"
+    )
+    return _yes(rung, s, cost_s, reason)
+
+
+def snapshot(s: Situation) -> Candidate:
+    """Copy from snapshots in host memory, one consistent step for all."""
+    if not s.snapshots.holders:
+        return _no(Rung.SNAPSHOT, "no host-memory snapshots are kept")
+    both = Layout({**s.snapshots.shapes, **s.live.shapes}, {**s.snapshots.holders, **s.live.holders})
+    missing = uncovered(s.wanted, both)
+    if missing:
+        return _no(Rung.SNAPSHOT, f"{_count(len(missing), 'range')} not in any snapshot", missing)
+    cost_s = s.costs.rebuild_s + s.costs.boot_s + s.costs.state_bytes * s.joiners / s.costs.peer_bytes_per_s
+    return _yes(Rung.SNAPSHOT, s, cost_s, f"host memory holds step {s.target_step} of every range")
+
+
+def checkpoint(s: Situation) -> Candidate:
+    """Roll everybody back to the newest committed checkpoint that covers every range."""
+    if s.initial:
+        return _no(Rung.CHECKPOINT, "nothing was trained yet")
+    for ref, layout in reversed(s.checkpoints):
+        missing = uncovered(_at_version_of(layout, s.wanted), layout)
+        if missing:
+            continue
+        lost = max(0, s.target_step - ref.step)
+        load_s = s.costs.state_bytes / s.costs.storage_bytes_per_s
+        cost_s = s.costs.rebuild_s + s.costs.boot_s + load_s + lost * s.costs.step_s
+        return Candidate(
+            rung=Rung.CHECKPOINT,
+            eligible=True,
+            cost_s=cost_s,
+            reason=f"load step {ref.step} from {ref.uri} and redo {_count(lost, 'step')}",
+            lost_steps=lost,
+            restart_step=ref.step,
+            checkpoint=ref,
+        )
+    return _no(Rung.CHECKPOINT, "no committed checkpoint in this lineage")
+
+
+def start(s: Situation) -> Candidate:
+    """Build the initial state from the seed: the first start, and the last resort."""
+    cost_s = s.costs.rebuild_s + s.costs.boot_s + s.target_step * s.costs.step_s
+    if s.initial:
+        reason = "nothing was trained yet: every member builds the initial state from the seed"
+        if s.resume is not None:
+            reason = f"the job begins with step {s.resume.step} of {s.resume.uri}"
+        return replace(_yes(Rung.START, s, s.costs.rebuild_s, reason), checkpoint=s.resume)
+    return Candidate(
+        rung=Rung.START,
+        eligible=True,
+        cost_s=cost_s,
+        reason=f"start again from step 0 and redo {_count(s.target_step, 'step')}",
+        lost_steps=s.target_step,
+        restart_step=0,
+    )
+
+
+LADDER: tuple[Callable[[Situation], Candidate], ...] = (shrink, peer, snapshot, checkpoint, start)
+"""The rungs, best first. ``shrink`` comes first because where it is eligible nothing has to be copied at all."""
+
+
+def _yes(rung: Rung, s: Situation, cost_s: float, reason: str) -> Candidate:
+    return Candidate(rung=rung, eligible=True, cost_s=cost_s, reason=reason, restart_step=s.target_step)
+
+
+def _no(rung: Rung, reason: str, missing: tuple[MissingRange, ...] = ()) -> Candidate:
+    return Candidate(rung=rung, eligible=False, cost_s=0.0, reason=reason, missing=missing)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _at_version_of(checkpoint_layout: Layout, wanted: Layout) -> Layout:
+    """The same wish, but for the version that the checkpoint holds: a roll-back changes what is wanted."""
+    held = {(k.fqn, k.kind, k.dtype, k.instance): k for k in checkpoint_layout.shapes}
+    rename = {k: held.get((k.fqn, k.kind, k.dtype, k.instance), k) for k in wanted.shapes}
+    return Layout(
+        {rename[k]: shape for k, shape in wanted.shapes.items()},
+        {holder: {rename[k]: r for k, r in keys.items()} for holder, keys in wanted.holders.items()},
+    )

@@ -1,0 +1,24 @@
+"""Defaults that depend on other fields, resolved: what ``get -o yaml`` shows as the effective spec."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trainctl.controller.domain.model_size import feed_forward
+from trainctl.controller.domain.timeouts import Timeouts
+from trainctl.core.records.spec import TrainJob
+
+
+def effective(job: TrainJob) -> TrainJob:
+    """The same job with every default written out. Applying it twice changes nothing."""
+    spec = job.spec
+    model = spec.train.model
+    model = replace(model, kv_heads=model.kv_heads or model.heads, ffn=feed_forward(model.hidden, model.ffn))
+    wait = spec.recovery.replacement_wait or f"{Timeouts.for_profile(spec.recovery.profile).replacement_wait_s:g}s"
+    changed = replace(
+        spec,
+        train=replace(spec.train, model=model),
+        nodes=replace(spec.nodes, target=spec.nodes.target or spec.nodes.max),
+        recovery=replace(spec.recovery, replacement_wait=wait),
+    )
+    return replace(job, spec=changed)

@@ -1,0 +1,55 @@
+"""``--set spec.train.steps=5``: values changed on the command line, read with the same strictness as the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from trainctl.controller.domain.spec.nodes import Entry, Node
+from trainctl.controller.domain.spec.yaml_text import read_yaml
+from trainctl.core.errors import Problem, SpecError
+
+_T = TypeVar("_T")
+
+
+def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
+    """The nodes with each ``path=value`` set; the value is YAML (``[0.9, 0.95]``, ``30s``, ``true``).
+
+    Raises:
+        SpecError: an override is not ``path=value``, or its path runs through something that is not a mapping.
+    """
+    problems: list[Problem] = []
+    for text in overrides:
+        try:
+            root = _apply(root, text)
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(tuple(problems), source="--set", hint="write --set spec.train.steps=5")
+    return root
+
+
+def _apply(root: Node, text: str) -> Node:
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise _error(path, f"expected PATH=VALUE such as spec.train.steps=5, found {text!r}")
+    parsed = read_yaml(value, source="--set") if value.strip() else Node(value="")
+    return _set(root, keys, Node(value=parsed.value, text=parsed.text), path)
+
+
+def _set(node: Node, keys: Sequence[str], value: Node, path: str) -> Node:
+    if not keys:
+        return value
+    if not isinstance(node.value, Mapping):
+        raise _error(path, f"{keys[0]!r} cannot be set: its parent is not a mapping")
+    entries = dict(node.value)
+    entry = entries.get(keys[0])
+    child = entry.value if entry is not None else Node(value={})
+    key = entry.key if entry is not None else Node(value=keys[0], text=keys[0])
+    entries[keys[0]] = Entry(key=key, value=_set(child, keys[1:], value, path))
+    return Node(value=entries, line=node.line, column=node.column)
+
+
+def _error(path: str, message: str) -> SpecError:
+    return SpecError((Problem(path=path, message=message),), source="--set")

@@ -1,0 +1,229 @@
+"""What types cannot say: ranges, enumerations, and fields that must fit each other. One small function per group."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+
+from trainctl.controller.domain.spec.nodes import Positions, shortened
+from trainctl.controller.domain.timeouts import PROFILES
+from trainctl.core.errors import Problem
+from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
+from trainctl.core.units import parse_duration_s
+
+Finding = tuple[str, str]
+"""Path and message."""
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def validate(job: TrainJob) -> tuple[Problem, ...]:
+    """Everything wrong with a job that is well-formed; empty if it may be submitted."""
+    return check(job, Positions())
+
+
+def check(job: TrainJob, positions: Positions) -> tuple[Problem, ...]:
+    """The same, with each problem at its place in the text."""
+    return tuple(positions.problem(path, message) for rule in RULES for path, message in rule(job))
+
+
+def _header(job: TrainJob) -> Iterator[Finding]:
+    if job.api_version != API_VERSION:
+        yield "apiVersion", f'expected "{API_VERSION}", found "{shortened(job.api_version)}"'
+    if job.kind != KIND:
+        yield "kind", f'expected "{KIND}", found "{shortened(job.kind)}"'
+    for path, name in (("metadata.name", job.metadata.name), ("metadata.tenant", job.metadata.tenant)):
+        if not _DNS_LABEL.fullmatch(name):
+            yield (
+                path,
+                (
+                    "expected at most 63 small letters, digits and dashes, with a letter or digit at both ends, "
+                    f'found "{shortened(name)}"'
+                ),
+            )
+    for key in job.spec.env:
+        if not _ENV_NAME.fullmatch(key):
+            yield f"spec.env.{key}", "expected the name of an environment variable (letters, digits, underscores)"
+
+
+def _enumerations(job: TrainJob) -> Iterator[Finding]:
+    spec, train = job.spec, job.spec.train
+    yield from _one_of("spec.recovery.profile", spec.recovery.profile, *PROFILES)
+    yield from _one_of("spec.parallelism.strategy", spec.parallelism.strategy, "auto", "data")
+    yield from _one_of("spec.sync.mode", spec.sync.mode, "allreduce")
+    yield from _one_of("spec.data.ledger", spec.data.ledger, "exact")
+    yield from _one_of("spec.train.task", train.task, "llama")
+    yield from _one_of("spec.train.precision", train.precision, "auto", "float32", "float64")
+    yield from _one_of("spec.train.tokenizer.kind", train.tokenizer.kind, "bytes", "bpe")
+    yield from _one_of("spec.train.optimizer.name", train.optimizer.name, "adamw")
+    yield from _one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
+    resume = spec.checkpoint.resume_from
+    if resume not in ("none", "latest") and "/" not in resume:
+        yield "spec.checkpoint.resumeFrom", f'expected none, latest or the URI of a checkpoint, found "{resume}"'
+
+
+def _one_of(path: str, value: str, *allowed: str) -> Iterator[Finding]:
+    if value not in allowed:
+        yield path, f'expected {" or ".join(allowed)}, found "{shortened(value)}"'
+
+
+def _numbers(job: TrainJob) -> Iterator[Finding]:
+    spec, train = job.spec, job.spec.train
+    model, optimizer = train.model, train.optimizer
+    yield from _at_least("spec.resources.workersPerNode", spec.resources.workers_per_node, 1)
+    yield from _at_least("spec.resources.acceleratorsPerNode", spec.resources.accelerators_per_node, 0)
+    yield from _at_least("spec.resources.threadsPerWorker", spec.resources.threads_per_worker, 0)
+    yield from _at_least("spec.checkpoint.intervalSteps", spec.checkpoint.interval_steps, 0)
+    yield from _at_least("spec.checkpoint.keep.last", spec.checkpoint.keep.last, 1)
+    yield from _at_least("spec.recovery.maxRestarts.user", spec.recovery.max_restarts.user, 0)
+    yield from _at_least("spec.recovery.maxRestarts.process", spec.recovery.max_restarts.process, 0)
+    for name, value in (("layers", model.layers), ("hidden", model.hidden), ("heads", model.heads)):
+        yield from _at_least(f"spec.train.model.{name}", value, 1)
+    yield from _at_least("spec.train.model.context", model.context, 2)
+    yield from _at_least("spec.train.model.kvHeads", model.kv_heads, 0)
+    yield from _at_least("spec.train.model.ffn", model.ffn, 0)
+    yield from _within("spec.train.model.ropeTheta", model.rope_theta, 0.0, math.inf, low_open=True)
+    yield from _within("spec.train.model.dropout", model.dropout, 0.0, 1.0)
+    yield from _at_least("spec.train.steps", train.steps, 1)
+    yield from _at_least("spec.train.seed", train.seed, 0)
+    yield from _at_least("spec.train.batch.sequences", train.batch.sequences, 1)
+    yield from _at_least("spec.train.batch.microBatches", train.batch.micro_batches, 1)
+    yield from _at_least("spec.train.eval.every", train.eval.every, 0)
+    yield from _at_least("spec.train.eval.sequences", train.eval.sequences, 1)
+    yield from _at_least("spec.train.data.holdOutEvery", train.data.hold_out_every, 2)
+    yield from _within("spec.train.optimizer.lr", optimizer.lr, 0.0, math.inf, low_open=True)
+    yield from _within("spec.train.optimizer.eps", optimizer.eps, 0.0, math.inf, low_open=True)
+    yield from _within("spec.train.optimizer.weightDecay", optimizer.weight_decay, 0.0, math.inf)
+    yield from _within("spec.train.optimizer.clipNorm", optimizer.clip_norm, 0.0, math.inf)
+    yield from _at_least("spec.train.schedule.warmupSteps", train.schedule.warmup_steps, 0)
+    ratio = train.schedule.min_lr_ratio
+    if not 0.0 <= ratio <= 1.0:
+        yield "spec.train.schedule.minLrRatio", f"expected a number from 0 to 1, found {ratio:g}"
+
+
+def _at_least(path: str, value: int, least: int) -> Iterator[Finding]:
+    if value < least:
+        yield path, f"expected at least {least}, found {value}"
+
+
+def _within(path: str, value: float, low: float, high: float, *, low_open: bool = False) -> Iterator[Finding]:
+    """``low <= value < high``, or ``low < value < high``; NaN is in no range."""
+    if (value > low if low_open else value >= low) and value < high:
+        return
+    least = f"greater than {low:g}" if low_open else f"at least {low:g}"
+    most = f" and less than {high:g}" if math.isfinite(high) else " and finite"
+    yield path, f"expected a number {least}{most}, found {value:g}"
+
+
+def _betas(job: TrainJob) -> Iterator[Finding]:
+    betas = job.spec.train.optimizer.betas
+    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+        found = ", ".join(f"{beta:g}" for beta in betas)
+        yield "spec.train.optimizer.betas", f"expected two numbers, each at least 0 and less than 1, found [{found}]"
+
+
+def _durations(job: TrainJob) -> Iterator[Finding]:
+    spec = job.spec
+    texts = {
+        "spec.scheduling.activeDeadline": spec.scheduling.active_deadline,
+        "spec.recovery.replacementWait": spec.recovery.replacement_wait,
+    }
+    for path, text in texts.items():
+        if text:
+            yield from _duration(path, text)
+    yield from _duration("spec.recovery.maxRestarts.window", spec.recovery.max_restarts.window)
+
+
+def _duration(path: str, text: str) -> Iterator[Finding]:
+    try:
+        parse_duration_s(text)
+    except ValueError as error:
+        yield path, str(error)
+
+
+def _nodes(job: TrainJob) -> Iterator[Finding]:
+    nodes, resources = job.spec.nodes, job.spec.resources
+    yield from _at_least("spec.nodes.min", nodes.min, 1)
+    yield from _at_least("spec.nodes.max", nodes.max, 1)
+    if nodes.min > nodes.max:
+        yield "spec.nodes.min", f"{nodes.min} is greater than spec.nodes.max ({nodes.max})"
+    if nodes.target and not nodes.min <= nodes.target <= nodes.max:
+        yield (
+            "spec.nodes.target",
+            f"expected {nodes.min} to {nodes.max} (spec.nodes.min to max), or 0 for max, found {nodes.target}",
+        )
+    if resources.accelerators_per_node not in (0, resources.workers_per_node):
+        yield (
+            "spec.resources.acceleratorsPerNode",
+            f"expected 0 (CPU) or workersPerNode ({resources.workers_per_node}), "
+            f"found {resources.accelerators_per_node}: each worker uses one accelerator",
+        )
+
+
+def _world_size(job: TrainJob) -> Iterator[Finding]:
+    """Every worker needs a micro-batch of its own, at the largest size that the job may have."""
+    nodes, per_node = job.spec.nodes, job.spec.resources.workers_per_node
+    micro_batches = job.spec.train.batch.micro_batches
+    world = nodes.max * per_node
+    if nodes.max < 1 or per_node < 1 or micro_batches < 1 or world <= micro_batches:
+        return
+    legal = micro_batches // per_node
+    sizes = f"with workersPerNode {per_node}, spec.nodes.max may be 1 to {legal}" if legal else "no size is legal"
+    yield (
+        "spec.train.batch.microBatches",
+        f"{micro_batches} micro-batches cannot be dealt to {world} workers ({nodes.max} nodes of {per_node}): each "
+        f"worker needs at least one; {sizes}, or raise microBatches to {world} or more",
+    )
+
+
+def _batch(job: TrainJob) -> Iterator[Finding]:
+    batch = job.spec.train.batch
+    if batch.micro_batches >= 1 and batch.sequences % batch.micro_batches:
+        legal = [d for d in range(1, batch.sequences + 1) if batch.sequences % d == 0]
+        near = sorted(sorted(legal, key=lambda d: abs(d - batch.micro_batches))[:4])
+        yield (
+            "spec.train.batch.sequences",
+            f"{batch.sequences} sequences cannot be split evenly into {batch.micro_batches} micro-batches; "
+            f"microBatches that fit: {', '.join(map(str, near))}",
+        )
+
+
+def _model(job: TrainJob) -> Iterator[Finding]:
+    model = job.spec.train.model
+    if model.heads < 1 or model.hidden < 1:
+        return
+    if model.hidden % model.heads:
+        yield "spec.train.model.hidden", f"{model.hidden} is not a multiple of heads ({model.heads})"
+    elif (model.hidden // model.heads) % 2:
+        size = model.hidden // model.heads
+        yield "spec.train.model.hidden", f"hidden / heads is {size}; rotary embeddings need an even number"
+    if model.kv_heads > 0 and model.heads % model.kv_heads:
+        yield "spec.train.model.kvHeads", f"heads ({model.heads}) is not a multiple of kvHeads ({model.kv_heads})"
+
+
+def _tokenizer(job: TrainJob) -> Iterator[Finding]:
+    tokenizer = job.spec.train.tokenizer
+    if tokenizer.kind == "bpe" and tokenizer.vocab_size < 259:
+        yield (
+            "spec.train.tokenizer.vocabSize",
+            f"expected at least 259 for bpe (256 bytes and 3 special tokens), found {tokenizer.vocab_size}",
+        )
+    if tokenizer.kind == "bytes" and tokenizer.vocab_size != 256:
+        yield "spec.train.tokenizer.vocabSize", f"expected 256 for the bytes tokenizer, found {tokenizer.vocab_size}"
+
+
+RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
+    _header,
+    _enumerations,
+    _numbers,
+    _betas,
+    _durations,
+    _nodes,
+    _world_size,
+    _batch,
+    _model,
+    _tokenizer,
+)
+"""All rules, each over the whole job; each yields what it finds."""

@@ -1,0 +1,44 @@
+"""The state of a job that was just accepted."""
+
+from __future__ import annotations
+
+from trainctl.controller.domain import events
+from trainctl.controller.domain.events import EventDraft
+from trainctl.controller.domain.goodput import open_account
+from trainctl.controller.domain.job_state import IslandState, JobState, Slot
+from trainctl.controller.domain.spec import effective
+from trainctl.core.ids import FIRST_ISLAND
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.spec import TrainJob
+
+
+def new_job(
+    uid: str, user_spec: TrainJob, *, workdir: str, now_s: float, resume: CheckpointRef | None = None
+) -> tuple[JobState, tuple[EventDraft, ...]]:
+    """The state to persist for a valid spec, with the events to write in the same transaction.
+
+    Args:
+        uid: unique for ever.
+        user_spec: a spec that ``validate`` has nothing to say about.
+        workdir: folder or URI for checkpoints and artifacts.
+        now_s: Unix seconds.
+        resume: the checkpoint that ``spec.checkpoint.resumeFrom`` was resolved to, if any.
+    """
+    spec = effective(user_spec)
+    count = spec.spec.nodes.max * spec.spec.resources.workers_per_node
+    slots = tuple(Slot(index=index, since_s=now_s) for index in range(count))
+    state = JobState(
+        uid=uid,
+        spec=spec,
+        user_spec=user_spec,
+        workdir=workdir,
+        submitted_s=now_s,
+        phase_since_s=now_s,
+        goodput=open_account(now_s),
+        islands=(IslandState(id=FIRST_ISLAND, slots=slots),),
+        resume=resume,
+    )
+    origin = f"from checkpoint {resume.uri} at step {resume.step}" if resume else "from step 0"
+    message = f"job {state.name} accepted: {spec.spec.train.steps} steps {origin}"
+    event = EventDraft(type=events.JOB_SUBMITTED, reason="Submitted", message=message, fields={"name": state.name})
+    return state, (event,)

@@ -1,0 +1,59 @@
+"""What the controller sees of the cluster at one moment: the input of reconcile that is not persisted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainctl.core.records.worker import WorkerObserved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentView:
+    """One agent life.
+
+    Attributes:
+        node: machine it runs on.
+        agent_incarnation: which life.
+        address: host that other nodes reach it at.
+        slots: workers it may run.
+        connected: its stream is open.
+        last_heard_age_s: seconds since its last message (since the controller's start, if none came yet).
+        process_exited: the cluster confirms that its process is gone; its workers die with it.
+        store_address: ``host:port`` of the collective store beside it, empty until it is up.
+        metrics_address: where its metrics are served.
+        workers: newest observation of each worker it knows.
+    """
+
+    node: str
+    agent_incarnation: int
+    address: str = ""
+    slots: int = 0
+    connected: bool = True
+    last_heard_age_s: float = 0.0
+    process_exited: bool = False
+    store_address: str = ""
+    metrics_address: str = ""
+    workers: tuple[WorkerObserved, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """All known agent lives.
+
+    ``settled`` is False in the settling window after a controller start: then no conclusion is drawn from silence.
+    """
+
+    agents: tuple[AgentView, ...] = ()
+    settled: bool = True
+
+    def agent(self, agent_incarnation: int) -> AgentView | None:
+        """The agent life with this number, if it is known."""
+        return next((a for a in self.agents if a.agent_incarnation == agent_incarnation), None)
+
+    def worker(self, job_uid: str, slot: int, incarnation: int, agent_incarnation: int) -> WorkerObserved | None:
+        """The newest observation of exactly this worker life, if its agent has reported one."""
+        agent = self.agent(agent_incarnation)
+        if agent is None:
+            return None
+        wanted = (job_uid, slot, incarnation)
+        return next((w for w in agent.workers if (w.job_uid, w.slot, w.incarnation) == wanted), None)
