@@ -154,7 +154,7 @@ class Llama(nn.Module):
         SpecError: the shape cannot be built; lists every problem.
     """
 
-    def __init__(self, model: ModelSpec, *, vocab_size: int, seed: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: ModelSpec, vocab_size: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         if problems := shape_problems(model):
             raise SpecError(problems, source="model")

@@ -1,0 +1,104 @@
+"""Text to token ids and back: single bytes, or a BPE trained on the corpus. Both become a ``tokenizer.json``.
+
+Neither has special tokens: a corpus is one stream of text, and ``decode(encode(text)) == text``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from trainctl.core.errors import Problem
+from trainctl.core.records.spec import TokenizerSpec
+
+NUM_BYTES = 256
+
+
+class TextTokenizer:
+    """A byte-level tokenizer: every text has ids and every id stands for one or more bytes.
+
+    With ``kind="bytes"`` an id is the value of a UTF-8 byte.
+    """
+
+    def __init__(self, inner: Tokenizer, *, kind: str) -> None:
+        self._inner = inner
+        self.kind = kind
+        self.vocab_size: int = inner.get_vocab_size()
+
+    def encode(self, texts: Sequence[str]) -> Iterator[NDArray[np.generic]]:
+        """Ids of each text, shape (tokens,), of an unsigned integer type that holds the vocabulary."""
+        if self.kind == "bytes":
+            yield from (np.frombuffer(text.encode(), dtype=np.uint8) for text in texts)
+        else:
+            yield from (np.array(e.ids, dtype=np.uint32) for e in self._inner.encode_batch_fast(list(texts)))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text; bytes that are no UTF-8 (a character cut in two) become replacement characters."""
+        text: str = self._inner.decode(list(ids))
+        return text
+
+    def to_json(self) -> str:
+        """The content of ``tokenizer.json``, which ``tokenizers`` and ``transformers`` load."""
+        text: str = self._inner.to_str()
+        return text
+
+
+def tokenizer_from_json(text: str, *, kind: str) -> TextTokenizer:
+    """The tokenizer that ``to_json`` wrote."""
+    return TextTokenizer(Tokenizer.from_str(text), kind=kind)
+
+
+def tokenizer_config(context: int) -> dict[str, object]:
+    """The content of ``tokenizer_config.json`` for ``transformers``."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def byte_tokenizer() -> TextTokenizer:
+    """One token a byte, in GPT-2's printable spelling of bytes, without merges."""
+    inner = _byte_level(models.BPE(vocab=_byte_spelling(), merges=[]), split_words=False)
+    return TextTokenizer(inner, kind="bytes")
+
+
+def train_bpe(texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
+    """A BPE over bytes, as GPT-2's: words are split off first, then the commonest pairs of neighbours are merged.
+
+    The same texts give the same tokenizer, on every machine. Fewer entries come out if the texts have no more pairs.
+    """
+    inner = _byte_level(models.BPE(), split_words=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    inner.train_from_iterator(texts, trainer)
+    return TextTokenizer(inner, kind="bpe")
+
+
+def check_tokenizer(spec: TokenizerSpec) -> tuple[Problem, ...]:
+    """What is wrong with the tokenizer's part of a spec."""
+    path = "spec.train.tokenizer"
+    if spec.kind not in ("bytes", "bpe"):
+        return (Problem(path=f"{path}.kind", message=f"expected bytes or bpe, found {spec.kind!r}"),)
+    if spec.kind == "bpe" and spec.vocab_size <= NUM_BYTES:
+        message = f"expected more than {NUM_BYTES} for kind bpe (every byte is an entry), found {spec.vocab_size}"
+        return (Problem(path=f"{path}.vocabSize", message=message),)
+    return ()
+
+
+def _byte_level(model: models.BPE, *, split_words: bool) -> Tokenizer:
+    inner = Tokenizer(model)
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split_words)
+    inner.decoder = decoders.ByteLevel()
+    return inner
+
+
+def _byte_spelling() -> dict[str, int]:
+    """GPT-2's character for each byte: printable ones stand for themselves, the others for 256, 257, ... in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(NUM_BYTES) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(NUM_BYTES + i): b for i, b in enumerate(others)}

@@ -1,0 +1,78 @@
+"""The built-in training loop: the first user of ``Session``, and the example of how to use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainctl.core.records.spec import TrainSpec
+from trainctl.parallel.optim import build_optimizer
+from trainctl.parallel.plan.schedule import learning_rate_schedule
+from trainctl.parallel.tasks.data_identity import DataIdentity
+from trainctl.parallel.tasks.device import pick_device
+from trainctl.parallel.tasks.evaluation import Evaluation
+from trainctl.parallel.tasks.registry import check, find_task
+from trainctl.parallel.tasks.task import TaskParts
+
+if TYPE_CHECKING:
+    from trainctl.parallel.session import Session
+
+
+def train(session: Session, spec: TrainSpec, cache_dir: str) -> None:
+    """Trains to the last step. Recovery, elastic membership, checkpoints and figures are the session's business.
+
+    Raises:
+        SpecError: the spec cannot be carried out.
+        DataError: the data is missing or unusable.
+    """
+    prepared = prepare(spec, cache_dir)
+    prepared.register(session)
+    task = prepared.task
+    while not session.done:
+        with session.step() as step:
+            for micro_batch in step.micro_batches():
+                torch.manual_seed(micro_batch.seed)  # dropout: the same on whichever worker computes it
+                loss_sum, tokens = task.loss(task.dataset.batch(micro_batch.sample_ids))
+                step.backward(loss_sum, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that can be ready before a worker knows its rank: a replacement builds it while the others decide."""
+
+    spec: TrainSpec
+    task: TaskParts
+    optimizer: torch.optim.Optimizer
+
+    def register(self, session: Session) -> None:
+        """Tells the session what the state is, what to train on, and how to evaluate."""
+        spec, task = self.spec, self.task
+        objects = {"data": DataIdentity(task.data_digest, uri=spec.data.uri)}
+        session.register(model=task.model, optimizer=self.optimizer, objects=objects, artifacts=task.artifacts)
+        session.set_data(
+            num_samples=task.dataset.num_samples,
+            steps=spec.steps,
+            batch=spec.batch,
+            seed=spec.seed,
+            schedule=learning_rate_schedule(spec.schedule, peak=spec.optimizer.lr, steps=spec.steps),
+            clip_norm=spec.optimizer.clip_norm,
+        )
+        if task.eval_dataset is not None:
+            item_samples = max(1, spec.batch.sequences // spec.batch.micro_batches)
+            evaluate = Evaluation(spec.eval, task.model, task.eval_dataset, task.loss, item_samples=item_samples)
+            session.on_evaluate(every=spec.eval.every, num_items=evaluate.num_items, evaluate=evaluate)
+
+
+def prepare(spec: TrainSpec, cache_dir: str) -> Prepared:
+    """Data, model and optimizer, on the device of this worker.
+
+    Raises:
+        SpecError: the spec cannot be carried out.
+        DataError: the data is missing or unusable.
+    """
+    check(spec)
+    task = find_task(spec.task).build(spec, Path(cache_dir), pick_device())
+    return Prepared(spec, task, build_optimizer(task.model, spec.optimizer))

@@ -1,0 +1,1 @@
+"""What can be trained: a task turns a spec into a model, data, a loss and artifacts."""
