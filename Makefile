@@ -55,5 +55,8 @@ protos: install ## Regenerate the stubs from the schema
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
 	  --mypy_out=protos --mypy_grpc_out=protos protos/trainctl/protos/v1/*.proto
 
+docs: install ## Rewrite the pages of docs/reference that are made from the code
+	PYTHONPATH=tests $(BIN)/python tests/architecture/reference.py
+
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-run

@@ -145,7 +145,7 @@ class LocalSystem:
 
 def workers(job: job_pb2.Job) -> dict[int, Any]:
     """The workers of the job's island by global rank."""
-    return {w.global_rank: w for island in job.status.islands for w in island.workers}
+    return {w.global_rank: w for island in job.status.islands for w in island.workers if w.global_rank >= 0}
 
 
 def tiny_job(

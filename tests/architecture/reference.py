@@ -1,0 +1,135 @@
+"""Pages of docs/reference, made from the code: ``make docs`` writes them, a test sees that they are fresh."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from trainctl.controller.domain import events
+from trainctl.controller.domain.states import Machine, mermaid
+from trainctl.controller.domain.timeouts import PROFILES, Timeouts
+from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
+from trainctl.core import errors
+from trainctl.core.codec import camel
+from trainctl.core.records.spec import JobSpec, TrainJob
+from trainctl.core.system.faults import POINTS
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+MADE = "<!-- made from the code by `make docs`; do not edit -->\n\n"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return (
+        "\n".join([*lines, *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)])
+        + "\n"
+    )
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """The ``Attributes:`` section of a Google-style docstring."""
+    found: dict[str, str] = {}
+    name = ""
+    _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    for line in section.splitlines():
+        text = line.strip()
+        if line.startswith("    ") and not line.startswith("     ") and ":" in text:
+            name, _, rest = text.partition(":")
+            found[name] = rest.strip()
+        elif name and text:
+            found[name] += f" {text}"
+    return found
+
+
+def spec_rows(cls: type[Any], path: str) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    hints, docs = typing.get_type_hints(cls), attribute_docs(cls)
+    for field in dataclasses.fields(cls):
+        name, hint = f"{path}.{camel(field.name)}", hints[field.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            rows += spec_rows(hint, name)
+            continue
+        default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+        if field.default_factory is not dataclasses.MISSING:
+            default = "`{}`"
+        rows.append((f"`{name.removeprefix('.')}`", default, docs.get(field.name, "")))
+    return rows
+
+
+def spec_page() -> str:
+    classes = [
+        TrainJob,
+        JobSpec,
+        *(t for t in vars(sys.modules[JobSpec.__module__]).values() if dataclasses.is_dataclass(t)),
+    ]
+    summaries = {c.__name__: inspect.cleandoc(c.__doc__ or "").split("\n\n")[0].replace("\n", " ") for c in classes}  # type: ignore[union-attr]
+    sections = [f"- **{name}**: {text.replace('``', '`')}" for name, text in sorted(summaries.items())]
+    rows = [tuple(cell.replace("``", "`") for cell in row) for row in spec_rows(TrainJob, "")]
+    text = "Strict YAML: an unknown field, a duplicate key or a wrong type is an error with its position.\n\n"
+    fields = table(("field", "default", "meaning"), rows)
+    return "# Job file\n\n" + MADE + text + fields + "\n## Sections\n\n" + "\n".join(sections) + "\n"
+
+
+def errors_page() -> str:
+    found = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.TrainctlError)]
+    rows = [(f"`{c.code}`", str(c.exit_code), inspect.cleandoc(c.__doc__ or "").split("\n")[0]) for c in found]
+    return "# Errors\n\n" + MADE + table(("reason", "exit code", "when"), sorted(set(rows)))
+
+
+def states_page() -> str:
+    parts = [
+        f"## {machine.value.replace('_', ' ').capitalize()}\n\n```mermaid\n{mermaid(machine)}```\n"
+        for machine in Machine
+    ]
+    return "# State machines\n\n" + MADE + "\n".join(parts)
+
+
+def timeouts_page() -> str:
+    docs = attribute_docs(Timeouts)
+    rows = [
+        (f"`{f.name}`", *(f"{getattr(PROFILES[p], f.name):g}" for p in PROFILES), docs[f.name].replace("``", "`"))
+        for f in dataclasses.fields(Timeouts)
+    ]
+    text = "All of them follow from `spec.recovery.profile`; their order is checked. Seconds.\n\n"
+    return "# Time-outs\n\n" + MADE + text + table(("time-out", *PROFILES, "meaning"), rows)
+
+
+def metrics_page() -> str:
+    rows = [
+        (f"`{m.name}`", m.kind.value, ", ".join(f"`{label}`" for label in m.labels), m.help)
+        for m in (*JOB_METRICS, *CONTROLLER_METRICS)
+    ]
+    return "# Metrics of the controller\n\n" + MADE + table(("metric", "type", "labels", "meaning"), rows)
+
+
+def events_page() -> str:
+    rows = [(f"`{value}`",) for name, value in vars(events).items() if name.isupper() and not value.endswith(".")]
+    text = "Every change of phase is also an event `job.<phase>`, with fields `from`, `to` and `after`.\n\n"
+    return "# Events\n\n" + MADE + text + table(("type",), sorted(rows))
+
+
+def faults_page() -> str:
+    return "# Fault points\n\n" + MADE + table(("point", "where"), [(f"`{k}`", v) for k, v in POINTS.items()])
+
+
+def pages() -> dict[str, str]:
+    """File name to text."""
+    return {
+        "spec.md": spec_page(),
+        "errors.md": errors_page(),
+        "states.md": states_page(),
+        "timeouts.md": timeouts_page(),
+        "metrics.md": metrics_page(),
+        "events.md": events_page(),
+        "fault-points.md": faults_page(),
+    }
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text)
