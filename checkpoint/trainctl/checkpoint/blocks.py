@@ -1,4 +1,4 @@
-"""Reads runs of tensors out of data files: in file order, in large requests, each block verified before it is handed out.
+"""Reads runs of tensors out of data files: in file order, in large requests, each block verified before use.
 
 Memory is bounded by one batch, whatever the size of the checkpoint. Needs neither torch nor numpy.
 """
@@ -96,8 +96,9 @@ class BlockReader:
         """
         for batch in _batches(reads):
             buffers = self._fetch(batch)
-            for read, buffer in zip(batch, buffers, strict=True):
-                if checksum(buffer) != read.checksum:
+            for index, (read, buffer) in enumerate(zip(batch, buffers, strict=True)):
+                verified = index > 0 and buffer is buffers[index - 1]
+                if not verified and checksum(buffer) != read.checksum:
                     raise self._corrupt(read.path, read.begin, read.size, str(read.transfer.src_key))
                 size = read.run.volume * read.transfer.src_key.item_bytes
                 yield read, buffer[read.skip : read.skip + size]
@@ -119,13 +120,20 @@ class BlockReader:
                     yield BlockRead(transfer, wanted, path, where, size, low - begin, record.checksums[block])
 
     def _fetch(self, batch: Sequence[BlockRead]) -> list[memoryview]:
-        """Reads a batch of blocks of one file into one buffer; blocks that touch in the file are one request."""
-        buffer = memoryview(bytearray(sum(read.size for read in batch)))
+        """Reads a batch of blocks of one file into one buffer; blocks that touch in the file are one request.
+
+        Several runs of one block get the same view of it.
+        """
+        buffer = memoryview(bytearray(sum({read.begin: read.size for read in batch}.values())))
         views: list[memoryview] = []
         requests: list[tuple[int, int, int]] = []  # offset in the file, begin and end in the buffer
         position = 0
+        previous = -1
         for read in batch:
-            end = position + read.size
+            if read.begin == previous:
+                views.append(views[-1])
+                continue
+            previous, end = read.begin, position + read.size
             views.append(buffer[position:end])
             if requests and requests[-1][0] + requests[-1][2] - requests[-1][1] == read.begin:
                 requests[-1] = (requests[-1][0], requests[-1][1], end)
@@ -146,10 +154,13 @@ def _batches(reads: Sequence[BlockRead]) -> Iterator[list[BlockRead]]:
     batch: list[BlockRead] = []
     size = 0
     for read in reads:
-        if batch and (batch[0].path != read.path or size + read.size > _BATCH_BYTES):
+        same_file = bool(batch) and batch[-1].path == read.path
+        same_block = same_file and batch[-1].begin == read.begin
+        added = 0 if same_block else read.size
+        if batch and (not same_file or size + added > _BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(read)
-        size += read.size
+        size += added
     if batch:
         yield batch

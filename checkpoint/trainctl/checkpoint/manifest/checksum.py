@@ -1,7 +1,7 @@
 """Checksums of tensor bytes. Manifests name the algorithm, so it can change without a new format.
 
-Of what the standard library, numpy and torch offer, zlib's CRC-32 is the fastest that finds every burst of up to 32 bits
-wherever it is (4.2 GB/s on one core of an AMD EPYC; sha256 1.8 GB/s). Sums and xors are faster but miss swapped blocks.
+Of what the standard library, numpy and torch offer, zlib's CRC-32 is the fastest that finds every burst of up to 32
+bits wherever it is (4.2 GB/s on one core of an AMD EPYC; sha256 1.8 GB/s). Sums and xors are faster but miss swaps.
 """
 
 from __future__ import annotations

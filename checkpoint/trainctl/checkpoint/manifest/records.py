@@ -1,4 +1,4 @@
-"""What the manifests say, as records. Their JSON form is ``core.codec``'s; a reader ignores fields that it does not know."""
+"""What the manifests say, as records. Their JSON form is ``core.codec``'s; readers ignore fields they do not know."""
 
 from __future__ import annotations
 

@@ -1,0 +1,91 @@
+"""Plans and lays out a writer's data files: safetensors, header padded so that the bodies begin on a page.
+
+Format: u64 little-endian header length, JSON header padded with spaces, then bodies back to back in the header's order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.region import Flat, Shape, whole
+from trainctl.checkpoint.manifest.names import entry_name
+from trainctl.core.errors import PlanError
+
+_PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run of a tensor that goes into a data file as one safetensors entry."""
+
+    key: StateKey
+    shape: Shape
+    run: Flat
+
+    @property
+    def name(self) -> str:
+        """Name in the file."""
+        return entry_name(self.key.fqn, self.key.kind, self.shape, self.run)
+
+    @property
+    def stored_shape(self) -> Shape:
+        """Shape in the file: the tensor's own if it is there whole, else 1-d."""
+        return self.shape if self.run == whole(self.shape) else (self.run.volume,)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in the file."""
+        return self.run.volume * self.key.item_bytes
+
+
+def cut(entry: Entry, max_bytes: int) -> Iterator[Entry]:
+    """The entry as consecutive ones of at most ``max_bytes`` each."""
+    items = max(1, max_bytes // entry.key.item_bytes)
+    if entry.run.volume <= items:
+        yield entry
+        return
+    for start in range(entry.run.start, entry.run.stop, items):
+        yield Entry(entry.key, entry.shape, Flat(start, min(start + items, entry.run.stop)))
+
+
+def into_files(entries: Iterable[Entry], max_file_bytes: int) -> list[tuple[Entry, ...]]:
+    """Deals entries to files of at most ``max_file_bytes`` (an entry larger than that has a file of its own).
+
+    Wide dtypes come first, so that every entry lies at a multiple of its item size without holes.
+
+    Raises:
+        PlanError: two entries have the same name.
+    """
+    files: list[list[Entry]] = []
+    names: set[str] = set()
+    room = 0
+    for entry in sorted(entries, key=lambda e: (-e.key.item_bytes, e.key, e.run)):
+        if entry.name in names:
+            raise PlanError(f"expected a different name for every tensor, found {entry.name} twice")
+        names.add(entry.name)
+        if not files or entry.size_bytes > room:
+            files.append([])
+            room = max_file_bytes
+        files[-1].append(entry)
+        room -= entry.size_bytes
+    return [tuple(file) for file in files]
+
+
+def file_header(entries: Sequence[tuple[str, str, Shape, int]], metadata: Mapping[str, str]) -> bytes:
+    """The header of a safetensors file.
+
+    Args:
+        entries: name, dtype, shape and size in bytes of each, in the order of the bodies.
+        metadata: free text pairs.
+    """
+    fields: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    position = 0
+    for name, dtype, shape, size in entries:
+        fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    padded = -(-(8 + len(text)) // _PAGE_BYTES) * _PAGE_BYTES - 8
+    return padded.to_bytes(8, "little") + text.ljust(padded)

@@ -1,0 +1,105 @@
+"""Loading a checkpoint into live tensors, whatever the layouts on both sides.
+
+All or nothing: keys, shapes, dtypes and coverage are compared first, then every byte that is needed is read and verified
+once without being kept, and only then are the bytes read again (and verified again) into the live tensors. So memory is
+bounded, and a damaged checkpoint leaves the state as it was. ``verify_first=False`` skips the first reading, for a state
+that is worthless anyway; what fails in the second reading raises an error that calls the state poisoned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from trainctl.checkpoint.blocks import BlockRead, BlockReader
+from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.region import overlaps
+from trainctl.checkpoint.manifest.reading import check_files, files_layout, read_parts, read_root
+from trainctl.checkpoint.manifest.values import decode_value
+from trainctl.checkpoint.matching import match
+from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.tensors import dtype_of, run_view
+from trainctl.core.errors import CheckpointError
+from trainctl.core.records.generation import CheckpointRef
+
+_HERE = "rank:this"
+
+
+def load(ref: CheckpointRef, state: LocalState, *, cast: bool = False, verify_first: bool = True) -> Mapping[str, Any]:
+    """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
+
+    Args:
+        ref: which one; ``catalog.newest`` or ``catalog.resolve`` make it.
+        state: what this rank wants; versions in its keys do not matter, the instance only where several were saved.
+        cast: whether floating-point tensors may be stored in another floating-point dtype.
+        verify_first: whether the live state has to survive a damaged checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit (all differences are listed), is incomplete or is corrupt.
+    """
+    storage = open_storage(ref.uri)
+    root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
+    check_files(storage, root)
+    parts = read_parts(storage, root)
+    saved = files_layout(root, parts)
+    wanted = state.layout(_HERE)
+    terms = match(saved.shapes, wanted.shapes, saved_aliases=root.aliases, wanted_aliases=state.aliases, cast=cast)
+    plan = copy_plan(saved, wanted, terms=terms)
+    if plan.missing:
+        ranges = "\n".join(str(m) for m in plan.missing[:20])
+        raise CheckpointError(f"{ref.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint")
+    reader = BlockReader(storage, root, parts)
+    reads = reader.plan(plan.transfers)
+    if verify_first:
+        for _ in reader.read(reads):
+            pass
+    try:
+        _copy(reader, reads, state)
+    except (CheckpointError, OSError) as error:
+        raise CheckpointError(
+            f"{error}; the state is poisoned: some of its tensors hold values of step {root.step}",
+            hint="load another checkpoint, or end this process",
+        ) from error
+    objects: Mapping[str, Any] = decode_value(root.objects)
+    return objects
+
+
+@torch.no_grad()
+def _copy(reader: BlockReader, reads: list[BlockRead], state: LocalState) -> None:
+    targets: dict[StateKey, list[_Target]] = {}
+    for tensor in state.tensors:
+        targets.setdefault(tensor.key, []).append(_Target(tensor))
+    for read, data in reader.read(reads):
+        transfer: Transfer = read.transfer
+        values = torch.frombuffer(data, dtype=dtype_of(transfer.src_key.dtype))
+        for target in targets[transfer.dst_key]:
+            target.take(read, values)
+    for target in (target for group in targets.values() for target in group):
+        target.finish()
+
+
+class _Target:
+    """A live tensor as a flat destination; one that is not contiguous is filled through a contiguous copy."""
+
+    def __init__(self, live: StateTensor) -> None:
+        self._live = live
+        tensor = live.tensor.detach()
+        self._flat = (
+            tensor if tensor.is_contiguous() else torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        )
+
+    def take(self, read: BlockRead, values: torch.Tensor) -> None:
+        """Copies what of the run belongs here, casting if the dtypes differ."""
+        for part in overlaps(self._live.shape, self._live.region, read.run):
+            begin = part.start - read.run.start
+            view = run_view(self._flat, self._live.shape, self._live.region, part)
+            view.copy_(values[begin : begin + part.volume])
+
+    def finish(self) -> None:
+        """Brings a contiguous copy home."""
+        if not self._live.tensor.is_contiguous():
+            self._live.tensor.detach().copy_(self._flat)

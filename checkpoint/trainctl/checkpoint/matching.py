@@ -1,0 +1,82 @@
+"""Which saved tensor a wanted tensor comes from; everything that does not fit is found before a byte is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainctl.checkpoint.layout.combine import Cast, Term
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.region import Shape
+from trainctl.core.errors import CheckpointError
+
+_FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})
+_LISTED = 20
+
+
+def match(
+    saved: Mapping[StateKey, Shape],
+    wanted: Mapping[StateKey, Shape],
+    *,
+    saved_aliases: Mapping[str, str],
+    wanted_aliases: Mapping[str, str],
+    cast: bool,
+) -> dict[StateKey, tuple[Term, ...]]:
+    """The source of every wanted key.
+
+    Versions are ignored (loading is what changes them). A tensor that is tied on one side only is found under its other
+    name; where the checkpoint has two tensors and the model ties them, the one under the model's first name is taken.
+
+    Raises:
+        CheckpointError: lists keys that one side lacks, and shapes and dtypes that differ.
+    """
+    by_name: dict[tuple[str, str], list[StateKey]] = {}
+    for key in sorted(saved):
+        by_name.setdefault((key.fqn, key.kind), []).append(key)
+    terms: dict[StateKey, tuple[Term, ...]] = {}
+    problems: list[str] = []
+    for key in sorted(wanted):
+        fqn = key.fqn if (key.fqn, key.kind) in by_name else saved_aliases.get(key.fqn, key.fqn)
+        candidates = by_name.get((fqn, key.kind), [])
+        same_instance = [c for c in candidates if c.instance == key.instance]
+        source = (same_instance or (candidates if len(candidates) == 1 else [None]))[0]
+        if source is None:
+            problems.append(f"{key.kind} of {key.fqn}: wanted, but not in the checkpoint")
+        elif problem := _difference(source, saved[source], key, wanted[key], cast=cast):
+            problems.append(problem)
+        else:
+            combine = Cast(key.dtype) if source.dtype != key.dtype else None
+            terms[key] = (Term(source, combine),)
+    problems += _surplus(saved, wanted, saved_aliases, wanted_aliases)
+    if problems:
+        shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
+        raise CheckpointError(
+            "\n".join(
+                [f"the checkpoint does not fit the state to load it into ({len(problems)} differences):", *shown]
+            ),
+            hint="check that model and optimizer are the ones that were saved; nothing was loaded",
+        )
+    return terms
+
+
+def _difference(source: StateKey, found: Shape, key: StateKey, want: Shape, *, cast: bool) -> str:
+    name = f"{key.kind} of {key.fqn}"
+    if tuple(found) != tuple(want):
+        return f"{name}: expected shape {list(want)}, found {list(found)}"
+    if source.dtype != key.dtype and not (cast and {source.dtype, key.dtype} <= _FLOATS):
+        return f"{name}: expected {key.dtype}, found {source.dtype}" + ("" if cast else " (casting was not asked for)")
+    return ""
+
+
+def _surplus(
+    saved: Mapping[StateKey, Shape],
+    wanted: Mapping[StateKey, Shape],
+    saved_aliases: Mapping[str, str],
+    wanted_aliases: Mapping[str, str],
+) -> list[str]:
+    """Saved tensors that nobody wants under any of their names."""
+    names = {(key.fqn, key.kind) for key in wanted}
+    names |= {(wanted_aliases.get(fqn, fqn), kind) for fqn, kind in names}
+    names |= {(alias, kind) for alias, fqn in wanted_aliases.items() for known, kind in tuple(names) if known == fqn}
+    names |= {(saved_aliases.get(fqn, fqn), kind) for fqn, kind in names}
+    surplus = sorted({(key.kind, key.fqn) for key in saved if (key.fqn, key.kind) not in names})
+    return [f"{kind} of {fqn}: in the checkpoint, but not wanted" for kind, fqn in surplus]

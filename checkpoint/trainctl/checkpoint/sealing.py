@@ -1,0 +1,116 @@
+"""Saving, the part of the coordinator: when all parts are durable, one manifest makes the attempt a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from trainctl.checkpoint.attempts import Attempt, storage_errors
+from trainctl.checkpoint.layout.region import volume, whole
+from trainctl.checkpoint.manifest.codec import dump_root, sha256
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path
+from trainctl.checkpoint.manifest.reading import read_root
+from trainctl.checkpoint.manifest.records import TCF_VERSION, ParentRecord, PartReport, RootManifest, StoredFile
+from trainctl.checkpoint.manifest.values import encode_value
+from trainctl.checkpoint.state import LocalState, schema_digest
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.port import Storage
+from trainctl.core.errors import CheckpointError, FencedError
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.system.faults import FaultPlan
+
+
+def seal(
+    storage: Storage,
+    attempt: Attempt,
+    *,
+    state: LocalState,
+    parts: Sequence[PartReport],
+    parent: CheckpointRef | None,
+    faults: FaultPlan,
+) -> CheckpointRef:
+    """Writes the artifacts and, last, the root manifest: one atomic act that completes the attempt.
+
+    Args:
+        storage: opened at the root of all checkpoints.
+        attempt: what to complete.
+        state: for names, shapes, objects and artifacts; no tensor is read.
+        parts: reports of all writers.
+        parent: the checkpoint that this one continues, if there is one.
+        faults: armed faults.
+
+    Raises:
+        CheckpointError: parts are missing or of another attempt, or the storage refused.
+        FencedError: somebody else has sealed this attempt.
+    """
+    data_bytes = sum(volume(whole(shape)) * key.item_bytes for key, shape in state.shapes().items())
+    _check_parts(attempt, parts, data_bytes)
+    with storage_errors(f"sealing {attempt} in {storage.uri}"):
+        root = RootManifest(
+            tcf=TCF_VERSION,
+            job=attempt.job,
+            step=attempt.step,
+            attempt=attempt.attempt,
+            lineage=attempt.lineage,
+            epoch=attempt.epoch,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            parts=tuple(sorted(parts, key=lambda part: part.writer)),
+            artifacts=_write_artifacts(storage, attempt, state.artifacts),
+            tensors=len(state.shapes()),
+            data_bytes=data_bytes,
+            schema_sha256=schema_digest(state),
+            aliases=state.aliases,
+            objects=encode_value(state.objects),
+        )
+        data = dump_root(_with_parent(root, parent))
+        faults.reach("checkpoint.seal", step=attempt.step, rank=0)
+        try:
+            storage.create_file(f"{attempt.folder}/{ROOT_MANIFEST}", data)
+        except FileExistsError as error:
+            raise FencedError(
+                f"{attempt}: expected to seal it, found it sealed by another process",
+                hint="this process is not the coordinator any more; it must not report the checkpoint",
+            ) from error
+    faults.reach("checkpoint.sealed", step=attempt.step, rank=0)
+    return CheckpointRef(
+        uri=f"{storage.uri}/{attempt.folder}",
+        step=attempt.step,
+        lineage=attempt.lineage,
+        attempt=attempt.attempt,
+        manifest_sha256=sha256(data),
+    )
+
+
+def _check_parts(attempt: Attempt, parts: Sequence[PartReport], data_bytes: int) -> None:
+    """The writers' runs are disjoint by construction, so equal sums mean that nothing is missing."""
+    foreign = sorted(part.writer for part in parts if part.attempt != attempt.attempt)
+    writers = [part.writer for part in parts]
+    found = sum(part.data_bytes for part in parts)
+    if foreign or len(set(writers)) != len(writers) or found != data_bytes:
+        raise CheckpointError(
+            f"{attempt}: expected parts of this attempt with {data_bytes} bytes in all, found {found} bytes of "
+            f"writers {sorted(writers)}" + (f", those of writers {foreign} of another attempt" if foreign else ""),
+            hint="discard the attempt; the next save starts a new one",
+        )
+
+
+def _write_artifacts(storage: Storage, attempt: Attempt, artifacts: Mapping[str, bytes]) -> tuple[StoredFile, ...]:
+    stored = []
+    for name, content in sorted(artifacts.items()):
+        if not name or any(part in ("", ".", "..") for part in name.split("/")):
+            raise CheckpointError(f"expected a relative path as the name of an artifact, found {name!r}")
+        path = artifact_path(name)
+        size = storage.write_file(f"{attempt.folder}/{path}", [content])
+        stored.append(StoredFile(path=path, size_bytes=size, sha256=sha256(content)))
+    return tuple(stored)
+
+
+def _with_parent(root: RootManifest, parent: CheckpointRef | None) -> RootManifest:
+    """Names the parent, and inherits the jobs that its job went on from: so a reader knows which job is the newest."""
+    if parent is None:
+        return root
+    found, _ = read_root(open_storage(parent.uri), expected_sha256=parent.manifest_sha256)
+    ancestors = found.ancestors if found.job == root.job else (*found.ancestors, found.job)
+    record = ParentRecord(job=found.job, step=found.step, attempt=found.attempt)
+    return dataclasses.replace(root, parent=record, ancestors=ancestors)
