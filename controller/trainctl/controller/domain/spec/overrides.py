@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
-from trainctl.controller.domain.spec.nodes import Entry, Node
+from trainctl.controller.domain.spec.nodes import Entry, Node, from_plain, to_plain
 from trainctl.controller.domain.spec.yaml_text import read_yaml
 from trainctl.core.errors import Problem, SpecError
 
-_T = TypeVar("_T")
+
+def apply_overrides(
+    document: str | Mapping[str, object], overrides: Sequence[str], *, source: str = "job"
+) -> dict[str, object]:
+    """The plain data of a job file (text or data) with each ``path=value`` set: what ``job_from_wire`` takes.
+
+    To keep the positions of the text, give the overrides to ``parse_job`` instead.
+
+    Raises:
+        SpecError: the text is not YAML, or an override cannot be applied.
+    """
+    root = read_yaml(document, source=source) if isinstance(document, str) else from_plain(document)
+    changed = to_plain(set_values(root, overrides))
+    return changed if isinstance(changed, dict) else {}
 
 
-def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
+def set_values(root: Node, overrides: Sequence[str]) -> Node:
     """The nodes with each ``path=value`` set; the value is YAML (``[0.9, 0.95]``, ``30s``, ``true``).
 
     Raises:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trainctl.controller.domain.spec.nodes import Node, from_plain
-from trainctl.controller.domain.spec.overrides import apply_overrides
+from trainctl.controller.domain.spec.overrides import set_values
 from trainctl.controller.domain.spec.rules import check
 from trainctl.controller.domain.spec.schema import Shaper
-from trainctl.controller.domain.spec.yaml_text import read_yaml
+from trainctl.controller.domain.spec.yaml_text import compose
 from trainctl.core.codec import from_wire
-from trainctl.core.errors import SpecError
+from trainctl.core.errors import Problem, SpecError
 from trainctl.core.records.spec import TrainJob
 
 
@@ -25,8 +25,8 @@ def parse_job(text: str, *, source: str, overrides: Sequence[str] = ()) -> Train
     Raises:
         SpecError: with every problem, its line and column, and the nearest right spelling.
     """
-    root = apply_overrides(read_yaml(text, source=source), overrides)
-    return _job(root, source)
+    root, problems = compose(text, source=source)
+    return _job(set_values(root, overrides), source, problems)
 
 
 def job_from_wire(data: Mapping[str, object], *, source: str = "", overrides: Sequence[str] = ()) -> TrainJob:
@@ -35,13 +35,20 @@ def job_from_wire(data: Mapping[str, object], *, source: str = "", overrides: Se
     Raises:
         SpecError: with every problem.
     """
-    return _job(apply_overrides(from_plain(data), overrides), source)
+    return _job(set_values(from_plain(_without_empty_lists(data)), overrides), source, ())
 
 
-def _job(root: Node, source: str) -> TrainJob:
+def _without_empty_lists(data: object) -> object:
+    """In protobuf's JSON form an empty list is a field that was not set."""
+    if isinstance(data, Mapping):
+        return {key: _without_empty_lists(value) for key, value in data.items() if value != []}
+    return data
+
+
+def _job(root: Node, source: str, known: tuple[Problem, ...]) -> TrainJob:
     shaper = Shaper()
     shaped = shaper.shape(TrainJob, root)
-    problems = list(shaper.problems)
+    problems = [*known, *shaper.problems]
     if "metadata" in shaped and "name" in shaped["metadata"]:
         job = from_wire(TrainJob, shaped)
         broken = {p.path for p in problems}

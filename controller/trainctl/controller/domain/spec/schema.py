@@ -47,7 +47,7 @@ class Shaper:
         return shaped
 
     def _missing(self, fields: Mapping[str, _Field], node: Node, path: str) -> None:
-        assert isinstance(node.value, Mapping)  # noqa: S101 - the caller's condition
+        assert isinstance(node.value, Mapping)
         for name, field in fields.items():
             if field.required and name not in node.value:
                 here = f"{path}.{name}" if path else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
@@ -25,7 +26,19 @@ def read_yaml(text: str, *, source: str) -> Node:
     """The only document of ``text`` as nodes with positions.
 
     Raises:
-        SpecError: too large, not YAML, several documents, too many aliases, too deep, a duplicate or odd key.
+        SpecError: what ``compose`` raises, or any of the problems that it returns.
+    """
+    node, problems = compose(text, source=source)
+    if problems:
+        raise SpecError(problems, source=source)
+    return node
+
+
+def compose(text: str, *, source: str) -> tuple[Node, tuple[Problem, ...]]:
+    """The only document of ``text`` as nodes, and what is wrong inside it (duplicate or odd keys, tags).
+
+    Raises:
+        SpecError: the text as a whole is unusable: too large, not YAML, several documents, too many aliases, too deep.
     """
     _check_raw(text, source)
     try:
@@ -38,10 +51,7 @@ def read_yaml(text: str, *, source: str) -> Node:
     if root is None:
         raise SpecError((Problem(path="", message="the file is empty; expected a TrainJob"),), source=source)
     reader = _Reader()
-    node = reader.node(root)
-    if reader.problems:
-        raise SpecError(tuple(reader.problems), source=source)
-    return node
+    return reader.node(root), tuple(reader.problems)
 
 
 def _check_raw(text: str, source: str) -> None:
@@ -80,7 +90,7 @@ def _check_events(text: str, source: str) -> None:
             raise _at(event.start_mark, message, source)
 
 
-def _at(mark: yaml.Mark | None, message: str, source: str) -> SpecError:
+def _at(mark: Any, message: str, source: str) -> SpecError:
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
     return SpecError((Problem(path="", message=message, line=line, column=column),), source=source)
 
