@@ -68,11 +68,15 @@ class ForkServerClient:
     Args:
         preload: modules it imports before it forks anything.
         on_change: called when the server came up or went down.
+        on_restart: called when it had to be started again.
     """
 
-    def __init__(self, *, preload: tuple[str, ...], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, *, preload: tuple[str, ...], on_change: Callable[[], None], on_restart: Callable[[], None]
+    ) -> None:
         self._preload = preload
         self._on_change = on_change
+        self._on_restart = on_restart
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = asyncio.Event()
@@ -80,7 +84,6 @@ class ForkServerClient:
         self._waiting: dict[int, asyncio.Future[Child]] = {}
         self._children: dict[int, Child] = {}
         self._requests = 0
-        self.restarts = 0
 
     async def run(self) -> None:
         """Starts the server, and again whenever it ends; runs until cancelled, then call ``close``."""
@@ -93,7 +96,7 @@ class ForkServerClient:
             pause_s = _RESTART_PAUSE_S[0] if lived_long else min(2 * pause_s, _RESTART_PAUSE_S[1])
             await self._clear_up()
             _LOG.error("the fork server ended, and its workers with it; starting another one")
-            self.restarts += 1
+            self._on_restart()
             await asyncio.sleep(pause_s)
 
     async def spawn(

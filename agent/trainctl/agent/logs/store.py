@@ -63,7 +63,7 @@ class LogStore:
         A follower added in ``done`` gets exactly the lines behind those: appending and reading share one thread, and
         what they find is handed over in that order.
         """
-        self._submit(lambda: tail(self._root, job_uid, slots=slots, lines=lines), done)
+        self._submit(lambda: self._read(job_uid, slots, lines), done)
 
     def follow(self, follower: Follower) -> None:
         """Calls ``follower(job_uid, lines)`` for all that is appended from now on."""
@@ -84,6 +84,12 @@ class LogStore:
             self.lost_lines += len(lines)
             _LOG.error("%d lines of a worker's log are lost: %s", len(lines), error)
             return 0
+
+    def _read(self, job_uid: str, slots: Sequence[int], lines: int) -> list[LogLine]:
+        try:
+            return tail(self._root, job_uid, slots=slots, lines=lines)
+        except OSError as error:
+            return [LogLine(slot=0, incarnation=0, text=f"[the logs cannot be read: {error}]")]
 
     def _submit(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
         def run() -> None:

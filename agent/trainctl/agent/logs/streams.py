@@ -22,6 +22,7 @@ class LogStream:
         self._logs = logs
         self._wake = wake
         self._waiting: deque[LogLine] = deque()
+        self._bound = MAX_WAITING_LINES
         self._complete = False
         self.ended = False
         logs.read(request.job_uid, slots=tuple(request.slots), lines=request.tail_lines, done=self._begin)
@@ -54,6 +55,7 @@ class LogStream:
         if self.ended:
             return
         self._waiting.extend(lines)
+        self._bound += len(lines)
         if self._request.follow:
             self._logs.follow(self._follow)
         else:
@@ -65,7 +67,7 @@ class LogStream:
             return
         slots = self._request.slots
         self._waiting.extend(line for line in lines if not slots or line.slot in slots)
-        excess = len(self._waiting) - MAX_WAITING_LINES
+        excess = len(self._waiting) - self._bound
         if excess > 0:
             for _ in range(excess):
                 last = self._waiting.popleft()

@@ -1,0 +1,230 @@
+"""The agent process: puts the pieces together, and ends them in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trainctl.agent.forkserver.client import ForkServerClient
+from trainctl.agent.link import ControllerLink, Node
+from trainctl.agent.logs.store import LogStore
+from trainctl.agent.logs.streams import LogStreams
+from trainctl.agent.metrics import AgentMetrics
+from trainctl.agent.outbox import FiguresOutbox, Report, ReportsOutbox
+from trainctl.agent.store_keeper import StoreKeeper
+from trainctl.agent.supervisor import Supervisor
+from trainctl.agent.worker import WorkerEvents
+from trainctl.core.errors import PermissionDeniedError
+from trainctl.core.records.step import StepFigures
+from trainctl.core.records.worker import Instruction, WorkerDesired
+from trainctl.protos.v1 import agent_pb2
+from trainctl.protos.version import WIRE_VERSION, package_version
+
+_LOG = logging.getLogger(__name__)
+_SAMPLE_S = 0.15
+_WEIGH_EVERY = 10
+_GOODBYE_S = 0.1
+_KILL_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """What an agent is started with.
+
+    Attributes:
+        controller: ``host:port``.
+        node: name of this machine in the cluster.
+        slots: workers it takes.
+        folder: its own folder, for logs and caches.
+        token_file: holds the bearer token; None sends an empty one.
+        address: under which other nodes reach this one.
+        metrics_port: of ``/metrics``; 0 takes a free one.
+        entry: ``module:function`` that a worker runs.
+        preload: modules that the fork server imports.
+    """
+
+    controller: str
+    node: str
+    slots: int
+    folder: Path
+    token_file: Path | None
+    address: str
+    metrics_port: int
+    entry: str
+    preload: tuple[str, ...]
+
+
+class Agent:
+    """One agent life; make it inside a running event loop, then ``run`` it."""
+
+    def __init__(self, options: AgentOptions) -> None:
+        self._options = options
+        self._token = self._read_token()
+        self._ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._orphaned = False
+        self._metrics = AgentMetrics()
+        self._figures = FiguresOutbox()
+        self._reports = ReportsOutbox()
+        self._logs = LogStore(options.folder / "logs")
+        self._server = ForkServerClient(
+            preload=options.preload,
+            on_change=lambda: self._supervisor.reconcile(),
+            on_restart=lambda: self._metrics.process_restarts.labels("forkserver").inc(),
+        )
+        self._store = StoreKeeper(
+            server=self._server,
+            host=options.address,
+            on_change=lambda: self._link.changed(),
+            on_restart=lambda: self._metrics.process_restarts.labels("store").inc(),
+        )
+        self._supervisor = Supervisor(
+            server=self._server,
+            logs=self._logs,
+            entry=options.entry,
+            node=options.node,
+            node_dir=str(options.folder),
+            events=WorkerEvents(
+                changed=lambda: self._link.changed(), figures=self._take_figures, report=self._take_report
+            ),
+            metrics=self._metrics,
+        )
+        self._link = self._make_link()
+        self._metrics.watch(
+            census=self._supervisor.census,
+            figures_pending=lambda: self._figures.pending,
+            figures_dropped=lambda: self._figures.dropped,
+            log_bytes=lambda: self._logs.written_bytes,
+            log_lost_lines=lambda: self._logs.lost_lines,
+        )
+
+    async def run(self) -> None:
+        """Serves until a signal ends it, or no controller came for too long; then no worker is left.
+
+        Raises:
+            TrainctlError: the controller refuses this agent.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        parts: tuple[Coroutine[Any, Any, None], ...] = (
+            self._server.run(), self._store.run(), self._link.run(), self._watch()
+        )  # fmt: skip
+        tasks = [asyncio.create_task(part) for part in parts]
+        try:
+            await asyncio.wait([*tasks, self._ending], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await self._stop_in_order()
+        finally:
+            self._supervisor.condemn_all()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._server.close()
+            await self._logs.close()
+
+    def _make_link(self) -> ControllerLink:
+        options = self._options
+        port = self._metrics.serve(options.address, options.metrics_port)
+        registration = agent_pb2.RegisterRequest(
+            node=options.node,
+            address=options.address,
+            pid=os.getpid(),
+            slots=options.slots,
+            version=package_version(),
+            wire_version=WIRE_VERSION,
+            metrics_address=f"{options.address}:{port}",
+            device="cuda" if Path("/proc/driver/nvidia/gpus").is_dir() else "cpu",
+        )
+        node = Node(
+            observe=self._supervisor.observe,
+            store_address=lambda: self._store.address,
+            set_desired=self._set_desired,
+            forget_all=self._forget_all,
+        )
+        link = ControllerLink(
+            target=options.controller,
+            token=self._read_token,
+            registration=registration,
+            node=node,
+            figures=self._figures,
+            reports=self._reports,
+            metrics=self._metrics,
+        )
+        link.serve_logs(LogStreams(self._logs, link.wake))
+        return link
+
+    def _set_desired(self, desired: Sequence[WorkerDesired]) -> None:
+        if not self._ending.done():  # once it ends, it takes no new work
+            self._supervisor.set_desired(desired)
+
+    async def _forget_all(self) -> None:
+        self._supervisor.condemn_all()
+        await self._supervisor.wait_ended()
+        self._supervisor.reconcile()
+
+    def _take_figures(self, job_uid: str, figures: tuple[StepFigures, ...]) -> None:
+        self._figures.add(job_uid, figures)
+        self._link.wake()
+
+    def _take_report(self, report: Report) -> None:
+        self._reports.add(report)
+        self._link.wake()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._ending.done():
+            _LOG.warning("second signal: ending all workers at once")
+            self._supervisor.condemn_all()
+        else:
+            self._ending.set_result(f"{number.name} received")
+
+    async def _watch(self) -> None:
+        """Samples the workers, and notices that no controller came for too long."""
+        rounds = 0
+        while True:
+            await asyncio.sleep(_SAMPLE_S)
+            rounds += 1
+            self._supervisor.sample()
+            if rounds % _WEIGH_EVERY == 0:
+                self._supervisor.weigh()
+            if self._link.silent_s() > self._link.orphan_timeout_s and not self._ending.done():
+                self._orphaned = True
+                self._ending.set_result(f"no controller for {self._link.orphan_timeout_s:g} s")
+
+    async def _stop_in_order(self) -> None:
+        """Says goodbye, and waits for the workers; those that do not stop in their time are killed."""
+        reason = self._ending.result()
+        _LOG.info("ending: %s", reason)
+        self._link.say_goodbye(reason)
+        await asyncio.sleep(_GOODBYE_S)
+        desired: Sequence[WorkerDesired] = ()
+        if self._orphaned:
+            desired = [
+                replace(each, instruction=Instruction.STOP, checkpoint_on_stop=True)
+                for each in self._supervisor.desired
+                if each.instruction is not Instruction.KILL
+            ]
+        self._supervisor.set_desired(desired)
+        await self._supervisor.wait_ended()
+
+    def _read_token(self) -> str:
+        """The token as it is now; a file that vanished meanwhile leaves the one read before."""
+        if self._options.token_file is None:
+            return ""
+        try:
+            return self._options.token_file.read_text().strip()
+        except OSError as error:
+            former = getattr(self, "_token", "")
+            if former:
+                return former
+            raise PermissionDeniedError(
+                f"token file {self._options.token_file} cannot be read: {error.strerror}",
+                hint="it is made by the controller and readable by its user only",
+            ) from error

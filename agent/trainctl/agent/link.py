@@ -1,0 +1,278 @@
+"""The agent's one connection to the controller: registers once, then keeps a stream open, for ever trying again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from trainctl.agent.backoff import Backoff
+from trainctl.agent.logs.streams import LogStreams
+from trainctl.agent.metrics import AgentMetrics
+from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
+from trainctl.core.codec import WireError
+from trainctl.core.errors import TrainctlError
+from trainctl.core.records.worker import CheckpointReport, WorkerDesired, WorkerObserved
+from trainctl.protos.convert import message_to_record, record_to_message
+from trainctl.protos.status import error_from_rpc
+from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, records_pb2
+from trainctl.protos.version import call_metadata
+
+_LOG = logging.getLogger(__name__)
+_COALESCE_S = 0.005
+_REGISTER_TIMEOUT_S = 10.0
+_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+)
+DEFAULT_ORPHAN_TIMEOUT_S = 1800.0
+"""Before a controller has said otherwise."""
+FATAL_CODES = frozenset({"VERSION_MISMATCH", "UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "USAGE"})
+"""Reasons that make another try of a first registration pointless."""
+STALE_CODE = "STALE_INCARNATION"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What the link asks of the rest of the agent.
+
+    Attributes:
+        observe: all workers.
+        store_address: of the collective store, empty while there is none.
+        set_desired: takes the whole desired state.
+        forget_all: ends all workers and returns when none is left: this agent's life was declared over.
+    """
+
+    observe: Callable[[], tuple[WorkerObserved, ...]]
+    store_address: Callable[[], str]
+    set_desired: Callable[[Sequence[WorkerDesired]], None]
+    forget_all: Callable[[], Awaitable[None]]
+
+
+class ControllerLink:
+    """Talks to the controller.
+
+    Args:
+        target: ``host:port``.
+        token: reads the bearer token; asked before each connection, so that a new one is taken up.
+        registration: what the agent says of itself.
+        node: the rest of the agent.
+        figures: step figures that wait for the controller.
+        reports: reports that wait for the controller.
+        streams: log requests that are being answered; see ``wake``.
+        metrics: counts heartbeats and reconnects.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        token: Callable[[], str],
+        registration: agent_pb2.RegisterRequest,
+        node: Node,
+        figures: FiguresOutbox,
+        reports: ReportsOutbox,
+        metrics: AgentMetrics,
+    ) -> None:
+        self._target = target
+        self._token = token
+        self._registration = registration
+        self._node = node
+        self._figures = figures
+        self._reports = reports
+        self._metrics = metrics
+        self._streams: LogStreams | None = None
+        self._wake = asyncio.Event()
+        self._due = False
+        self._coalescing = False
+        self._goodbye = ""
+        self._sequence = 0
+        self._desired_version = 0
+        self._incarnation = 0
+        self._epoch = 0
+        self._heartbeat_s = 1.0
+        self._heard_at_s = time.monotonic()
+        self._connected = False
+        self._backoff = Backoff()
+        self.orphan_timeout_s = DEFAULT_ORPHAN_TIMEOUT_S
+
+    def serve_logs(self, streams: LogStreams) -> None:
+        """Answers log requests from ``streams``; without it they are ignored."""
+        self._streams = streams
+
+    def silent_s(self) -> float:
+        """Seconds without a controller, since the last connection or the start; 0 while connected."""
+        return 0.0 if self._connected else time.monotonic() - self._heard_at_s
+
+    def changed(self) -> None:
+        """There is news: an observation goes out in a few milliseconds, together with what else happens until then."""
+        if not self._coalescing:
+            self._coalescing = True
+            asyncio.get_running_loop().call_later(_COALESCE_S, self._observation_due)
+
+    def wake(self) -> None:
+        """Figures, reports or log lines wait to be sent."""
+        self._wake.set()
+
+    def say_goodbye(self, reason: str) -> None:
+        """Tells the controller that this agent ends."""
+        self._goodbye = reason
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Runs until cancelled.
+
+        Raises:
+            TrainctlError: the first registration was refused for a reason that will not go away.
+        """
+        while True:
+            try:
+                async with grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS) as channel:
+                    await self._talk(agent_pb2_grpc.AgentServiceStub(channel))
+            except grpc.aio.AioRpcError as error:
+                await self._judge(error_from_rpc(error))
+            pause_s = self._backoff.next_s()
+            await asyncio.sleep(pause_s)
+            self._metrics.reconnects.inc()
+
+    async def _talk(self, stub: agent_pb2_grpc.AgentServiceAsyncStub) -> None:
+        metadata = call_metadata(self._token())
+        if not self._incarnation:
+            await self._register(stub, metadata)
+        call = stub.Session(metadata=metadata)
+        hello = agent_pb2.AgentHello(
+            node=self._registration.node, agent_incarnation=self._incarnation, epoch=self._epoch
+        )
+        self._figures.rewind()
+        self._reports.rewind()
+        self._due = True
+        tasks = [asyncio.create_task(self._write(call, hello)), asyncio.create_task(self._beat())]
+        try:
+            async for response in call:
+                self._connected = True  # a controller that froze is noticed by the channel's keep-alive
+                self._handle(response)
+        finally:
+            if self._connected:
+                self._connected = False
+                self._heard_at_s = time.monotonic()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            call.cancel()
+            if self._streams is not None:
+                self._streams.clear()
+
+    async def _register(
+        self, stub: agent_pb2_grpc.AgentServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        reply = await stub.Register(self._registration, metadata=metadata, timeout=_REGISTER_TIMEOUT_S)
+        self._incarnation = reply.agent_incarnation
+        self._epoch = max(self._epoch, reply.epoch)
+        self._heartbeat_s = reply.heartbeat_s or self._heartbeat_s
+        self.orphan_timeout_s = reply.orphan_timeout_s or self.orphan_timeout_s
+        self._heard_at_s = time.monotonic()
+        _LOG.info("registered as incarnation %d (leader epoch %d)", self._incarnation, self._epoch)
+
+    async def _judge(self, error: TrainctlError) -> None:
+        """What an ended call means: try again, begin a new life, or give up."""
+        if error.code == STALE_CODE:
+            _LOG.error("the controller declared this agent's life over (%s): ending all workers", error)
+            await self._node.forget_all()
+            self._incarnation = 0
+        elif error.code in FATAL_CODES and not self._incarnation:
+            raise error
+        else:  # workers train on meanwhile; if nobody comes, the orphan time-out ends it
+            _LOG.warning("no controller at %s: %s", self._target, error)
+
+    def _observation_due(self) -> None:
+        self._coalescing = False
+        self._due = True
+        self._wake.set()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            self._observation_due()
+            self._metrics.heartbeats.inc()
+
+    async def _write(
+        self,
+        call: grpc.aio.StreamStreamCall[agent_pb2.SessionRequest, agent_pb2.SessionResponse],
+        hello: agent_pb2.AgentHello,
+    ) -> None:
+        message: agent_pb2.SessionRequest | None = agent_pb2.SessionRequest(hello=hello)
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the reading side sees it as well
+            while True:
+                if message is None:
+                    await self._wake.wait()
+                else:
+                    await call.write(message)
+                self._wake.clear()
+                message = self._next()
+
+    def _next(self) -> agent_pb2.SessionRequest | None:
+        """The most urgent message that waits; None if there is none."""
+        if self._due:
+            self._due = False
+            return agent_pb2.SessionRequest(observed=self._observation())
+        report = self._reports.take(self._sequence + 1)
+        if report is not None:
+            if isinstance(report, CheckpointReport):
+                return agent_pb2.SessionRequest(checkpoint=record_to_message(report, records_pb2.CheckpointReport))
+            return agent_pb2.SessionRequest(recovery=record_to_message(report, records_pb2.RecoveryReport))
+        batch = self._figures.take()
+        if batch is not None:
+            figures = [record_to_message(item, records_pb2.StepFigures) for item in batch.figures]
+            return agent_pb2.SessionRequest(
+                figures=agent_pb2.FiguresBatch(job_uid=batch.job_uid, sequence=batch.sequence, figures=figures)
+            )
+        if self._goodbye:
+            reason, self._goodbye = self._goodbye, ""
+            return agent_pb2.SessionRequest(goodbye=agent_pb2.Goodbye(reason=reason))
+        chunk = self._streams.take() if self._streams is not None else None
+        return agent_pb2.SessionRequest(log_chunk=chunk) if chunk is not None else None
+
+    def _observation(self) -> agent_pb2.AgentObserved:
+        self._sequence += 1
+        workers = [record_to_message(worker, records_pb2.WorkerObserved) for worker in self._node.observe()]
+        return agent_pb2.AgentObserved(
+            sequence=self._sequence,
+            desired_version=self._desired_version,
+            store_address=self._node.store_address(),
+            workers=workers,
+        )
+
+    def _handle(self, response: agent_pb2.SessionResponse) -> None:
+        self._backoff.reset()
+        kind = response.WhichOneof("message")
+        if kind == "desired":
+            self._take_desired(response.desired)
+        elif kind == "ack":
+            self._figures.acknowledge(response.ack.figures_sequence)
+            self._reports.acknowledge(response.ack.sequence)
+        elif kind == "log_request" and self._streams is not None:
+            self._streams.handle(response.log_request)
+
+    def _take_desired(self, desired: agent_pb2.AgentDesired) -> None:
+        if desired.epoch < self._epoch:
+            _LOG.warning("refused a desired state of epoch %d: %d is known", desired.epoch, self._epoch)
+            self._metrics.refused_desired.inc()
+            return
+        try:
+            workers = [message_to_record(worker, WorkerDesired) for worker in desired.workers]
+        except WireError as error:  # the workers are better off with the instructions they have
+            _LOG.error("cannot read desired state %d, so the former one stays: %s", desired.version, error)
+            return
+        self._epoch = desired.epoch
+        self._node.set_desired(workers)
+        self._desired_version = desired.version
+        self.changed()

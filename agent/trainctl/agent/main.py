@@ -1,0 +1,81 @@
+"""The command ``trainctl-agent``, also ``python -m trainctl.agent``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainctl.core.errors import TrainctlError
+
+DEFAULT_ENTRY = "trainctl.parallel.worker:main"
+DEFAULT_PRELOAD = "torch,torch.distributed"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs an agent until it is ended; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    # No child of ours is ever forked from this process, so gRPC need not prepare for that.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        _run(options)
+    except TrainctlError as error:
+        print(f"error: {error} ({error.code})", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    import asyncio
+
+    from trainctl.agent.app import Agent, AgentOptions
+    from trainctl.agent.dir_lock import lock_folder
+
+    preload = tuple(name for name in options.preload.split(",") if name)
+    agent_options = AgentOptions(
+        controller=options.controller,
+        node=options.node,
+        slots=options.slots,
+        folder=options.dir.absolute(),
+        token_file=options.token_file,
+        address=options.address,
+        metrics_port=options.metrics_port,
+        entry=options.worker_entry,
+        preload=(*preload, options.worker_entry.partition(":")[0]),
+    )
+
+    async def run() -> None:
+        await Agent(agent_options).run()
+
+    lock = lock_folder(agent_options.folder)
+    try:
+        asyncio.run(run())
+    finally:
+        os.close(lock)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="trainctl-agent", description="Runs the workers of one node.")
+    parser.add_argument("--controller", required=True, metavar="HOST:PORT", help="where the controller listens")
+    parser.add_argument("--node", required=True, help="name of this machine in the cluster")
+    parser.add_argument("--slots", type=_positive, default=1, help="workers this machine takes (default 1)")
+    parser.add_argument("--dir", type=Path, required=True, help="folder for logs and caches; one agent a folder")
+    parser.add_argument("--token-file", type=Path, help="file with the bearer token")
+    parser.add_argument("--address", default="127.0.0.1", help="where other nodes reach this one (default 127.0.0.1)")
+    parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics (default: a free one)")
+    parser.add_argument("--worker-entry", default=DEFAULT_ENTRY, metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
+    parser.add_argument("--preload", default=DEFAULT_PRELOAD, help=argparse.SUPPRESS)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
+    return number

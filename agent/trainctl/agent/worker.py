@@ -1,0 +1,265 @@
+"""One life of one worker, from the fork to its confirmed exit: its process, bridge, progress page and output."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from trainctl.agent.bridge_end import BridgeEnd
+from trainctl.agent.forkserver.client import Child, ForkServerClient
+from trainctl.agent.logs.store import LogCapture
+from trainctl.agent.state import Life, key_of
+from trainctl.core.errors import UnavailableError
+from trainctl.core.records.step import StepFigures
+from trainctl.core.records.worker import (
+    CheckpointReport,
+    Instruction,
+    Progress,
+    RecoveryReport,
+    WorkerDesired,
+    WorkerError,
+    WorkerObserved,
+    WorkerPhase,
+)
+from trainctl.parallel import bridge
+from trainctl.parallel.progress_page import read_progress
+
+_LOG = logging.getLogger(__name__)
+_DRAIN_S = 0.2
+_KILLED = -int(signal.SIGKILL)
+NEVER_STARTED_CODE = "WORKER_NOT_STARTED"
+UNEXPLAINED_EXIT_CODE = "WORKER_EXIT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEvents:
+    """Where a worker's news go.
+
+    Attributes:
+        changed: something that the controller wants to know at once.
+        figures: committed steps of a job.
+        report: a checkpoint or recovery report.
+    """
+
+    changed: Callable[[], None]
+    figures: Callable[[str, tuple[StepFigures, ...]], None]
+    report: Callable[[CheckpointReport | RecoveryReport], None]
+
+
+class Worker:
+    """Supervised life of a worker; ``start`` it once.
+
+    Args:
+        desired: what it is told first.
+        entry: ``module:function`` that it runs.
+        node_dir: folder of the node, for caches.
+        events: who is told.
+    """
+
+    def __init__(self, desired: WorkerDesired, *, entry: str, node_dir: str, events: WorkerEvents) -> None:
+        self.key = key_of(desired)
+        self.exited = asyncio.Event()
+        self._entry = entry
+        self._node_dir = node_dir
+        self._events = events
+        self._life = Life(key=self.key, instructed=desired)
+        self._observed = WorkerObserved(
+            job_uid=desired.job_uid, slot=desired.slot, incarnation=desired.incarnation, pid=0,
+            phase=WorkerPhase.STARTING,
+        )  # fmt: skip
+        self._exited_at_s = 0.0
+        self._child: Child | None = None
+        self._bridge: BridgeEnd | None = None
+        self._log: LogCapture | None = None
+        self._page_fd = -1
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def life(self) -> Life:
+        """For the next decision."""
+        return self._life
+
+    @property
+    def job_name(self) -> str:
+        """Name of its job."""
+        return self._life.instructed.job_name
+
+    def observe(self, now_s: float) -> WorkerObserved:
+        """What the controller is told; ``now_s`` is monotonic."""
+        age_s = max(0.0, now_s - self._exited_at_s) if self._life.exited else 0.0
+        return replace(self._observed, exited_age_s=age_s)
+
+    def start(self, server: ForkServerClient, capture: LogCapture) -> None:
+        """Begins its life; returns at once."""
+        self._log = capture
+        self._task = asyncio.get_running_loop().create_task(self._run(server, capture))
+
+    def decline(self) -> None:
+        """Ends its life before it began."""
+        self._end(_KILLED)
+
+    def instruct(self, desired: WorkerDesired) -> None:
+        """Hands it a new instruction."""
+        stopping_since_s = None
+        if desired.instruction is Instruction.STOP:
+            stopping_since_s = self._life.stopping_since_s or time.monotonic()
+        self._life = replace(self._life, instructed=desired, stopping_since_s=stopping_since_s)
+        if self._bridge is not None:
+            self._bridge.send(bridge.Instruct(desired))
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        since_s = self._life.stopping_since_s or time.monotonic()
+        self._life = replace(self._life, terminated=True, stopping_since_s=since_s)
+        if self._child is not None:
+            self._child.signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL, also if it is stopped, and also if it is only about to be forked."""
+        self._life = replace(self._life, killed=True)
+        if self._child is not None:
+            self._child.signal(signal.SIGKILL)
+
+    def sample(self, now_s: float) -> None:
+        """Reads its progress page."""
+        if self._page_fd >= 0 and not self._life.exited:
+            self._set(progress=read_progress(f"/proc/self/fd/{self._page_fd}", now_s))
+
+    def weigh(self) -> None:
+        """Reads its resident memory."""
+        if self._observed.pid == 0 or self._life.exited:
+            return
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{self._observed.pid}/statm") as file:
+                pages = int(file.read().split()[1])
+            self._set(rss_bytes=pages * os.sysconf("SC_PAGE_SIZE"))
+
+    @property
+    def progress(self) -> Progress:
+        """Newest sample."""
+        return self._observed.progress
+
+    def close(self) -> None:
+        """Gives back what is held for reports about it; only after its exit."""
+        if self._page_fd >= 0:
+            os.close(self._page_fd)
+            self._page_fd = -1
+
+    async def _run(self, server: ForkServerClient, capture: LogCapture) -> None:
+        try:
+            child = await self._fork(server, capture)
+        except (OSError, UnavailableError) as error:
+            _LOG.error("worker %s was not started: %s", self.key, error)
+            if (
+                self._bridge is not None
+            ):  # should it have been forked after all, its end of the bridge tells when it died
+                await _wait_for(self._bridge.ended, 25 * _DRAIN_S)
+            self._set(error=WorkerError(type=type(error).__name__, message=str(error), code=NEVER_STARTED_CODE))
+            self._end(_KILLED)
+            return
+        self._child = child
+        self._set(pid=child.pid)
+        if self._life.killed:
+            child.signal(signal.SIGKILL)
+        elif self._life.terminated:
+            child.signal(signal.SIGTERM)
+        self._events.changed()
+        code = await child.exited
+        self.sample(time.monotonic())
+        assert self._bridge is not None
+        for ended in (self._bridge.ended, capture.ended):  # its last words are still in the kernel
+            await _wait_for(ended, _DRAIN_S)
+        self._end(code)
+
+    async def _fork(self, server: ForkServerClient, capture: LogCapture) -> Child:
+        """Makes the descriptors, connects our ends, and has the other ends handed to a new process.
+
+        Raises:
+            UnavailableError: the fork server could not.
+            OSError: this process is out of descriptors.
+        """
+        loop = asyncio.get_running_loop()
+        self._page_fd = os.memfd_create("trainctl-progress", os.MFD_CLOEXEC)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            _, self._bridge = await loop.create_connection(lambda: BridgeEnd(self._hear), sock=ours)
+            self._bridge.send(bridge.Instruct(self._life.instructed))
+            with _log_pipe() as (read_end, write_end):
+                await loop.connect_read_pipe(lambda: capture, os.fdopen(read_end, "rb", buffering=0))
+                fds = {"bridge_fd": theirs.fileno(), "log": write_end, "page_path": self._page_fd}
+                return await server.spawn(
+                    self._entry, fds=fds, arguments={"node_dir": self._node_dir}, env=_env(self._life.instructed)
+                )
+
+    def _hear(self, message: bridge.Message) -> None:
+        match message:
+            case bridge.Figures(figures):
+                self._events.figures(self.key.job_uid, figures)
+                return
+            case bridge.Checkpointed(report) | bridge.Recovered(report):
+                self._events.report(report)
+                return
+            case bridge.Ready():
+                self._set(phase=WorkerPhase.READY)
+            case bridge.Reported(report):
+                self._set(report=report)
+            case bridge.Running(generation):
+                self._set(phase=WorkerPhase.RUNNING, generation=generation)
+            case bridge.Finished():
+                self._set(phase=WorkerPhase.FINISHED)
+            case bridge.Failed(error):
+                self._set(error=error)
+        self.sample(time.monotonic())
+        self._events.changed()
+
+    def _end(self, code: int) -> None:
+        """Its exit is confirmed."""
+        tail = tuple(self._log.tail) if self._log is not None else ()
+        error = self._observed.error
+        if error is None and code > 0 and code != bridge.ORPHANED_EXIT_CODE:
+            step = self._observed.progress.step
+            message = f"the worker exited with code {code} and did not say why; its last lines tell more"
+            error = WorkerError(type="SystemExit", message=message, code=UNEXPLAINED_EXIT_CODE, step=step)
+        if error is not None:
+            error = replace(error, log_tail=tail)
+        self._set(phase=WorkerPhase.EXITED, exit_code=code, error=error, rss_bytes=0)
+        self._exited_at_s = time.monotonic()
+        self._life = replace(self._life, exited=True)
+        if self._bridge is not None:
+            self._bridge.close()
+        if self._log is not None:
+            self._log.close()
+        self.exited.set()
+        self._events.changed()
+
+    def _set(self, **changes: object) -> None:
+        self._observed = replace(self._observed, **changes)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _log_pipe() -> Iterator[tuple[int, int]]:
+    """A pipe whose write end is closed afterwards; the read end belongs to whoever reads."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        yield read_end, write_end
+    finally:
+        os.close(write_end)
+
+
+async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), timeout_s)
+
+
+def _env(desired: WorkerDesired) -> dict[str, str]:
+    """What the job file wants in the environment."""
+    spec = desired.spec.get("spec")
+    env = spec.get("env") if isinstance(spec, Mapping) else None
+    return {str(name): str(value) for name, value in env.items()} if isinstance(env, Mapping) else {}
