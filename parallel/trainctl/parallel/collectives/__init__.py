@@ -1,0 +1,1 @@
+"""Collectives that a training thread polls and can walk away from."""

@@ -1,0 +1,274 @@
+"""The collectives port on gloo, the transport for CPUs.
+
+Seen with torch 2.13: the constructor of a group waits for all ranks in C++, up to the store's time-out; a send or
+receive only counts as completed after somebody called ``wait``; a frozen peer fails an operation only at the group's
+time-out, and ``abort`` does not end it. Hence a thread per construction, a thread per direction of point-to-point
+traffic, and a quarantine. Groups are made directly: survivors could not rebuild torch's default process group.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch.distributed import ProcessGroupGloo
+
+from trainctl.core.errors import CollectiveError, InternalError
+from trainctl.parallel.collectives.port import Group, PendingGroup, Rendezvous, Work
+from trainctl.parallel.collectives.quarantine import Quarantine
+from trainctl.parallel.collectives.solo import SoloGroup, SoloPending
+
+_GLOO_THREADS = 2
+_FIRST_TAG = 1 << 20
+"""Tags of collectives count up from 0 inside gloo; ours start where they never get."""
+
+
+class CollectiveWork:
+    """A collective in flight, and the buffers it may write to."""
+
+    def __init__(self, work: Any, buffers: tuple[Tensor, ...]) -> None:
+        self._work = work
+        self._buffers = buffers
+
+    def done(self) -> bool:
+        """Whether gloo ended it."""
+        return bool(self._work.is_completed())
+
+    def error(self) -> str:
+        """Gloo's own words, or nothing."""
+        try:
+            self._work.wait()  # it has ended: this only raises what went wrong
+        except RuntimeError as error:
+            return _first_line(error)
+        return ""
+
+
+class MessageWork:
+    """A send or receive in flight; a watcher thread says when it ended."""
+
+    def __init__(self, work: Any, buffer: Tensor) -> None:
+        self._work = work
+        self._buffer = buffer
+        self._ended = threading.Event()
+        self._error = ""
+
+    def watch(self) -> None:
+        """Waits for the end in C++; for the watcher thread."""
+        try:
+            self._work.wait()
+        except RuntimeError as error:
+            self._error = _first_line(error)
+        self._ended.set()
+
+    def done(self) -> bool:
+        """Whether the watcher saw the end."""
+        return self._ended.is_set()
+
+    def error(self) -> str:
+        """Gloo's own words, or nothing."""
+        return self._error
+
+
+class _Watcher:
+    """Waits for messages one after the other, in the order they were started."""
+
+    def __init__(self, name: str) -> None:
+        self._queue: queue.SimpleQueue[MessageWork | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def add(self, work: MessageWork) -> None:
+        self._queue.put(work)
+
+    def stop(self) -> None:
+        """After what it still has to wait for."""
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not None:
+            work.watch()
+
+
+class _Parts:
+    """What a group consists of; abandoned as a whole."""
+
+    def __init__(self, process_group: Any, store: TCPStore) -> None:
+        self.process_group = process_group
+        self.store = store
+        self.in_flight: deque[Work] = deque()
+        self.watchers: dict[str, _Watcher] = {}
+
+    def ended(self) -> bool:
+        return all(work.done() for work in self.in_flight)
+
+
+class GlooGroup:
+    """Implements ``Group``."""
+
+    def __init__(self, parts: _Parts, rendezvous: Rendezvous, quarantine: Quarantine) -> None:
+        self.rank = rendezvous.rank
+        self.size = rendezvous.size
+        self.device = torch.device("cpu")
+        self._parts: _Parts | None = parts
+        self._quarantine = quarantine
+
+    def all_reduce(self, buffer: Tensor) -> Work:
+        """See ``Group``."""
+        parts = self._alive()
+        return self._started(parts, CollectiveWork(_start(parts.process_group.allreduce, [buffer]), (buffer,)))
+
+    def all_gather(self, output: Tensor, own: Tensor) -> Work:
+        """See ``Group``."""
+        parts = self._alive()
+        work = _start(parts.process_group._allgather_base, output, own)
+        return self._started(parts, CollectiveWork(work, (output, own)))
+
+    def send(self, buffer: Tensor, destination: int, tag: int) -> Work:
+        """See ``Group``."""
+        parts = self._alive()
+        work = _start(parts.process_group.send, [buffer], destination, _FIRST_TAG + tag)
+        return self._watched(parts, "send", MessageWork(work, buffer))
+
+    def receive(self, buffer: Tensor, source: int, tag: int) -> Work:
+        """See ``Group``."""
+        parts = self._alive()
+        work = _start(parts.process_group.recv, [buffer], source, _FIRST_TAG + tag)
+        return self._watched(parts, "receive", MessageWork(work, buffer))
+
+    def abandon(self) -> None:
+        """See ``Group``."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            for watcher in parts.watchers.values():
+                watcher.stop()
+            self._quarantine.admit(parts)
+
+    def _alive(self) -> _Parts:
+        if self._parts is None:
+            raise InternalError("an abandoned group was used")
+        return self._parts
+
+    def _started(self, parts: _Parts, work: Work) -> Work:
+        while parts.in_flight and parts.in_flight[0].done():
+            parts.in_flight.popleft()
+        parts.in_flight.append(work)
+        return work
+
+    def _watched(self, parts: _Parts, direction: str, work: MessageWork) -> Work:
+        if direction not in parts.watchers:
+            parts.watchers[direction] = _Watcher(f"gloo-{direction}")
+        parts.watchers[direction].add(work)
+        return self._started(parts, work)
+
+
+class GlooPending:
+    """Implements ``PendingGroup``: the constructor runs in a thread of its own."""
+
+    def __init__(self, rendezvous: Rendezvous, quarantine: Quarantine) -> None:
+        self._rendezvous = rendezvous
+        self._quarantine = quarantine
+        self._lock = threading.Lock()
+        self._group: GlooGroup | None = None
+        self._error = ""
+        self._abandoned = False
+        threading.Thread(target=self._build, name="gloo-connect", daemon=True).start()
+
+    def done(self) -> bool:
+        """See ``Work``."""
+        with self._lock:
+            return self._group is not None or bool(self._error)
+
+    def error(self) -> str:
+        """See ``Work``; names the ranks that did not come."""
+        return self._error
+
+    def group(self) -> Group:
+        """See ``PendingGroup``."""
+        if self._group is None:
+            raise InternalError(f"the group is not there: {self._error or 'still being built'}")
+        return self._group
+
+    def abandon(self) -> None:
+        """See ``PendingGroup``."""
+        with self._lock:
+            self._abandoned = True
+            group = self._group
+        if group is not None:
+            group.abandon()
+
+    def _build(self) -> None:
+        try:
+            group = _build_group(self._rendezvous, self._quarantine)
+        except (RuntimeError, CollectiveError) as error:
+            with self._lock:
+                self._error = _first_line(error)
+            return
+        with self._lock:
+            self._group = group
+            abandoned = self._abandoned
+        if abandoned:
+            group.abandon()
+
+
+class GlooCollectives:
+    """Implements ``Collectives``; one per process, so that its quarantine outlives every group."""
+
+    def __init__(self) -> None:
+        self.quarantine = Quarantine()
+
+    def connect(self, rendezvous: Rendezvous) -> PendingGroup:
+        """See ``Collectives``; a single rank needs no process group at all."""
+        self.quarantine.sweep()
+        if rendezvous.size == 1:
+            return SoloPending(SoloGroup(torch.device("cpu")))
+        return GlooPending(rendezvous, self.quarantine)
+
+
+def _build_group(rendezvous: Rendezvous, quarantine: Quarantine) -> GlooGroup:
+    host, _, port = rendezvous.store_address.rpartition(":")
+    timeout = timedelta(seconds=rendezvous.timeout_s)
+    store = TCPStore(host, int(port), None, False, timeout, False)
+    scoped = PrefixStore(rendezvous.prefix, store)
+    scoped.set(f"present/{rendezvous.rank}", "1")
+    gloo: Any = ProcessGroupGloo  # torch's stubs leave most of it out
+    options = gloo._Options()
+    options._devices = [gloo.create_device(hostname=rendezvous.address)]
+    options._timeout = timeout
+    options._threads = _GLOO_THREADS
+    try:
+        process_group = gloo(scoped, rendezvous.rank, rendezvous.size, options)
+    except RuntimeError as error:
+        absent = [str(rank) for rank in range(rendezvous.size) if not scoped.check([f"present/{rank}"])]
+        who = f"rank {', '.join(absent)} did not come" if absent else "all ranks came, but a connection failed"
+        raise CollectiveError(f"{who} ({_first_line(error)})") from error
+    return GlooGroup(_Parts(process_group, store), rendezvous, quarantine)
+
+
+def _start(operation: Any, *arguments: object) -> Any:
+    """Starts an operation; on a group that is already broken, gloo refuses at once."""
+    try:
+        return operation(*arguments)
+    except RuntimeError as error:
+        return _Refused(error)
+
+
+class _Refused:
+    """A ``c10d.Work`` that failed before it began."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        self._error = error
+
+    def is_completed(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        raise self._error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

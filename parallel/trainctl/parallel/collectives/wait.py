@@ -1,0 +1,79 @@
+"""The one place where a training thread waits: it polls work and the abort flag, and shows that it lives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from trainctl.core.errors import CollectiveError
+from trainctl.parallel.collectives.port import Work
+
+_SPINS = 20
+_FIRST_NAP_S = 0.00005
+_LONGEST_NAP_S = 0.001
+
+
+class Interrupted(BaseException):
+    """The controller wants this worker to stop waiting for its generation.
+
+    Not an ``Exception``: a user's ``except Exception`` around a step must not swallow it.
+    """
+
+
+class Waiter:
+    """Waits by polling.
+
+    Args:
+        aborted: whether to stop waiting now; checked between polls.
+        touch: called between polls: the sign of life.
+        where: says who waits, for messages: job, island, generation, step, rank.
+        timeout_s: longest wait in one operation.
+    """
+
+    def __init__(
+        self, *, aborted: Callable[[], bool], touch: Callable[[], None], where: Callable[[], str], timeout_s: float
+    ) -> None:
+        self._aborted = aborted
+        self._touch = touch
+        self._where = where
+        self.timeout_s = timeout_s
+
+    def check(self) -> None:
+        """A look at the abort flag, and a sign of life.
+
+        Raises:
+            Interrupted: the flag is set.
+        """
+        self._touch()
+        if self._aborted():
+            raise Interrupted
+
+    def wait(self, work: Work, what: str) -> None:
+        """Returns when ``work`` is done. What is done counts, also when the abort flag was set meanwhile.
+
+        Raises:
+            Interrupted: the abort flag was set first.
+            CollectiveError: it failed, or was not done after ``timeout_s``; says ``what`` it was, and where.
+        """
+        for _ in range(_SPINS):
+            if work.done():
+                break
+        else:
+            self._poll(work, what)
+        self._touch()
+        if problem := work.error():
+            raise CollectiveError(f"{what} failed in {self._where()}: {problem}")
+
+    def _poll(self, work: Work, what: str) -> None:
+        deadline_s = time.monotonic() + self.timeout_s
+        nap_s = _FIRST_NAP_S
+        while not work.done():
+            self.check()
+            if time.monotonic() > deadline_s:
+                raise CollectiveError(
+                    f"{what} was not done after {self.timeout_s:g} s in {self._where()}: "
+                    "a rank has not joined, is frozen or cannot be reached",
+                    hint="the progress of the other workers (trainctl describe) shows which one is behind",
+                )
+            time.sleep(nap_s)
+            nap_s = min(nap_s * 1.5, _LONGEST_NAP_S)
