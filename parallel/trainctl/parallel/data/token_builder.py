@@ -12,6 +12,7 @@ import numpy as np
 
 from trainctl.core.errors import DataError, SpecError
 from trainctl.core.records.spec import TokenizerSpec
+from trainctl.core.system.files import write_atomically
 from trainctl.core.units import format_bytes, format_duration
 from trainctl.parallel.data.corpus import Corpus, Split
 from trainctl.parallel.data.progress import Progress, say
@@ -50,7 +51,7 @@ def build_tokens(corpus: Corpus, spec: TokenizerSpec, folder: Path) -> TokenCoun
     """
     started_s = time.monotonic()
     tokenizer = _make_tokenizer(corpus, spec)
-    (folder / "tokenizer.json").write_text(tokenizer.to_json())
+    write_atomically(folder / "tokenizer.json", tokenizer.to_json().encode())
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     hasher = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
     counts = dict.fromkeys(Split, 0)

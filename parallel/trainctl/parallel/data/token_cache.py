@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import DataError
 from trainctl.core.records.spec import TokenizerSpec, TrainDataSpec
+from trainctl.core.system.files import write_atomically
 from trainctl.core.units import format_bytes
 from trainctl.parallel.data.corpus import Corpus, open_corpus
 from trainctl.parallel.data.file_lock import exclusive
@@ -98,7 +99,7 @@ def _build(corpus: Corpus, tokenizer: TokenizerSpec, folder: Path) -> None:
     unfinished.mkdir()
     try:
         counts = build_tokens(corpus, tokenizer, unfinished)
-        (unfinished / "meta.json").write_text(json.dumps(to_wire(counts)))
+        write_atomically(unfinished / "meta.json", json.dumps(to_wire(counts)).encode())
         shutil.rmtree(folder, ignore_errors=True)  # one that a power cut left incomplete
         os.replace(unfinished, folder)
     finally:
@@ -112,7 +113,7 @@ def _read(folder: Path) -> Tokens | None:
         train = _map(folder / "train.bin", counts.train, counts.dtype)
         held_out = _map(folder / "held_out.bin", counts.held_out, counts.dtype)
         tokenizer = tokenizer_from_json((folder / "tokenizer.json").read_text(), kind=counts.kind)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return Tokens(train=train, held_out=held_out, tokenizer=tokenizer, digest=counts.digest)
 

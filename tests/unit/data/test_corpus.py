@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import gzip
+import sysconfig
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec  # type: ignore[import-untyped]
+import pytest
+
+from trainctl.core.errors import DataError
+from trainctl.core.records.spec import TrainDataSpec
+from trainctl.parallel.data.corpus import Corpus, Split, open_corpus
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.txt", "a.txt", "sub/c.txt", "sub/d.md", ".hidden.txt", ".git/e.txt", "__pycache__/f.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"text of {name}\n")
+    return tmp_path
+
+
+def _texts(corpus: Corpus, split: Split) -> list[str]:
+    return [text for part, text in corpus.texts() if part is split]
+
+
+def _names(corpus: Corpus) -> list[str]:
+    return [Path(file.path).name for file in corpus.files]
+
+
+def test_a_folder_gives_its_matching_files_in_order(folder: Path) -> None:
+    assert _names(open_corpus(TrainDataSpec(uri=str(folder), include="*.txt"))) == ["a.txt", "b.txt", "c.txt"]
+    assert _names(open_corpus(TrainDataSpec(uri=f"file://{folder}"))) == ["a.txt", "b.txt", "c.txt", "d.md"]
+
+
+def test_a_file_and_a_glob_are_taken_as_they_are(folder: Path) -> None:
+    assert _names(open_corpus(TrainDataSpec(uri=str(folder / "b.txt"), include="*.md"))) == ["b.txt"]
+    assert _names(open_corpus(TrainDataSpec(uri=f"{folder}/sub/*", include="*.txt"))) == ["c.txt", "d.md"]
+
+
+def test_the_standard_library_comes_without_installed_packages() -> None:
+    corpus = open_corpus(TrainDataSpec())
+    assert len(corpus.files) > 500
+    assert f"{sysconfig.get_path('stdlib')}/ast.py" in {file.path for file in corpus.files}
+    assert not any("site-packages" in file.path or not file.path.endswith(".py") for file in corpus.files)
+
+
+def test_every_nth_file_is_held_out(tmp_path: Path) -> None:
+    for index in range(7):
+        (tmp_path / f"{index}.txt").write_text(str(index))
+    corpus = open_corpus(TrainDataSpec(uri=str(tmp_path), hold_out_every=3))
+    assert _texts(corpus, Split.HELD_OUT) == ["2", "5"]
+    assert _texts(corpus, Split.TRAIN) == ["0", "1", "3", "4", "6"]
+
+
+def test_few_files_give_their_last_part(tmp_path: Path) -> None:
+    (tmp_path / "only.txt").write_text("0123456789")
+    corpus = open_corpus(TrainDataSpec(uri=str(tmp_path), hold_out_every=5))
+    assert _texts(corpus, Split.TRAIN) == ["01234567"]
+    assert _texts(corpus, Split.HELD_OUT) == ["89"]
+    everything = open_corpus(TrainDataSpec(uri=str(tmp_path), hold_out_every=0))
+    assert list(everything.texts()) == [(Split.TRAIN, "0123456789")]
+
+
+def test_gz_is_unpacked_and_bad_utf8_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("grüße".encode()))
+    (tmp_path / "b.txt").write_bytes(b"x\xffy")
+    assert _texts(open_corpus(TrainDataSpec(uri=str(tmp_path))), Split.TRAIN) == [
+        "grüße",
+        "x\N{REPLACEMENT CHARACTER}y",
+    ]
+
+
+def test_any_fsspec_file_system_works() -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/corpus-test/a.txt", b"one")
+    memory.pipe("/corpus-test/b.txt", b"two")
+    corpus = open_corpus(TrainDataSpec(uri="memory://corpus-test"))
+    assert _texts(corpus, Split.TRAIN) == ["one", "two"]
+    assert corpus.files[0].version
+
+
+@pytest.fixture
+def web_address(folder: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_url_works(web_address: str) -> None:
+    corpus = open_corpus(TrainDataSpec(uri=f"{web_address}/a.txt", hold_out_every=0))
+    assert list(corpus.texts()) == [(Split.TRAIN, "text of a.txt\n")]
+
+
+def test_a_missing_page_is_named(web_address: str) -> None:
+    with pytest.raises(DataError, match=r"none.txt, found nothing there"):
+        open_corpus(TrainDataSpec(uri=f"{web_address}/none.txt"))
+
+
+@pytest.mark.parametrize("uri", ["/no/such/folder", "/no/such/*.txt", "file:///no/such.txt"])
+def test_missing_text_is_named(uri: str) -> None:
+    with pytest.raises(DataError) as caught:
+        open_corpus(TrainDataSpec(uri=uri))
+    assert f"expected text files at {uri}, found nothing there" in str(caught.value)
+    assert "spec.train.data.uri" in caught.value.hint
+
+
+def test_a_folder_without_matching_files_counts_what_is_there(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"match '\*\.tex' in .*, found 5 files of which none matches"):
+        open_corpus(TrainDataSpec(uri=str(folder), include="*.tex"))
+
+
+def test_an_unknown_protocol_is_named() -> None:
+    with pytest.raises(DataError, match="nonsense://x, found: ValueError"):
+        open_corpus(TrainDataSpec(uri="nonsense://x"))
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(b"this is no gzip")
+    corpus = open_corpus(TrainDataSpec(uri=str(tmp_path)))
+    with pytest.raises(DataError, match=r"readable text file at .*/a\.txt\.gz .*found: BadGzipFile"):
+        list(corpus.texts())
+
+
+def test_a_file_that_went_away_is_named(folder: Path) -> None:
+    corpus = open_corpus(TrainDataSpec(uri=str(folder)))
+    (folder / "b.txt").unlink()
+    with pytest.raises(DataError, match=r"b\.txt .*found: FileNotFoundError"):
+        list(corpus.texts())
