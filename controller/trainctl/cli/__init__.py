@@ -1,1 +1,1 @@
-"""The ``trainctl`` command."""
+"""The ``trainctl`` command: what people type. Nothing heavy is imported before a command needs it."""

@@ -1,0 +1,127 @@
+"""The controller's API as the commands see it: deadlines on every call, retries where they are safe, our own errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+
+from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
+from trainctl.cli.context import Context
+from trainctl.core.errors import TrainctlError, UnavailableError
+from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
+from trainctl.protos.v1.job_pb2 import GetJobRequest, Job
+from trainctl.protos.v1.job_pb2_grpc import JobServiceStub
+from trainctl.protos.version import call_metadata
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+RETRY_DELAYS_S = (0.1, 0.3, 0.6)
+STREAM_S = 3600.0
+"""Age at which a stream is opened anew, so that no call is without a deadline."""
+
+_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Each client dials for itself: a shared connection would hand on another one's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class StreamAgedError(UnavailableError):
+    """A stream reached its deadline; the caller opens it again and says nothing."""
+
+
+class Client:
+    """One connection to a controller; use it in a ``with`` block."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
+        self.endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._metadata = call_metadata(endpoint.token)
+        self._channel = grpc.insecure_channel(endpoint.address, options=_OPTIONS)
+        self.stub = JobServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def call(self, method: grpc.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
+        """Sends one request and returns the answer.
+
+        Only UNAVAILABLE is retried; a mutation has to carry a request id, so that a second try takes no second effect.
+
+        Raises:
+            TrainctlError: the error that the controller sent, or UnavailableError if it does not answer.
+        """
+        for delay_s in RETRY_DELAYS_S:
+            try:
+                return method(request, timeout=self._timeout_s, metadata=self._metadata)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise self._explained(error) from error
+            time.sleep(delay_s)
+        try:
+            return method(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._explained(error) from error
+
+    def stream(self, method: grpc.UnaryStreamMultiCallable[Q, A], request: Q) -> Iterator[A]:
+        """The messages of one server stream, until the server ends it.
+
+        Raises:
+            StreamAgedError: it is open for ``STREAM_S`` seconds.
+            TrainctlError: as ``call``.
+        """
+        answers = method(request, timeout=STREAM_S, metadata=self._metadata)
+        try:
+            yield from answers
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise StreamAgedError("the stream reached its deadline") from error
+            raise self._explained(error) from error
+        finally:
+            answers.cancel()
+
+    def _explained(self, error: grpc.RpcError) -> TrainctlError:
+        """Says which address was tried when nobody answered there; otherwise what the controller said."""
+        code = error.code()
+        said_by_controller = any(item.key == STATUS_DETAILS_KEY for item in error.trailing_metadata() or ())
+        where = f"{self.endpoint.address} (from {self.endpoint.origin})"
+        if said_by_controller or code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return error_from_rpc(error)
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return UnavailableError(f"no controller answers at {where}", hint=self.endpoint.hint)
+        return UnavailableError(
+            f"the controller at {where} did not answer within {self._timeout_s:g} s",
+            hint="try again, or give it longer with --timeout",
+        )
+
+
+def connect(context: Context) -> Client:
+    """A client of the controller that the context names.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    return Client(find_endpoint(context), timeout_s=timeout_s(context))
+
+
+def get_job(client: Client, name: str) -> Job:
+    """The job of this name or uid.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    return client.call(client.stub.GetJob, GetJobRequest(tenant=DEFAULT_TENANT, name=name)).job

@@ -1,0 +1,49 @@
+"""``trainctl cancel``."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+
+from trainctl.cli import exit_codes
+from trainctl.cli.client import connect
+from trainctl.cli.connection import duration_option_s
+from trainctl.cli.context import Context
+from trainctl.cli.output import emit, plain
+from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.protos.v1.job_pb2 import CancelJobRequest
+
+
+def run(context: Context) -> int:
+    """Asks the controller to stop a job; returns when that is recorded, not when it has ended."""
+    options = context.options
+    grace_s = duration_option_s("--grace", options.grace)
+    if not options.yes and not confirm(f"cancel job {options.name}?"):
+        context.console.say("nothing was cancelled")
+        return exit_codes.FAILURE
+    context.request_id = options.request_id or str(uuid.uuid4())
+    context.on_interrupt = ("interrupted; whether the job is being cancelled shows: trainctl get job " + options.name,)
+    request = CancelJobRequest(
+        tenant=DEFAULT_TENANT,
+        name=options.name,
+        request_id=context.request_id,
+        grace_s=grace_s,
+        checkpoint=options.checkpoint,
+    )
+    with connect(context) as client:
+        job = client.call(client.stub.CancelJob, request).job
+    name = job.spec.metadata.name
+    first = "after one more checkpoint" if options.checkpoint else "without a further checkpoint"
+    emit(context, plain(job), table=lambda: [f"job {name} is {job.status.phase}, {first}"], names=[name])
+    if options.output == "table":
+        context.console.say(f"see it end with: trainctl watch {name}")
+    return exit_codes.OK
+
+
+def confirm(question: str) -> bool:
+    """Asks on a terminal; where nobody can answer, the command line was the answer."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

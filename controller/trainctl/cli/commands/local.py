@@ -1,0 +1,102 @@
+"""``trainctl local up|down|status``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from trainctl.cli import exit_codes
+from trainctl.cli.commands.cancel import confirm
+from trainctl.cli.context import Context
+from trainctl.cli.installation import LocalController, read_agents
+from trainctl.cli.local import folder
+from trainctl.cli.local.start import LocalPlan, start
+from trainctl.cli.local.status import data, lines, look, state
+from trainctl.cli.local.stop import stop
+from trainctl.cli.output import emit
+from trainctl.core.errors import UsageError
+
+_MAX_AGENTS = 64
+_MAX_SLOTS = 64
+
+
+def _run_dir(context: Context) -> Path:
+    chosen = context.options.dir
+    return Path(chosen).expanduser().absolute() if chosen else context.run_dir
+
+
+def _check_range(flag: str, value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise UsageError(f"{flag}: expected {low} to {high}, found {value}")
+    return value
+
+
+def up(context: Context) -> int:
+    """Starts a controller and its agents; a stopped installation goes on with its jobs."""
+    options = context.options
+    plan = LocalPlan(
+        run_dir=_run_dir(context),
+        agents=_check_range("--agents", options.agents, 1, _MAX_AGENTS),
+        slots=_check_range("--slots", options.slots, 1, _MAX_SLOTS),
+        port=_check_range("--port", options.port, 0, 65535),
+    )
+    context.on_interrupt = ("interrupted: what was started was stopped again",)
+    adopted = sum(agent.alive for agent in read_agents(plan.run_dir))
+    if adopted:
+        context.console.say(f"{adopted} agents of an earlier controller still run: they are adopted")
+    begun_s = time.monotonic()
+    controller = start(plan, say=context.console.say)
+    took_s = time.monotonic() - begun_s
+    agents = "1 agent" if plan.agents == 1 else f"{plan.agents} agents"
+    slots = "1 slot" if plan.slots == 1 else f"{plan.slots} slots each"
+    context.console.data([f"controller at {controller.address} with {agents}, {slots} ({took_s:.1f} s)"])
+    context.console.say(_next_steps(context, plan.run_dir, controller))
+    return exit_codes.OK
+
+
+def _next_steps(context: Context, run_dir: Path, controller: LocalController) -> list[str]:
+    if run_dir == context.run_dir:
+        return ["next: trainctl submit -f job.yaml --watch"]
+    return [
+        "to use it from this shell:",
+        f"  export TRAINCTL_ADDRESS={controller.address} TRAINCTL_TOKEN_FILE={run_dir / 'token'}",
+    ]
+
+
+def down(context: Context) -> int:
+    """Stops everything in the folder; safe to repeat."""
+    run_dir, purge = _run_dir(context), context.options.purge
+    if not run_dir.is_dir():
+        context.console.say(f"nothing was ever started in {run_dir}")
+        return exit_codes.OK
+    question = f"delete all jobs, logs and checkpoints in {run_dir}?"
+    if purge and not context.options.yes and not confirm(question):
+        context.console.say("nothing was stopped or deleted")
+        return exit_codes.FAILURE
+    context.on_interrupt = ("interrupted: some of it may still run; trainctl local status shows it",)
+    with folder.locked(run_dir):
+        stopped = stop(run_dir)
+        if purge:
+            folder.purge(run_dir)
+    agents = f"{len(stopped.agents)} agent{'' if len(stopped.agents) == 1 else 's'}"
+    was = [*(["the controller"] if stopped.controller else []), *([agents] if stopped.agents else [])]
+    forced = f" ({stopped.killed} had to be killed)" if stopped.killed else ""
+    context.console.data([f"stopped {' and '.join(was)}{forced}" if was else f"nothing was running in {run_dir}"])
+    context.console.say(f"deleted {run_dir}" if purge else f"jobs and checkpoints are kept in {run_dir}")
+    return exit_codes.OK
+
+
+def status(context: Context) -> int:
+    """Shows what runs in the folder; exits with 7 when the controller does not."""
+    found = look(_run_dir(context))
+    style = context.console.style()
+    emit(
+        context,
+        data(found),
+        table=lambda: lines(found, now_s=time.time(), style=style),
+        names=[agent.node for agent in found.agents],
+    )
+    if found.answers:
+        return exit_codes.OK
+    context.console.say(f"the controller is {state(found)}; start it with: trainctl local up")
+    return exit_codes.UNAVAILABLE

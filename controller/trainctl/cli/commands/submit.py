@@ -1,0 +1,68 @@
+"""``trainctl submit``."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from trainctl.cli import exit_codes
+from trainctl.cli.client import connect
+from trainctl.cli.commands.watch import watch
+from trainctl.cli.context import Context
+from trainctl.cli.jobfile import read_job_file
+from trainctl.cli.output import emit, plain
+from trainctl.controller.domain.spec import parse_job
+from trainctl.core.records.spec import TrainJob
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1.job_pb2 import CreateJobRequest, CreateJobResponse
+from trainctl.protos.v1.records_pb2 import TrainJob as TrainJobMessage
+
+
+def run(context: Context) -> int:
+    """Checks a job file, sends it, and looks on if asked to."""
+    options = context.options
+    job = load_job(options.file, overrides=options.set, name=options.name)
+    context.request_id = options.request_id or str(uuid.uuid4())
+    context.on_interrupt = (
+        "interrupted: the job may have been submitted; to be sure, submit it again with",
+        f"  --request-id {context.request_id}",
+    )
+    request = CreateJobRequest(
+        job=record_to_message(job, TrainJobMessage), request_id=context.request_id, validate_only=options.dry_run
+    )
+    with connect(context) as client:
+        answer = client.call(client.stub.CreateJob, request)
+    if options.dry_run:
+        return _show_plan(context, answer)
+    context.request_id = ""
+    name = answer.job.spec.metadata.name or job.metadata.name
+    follow = options.watch or options.wait
+    if follow:
+        context.console.say(f"job {name} submitted ({answer.job.uid})")
+        options.name = name
+        return watch(context, answer.job.uid or name, only_phases=not options.watch)
+    emit(context, plain(answer.job), table=lambda: [f"job {name} submitted ({answer.job.uid})"], names=[name])
+    if options.output == "table":
+        context.console.say(f"look on with: trainctl watch {name}")
+    return exit_codes.OK
+
+
+def load_job(file: str, *, overrides: list[str], name: str | None) -> TrainJob:
+    """The checked job of a file, with what the command line overrides.
+
+    Raises:
+        SpecError: it is invalid; names every problem with its position.
+    """
+    text, source = read_job_file(file)
+    # Quoted as JSON, which is YAML: a name such as 123 is text, too.
+    named = [f"metadata.name={json.dumps(name)}"] if name is not None else []
+    return parse_job(text, source=source, overrides=[*overrides, *named])
+
+
+def _show_plan(context: Context, answer: CreateJobResponse) -> int:
+    name = answer.job.spec.metadata.name
+    lines = [*answer.plan] or ["the job is valid"]
+    emit(context, {"plan": list(answer.plan), "job": plain(answer.job)}, table=lambda: lines, names=[name])
+    if context.options.output == "table":
+        context.console.say("dry run: nothing was started")
+    return exit_codes.OK

@@ -1,0 +1,88 @@
+"""``trainctl watch``, and what ``submit --watch`` and ``submit --wait`` do after the submission."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from trainctl.cli import phases
+from trainctl.cli.client import Client
+from trainctl.cli.context import Context
+from trainctl.cli.output import document, plain
+from trainctl.cli.positions import EventPosition
+from trainctl.cli.render.job import summary
+from trainctl.cli.resume import StreamEndedError, resume
+from trainctl.cli.views import LiveView, PhaseView, PlainView, View
+from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.protos.v1.job_pb2 import Event, Job, ListEventsRequest, WatchJobRequest
+
+_PAGE = 1000
+
+
+def run(context: Context) -> int:
+    """Looks on until the job ends."""
+    return watch(context, context.options.name, was_there=False)
+
+
+def watch(context: Context, name: str, *, only_phases: bool = False, was_there: bool = True) -> int:
+    """Shows a job until it has ended, over any number of controller restarts; returns what its end means.
+
+    Args:
+        context: where to show it.
+        name: name or uid of the job.
+        only_phases: one line per phase instead of events and progress.
+        was_there: the controller has just answered, so a first failure to reach it is waited out, too.
+    """
+    label = context.options.name or name
+    context.on_interrupt = (f"detached: job {label} goes on", f"look on again with: trainctl watch {label}")
+    view = _view(context, only_phases=only_phases)
+    job = Job()
+    try:
+        position = EventPosition()
+        for job, events in resume(
+            context, lambda client: _updates(client, name, position), say=view.note, was_there=was_there
+        ):
+            for event in events:
+                view.event(event)
+            view.job(job)
+    finally:
+        view.close()
+    form = context.options.output
+    if form == "table":
+        context.console.data(summary(job, style=context.console.style()))
+    else:
+        context.console.data(job.spec.metadata.name if form == "name" else document(plain(job), form))
+    return phases.exit_code(job.status.phase)
+
+
+def _view(context: Context, *, only_phases: bool) -> View:
+    """What is shown on the way is data only where a person reads it; with ``-o json`` it goes to stderr."""
+    console = context.console
+    to_stdout = context.options.output == "table"
+    write = console.data if to_stdout else console.say
+    stream = console.out if to_stdout else console.err
+    if only_phases:
+        return PhaseView(write, console.say)
+    return LiveView(console, stream) if stream.isatty() else PlainView(write, console.say)
+
+
+def _updates(client: Client, name: str, position: EventPosition) -> Iterator[tuple[Job, Sequence[Event]]]:
+    """States of the job with the events that were not shown yet, the missed ones first; ends when the job has."""
+    missed = True
+    for update in client.stream(client.stub.WatchJob, WatchJobRequest(tenant=DEFAULT_TENANT, name=name)):
+        ended = phases.has_ended(update.job.status.phase)
+        events = list(list_events(client, name, position)) if missed or ended else []
+        missed = False
+        yield update.job, [*events, *position.new(update.events)]
+        if ended:
+            return
+    raise StreamEndedError("the controller ended the stream")
+
+
+def list_events(client: Client, name: str, position: EventPosition) -> Iterator[Event]:
+    """Events that were not shown yet, page by page; they count as shown from now on."""
+    while True:
+        request = ListEventsRequest(tenant=DEFAULT_TENANT, name=name, after_revision=position.ask_after, limit=_PAGE)
+        fresh = position.new(client.call(client.stub.ListEvents, request).events)
+        if not fresh:
+            return
+        yield from fresh

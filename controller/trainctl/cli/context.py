@@ -1,0 +1,35 @@
+"""What every command is given."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainctl.cli.console import Console
+
+
+@dataclass(slots=True)
+class Context:
+    """One run of the command.
+
+    Attributes:
+        options: the parsed command line.
+        console: where to write.
+        env: the environment.
+        request_id: id of the mutation that is being sent; shown with an error, so that it can be sent again.
+        on_interrupt: what to say when the user presses Ctrl-C now.
+    """
+
+    options: argparse.Namespace
+    console: Console
+    env: Mapping[str, str]
+    request_id: str = ""
+    on_interrupt: tuple[str, ...] = field(default=("interrupted",))
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the local installation: ``$TRAINCTL_HOME/local``, by default ``~/.trainctl/local``."""
+        home = self.env.get("TRAINCTL_HOME")
+        return (Path(home).expanduser() if home else Path.home() / ".trainctl").absolute() / "local"

@@ -1,0 +1,50 @@
+"""From an exception to what the user sees and the exit code says."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from trainctl.cli import exit_codes
+from trainctl.cli.context import Context
+from trainctl.core.errors import PermissionDeniedError, TrainctlError
+
+
+def report(context: Context, error: Exception, *, debug: bool) -> int:
+    """Writes ``error: ...``, ``hint: ...`` and ``request-id: ...``; returns the exit code."""
+    if debug:
+        context.console.say(traceback.format_exc().rstrip())
+    if not isinstance(error, TrainctlError):
+        error = _deliberate(error, debug=debug)
+    style = context.console.style(context.console.err)
+    first, *rest = str(error).split("\n")
+    lines = [f"{style.paint('error:', 'red')} {first} ({error.code})", *rest]
+    if error.hint:
+        lines.append(f"{style.paint('hint:', 'cyan')} {error.hint}")
+    if context.request_id:
+        lines.append(f"request-id: {context.request_id}")
+    context.console.say(lines)
+    return error.exit_code
+
+
+def _deliberate(error: Exception, *, debug: bool) -> TrainctlError:
+    """Gives an exception that nobody expected the shape of one of ours."""
+    if isinstance(error, PermissionError) and error.filename:
+        return PermissionDeniedError(f"{error.filename}: {error.strerror}", hint="check who owns it")
+    where = "above" if debug else f"in {_keep_traceback()}"
+    failure = TrainctlError(
+        f"internal error: {type(error).__name__}: {error}",
+        hint=f"this is a bug of trainctl; the traceback is {where}, please report it",
+    )
+    failure.exit_code = exit_codes.FAILURE
+    return failure
+
+
+def _keep_traceback() -> Path:
+    descriptor, name = tempfile.mkstemp(prefix=f"trainctl-{time.strftime('%Y%m%d-%H%M%S')}-", suffix=".log")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(traceback.format_exc())
+    return Path(name)

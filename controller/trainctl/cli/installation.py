@@ -1,0 +1,123 @@
+"""The local installation's folder: who runs in it, and how to talk to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainctl.core.errors import PermissionDeniedError, PreconditionError
+from trainctl.core.system.processes import ProcessId, is_alive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalController:
+    """What ``RUN/controller.json`` says; the process may be gone by now.
+
+    Attributes:
+        process: its identity.
+        address: host:port of its API.
+        version: of its package.
+        metrics_address: host:port of its metrics, or empty.
+        started_s: Unix seconds.
+    """
+
+    process: ProcessId
+    address: str
+    version: str = ""
+    metrics_address: str = ""
+    started_s: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether exactly this process still runs."""
+        return is_alive(self.process)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalAgent:
+    """An agent's process as ``RUN/nodes/<node>/agent.json`` names it."""
+
+    node: str
+    process: ProcessId
+
+    @property
+    def alive(self) -> bool:
+        """Whether exactly this process still runs."""
+        return is_alive(self.process)
+
+
+def read_controller(run_dir: Path) -> LocalController | None:
+    """The controller that was started last in this folder, None if there never was one.
+
+    Raises:
+        PermissionDeniedError: the file belongs to somebody else.
+        PreconditionError: the file is damaged.
+    """
+    data = _read_json(run_dir / "controller.json")
+    if data is None:
+        return None
+    try:
+        return LocalController(
+            process=_process(data),
+            address=str(data["address"]),
+            version=str(data.get("version", "")),
+            metrics_address=str(data.get("metrics_address", "")),
+            started_s=float(data.get("started_s", 0)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(run_dir / "controller.json") from error
+
+
+def read_agents(run_dir: Path) -> tuple[LocalAgent, ...]:
+    """The agents that were started last in this folder, by node name."""
+    agents = []
+    for path in sorted(run_dir.glob("nodes/*/agent.json")):
+        data = _read_json(path)
+        try:
+            if data is not None:
+                agents.append(LocalAgent(node=path.parent.name, process=_process(data)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path) from error
+    return tuple(agents)
+
+
+def read_token(path: Path) -> str:
+    """The bearer token in a file.
+
+    Raises:
+        PermissionDeniedError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a token"
+        raise PermissionDeniedError(
+            f"cannot read the token file {path}: {reason}", hint="give the right one with --token-file"
+        ) from error
+
+
+def _process(data: Mapping[str, Any]) -> ProcessId:
+    return ProcessId(pid=int(data["pid"]), start_ticks=int(data["start_ticks"]))
+
+
+def _read_json(path: Path) -> Mapping[str, Any] | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise PermissionDeniedError(f"cannot read {path}: {error.strerror}", hint="check who owns it") from error
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(data, dict):
+        raise _damaged(path)
+    return data
+
+
+def _damaged(path: Path) -> PreconditionError:
+    return PreconditionError(
+        f"{path} is damaged: expected what trainctl wrote there", hint="delete it if nothing runs in this folder"
+    )

@@ -1,0 +1,59 @@
+"""Reading a job file from disk or stdin: one clear error for each way in which that can fail."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from trainctl.core.errors import NotFoundError, PermissionDeniedError, Problem, SpecError, UsageError
+
+MAX_BYTES = 256 * 1024
+STDIN = "-"
+
+
+def read_job_file(name: str, *, stdin: BinaryIO | None = None) -> tuple[str, str]:
+    """The text of a job file and the name to call it by in messages; never reads more than a byte over the limit.
+
+    Args:
+        name: path, or ``-`` for stdin.
+        stdin: where ``-`` reads from, by default this process's stdin.
+
+    Raises:
+        NotFoundError: there is no such file.
+        PermissionDeniedError: it may not be read.
+        UsageError: it is a folder.
+        SpecError: it is too large, or not text.
+    """
+    if name == STDIN:
+        return _text((stdin or sys.stdin.buffer).read(MAX_BYTES + 1), "<stdin>"), "<stdin>"
+    try:
+        with Path(name).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"job file {name} does not exist", hint="give an existing file, or - for stdin") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"job file {name} is a folder", hint="give a file in it, such as job.yaml") from error
+    except PermissionError as error:
+        raise PermissionDeniedError(f"job file {name} may not be read", hint="check who owns it") from error
+    except OSError as error:
+        raise UsageError(f"job file {name} cannot be read: {error.strerror}") from error
+    return _text(data, name), name
+
+
+def _text(data: bytes, source: str) -> str:
+    if len(data) > MAX_BYTES:
+        raise _invalid(source, f"expected at most {MAX_BYTES // 1024} KiB, found more", "is this really a job file?")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _invalid(
+            source, f"expected UTF-8 text, found a byte 0x{data[error.start]:02x}", "is it binary?"
+        ) from error
+    if "\0" in text:
+        raise _invalid(source, "expected text, found a zero byte", "is it binary?")
+    return text
+
+
+def _invalid(source: str, message: str, hint: str) -> SpecError:
+    return SpecError((Problem(path="", message=message),), source=source, hint=hint)

@@ -1,0 +1,1 @@
+"""The local installation: a controller and agents as processes of this machine."""

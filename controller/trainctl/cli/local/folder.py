@@ -1,0 +1,98 @@
+"""The folder of a local installation: made, locked, checked, emptied."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, UsageError
+
+LOCK_NAME = ".local.lock"
+_MARKS = ("controller.json", "token", "store.sqlite3", LOCK_NAME)
+_CONTENTS = (
+    *_MARKS,
+    "store.sqlite3-wal",
+    "store.sqlite3-shm",
+    "controller.log",
+    "nodes",
+    "jobs",
+    "figures",
+)
+
+
+def make(run_dir: Path) -> None:
+    """Makes the folder, for its owner only, and checks that it can be written to.
+
+    Raises:
+        PermissionDeniedError: it cannot.
+        UsageError: the path is a file, or leads through one.
+    """
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{error.filename} is a file, a folder was expected", hint="choose another --dir") from error
+    except OSError as error:
+        raise _refused(run_dir, error.strerror or "cannot be made") from error
+    if not os.access(run_dir, os.R_OK | os.W_OK | os.X_OK):
+        raise _refused(run_dir, "no permission to write")
+
+
+def _refused(run_dir: Path, why: str) -> PermissionDeniedError:
+    return PermissionDeniedError(
+        f"cannot work in {run_dir}: {why}", hint="choose a folder of yours with --dir or TRAINCTL_HOME"
+    )
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds the folder against another ``local up`` or ``local down`` at the same time.
+
+    Raises:
+        ConflictError: one is at work.
+        PermissionDeniedError: the folder belongs to somebody else.
+    """
+    try:
+        descriptor = os.open(run_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _refused(run_dir, error.strerror or "cannot be locked") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConflictError(
+            f"another `trainctl local up` or `down` is at work in {run_dir}", hint="wait for it, then try again"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def purge(run_dir: Path) -> None:
+    """Deletes what a local installation keeps in its folder, and the folder if nothing else is in it.
+
+    Raises:
+        PreconditionError: this is no such folder.
+    """
+    if not any((run_dir / mark).exists() for mark in _MARKS):
+        raise PreconditionError(f"{run_dir} is not a folder of a local installation: nothing was deleted")
+    for name in _CONTENTS:
+        path = run_dir / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if not any(run_dir.iterdir()):
+        run_dir.rmdir()
+
+
+def log_tail(path: Path, lines: int = 20) -> list[str]:
+    """The last lines of a log; nothing if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - 64 * 1024, 0))
+            return file.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        return []

@@ -1,0 +1,165 @@
+"""Starting a local installation: a detached controller that starts its agents, and the wait until all is there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainctl.cli.client import Client
+from trainctl.cli.connection import local_endpoint
+from trainctl.cli.installation import LocalController, read_controller
+from trainctl.cli.local import folder
+from trainctl.cli.local.stop import stop
+from trainctl.core.errors import ConflictError, PermissionDeniedError, TrainctlError, UnavailableError
+from trainctl.protos.v1.job_pb2 import GetVersionRequest, ListNodesRequest, NodeStatus
+
+DEADLINE_S = 90.0
+_POLL_S = 0.05
+_CALL_S = 5.0
+_QUIET_S = 1.0
+_PROGRESS_EVERY_S = 5.0
+CONNECTED_STATES = frozenset({"CONNECTED", "HEALTHY", "READY"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalPlan:
+    """What to start: so many agents with so many worker slots each; ``port`` 0 takes any that is free."""
+
+    run_dir: Path
+    agents: int
+    slots: int
+    port: int = 0
+
+
+def start(plan: LocalPlan, *, say: Callable[[str], None], deadline_s: float = DEADLINE_S) -> LocalController:
+    """Starts the controller and returns when it answers and all its agents are connected.
+
+    Raises:
+        ConflictError: one runs already in this folder, or the port is taken.
+        PermissionDeniedError: the folder or the port is not ours.
+        UnavailableError: it did not come up; the message ends with its log. Nothing is left running.
+    """
+    folder.make(plan.run_dir)
+    with folder.locked(plan.run_dir):
+        _refuse_a_second(plan.run_dir)
+        _check_port(plan.port)
+        process = _spawn(plan)
+        try:
+            return _wait_until_up(plan, process, say=say, deadline_s=deadline_s)
+        except BaseException:
+            _undo(plan.run_dir, process)
+            raise
+
+
+def controller_command(plan: LocalPlan) -> Sequence[str]:
+    """The command line of the controller."""
+    command = [sys.executable, "-m", "trainctl.controller", "--dir", str(plan.run_dir)]
+    command += ["--agents", str(plan.agents), "--slots", str(plan.slots)]
+    return [*command, "--listen", f"127.0.0.1:{plan.port}"] if plan.port else command
+
+
+def _refuse_a_second(run_dir: Path) -> None:
+    running = read_controller(run_dir)
+    if running is not None and running.alive:
+        raise ConflictError(
+            f"a controller runs already in {run_dir}: process {running.process.pid} at {running.address}",
+            hint="trainctl local status shows it, trainctl local down stops it",
+        )
+
+
+def _check_port(port: int) -> None:
+    if not port:
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As a server does: a port that only lingers in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError as error:
+            raise PermissionDeniedError(f"port {port} is not allowed", hint="choose a --port above 1023") from error
+        except OSError as error:
+            raise ConflictError(
+                f"port {port} on 127.0.0.1 is taken by another program",
+                hint="choose another --port, or leave it out for any that is free",
+            ) from error
+
+
+def _spawn(plan: LocalPlan) -> subprocess.Popen[bytes]:
+    """Starts the controller in a session of its own: the terminal's Ctrl-C and its end do not reach it."""
+    log = os.open(plan.run_dir / "controller.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            controller_command(plan),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=plan.run_dir,
+        )
+    finally:
+        os.close(log)
+
+
+def _wait_until_up(
+    plan: LocalPlan, process: subprocess.Popen[bytes], *, say: Callable[[str], None], deadline_s: float
+) -> LocalController:
+    begun_s = time.monotonic()
+    say_at_s = begun_s + _QUIET_S
+    missing = "the controller"
+    while time.monotonic() < begun_s + deadline_s:
+        if process.poll() is not None:
+            raise _failed(plan, f"the controller ended with exit code {process.returncode} instead of coming up")
+        controller = read_controller(plan.run_dir)
+        if controller is not None and controller.process.pid == process.pid:
+            missing = _missing(plan)
+            if not missing:
+                return controller
+        if time.monotonic() >= say_at_s:
+            say(f"waiting for {missing} ({time.monotonic() - begun_s:.0f} s)")
+            say_at_s = time.monotonic() + _PROGRESS_EVERY_S
+        time.sleep(_POLL_S)
+    raise _failed(plan, f"{missing} did not come up within {deadline_s:g} s")
+
+
+def _missing(plan: LocalPlan) -> str:
+    """What is not there yet, in words; empty when everything is."""
+    try:
+        with Client(local_endpoint(plan.run_dir), timeout_s=_CALL_S) as client:
+            client.call(client.stub.GetVersion, GetVersionRequest())
+            nodes = client.call(client.stub.ListNodes, ListNodesRequest()).nodes
+    except UnavailableError:
+        return "the controller"
+    connected = sum(is_connected(node) for node in nodes)
+    return "" if connected >= plan.agents else f"the agents: {connected} of {plan.agents} connected"
+
+
+def is_connected(node: NodeStatus) -> bool:
+    """Whether the node's agent is connected."""
+    return node.state.upper() in CONNECTED_STATES
+
+
+def _failed(plan: LocalPlan, message: str) -> UnavailableError:
+    log = plan.run_dir / "controller.log"
+    lines = [message, *(f"  {line}" for line in folder.log_tail(log))]
+    return UnavailableError("\n".join(lines), hint=f"the whole log is {log}; nothing was left running")
+
+
+def _undo(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
+    """Leaves nothing half-started behind."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    try:
+        stop(run_dir)
+    except TrainctlError:
+        return  # the error being reported is the one that matters

@@ -1,0 +1,82 @@
+"""Stopping a local installation: first politely, then for good; only processes that are surely ours."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainctl.cli.installation import read_agents, read_controller
+from trainctl.core.errors import PermissionDeniedError, UnavailableError
+from trainctl.core.system.processes import ProcessId, is_alive, send_signal
+
+CONTROLLER_GRACE_S = 10.0
+AGENT_GRACE_S = 20.0
+_KILL_GRACE_S = 5.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """What was stopped.
+
+    Attributes:
+        controller: whether one was running.
+        agents: names of the nodes whose agents were running.
+        killed: how many processes did not end by themselves.
+    """
+
+    controller: bool
+    agents: tuple[str, ...]
+    killed: int
+
+
+def stop(run_dir: Path) -> Stopped:
+    """Ends the controller, so that nobody starts agents again, then the agents, which end their workers.
+
+    Raises:
+        PermissionDeniedError: they belong to somebody else.
+        UnavailableError: one did not even end when killed.
+    """
+    controller = read_controller(run_dir)
+    running = [controller.process] if controller is not None and controller.alive else []
+    killed = _end(running, CONTROLLER_GRACE_S)
+    agents = [agent for agent in read_agents(run_dir) if agent.alive]
+    killed += _end([agent.process for agent in agents], AGENT_GRACE_S)
+    return Stopped(controller=bool(running), agents=tuple(agent.node for agent in agents), killed=killed)
+
+
+def _end(processes: Sequence[ProcessId], grace_s: float) -> int:
+    """SIGTERM, time to obey, SIGKILL for the rest; returns how many needed that."""
+    _signal(processes, signal.SIGTERM)
+    left = wait_for_end(processes, grace_s)
+    _signal(left, signal.SIGKILL)
+    stuck = wait_for_end(left, _KILL_GRACE_S)
+    if stuck:
+        pids = ", ".join(str(process.pid) for process in stuck)
+        raise UnavailableError(
+            f"process {pids} does not end, not even by SIGKILL", hint="is its disk or mount hanging?"
+        )
+    return len(left)
+
+
+def _signal(processes: Sequence[ProcessId], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            send_signal(process, number)
+        except PermissionError as error:
+            raise PermissionDeniedError(
+                f"process {process.pid} belongs to somebody else", hint="stop it as the user who started it"
+            ) from error
+
+
+def wait_for_end(processes: Sequence[ProcessId], deadline_s: float) -> list[ProcessId]:
+    """Waits for processes to end; those that have not by the deadline."""
+    end_s = time.monotonic() + deadline_s
+    left = [process for process in processes if is_alive(process)]
+    while left and time.monotonic() < end_s:
+        time.sleep(_POLL_S)
+        left = [process for process in left if is_alive(process)]
+    return left

@@ -1,0 +1,1 @@
+"""Messages of the API as text for people; pure functions."""

@@ -1,0 +1,75 @@
+"""Numbers of a training run as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainctl.cli.times import span
+from trainctl.protos.v1.job_pb2 import JobStatus
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def count(number: float) -> str:
+    """A large count: ``950``, ``12.3k``, ``4.56M``."""
+    for size, unit in _UNITS:
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def steps(status: JobStatus) -> str:
+    """``120/500``."""
+    return f"{status.step}/{status.total_steps}" if status.total_steps else str(status.step)
+
+
+def loss(status: JobStatus) -> str:
+    """Training loss of the newest step; ``-`` before the first."""
+    return f"{status.loss:.4f}" if status.step and status.loss else "-"
+
+
+def eval_loss(status: JobStatus) -> str:
+    """Newest held-out loss; ``-`` before the first."""
+    return f"{status.eval_loss:.4f}" if status.HasField("eval_loss") else "-"
+
+
+def rate(status: JobStatus) -> str:
+    """Tokens per second; ``-`` while it is not known."""
+    return f"{count(status.tokens_per_s)} tok/s" if status.tokens_per_s > 0 else "-"
+
+
+def generations(status: JobStatus) -> str:
+    """The generation of each island, joined: nearly always one number."""
+    return ",".join(str(island.generation) for island in status.islands) or "-"
+
+
+def progress(status: JobStatus, *, phase: str) -> str:
+    """The line that says where a job is. ``phase`` is the phase as it should look, painted or not."""
+    parts = [phase, f"step {steps(status)}"]
+    if status.step:
+        parts.append(f"loss {loss(status)}")
+        if status.HasField("eval_loss"):
+            parts.append(f"eval {eval_loss(status)}")
+        parts.append(rate(status))
+        if status.eta_s > 0:
+            parts.append(f"ETA {span(round(status.eta_s, 0) if status.eta_s >= 10 else status.eta_s)}")
+    if status.islands:
+        parts.append(f"gen {generations(status)}")
+    return "  ".join(part for part in parts if part != "-")
+
+
+def goodput_lines(goodput_s: Mapping[str, float]) -> list[str]:
+    """One line per bucket, the largest first, with its share; buckets without time are left out."""
+    total = sum(goodput_s.values())
+    if total <= 0:
+        return []
+    shown = sorted(((s, name) for name, s in goodput_s.items() if s > 0), key=lambda item: (-item[0], item[1]))
+    width = max(len(name) for _, name in shown)
+    return [f"{name:<{width}}  {100 * s / total:5.1f} %  {s:9.2f} s" for s, name in shown]
+
+
+def goodput_sentence(goodput_s: Mapping[str, float]) -> str:
+    """``productive 83.0 %, restoring 9.1 %``: what took at least half a percent, the largest first."""
+    total = sum(goodput_s.values()) or 1.0
+    shares = sorted(((s / total, name) for name, s in goodput_s.items()), key=lambda item: (-item[0], item[1]))
+    return ", ".join(f"{name} {100 * share:.1f} %" for share, name in shares if share >= 0.005)

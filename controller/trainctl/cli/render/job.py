@@ -1,0 +1,119 @@
+"""One job: the whole description, and the summary at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from trainctl.cli.render import figures, recoveries, tables
+from trainctl.cli.style import Style
+from trainctl.cli.times import age, rfc3339, span
+from trainctl.protos.v1.job_pb2 import Job, JobStatus
+from trainctl.protos.v1.records_pb2 import CheckpointRef, WorkerError
+
+_SHOWN_RECOVERIES = 5
+_SHOWN_LOG_LINES = 20
+
+
+def describe(job: Job, checkpoints: Sequence[CheckpointRef], *, now_s: float, style: Style) -> list[str]:
+    """Everything there is to know about a job, in sections."""
+    status = job.status
+    shown = status.recoveries[-_SHOWN_RECOVERIES:]
+    more = f" (the last {len(shown)} of {len(status.recoveries)})" if len(shown) < len(status.recoveries) else ""
+    sections = [
+        ("", _head(job, now_s=now_s, style=style)),
+        ("Error", error(status.error) if status.HasField("error") else []),
+        ("Conditions", _conditions(status, now_s=now_s)),
+        ("Workers", tables.workers(status.islands, style=style)),
+        ("Goodput", figures.goodput_lines(status.goodput_s)),
+        (f"Recoveries{more}", [line for recovery in shown for line in recoveries.describe(recovery)]),
+        ("Checkpoints", tables.checkpoints(checkpoints, style=style) if checkpoints else []),
+    ]
+    lines: list[str] = []
+    for title, body in sections:
+        if body:
+            lines += [*(["", style.paint(f"{title}:", "bold")] if title else []), *_indent(body, 2 if title else 0)]
+    return lines
+
+
+def _indent(lines: Iterable[str], by: int) -> list[str]:
+    return [f"{' ' * by}{line}".rstrip() for line in lines]
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    known = [(name, value) for name, value in pairs if value and value != "-"]
+    width = max(len(name) for name, _ in known)
+    return [f"{name:<{width}}  {value}" for name, value in known]
+
+
+def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
+    status = job.status
+    phase = style.state(status.phase) + (f" ({status.reason})" if status.reason else "")
+    return _pairs(
+        [
+            ("Name", style.paint(job.spec.metadata.name, "bold")),
+            ("Uid", job.uid),
+            ("Phase", phase + (f": {status.message}" if status.message else "")),
+            ("Created", f"{rfc3339(job.create_time_s)} ({age(job.create_time_s, now_s)} ago)"),
+            (
+                "Ended",
+                f"{rfc3339(status.end_time_s)} ({age(status.end_time_s, now_s)} ago)" if status.end_time_s else "",
+            ),
+            ("Step", figures.steps(status) + (f" in lineage {status.lineage}" if status.lineage else "")),
+            ("Loss", figures.loss(status)),
+            ("Eval loss", figures.eval_loss(status)),
+            ("Rate", figures.rate(status)),
+            ("ETA", span(status.eta_s)),
+            ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
+            ("Restarts", str(status.restarts)),
+            ("Work folder", status.workdir),
+        ]
+    )
+
+
+def _conditions(status: JobStatus, *, now_s: float) -> list[str]:
+    return [
+        f"{c.type} {c.status} for {age(c.since_s, now_s)}"
+        + (f" ({c.reason})" if c.reason else "")
+        + (f": {c.message}" if c.message else "")
+        for c in status.conditions
+    ]
+
+
+def error(failure: WorkerError) -> list[str]:
+    """A worker's exception: what, where, traceback and last lines printed."""
+    where = f" at step {failure.step}" if failure.step else ""
+    lines = [f"{failure.type}: {failure.message} ({failure.code}){where}"]
+    lines += _indent(failure.traceback.rstrip().splitlines(), 2)
+    if failure.log_tail:
+        lines += ["last lines it printed:", *_indent(failure.log_tail[-_SHOWN_LOG_LINES:], 2)]
+    return lines
+
+
+def summary(job: Job, *, style: Style) -> list[str]:
+    """What there is to say when a job has ended."""
+    status = job.status
+    took_s = status.wall_s or max(status.end_time_s - job.create_time_s, 0)
+    name = job.spec.metadata.name
+    lines = [f"job {style.paint(name, 'bold')} {style.state(status.phase)} after {span(took_s)}"]
+    if status.message:
+        lines[0] += f": {status.message}"
+    average = f" at {figures.count(status.tokens / took_s)} tok/s over all" if took_s > 0 and status.tokens else ""
+    held_out = f", held out {figures.eval_loss(status)}" if status.HasField("eval_loss") else ""
+    lines += _indent(
+        _pairs(
+            [
+                ("steps", figures.steps(status)),
+                ("tokens", f"{figures.count(status.tokens)}{average}" if status.tokens else ""),
+                ("loss", f"{figures.loss(status)}{held_out}" if status.step else ""),
+                ("goodput", figures.goodput_sentence(status.goodput_s)),
+                ("recoveries", str(len(status.recoveries)) if status.recoveries else "none"),
+                ("checkpoint", status.checkpoint.uri if status.HasField("checkpoint") else ""),
+            ]
+        ),
+        2,
+    )
+    for recovery in status.recoveries:
+        lines += _indent(recoveries.describe(recovery), 4)
+    if status.HasField("error"):
+        lines += ["", *_indent(error(status.error), 2)]
+    return lines

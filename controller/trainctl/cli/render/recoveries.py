@@ -1,0 +1,79 @@
+"""Recoveries as people read them: what failed, how it was met, where the seconds went, what was copied from whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trainctl.cli.style import Style, table
+from trainctl.core.units import format_bytes
+from trainctl.protos.v1.job_pb2 import Recovery, RecoveryCandidate
+
+PHASES = ("detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step")
+"""Phases of a recovery in the order in which they happen; others come behind them."""
+_BAR_CELLS = 40
+
+
+def ordered_phases(recovery: Recovery) -> list[tuple[str, float]]:
+    """Name and seconds of each phase in order, without the total."""
+    known = [name for name in PHASES if name in recovery.phases_s]
+    others = sorted(set(recovery.phases_s) - set(PHASES) - {"total"})
+    return [(name, recovery.phases_s[name]) for name in [*known, *others]]
+
+
+def total_s(recovery: Recovery) -> float:
+    """Seconds from the fault to the first new committed step, as far as it has got."""
+    if "total" in recovery.phases_s:
+        return recovery.phases_s["total"]
+    return sum(seconds for _, seconds in ordered_phases(recovery))
+
+
+def copied(recovery: Recovery) -> str:
+    """``rank:0 -> rank:3 12.0 MiB``; ``nothing``."""
+    routes: Mapping[str, int] = recovery.copied_bytes
+    return ", ".join(f"{route} {format_bytes(routes[route])}" for route in sorted(routes)) or "nothing"
+
+
+def describe(recovery: Recovery) -> list[str]:
+    """One recovery in a few lines."""
+    phases = ", ".join(f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in ordered_phases(recovery))
+    how = recovery.rung or "in progress"
+    head = f"generation {recovery.generation}: {recovery.fault}; {how}, {total_s(recovery):.2f} s"
+    lines = [head, f"  seconds  {phases or '-'}"]
+    lines.append(f"  copied   {copied(recovery)}; {recovery.lost_steps} committed steps lost")
+    if recovery.reason:
+        lines.append(f"  why      {recovery.reason}")
+    return lines
+
+
+def candidates(recovery: Recovery) -> list[str]:
+    """The rungs that were judged, as a table."""
+
+    def row(candidate: RecoveryCandidate) -> tuple[str, ...]:
+        chosen = "chosen" if candidate.rung == recovery.rung else ("possible" if candidate.eligible else "not possible")
+        return candidate.rung, chosen, f"{candidate.cost_s:.1f}" if candidate.eligible else "-", candidate.reason
+
+    rows = [row(candidate) for candidate in recovery.candidates]
+    return table(("RUNG", "VERDICT", "COST_S", "REASON"), rows, right="COST_S") if rows else []
+
+
+def timeline(recoveries: Sequence[Recovery], *, started_s: float, style: Style) -> list[str]:
+    """A bar per recovery, to one scale, with a line per phase."""
+    longest = max((total_s(r) for r in recoveries), default=0.0) or 1.0
+    lines: list[str] = []
+    for recovery in recoveries:
+        after = f"+{max(recovery.started_s - started_s, 0):.1f} s" if started_s else ""
+        fault = f"generation {recovery.generation}  {recovery.fault}  ({recovery.rung or 'in progress'})"
+        lines += [f"{after:>10}  {style.paint(fault, 'bold')}", *_bars(recovery, longest), ""]
+    return lines[:-1]
+
+
+def _bars(recovery: Recovery, longest_s: float) -> list[str]:
+    lines, at_s = [], 0.0
+    for name, seconds in [*ordered_phases(recovery)]:
+        begin = round(_BAR_CELLS * at_s / longest_s)
+        end = max(round(_BAR_CELLS * (at_s + seconds) / longest_s), begin + (seconds > 0))
+        bar = " " * begin + "█" * (end - begin)
+        lines.append(f"{'':>12}{name.replace('_', ' '):<11}{seconds:8.3f} s  |{bar:<{_BAR_CELLS}}|")
+        at_s += seconds
+    lines.append(f"{'':>12}{'total':<11}{total_s(recovery):8.3f} s")
+    return lines

@@ -1,0 +1,185 @@
+"""A controller of the size that the command line can see: in memory, scripted by the test, on a port of its own."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+import grpc
+
+from trainctl.core.errors import NotFoundError, PermissionDeniedError, TrainctlError
+from trainctl.protos.status import code_of, trailing_metadata
+from trainctl.protos.v1 import job_pb2, job_pb2_grpc
+from trainctl.protos.v1.records_pb2 import CheckpointRef
+
+TOKEN = "secret"
+
+
+class FakeController(job_pb2_grpc.JobServiceServicer):
+    """Holds jobs and events; a stream shows what is there, then polls for more until the server stops."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, job_pb2.Job] = {}
+        self.events: list[job_pb2.Event] = []
+        self.logs: dict[tuple[int, int], list[str]] = {}
+        self.checkpoints: list[CheckpointRef] = []
+        self.nodes: list[job_pb2.NodeStatus] = []
+        self.calls: list[tuple[str, Any]] = []
+        self.failures: list[TrainctlError] = []
+        self.on_call: Callable[[str], None] = lambda method: None
+        self.port = 0
+        self._stopping = False
+        self._server: grpc.Server | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._stopping = False
+        self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+        job_pb2_grpc.add_JobServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        if self._server is not None:
+            self._server.stop(grace=None).wait(10)
+            self._server = None
+
+    def add_job(self, name: str, phase: str = "RUNNING", **status: Any) -> job_pb2.Job:
+        job = job_pb2.Job(uid=f"uid-{name}", create_time_s=time.time() - 60)
+        job.spec.metadata.name = name
+        job.status.MergeFrom(job_pb2.JobStatus(phase=phase, **status))
+        self.jobs[name] = job
+        return job
+
+    def add_event(self, type_: str, message: str, *, revision: int = 0, **fields: str) -> None:
+        last = self.events[-1].revision if self.events else 0
+        event = job_pb2.Event(
+            revision=revision or last + 1, time_s=time.time(), type=type_, message=message, fields=fields
+        )
+        self.events.append(event)
+
+    def _enter(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
+        self.calls.append((method, request))
+        metadata = dict((k, v) for k, v in context.invocation_metadata())
+        assert context.time_remaining() is not None, f"{method} has no deadline"
+        assert metadata["x-trainctl-wire"] == "1"
+        if metadata["authorization"] != f"Bearer {TOKEN}":
+            error = PermissionDeniedError("the token is wrong", hint="give the right one with --token-file")
+            error.code = "UNAUTHENTICATED"
+            self._abort(error, context)
+        if self.failures:
+            self._abort(self.failures.pop(0), context)
+        self.on_call(method)
+
+    @staticmethod
+    def _abort(error: TrainctlError, context: grpc.ServicerContext) -> NoReturn:
+        context.set_trailing_metadata(trailing_metadata(error))
+        context.abort(code_of(error), str(error))
+        raise AssertionError("abort raises")
+
+    def _find(self, name: str, context: grpc.ServicerContext) -> job_pb2.Job:
+        for job in self.jobs.values():
+            if name in (job.uid, job.spec.metadata.name):
+                return job
+        self._abort(NotFoundError(f"there is no job {name}", hint="trainctl get jobs lists them"), context)
+
+    def CreateJob(self, request: Any, context: Any) -> job_pb2.CreateJobResponse:  # noqa: N802
+        self._enter("CreateJob", request, context)
+        name = request.job.metadata.name
+        if request.validate_only:
+            return job_pb2.CreateJobResponse(plan=["2 nodes with 2 workers each", "one island"])
+        job = self.add_job(name, "QUEUED")
+        job.spec.CopyFrom(request.job)
+        return job_pb2.CreateJobResponse(job=job)
+
+    def GetJob(self, request: Any, context: Any) -> job_pb2.GetJobResponse:  # noqa: N802
+        self._enter("GetJob", request, context)
+        return job_pb2.GetJobResponse(job=self._find(request.name, context))
+
+    def ListJobs(self, request: Any, context: Any) -> job_pb2.ListJobsResponse:  # noqa: N802
+        self._enter("ListJobs", request, context)
+        names = sorted(self.jobs)
+        start = int(request.page_token or 0)
+        more = start + 1 < len(names)  # one a page, so that every list needs several
+        page = [self.jobs[name] for name in names[start : start + 1]]
+        return job_pb2.ListJobsResponse(jobs=page, next_page_token=str(start + 1) if more else "")
+
+    def CancelJob(self, request: Any, context: Any) -> job_pb2.CancelJobResponse:  # noqa: N802
+        self._enter("CancelJob", request, context)
+        job = self._find(request.name, context)
+        job.status.phase = "CANCELLING"
+        return job_pb2.CancelJobResponse(job=job)
+
+    def ListEvents(self, request: Any, context: Any) -> job_pb2.ListEventsResponse:  # noqa: N802
+        self._enter("ListEvents", request, context)
+        self._find(request.name, context)
+        newer = [e for e in self.events if e.revision > request.after_revision]
+        return job_pb2.ListEventsResponse(events=newer[: request.limit or 1000])
+
+    def WatchEvents(self, request: Any, context: Any) -> Iterator[job_pb2.WatchEventsResponse]:  # noqa: N802
+        self._enter("WatchEvents", request, context)
+        shown = 0
+        for _ in self._ticks(context):
+            for event in self.events[shown:]:
+                if event.revision > request.after_revision:
+                    yield job_pb2.WatchEventsResponse(event=event)
+            shown = len(self.events)
+
+    def WatchJob(self, request: Any, context: Any) -> Iterator[job_pb2.WatchJobResponse]:  # noqa: N802
+        self._enter("WatchJob", request, context)
+        self._find(request.name, context)
+        shown, last = len(self.events), b""
+        for _ in self._ticks(context):
+            job = self._find(request.name, context)
+            state = job.SerializeToString(deterministic=True)
+            if state != last or len(self.events) > shown:
+                yield job_pb2.WatchJobResponse(job=job, events=self.events[shown:])
+                shown, last = len(self.events), state
+
+    def StreamLogs(self, request: Any, context: Any) -> Iterator[job_pb2.StreamLogsResponse]:  # noqa: N802
+        self._enter("StreamLogs", request, context)
+        job = self._find(request.name, context)
+        shown: dict[tuple[int, int], int] = {}
+        for _ in self._ticks(context):
+            for (slot, life), lines in sorted(self.logs.items()):
+                if request.slots and slot not in request.slots:
+                    continue
+                begin = shown.get((slot, life), max(len(lines) - request.tail_lines, 0))
+                if lines[begin:]:
+                    yield job_pb2.StreamLogsResponse(
+                        slot=slot, incarnation=life, node=f"node-{slot}", lines=lines[begin:]
+                    )
+                shown[slot, life] = len(lines)
+            if not request.follow or job.status.phase in ("SUCCEEDED", "FAILED", "CANCELLED"):
+                return
+
+    def ExplainJob(self, request: Any, context: Any) -> job_pb2.ExplainJobResponse:  # noqa: N802
+        self._enter("ExplainJob", request, context)
+        job = self._find(request.name, context)
+        return job_pb2.ExplainJobResponse(sentences=["It trains."], recoveries=job.status.recoveries)
+
+    def ListCheckpoints(self, request: Any, context: Any) -> job_pb2.ListCheckpointsResponse:  # noqa: N802
+        self._enter("ListCheckpoints", request, context)
+        self._find(request.name, context)
+        return job_pb2.ListCheckpointsResponse(checkpoints=self.checkpoints, uri="/checkpoints")
+
+    def ListFigures(self, request: Any, context: Any) -> job_pb2.ListFiguresResponse:  # noqa: N802
+        self._enter("ListFigures", request, context)
+        return job_pb2.ListFiguresResponse()
+
+    def ListNodes(self, request: Any, context: Any) -> job_pb2.ListNodesResponse:  # noqa: N802
+        self._enter("ListNodes", request, context)
+        return job_pb2.ListNodesResponse(nodes=self.nodes)
+
+    def GetVersion(self, request: Any, context: Any) -> job_pb2.GetVersionResponse:  # noqa: N802
+        self._enter("GetVersion", request, context)
+        return job_pb2.GetVersionResponse(version="9.9", wire_version=1, epoch=3, pid=7, store="memory")
+
+    def _ticks(self, context: grpc.ServicerContext) -> Iterator[None]:
+        while context.is_active() and not self._stopping:
+            yield
+            time.sleep(0.01)

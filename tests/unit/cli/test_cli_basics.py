@@ -1,0 +1,210 @@
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from trainctl.cli.main import main
+from trainctl.core.errors import ConflictError, PreconditionError, UnavailableError
+from unit.cli.conftest import Cli
+from unit.cli.fake_controller import FakeController
+
+NOTHING = {"TRAINCTL_HOME": "/nonexistent"}
+
+
+def offline(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    code = main(arguments, out=out, err=err, env=NOTHING if env is None else env)
+    return code, out.getvalue(), err.getvalue()
+
+
+def imported_by(*arguments: str) -> str:
+    code = "import sys; from trainctl.cli.main import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("submit", "--help"), ("completion", "bash"), ("version", "--client")]
+)
+def test_help_and_completion_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    modules = set(imported_by(*arguments).split())
+    assert not modules & {"grpc", "yaml", "torch", "numpy", "asyncio"}
+
+
+def test_help_is_instant() -> None:
+    def once() -> float:
+        begun_s = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "trainctl.cli", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - begun_s
+
+    def bare() -> float:
+        begun_s = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "pass"], capture_output=True, check=True)
+        return time.perf_counter() - begun_s
+
+    # The machine may be busy with other tests: what the interpreter itself takes then is not ours.
+    assert min(once() - bare() for _ in range(5)) < 0.3
+
+
+def test_no_command_shows_the_help() -> None:
+    code, out, err = offline()
+    assert code == 2
+    assert out == ""
+    assert "trainctl local up" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("sumbit",), 'did you mean "submit"?'),
+        (("get",), "COMMAND"),
+        (("get", "jbos"), 'did you mean "jobs"?'),
+        (("describe",), "NAME"),
+        (("submit",), "-f/--file"),
+        (("events", "x", "--frobnicate"), "--frobnicate"),
+        (("get", "jobs", "-o", "xml"), "xml"),
+        (("get", "jobs", "--address", "nowhere"), "HOST:PORT"),
+        (("get", "jobs", "--address", "h:1", "--timeout", "5"), "duration"),
+        (("cancel", "x", "--grace", "soon"), "duration"),
+        (("local", "up", "--agents", "0"), "1 to 64"),
+        (("local", "up", "--port", "70000"), "0 to 65535"),
+    ],
+)
+def test_wrong_usage_is_one_error_with_a_hint(arguments: tuple[str, ...], words: str) -> None:
+    code, out, err = offline(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert words in err
+    assert err.startswith("error: ")
+    assert err.splitlines()[0].endswith("(USAGE)")
+
+
+def test_no_controller_says_what_was_tried(tmp_path: Path) -> None:
+    code, _, err = offline("get", "jobs", env={"TRAINCTL_HOME": str(tmp_path)})
+    assert code == 7
+    assert str(tmp_path / "local") in err
+    assert "hint: start one on this machine with: trainctl local up" in err
+
+
+def test_nobody_at_the_address_says_which(cli: Cli, controller: FakeController) -> None:
+    controller.stop()
+    result = cli("get", "jobs")
+    assert result.code == 7
+    assert controller.address in result.err
+    assert "TRAINCTL_ADDRESS" in result.err
+    assert "trainctl local up" in result.err
+
+
+def test_stale_local_controller_is_named(tmp_path: Path) -> None:
+    run_dir = tmp_path / "local"
+    run_dir.mkdir()
+    (run_dir / "controller.json").write_text(f'{{"pid": {os.getpid()}, "start_ticks": 1, "address": "127.0.0.1:9"}}')
+    code, _, err = offline("get", "jobs", env={"TRAINCTL_HOME": str(tmp_path)})
+    assert code == 7
+    assert "127.0.0.1:9 is not running" in err
+    (run_dir / "controller.json").write_text("{")
+    code, _, err = offline("get", "jobs", env={"TRAINCTL_HOME": str(tmp_path)})
+    assert code == 6
+    assert "damaged" in err
+
+
+def test_flags_win_over_the_environment_and_may_stand_before_the_command(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a")
+    result = cli("--address", "127.0.0.1:1", "get", "jobs")
+    assert result.code == 7
+    assert "127.0.0.1:1 (from --address)" in result.err
+
+
+def test_wrong_token_is_a_permission_error(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("wrong")
+    result = cli("get", "jobs", "--token-file", str(tmp_path / "other"))
+    assert result.code == 5
+    assert "(UNAUTHENTICATED)" in result.err
+    missing = cli("get", "jobs", "--token-file", str(tmp_path / "missing"))
+    assert missing.code == 5
+    assert "No such file" in missing.err
+
+
+def test_local_token_never_goes_to_another_address(controller: FakeController, tmp_path: Path) -> None:
+    run_dir = tmp_path / "local"
+    run_dir.mkdir()
+    (run_dir / "token").write_text("secret")
+    (run_dir / "controller.json").write_text('{"pid": 1, "start_ticks": 1, "address": "127.0.0.1:9"}')
+    env = {"TRAINCTL_HOME": str(tmp_path), "TRAINCTL_ADDRESS": controller.address}
+    code, _, _ = offline("get", "jobs", env=env)
+    assert code == 5
+    (run_dir / "controller.json").write_text(f'{{"pid": 1, "start_ticks": 1, "address": "{controller.address}"}}')
+    code, _, _ = offline("get", "jobs", env=env)
+    assert code == 0
+
+
+def test_unavailable_is_tried_again_other_errors_are_not(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a")
+    controller.failures = [UnavailableError("not the leader")]
+    assert cli("get", "job", "a").code == 0
+    assert [method for method, _ in controller.calls] == ["GetJob", "GetJob"]
+    controller.calls.clear()
+    controller.failures = [ConflictError("moved"), PreconditionError("wrong state", hint="wait")]
+    assert cli("get", "job", "a").code == 4
+    result = cli("get", "job", "a")
+    assert result.code == 6
+    assert result.err == "error: wrong state (FAILED_PRECONDITION)\nhint: wait\n"
+    assert len(controller.calls) == 2
+
+
+def test_unanswered_call_ends_at_its_deadline(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a")
+    held = [True]
+    controller.on_call = lambda method: _hold(held)
+    result = cli("get", "job", "a", "--timeout", "200ms")
+    held.clear()
+    assert result.code == 7
+    assert "did not answer within 0.2 s" in result.err
+    assert "--timeout" in result.err
+
+
+def _hold(held: list[bool]) -> None:
+    while held:
+        time.sleep(0.01)
+
+
+def test_unexpected_exception_keeps_its_traceback_in_a_file(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(context: object) -> int:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("trainctl.cli.commands.get.jobs", broken)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    result = cli("get", "jobs")
+    assert result.code == 1
+    assert "error: internal error: ZeroDivisionError: oops (INTERNAL)" in result.err
+    assert "Traceback" not in result.err
+    (kept,) = tmp_path.glob("trainctl-*.log")
+    assert str(kept) in result.err
+    assert "ZeroDivisionError" in kept.read_text()
+    assert "Traceback" in cli("get", "jobs", "--debug").err
+
+
+def test_interrupt_exits_with_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(context: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainctl.cli.commands.get.jobs", interrupted)
+    assert cli("get", "jobs").code == 130
+
+
+def test_closed_pipe_is_quiet(controller: FakeController, environment: dict[str, str]) -> None:
+    for index in range(50):
+        controller.add_job(f"job-{index}")
+    command = f"{sys.executable} -m trainctl.cli get jobs -o json | head -c 10"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], env={**os.environ, **environment}, capture_output=True, check=False
+    )
+    assert done.stderr == b""
+    assert done.returncode == 0
