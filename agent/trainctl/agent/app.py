@@ -46,6 +46,7 @@ class AgentOptions:
         address: under which other nodes reach this one.
         metrics_port: of ``/metrics``; 0 takes a free one.
         entry: ``module:function`` that a worker runs.
+        store_entry: ``module:function`` that the collective store runs.
         preload: modules that the fork server imports.
     """
 
@@ -57,6 +58,7 @@ class AgentOptions:
     address: str
     metrics_port: int
     entry: str
+    store_entry: str
     preload: tuple[str, ...]
 
 
@@ -79,6 +81,7 @@ class Agent:
         )
         self._store = StoreKeeper(
             server=self._server,
+            entry=options.store_entry,
             host=options.address,
             on_change=lambda: self._link.changed(),
             on_restart=lambda: self._metrics.process_restarts.labels("store").inc(),
@@ -117,7 +120,8 @@ class Agent:
         )  # fmt: skip
         tasks = [asyncio.create_task(part) for part in parts]
         try:
-            await asyncio.wait([*tasks, self._ending], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [*tasks, self._ending]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
                     task.result()

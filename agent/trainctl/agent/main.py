@@ -12,6 +12,7 @@ from pathlib import Path
 from trainctl.core.errors import TrainctlError
 
 DEFAULT_ENTRY = "trainctl.parallel.worker:main"
+DEFAULT_STORE_ENTRY = "trainctl.agent.forkserver.collective_store:main"
 DEFAULT_PRELOAD = "torch,torch.distributed"
 
 
@@ -47,6 +48,7 @@ def _run(options: argparse.Namespace) -> None:
         address=options.address,
         metrics_port=options.metrics_port,
         entry=options.worker_entry,
+        store_entry=options.store_entry,
         preload=(*preload, options.worker_entry.partition(":")[0]),
     )
 
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", default="127.0.0.1", help="where other nodes reach this one (default 127.0.0.1)")
     parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics (default: a free one)")
     parser.add_argument("--worker-entry", default=DEFAULT_ENTRY, metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
+    parser.add_argument("--store-entry", default=DEFAULT_STORE_ENTRY, metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
     parser.add_argument("--preload", default=DEFAULT_PRELOAD, help=argparse.SUPPRESS)
     return parser
 

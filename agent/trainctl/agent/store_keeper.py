@@ -13,7 +13,6 @@ from trainctl.agent.forkserver.client import Child, ForkServerClient
 from trainctl.core.errors import UnavailableError
 
 _LOG = logging.getLogger(__name__)
-_ENTRY = "trainctl.agent.forkserver.collective_store:main"
 _START_TIMEOUT_S = 30.0
 
 
@@ -22,15 +21,23 @@ class StoreKeeper:
 
     Args:
         server: forks it.
+        entry: ``module:function`` of the store, see ``forkserver.collective_store``.
         host: address that other nodes reach this one at; the store listens on nothing else.
         on_change: called when the address changed.
         on_restart: called when it had to be started again.
     """
 
     def __init__(
-        self, *, server: ForkServerClient, host: str, on_change: Callable[[], None], on_restart: Callable[[], None]
+        self,
+        *,
+        server: ForkServerClient,
+        entry: str,
+        host: str,
+        on_change: Callable[[], None],
+        on_restart: Callable[[], None],
     ) -> None:
         self._server = server
+        self._entry = entry
         self._host = host
         self._on_change = on_change
         self._on_restart = on_restart
@@ -53,7 +60,7 @@ class StoreKeeper:
     async def _serve_once(self, backoff: Backoff) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            child = await self._server.spawn(_ENTRY, fds={"report_fd": write_end}, arguments={"host": self._host})
+            child = await self._server.spawn(self._entry, fds={"report_fd": write_end}, arguments={"host": self._host})
         except BaseException:
             os.close(read_end)
             raise
