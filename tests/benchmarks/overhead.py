@@ -1,7 +1,7 @@
 """``make bench-overhead``: tokens per second of the whole system and of a plain torch DDP loop, in interleaved pairs.
 
-Same model, batch, threads and world size; the first pair is dropped, and the first steps of every run. Prints a table and,
-last, one JSON line.
+Same model, batch, threads and world size; the first pair is dropped, and the first steps of every run. Prints a table
+and, last, one JSON line.
 """
 
 from __future__ import annotations
