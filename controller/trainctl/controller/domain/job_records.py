@@ -120,6 +120,7 @@ class UserFault:
     message: str
     step: int
     generation: int
+    slot: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

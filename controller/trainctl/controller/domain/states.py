@@ -79,8 +79,8 @@ class GenerationPhase(StrEnum):
 _ENDINGS = (JobPhase.CANCELLING, JobPhase.FAILING)
 
 _JOB: Mapping[str, tuple[str, ...]] = {
-    JobPhase.QUEUED: (JobPhase.ADMITTED, *_ENDINGS),
-    JobPhase.ADMITTED: (JobPhase.STARTING, JobPhase.QUEUED, *_ENDINGS),
+    JobPhase.QUEUED: (JobPhase.ADMITTED, JobPhase.COMPLETING, *_ENDINGS),
+    JobPhase.ADMITTED: (JobPhase.STARTING, JobPhase.QUEUED, JobPhase.COMPLETING, *_ENDINGS),
     JobPhase.STARTING: (JobPhase.RUNNING, JobPhase.COMPLETING, JobPhase.QUEUED, *_ENDINGS),
     JobPhase.RUNNING: (JobPhase.RECOVERING, JobPhase.RESIZING, JobPhase.COMPLETING, *_ENDINGS),
     JobPhase.RECOVERING: (JobPhase.RUNNING, JobPhase.RESIZING, JobPhase.COMPLETING, JobPhase.QUEUED, *_ENDINGS),

@@ -64,17 +64,18 @@ def charge(work: Work, fault: Fault) -> JobFailure | None:
 
 
 def _charge_user(work: Work, fault: Fault, error: WorkerError) -> JobFailure | None:
-    """One incident counts once, on however many ranks it happens; the same one in a later generation is final."""
-    new = UserFault(type=error.type, message=error.message, step=error.step, generation=fault.generation)
+    """One incident counts once, on however many ranks; in a later generation or again in the same slot it is final."""
+    new = UserFault(
+        type=error.type, message=error.message, step=error.step, generation=fault.generation, slot=fault.slot
+    )
     earlier = work.job.restarts.user
-    if new in earlier:
-        return None
+    same = [old for old in earlier if (old.type, old.message, old.step) == (new.type, new.message, new.step)]
     hint = _USER_HINT.format(name=work.job.name)
-    if any(replace(old, generation=0) == replace(new, generation=0) for old in earlier):
+    if any(old.generation != new.generation or old.slot == new.slot for old in same):
         return _failure(work, fault, error.code, "the same exception in the same step again", hint)
     work.set_job(restarts=replace(work.job.restarts, user=(*earlier, new)))
     budget = work.job.spec.spec.recovery.max_restarts.user
-    incidents = {old.generation for old in (*earlier, new)}
+    incidents = {(old.generation, old.type, old.message, old.step) for old in (*earlier, new)}
     if len(incidents) > budget:
         return _failure(work, fault, error.code, f"restart budget for user exceptions ({budget}) used up", hint)
     return None

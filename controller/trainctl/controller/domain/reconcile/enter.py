@@ -47,7 +47,7 @@ def _entered(work: Work) -> None:
 def complete(work: Work) -> bool:
     """Ends the job in good order when its last step is done and saved; whether it did."""
     record = work.island.record
-    if record is None or work.job.phase is JobPhase.QUEUED:
+    if record is None:
         return False
     slots = [work.slot(m.slot) for m in record.members]
     finished = [s for s in slots if s.state is SlotState.FINISHED]

@@ -21,8 +21,21 @@ def apply_faults(work: Work, faults: Sequence[Fault]) -> None:
     hit = [fault for fault in unexpected if work.slot(fault.slot).incarnation in members]
     if hit and work.job.phase not in STOPPING:
         begin_recovery(work, hit)
+    _tell_lost_agents(work, faults)
     for fault in faults:
         _apply(work, fault, news=fault in unexpected, member=fault in hit)
+
+
+def _tell_lost_agents(work: Work, faults: Sequence[Fault]) -> None:
+    lost: dict[int, list[Fault]] = {}
+    for fault in faults:
+        if fault.kind is FaultKind.AGENT_LOST:
+            lost.setdefault(work.slot(fault.slot).agent_incarnation, []).append(fault)
+    for agent, group in lost.items():
+        slot = work.slot(group[0].slot)
+        slots = ", ".join(str(f.slot) for f in group)
+        message = f"agent on {slot.node} is lost with worker slot(s) {slots}: {group[0].reason}"
+        work.emit(events.AGENT_LOST, "AgentLost", message, node=slot.node, agent=agent)
 
 
 def _is_news(work: Work, fault: Fault) -> bool:
@@ -40,7 +53,7 @@ def _apply(work: Work, fault: Fault, *, news: bool, member: bool) -> None:
     slot = work.slot(fault.slot)
     newcomer = news and not member
     failure = charge(work, fault) if news and not newcomer else None
-    if slot.state is not SlotState.EMPTY or fault.kind is FaultKind.AGENT_LOST:
+    if slot.state is not SlotState.EMPTY:
         _tell(work, fault, news=news)
     if fault.kind is FaultKind.STUCK:
         _condemn(work, fault)

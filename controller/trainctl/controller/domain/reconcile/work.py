@@ -25,6 +25,7 @@ class Work:
         island = job.island(island_id)
         if island is None:
             raise KeyError(island_id)
+        self._before = job
         self.job = job
         self.island: IslandState = island
         self.view = view
@@ -107,6 +108,7 @@ class Work:
         return self.due(max(asked_s, self.job.epoch_since_s) + limit_s)
 
     def result(self) -> Reconciliation:
-        """The outcome of the pass."""
+        """The outcome of the pass; the very same state object if nothing changed."""
         state = self.job.with_island(self.island)
+        state = self._before if state == self._before else state
         return Reconciliation(state=state, events=tuple(self.events), wake_at_s=self._wake_at_s)

@@ -1,0 +1,104 @@
+"""``trainctl explain``: why a job is where it is, in sentences with numbers, and what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainctl.controller.domain.goodput import Bucket
+from trainctl.controller.domain.job_state import IslandState, JobState
+from trainctl.controller.domain.metrics import eta_s, ettr_of, goodput_s, tokens_per_s
+from trainctl.controller.domain.states import TERMINAL, JobPhase, SlotState
+from trainctl.core.units import format_duration
+
+
+def explain(state: JobState, now_s: float) -> tuple[str, ...]:
+    """What there is to say about a job now, the most important first."""
+    return tuple([*_phase(state, now_s), *_islands(state), *_faults(state), *_time(state, now_s)])
+
+
+def plan_sentences(state: JobState) -> tuple[str, ...]:
+    """What a job with this state would start: for a dry run."""
+    spec = state.spec.spec
+    per_node, nodes = spec.resources.workers_per_node, spec.nodes
+    batch = spec.train.batch
+    sentences = [
+        f"{nodes.target} node(s) with {per_node} worker(s) each: world size {nodes.target * per_node}; "
+        f"elastic from {nodes.min} to {nodes.target} node(s)",
+        f"each step trains {batch.sequences} sequences of {spec.train.model.context} tokens in {batch.micro_batches} "
+        "micro-batches, whatever the world size",
+        f"{spec.train.steps} steps of task {spec.train.task}; a checkpoint {_interval(spec.checkpoint.interval_steps)}",
+        f"a lost worker is replaced from a live peer; without a replacement within {spec.recovery.replacement_wait} the "
+        f"job goes on with fewer nodes, but at least {nodes.min}",
+    ]
+    return tuple(sentences)
+
+
+def _interval(steps: int) -> str:
+    return f"every {steps} steps" if steps else "at the end"
+
+
+def _phase(state: JobState, now_s: float) -> Iterator[str]:
+    if state.failure is not None:
+        yield state.failure.message
+        if state.failure.hint:
+            yield f"what to do: {state.failure.hint}"
+    since = format_duration(max(0.0, (state.ended_s or now_s) - state.phase_since_s))
+    ended = state.phase in TERMINAL
+    yield (
+        f"{state.name} is {state.phase.value}"
+        + ("" if ended else f" for {since}")
+        + f": {state.message or state.reason}"
+    )
+    progress = state.progress
+    if progress.step and not ended:
+        steps = state.spec.spec.train.steps
+        yield (
+            f"step {progress.step} of {steps}, loss {progress.loss:.4f}, {tokens_per_s(state):.0f} tokens/s, "
+            f"about {format_duration(eta_s(state))} to go"
+        )
+
+
+def _islands(state: JobState) -> Iterator[str]:
+    if state.phase in TERMINAL:
+        return
+    for island in state.islands:
+        yield from _island(state, island)
+
+
+def _island(state: JobState, island: IslandState) -> Iterator[str]:
+    record, proposal = island.record, island.proposal
+    if record is not None:
+        yield (
+            f"{island.id} has generation {record.generation} with {record.world_size} workers, lineage {record.lineage}, "
+            f"from step {record.target_step} ({record.rung.value}): {record.reason}"
+        )
+    if proposal is not None:
+        ready = sum(1 for i in proposal.slots if island.slots[i].state not in (SlotState.EMPTY, SlotState.STARTING))
+        booting = sum(1 for i in proposal.slots if island.slots[i].state is SlotState.STARTING)
+        yield (
+            f"generation {proposal.generation} is being prepared ({proposal.reason}): {ready} of {len(proposal.slots)} "
+            f"workers are there, {booting} boot"
+        )
+    wanted = state.spec.spec.nodes.target * state.spec.spec.resources.workers_per_node
+    if record is not None and record.world_size < wanted and state.phase is JobPhase.RUNNING:
+        yield f"it runs with {record.world_size} of {wanted} workers and grows when a node has free slots"
+
+
+def _faults(state: JobState) -> Iterator[str]:
+    if not state.recoveries:
+        return
+    last = state.recoveries[-1]
+    total = last.phases_s.get("total")
+    took = f"took {total:.2f} s" if total is not None else "is in progress"
+    yield f"{state.recovery_count} recoveries; the last one {took}: {last.fault}"
+    for candidate in last.candidates:
+        judged = f"{candidate.cost_s:.2f} s" if candidate.eligible else "not possible"
+        chosen = " (chosen)" if candidate.rung == last.rung else ""
+        yield f"rung {candidate.rung}{chosen}: {judged}, {candidate.reason}"
+
+
+def _time(state: JobState, now_s: float) -> Iterator[str]:
+    spent = {name: seconds for name, seconds in goodput_s(state, now_s).items() if seconds >= 0.01}
+    parts = ", ".join(f"{name} {format_duration(s)}" for name, s in sorted(spent.items(), key=lambda item: -item[1]))
+    if parts:
+        yield f"time: {parts}; {ettr_of(state, now_s):.1%} of the time not {Bucket.QUEUED.value} was productive"

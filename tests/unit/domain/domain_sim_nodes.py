@@ -1,0 +1,275 @@
+"""Fake workers and agents: they follow instructions late, repeat themselves, and die when the script says so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord
+from trainctl.core.records.step import Outcome, Phase, StepAction, StepReport
+from trainctl.core.records.worker import (
+    CheckpointReport,
+    Instruction,
+    Progress,
+    WorkerDesired,
+    WorkerError,
+    WorkerObserved,
+    WorkerPhase,
+)
+
+
+def outcome_of(generation: int, lineage: int, step: int) -> Outcome:
+    return Outcome(
+        generation=generation,
+        lineage=lineage,
+        step=step,
+        action=StepAction.APPLY,
+        gradient_scale=1.0 / step,
+        learning_rate=0.1,
+        loss_sum=10.0 / step,
+        tokens=8,
+        gradient_norm=1.0,
+        cursor=step * 4,
+        sample_digest=step,
+    )
+
+
+@dataclass
+class SimGroup:
+    """What the members of one generation share: who has arrived at which collective."""
+
+    members: frozenset[int]
+    arrived: dict[str, set[int]] = field(default_factory=dict)
+
+    def arrive(self, what: str, incarnation: int) -> bool:
+        """Joins a collective; True once all members have joined it."""
+        here = self.arrived.setdefault(what, set())
+        here.add(incarnation)
+        return here >= self.members
+
+
+@dataclass
+class SimWorker:
+    desired: WorkerDesired
+    boot_at_s: float
+    rng: random.Random
+    started_s: float
+    phase: WorkerPhase = WorkerPhase.STARTING
+    lineage: int = 0
+    applied: int = -1
+    voted: Outcome | None = None
+    retained: tuple[int, int] = (0, 0)
+    generation: int = 0
+    joined: int = 0
+    prepared: int = 0
+    report: StepReport | None = None
+    frozen_since_s: float = -1.0
+    exit_code: int | None = None
+    exited_s: float = 0.0
+    killed_at_s: float = 0.0
+    error: WorkerError | None = None
+
+    @property
+    def incarnation(self) -> int:
+        return self.desired.incarnation
+
+    @property
+    def alive(self) -> bool:
+        return self.exit_code is None
+
+    @property
+    def moving(self) -> bool:
+        return self.alive and self.frozen_since_s < 0
+
+    def end(self, code: int, now_s: float) -> None:
+        if self.alive:
+            self.exit_code, self.exited_s, self.phase = code, now_s, WorkerPhase.EXITED
+
+    def observed(self, now_s: float) -> WorkerObserved:
+        alive_age_s = now_s - self.frozen_since_s if self.frozen_since_s >= 0 else 0.05
+        phase = Phase.COMPUTE if self.phase is WorkerPhase.RUNNING else Phase.READY
+        if self.prepared > self.generation:
+            phase = Phase.REBUILD if self.joined > self.prepared - 1 and self.joined else Phase.INTERRUPTED
+        step = self.voted.step if self.voted is not None and self.voted.lineage == self.lineage else 0
+        return WorkerObserved(
+            job_uid=self.desired.job_uid,
+            slot=self.desired.slot,
+            incarnation=self.incarnation,
+            pid=1000 + self.incarnation,
+            phase=self.phase,
+            generation=self.generation,
+            progress=Progress(generation=self.joined, step=step, phase=phase, alive_age_s=alive_age_s),
+            report=self.report,
+            exit_code=self.exit_code,
+            error=self.error,
+            exited_age_s=now_s - self.exited_s if not self.alive else 0.0,
+        )
+
+    def act(self, world: SimCluster, now_s: float) -> None:
+        """One small piece of work, if there is any."""
+        if not self.moving:
+            return
+        if self.phase is WorkerPhase.STARTING:
+            if now_s >= self.boot_at_s:
+                self.phase = WorkerPhase.READY
+            return
+        order = self.desired
+        if order.instruction is Instruction.PREPARE and order.generation > self.prepared:
+            self._prepare(order.generation)
+        elif order.instruction is Instruction.STOP:
+            self.end(0, now_s)
+        elif order.instruction is Instruction.RUN and order.record is not None:
+            self._run(world, order.record)
+
+    def _prepare(self, generation: int) -> None:
+        self.prepared = generation
+        self.phase = WorkerPhase.READY
+        self.report = StepReport(
+            prepared_generation=generation,
+            lineage=self.lineage,
+            applied_step=self.applied,
+            voted=self.voted,
+            retained_generation=self.retained[0],
+            retained_step=self.retained[1],
+            schema_digest="s",
+        )
+
+    def _run(self, world: SimCluster, record: GenerationRecord) -> None:
+        if self.prepared > record.generation:
+            return
+        group = world.group(record)
+        self.joined = record.generation
+        if self.generation != record.generation:
+            if group.arrive("rebuild", self.incarnation) and self._restore(world, record):
+                restored = group.arrive("restored", self.incarnation)
+                if restored:
+                    assert (self.lineage, self.applied) == (record.lineage, record.target_step)
+                    self.generation, self.phase = record.generation, WorkerPhase.RUNNING
+            return
+        self._train(world, group, record)
+
+    def _restore(self, world: SimCluster, record: GenerationRecord) -> bool:
+        rank = next(m.global_rank for m in record.members if m.incarnation == self.incarnation)
+        if rank in record.holders:
+            if self.applied == record.target_step - 1:
+                assert record.outcome is not None
+                assert self.retained == (record.outcome.generation, record.target_step)
+                self.applied, self.retained = record.target_step, (0, 0)
+            assert (self.lineage, self.applied) == (record.lineage, record.target_step)
+            self.voted = record.outcome or self.voted
+            return True
+        if record.holders:
+            donors = [world.find(m.incarnation) for m in record.members if m.global_rank in record.holders]
+            whole = [d for d in donors if d and d.moving and d.joined == record.generation]
+            if not any(d.applied == record.target_step and d.lineage == record.lineage for d in whole):
+                return False
+        elif record.checkpoint is not None:
+            assert record.checkpoint.step == record.target_step
+        else:
+            assert record.target_step == 0
+        self.lineage, self.applied = record.lineage, record.target_step
+        self.retained, self.voted = (0, 0), None
+        return True
+
+    def _train(self, world: SimCluster, group: SimGroup, record: GenerationRecord) -> None:
+        step = self.applied + 1
+        if step > world.steps:
+            if group.arrive("finish", self.incarnation):
+                self.phase = WorkerPhase.FINISHED
+            return
+        voted = self.voted is not None and self.voted.step == step and self.voted.generation == record.generation
+        if voted:
+            self.applied, self.retained = step, (0, 0)
+            world.completed(self, record, step)
+        elif self.retained == (record.generation, step):
+            if group.arrive(f"vote {step}", self.incarnation):
+                self.voted = outcome_of(record.generation, record.lineage, step)
+                world.voted(self.voted)
+        elif group.arrive(f"reduce {step}", self.incarnation):
+            self.retained = (record.generation, step)
+
+
+@dataclass
+class SimAgent:
+    node: str
+    incarnation: int
+    slots: int
+    alive: bool = True
+    reachable: bool = True
+    heard_s: float = 0.0
+    died_s: float = 0.0
+    desired: tuple[WorkerDesired, ...] = ()
+    workers: dict[int, SimWorker] = field(default_factory=dict)
+    gone: list[SimWorker] = field(default_factory=list)
+
+    def converge(self, now_s: float, rng: random.Random) -> None:
+        """Kills what is not wanted, starts what is missing; never two lives of a slot at once."""
+        if not self.alive:
+            return
+        wanted = {d.slot: d for d in self.desired}
+        for slot, worker in list(self.workers.items()):
+            order = wanted.get(slot)
+            if order is None or order.incarnation != worker.incarnation:
+                worker.end(-9, now_s)
+                self.gone.append(self.workers.pop(slot))
+                continue
+            worker.desired = order
+            if order.instruction is Instruction.KILL:
+                worker.end(-9, now_s)
+            elif order.instruction is Instruction.STOP and worker.frozen_since_s >= 0:
+                worker.killed_at_s = worker.killed_at_s or now_s + order.grace_s
+                if now_s > worker.killed_at_s:
+                    worker.end(-9, now_s)
+        for slot, order in wanted.items():
+            if slot not in self.workers and order.instruction not in (Instruction.KILL, Instruction.STOP):
+                boot_s = now_s + rng.uniform(0.1, 2.0)
+                self.workers[slot] = SimWorker(order, boot_s, rng, now_s)
+
+
+class SimCluster:
+    """The data plane of one job: agents, their workers, and what the workers share."""
+
+    def __init__(self, steps: int, checkpoint_every: int) -> None:
+        self.steps = steps
+        self.checkpoint_every = checkpoint_every
+        self.agents: list[SimAgent] = []
+        self.groups: dict[tuple[int, str], SimGroup] = {}
+        self.reports: list[CheckpointReport] = []
+        self.votes: dict[tuple[int, int, int], Outcome] = {}
+        self.on_vote: Callable[[Outcome], None] = lambda outcome: None
+
+    def group(self, record: GenerationRecord) -> SimGroup:
+        key = (record.generation, record.nonce)
+        return self.groups.setdefault(key, SimGroup(frozenset(m.incarnation for m in record.members)))
+
+    def find(self, incarnation: int) -> SimWorker | None:
+        return next((w for w in self.workers() if w.incarnation == incarnation), None)
+
+    def workers(self) -> list[SimWorker]:
+        return [w for a in self.agents for w in a.workers.values()]
+
+    def voted(self, outcome: Outcome) -> None:
+        self.votes[outcome.lineage, outcome.step, outcome.generation] = outcome
+
+    def completed(self, worker: SimWorker, record: GenerationRecord, step: int) -> None:
+        first = record.members[0].incarnation == worker.incarnation
+        if first and (step % self.checkpoint_every == 0 or step == self.steps) and step > record.checkpointed_step:
+            ref = CheckpointRef(
+                uri=f"mem://{record.lineage}/{step}",
+                step=step,
+                lineage=record.lineage,
+                attempt="a",
+                manifest_sha256="0",
+            )
+            self.reports.append(
+                CheckpointReport(
+                    job_uid=record.job_uid,
+                    island=record.island,
+                    generation=record.generation,
+                    step=step,
+                    lineage=record.lineage,
+                    ref=ref,
+                    seconds=0.01,
+                )
+            )

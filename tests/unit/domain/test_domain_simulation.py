@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from trainctl.controller.domain.states import JobPhase
+from trainctl.core.records.spec import NodesSpec
+from unit.domain.domain_sim import Simulation, sim_job
+
+SHAPES = (
+    (NodesSpec(min=1, max=1), 4, 1, 4),
+    (NodesSpec(min=1, max=2), 2, 2, 2),
+    (NodesSpec(min=2, max=2), 2, 3, 2),
+    (NodesSpec(min=1, max=4), 1, 4, 1),
+)
+
+
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+@pytest.mark.parametrize("block", range(4))
+def test_faults_in_any_order_keep_every_invariant_and_the_job_finishes(shape: int, block: int) -> None:
+    nodes, per_node, agents, slots = SHAPES[shape]
+    for seed in range(block * 10, block * 10 + 10):
+        sim = Simulation(seed, sim_job(nodes=nodes, per_node=per_node), agents=agents, slots=slots)
+        assert sim.run().phase is JobPhase.SUCCEEDED, f"seed {seed}"
