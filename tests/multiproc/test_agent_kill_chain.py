@@ -57,6 +57,24 @@ def test_killing_the_fork_server_is_a_loss_of_the_workers_only(tmp_path: Path) -
     asyncio.run(scenario())
 
 
+def test_a_worker_asked_of_a_dying_fork_server_is_reported_as_not_started(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with agent_and_controller(tmp_path) as (agent, controller):
+            server = agent.server_pid()
+            os.kill(server, signal.SIGSTOP)
+            controller.want(worker())
+            await until(lambda: controller.phase(1) is WorkerPhase.STARTING)
+            os.kill(server, signal.SIGKILL)
+            await until(lambda: controller.phase(1) is WorkerPhase.EXITED)
+            error = controller.workers()[0].error
+            assert error is not None
+            assert error.code == "WORKER_NOT_STARTED"
+            controller.want(worker(incarnation=2))
+            await until(lambda: controller.phase(2) is WorkerPhase.READY)
+
+    asyncio.run(scenario())
+
+
 def test_killing_the_store_brings_a_new_one_elsewhere(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with agent_and_controller(tmp_path, real_store=True, preload="torch") as (agent, controller):

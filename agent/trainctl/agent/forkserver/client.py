@@ -20,6 +20,7 @@ from trainctl.core.errors import UnavailableError
 _LOG = logging.getLogger(__name__)
 _RESTART_PAUSE_S = (0.05, 2.0)
 _CLOSE_TIMEOUT_S = 5.0
+_SPAWN_TIMEOUT_S = 30.0
 
 
 class Child:
@@ -110,7 +111,8 @@ class ForkServerClient:
         """Forks a child that calls ``entry``; the descriptors stay the caller's (see ``messages.Spawn`` for names).
 
         Raises:
-            UnavailableError: there is no server now, or it could not fork; no child was left behind.
+            UnavailableError: there is no server now, or it could not fork, or it is stuck and was ended; should there
+                have been a child, it dies.
         """
         if self._channel is None or not self._ready.is_set():
             raise UnavailableError("no fork server is running yet; it is being started")
@@ -123,7 +125,12 @@ class ForkServerClient:
             raise UnavailableError(f"the fork server takes no request: {error}") from error
         answer: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._waiting[request] = answer
-        return await answer
+        try:
+            return await asyncio.wait_for(answer, _SPAWN_TIMEOUT_S)
+        except TimeoutError:
+            if self._process is not None:
+                self._process.kill()  # stuck: it would not reap its children either
+            raise UnavailableError(f"the fork server did not answer within {_SPAWN_TIMEOUT_S:g} s") from None
 
     async def close(self) -> None:
         """Ends the server and with it every child."""
@@ -181,7 +188,7 @@ class ForkServerClient:
         elif isinstance(message, Spawned):
             child = self._children[message.pid] = Child(message.pid, fds[0])
             answer = self._waiting.pop(message.request)
-            if answer.cancelled():
+            if answer.cancelled():  # nobody waits for it any more
                 child.signal(signal.SIGKILL)
             else:
                 answer.set_result(child)

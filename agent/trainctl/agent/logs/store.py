@@ -16,7 +16,7 @@ from trainctl.agent.logs.lines import LineSplitter
 from trainctl.agent.state import WorkerKey
 
 _LOG = logging.getLogger(__name__)
-_PAUSE_AT_LINES = 5000
+_PAUSE_AT_LINES = 1000
 TAIL_LINES = 20
 
 T = TypeVar("T")
@@ -42,8 +42,11 @@ class LogStore:
 
     def capture(self, key: WorkerKey) -> LogCapture:
         """The protocol for the pipe of one worker."""
-        file = self._make_file(log_path(self._root, key.job_uid, key.slot, key.incarnation))
-        return LogCapture(self, key, file)
+        return LogCapture(self, key, self._make_file(self.path_of(key)))
+
+    def path_of(self, key: WorkerKey) -> Path:
+        """The file that a worker's output goes to."""
+        return log_path(self._root, key.job_uid, key.slot, key.incarnation)
 
     def append(self, key: WorkerKey, file: LogFile, lines: Sequence[str], done: Callable[[], None]) -> None:
         """Writes lines, hands them to the followers, then calls ``done``."""
