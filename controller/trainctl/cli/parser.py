@@ -218,6 +218,11 @@ def _add_local(commands: Any) -> None:
 
 
 def _add_rest(commands: Any) -> None:
+    demo = _command(commands, "demo", "demo:run", "train on this machine, lose a worker and an agent, go on, finish")
+    demo.add_argument(
+        "--corpus", metavar="FOLDER|URL", default="python-stdlib", help="text to train on (python-stdlib)"
+    )
+    demo.add_argument("--dir", metavar="FOLDER", default="demo-run", help="where the results stay (demo-run)")
     version = _command(commands, "version", "version:run", "show the versions of this command and of the controller")
     version.add_argument("--client", action="store_true", help="of this command only; asks nobody")
     _add_output(version)

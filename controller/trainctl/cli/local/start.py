@@ -37,7 +37,7 @@ class LocalPlan:
     port: int = 0
 
 
-def start(plan: LocalPlan, *, say: Callable[[str], None], deadline_s: float = DEADLINE_S) -> LocalController:
+def start(plan: LocalPlan, *, say: Callable[[str], None]) -> LocalController:
     """Starts the controller and returns when it answers and all its agents are connected.
 
     Raises:
@@ -51,10 +51,12 @@ def start(plan: LocalPlan, *, say: Callable[[str], None], deadline_s: float = DE
         _check_port(plan.port)
         process = _spawn(plan)
         try:
-            return _wait_until_up(plan, process, say=say, deadline_s=deadline_s)
+            controller = _wait_until_up(plan, process, say=say, deadline_s=DEADLINE_S)
         except BaseException:
             _undo(plan.run_dir, process)
             raise
+        process.returncode = 0  # it is meant to outlive us, Popen must not complain that it does
+        return controller
 
 
 def controller_command(plan: LocalPlan) -> Sequence[str]:

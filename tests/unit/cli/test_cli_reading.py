@@ -1,0 +1,191 @@
+import io
+import json
+import time
+from typing import Any
+
+import yaml
+
+from trainctl.cli.console import Console
+from trainctl.cli.render.recoveries import timeline
+from trainctl.cli.style import PLAIN, Style, table, visible_length
+from trainctl.cli.views import PROGRESS_EVERY_S, LiveView, PlainView
+from trainctl.core.errors import NotFoundError
+from trainctl.protos.v1.job_pb2 import Event, Job, NodeStatus
+from trainctl.protos.v1.records_pb2 import CheckpointRef
+from unit.cli.conftest import Cli
+from unit.cli.fake_controller import FakeController
+
+
+def rich_job(controller: FakeController) -> Job:
+    job = controller.add_job(
+        "rich",
+        "FAILED",
+        step=12,
+        total_steps=40,
+        tokens=120_000,
+        loss=3.25,
+        eval_loss=3.5,
+        tokens_per_s=1234.0,
+        wall_s=60,
+    )
+    job.status.end_time_s = time.time()
+    job.status.goodput_s.update({"productive": 45.0, "restoring": 15.0, "queued": 0.0})
+    island = job.status.islands.add(id="island-0", generation=2, generation_phase="COMMITTED")
+    island.workers.add(slot=0, global_rank=0, node="node-0", pid=11, state="ACTIVE", step=12, phase="compute")
+    island.workers.add(slot=1, global_rank=-1, node="node-1", pid=0, state="EMPTY")
+    job.status.conditions.add(type="Degraded", status="True", reason="WorkerLost", message="one of two", since_s=1)
+    recovery = job.status.recoveries.add(
+        generation=2, fault="worker 1 exited (SIGKILL)", rung="peer", reason="rank 0 holds it", target_step=7
+    )
+    recovery.phases_s.update({"restore": 0.25, "detect": 0.5, "first_step": 0.25, "total": 1.0})
+    recovery.copied_bytes["rank:0 -> rank:1"] = 3 * 2**20
+    recovery.candidates.add(rung="peer", eligible=True, cost_s=1.5, reason="a live peer")
+    recovery.candidates.add(rung="checkpoint", eligible=False, reason="there is none")
+    error = job.status.error
+    error.type, error.message, error.code, error.step = (
+        "ValueError",
+        "rank 1 on node-1: bad sample",
+        "USER_EXCEPTION",
+        12,
+    )
+    error.traceback = 'File "train.py", line 3'
+    error.log_tail.append("last words")
+    return job
+
+
+def test_describe_shows_everything(cli: Cli, controller: FakeController) -> None:
+    rich_job(controller)
+    controller.checkpoints.append(CheckpointRef(uri="/c/12", step=12, attempt="x"))
+    out = cli("describe", "rich").out
+    for words in (
+        "12/40",
+        "ValueError: rank 1 on node-1: bad sample (USER_EXCEPTION) at step 12",
+        'File "train.py", line 3',
+        "last words",
+        "Degraded True for",
+        "productive   75.0 %      45.00 s",
+        "generation 2: worker 1 exited (SIGKILL); peer, 1.00 s",
+        "seconds  detect 0.50, restore 0.25, first step 0.25",
+        "copied   rank:0 -> rank:1 3.0 MiB; 0 committed steps lost",
+        "/c/12",
+    ):
+        assert words in out, out
+    assert "queued" not in out
+
+
+def test_explain_and_timeline(cli: Cli, controller: FakeController) -> None:
+    job = rich_job(controller)
+    out = cli("explain", "rich").out
+    assert out.startswith("It trains.\n")
+    assert "chosen" in out
+    assert "not possible" in out
+    drawn = timeline(job.status.recoveries, started_s=0, style=PLAIN)
+    assert [line.index("|") for line in drawn if "|" in line] == [35, 35, 35]
+    assert "detect" in cli("timeline", "rich").out
+    controller.add_job("calm")
+    assert "no recovery" in cli("timeline", "calm").err
+
+
+def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
+    for name in ("a", "b", "c"):
+        controller.add_job(name, step=1, total_steps=2)
+    controller.nodes.append(NodeStatus(node="node-0", state="CONNECTED", pid=5, slots=2, slots_used=1))
+    header, *rows = cli("get", "jobs").out.splitlines()
+    assert header.split() == ["NAME", "PHASE", "STEP", "LOSS", "RATE", "RESTARTS", "AGE"]
+    assert len(rows) == 3
+    assert rows[0].endswith("1m00s")
+    assert cli("get", "jobs", "-o", "name").out == "a\nb\nc\n"
+    assert [j["spec"]["metadata"]["name"] for j in json.loads(cli("get", "jobs", "-o", "json").out)["jobs"]] == [*"abc"]
+    assert yaml.safe_load(cli("get", "nodes", "-o", "yaml").out)["nodes"][0]["slotsUsed"] == 1
+    assert "node-0" in cli("get", "nodes").out
+    assert "no checkpoint yet" in cli("get", "checkpoints", "a").err
+    controller.checkpoints.append(CheckpointRef(uri="/c/12", step=12))
+    assert json.loads(cli("checkpoints", "list", "a", "-o", "json").out)["checkpoints"][0]["step"] == 12
+
+
+def test_empty_lists_say_so_on_stderr(cli: Cli) -> None:
+    result = cli("get", "jobs")
+    assert (result.code, result.out) == (0, "")
+    assert "trainctl submit" in result.err
+    assert json.loads(cli("get", "jobs", "-o", "json").out) == {"jobs": []}
+    assert "no agent" in cli("get", "nodes").err
+
+
+def test_machine_output_has_numbers_times_and_no_nan(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job("a", tokens=2**40)
+    job.status.loss = float("nan")
+    data: dict[str, Any] = json.loads(cli("get", "job", "a", "-o", "json").out)
+    assert data["status"]["tokens"] == 2**40
+    assert data["status"]["loss"] is None
+    assert data["status"]["endTime"] is None
+    assert data["createTime"].endswith("Z")
+    assert "evalLoss" not in data["status"]
+
+
+def test_cancel_sends_grace_and_checkpoint(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a")
+    result = cli("cancel", "a", "--checkpoint", "--grace", "2m", "-y")
+    assert result.code == 0
+    assert "CANCELLING, after one more checkpoint" in result.out
+    (_, request) = controller.calls[-1]
+    assert (request.grace_s, request.checkpoint) == (120.0, True)
+    assert request.request_id
+    controller.failures = [NotFoundError("there is no job b")]
+    missing = cli("cancel", "b", "-y", "--request-id", "r1")
+    assert missing.code == 3
+    assert "request-id: r1" in missing.err
+
+
+def test_version_of_both_sides(cli: Cli) -> None:
+    assert "controller  9.9 (wire 1)" in cli("version").out
+    assert json.loads(cli("version", "--client", "-o", "json").out)["client"]["wireVersion"] == 1
+
+
+def test_table_is_aligned_also_when_painted() -> None:
+    style = Style(enabled=True)
+    rows = [("a", style.paint("RUNNING", "green"), "5"), ("longer", "X", "12345")]
+    lines = table(("NAME", "STATE", "N"), rows, right="N")
+    assert [visible_length(line) for line in lines] == [22, 22, 22]
+    assert table(("NAME", "STATE", "N"), [("a", "b", "c")])[1] == "a     b      c"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_live_line_is_drawn_in_place_below_the_events() -> None:
+    stream = Terminal()
+    console = Console(stream, stream, {"TERM": "xterm"})
+    view = LiveView(console, stream)
+    job = Job()
+    job.status.phase, job.status.step, job.status.total_steps, job.status.loss = "RUNNING", 5, 10, 2.5
+    job.status.eta_s, job.status.tokens_per_s = 75, 12_345
+    view.job(job)
+    view.event(Event(type="worker.exited", message="worker 1 was killed"))
+    view.close()
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    last = text.split("\r\x1b[2K")[-2]
+    assert "step 5/10  loss 2.5000  12.3k tok/s  ETA 1m15s  last worker.exited" in last
+    assert all(visible_length(piece.split("\n")[0]) <= console.width() for piece in text.split("\r\x1b[2K"))
+
+
+def test_colour_can_be_switched_off() -> None:
+    stream = Terminal()
+    assert Console(stream, stream, {}).style().enabled
+    assert not Console(stream, stream, {"NO_COLOR": "1"}).style().enabled
+    assert not Console(stream, stream, {}, no_color=True).style().enabled
+    assert not Console(io.StringIO(), stream, {}).style().enabled
+
+
+def test_plain_progress_comes_every_few_seconds_and_only_when_new() -> None:
+    lines: list[str] = []
+    now = [0.0]
+    view = PlainView(lines.append, lines.append, now_s=lambda: now[0])
+    job = Job()
+    for step in range(100):
+        job.status.phase, job.status.step = "RUNNING", step // 2
+        view.job(job)
+        now[0] += PROGRESS_EVERY_S / 10
+    assert len(lines) == 10
