@@ -1,11 +1,11 @@
-"""A whole controller life in virtual time: reconcile against fake agents, with seeded faults, checked after each pass."""
+"""A controller life in virtual time: reconcile against fake agents, with seeded faults, checked after each pass."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from trainctl.controller.domain import goodput
 from trainctl.controller.domain.desired import desired_workers
@@ -36,7 +36,7 @@ from unit.domain.domain_sim_nodes import SimAgent, SimCluster, SimWorker
 PLENTY = MaxRestartsSpec(user=1000, process=1000)
 
 
-def sim_job(*, nodes: NodesSpec, per_node: int, steps: int = 30, profile: str = "fast") -> TrainJob:
+def sim_job(*, nodes: NodesSpec, per_node: int, steps: int = 60, profile: str = "fast") -> TrainJob:
     train = TrainSpec(steps=steps, batch=BatchSpec(sequences=16, micro_batches=16))
     spec = JobSpec(
         train=train,
@@ -114,15 +114,16 @@ class Simulation:
         *,
         agents: int,
         slots: int,
-        faults_until_s: float = 40.0,
-        fault_rate: float = 0.06,
+        faults_until_s: float = 60.0,
+        fault_rate: float | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self.ids = Ids()
         self.now_s = 1000.0
         self.epoch = 1
         self.faults_until_s = self.now_s + faults_until_s
-        self.fault_rate = fault_rate
+        self.faults_from_s = self.now_s + self.rng.choice((0.0, 5.0, 15.0))
+        self.fault_rate = self.rng.choice((0.01, 0.03, 0.08)) if fault_rate is None else fault_rate
         self.cluster = SimCluster(job.spec.train.steps, checkpoint_every=7)
         for number in range(agents):
             self._start_agent(f"node-{number}", slots)
@@ -150,7 +151,7 @@ class Simulation:
 
     def tick(self) -> None:
         self.now_s += self.rng.choice((0.02, 0.05, 0.1, 0.2, 0.4))
-        if self.now_s < self.faults_until_s and self.rng.random() < self.fault_rate:
+        if self.faults_from_s < self.now_s < self.faults_until_s and self.rng.random() < self.fault_rate:
             self.fault()
         self._heal()
         for agent in self.cluster.agents:
@@ -335,6 +336,3 @@ class Simulation:
         while self.state.phase is not phase:
             assert self.now_s < end_s, f"waiting for {phase}: {self.state.phase} {self.state.message}"
             self.tick()
-
-
-__all__ = ["Simulation", "replace", "sim_job"]

@@ -27,7 +27,7 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
         f"each step trains {batch.sequences} sequences of {spec.train.model.context} tokens in {batch.micro_batches} "
         "micro-batches, whatever the world size",
         f"{spec.train.steps} steps of task {spec.train.task}; a checkpoint {_interval(spec.checkpoint.interval_steps)}",
-        f"a lost worker is replaced from a live peer; without a replacement within {spec.recovery.replacement_wait} the "
+        f"a lost worker is replaced from a live peer; without one within {spec.recovery.replacement_wait} the "
         f"job goes on with fewer nodes, but at least {nodes.min}",
     ]
     return tuple(sentences)
@@ -69,8 +69,8 @@ def _island(state: JobState, island: IslandState) -> Iterator[str]:
     record, proposal = island.record, island.proposal
     if record is not None:
         yield (
-            f"{island.id} has generation {record.generation} with {record.world_size} workers, lineage {record.lineage}, "
-            f"from step {record.target_step} ({record.rung.value}): {record.reason}"
+            f"{island.id} has generation {record.generation} with {record.world_size} workers, "
+            f"lineage {record.lineage}, from step {record.target_step} ({record.rung.value}): {record.reason}"
         )
     if proposal is not None:
         ready = sum(1 for i in proposal.slots if island.slots[i].state not in (SlotState.EMPTY, SlotState.STARTING))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.controller.domain import events
+from trainctl.controller.domain.conditions import DEGRADED, with_condition
 from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.hang import typical_step_s
 from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, state_bytes
@@ -209,7 +210,15 @@ def _adopt(work: Work, proposal: Proposal, record: GenerationRecord, decision: D
     if record.lineage != work.job.progress.lineage:
         work.set_job(progress=replace(work.job.progress, lineage=record.lineage))
     work.job = attempt_restoring(work.job)
+    _note_degraded(work, record)
     _tell(work, proposal, record, decision)
+
+
+def _note_degraded(work: Work, record: GenerationRecord) -> None:
+    wanted, size = work.target_groups * work.per_node, record.world_size
+    message = f"{size} of {wanted} workers train; the rest joins when a node has free slots"
+    reason = f"Workers{size}"
+    work.job = with_condition(work.job, DEGRADED, size < wanted, work.now_s, reason=reason, message=message)
 
 
 def _tell(work: Work, proposal: Proposal, record: GenerationRecord, decision: Decision) -> None:

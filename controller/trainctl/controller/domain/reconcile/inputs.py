@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainctl.controller.domain import events
+from trainctl.controller.domain.conditions import CHECKPOINT_STALE, with_condition
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.job_records import RECENT_STEPS, CancelRequest, Recovery, TrainProgress
@@ -22,7 +23,7 @@ from trainctl.core.records.worker import CheckpointReport, RecoveryReport
 def observe_figures(state: JobState, figures: Sequence[StepFigures], now_s: float) -> Reconciliation:
     """Takes figures of committed steps in; those of rolled-back lineages and known steps change nothing.
 
-    Not durable, except when the first step of a generation ends a recovery.
+    Not durable, except for the job's last step and when the first step of a generation ends a recovery.
     """
     island = state.islands[0]
     record = island.record
@@ -33,7 +34,8 @@ def observe_figures(state: JobState, figures: Sequence[StepFigures], now_s: floa
     changed = replace(state, progress=progress)
     first = next((f for f in fresh if record is not None and _is_first_new(f, record)), None)
     if first is None or island.marks is None or island.proposal is not None:
-        return Reconciliation(state=changed, durable=False)
+        last = progress != state.progress and progress.step >= state.spec.spec.train.steps
+        return Reconciliation(state=changed, durable=last)
     finished_s = min(max(first.wall_s, island.committed_s), now_s)
     changed, island, drafts = finish_recovery(changed, island, finished_s)
     return Reconciliation(state=changed.with_island(island), events=drafts)
@@ -68,7 +70,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     ref = report.ref
     if ref is None:
         message = f"checkpoint of step {report.step} failed: {report.error}; training goes on"
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
+        stale = with_condition(state, CHECKPOINT_STALE, True, now_s, reason="SaveFailed", message=message)
+        return Reconciliation(state=stale, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
     if ref in state.checkpoints:
         return Reconciliation(state=state)
     newest = state.checkpoints[-1] if state.checkpoints else None
@@ -84,6 +87,7 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     keep = max(1, state.spec.spec.checkpoint.keep.last)
     changed = replace(state, checkpoints=(*state.checkpoints, ref)[-keep:], goodput=goodput)
     message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({report.seconds:.2f} s)"
+    changed = with_condition(changed, CHECKPOINT_STALE, False, now_s, reason="Saved", message=message)
     return Reconciliation(state=changed, events=(_event(events.CHECKPOINT_COMMITTED, "Committed", message, report),))
 
 
