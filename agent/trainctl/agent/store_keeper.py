@@ -51,7 +51,7 @@ class StoreKeeper:
             await self._server.wait_up()
             try:
                 await self._serve_once(backoff)
-            except (UnavailableError, OSError, ValueError, TimeoutError) as error:
+            except (UnavailableError, OSError) as error:
                 _LOG.error("the collective store did not start: %s", error)
             self._set("", 0)
             self._on_restart()
@@ -79,13 +79,15 @@ class StoreKeeper:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
         )
         try:
-            return int(await asyncio.wait_for(reader.read(), _START_TIMEOUT_S))
-        except (ValueError, TimeoutError):
+            text = await asyncio.wait_for(reader.read(), _START_TIMEOUT_S)
+        except TimeoutError:
             child.signal(signal.SIGKILL)
-            await child.exited
-            raise
+            raise UnavailableError(f"it named no port within {_START_TIMEOUT_S:g} s") from None
         finally:
             transport.close()
+        if not text:
+            raise UnavailableError(f"it ended with code {await child.exited} and named no port; see above why")
+        return int(text)
 
     def _set(self, address: str, pid: int) -> None:
         self.pid = pid

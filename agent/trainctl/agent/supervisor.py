@@ -17,8 +17,6 @@ from trainctl.core.records.worker import WorkerDesired, WorkerObserved
 from trainctl.core.system.faults import FaultPlan
 
 _LOG = logging.getLogger(__name__)
-FROZEN_AFTER_S = 1.0
-"""A worker that did not touch its page for so long is reported without waiting for the next heartbeat."""
 
 
 class Supervisor:
@@ -103,13 +101,13 @@ class Supervisor:
         return tuple(worker.observe(now_s) for _, worker in sorted(self._workers.items()))
 
     def sample(self) -> None:
-        """Reads all progress pages; a worker that froze or thawed is news."""
+        """Reads all progress pages; each whole second that a worker gives no sign of life is news, and its return."""
         now_s = time.monotonic()
         news = False
         for worker in self._workers.values():
-            was_frozen = worker.progress.alive_age_s >= FROZEN_AFTER_S
+            silent_s = int(worker.progress.alive_age_s)
             worker.sample(now_s)
-            news |= was_frozen != (worker.progress.alive_age_s >= FROZEN_AFTER_S)
+            news |= silent_s != int(worker.progress.alive_age_s)
         if news:
             self._events.changed()
 
