@@ -83,13 +83,28 @@ def test_all_problems_at_once_with_positions(cli: Cli, controller: FakeControlle
     assert not controller.calls
 
 
-def test_problems_that_only_the_controller_sees_look_the_same(
-    cli: Cli, controller: FakeController, job_file: str
-) -> None:
-    controller.failures = [SpecError((Problem(path="spec.nodes.min", message="more than there is"),))]
+def test_what_only_the_controller_sees_gets_its_position(cli: Cli, controller: FakeController, job_file: str) -> None:
+    missing = Problem(path="spec.train.data.uri", message="does not exist")
+    controller.failures = [SpecError((missing, Problem(path="spec.train.steps", message="too many")))]
     result = cli("submit", "-f", job_file)
     assert result.code == 2
-    assert "  spec.nodes.min: more than there is" in result.err
+    # What was not written is shown at its nearest parent.
+    assert f"  {job_file}:5:10  spec.train.data.uri: does not exist" in result.err
+    assert f"  {job_file}:5:18  spec.train.steps: too many" in result.err
+
+
+def test_relative_paths_are_made_absolute(
+    cli: Cli, controller: FakeController, job_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = ("--set", "spec.train.data.uri=texts/*.txt", "--set", "spec.checkpoint.uri=../saved")
+    assert cli("submit", "-f", job_file, *changes).code == 0
+    spec = controller.jobs["first"].spec.spec
+    assert spec.train.data.uri == f"{tmp_path}/texts/*.txt"
+    assert spec.checkpoint.uri == f"{tmp_path}/../saved"
+    assert spec.checkpoint.resume_from == "none"
+    assert cli("submit", "-f", job_file, "--name", "b", "--set", "spec.train.data.uri=s3://bucket/texts").code == 0
+    assert controller.jobs["b"].spec.spec.train.data.uri == "s3://bucket/texts"
 
 
 def test_stdin_is_read_with_a_dash(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

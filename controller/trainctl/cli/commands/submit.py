@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
+from pathlib import Path
 
 from trainctl.cli import exit_codes
 from trainctl.cli.client import connect
 from trainctl.cli.commands.watch import watch
 from trainctl.cli.context import Context
 from trainctl.cli.jobfile import read_job_file
+from trainctl.cli.jobfile_positions import with_positions
 from trainctl.cli.output import emit, plain
+from trainctl.cli.paths import with_absolute_paths
 from trainctl.controller.domain.spec import parse_job
+from trainctl.core.errors import SpecError
 from trainctl.core.records.spec import TrainJob
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1.job_pb2 import CreateJobRequest, CreateJobResponse
@@ -21,7 +26,8 @@ from trainctl.protos.v1.records_pb2 import TrainJob as TrainJobMessage
 def run(context: Context) -> int:
     """Checks a job file, sends it, and looks on if asked to."""
     options = context.options
-    job = load_job(options.file, overrides=options.set, name=options.name)
+    text, source = read_job_file(options.file)
+    job = check_job(text, source=source, overrides=options.set, name=options.name)
     context.request_id = options.request_id or str(uuid.uuid4())
     context.on_interrupt = (
         "interrupted: the job may have been submitted; to be sure, submit it again with",
@@ -31,7 +37,10 @@ def run(context: Context) -> int:
         job=record_to_message(job, TrainJobMessage), request_id=context.request_id, validate_only=options.dry_run
     )
     with connect(context) as client:
-        answer = client.call(client.stub.CreateJob, request)
+        try:
+            answer = client.call(client.stub.CreateJob, request)
+        except SpecError as error:
+            raise with_positions(error, text=text, source=source) from error
     if options.dry_run:
         return _show_plan(context, answer)
     context.request_id = ""
@@ -47,16 +56,16 @@ def run(context: Context) -> int:
     return exit_codes.OK
 
 
-def load_job(file: str, *, overrides: list[str], name: str | None) -> TrainJob:
-    """The checked job of a file, with what the command line overrides.
+def check_job(text: str, *, source: str, overrides: Sequence[str], name: str | None) -> TrainJob:
+    """The job in a file's text, with what the command line overrides, and with absolute paths.
 
     Raises:
         SpecError: it is invalid; names every problem with its position.
     """
-    text, source = read_job_file(file)
     # Quoted as JSON, which is YAML: a name such as 123 is text, too.
     named = [f"metadata.name={json.dumps(name)}"] if name is not None else []
-    return parse_job(text, source=source, overrides=[*overrides, *named])
+    job = parse_job(text, source=source, overrides=[*overrides, *named])
+    return with_absolute_paths(job, here=Path.cwd())
 
 
 def _show_plan(context: Context, answer: CreateJobResponse) -> int:

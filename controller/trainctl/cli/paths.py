@@ -1,0 +1,25 @@
+"""Paths in a job file: relative ones mean something here, but not where the controller and the workers run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from trainctl.core.records.spec import TrainJob
+
+_NAMES = frozenset({"", "none", "latest", "python-stdlib"})
+"""Values that are words of the job file, not paths."""
+
+
+def with_absolute_paths(job: TrainJob, *, here: Path) -> TrainJob:
+    """The job with local paths made absolute, seen from the folder ``here``; URLs and names stay as they are."""
+    data, checkpoint = job.spec.train.data, job.spec.checkpoint
+    train = replace(job.spec.train, data=replace(data, uri=_absolute(data.uri, here)))
+    saved = replace(
+        checkpoint, uri=_absolute(checkpoint.uri, here), resume_from=_absolute(checkpoint.resume_from, here)
+    )
+    return replace(job, spec=replace(job.spec, train=train, checkpoint=saved))
+
+
+def _absolute(uri: str, here: Path) -> str:
+    return uri if uri in _NAMES or "://" in uri or "::" in uri else str(here / Path(uri).expanduser())
