@@ -30,6 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WATCH_PAGE_REVISIONS = 256
+OnRequest = Callable[[str, float], None]
 
 
 class SqliteStore:
@@ -40,11 +41,19 @@ class SqliteStore:
 
     exclusive = True
 
-    def __init__(self, database: Database, lock: FileLock, executor: ThreadPoolExecutor, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        lock: FileLock,
+        executor: ThreadPoolExecutor,
+        clock: Clock,
+        on_request: OnRequest | None,
+    ) -> None:
         self._database = database
         self._lock = lock
         self._executor = executor
         self._clock = clock
+        self._on_request = on_request
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._deadlines: dict[int, tuple[float, float]] = {}
@@ -55,8 +64,21 @@ class SqliteStore:
         self._expiry = asyncio.create_task(self._expire_leases(), name="store-leases")
 
     @classmethod
-    async def open(cls, path: Path, *, history_revisions: int = 10_000, clock: Clock | None = None) -> SqliteStore:
+    async def open(
+        cls,
+        path: Path,
+        *,
+        history_revisions: int = 10_000,
+        clock: Clock | None = None,
+        on_request: OnRequest | None = None,
+    ) -> SqliteStore:
         """Opens or makes the store at ``path``.
+
+        Args:
+            path: the file; ``.lock`` and SQLite's own files lie beside it.
+            history_revisions: how far back a watch can begin.
+            clock: that leases are counted on.
+            on_request: told about each request: its name and its seconds, waiting included.
 
         Raises:
             StoreLockedError: another process has it open; names its pid.
@@ -72,7 +94,7 @@ class SqliteStore:
             lock.release()
             executor.shutdown(wait=False)
             raise
-        return cls(database, lock, executor, clock or SystemClock())
+        return cls(database, lock, executor, clock or SystemClock(), on_request)
 
     async def get(self, key: str) -> KeyValue | None:
         """See ``StateStore.get``."""
@@ -147,7 +169,11 @@ class SqliteStore:
     def _submit(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         if self._closed:
             raise StoreUnavailableError("the state store is closed")
-        return self._executor.submit(call, *args, **kwargs)
+        future = self._executor.submit(call, *args, **kwargs)
+        if self._on_request is not None:
+            name, began_s, told = call.__name__, self._clock.monotonic_s(), self._on_request
+            future.add_done_callback(lambda _: told(name, self._clock.monotonic_s() - began_s))
+        return future
 
     def _wake_watchers(self) -> None:
         self._changed.set()

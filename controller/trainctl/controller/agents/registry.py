@@ -1,0 +1,178 @@
+"""Who is there: registered agent lives, their sessions and newest observations, as one ``ClusterView``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from trainctl.controller import keys
+from trainctl.controller.agents.session import AgentSession
+from trainctl.controller.cluster.port import AgentProcess
+from trainctl.controller.domain.view import AgentView, ClusterView
+from trainctl.controller.leadership import Leadership
+from trainctl.controller.store.port import KeyValue, Put
+from trainctl.core.codec import from_wire, to_wire
+from trainctl.core.errors import FencedError
+from trainctl.core.records.worker import WorkerObserved
+from trainctl.protos.v1 import agent_pb2
+
+
+class StaleIncarnationError(FencedError):
+    """The agent's life is over: it must end its workers and register anew."""
+
+    code = "STALE_INCARNATION"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What an agent said of itself (message ``RegisterRequest``); kept in the store under its node."""
+
+    node: str
+    address: str = ""
+    pid: int = 0
+    slots: int = 0
+    version: str = ""
+    metrics_address: str = ""
+    device: str = ""
+
+
+@dataclass(slots=True)
+class Agent:
+    """One agent life; the newest of its node."""
+
+    registration: Registration
+    incarnation: int
+    heard_s: float
+    session: AgentSession | None = None
+    reported: bool = False
+    process_exited: bool = False
+    store_address: str = ""
+    workers: tuple[WorkerObserved, ...] = ()
+
+
+class AgentRegistry:
+    """All agents, by node. Liveness is in memory only: heartbeats never touch the store.
+
+    Args:
+        monotonic_s: the clock that silence is measured on.
+        settle_s: for so long after the start, unless every known agent reports before, no silence counts.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float], *, settle_s: float) -> None:
+        self._monotonic_s = monotonic_s
+        self._settle_until_s = monotonic_s() + settle_s
+        self._settled = False
+        self._agents: dict[str, Agent] = {}
+
+    def load(self, stored: Iterable[KeyValue]) -> None:
+        """Takes in the registrations of an earlier controller life; their silence counts from now."""
+        for item in stored:
+            registration = from_wire(Registration, keys.decode(item.value))
+            self._agents[registration.node] = Agent(registration, item.mod_revision, self._monotonic_s())
+
+    async def register(self, leadership: Leadership, registration: Registration) -> int:
+        """Begins a new agent life; the one before on this node is over. Returns the incarnation.
+
+        Raises:
+            FencedError: this controller no longer leads.
+        """
+        value = keys.encode(to_wire(registration))
+        result = await leadership.txn((), (Put(keys.node(registration.node), value),))
+        former = self._agents.get(registration.node)
+        if former is not None and former.incarnation > result.revision:
+            raise self.stale(registration.node, result.revision)
+        self._agents[registration.node] = Agent(registration, result.revision, self._monotonic_s())
+        if former is not None and former.session is not None:
+            former.session.close(self.stale(registration.node, former.incarnation))
+        return result.revision
+
+    def open(
+        self, node: str, incarnation: int, desired: Callable[[], agent_pb2.AgentDesired]
+    ) -> tuple[Agent, AgentSession]:
+        """Opens the session of a registered agent life; an older one of the same life is closed.
+
+        Raises:
+            StaleIncarnationError: this life is unknown or over.
+        """
+        agent = self._agents.get(node)
+        if agent is None or agent.incarnation != incarnation:
+            raise self.stale(node, incarnation)
+        if agent.session is not None:
+            agent.session.close()
+        agent.session = AgentSession(node, incarnation, desired)
+        agent.reported = False
+        agent.heard_s = self._monotonic_s()
+        return agent, agent.session
+
+    def close(self, agent: Agent, session: AgentSession) -> None:
+        """The stream ended; unless another one took over, the agent is silent from now on."""
+        session.close()
+        if agent.session is session:
+            agent.session = None
+            agent.reported = False
+
+    def heard(self, agent: Agent) -> None:
+        """A message of the agent came."""
+        agent.heard_s = self._monotonic_s()
+
+    def observed(self, agent: Agent, *, store_address: str, workers: tuple[WorkerObserved, ...]) -> None:
+        """The agent's whole observation came."""
+        agent.store_address = store_address
+        agent.workers = workers
+        agent.reported = True
+        agent.process_exited = False
+
+    def processes(self, processes: Iterable[AgentProcess]) -> None:
+        """What the cluster says about the agents' processes; only evidence about the registered one counts."""
+        for process in processes:
+            agent = self._agents.get(process.node)
+            if agent is not None and agent.registration.pid == process.pid:
+                agent.process_exited = not process.alive
+
+    def agents(self) -> tuple[Agent, ...]:
+        """All agents, by node."""
+        return tuple(agent for _, agent in sorted(self._agents.items()))
+
+    def sessions(self) -> tuple[AgentSession, ...]:
+        """Open sessions, by node."""
+        return tuple(agent.session for agent in self.agents() if agent.session is not None)
+
+    def session(self, incarnation: int) -> AgentSession | None:
+        """The open session of an agent life."""
+        return next((s for s in self.sessions() if s.agent_incarnation == incarnation), None)
+
+    def unsettled_for_s(self) -> float:
+        """Seconds until the settling window ends; 0 when it is over."""
+        self._look_settled()
+        return 0.0 if self._settled else max(0.001, self._settle_until_s - self._monotonic_s())
+
+    def view(self) -> ClusterView:
+        """What reconcile sees."""
+        self._look_settled()
+        return ClusterView(agents=tuple(self._view_of(agent) for agent in self.agents()), settled=self._settled)
+
+    @staticmethod
+    def stale(node: str, incarnation: int) -> StaleIncarnationError:
+        """The error that tells an agent that its life is over."""
+        return StaleIncarnationError(
+            f"agent incarnation {incarnation} of {node} is over: unknown here, or replaced by a newer one",
+            hint="the agent ends its workers and registers anew",
+        )
+
+    def _look_settled(self) -> None:
+        everybody = all(agent.reported or agent.process_exited for agent in self._agents.values())
+        self._settled = self._settled or everybody or self._monotonic_s() >= self._settle_until_s
+
+    def _view_of(self, agent: Agent) -> AgentView:
+        return AgentView(
+            node=agent.registration.node,
+            agent_incarnation=agent.incarnation,
+            address=agent.registration.address,
+            slots=agent.registration.slots,
+            connected=agent.session is not None and agent.reported,
+            last_heard_age_s=self._monotonic_s() - agent.heard_s,
+            process_exited=agent.process_exited,
+            store_address=agent.store_address,
+            metrics_address=agent.registration.metrics_address,
+            workers=agent.workers,
+        )

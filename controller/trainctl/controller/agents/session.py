@@ -1,0 +1,73 @@
+"""One open stream to an agent: what waits to be sent, the newest of each kind only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from trainctl.core.errors import TrainctlError
+from trainctl.protos.v1 import agent_pb2
+
+MAX_LOG_REQUESTS = 1000
+
+
+class AgentSession:
+    """The sending side. Desired state is composed when it is sent, so a slow agent gets the newest, never a backlog.
+
+    Args:
+        node: the node's name.
+        agent_incarnation: the agent life at the other end.
+        desired: composes the whole desired state of this agent as of now.
+    """
+
+    def __init__(self, node: str, agent_incarnation: int, desired: Callable[[], agent_pb2.AgentDesired]) -> None:
+        self.node = node
+        self.agent_incarnation = agent_incarnation
+        self.error: TrainctlError | None = None
+        self._compose = desired
+        self._desired_due = True
+        self._ack: agent_pb2.Ack | None = None
+        self._acked_figures = 0
+        self._log_requests: deque[agent_pb2.LogRequest] = deque(maxlen=MAX_LOG_REQUESTS)
+        self._closed = False
+        self._wake = asyncio.Event()
+
+    def desire(self) -> None:
+        """The desired state changed."""
+        self._desired_due = True
+        self._wake.set()
+
+    def acknowledge(self, *, observed: int = 0, figures: int = 0) -> None:
+        """Everything up to these sequence numbers is taken in."""
+        before = self._ack.sequence if self._ack is not None else 0
+        self._acked_figures = max(self._acked_figures, figures)
+        self._ack = agent_pb2.Ack(sequence=max(before, observed), figures_sequence=self._acked_figures)
+        self._wake.set()
+
+    def request_logs(self, request: agent_pb2.LogRequest) -> None:
+        """Asks the agent for log lines, or to stop sending them."""
+        self._log_requests.append(request)
+        self._wake.set()
+
+    def close(self, error: TrainctlError | None = None) -> None:
+        """Ends the stream, with an error if the agent shall know why."""
+        self._closed = True
+        self.error = self.error or error
+        self._wake.set()
+
+    async def next(self) -> agent_pb2.SessionResponse | None:
+        """The most urgent message, as soon as there is one; None when the session is closed."""
+        while True:
+            if self._closed:
+                return None
+            if self._desired_due:
+                self._desired_due = False
+                return agent_pb2.SessionResponse(desired=self._compose())
+            if self._ack is not None:
+                ack, self._ack = self._ack, None
+                return agent_pb2.SessionResponse(ack=ack)
+            if self._log_requests:
+                return agent_pb2.SessionResponse(log_request=self._log_requests.popleft())
+            self._wake.clear()
+            await self._wake.wait()

@@ -1,0 +1,273 @@
+"""The book of jobs: the pure core decides a change, one transaction persists it, and only then it takes effect."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from trainctl.controller import keys
+from trainctl.controller.domain.desired import desired_workers
+from trainctl.controller.domain.events import EventDraft
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.reconcile import Reconciliation
+from trainctl.controller.domain.states import TERMINAL
+from trainctl.controller.domain.view import AgentView
+from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.figures import FigureLog
+from trainctl.controller.jobs.journal import JobEvent, Journal
+from trainctl.controller.leadership import Leadership
+from trainctl.controller.store.port import (
+    Compare,
+    Operation,
+    Put,
+    StateStore,
+    StoreUnavailableError,
+    Target,
+)
+from trainctl.controller.tasks import to_the_end
+from trainctl.core.codec import to_wire
+from trainctl.core.errors import ConflictError, NotFoundError
+from trainctl.core.system.faults import FaultPlan
+
+_log = logging.getLogger(__name__)
+
+Decide = Callable[[JobState], Reconciliation]
+Listener = Callable[[JobState | None, JobState, Sequence[JobEvent]], None]
+"""Told after each change: the state before (None for a new job), the state now, the events."""
+
+
+class RevisionMovedError(ConflictError):
+    """Somebody else changed the key since it was read."""
+
+    code = "REVISION_MOVED"
+
+
+class JobBook:
+    """All jobs of this installation.
+
+    Args:
+        store: read directly.
+        leadership: written through.
+        now_s: Unix seconds that never go back.
+        figures_folder: where step figures are kept.
+        faults: armed fault points.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        leadership: Leadership,
+        *,
+        now_s: Callable[[], float],
+        figures_folder: Path,
+        faults: FaultPlan,
+    ) -> None:
+        self._store = store
+        self._leadership = leadership
+        self._now_s = now_s
+        self._figures_folder = figures_folder
+        self._faults = faults
+        self._entries: dict[str, JobEntry] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._listeners: list[Listener] = []
+
+    def on_change(self, listener: Listener) -> None:
+        """Registers a listener; it must not raise."""
+        self._listeners.append(listener)
+
+    async def load(self) -> float:
+        """Reads all jobs; returns the newest time written down so far."""
+        for item in (await self._store.range(keys.JOBS)).items:
+            if item.key.endswith(keys.STATUS):
+                state = JobState.from_wire(keys.decode(item.value))
+                self._entries[state.uid] = self._entry(state, item.mod_revision)
+                self._entries[state.uid].figures.load()
+        newest_s = 0.0
+        for item in (await self._store.range(keys.EVENTS)).items:
+            uid = item.key.split("/")[-2]
+            if uid in self._entries:
+                events = keys.decode(item.value)
+                self._entries[uid].journal.load(events)
+                newest_s = max(newest_s, *(float(event["timeS"]) for event in events))
+        for item in (await self._store.range(keys.NAMES)).items:
+            tenant, name = item.key.removeprefix(keys.NAMES).split("/")
+            self._names[(tenant, name)] = str(keys.decode(item.value))
+        return newest_s
+
+    def states(self) -> tuple[JobState, ...]:
+        """All jobs."""
+        return tuple(entry.state for entry in tuple(self._entries.values()))
+
+    def entries(self) -> tuple[JobEntry, ...]:
+        """All jobs, oldest first."""
+        return tuple(sorted(self._entries.values(), key=lambda entry: (entry.state.submitted_s, entry.state.uid)))
+
+    def entry(self, uid: str) -> JobEntry:
+        """A job by uid.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        try:
+            return self._entries[uid]
+        except KeyError:
+            raise NotFoundError(f"no job with uid {uid}", hint="`trainctl get jobs` lists all") from None
+
+    def find(self, tenant: str, name: str) -> JobEntry:
+        """The newest job of this name, or the job with this uid.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        entry = self._entries.get(self._names.get((tenant, name), name))
+        if entry is None or entry.state.tenant != tenant:
+            raise NotFoundError(f"no job {name!r} in tenant {tenant!r}", hint="`trainctl get jobs` lists all")
+        return entry
+
+    def named(self, tenant: str, name: str) -> JobState | None:
+        """The newest job of this name."""
+        uid = self._names.get((tenant, name))
+        return self._entries[uid].state if uid in self._entries else None
+
+    def free_slots(self, agents: Iterable[AgentView]) -> dict[int, int]:
+        """Slots that no job uses, by agent incarnation."""
+        entries = tuple(self._entries.values())
+        return {
+            agent.agent_incarnation: agent.slots - sum(entry.slots_used(agent.agent_incarnation) for entry in entries)
+            for agent in agents
+        }
+
+    async def create(
+        self,
+        state: JobState,
+        drafts: Sequence[EventDraft],
+        *,
+        compares: Sequence[Compare],
+        operations: Sequence[Operation],
+    ) -> JobEntry | None:
+        """Writes a new job, its name, its first events and what the caller adds; None if a compare does not hold."""
+        entry = self._entry(state, 0)
+        batch, event_puts = entry.journal.prepare(drafts, self._now_s())
+        key = keys.status(state.tenant, state.uid)
+        result = await self._leadership.txn(
+            (*compares, Compare(key, Target.MOD_REVISION, 0)),
+            (
+                Put(key, keys.encode(state.to_wire())),
+                Put(keys.name(state.tenant, state.name), keys.encode(state.uid)),
+                *event_puts,
+                *operations,
+            ),
+        )
+        if not result.succeeded:
+            return None
+        entry.revision = result.revision
+        entry.journal.commit(batch)
+        self._entries[state.uid] = entry
+        self._names[(state.tenant, state.name)] = state.uid
+        self._tell(entry, None, batch)
+        return entry
+
+    async def apply(self, uid: str, decide: Decide) -> Reconciliation:
+        """Lets ``decide`` judge the job's newest state and makes the result true; one at a time for each job.
+
+        Once begun it completes, even if the caller is cancelled.
+
+        Raises:
+            NotFoundError: no such job.
+            FencedError: this controller no longer leads.
+            RevisionMovedError: the stored state is not the one in memory; memory was corrected.
+            StoreUnavailableError: nothing is known to be written; memory is unchanged.
+        """
+        return await to_the_end(self._apply(self.entry(uid), decide))
+
+    async def _apply(self, entry: JobEntry, decide: Decide) -> Reconciliation:
+        async with entry.lock:
+            before = entry.state
+            result = decide(before)
+            if result.state == before and not result.events:
+                return result
+            if not result.durable:
+                entry.state = result.state
+                entry.changed.tell()
+                return result
+            batch, event_puts = entry.journal.prepare(result.events, self._now_s())
+            entry.pending = result.state
+            try:
+                await self._persist(entry, result, event_puts)
+            finally:
+                entry.pending = None
+            entry.state = result.state
+            entry.journal.commit(batch)
+            entry.desired = desired_workers(entry.state)
+            self._tell(entry, before, batch)
+            return result
+
+    async def _persist(self, entry: JobEntry, result: Reconciliation, event_puts: Sequence[Operation]) -> None:
+        state = result.state
+        key, value = keys.status(state.tenant, state.uid), keys.encode(state.to_wire())
+        self._reach("controller.before_txn", state, result.events)
+        try:
+            txn = await self._leadership.txn(
+                (Compare(key, Target.MOD_REVISION, entry.revision),),
+                (Put(key, value), *event_puts, *_records(entry.state, state)),
+            )
+        except StoreUnavailableError:
+            # Unknown outcome: only reading tells. The value holds what was decided, so finding it means "written".
+            found = await self._store.get(key)
+            if found is None or found.mod_revision == entry.revision or found.value != value:
+                raise
+            entry.revision = found.mod_revision
+        else:
+            if not txn.succeeded:
+                await self._reload(entry, key)
+                raise RevisionMovedError(f"job {state.name}: its stored state moved on from revision {entry.revision}")
+            entry.revision = txn.revision
+        self._reach("controller.after_txn", state, result.events)
+
+    async def _reload(self, entry: JobEntry, key: str) -> None:
+        found = await self._store.get(key)
+        if found is None:
+            raise NotFoundError(f"job {entry.state.name}: its state is no longer in the store")
+        entry.state, entry.revision = JobState.from_wire(keys.decode(found.value)), found.mod_revision
+        entry.desired = desired_workers(entry.state)
+
+    def _reach(self, point: str, state: JobState, events: Sequence[EventDraft]) -> None:
+        for event in events or (EventDraft(type="", reason="", message=""),):
+            self._faults.reach(point, job=state.name, event=event.type, phase=state.phase.value)
+
+    def _entry(self, state: JobState, revision: int) -> JobEntry:
+        figures = FigureLog(self._figures_folder / f"{state.uid}.jsonl")
+        entry = JobEntry(state, revision, Journal(state.tenant, state.uid), figures)
+        entry.desired = desired_workers(state)
+        return entry
+
+    def _tell(self, entry: JobEntry, before: JobState | None, batch: Sequence[JobEvent]) -> None:
+        entry.changed.tell()
+        for event in batch:
+            _log.info(event.message, extra={"job": entry.state.name, "event": event.type, "reason": event.reason})
+        for listener in self._listeners:
+            listener(before, entry.state, batch)
+
+
+def is_live(state: JobState) -> bool:
+    """It has not ended."""
+    return state.phase not in TERMINAL
+
+
+def _records(before: JobState, after: JobState) -> list[Operation]:
+    """Generation and checkpoint records that this change commits, as keys of their own."""
+    puts: list[Operation] = []
+    for island in after.islands:
+        former = before.island(island.id)
+        record = island.record
+        if record is not None and (former is None or former.record != record):
+            key = keys.generation(after.tenant, after.uid, island.id, record.generation)
+            puts.append(Put(key, keys.encode(to_wire(record))))
+    known = set(before.checkpoints)
+    puts += [
+        Put(keys.checkpoint(after.tenant, after.uid, ref.step), keys.encode(to_wire(ref)))
+        for ref in after.checkpoints
+        if ref not in known
+    ]
+    return puts

@@ -1,0 +1,98 @@
+"""What only a look outside can tell of a spec: is the data there, can checkpoints be written, can that one be read."""
+
+from __future__ import annotations
+
+import glob
+import os
+from fnmatch import fnmatch
+from pathlib import Path
+
+from trainctl.core.errors import CheckpointError, Problem, SpecError
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.spec import TrainJob
+
+STDLIB = "python-stdlib"
+DATA_PATH = "spec.train.data.uri"
+CHECKPOINT_PATH = "spec.checkpoint.uri"
+RESUME_PATH = "spec.checkpoint.resumeFrom"
+
+
+def local_path(uri: str) -> str | None:
+    """The path of a local URI; None for one that lies elsewhere."""
+    if uri.startswith("file://"):
+        return uri.removeprefix("file://")
+    return None if "://" in uri or "::" in uri else uri
+
+
+def check_outside(job: TrainJob) -> CheckpointRef | None:
+    """Looks at everything the job needs and returns the checkpoint it shall start from, if any. Blocks on the disk.
+
+    Raises:
+        SpecError: something is missing or unusable; lists all of it.
+    """
+    problems = [*_data_problems(job), *_checkpoint_problems(job)]
+    resume = None
+    try:
+        resume = find_resume(job)
+    except CheckpointError as error:
+        problems.append(Problem(path=RESUME_PATH, message=f"{error}" + (f" ({error.hint})" if error.hint else "")))
+    if problems:
+        raise SpecError(tuple(problems), hint="nothing was started")
+    return resume
+
+
+def find_resume(job: TrainJob) -> CheckpointRef | None:
+    """The checkpoint that ``resumeFrom`` means.
+
+    Raises:
+        CheckpointError: it is missing, foreign, torn or ambiguous.
+    """
+    wanted, uri = job.spec.checkpoint.resume_from, job.spec.checkpoint.uri
+    if wanted in ("", "none"):
+        return None
+    from trainctl.checkpoint import catalog
+
+    if wanted != "latest":
+        return catalog.resolve(wanted)
+    return catalog.newest(uri) if uri else None
+
+
+def _data_problems(job: TrainJob) -> list[Problem]:
+    data = job.spec.train.data
+    path = local_path(data.uri)
+    if data.uri == STDLIB or path is None:
+        return []
+    if not os.path.isabs(path):
+        return [_problem(DATA_PATH, f"expected an absolute path or a URL, found {data.uri!r}")]
+    if glob.has_magic(path) and not os.path.exists(path):
+        found = next(glob.iglob(path, recursive=True), None)
+        return [] if found else [_problem(DATA_PATH, f"no file matches {path}")]
+    if not os.path.exists(path):
+        return [_problem(DATA_PATH, f"{path} does not exist on the controller's machine")]
+    if not os.access(path, os.R_OK):
+        return [_problem(DATA_PATH, f"{path} cannot be read by this user")]
+    if os.path.isdir(path) and not _has_file(path, data.include):
+        return [_problem("spec.train.data.include", f"no file in {path} matches {data.include!r}")]
+    return []
+
+
+def _has_file(folder: str, include: str) -> bool:
+    return any(fnmatch(name, include) for _, _, names in os.walk(folder) for name in names)
+
+
+def _checkpoint_problems(job: TrainJob) -> list[Problem]:
+    path = local_path(job.spec.checkpoint.uri)
+    if not path:
+        return []
+    if not os.path.isabs(path):
+        return [_problem(CHECKPOINT_PATH, f"expected an absolute path or a URL, found {job.spec.checkpoint.uri!r}")]
+    existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    if not existing.is_dir():
+        return [_problem(CHECKPOINT_PATH, f"{existing} is not a folder")]
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return [_problem(CHECKPOINT_PATH, f"{existing} cannot be written by this user")]
+    return []
+
+
+def _problem(path: str, message: str) -> Problem:
+    return Problem(path=path, message=message)

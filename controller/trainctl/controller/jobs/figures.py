@@ -1,0 +1,88 @@
+"""Step figures of one job: telemetry in a file of JSON lines, the surviving lineage in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from trainctl.core.codec import WireError, from_wire, to_wire
+from trainctl.core.records.step import StepFigures
+
+FIGURES_KEPT = 200_000
+_log = logging.getLogger(__name__)
+
+
+class FigureLog:
+    """One step has one figure: that of the newest lineage, in it that of the newest generation.
+
+    A lineage that begins at step ``s`` hides what older lineages did from ``s`` on, whether it comes before or after.
+    """
+
+    def __init__(self, path: Path, *, kept: int = FIGURES_KEPT) -> None:
+        self._path = path
+        self._kept = kept
+        self._by_step: dict[int, StepFigures] = {}
+        self._starts: dict[int, int] = {}
+        self._broken = False
+
+    def load(self) -> None:
+        """Reads the file; a last line that was cut off by a crash is left out."""
+        try:
+            lines = self._path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                self._accept(from_wire(StepFigures, json.loads(line)))
+            except (ValueError, WireError):
+                _log.warning("skipped an unreadable line of step figures", extra={"path": str(self._path)})
+
+    def add(self, figures: Iterable[StepFigures]) -> list[StepFigures]:
+        """Takes figures in, appends the new ones to the file, and returns those that were news, by step."""
+        fresh = [one for one in sorted(figures, key=lambda f: (f.lineage, f.step)) if self._accept(one)]
+        if fresh:
+            self._append(fresh)
+        return fresh
+
+    def after(self, step: int, limit: int = 0) -> list[StepFigures]:
+        """Figures of later steps in step order, at most ``limit`` (0: all)."""
+        steps = sorted(known for known in self._by_step if known > step)
+        return [self._by_step[known] for known in (steps[:limit] if limit else steps)]
+
+    def _accept(self, one: StepFigures) -> bool:
+        if any(lineage > one.lineage and start <= one.step for lineage, start in self._starts.items()):
+            return False
+        known = self._by_step.get(one.step)
+        if known is not None and (known.lineage, known.generation) >= (one.lineage, one.generation):
+            return False
+        if one.step < self._starts.get(one.lineage, one.step + 1):
+            self._starts[one.lineage] = one.step
+            hidden = [s for s, f in self._by_step.items() if s >= one.step and f.lineage < one.lineage]
+            for step in hidden:
+                del self._by_step[step]
+        self._by_step[one.step] = one
+        if len(self._by_step) > self._kept:
+            del self._by_step[min(self._by_step)]
+        return True
+
+    def _append(self, fresh: Sequence[StepFigures]) -> None:
+        text = "".join(json.dumps(to_wire(one), separators=(",", ":")) + "\n" for one in fresh)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a+b") as file:
+                # A crash may have left a line without its end: close it, so that only that one is lost.
+                if file.tell() and not self._ends_with_newline():
+                    text = "\n" + text
+                file.write(text.encode())
+            self._broken = False
+        except OSError as error:
+            if not self._broken:
+                _log.error("step figures cannot be written, they stay in memory only: %s", error)
+            self._broken = True
+
+    def _ends_with_newline(self) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(-1, 2)
+            return file.read(1) == b"\n"

@@ -1,0 +1,78 @@
+"""What a submission would start, in sentences. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainctl.controller.domain.model_size import parameter_count
+from trainctl.controller.domain.placement import place_gang, usable_agents
+from trainctl.controller.domain.timeouts import Timeouts
+from trainctl.controller.domain.view import ClusterView
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.spec import TrainJob
+from trainctl.core.units import format_duration
+from trainctl.parallel.plan.micro_batches import deal
+
+
+def preview(
+    job: TrainJob, view: ClusterView, free: Mapping[int, int], *, workdir: str, resume: CheckpointRef | None
+) -> list[str]:
+    """Placement, ranks and their micro-batches, size of the model, checkpoints, time-outs.
+
+    Args:
+        job: effective spec.
+        view: agents as they are now.
+        free: free slots by agent incarnation.
+        workdir: where the job would keep its things.
+        resume: checkpoint it would start from.
+    """
+    spec = job.spec
+    train = spec.train
+    start = f"checkpoint {resume.uri} (step {resume.step})" if resume else "step 0"
+    return [
+        f"job {job.metadata.name}: task {train.task}, {train.steps} steps from {start}",
+        _placement(job, view, free),
+        *_ranks(job),
+        f"model: about {parameter_count(train):,} parameters",
+        _checkpoints(job, workdir),
+        _timeouts(Timeouts.for_job(job), spec.recovery.profile),
+    ]
+
+
+def _placement(job: TrainJob, view: ClusterView, free: Mapping[int, int]) -> str:
+    nodes, per_node = job.spec.nodes, job.spec.resources.workers_per_node
+    agents = usable_agents(view.agents, free, per_node=per_node, timeouts=Timeouts.for_job(job))
+    placed = place_gang(range(nodes.target), agents, at_least=nodes.target, per_node=per_node)
+    if placed.agents:
+        return f"placement now: {placed.reason}"
+    return f"placement: it would wait in QUEUED: {placed.reason}"
+
+
+def _ranks(job: TrainJob) -> list[str]:
+    nodes, per_node = job.spec.nodes, job.spec.resources.workers_per_node
+    batch = job.spec.train.batch
+    sizes = dict.fromkeys((nodes.target * per_node, nodes.min * per_node))
+    lines = []
+    for world_size in sizes:
+        counts = [len(part) for part in deal(batch.micro_batches, world_size)]
+        each = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+        lines.append(
+            f"{world_size} ranks: {each} of {batch.micro_batches} micro-batches each, "
+            f"{batch.sequences} sequences in a global batch"
+        )
+    return lines
+
+
+def _checkpoints(job: TrainJob, workdir: str) -> str:
+    checkpoint = job.spec.checkpoint
+    uri = checkpoint.uri or f"{workdir}/checkpoints"
+    often = f"every {checkpoint.interval_steps} steps" if checkpoint.interval_steps else "after the last step only"
+    return f"checkpoints: {often} to {uri}, the newest {checkpoint.keep.last} are kept"
+
+
+def _timeouts(timeouts: Timeouts, profile: str) -> str:
+    return (
+        f"recovery profile {profile}: an agent is lost after {format_duration(timeouts.lost_s)} of silence, a worker "
+        f"is frozen after {format_duration(timeouts.hang_floor_s)} (or 3 steps) without a sign of life, a replacement "
+        f"is waited for {format_duration(timeouts.replacement_wait_s)}"
+    )

@@ -1,0 +1,140 @@
+"""Taking a job in: checked as a whole first, then written in one transaction together with its request id."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainctl.controller import keys
+from trainctl.controller.agents.registry import AgentRegistry
+from trainctl.controller.domain.events import EventDraft
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.spec import effective, job_from_wire
+from trainctl.controller.domain.submit import new_job
+from trainctl.controller.identities import new_uid
+from trainctl.controller.jobs.book import JobBook, is_live
+from trainctl.controller.jobs.checks import check_outside
+from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.preview import preview
+from trainctl.controller.store.port import Compare, Put, StateStore, Target
+from trainctl.controller.tasks import to_the_end
+from trainctl.core.errors import ConflictError, UsageError
+from trainctl.core.records.spec import TrainJob
+
+REQUEST_KEPT_S = 24 * 3600.0
+MAX_REQUEST_ID = 128
+
+
+class RequestIdReusedError(UsageError):
+    """A request id came again with another body."""
+
+    code = "REQUEST_ID_REUSED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The job, or with ``validate_only`` what would be started."""
+
+    entry: JobEntry | None
+    plan: tuple[str, ...] = ()
+
+
+class Submissions:
+    """Creates jobs.
+
+    Args:
+        book: where they go.
+        agents: for the preview.
+        store: for request records.
+        jobs_folder: each job gets a work folder in it.
+        now_s: Unix seconds.
+    """
+
+    def __init__(
+        self, book: JobBook, agents: AgentRegistry, store: StateStore, jobs_folder: Path, now_s: Callable[[], float]
+    ) -> None:
+        self._book = book
+        self._agents = agents
+        self._store = store
+        self._jobs_folder = jobs_folder
+        self._now_s = now_s
+
+    async def submit(self, wire: Mapping[str, Any], request_id: str, *, validate_only: bool) -> Submitted:
+        """Accepts a job.
+
+        Raises:
+            SpecError: something is wrong with it; lists all problems.
+            ConflictError: an unfinished job has this name.
+            RequestIdReusedError: the request id was used for another body.
+        """
+        if len(request_id) > MAX_REQUEST_ID:
+            raise UsageError(f"request id: expected at most {MAX_REQUEST_ID} characters, found {len(request_id)}")
+        job = job_from_wire(wire)
+        digest = hashlib.sha256(json.dumps(wire, sort_keys=True).encode()).hexdigest()
+        if not validate_only:
+            replay = await self._replay(job.metadata.tenant, request_id, digest)
+            if replay is not None:
+                return Submitted(entry=replay)
+        spec = effective(job)
+        resume = await asyncio.to_thread(check_outside, spec)
+        self._check_name(job)
+        uid = new_uid(self._now_s())
+        workdir = str(self._jobs_folder / uid)
+        if validate_only:
+            view = self._agents.view()
+            free = self._book.free_slots(view.agents)
+            return Submitted(entry=None, plan=tuple(preview(spec, view, free, workdir=workdir, resume=resume)))
+        state, events = new_job(uid, job, workdir=workdir, now_s=self._now_s(), resume=resume)
+        return Submitted(entry=await to_the_end(self._write(state, events, request_id, digest)))
+
+    async def _write(self, state: JobState, events: tuple[EventDraft, ...], request_id: str, digest: str) -> JobEntry:
+        """One transaction: the name must not have moved, the request id must be new."""
+        tenant, name = state.tenant, state.name
+        name_key, request_key = keys.name(tenant, name), keys.request(tenant, request_id)
+        holder = await self._store.get(name_key)
+        self._check_name(state.spec)
+        compares = [Compare(name_key, Target.MOD_REVISION, holder.mod_revision if holder else 0)]
+        operations = []
+        if request_id:
+            lease = await self._store.lease_grant(REQUEST_KEPT_S)
+            record = keys.encode({"method": "CreateJob", "digest": digest, "uid": state.uid})
+            compares.append(Compare(request_key, Target.VERSION, 0))
+            operations.append(Put(request_key, record, lease))
+        entry = await self._book.create(state, events, compares=compares, operations=operations)
+        if entry is not None:
+            await asyncio.to_thread(Path(state.workdir).mkdir, parents=True, exist_ok=True)
+            return entry
+        replay = await self._replay(tenant, request_id, digest)
+        if replay is not None:
+            return replay
+        raise _name_taken(tenant, name)
+
+    async def _replay(self, tenant: str, request_id: str, digest: str) -> JobEntry | None:
+        """The job that this request made before."""
+        found = await self._store.get(keys.request(tenant, request_id)) if request_id else None
+        if found is None:
+            return None
+        record = keys.decode(found.value)
+        if record["digest"] != digest:
+            raise RequestIdReusedError(
+                f"request id {request_id} was used for another request before",
+                hint="use a new request id for a new request",
+            )
+        return self._book.entry(record["uid"])
+
+    def _check_name(self, job: TrainJob) -> None:
+        state = self._book.named(job.metadata.tenant, job.metadata.name)
+        if state is not None and is_live(state):
+            raise _name_taken(job.metadata.tenant, job.metadata.name)
+
+
+def _name_taken(tenant: str, name: str) -> ConflictError:
+    return ConflictError(
+        f"job {name!r} exists in tenant {tenant!r} and has not ended",
+        hint=f"choose another name (--name), or end it: trainctl cancel {name}",
+    )

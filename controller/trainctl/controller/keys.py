@@ -1,0 +1,79 @@
+"""Where things lie in the state store (control-plane reference 2.2), and how a value is written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from trainctl.core.errors import InternalError
+
+ROOT = "/trainctl/v1"
+LEADER = f"{ROOT}/leader"
+EPOCH = f"{ROOT}/epoch"
+JOBS = f"{ROOT}/jobs/"
+NAMES = f"{ROOT}/names/"
+NODES = f"{ROOT}/nodes/"
+EVENTS = f"{ROOT}/events/"
+INTENTS = f"{ROOT}/intents/"
+STATUS = "/status"
+
+_JSON_TAG = b"j"
+
+
+def status(tenant: str, uid: str) -> str:
+    """The persisted state of a job."""
+    return f"{JOBS}{tenant}/{uid}{STATUS}"
+
+
+def generation(tenant: str, uid: str, island: str, number: int) -> str:
+    """A committed generation record."""
+    return f"{JOBS}{tenant}/{uid}/members/{island}/{number:06}"
+
+
+def checkpoint(tenant: str, uid: str, step: int) -> str:
+    """A committed checkpoint."""
+    return f"{JOBS}{tenant}/{uid}/ckpt/{step:012}"
+
+
+def name(tenant: str, job_name: str) -> str:
+    """Name to uid of the newest job that has it."""
+    return f"{NAMES}{tenant}/{job_name}"
+
+
+def node(name_: str) -> str:
+    """The newest registration of a node's agent; its mod revision is the agent's incarnation."""
+    return f"{NODES}{name_}"
+
+
+def events(tenant: str, uid: str, first: int) -> str:
+    """The events of one transaction, the first of which has number ``first``."""
+    return f"{EVENTS}{tenant}/{uid}/{first:012}"
+
+
+def request(tenant: str, request_id: str) -> str:
+    """What became of a request id."""
+    return f"{ROOT}/requests/{tenant}/{request_id}"
+
+
+def intent(name_: str) -> str:
+    """A side effect that was decided and may not have happened yet."""
+    return f"{INTENTS}{name_}"
+
+
+def encode(value: Any) -> bytes:
+    """A JSON value with its format tag."""
+    return _JSON_TAG + json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode(value: bytes) -> Any:
+    """Reads what ``encode`` wrote.
+
+    Raises:
+        InternalError: another format, from a newer version.
+    """
+    if value[:1] != _JSON_TAG:
+        raise InternalError(
+            f"stored value: expected format {_JSON_TAG!r}, found {value[:1]!r}",
+            hint="a newer controller wrote this store; use that version",
+        )
+    return json.loads(value[1:])

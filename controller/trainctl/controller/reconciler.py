@@ -1,0 +1,168 @@
+"""The loop around the pure core: on news or a timer, one pass over the job; what changed is persisted, then sent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Sequence
+
+from trainctl.controller.agents.registry import AgentRegistry
+from trainctl.controller.domain.events import (
+    AGENT_LOST,
+    RECOVERY_FINISHED,
+    WORKER_CONDEMNED,
+    WORKER_EXITED,
+    WORKER_LOST,
+)
+from trainctl.controller.domain.job_records import Condition
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.placement import slots_used
+from trainctl.controller.domain.reconcile import Reconciliation, reconcile
+from trainctl.controller.identities import LeaderIds
+from trainctl.controller.jobs.book import JobBook, is_live
+from trainctl.controller.jobs.journal import JobEvent
+from trainctl.controller.leadership import Leadership
+from trainctl.controller.metrics.registry import ControllerMetrics
+from trainctl.controller.steady_clock import SteadyClock
+from trainctl.controller.work_queue import WorkQueue
+from trainctl.core.errors import FencedError, UnavailableError
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1 import agent_pb2, records_pb2
+
+_log = logging.getLogger(__name__)
+OVERLAPPING_PASSES = 4
+FAULT_EVENTS = frozenset({WORKER_EXITED, WORKER_LOST, WORKER_CONDEMNED, AGENT_LOST})
+
+
+class Reconciler:
+    """Keeps every live job moving; a job whose pass fails is tried again later and holds up nobody.
+
+    Args:
+        book: the jobs.
+        agents: the view.
+        leadership: whose epoch is written into every decision.
+        clock: the time of decisions.
+        metrics: passes, failures, events.
+    """
+
+    def __init__(
+        self,
+        book: JobBook,
+        agents: AgentRegistry,
+        leadership: Leadership,
+        clock: SteadyClock,
+        metrics: ControllerMetrics,
+    ) -> None:
+        self._book = book
+        self._agents = agents
+        self._leadership = leadership
+        self._clock = clock
+        self._metrics = metrics
+        self._ids = LeaderIds(leadership.epoch)
+        self._queue = WorkQueue()
+        self._version = 0
+        book.on_change(self._changed)
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        self.look_at_all()
+        # When the settling window ends, silence begins to count although nothing happens.
+        asyncio.get_running_loop().call_later(self._agents.unsettled_for_s() + 0.01, self.look_at_all)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(OVERLAPPING_PASSES):
+                    group.create_task(self._queue.work(self._pass, self._failed))
+        finally:
+            self._queue.close()
+
+    def look_at(self, uid: str) -> None:
+        """There is news that this job may depend on."""
+        self._queue.add(uid)
+
+    def look_at_all(self) -> None:
+        """There is news that any live job may depend on."""
+        for state in self._book.states():
+            if is_live(state):
+                self._queue.add(state.uid)
+
+    def look_at_jobs_on(self, agent_incarnation: int) -> None:
+        """An agent reported: its jobs look, and so do those that wait for room."""
+        for entry in self._book.entries():
+            waits = any(not slot.bound for island in entry.state.islands for slot in island.slots)
+            if is_live(entry.state) and (waits or entry.slots_used(agent_incarnation)):
+                self._queue.add(entry.state.uid)
+
+    def desired(self, agent_incarnation: int) -> agent_pb2.AgentDesired:
+        """The whole desired state of an agent, from committed states only."""
+        self._version += 1
+        workers = [
+            record_to_message(worker, records_pb2.WorkerDesired)
+            for entry in self._book.entries()
+            for worker in entry.desired.get(agent_incarnation, ())
+        ]
+        return agent_pb2.AgentDesired(epoch=self._leadership.epoch, version=self._version, workers=workers)
+
+    def queue_depth(self) -> int:
+        """Jobs waiting for a pass."""
+        return len(self._queue)
+
+    async def _pass(self, uid: str) -> None:
+        began_s = self._clock.monotonic_s()
+        result = await self._book.apply(uid, self._decide)
+        self._book.entry(uid).trouble = None
+        self._metrics.observe("trainctl_reconcile_seconds", self._clock.monotonic_s() - began_s)
+        if result.wake_at_s is None:
+            self._queue.forget_timer(uid)
+        else:
+            self._queue.add_after(uid, result.wake_at_s - self._clock.now_s())
+
+    def _decide(self, state: JobState) -> Reconciliation:
+        view = self._agents.view()
+        free = self._book.free_slots(view.agents)
+        return reconcile(state, view, free, self._clock.now_s(), self._leadership.epoch, self._ids)
+
+    def _failed(self, uid: str, error: Exception) -> None:
+        if isinstance(error, FencedError):
+            return
+        entry = self._book.entry(uid)
+        if isinstance(error, UnavailableError):
+            _log.warning("job %s: %s; trying again", entry.state.name, error)
+            reason = "StoreUnavailable"
+        else:
+            self._metrics.inc("trainctl_reconcile_errors_total")
+            text = "".join(traceback.format_exception(error))
+            _log.error("job %s: reconcile failed", entry.state.name, extra={"traceback": text})
+            reason = "ReconcileFailed"
+        message = f"{type(error).__name__}: {error}"
+        if entry.trouble is None or entry.trouble.message != message:
+            entry.trouble = Condition(
+                type="ControllerDegraded", status="True", reason=reason, message=message, since_s=self._clock.now_s()
+            )
+            entry.changed.tell()
+
+    def _changed(self, before: JobState | None, state: JobState, events: Sequence[JobEvent]) -> None:
+        """After a commit: agents whose part changed are told, and jobs that wait for room look again."""
+        entry = self._book.entry(state.uid)
+        for session in self._agents.sessions():
+            incarnation = session.agent_incarnation
+            if entry.told.get(incarnation, ()) != entry.desired.get(incarnation, ()):
+                session.desire()
+        entry.told = entry.desired
+        for event in events:
+            if event.type in FAULT_EVENTS:
+                self._metrics.inc("trainctl_faults_total", type=event.type)
+            if event.type == RECOVERY_FINISHED and state.recoveries:
+                for phase, seconds in state.recoveries[-1].phases_s.items():
+                    self._metrics.observe("trainctl_recovery_seconds", seconds, phase=phase)
+        freed = before is not None and any(n < slots_used(before)[a] for a, n in _uses(before, state))
+        if before is None or freed:
+            self.look_at_all()
+        else:
+            self._queue.add(state.uid)
+
+
+def _uses(before: JobState, after: JobState) -> list[tuple[int, int]]:
+    """Slots used afterwards, for each agent that was used before."""
+    now = slots_used(after)
+    return [(agent, now.get(agent, 0)) for agent in slots_used(before)]

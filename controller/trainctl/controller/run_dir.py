@@ -1,0 +1,132 @@
+"""The controller's folder: who runs in it, the token, where everything lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError
+from trainctl.core.system.files import write_atomically
+from trainctl.core.system.processes import ProcessId, identify, is_alive
+
+
+class AlreadyRunningError(ConflictError):
+    """A controller runs in this folder."""
+
+    code = "CONTROLLER_RUNNING"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths in the folder ``root``."""
+
+    root: Path
+
+    @property
+    def token_file(self) -> Path:
+        """The bearer token, readable by the owner only."""
+        return self.root / "token"
+
+    @property
+    def controller_file(self) -> Path:
+        """Who runs here and where it listens; stays behind, so that the next one takes the same port."""
+        return self.root / "controller.json"
+
+    @property
+    def store_file(self) -> Path:
+        """The state store."""
+        return self.root / "store.sqlite3"
+
+    @property
+    def nodes(self) -> Path:
+        """A folder for each local node."""
+        return self.root / "nodes"
+
+    @property
+    def jobs(self) -> Path:
+        """A work folder for each job."""
+        return self.root / "jobs"
+
+    @property
+    def figures(self) -> Path:
+        """Step figures of each job."""
+        return self.root / "figures"
+
+    def prepare(self) -> None:
+        """Makes the folder, or checks that it can be used.
+
+        Raises:
+            PermissionDeniedError: it cannot be made or written.
+            AlreadyRunningError: a controller runs in it.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except (PermissionError, FileExistsError, NotADirectoryError, OSError) as error:
+            raise PermissionDeniedError(
+                f"cannot make the folder {self.root}: {error.strerror}", hint="give another one with --dir"
+            ) from error
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise PermissionDeniedError(
+                f"the folder {self.root} cannot be written by this user", hint="give another one with --dir"
+            )
+        other = self.running()
+        if other is not None:
+            raise AlreadyRunningError(
+                f"a controller runs in {self.root} already: process {other.pid}",
+                hint=f"use it, or stop it first: trainctl local down, or kill {other.pid}",
+            )
+
+    def token(self) -> str:
+        """The token, made on first use.
+
+        Raises:
+            PreconditionError: the file is empty.
+        """
+        if not self.token_file.exists():
+            write_atomically(self.token_file, secrets.token_hex(32).encode() + b"\n", mode=0o600)
+        token = self.token_file.read_text().strip()
+        if not token:
+            raise PreconditionError(
+                f"{self.token_file} is empty", hint="remove it; a new one is made at the next start"
+            )
+        return token
+
+    def former(self) -> dict[str, Any]:
+        """What the last controller in this folder wrote; empty if there was none."""
+        try:
+            data = json.loads(self.controller_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+    def former_port(self) -> int:
+        """The port it listened on, 0 if unknown."""
+        port = str(self.former().get("address", "")).rpartition(":")[2]
+        return int(port) if port.isdigit() else 0
+
+    def running(self) -> ProcessId | None:
+        """The controller that runs here now, if one does."""
+        data = self.former()
+        try:
+            process = ProcessId(pid=int(data["pid"]), start_ticks=int(data["start_ticks"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+        return process if is_alive(process) and process.pid != os.getpid() else None
+
+    def write(self, *, address: str, metrics_address: str, version: str, started_s: float) -> None:
+        """Says who runs here: whoever reads the file can connect."""
+        process = identify(os.getpid())
+        assert process is not None
+        record = {
+            "pid": process.pid,
+            "start_ticks": process.start_ticks,
+            "address": address,
+            "metrics_address": metrics_address,
+            "version": version,
+            "started_s": started_s,
+        }
+        write_atomically(self.controller_file, json.dumps(record).encode() + b"\n")
