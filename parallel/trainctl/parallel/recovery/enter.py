@@ -1,0 +1,206 @@
+"""Carries out a generation record. It may be interrupted anywhere, and a later record carried out instead.
+
+Holders change nothing but to apply the open step; a joiner counts as empty until everybody agreed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.loading import load
+from trainctl.core.codec import from_wire, to_wire
+from trainctl.core.errors import InternalError, UnavailableError
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
+from trainctl.core.records.step import Phase
+from trainctl.parallel.collectives.gather import gather_json
+from trainctl.parallel.collectives.port import Collectives, Group, Rendezvous
+from trainctl.parallel.collectives.wait import Waiter
+from trainctl.parallel.recovery.copying import StateCopy
+from trainctl.parallel.recovery.membership import Membership
+from trainctl.parallel.recovery.transfer import joiners, plan_messages
+from trainctl.parallel.replica.replica import EMPTY, Replica
+
+
+class StateLostError(UnavailableError):
+    """This worker cannot make the initial state again; a new one in its place can."""
+
+    code = "STATE_LOST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What carrying out a record needs.
+
+    Attributes:
+        record: the decision.
+        rank: own rank in it.
+        replica: own state.
+        collectives: makes the group.
+        waiter: for all waiting.
+        show: publishes the phase.
+        reach: fault points.
+        evaluated_step: newest step that this worker knows to be evaluated.
+    """
+
+    record: GenerationRecord
+    rank: int
+    replica: Replica
+    collectives: Collectives
+    waiter: Waiter
+    show: Callable[[Phase], None]
+    reach: Callable[[str], None]
+    evaluated_step: int
+
+    def carry_out(self) -> Membership:
+        """Build, obtain the state, agree.
+
+        Raises:
+            Interrupted, CollectiveError: as ``Waiter.wait``; the group is abandoned.
+            StateLostError: the initial state is wanted and this worker has trained already.
+            CheckpointError: the checkpoint cannot be loaded.
+            InternalError: the ranks do not agree.
+        """
+        began_s = time.monotonic()
+        self.show(Phase.REBUILD)
+        group = self._build()
+        built_s = time.monotonic()
+        try:
+            self.show(Phase.RESTORE)
+            applied, received = self._obtain(group)
+            evaluated = self._agree(group)
+        except BaseException:
+            group.abandon()
+            raise
+        return Membership(
+            record=self.record,
+            group=group,
+            evaluated=evaluated,
+            rebuild_s=built_s - began_s,
+            restore_s=time.monotonic() - built_s,
+            received_bytes=received,
+            applied_open_step=applied,
+        )
+
+    def _build(self) -> Group:
+        record = self.record
+        rendezvous = Rendezvous(
+            store_address=record.store_address,
+            prefix=record.store_prefix,
+            rank=self.rank,
+            size=record.world_size,
+            address=record.members[self.rank].address,
+            timeout_s=self.waiter.timeout_s,
+        )
+        pending = self.collectives.connect(rendezvous)
+        try:
+            self.reach("rebuild.in")
+            self.waiter.wait(pending, f"building the group of {record.world_size} ranks")
+        except BaseException:
+            pending.abandon()
+            raise
+        return pending.group()
+
+    def _obtain(self, group: Group) -> tuple[bool, dict[str, int]]:
+        """Whether the open step was applied, and what was received from where."""
+        if self.record.checkpoint is not None and self.record.rung in (Rung.CHECKPOINT, Rung.START):
+            return False, self._load(self.record.checkpoint)
+        if self.record.rung is Rung.START:
+            self._start()
+            return False, {}
+        if not self.record.holders:
+            raise InternalError(f"generation {self.record.generation}: rung {self.record.rung} without a holder")
+        applied = self.rank in self.record.holders and self._settle_open_step()
+        if len(self.record.holders) == self.record.world_size:
+            return applied, {}
+        return applied, self._copy(group)
+
+    def _start(self) -> None:
+        if not self.replica.pristine:
+            raise StateLostError(
+                f"generation {self.record.generation} starts from the initial state, but this worker has trained; "
+                "a new one takes its place"
+            )
+        self.replica.discard()
+        self.replica.checkpoint = None
+        self.replica.stand_at(lineage=self.record.lineage, step=0, cursor=0)
+
+    def _load(self, ref: CheckpointRef) -> dict[str, int]:
+        self.replica.make_empty()
+        version = StateVersion(self.record.lineage, self.record.target_step)
+        state = self.replica.state(version)
+        objects = load(ref, state, verify_first=False)
+        cursor = self.replica.import_objects(objects)
+        self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
+        self.replica.checkpoint = ref
+        size = sum(tensor.tensor.numel() * tensor.tensor.element_size() for tensor in state.tensors)
+        return {ref.uri: size}
+
+    def _settle_open_step(self) -> bool:
+        """Finishes the target step from the retained gradients, or discards what is open; whether it applied one."""
+        replica, outcome = self.replica, self.record.outcome
+        if replica.applied_step == self.record.target_step and replica.lineage == self.record.lineage:
+            replica.discard()
+            return False
+        if outcome is None or outcome.step != self.record.target_step:
+            raise InternalError(
+                f"generation {self.record.generation}: rank {self.rank} is to hold step {self.record.target_step}, "
+                f"but holds step {replica.applied_step} and there is no outcome to apply"
+            )
+        replica.apply(outcome, reach=self.reach)
+        return True
+
+    def _copy(self, group: Group) -> dict[str, int]:
+        """Objects first, in one gather, since everybody needs them to be small; then tensors, rank to rank."""
+        holder = self.rank in self.record.holders
+        if not holder:
+            self.replica.make_empty()
+        shared = self._shared() if holder else None
+        everyone = gather_json(group, shared, waiter=self.waiter, what="sharing the objects")
+        state = self.replica.state(StateVersion(self.record.lineage, self.record.target_step))
+        messages = plan_messages(self.record, state)
+        copy = StateCopy(group, state, waiter=self.waiter, reach=self.reach)
+        if holder:
+            copy.send(messages)
+            return {}
+        received = copy.receive(messages)
+        self._adopt(everyone[min(self.record.holders)])
+        return received
+
+    def _shared(self) -> dict[str, Any]:
+        checkpoint = self.replica.checkpoint
+        return {"objects": self.replica.export_objects(), "checkpoint": to_wire(checkpoint) if checkpoint else None}
+
+    def _adopt(self, shared: Mapping[str, Any]) -> None:
+        cursor = self.replica.import_objects(shared["objects"])
+        found = shared["checkpoint"]
+        self.replica.checkpoint = from_wire(CheckpointRef, found) if found else None
+        self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
+
+    def _agree(self, group: Group) -> bool:
+        """Sees that all ranks hold the same; whether any of them knows the target step to be evaluated."""
+        replica = self.replica
+        own: dict[str, Any] = {
+            "generation": self.record.generation,
+            "lineage": replica.lineage,
+            "step": replica.applied_step,
+            "cursor": replica.cursor,
+            "state": replica.digest(),
+            "schema": replica.schema_digest,
+        }
+        if self.rank in joiners(self.record):
+            replica.applied_step = EMPTY  # not to be copied from before everybody confirmed it
+        said = gather_json(group, {**own, "evaluated": self.evaluated_step}, waiter=self.waiter, what="agreeing")
+        for rank, other in enumerate(said):
+            wrong = [name for name in own if other[name] != said[0][name]]
+            if wrong:
+                facts = ", ".join(f"{name} {other[name]} instead of {said[0][name]}" for name in wrong)
+                raise InternalError(
+                    f"generation {self.record.generation}, step {self.record.target_step}: rank {rank} "
+                    f"({self.record.members[rank].node}) does not hold what rank 0 holds: {facts}"
+                )
+        replica.applied_step = own["step"]
+        return any(other["evaluated"] == self.record.target_step for other in said)

@@ -1,0 +1,1 @@
+"""What one worker owns of the training state: tensors, retained gradients and the position in the run."""

@@ -1,0 +1,180 @@
+"""One worker's copy of the training state, and where in the run it stands.
+
+Everything here is local: no other rank is heard. ``applied_step`` is -1 while the copy is no consistent state: before
+the first generation, while it is received or loaded, and between applying(s) and applied(s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.state import LocalState, materialize_optimizer_state, schema_digest, state_of
+from trainctl.core.errors import InternalError
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.step import Outcome, StepAction, StepReport
+from trainctl.parallel.replica.digest import tensors_digest
+from trainctl.parallel.replica.gradients import FlatGradients
+
+EMPTY = -1
+"""``applied_step`` of a worker that holds no state."""
+
+
+class Replica:
+    """State and position.
+
+    Attributes:
+        gradients: accumulated, then reduced, then retained until the step is settled.
+        lineage: chain of steps that the state belongs to.
+        applied_step: step that the state is at; ``EMPTY`` if it is none.
+        cursor: samples consumed up to there.
+        voted: newest outcome seen, applied or not.
+        retained_generation: generation that made the complete reduced gradient held; 0 if none is held.
+        retained_step: step of it; 0 if none is held.
+        pristine: the state is still the initial one, as the seed made it.
+        checkpoint: newest complete checkpoint of this lineage: the parent of the next.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objects: Mapping[str, Any],
+        artifacts: Mapping[str, bytes],
+        instance: str,
+    ) -> None:
+        materialize_optimizer_state(optimizer)
+        self.gradients = FlatGradients(optimizer)
+        self._model = model
+        self._optimizer = optimizer
+        self._objects = objects
+        self._artifacts = artifacts
+        self._instance = instance
+        self.lineage = 0
+        self.applied_step = EMPTY
+        self.cursor = 0
+        self.voted: Outcome | None = None
+        self.retained_generation = 0
+        self.retained_step = 0
+        self.pristine = True
+        self.checkpoint: CheckpointRef | None = None
+        self.schema_digest = schema_digest(self.state(StateVersion(0, 0)))
+
+    def state(self, version: StateVersion) -> LocalState:
+        """The live tensors, named as being of ``version``, and the objects."""
+        return state_of(
+            self._model,
+            self._optimizer,
+            instance=self._instance,
+            version=version,
+            objects=self.export_objects(),
+            artifacts=self._artifacts,
+        )
+
+    def digest(self) -> str:
+        """Of all bits of the state."""
+        return tensors_digest(tensor.tensor for tensor in self.state(StateVersion(0, 0)).tensors)
+
+    def begin_step(self) -> None:
+        """Forgets the retained gradients (their step is settled) and starts with zeros."""
+        self.discard()
+        self.gradients.clear()
+
+    def retain(self, *, generation: int, step: int) -> None:
+        """The gradients are complete and reduced: from now on the step can be applied whenever its outcome is known."""
+        self.retained_generation = generation
+        self.retained_step = step
+
+    def discard(self) -> None:
+        """Gives the retained gradients up."""
+        self.retained_generation = 0
+        self.retained_step = 0
+
+    def can_apply(self, outcome: Outcome) -> bool:
+        """Whether the state and the retained gradients are those that ``outcome`` was voted for."""
+        return (
+            self.lineage == outcome.lineage
+            and self.applied_step == outcome.step - 1
+            and self.retained_step == outcome.step
+            and self.retained_generation == outcome.generation
+        )
+
+    def apply(self, outcome: Outcome, *, reach: Callable[[str], None]) -> None:
+        """Commits a step: optimizer step, or nothing for a skip, and the cursor. Whoever is interrupted here is lost.
+
+        Args:
+            outcome: of the vote.
+            reach: fault points.
+
+        Raises:
+            InternalError: the outcome is of another step or gradient.
+        """
+        if not self.can_apply(outcome):
+            raise InternalError(
+                f"expected the gradient of step {outcome.step} of generation {outcome.generation} on step "
+                f"{outcome.step - 1}, found that of step {self.retained_step} of generation "
+                f"{self.retained_generation} on step {self.applied_step}"
+            )
+        self.applied_step = EMPTY
+        if outcome.action is StepAction.APPLY:
+            self.pristine = False
+            self.gradients.scale(outcome.gradient_scale)
+            for group in self._optimizer.param_groups:
+                group["lr"] = outcome.learning_rate
+            self._optimizer.step()
+        reach("apply.in")
+        self.discard()
+        self.stand_at(lineage=outcome.lineage, step=outcome.step, cursor=outcome.cursor)
+        self.voted = outcome
+
+    def make_empty(self) -> None:
+        """From now on the tensors are being overwritten."""
+        self.discard()
+        self.applied_step = EMPTY
+        self.pristine = False
+
+    def stand_at(self, *, lineage: int, step: int, cursor: int) -> None:
+        """The tensors are the state of ``step``."""
+        self.lineage = lineage
+        self.applied_step = step
+        self.cursor = cursor
+
+    def report(self, prepared_generation: int) -> StepReport:
+        """What this worker can say to the recovery decision."""
+        return StepReport(
+            prepared_generation=prepared_generation,
+            lineage=self.lineage,
+            applied_step=self.applied_step,
+            voted=self.voted,
+            retained_generation=self.retained_generation,
+            retained_step=self.retained_step,
+            schema_digest=self.schema_digest,
+        )
+
+    def export_objects(self) -> dict[str, Any]:
+        """The cursor and the registered objects as JSON values."""
+        return {
+            "cursor": self.cursor,
+            "registered": {name: thing.state_dict() for name, thing in self._objects.items()},
+        }
+
+    def import_objects(self, values: Mapping[str, Any]) -> int:
+        """Loads the registered objects; returns the cursor.
+
+        Raises:
+            InternalError: they are not those that were registered here.
+        """
+        registered = values["registered"]
+        if set(registered) != set(self._objects):
+            raise InternalError(
+                f"expected the objects {sorted(self._objects)}, found {sorted(registered)}; "
+                "the state was made by another program"
+            )
+        for name, thing in self._objects.items():
+            thing.load_state_dict(registered[name])
+        return int(values["cursor"])

@@ -1,0 +1,74 @@
+"""What a loop does inside ``with session.step() as step``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from trainctl.core.errors import PreconditionError
+from trainctl.parallel.plan.digest import sample_digest
+from trainctl.parallel.plan.micro_batches import MicroBatch
+
+
+class StepContext:
+    """This rank's share of one step.
+
+    Attributes:
+        step: 1-based number of the step.
+        tokens: targets that went through ``backward``.
+    """
+
+    def __init__(self, step: int, own: tuple[MicroBatch, ...], *, before_each: Callable[[], None]) -> None:
+        self.step = step
+        self.tokens = 0
+        self._own = own
+        self._before_each = before_each
+        self._started = 0
+        self._finished = 0
+        self._loss_sum: Tensor | None = None
+
+    def micro_batches(self) -> Iterator[MicroBatch]:
+        """The micro-batches dealt to this rank, in order; torch's generators are seeded for each."""
+        for micro_batch in self._own[self._started :]:
+            self._before_each()
+            torch.manual_seed(micro_batch.seed)
+            self._started += 1
+            yield micro_batch
+
+    def backward(self, loss_sum: Tensor, tokens: int) -> None:
+        """Accumulates the gradient of one micro-batch.
+
+        Args:
+            loss_sum: loss *summed* over the targets, so that no rank's share has to be weighted.
+            tokens: number of targets in it.
+
+        Raises:
+            PreconditionError: it was called more often than there were micro-batches.
+        """
+        if self._finished == self._started:
+            raise PreconditionError(
+                f"step {self.step}: backward was called {self._finished + 1} times for {self._started} micro-batches",
+                hint="call it once inside `for micro_batch in step.micro_batches()`",
+            )
+        loss_sum.backward()  # type: ignore[no-untyped-call]
+        detached = loss_sum.detach().double()
+        self._loss_sum = detached if self._loss_sum is None else self._loss_sum + detached
+        self.tokens += tokens
+        self._finished += 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether every micro-batch dealt to this rank went through ``backward``."""
+        return self._finished == len(self._own)
+
+    @property
+    def loss_sum(self) -> float:
+        """Summed loss of this rank's micro-batches so far."""
+        return 0.0 if self._loss_sum is None else float(self._loss_sum)
+
+    @property
+    def digest(self) -> int:
+        """Digest of the samples that went through ``backward``."""
+        return sample_digest(i for micro_batch in self._own[: self._finished] for i in micro_batch.sample_ids)

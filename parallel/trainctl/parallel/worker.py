@@ -1,0 +1,72 @@
+"""The worker process: builds the task, opens a session under its agent, trains, and says how it ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+
+import torch
+
+from trainctl.core.codec import from_wire
+from trainctl.core.errors import TrainctlError
+from trainctl.core.records.spec import ResourcesSpec, TrainJob
+from trainctl.core.records.worker import WorkerError
+from trainctl.parallel.bridge import Failed, WorkerBridge
+from trainctl.parallel.loop import train
+from trainctl.parallel.progress_page import ProgressWriter
+from trainctl.parallel.session import Session
+
+THREADS_VARIABLE = "TRAINCTL_THREADS"
+_TRACEBACK_BYTES = 8 * 1024
+_FLUSH_S = 2.0
+
+
+def main(bridge_fd: int, page_path: str, node_dir: str) -> None:
+    """Runs one worker to its end; what a fork server calls in the child.
+
+    The model is built before the first generation record is there, so that a replacement can be restored at once.
+
+    Args:
+        bridge_fd: the worker's end of the socket pair to its agent.
+        page_path: the progress page.
+        node_dir: folder of the node; caches are kept under it.
+
+    Raises:
+        SystemExit: with 1 after an exception, which the agent was told of.
+    """
+    page = ProgressWriter(page_path)
+    bridge = WorkerBridge(bridge_fd)
+    desired = bridge.latest()
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname).1s %(name)s: %(message)s")
+    session: Session | None = None
+    try:
+        job = from_wire(TrainJob, desired.spec)
+        torch.set_num_threads(threads(job.spec.resources))
+        session = Session.open(control=bridge, page=page)
+        train(session, job.spec.train, os.path.join(node_dir, "cache"))
+    except Exception as error:
+        traceback.print_exc()
+        bridge.send(Failed(describe(error, step=session.open_step if session is not None else 0)))
+        bridge.flush(_FLUSH_S)
+        raise SystemExit(1) from None
+    bridge.flush(_FLUSH_S)
+
+
+def threads(resources: ResourcesSpec) -> int:
+    """Intra-op threads: what the job or the agent says, else an equal share of the cores this process may use."""
+    told = resources.threads_per_worker or int(os.environ.get(THREADS_VARIABLE, "0"))
+    return told or max(1, len(os.sched_getaffinity(0)) // max(1, resources.workers_per_node))
+
+
+def describe(error: Exception, *, step: int) -> WorkerError:
+    """The exception as the controller keeps it: with its code if it is ours, else as the user's."""
+    text = "".join(traceback.format_exception(error)).encode()[-_TRACEBACK_BYTES:].decode(errors="replace")
+    return WorkerError(
+        type=type(error).__name__,
+        message=str(error),
+        traceback=text,
+        step=step,
+        code=error.code if isinstance(error, TrainctlError) else "USER_EXCEPTION",
+    )

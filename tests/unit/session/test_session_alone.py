@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from trainctl.core.errors import PlanError, PreconditionError
+from trainctl.core.records.spec import BatchSpec
+from trainctl.parallel.session import Session
+
+
+def build(*, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 11), nn.Tanh(), nn.Linear(11, 3)).to(dtype)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.1)
+
+
+def loss_of(model: nn.Module, ids: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, int]:
+    rows = torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(i), dtype=dtype) for i in ids])
+    return (model(rows) - rows[:, :3].sin()).square().sum(), 3 * len(ids)
+
+
+def open_session(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5) -> Session:
+    session = Session.open()
+    session.register(model=model, optimizer=optimizer)
+    session.set_data(
+        num_samples=50,
+        steps=steps,
+        batch=BatchSpec(sequences=8, micro_batches=4),
+        seed=3,
+        schedule=lambda step: 0.01 * step,
+        clip_norm=0.5,
+    )
+    return session
+
+
+def test_alone_it_equals_a_plain_loop() -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer)
+    batches: list[tuple[int, ...]] = []
+    while not session.done:
+        with session.step() as step:
+            ids: tuple[int, ...] = ()
+            for micro_batch in step.micro_batches():
+                step.backward(*loss_of(model, micro_batch.sample_ids))
+                ids += micro_batch.sample_ids
+            batches.append(ids)
+    assert session.applied_step == 5
+    assert [len(ids) for ids in batches] == [8] * 5
+
+    plain, plain_optimizer = build()
+    for number, ids in enumerate(batches, start=1):
+        plain_optimizer.zero_grad()
+        loss, tokens = loss_of(plain, ids)
+        (loss / tokens).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        plain_optimizer.param_groups[0]["lr"] = 0.01 * number
+        plain_optimizer.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+def test_a_non_finite_loss_skips_the_step_and_commits_it() -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer, steps=2)
+    before = [parameter.clone() for parameter in model.parameters()]
+    with session.step() as step:
+        for micro_batch in step.micro_batches():
+            loss, tokens = loss_of(model, micro_batch.sample_ids)
+            step.backward(loss * math.nan if micro_batch.index == 2 else loss, tokens)
+    assert session.applied_step == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_step_with_micro_batches_left_out_is_skipped() -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer, steps=2)
+    before = [parameter.clone() for parameter in model.parameters()]
+    with session.step() as step:
+        for micro_batch in step.micro_batches():
+            step.backward(*loss_of(model, micro_batch.sample_ids))
+            break
+    assert session.applied_step == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_evaluation_runs_when_due() -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer)
+    seen: list[int] = []
+
+    def evaluate(item: int) -> tuple[float, int]:
+        seen.append(item)
+        return 1.0, 2
+
+    session.on_evaluate(every=2, num_items=3, evaluate=evaluate)
+    while not session.done:
+        with session.step() as step:
+            for micro_batch in step.micro_batches():
+                step.backward(*loss_of(model, micro_batch.sample_ids))
+    assert seen == [0, 1, 2, 0, 1, 2]
+
+
+def test_missing_registration_says_what_to_call() -> None:
+    with pytest.raises(PreconditionError, match=r"register\(\) and set_data\(\)"), Session.open().step():
+        pass
+
+
+def test_backward_outside_a_micro_batch_is_an_error() -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer)
+    with pytest.raises(PreconditionError, match="backward was called"), session.step() as step:
+        step.backward(*loss_of(model, (1,)))
+
+
+def test_replaced_gradients_are_found() -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer)
+
+    def own_zero_grad() -> None:
+        with session.step() as step:
+            optimizer.zero_grad()
+            for micro_batch in step.micro_batches():
+                step.backward(*loss_of(model, micro_batch.sample_ids))
+
+    with pytest.raises(PlanError, match="session's gradient"):
+        own_zero_grad()
+
+
+def test_half_precision_parameters_are_refused() -> None:
+    model, optimizer = build(dtype=torch.bfloat16)
+    with pytest.raises(PlanError, match="float32 or float64"):
+        Session.open().register(model=model, optimizer=optimizer)
