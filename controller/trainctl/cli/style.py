@@ -21,17 +21,18 @@ _STATE_COLORS: Mapping[str, str] = {
     "SUCCEEDED": "green",
     "RUNNING": "green",
     "ACTIVE": "green",
-    "CONNECTED": "green",
-    "HEALTHY": "green",
+    "READY": "green",
     "FAILED": "red",
     "LOST": "red",
     "DEAD": "red",
+    "EXITED": "red",
+    "CONDEMNED": "red",
     "REJECTED": "red",
     "CANCELLED": "magenta",
     "RECOVERING": "yellow",
     "FAILING": "yellow",
     "CANCELLING": "yellow",
-    "SUSPECT": "yellow",
+    "UNREACHABLE": "yellow",
 }
 
 

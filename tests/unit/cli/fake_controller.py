@@ -13,6 +13,7 @@ from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 
 TOKEN = "secret"
+ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
 class FakeController(job_pb2_grpc.JobServiceServicer):
@@ -124,10 +125,13 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self._enter("WatchEvents", request, context)
         shown = 0
         for _ in self._ticks(context):
+            ended = self._find(request.name, context).status.phase in ENDED
             for event in self.events[shown:]:
                 if event.revision > request.after_revision:
                     yield job_pb2.WatchEventsResponse(event=event)
             shown = len(self.events)
+            if ended:
+                return
 
     def WatchJob(self, request: Any, context: Any) -> Iterator[job_pb2.WatchJobResponse]:  # noqa: N802
         self._enter("WatchJob", request, context)
@@ -154,7 +158,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
                         slot=slot, incarnation=life, node=f"node-{slot}", lines=lines[begin:]
                     )
                 shown[slot, life] = len(lines)
-            if not request.follow or job.status.phase in ("SUCCEEDED", "FAILED", "CANCELLED"):
+            if not request.follow or job.status.phase in ENDED:
                 return
 
     def ExplainJob(self, request: Any, context: Any) -> job_pb2.ExplainJobResponse:  # noqa: N802

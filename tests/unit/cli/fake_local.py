@@ -54,7 +54,7 @@ def main() -> None:
     for index in range(options.agents):
         node = f"node-{index}"
         pid = start_agent(options.dir, node, stubborn=mode == "stubborn")
-        state = "LOST" if mode == "agentless" else "CONNECTED"
+        state = "UNREACHABLE" if mode == "agentless" else "READY"
         api.nodes.append(NodeStatus(node=node, state=state, pid=pid, slots=options.slots))
     api.add_job("kept")
     api.start()

@@ -71,7 +71,7 @@ def test_no_command_shows_the_help() -> None:
         (("get", "jobs", "--address", "nowhere"), "HOST:PORT"),
         (("get", "jobs", "--address", "h:1", "--timeout", "5"), "duration"),
         (("cancel", "x", "--grace", "soon"), "duration"),
-        (("local", "up", "--agents", "0"), "1 to 64"),
+        (("local", "up", "--agents", "-1"), "0 to 64"),
         (("local", "up", "--port", "70000"), "0 to 65535"),
     ],
 )

@@ -61,7 +61,7 @@ def test_up_status_down_and_up_again(local: Local, tmp_path: Path) -> None:
     run_dir = tmp_path / "local"
     up = local("up")
     assert up.code == 0, up.err
-    assert "with 2 agents, 2 slots each" in up.out
+    assert "with 2 agents of 2 slots each" in up.out
     assert "trainctl submit" in up.err
     assert len(processes(run_dir)) == 3
     assert run_dir.stat().st_mode & 0o777 == 0o700

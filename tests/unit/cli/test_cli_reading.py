@@ -89,7 +89,7 @@ def test_explain_and_timeline(cli: Cli, controller: FakeController) -> None:
 def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
     for name in ("a", "b", "c"):
         controller.add_job(name, step=1, total_steps=2)
-    controller.nodes.append(NodeStatus(node="node-0", state="CONNECTED", pid=5, slots=2, slots_used=1))
+    controller.nodes.append(NodeStatus(node="node-0", state="READY", pid=5, slots=2, slots_used=1))
     header, *rows = cli("get", "jobs").out.splitlines()
     assert header.split() == ["NAME", "PHASE", "STEP", "LOSS", "RATE", "RESTARTS", "AGE"]
     assert len(rows) == 3

@@ -53,16 +53,8 @@ def _line(context: Context) -> Callable[[Event], str]:
 
 def _stream(client: Client, name: str, position: EventPosition) -> Iterator[Event]:
     """Events that were not shown yet, until the job has ended."""
-    ended = phases.has_ended(get_job(client, name).status.phase)
-    yield from list_events(client, name, position)
-    if ended:
-        return
     request = WatchEventsRequest(tenant=DEFAULT_TENANT, name=name, after_revision=position.ask_after)
     for answer in client.stream(client.stub.WatchEvents, request):
         yield from position.new([answer.event])
-        if phases.has_ended(answer.event.fields.get("to", "")):
-            yield from list_events(client, name, position)
-            return
     if not phases.has_ended(get_job(client, name).status.phase):
         raise StreamEndedError("the controller ended the stream")
-    yield from list_events(client, name, position)

@@ -36,22 +36,26 @@ def up(context: Context) -> int:
     options = context.options
     plan = LocalPlan(
         run_dir=_run_dir(context),
-        agents=_check_range("--agents", options.agents, 1, _MAX_AGENTS),
+        agents=_check_range("--agents", options.agents, 0, _MAX_AGENTS),
         slots=_check_range("--slots", options.slots, 1, _MAX_SLOTS),
         port=_check_range("--port", options.port, 0, 65535),
     )
     context.on_interrupt = ("interrupted: what was started was stopped again",)
     adopted = sum(agent.alive for agent in read_agents(plan.run_dir))
     if adopted:
-        context.console.say(f"{adopted} agents of an earlier controller still run: they are adopted")
+        context.console.say(f"{_counted(adopted, 'agent')} of an earlier controller still running: adopted")
     begun_s = time.monotonic()
     controller = start(plan, say=context.console.say)
     took_s = time.monotonic() - begun_s
-    agents = "1 agent" if plan.agents == 1 else f"{plan.agents} agents"
-    slots = "1 slot" if plan.slots == 1 else f"{plan.slots} slots each"
-    context.console.data([f"controller at {controller.address} with {agents}, {slots} ({took_s:.1f} s)"])
+    agents = _counted(plan.agents, "agent")
+    slots = f" of {_counted(plan.slots, 'slot')} each" if plan.agents else ""
+    context.console.data([f"controller at {controller.address} with {agents}{slots} ({took_s:.1f} s)"])
     context.console.say(_next_steps(context, plan.run_dir, controller))
     return exit_codes.OK
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _next_steps(context: Context, run_dir: Path, controller: LocalController) -> list[str]:
@@ -78,7 +82,7 @@ def down(context: Context) -> int:
         stopped = stop(run_dir)
         if purge:
             folder.purge(run_dir)
-    agents = f"{len(stopped.agents)} agent{'' if len(stopped.agents) == 1 else 's'}"
+    agents = _counted(len(stopped.agents), "agent")
     was = [*(["the controller"] if stopped.controller else []), *([agents] if stopped.agents else [])]
     forced = f" ({stopped.killed} had to be killed)" if stopped.killed else ""
     context.console.data([f"stopped {' and '.join(was)}{forced}" if was else f"nothing was running in {run_dir}"])

@@ -86,8 +86,8 @@ class _Printer:
 class _Follower:
     """A log stream that knows what it has delivered.
 
-    Lines have no numbers on the wire. So after a reconnect the newest lines of each log are read once (a window) and
-    laid over what was delivered last; then the new stream's first lines are laid over that window.
+    Lines have no numbers on the wire. So when a log shows up again after a reconnect, a window of its newest lines is
+    read and laid over what was delivered last; then the new stream's first lines are laid over that window.
     """
 
     def __init__(self, request: StreamLogsRequest) -> None:
@@ -97,31 +97,33 @@ class _Follower:
 
     def chunks(self, client: Client) -> Iterator[StreamLogsResponse]:
         """Chunks with lines that were not delivered yet, until the job has ended."""
-        request = StreamLogsRequest()
-        request.CopyFrom(self._request)
-        replays: dict[Life, Replay] = {}
-        if self._delivered:
-            request.tail_lines = _MEMORY_LINES
-            for chunk in self._windows(client, request):
-                life = (chunk.slot, chunk.incarnation)
-                replays[life] = Replay(chunk.lines)
-                yield from self._deliver(chunk, lines_after(list(self._delivered[life]), chunk.lines))
-        request.follow = True
+        request = self._ask(follow=True, tail_lines=_MEMORY_LINES if self._delivered else self._request.tail_lines)
+        replays: dict[Life, Replay] = {life: Replay(()) for life in self._delivered}
+        resumed: set[Life] = set()
         for chunk in client.stream(client.stub.StreamLogs, request):
-            replay = replays.get((chunk.slot, chunk.incarnation))
-            lines = replay.fresh(chunk.lines) if replay else list(chunk.lines)
-            yield from self._deliver(chunk, lines)
+            life = (chunk.slot, chunk.incarnation)
+            if life in replays and life not in resumed:
+                # Only now, since after a controller's restart the agents come back one by one.
+                resumed.add(life)
+                window = self._window(client, chunk)
+                replays[life] = Replay(window)
+                yield from self._deliver(chunk, lines_after(list(self._delivered[life]), window))
+            yield from self._deliver(chunk, replays[life].fresh(chunk.lines) if life in replays else chunk.lines)
         self.final_phase = get_job(client, self._request.name).status.phase
         if not phases.has_ended(self.final_phase):
             raise StreamEndedError("the controller ended the stream")
 
-    @staticmethod
-    def _windows(client: Client, request: StreamLogsRequest) -> list[StreamLogsResponse]:
-        """The newest lines of each log, one chunk per log."""
-        windows: dict[Life, StreamLogsResponse] = {}
-        for chunk in client.stream(client.stub.StreamLogs, request):
-            windows.setdefault((chunk.slot, chunk.incarnation), StreamLogsResponse()).MergeFrom(chunk)
-        return list(windows.values())
+    def _window(self, client: Client, like: StreamLogsResponse) -> list[str]:
+        """The newest lines of one log: twice what the stream begins with, so that it begins inside the window."""
+        request = self._ask(follow=False, tail_lines=2 * _MEMORY_LINES, slots=(like.slot,))
+        found = client.stream(client.stub.StreamLogs, request)
+        lines = [line for chunk in found if chunk.incarnation == like.incarnation for line in chunk.lines]
+        return lines or list(like.lines)
+
+    def _ask(self, *, follow: bool, tail_lines: int, slots: Sequence[int] | None = None) -> StreamLogsRequest:
+        base = self._request
+        chosen = base.slots if slots is None else slots
+        return StreamLogsRequest(tenant=base.tenant, name=base.name, slots=chosen, tail_lines=tail_lines, follow=follow)
 
     def _deliver(self, chunk: StreamLogsResponse, lines: Sequence[str]) -> Iterator[StreamLogsResponse]:
         if lines:

@@ -17,14 +17,14 @@ from trainctl.cli.installation import LocalController, read_controller
 from trainctl.cli.local import folder
 from trainctl.cli.local.stop import stop
 from trainctl.core.errors import ConflictError, PermissionDeniedError, TrainctlError, UnavailableError
-from trainctl.protos.v1.job_pb2 import GetVersionRequest, ListNodesRequest, NodeStatus
+from trainctl.protos.v1.job_pb2 import GetVersionRequest, ListNodesRequest
 
 DEADLINE_S = 90.0
 _POLL_S = 0.05
 _CALL_S = 5.0
 _QUIET_S = 1.0
 _PROGRESS_EVERY_S = 5.0
-CONNECTED_STATES = frozenset({"CONNECTED", "HEALTHY", "READY"})
+CONNECTED = "READY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +137,8 @@ def _missing(plan: LocalPlan) -> str:
             nodes = client.call(client.stub.ListNodes, ListNodesRequest()).nodes
     except UnavailableError:
         return "the controller"
-    connected = sum(is_connected(node) for node in nodes)
+    connected = sum(node.state == CONNECTED for node in nodes)
     return "" if connected >= plan.agents else f"the agents: {connected} of {plan.agents} connected"
-
-
-def is_connected(node: NodeStatus) -> bool:
-    """Whether the node's agent is connected."""
-    return node.state.upper() in CONNECTED_STATES
 
 
 def _failed(plan: LocalPlan, message: str) -> UnavailableError:
