@@ -1,18 +1,19 @@
 """Loading a checkpoint into live tensors, whatever the layouts on both sides.
 
-All or nothing: keys, shapes, dtypes and coverage are compared first, then every byte that is needed is read and verified
-once without being kept, and only then are the bytes read again (and verified again) into the live tensors. So memory is
-bounded, and a damaged checkpoint leaves the state as it was. ``verify_first=False`` skips the first reading, for a state
-that is worthless anyway; what fails in the second reading raises an error that calls the state poisoned.
+All or nothing: keys, shapes, dtypes and coverage are compared first, then every byte that is needed is read and
+verified once without being kept, and only then are the bytes read again (and verified again) into the live tensors. So
+memory is bounded, and a damaged checkpoint leaves the state as it was. ``verify_first=False`` skips the first reading,
+for a state that is worthless anyway. What fails in the second reading raises an error that calls the state poisoned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
+from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.blocks import BlockRead, BlockReader
 from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
@@ -29,25 +30,48 @@ from trainctl.core.records.generation import CheckpointRef
 _HERE = "rank:this"
 
 
-def load(ref: CheckpointRef, state: LocalState, *, cast: bool = False, verify_first: bool = True) -> Mapping[str, Any]:
+def load(
+    ref: CheckpointRef,
+    state: LocalState,
+    *,
+    everything: Iterable[StateKey] | None = None,
+    cast: bool = False,
+    verify_first: bool = True,
+) -> Mapping[str, Any]:
     """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
 
     Args:
         ref: which one; ``catalog.newest`` or ``catalog.resolve`` make it.
         state: what this rank wants; versions in its keys do not matter, the instance only where several were saved.
+        everything: keys of the whole job, where this rank holds only some; a saved tensor outside it is an error.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         verify_first: whether the live state has to survive a damaged checkpoint.
 
     Raises:
         CheckpointError: the checkpoint does not fit (all differences are listed), is incomplete or is corrupt.
     """
+    names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
+    with storage_errors(f"loading {ref.uri}"):
+        return _load(ref, state, names, cast=cast, verify_first=verify_first)
+
+
+def _load(
+    ref: CheckpointRef, state: LocalState, everything: set[tuple[str, str]], *, cast: bool, verify_first: bool
+) -> Mapping[str, Any]:
     storage = open_storage(ref.uri)
     root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
     check_files(storage, root)
     parts = read_parts(storage, root)
     saved = files_layout(root, parts)
     wanted = state.layout(_HERE)
-    terms = match(saved.shapes, wanted.shapes, saved_aliases=root.aliases, wanted_aliases=state.aliases, cast=cast)
+    terms = match(
+        saved.shapes,
+        wanted.shapes,
+        saved_aliases=root.aliases,
+        wanted_aliases=state.aliases,
+        everything=everything,
+        cast=cast,
+    )
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.layout.combine import Cast, Term
 from trainctl.checkpoint.layout.key import StateKey
@@ -19,12 +20,21 @@ def match(
     *,
     saved_aliases: Mapping[str, str],
     wanted_aliases: Mapping[str, str],
+    everything: AbstractSet[tuple[str, str]],
     cast: bool,
 ) -> dict[StateKey, tuple[Term, ...]]:
     """The source of every wanted key.
 
     Versions are ignored (loading is what changes them). A tensor that is tied on one side only is found under its other
     name; where the checkpoint has two tensors and the model ties them, the one under the model's first name is taken.
+
+    Args:
+        saved: shapes of what the checkpoint has.
+        wanted: shapes of what this rank wants.
+        saved_aliases: tied names at the time of saving.
+        wanted_aliases: tied names now.
+        everything: name and kind of all that any rank of the job wants.
+        cast: whether floating-point dtypes may differ.
 
     Raises:
         CheckpointError: lists keys that one side lacks, and shapes and dtypes that differ.
@@ -37,16 +47,18 @@ def match(
     for key in sorted(wanted):
         fqn = key.fqn if (key.fqn, key.kind) in by_name else saved_aliases.get(key.fqn, key.fqn)
         candidates = by_name.get((fqn, key.kind), [])
-        same_instance = [c for c in candidates if c.instance == key.instance]
-        source = (same_instance or (candidates if len(candidates) == 1 else [None]))[0]
-        if source is None:
-            problems.append(f"{key.kind} of {key.fqn}: wanted, but not in the checkpoint")
+        usable = [c for c in candidates if c.instance == key.instance] or candidates
+        source = usable[0] if usable else key
+        if len(usable) != 1:
+            instances = ", ".join(c.instance for c in usable)
+            found = f"found several instances: {instances}" if usable else "not in the checkpoint"
+            problems.append(f"{key.kind} of {key.fqn}: wanted, but {found}")
         elif problem := _difference(source, saved[source], key, wanted[key], cast=cast):
             problems.append(problem)
         else:
             combine = Cast(key.dtype) if source.dtype != key.dtype else None
             terms[key] = (Term(source, combine),)
-    problems += _surplus(saved, wanted, saved_aliases, wanted_aliases)
+    problems += _surplus(saved, everything, saved_aliases, wanted_aliases)
     if problems:
         shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
         raise CheckpointError(
@@ -69,12 +81,12 @@ def _difference(source: StateKey, found: Shape, key: StateKey, want: Shape, *, c
 
 def _surplus(
     saved: Mapping[StateKey, Shape],
-    wanted: Mapping[StateKey, Shape],
+    everything: AbstractSet[tuple[str, str]],
     saved_aliases: Mapping[str, str],
     wanted_aliases: Mapping[str, str],
 ) -> list[str]:
     """Saved tensors that nobody wants under any of their names."""
-    names = {(key.fqn, key.kind) for key in wanted}
+    names = set(everything)
     names |= {(wanted_aliases.get(fqn, fqn), kind) for fqn, kind in names}
     names |= {(alias, kind) for alias, fqn in wanted_aliases.items() for known, kind in tuple(names) if known == fqn}
     names |= {(saved_aliases.get(fqn, fqn), kind) for fqn, kind in names}

@@ -1,6 +1,6 @@
 """Saving, the part that every rank does: deal the work, take the snapshot, write a part.
 
-The steps are separate so that the copy and the writing can move off the training thread. Nothing counts before the seal.
+The steps are separate so that copying and writing can move off the training thread. Nothing counts before the seal.
 """
 
 from __future__ import annotations

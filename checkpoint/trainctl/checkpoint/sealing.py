@@ -110,7 +110,11 @@ def _with_parent(root: RootManifest, parent: CheckpointRef | None) -> RootManife
     """Names the parent, and inherits the jobs that its job went on from: so a reader knows which job is the newest."""
     if parent is None:
         return root
-    found, _ = read_root(open_storage(parent.uri), expected_sha256=parent.manifest_sha256)
+    try:
+        found, _ = read_root(open_storage(parent.uri), expected_sha256=parent.manifest_sha256)
+    except CheckpointError:
+        # Somebody removed the parent: no reason to lose this checkpoint, too.
+        return dataclasses.replace(root, parent=ParentRecord(job="", step=parent.step, attempt=parent.attempt))
     ancestors = found.ancestors if found.job == root.job else (*found.ancestors, found.job)
     record = ParentRecord(job=found.job, step=found.step, attempt=found.attempt)
     return dataclasses.replace(root, parent=record, ancestors=ancestors)

@@ -43,7 +43,7 @@ class LocalState:
     """What one rank holds.
 
     Attributes:
-        tensors: in an order that is the same on all ranks.
+        tensors: in an order that is the same on all ranks; regions of one key do not overlap.
         objects: small JSON-like values, equal on all ranks.
         artifacts: files to keep beside the tensors (``config.json``, tokenizer), by relative path.
         aliases: names of tied tensors -> the name that they are stored under.

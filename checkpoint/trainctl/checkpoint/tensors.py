@@ -53,7 +53,7 @@ def run_view(tensor: torch.Tensor, shape: Shape, region: Region, run: Flat) -> t
 
     It shares memory with ``tensor`` where that is contiguous, else it is a copy.
     """
-    start = offset_in(shape, region, run.start)
+    start = offset_in(shape, region, run.start) if run.volume else 0
     return tensor.detach().reshape(-1)[start : start + run.volume]
 
 

@@ -30,7 +30,7 @@ def encode_value(value: Any, *, path: str = "objects") -> Any:
     if isinstance(value, Mapping) and all(isinstance(k, str) and k not in _MARKS for k in value):
         return {key: encode_value(item, path=f"{path}.{key}") for key, item in value.items()}
     raise CheckpointError(
-        f"{path}: expected None, bool, int, float, str, list, tuple or dict with text keys, found {type(value).__name__}",
+        f"{path}: expected None, bool, int, float, str, list, tuple or dict by str, found {type(value).__name__}",
         hint="keep tensors in the state and everything else as plain values",
     )
 

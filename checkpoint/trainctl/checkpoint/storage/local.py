@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -45,8 +46,8 @@ class LocalStorage:
         """Writes a temporary file and links it to its name, which fails where the name is taken."""
         target = self._root / path
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        self.write_file(str(temporary.relative_to(self._root)), [data])
         try:
+            self.write_file(str(temporary.relative_to(self._root)), [data])
             os.link(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -93,6 +94,11 @@ class LocalStorage:
         except FileNotFoundError:
             return
         sync_folder(target.parent)
+
+    def delete_if_empty(self, path: str) -> None:
+        """By rmdir, which refuses where it would lose something."""
+        with contextlib.suppress(OSError):
+            (self._root / path).rmdir()
 
 
 def _make_folder(folder: Path) -> None:

@@ -65,6 +65,10 @@ class Storage(Protocol):
         """Removes a file, or a folder with all that is in it; nothing happens if it is not there."""
         ...
 
+    def delete_if_empty(self, path: str) -> None:
+        """Removes a folder only if nothing is in it, even if something is put there meanwhile."""
+        ...
+
 
 def short_read(path: str, read: RangeRead, found: int) -> str:
     """The words for a file that ends too early."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -84,3 +85,8 @@ class FsspecStorage:
             self._fs.rm(f"{self._root}/{path}", recursive=True)
         except FileNotFoundError:
             return
+
+    def delete_if_empty(self, path: str) -> None:
+        """By rmdir; object stores have no folders, so there is nothing to do on them."""
+        with contextlib.suppress(OSError, NotImplementedError):
+            self._fs.rmdir(f"{self._root}/{path}")

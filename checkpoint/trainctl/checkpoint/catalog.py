@@ -1,0 +1,174 @@
+"""What lies under a checkpoint URI: which attempts are complete, and which is the newest. Needs no torch.
+
+The root manifest alone makes an attempt complete. Among complete ones the order is (lineage, epoch, step): a writer of
+a stale lineage or an old leader can wake up and complete an attempt, but never win. Who has the controller's word for
+what is current (its fenced transaction) does not need this order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainctl.checkpoint.attempts import storage_errors
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, is_attempt, step_folder, step_of
+from trainctl.checkpoint.manifest.reading import check_files, read_root
+from trainctl.checkpoint.manifest.records import RootManifest
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.port import Storage
+from trainctl.core.errors import CheckpointError
+from trainctl.core.records.generation import CheckpointRef
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A complete checkpoint: how to refer to it, and what its manifest says."""
+
+    ref: CheckpointRef
+    manifest: RootManifest
+
+    @property
+    def rank(self) -> tuple[int, int, int, str]:
+        """Sort key: the newest has the greatest."""
+        m = self.manifest
+        return (m.lineage, m.epoch, m.step, m.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All attempts under a URI.
+
+    Attributes:
+        checkpoints: complete ones, newest first.
+        unusable: why others with a root manifest cannot be used.
+        interrupted: step and attempt id of those without root manifest: being written, or left by a crash.
+    """
+
+    checkpoints: tuple[CheckpointInfo, ...]
+    unusable: tuple[str, ...]
+    interrupted: tuple[tuple[int, str], ...]
+
+
+def survey(uri: str) -> Survey:
+    """Looks at every attempt under ``uri``; a folder that does not exist holds none.
+
+    Raises:
+        CheckpointError: the folder holds something, but no checkpoints of ours.
+    """
+    with storage_errors(f"looking for checkpoints in {uri}"):
+        return _survey(open_storage(uri))
+
+
+def newest(uri: str, *, job: str = "") -> CheckpointRef | None:
+    """The newest complete checkpoint under ``uri``; None if there is none.
+
+    Args:
+        uri: the folder that jobs save to.
+        job: only consider this job's; without it, a job that went on from another one's checkpoint comes after it.
+
+    Raises:
+        CheckpointError: the folder is foreign, or holds checkpoints of unrelated jobs.
+    """
+    found = survey(uri).checkpoints
+    leaders: dict[str, CheckpointInfo] = {}
+    for info in found:
+        if job in ("", info.manifest.job):
+            leaders.setdefault(info.manifest.job, info)
+    continued = {ancestor for info in found for ancestor in info.manifest.ancestors}
+    last = [info for info in leaders.values() if job or info.manifest.job not in continued]
+    if len(last) > 1:
+        listed = "\n".join(f"  job {info.manifest.job}, step {info.ref.step}: {info.ref.uri}" for info in last)
+        raise CheckpointError(
+            f"{uri} holds checkpoints of jobs that do not continue each other, so which one is the newest is "
+            f"ambiguous:\n{listed}",
+            hint="name one of these folders",
+        )
+    return last[0].ref if last else None
+
+
+def resolve(uri: str) -> CheckpointRef:
+    """The checkpoint that a person means by ``uri``: an attempt's folder, a step's folder, or a folder of checkpoints.
+
+    Raises:
+        CheckpointError: there is no usable checkpoint, or it is ambiguous which one is meant.
+    """
+    return inspect(uri).ref
+
+
+def inspect(uri: str) -> CheckpointInfo:
+    """The complete checkpoint that ``resolve`` finds, with its manifest.
+
+    Raises:
+        CheckpointError: as ``resolve``.
+    """
+    base, _, name = uri.rstrip("/").rpartition("/")
+    with storage_errors(f"reading the checkpoint {uri}"):
+        storage = open_storage(uri)
+        if storage.size(ROOT_MANIFEST) is not None or is_attempt(name):
+            return _info(storage)
+        step = step_of(name)
+        if step is not None:
+            return _of_step(base, step)
+        ref = newest(uri)
+        if ref is None:
+            raise _none_in(uri, _survey(storage))
+        return _info(open_storage(ref.uri))
+
+
+def _survey(storage: Storage) -> Survey:
+    entries = [name for name in storage.list("") if not name.startswith(".")]
+    steps = [name for name in entries if step_of(name) is not None]
+    if entries and not steps:
+        raise CheckpointError(
+            f"{storage.uri} is foreign: expected folders such as {step_folder(100)}, found {', '.join(entries[:5])}",
+            hint="name the folder that a job saves its checkpoints to, or an empty one",
+        )
+    complete: list[CheckpointInfo] = []
+    unusable: list[str] = []
+    interrupted: list[tuple[int, str]] = []
+    for name in steps:
+        for attempt in filter(is_attempt, storage.list(name)):
+            folder = f"{name}/{attempt}"
+            if storage.size(f"{folder}/{ROOT_MANIFEST}") is None:
+                interrupted.append((step_of(name) or 0, attempt))
+                continue
+            try:
+                complete.append(_info(storage, folder))
+            except CheckpointError as error:
+                unusable.append(str(error))
+    complete.sort(key=lambda info: info.rank, reverse=True)
+    return Survey(tuple(complete), tuple(unusable), tuple(interrupted))
+
+
+def _info(storage: Storage, folder: str = "") -> CheckpointInfo:
+    root, digest = read_root(storage, folder)
+    check_files(storage, root, folder)
+    ref = CheckpointRef(
+        uri=f"{storage.uri}/{folder}".rstrip("/"),
+        step=root.step,
+        lineage=root.lineage,
+        attempt=root.attempt,
+        manifest_sha256=digest,
+    )
+    return CheckpointInfo(ref, root)
+
+
+def _of_step(base: str, step: int) -> CheckpointInfo:
+    found = survey(base)
+    of_step = [info for info in found.checkpoints if info.ref.step == step]
+    if not of_step:
+        raise _none_in(f"{base}/{step_folder(step)}", found)
+    if len({info.manifest.job for info in of_step}) > 1:
+        listed = "\n".join(f"  {info.ref.uri}" for info in of_step)
+        raise CheckpointError(f"step {step} was saved by several jobs:\n{listed}", hint="name one of these folders")
+    return of_step[0]
+
+
+def _none_in(uri: str, found: Survey) -> CheckpointError:
+    notes = [
+        *found.unusable,
+        *(f"step {step}, attempt {attempt} was interrupted" for step, attempt in found.interrupted),
+    ]
+    return CheckpointError(
+        "\n".join([f"{uri} holds no complete checkpoint", *notes]),
+        hint="check the path, or start without resuming",
+    )

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from contracts.storage_contract import StorageContract
+from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.port import Storage
+from trainctl.checkpoint.storage.remote import FsspecStorage
+from trainctl.core.errors import UnavailableError
+
+
+class TestLocalStorage(StorageContract):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Storage:
+        return open_storage(str(tmp_path / "not" / "yet"))
+
+    def test_short_writes_are_continued(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = os.pwritev
+
+        def three_bytes(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+            return whole(descriptor, [buffers[0][:3]], offset)
+
+        monkeypatch.setattr(os, "pwritev", three_bytes)
+        storage = LocalStorage(tmp_path)
+        assert storage.write_file("f", [b"12345", b"", b"678"]) == 8
+        assert storage.read("f") == b"12345678"
+
+    def test_a_crash_while_creating_leaves_no_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        storage = LocalStorage(tmp_path)
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
+            patched.setattr(os, "pwritev", full)
+            storage.create_file("manifest", b"x")
+        assert storage.list("") == ()
+        storage.create_file("manifest", b"y")
+        assert storage.read("manifest") == b"y"
+
+
+class TestFsspecMemoryStorage(StorageContract):
+    @pytest.fixture
+    def storage(self) -> Storage:
+        storage = open_storage(f"memory://{uuid.uuid4()}")
+        assert isinstance(storage, FsspecStorage)
+        return storage
+
+
+class TestFsspecLocalStorage(StorageContract):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Storage:
+        return open_storage(f"local://{tmp_path}/deep")
+
+
+def test_a_file_uri_takes_the_local_path(tmp_path: Path) -> None:
+    storage = open_storage(f"file://{tmp_path}/with%20space")
+    assert isinstance(storage, LocalStorage)
+    assert storage.uri == f"{tmp_path}/with space"
+
+
+def test_an_unknown_scheme_is_refused_with_a_hint() -> None:
+    with pytest.raises(UnavailableError, match="nosuch://bucket") as caught:
+        open_storage("nosuch://bucket/x")
+    assert "s3fs" in caught.value.hint
