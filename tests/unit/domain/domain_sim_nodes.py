@@ -69,6 +69,8 @@ class SimWorker:
     exited_s: float = 0.0
     killed_at_s: float = 0.0
     error: WorkerError | None = None
+    history: tuple[int, ...] = ()
+    """What the state was made from: the generation that voted each step."""
 
     @property
     def incarnation(self) -> int:
@@ -145,6 +147,7 @@ class SimWorker:
                 restored = group.arrive("restored", self.incarnation)
                 if restored:
                     assert (self.lineage, self.applied) == (record.lineage, record.target_step)
+                    assert group.arrived.setdefault("agreed", {hash(self.history)}) == {hash(self.history)}
                     self.generation, self.phase = record.generation, WorkerPhase.RUNNING
             return
         self._train(world, group, record)
@@ -156,18 +159,23 @@ class SimWorker:
                 assert record.outcome is not None
                 assert self.retained == (record.outcome.generation, record.target_step)
                 self.applied, self.retained = record.target_step, (0, 0)
+                self.history = (*self.history, record.outcome.generation)
             assert (self.lineage, self.applied) == (record.lineage, record.target_step)
             self.voted = record.outcome or self.voted
             return True
         if record.holders:
             donors = [world.find(m.incarnation) for m in record.members if m.global_rank in record.holders]
             whole = [d for d in donors if d and d.moving and d.joined == record.generation]
-            if not any(d.applied == record.target_step and d.lineage == record.lineage for d in whole):
+            ready = [d for d in whole if d.applied == record.target_step and d.lineage == record.lineage]
+            if not ready:
                 return False
+            self.history = ready[0].history
         elif record.checkpoint is not None:
             assert record.checkpoint.step == record.target_step
+            self.history = world.saved.get(record.checkpoint.uri, (0,) * record.target_step)
         else:
             assert record.target_step == 0
+            self.history = ()
         self.lineage, self.applied = record.lineage, record.target_step
         self.retained, self.voted = (0, 0), None
         return True
@@ -180,7 +188,9 @@ class SimWorker:
             return
         voted = self.voted is not None and self.voted.step == step and self.voted.generation == record.generation
         if voted:
+            assert self.voted is not None
             self.applied, self.retained = step, (0, 0)
+            self.history = (*self.history, self.voted.generation)
             world.completed(self, record, step)
         elif self.retained == (record.generation, step):
             if group.arrive(f"vote {step}", self.incarnation):
@@ -235,6 +245,7 @@ class SimCluster:
         self.checkpoint_every = checkpoint_every
         self.agents: list[SimAgent] = []
         self.groups: dict[tuple[int, str], SimGroup] = {}
+        self.saved: dict[str, tuple[int, ...]] = {}
         self.reports: list[CheckpointReport] = []
         self.votes: dict[tuple[int, int, int], Outcome] = {}
         self.on_vote: Callable[[Outcome], None] = lambda outcome: None
@@ -262,6 +273,7 @@ class SimCluster:
                 attempt="a",
                 manifest_sha256="0",
             )
+            self.saved[ref.uri] = worker.history
             self.reports.append(
                 CheckpointReport(
                     job_uid=record.job_uid,

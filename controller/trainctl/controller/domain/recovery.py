@@ -81,6 +81,7 @@ class Candidate:
         reason: one sentence.
         lost_steps: committed steps that it throws away.
         exact: the result equals the undisturbed run's.
+        in_place: what live workers hold is kept; otherwise everybody's state is replaced.
         restart_step: step it returns to.
         checkpoint: what it loads.
         missing: ranges that it cannot supply.
@@ -92,6 +93,7 @@ class Candidate:
     reason: str
     lost_steps: int = 0
     exact: bool = True
+    in_place: bool = False
     restart_step: int = 0
     checkpoint: CheckpointRef | None = None
     missing: tuple[MissingRange, ...] = ()
@@ -118,13 +120,13 @@ class Decision:
 def choose_recovery(situation: Situation) -> Decision:
     """Judges every rung and picks one.
 
-    Where an exact rung loses no committed step, only such rungs compete (design 5: then nothing but the open step is
-    repeated); otherwise the cheapest eligible one wins; ties go to the higher rung. Starting again is always possible.
+    Where an exact rung keeps what the live workers hold, only such rungs compete (design 5: then nothing but the open
+    step is repeated); otherwise the cheapest eligible one wins; ties go to the higher rung. Starting again is the last resort.
     """
     candidates = tuple(rung(situation) for rung in LADDER)
     usable = [c for c in candidates if c.eligible]
-    lossless = [c for c in usable if c.exact and c.lost_steps == 0]
-    chosen = min(lossless or usable, key=lambda c: c.cost_s)
+    keeping = [c for c in usable if c.exact and c.in_place]
+    chosen = min(keeping or usable, key=lambda c: c.cost_s)
     return Decision(
         rung=chosen.rung,
         reason=chosen.reason,
@@ -211,7 +213,9 @@ def start(s: Situation) -> Candidate:
         reason = "nothing was trained yet: every member builds the initial state from the seed"
         if s.resume is not None:
             reason = f"the job begins with step {s.resume.step} of {s.resume.uri}"
-        return replace(_yes(Rung.START, s, s.costs.rebuild_s, reason), checkpoint=s.resume)
+        return replace(_yes(Rung.START, s, s.costs.rebuild_s, reason), checkpoint=s.resume, in_place=False)
+    if checkpoint(s).eligible:
+        return _no(Rung.START, "the last resort, and there is a checkpoint")
     return Candidate(
         rung=Rung.START,
         eligible=True,
@@ -227,7 +231,7 @@ LADDER: tuple[Callable[[Situation], Candidate], ...] = (shrink, peer, snapshot, 
 
 
 def _yes(rung: Rung, s: Situation, cost_s: float, reason: str) -> Candidate:
-    return Candidate(rung=rung, eligible=True, cost_s=cost_s, reason=reason, restart_step=s.target_step)
+    return Candidate(rung=rung, eligible=True, cost_s=cost_s, reason=reason, restart_step=s.target_step, in_place=True)
 
 
 def _no(rung: Rung, reason: str, missing: tuple[MissingRange, ...] = ()) -> Candidate:

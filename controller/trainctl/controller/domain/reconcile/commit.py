@@ -113,7 +113,8 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
         predecessor=previous.generation if previous is not None else 0,
         epoch=work.epoch,
         nonce=work.ids.nonce(),
-        lineage=settled.lineage + (1 if fresh and _was_trained(previous, settled) else 0),
+        # Without a holder nobody knows what the old lineage voted last: what follows must not be mixed up with it.
+        lineage=settled.lineage + (1 if fresh and previous is not None else 0),
         members=members,
         store_address=store,
         target_step=decision.target_step,
@@ -132,18 +133,19 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
 def _settled(work: Work, reports: Mapping[int, StepReport]) -> Settled:
     record = work.island.record
     if record is not None:
-        return settle(record, work.island.evidence, reports)
+        settled = settle(record, work.island.evidence, reports)
+        return settled if settled.holders else replace(settled, step=max(settled.step, _last_known_step(work, record)))
     resume = work.job.resume
     if resume is None:
         return Settled(lineage=1, step=0, outcome=None, holders=(), pending=False)
     return Settled(lineage=resume.lineage + 1, step=resume.step, outcome=None, holders=(), pending=False)
 
 
-def _was_trained(previous: GenerationRecord | None, settled: Settled) -> bool:
-    """Whether the lineage has voted anything since its origin; if not, returning to the origin is no new lineage."""
-    if previous is None:
-        return False
-    return settled.step != previous.target_step or previous.rung not in (Rung.CHECKPOINT, Rung.START)
+def _last_known_step(work: Work, record: GenerationRecord) -> int:
+    """With every state lost, figures and checkpoints still tell how far the lineage was: what will be redone."""
+    progress = work.job.progress
+    saved = max((ref.step for ref in work.job.checkpoints if ref.lineage == record.lineage), default=0)
+    return max(saved, progress.step if progress.lineage == record.lineage else 0)
 
 
 def _situation(work: Work, proposal: Proposal, settled: Settled) -> Situation:

@@ -33,11 +33,16 @@ def _wanted_groups(work: Work) -> list[int]:
     island = work.island
     if island.proposal is not None:
         candidates: Iterable[int] = sorted({index // work.per_node for index in island.proposal.slots})
-    elif work.job.phase is JobPhase.QUEUED or _may_grow(work):
+    elif _may_start(work) or _may_grow(work):
         candidates = range(work.target_groups)
     else:
         return []
     return [g for g in candidates if _vacant(work, g)]
+
+
+def _may_start(work: Work) -> bool:
+    """All or nothing: what an earlier stay still occupies is given back first."""
+    return work.job.phase is JobPhase.QUEUED and not any(slot.bound for slot in work.slots())
 
 
 def _may_grow(work: Work) -> bool:

@@ -23,11 +23,11 @@ def propose(work: Work) -> None:
     """Opens, keeps, replaces or gives up the proposal of the island."""
     if work.island.proposal is not None:
         _maintain(work)
-    elif work.job.phase in (JobPhase.ADMITTED, JobPhase.QUEUED):
+    elif work.job.phase is JobPhase.ADMITTED:
         placed = [s.index for s in work.slots() if s.bound]
         if placed:
             _open(work, placed, Cause.START, "first placement" if work.island.record is None else "placed again")
-    elif work.island.record is not None:
+    elif work.island.record is not None and work.job.phase is not JobPhase.QUEUED:
         _watch_committed(work)
     if work.island.proposal is not None:
         _mind_short(work)
