@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from trainctl.core.records.spec import TrainSpec
 from trainctl.parallel.optim import build_optimizer
 from trainctl.parallel.plan.schedule import learning_rate_schedule
+from trainctl.parallel.session import Session
 from trainctl.parallel.tasks.data_identity import DataIdentity
 from trainctl.parallel.tasks.device import pick_device
 from trainctl.parallel.tasks.evaluation import Evaluation
 from trainctl.parallel.tasks.registry import check, find_task
 from trainctl.parallel.tasks.task import TaskParts
-
-if TYPE_CHECKING:
-    from trainctl.parallel.session import Session
 
 
 def train(session: Session, spec: TrainSpec, cache_dir: str) -> None:
@@ -34,7 +31,6 @@ def train(session: Session, spec: TrainSpec, cache_dir: str) -> None:
     while not session.done:
         with session.step() as step:
             for micro_batch in step.micro_batches():
-                torch.manual_seed(micro_batch.seed)  # dropout: the same on whichever worker computes it
                 loss_sum, tokens = task.loss(task.dataset.batch(micro_batch.sample_ids))
                 step.backward(loss_sum, tokens)
 

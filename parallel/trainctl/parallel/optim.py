@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch._dynamo  # AdamW's constructor does so, which takes a second: here the fork server does it for all workers
 from torch import nn
 
 from trainctl.core.errors import Problem, SpecError

@@ -26,7 +26,9 @@ class FakeStep:
         self.tokens = 0
 
     def micro_batches(self) -> Iterator[MicroBatch]:
-        yield from self._micro_batches
+        for micro_batch in self._micro_batches:
+            torch.manual_seed(micro_batch.seed)
+            yield micro_batch
 
     def backward(self, loss_sum: Tensor, tokens: int) -> None:
         loss_sum.backward()  # type: ignore[no-untyped-call]
