@@ -18,7 +18,6 @@ from trainctl.controller import keys
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
-from trainctl.controller.domain.timeouts import Timeouts
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.leadership import Leadership
@@ -40,7 +39,8 @@ from trainctl.protos.version import package_version
 
 _log = logging.getLogger(__name__)
 SAMPLE_EVERY_S = 1.0
-SETTLE_S = Timeouts.for_profile("balanced").settle_s
+SETTLE_S = 10.0
+"""Longer than an agent ever pauses between two tries to connect; over as soon as all known agents have reported."""
 
 AgentCommand = Callable[[AgentRequest, Path, str], Sequence[str]]
 """From a request, the node's folder and the controller's address to an agent's command line."""
@@ -146,6 +146,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Parts:
     agents.load((await store.range(keys.NODES)).items)
     book = JobBook(store, leadership, now_s=clock.now_s, figures_folder=run.figures, faults=FaultPlan())
     clock.not_before(await book.load())
+    await book.catch_up()
     books.append(book)
     metrics.set("trainctl_leader", 1, controller=who)
     metrics.set("trainctl_leader_epoch", leadership.epoch, controller=who)

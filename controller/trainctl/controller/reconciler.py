@@ -150,7 +150,7 @@ class Reconciler:
                 session.desire()
         entry.told = entry.desired
         for event in events:
-            if event.type in FAULT_EVENTS:
+            if event.type in FAULT_EVENTS and event.reason != "Expected":
                 self._metrics.inc("trainctl_faults_total", type=event.type)
             if event.type == RECOVERY_FINISHED and state.recoveries:
                 for phase, seconds in state.recoveries[-1].phases_s.items():

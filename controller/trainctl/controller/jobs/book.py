@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from trainctl.controller import keys
 from trainctl.controller.domain.desired import desired_workers
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.reconcile import Reconciliation
+from trainctl.controller.domain.reconcile import Reconciliation, observe_figures
 from trainctl.controller.domain.states import TERMINAL
 from trainctl.controller.domain.view import AgentView
 from trainctl.controller.jobs.entry import JobEntry
@@ -94,6 +95,13 @@ class JobBook:
             tenant, name = item.key.removeprefix(keys.NAMES).split("/")
             self._names[(tenant, name)] = str(keys.decode(item.value))
         return newest_s
+
+    async def catch_up(self) -> None:
+        """Shows the jobs the figures that are in their files, but came after the newest persisted state."""
+        for entry in self.entries():
+            missed = entry.figures.after(entry.state.progress.step)
+            if missed and is_live(entry.state):
+                await self.apply(entry.state.uid, partial(observe_figures, figures=missed, now_s=self._now_s()))
 
     def states(self) -> tuple[JobState, ...]:
         """All jobs."""
