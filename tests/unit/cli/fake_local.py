@@ -49,6 +49,9 @@ def main() -> None:
     mode = os.environ.get("FAKE_MODE", "")
     if mode == "crash":
         sys.exit("the store is damaged")
+    if mode == "port":
+        print("the port is taken", flush=True)
+        sys.exit(4)
     api = FakeController()
     api.port = int(options.listen.rpartition(":")[2])
     for index in range(options.agents):

@@ -122,14 +122,17 @@ def test_down_touches_no_process_that_only_has_the_pid(local: Local, tmp_path: P
     assert local("down").out.startswith("nothing was running")
 
 
-@pytest.mark.parametrize(("mode", "words"), [("crash", "the store is damaged"), ("agentless", "0 of 2 connected")])
+@pytest.mark.parametrize(
+    ("mode", "code", "words"),
+    [("crash", 7, "the store is damaged"), ("port", 4, "the port is taken"), ("agentless", 7, "0 of 2 connected")],
+)
 def test_failed_start_shows_the_log_and_leaves_nothing_running(
-    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, words: str
+    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, code: int, words: str
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", mode)
     monkeypatch.setattr(starting, "DEADLINE_S", 3.0)
     failed = local("up")
-    assert failed.code == 7
+    assert failed.code == code
     assert words in failed.err
     assert "controller.log" in failed.err
     assert not processes(tmp_path / "local")
@@ -185,6 +188,7 @@ def test_purge_only_deletes_what_is_ours(local: Local, tmp_path: Path) -> None:
     with pytest.raises(PreconditionError):
         folder.purge(foreign)
     (foreign / "jobs").mkdir()
+    (foreign / "store.sqlite3.lock").write_text("")
     (foreign / "token").write_text("")
     folder.purge(foreign)
     assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]

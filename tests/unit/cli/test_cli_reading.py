@@ -75,10 +75,7 @@ def test_describe_shows_everything(cli: Cli, controller: FakeController) -> None
 
 def test_explain_and_timeline(cli: Cli, controller: FakeController) -> None:
     job = rich_job(controller)
-    out = cli("explain", "rich").out
-    assert out.startswith("It trains.\n")
-    assert "chosen" in out
-    assert "not possible" in out
+    assert cli("explain", "rich").out == "It trains.\n"
     drawn = timeline(job.status.recoveries, started_s=0, style=PLAIN)
     assert [line.index("|") for line in drawn if "|" in line] == [35, 35, 35]
     assert "detect" in cli("timeline", "rich").out

@@ -6,9 +6,8 @@ from trainctl.cli import exit_codes
 from trainctl.cli.client import connect
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, plain
-from trainctl.cli.render import recoveries
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.protos.v1.job_pb2 import ExplainJobRequest, ExplainJobResponse
+from trainctl.protos.v1.job_pb2 import ExplainJobRequest
 
 
 def run(context: Context) -> int:
@@ -16,14 +15,5 @@ def run(context: Context) -> int:
     name = context.options.name
     with connect(context) as client:
         answer = client.call(client.stub.ExplainJob, ExplainJobRequest(tenant=DEFAULT_TENANT, name=name))
-    emit(context, plain(answer), table=lambda: _lines(answer), names=[name])
+    emit(context, plain(answer), table=lambda: answer.sentences, names=[name])
     return exit_codes.OK
-
-
-def _lines(answer: ExplainJobResponse) -> list[str]:
-    lines = list(answer.sentences)
-    if answer.recoveries and answer.recoveries[-1].candidates:
-        last = answer.recoveries[-1]
-        lines += ["", f"how generation {last.generation} was decided ({last.fault}):"]
-        lines += [f"  {line}" for line in recoveries.candidates(last)]
-    return lines

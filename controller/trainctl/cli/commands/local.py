@@ -41,15 +41,15 @@ def up(context: Context) -> int:
         port=_check_range("--port", options.port, 0, 65535),
     )
     context.on_interrupt = ("interrupted: what was started was stopped again",)
-    adopted = sum(agent.alive for agent in read_agents(plan.run_dir))
-    if adopted:
-        context.console.say(f"{_counted(adopted, 'agent')} of an earlier controller still running: adopted")
+    running = sum(agent.alive for agent in read_agents(plan.run_dir))
     begun_s = time.monotonic()
     controller = start(plan, say=context.console.say)
     took_s = time.monotonic() - begun_s
     agents = _counted(plan.agents, "agent")
     slots = f" of {_counted(plan.slots, 'slot')} each" if plan.agents else ""
     context.console.data([f"controller at {controller.address} with {agents}{slots} ({took_s:.1f} s)"])
+    if running:
+        context.console.say(f"{_counted(running, 'running agent')} adopted: their workers trained on")
     context.console.say(_next_steps(context, plan.run_dir, controller))
     return exit_codes.OK
 

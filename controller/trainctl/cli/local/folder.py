@@ -13,15 +13,8 @@ from trainctl.core.errors import ConflictError, PermissionDeniedError, Precondit
 
 LOCK_NAME = ".local.lock"
 _MARKS = ("controller.json", "token", "store.sqlite3", LOCK_NAME)
-_CONTENTS = (
-    *_MARKS,
-    "store.sqlite3-wal",
-    "store.sqlite3-shm",
-    "controller.log",
-    "nodes",
-    "jobs",
-    "figures",
-)
+_CONTENTS = (*_MARKS, "store.sqlite3?*", "controller.log", "nodes", "jobs", "figures")
+"""Patterns of everything that a local installation keeps in its folder."""
 
 
 def make(run_dir: Path) -> None:
@@ -78,8 +71,7 @@ def purge(run_dir: Path) -> None:
     """
     if not any((run_dir / mark).exists() for mark in _MARKS):
         raise PreconditionError(f"{run_dir} is not a folder of a local installation: nothing was deleted")
-    for name in _CONTENTS:
-        path = run_dir / name
+    for path in [path for pattern in _CONTENTS for path in run_dir.glob(pattern)]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -116,7 +116,11 @@ def _wait_until_up(
     missing = "the controller"
     while time.monotonic() < begun_s + deadline_s:
         if process.poll() is not None:
-            raise _failed(plan, f"the controller ended with exit code {process.returncode} instead of coming up")
+            raise _failed(
+                plan,
+                f"the controller ended with exit code {process.returncode} instead of coming up",
+                process.returncode,
+            )
         controller = read_controller(plan.run_dir)
         if controller is not None and controller.process.pid == process.pid:
             missing = _missing(plan)
@@ -141,10 +145,14 @@ def _missing(plan: LocalPlan) -> str:
     return "" if connected >= plan.agents else f"the agents: {connected} of {plan.agents} connected"
 
 
-def _failed(plan: LocalPlan, message: str) -> UnavailableError:
+def _failed(plan: LocalPlan, message: str, exit_code: int = UnavailableError.exit_code) -> TrainctlError:
+    """The error for what the controller's exit code says, with the end of its log."""
+    kinds = {cls.exit_code: cls for cls in (ConflictError, PermissionDeniedError)}
     log = plan.run_dir / "controller.log"
     lines = [message, *(f"  {line}" for line in folder.log_tail(log))]
-    return UnavailableError("\n".join(lines), hint=f"the whole log is {log}; nothing was left running")
+    return kinds.get(exit_code, UnavailableError)(
+        "\n".join(lines), hint=f"the whole log is {log}; nothing was left running"
+    )
 
 
 def _undo(run_dir: Path, process: subprocess.Popen[bytes]) -> None:

@@ -53,7 +53,7 @@ def progress(status: JobStatus, *, phase: str) -> str:
         parts.append(rate(status))
         if status.eta_s > 0:
             parts.append(f"ETA {span(round(status.eta_s, 0) if status.eta_s >= 10 else status.eta_s)}")
-    if status.islands:
+    if any(island.generation for island in status.islands):
         parts.append(f"gen {generations(status)}")
     return "  ".join(part for part in parts if part != "-")
 

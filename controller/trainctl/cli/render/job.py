@@ -106,8 +106,8 @@ def summary(job: Job, *, style: Style) -> list[str]:
                 ("tokens", f"{figures.count(status.tokens)}{average}" if status.tokens else ""),
                 ("loss", f"{figures.loss(status)}{held_out}" if status.step else ""),
                 ("goodput", figures.goodput_sentence(status.goodput_s)),
-                ("recoveries", str(len(status.recoveries)) if status.recoveries else "none"),
                 ("checkpoint", status.checkpoint.uri if status.HasField("checkpoint") else ""),
+                ("recoveries", str(len(status.recoveries)) if status.recoveries else "none"),
             ]
         ),
         2,

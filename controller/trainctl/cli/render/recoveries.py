@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trainctl.cli.style import Style, table
+from trainctl.cli.style import Style
 from trainctl.core.units import format_bytes
-from trainctl.protos.v1.job_pb2 import Recovery, RecoveryCandidate
+from trainctl.protos.v1.job_pb2 import Recovery
 
 PHASES = ("detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step")
 """Phases of a recovery in the order in which they happen; others come behind them."""
@@ -43,17 +43,6 @@ def describe(recovery: Recovery) -> list[str]:
     if recovery.reason:
         lines.append(f"  why      {recovery.reason}")
     return lines
-
-
-def candidates(recovery: Recovery) -> list[str]:
-    """The rungs that were judged, as a table."""
-
-    def row(candidate: RecoveryCandidate) -> tuple[str, ...]:
-        chosen = "chosen" if candidate.rung == recovery.rung else ("possible" if candidate.eligible else "not possible")
-        return candidate.rung, chosen, f"{candidate.cost_s:.1f}" if candidate.eligible else "-", candidate.reason
-
-    rows = [row(candidate) for candidate in recovery.candidates]
-    return table(("RUNG", "VERDICT", "COST_S", "REASON"), rows, right="COST_S") if rows else []
 
 
 def timeline(recoveries: Sequence[Recovery], *, started_s: float, style: Style) -> list[str]:
