@@ -126,10 +126,11 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         shown = 0
         for _ in self._ticks(context):
             ended = self._find(request.name, context).status.phase in ENDED
-            for event in self.events[shown:]:
+            batch = self.events[shown:]
+            shown += len(batch)
+            for event in batch:
                 if event.revision > request.after_revision:
                     yield job_pb2.WatchEventsResponse(event=event)
-            shown = len(self.events)
             if ended:
                 return
 
@@ -140,9 +141,10 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         for _ in self._ticks(context):
             job = self._find(request.name, context)
             state = job.SerializeToString(deterministic=True)
-            if state != last or len(self.events) > shown:
-                yield job_pb2.WatchJobResponse(job=job, events=self.events[shown:])
-                shown, last = len(self.events), state
+            batch = self.events[shown:]
+            if state != last or batch:
+                shown, last = shown + len(batch), state
+                yield job_pb2.WatchJobResponse(job=job_pb2.Job.FromString(state), events=batch)
 
     def StreamLogs(self, request: Any, context: Any) -> Iterator[job_pb2.StreamLogsResponse]:  # noqa: N802
         self._enter("StreamLogs", request, context)

@@ -58,3 +58,4 @@ def _stream(client: Client, name: str, position: EventPosition) -> Iterator[Even
         yield from position.new([answer.event])
     if not phases.has_ended(get_job(client, name).status.phase):
         raise StreamEndedError("the controller ended the stream")
+    yield from list_events(client, name, position)
