@@ -187,7 +187,7 @@ def _add_checkpoints(commands: Any) -> None:
     _add_name(listing)
     _add_output(listing)
     export = _command(
-        group, "export", "checkpoints:export", "write a checkpoint as a Hugging Face folder that transformers loads"
+        group, "export", "export:run", "write a checkpoint as a Hugging Face folder that transformers loads"
     )
     export.add_argument("source", metavar="NAME|PATH", help="a job, or the folder or URI of checkpoints")
     export.add_argument("destination", metavar="DEST", help="folder to write; must be empty or not exist")

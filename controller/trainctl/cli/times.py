@@ -19,7 +19,12 @@ def clock(unix_s: float) -> str:
 
 def age(unix_s: float, now_s: float) -> str:
     """How long ago: ``12s``, ``3m20s``; ``-`` for a time that is not set."""
-    return format_duration(max(round(now_s - unix_s), 0)).replace(".00s", "s") if unix_s else "-"
+    return rough(max(now_s - unix_s, 0)) if unix_s else "-"
+
+
+def rough(seconds: float) -> str:
+    """A duration in whole seconds or coarser: ``4s``, ``3m20s``."""
+    return format_duration(round(seconds)).replace(".00s", "s")
 
 
 def span(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""``trainctl checkpoints list``; the export is in ``commands.export``."""
+"""``trainctl checkpoints list``, also spelled ``get checkpoints``; the export is in ``commands.export``."""
 
 from __future__ import annotations
 

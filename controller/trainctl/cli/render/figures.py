@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainctl.cli.times import span
+from trainctl.cli.times import rough
 from trainctl.protos.v1.job_pb2 import JobStatus
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -52,7 +52,7 @@ def progress(status: JobStatus, *, phase: str) -> str:
             parts.append(f"eval {eval_loss(status)}")
         parts.append(rate(status))
         if status.eta_s > 0:
-            parts.append(f"ETA {span(round(status.eta_s, 0) if status.eta_s >= 10 else status.eta_s)}")
+            parts.append(f"ETA {rough(status.eta_s)}")
     if any(island.generation for island in status.islands):
         parts.append(f"gen {generations(status)}")
     return "  ".join(part for part in parts if part != "-")

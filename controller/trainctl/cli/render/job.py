@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from trainctl.cli.render import figures, recoveries, tables
 from trainctl.cli.style import Style
-from trainctl.cli.times import age, rfc3339, span
+from trainctl.cli.times import age, rfc3339, rough, span
 from trainctl.protos.v1.job_pb2 import Job, JobStatus
 from trainctl.protos.v1.records_pb2 import CheckpointRef, WorkerError
 
@@ -62,7 +62,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Loss", figures.loss(status)),
             ("Eval loss", figures.eval_loss(status)),
             ("Rate", figures.rate(status)),
-            ("ETA", span(status.eta_s)),
+            ("ETA", rough(status.eta_s) if status.eta_s > 0 else ""),
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
             ("Restarts", str(status.restarts)),
             ("Work folder", status.workdir),

@@ -83,8 +83,8 @@ def event(item: Event, *, style: Style) -> str:
 
 
 def _tone(event_type: str) -> str:
-    if event_type.endswith((".failed", ".lost", ".exited", ".condemned", ".rejected", ".aborted")):
+    if event_type.endswith((".failed", ".lost", ".condemned", ".rejected", ".aborted")):
         return "red"
     if event_type.endswith((".finished", ".succeeded", ".committed", ".back", ".running")):
         return "green"
-    return "cyan"
+    return "yellow" if event_type.endswith((".exited", ".suspect", ".recovering", ".started")) else "cyan"

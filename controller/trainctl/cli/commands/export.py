@@ -1,0 +1,69 @@
+"""``trainctl checkpoints export``: needs numpy and fsspec, but neither torch nor, for a path, a controller."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from trainctl.cli import exit_codes
+from trainctl.cli.context import Context
+from trainctl.core.errors import NotFoundError, PreconditionError
+from trainctl.core.ids import DEFAULT_TENANT
+
+_NEEDED = ("numpy", "fsspec")
+
+
+def run(context: Context) -> int:
+    """Writes a checkpoint as a Hugging Face folder."""
+    options = context.options
+    exporter = _exporter()
+    source = _path_source(options.source, options.step) if _is_path(options.source) else _job_source(context)
+    destination = str(Path(options.destination).expanduser().absolute())
+    context.console.say(f"exporting {source}")
+    context.on_interrupt = (f"interrupted: what is in {destination} may be incomplete",)
+    exporter(source, destination, dtype=options.dtype, overwrite=options.force)
+    context.console.data(destination)
+    context.console.say("transformers loads it: AutoModelForCausalLM.from_pretrained(...)")
+    return exit_codes.OK
+
+
+def _exporter() -> Any:
+    """The export function; imported only here, since a controller's machine need not have what it takes."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PreconditionError(
+            f"the export needs {' and '.join(missing)}, which is not installed",
+            hint="install the extra: pip install 'trainctl-orchestrator[export]'",
+        )
+    return importlib.import_module("trainctl.checkpoint.export").export_checkpoint
+
+
+def _is_path(source: str) -> bool:
+    """A job's name has no slash; a folder that is there is a folder."""
+    return "/" in source or Path(source).is_dir()
+
+
+def _path_source(source: str, step: int | None) -> str:
+    from trainctl.checkpoint.manifest.names import step_folder
+
+    root = source if "://" in source else str(Path(source).expanduser().absolute())
+    return root if step is None else f"{root.rstrip('/')}/{step_folder(step)}"
+
+
+def _job_source(context: Context) -> str:
+    """The newest checkpoint of the job, or the one of ``--step``."""
+    from trainctl.cli.client import connect
+    from trainctl.protos.v1.job_pb2 import ListCheckpointsRequest
+
+    name, step = context.options.source, context.options.step
+    with connect(context) as client:
+        request = ListCheckpointsRequest(tenant=DEFAULT_TENANT, name=name)
+        found = client.call(client.stub.ListCheckpoints, request).checkpoints
+    chosen = [checkpoint for checkpoint in found if step is None or checkpoint.step == step]
+    if not chosen:
+        steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none yet"
+        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}; it has {steps}"
+        raise NotFoundError(f"job {name} has {wanted}", hint=f"trainctl checkpoints list {name}")
+    return chosen[-1].uri

@@ -1,0 +1,54 @@
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainctl.cli.commands import export
+from trainctl.protos.v1.records_pb2 import CheckpointRef
+from unit.cli.conftest import Cli
+from unit.cli.fake_controller import FakeController
+
+Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    made: Calls = []
+    monkeypatch.setattr(export, "_exporter", lambda: lambda *args, **kwargs: made.append((args, kwargs)))
+    return made
+
+
+def test_export_of_a_job_takes_the_newest_or_the_chosen_step(
+    cli: Cli, controller: FakeController, calls: Calls, tmp_path: Path
+) -> None:
+    controller.add_job("a")
+    missing = cli("checkpoints", "export", "a", str(tmp_path / "out"))
+    assert missing.code == 3
+    assert "job a has no checkpoint" in missing.err
+    controller.checkpoints += [CheckpointRef(uri="/c/10/x", step=10), CheckpointRef(uri="/c/20/x", step=20)]
+    done = cli("checkpoints", "export", "a", str(tmp_path / "out"))
+    assert (done.code, done.out) == (0, f"{tmp_path}/out\n")
+    cli("checkpoints", "export", "a", "out", "--step", "10", "--dtype", "bfloat16", "--force")
+    assert [args[0] for args, _ in calls] == ["/c/20/x", "/c/10/x"]
+    assert calls[1][0][1] == str(Path.cwd() / "out")
+    assert calls[1][1] == {"dtype": "bfloat16", "overwrite": True}
+    wrong = cli("checkpoints", "export", "a", "out", "--step", "15")
+    assert wrong.code == 3
+    assert "it has 10, 20" in wrong.err
+
+
+def test_export_of_a_path_asks_nobody(cli: Cli, controller: FakeController, calls: Calls, tmp_path: Path) -> None:
+    controller.stop()
+    assert cli("checkpoints", "export", str(tmp_path), "out").code == 0
+    assert cli("checkpoints", "export", "s3://bucket/run", "out", "--step", "7").code == 0
+    assert [args[0] for args, _ in calls] == [str(tmp_path), "s3://bucket/run/step-000000000007"]
+
+
+def test_export_says_which_extra_is_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "numpy" else real(name, *rest))
+    result = cli("checkpoints", "export", "/somewhere", "out")
+    assert result.code == 6
+    assert "the export needs numpy" in result.err
+    assert "trainctl-orchestrator[export]" in result.err
