@@ -69,6 +69,7 @@ class SimWorker:
     exited_s: float = 0.0
     killed_at_s: float = 0.0
     error: WorkerError | None = None
+    digest: str = "s"
     history: tuple[int, ...] = ()
     """What the state was made from: the generation that voted each step."""
 
@@ -134,7 +135,7 @@ class SimWorker:
             voted=self.voted,
             retained_generation=self.retained[0],
             retained_step=self.retained[1],
-            schema_digest="s",
+            schema_digest=self.digest,
         )
 
     def _run(self, world: SimCluster, record: GenerationRecord) -> None:

@@ -10,14 +10,16 @@ import pytest
 from trainctl.controller.domain.desired import desired_workers
 from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.reconcile import observe_figures, observe_recovery, request_cancel
+from trainctl.controller.domain.reconcile import observe_figures, observe_recovery, reconcile, request_cancel
 from trainctl.controller.domain.states import JobPhase, SlotState
-from trainctl.core.records.generation import GenerationRecord, Rung
+from trainctl.controller.domain.submit import new_job
+from trainctl.controller.domain.view import ClusterView
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
 from trainctl.core.records.spec import MaxRestartsSpec, NodesSpec, TrainJob
-from trainctl.core.records.step import StepFigures
+from trainctl.core.records.step import Phase, StepFigures
 from trainctl.core.records.worker import Instruction, RecoveryReport, WorkerError
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.domain_sim_nodes import SimAgent, SimWorker
+from unit.domain.domain_sim_nodes import SimAgent, SimWorker, outcome_of
 
 
 def start(nodes: int = 2, per_node: int = 2, agents: int = 2, steps: int = 400, least: int = 1) -> Simulation:
@@ -425,27 +427,101 @@ def test_the_vote_of_a_worker_that_died_after_reporting_is_honoured() -> None:
     """Rank 0 alone saw the vote; it reports it, dies, and the others must still apply that step."""
     sim = start(steps=10_000)
     trained(sim, 3)
-    seen = False
-    for _ in range(4000):
-        lives = [worker(sim, slot) for slot in range(4)]
-        step = lives[0].applied
-        if all(w.applied == step - 1 and w.voted is not None and w.voted.step < step for w in lives[1:]):
-            seen = True
-            break
-        sim.tick()
-    if not seen:
-        pytest.skip("this seed never showed the interleaving")
+    first = record(sim)
+    step = 1 + max(worker(sim, slot).applied for slot in range(4))
+    for slot in range(4):
+        life = worker(sim, slot)
+        life.lineage, life.applied, life.voted = 1, step - 1, outcome_of(1, 1, step - 1)
+        life.retained, life.history = (1, step), (1,) * (step - 1)
+    worker(sim, 0).voted = outcome_of(1, 1, step)
+    sim.cluster.group(first).arrived.clear()
     worker(sim, 1).end(-9, sim.now_s)
+    sim.cluster.group(first).arrive(f"vote {step}", -1)
+    worker(sim, 0).voted = outcome_of(1, 1, step)
     wait_for(sim, lambda: sim.state.islands[0].evidence is not None)
     worker(sim, 0).end(-9, sim.now_s)
-    generation(sim, 2)
-    assert record(sim).target_step >= step
+    generation(sim, 3)
+    after = record(sim)
+    assert after.target_step == step
+    assert after.outcome == outcome_of(1, 1, step)
+    assert after.holders == (2, 3)
+    assert after.lineage == 1
+
+
+def see(sim: Simulation, **progress: object) -> ClusterView:
+    """The view of now, with the first member's progress changed."""
+    view = sim.view()
+    agents = []
+    for agent in view.agents:
+        workers = [
+            replace(w, progress=replace(w.progress, **progress)) if w.slot == 0 else w  # type: ignore[arg-type]
+            for w in agent.workers
+        ]
+        agents.append(replace(agent, workers=tuple(workers)))
+    return replace(view, agents=tuple(agents))
+
+
+def test_members_interrupted_without_a_loss_try_again_together() -> None:
+    sim = start()
+    trained(sim, 3)
+    view = see(sim, phase=Phase.INTERRUPTED, phase_age_s=1.5, generation=1)
+    result = reconcile(sim.state, view, {}, sim.now_s, sim.epoch, sim.ids)
+    proposal = result.state.islands[0].proposal
+    assert proposal is not None
+    assert proposal.members == record(sim).members
+    assert "though nobody is lost" in proposal.reason
+    assert len(result.state.restarts.process_s) == 1
+
+
+def test_a_lost_collective_store_is_left_for_another() -> None:
+    sim = start()
+    island = replace(sim.state.islands[0], entered=False)
+    held = record(sim)
+    island = replace(island, record=replace(held, store_address="elsewhere:1"))
+    state = sim.state.with_island(island)
+    result = reconcile(state, sim.view(), {}, sim.now_s, sim.epoch, sim.ids)
+    proposal = result.state.islands[0].proposal
+    assert proposal is not None
+    assert "lost the collective store at elsewhere:1" in proposal.reason
+
+
+def test_members_that_do_not_begin_a_committed_generation_are_condemned() -> None:
+    sim = start()
+    island = replace(sim.state.islands[0], entered=False, committed_s=sim.now_s - 30.0)
+    island = replace(island, record=replace(record(sim), generation=2), generation=2)
+    state = replace(sim.state.with_island(island), epoch_since_s=0.0)
+    result = reconcile(state, see(sim, phase=Phase.INTERRUPTED), {}, sim.now_s, sim.epoch, sim.ids)
+    slot = result.state.islands[0].slots[0]
+    assert slot.state is SlotState.CONDEMNED
+    assert "did not begin generation 2 within 25 s" in slot.reason
+
+
+def test_different_models_on_the_members_fail_the_job() -> None:
+    sim = start()
+    worker(sim, 1).end(-9, sim.now_s)
+    wait_for(sim, lambda: sim.state.islands[0].proposal is not None)
+    end_s = sim.now_s + 60
+    while sim.state.phase is not JobPhase.FAILED:
+        assert sim.now_s < end_s
+        for life in sim.cluster.workers():
+            if life.desired.slot == 1:
+                life.digest = "other"
+        sim.tick()
+    assert sim.state.failure is not None
+    assert sim.state.failure.code == "SCHEMA_MISMATCH"
+
+
+def test_the_active_deadline_fails_the_job() -> None:
+    sim = start()
+    job = sim.state.spec
+    scheduling = replace(job.spec.scheduling, active_deadline="30s")
+    sim.state = replace(sim.state, spec=replace(job, spec=replace(job.spec, scheduling=scheduling)))
+    sim.until(JobPhase.FAILED)
+    assert sim.state.failure is not None
+    assert sim.state.failure.code == "ACTIVE_DEADLINE"
 
 
 def test_resume_begins_at_the_checkpoint() -> None:
-    from trainctl.controller.domain.submit import new_job
-    from trainctl.core.records.generation import CheckpointRef
-
     job: TrainJob = sim_job(nodes=NodesSpec(min=1, max=1), per_node=2)
     sim = Simulation(2, job, agents=1, slots=2, fault_rate=0.0)
     ref = CheckpointRef(uri="mem://old", step=20, lineage=4, attempt="a", manifest_sha256="0")

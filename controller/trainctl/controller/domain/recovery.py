@@ -121,7 +121,8 @@ def choose_recovery(situation: Situation) -> Decision:
     """Judges every rung and picks one.
 
     Where an exact rung keeps what the live workers hold, only such rungs compete (design 5: then nothing but the open
-    step is repeated); otherwise the cheapest eligible one wins; ties go to the higher rung. Starting again is the last resort.
+    step is repeated); otherwise the cheapest eligible one wins; ties go to the higher rung. Starting again is the
+    last resort.
     """
     candidates = tuple(rung(situation) for rung in LADDER)
     usable = [c for c in candidates if c.eligible]

@@ -110,22 +110,22 @@ class _Reader:
         self.problems: list[Problem] = []
         self._budget = MAX_NODES
 
-    def node(self, raw: yaml.Node, path: str = "") -> Node:
+    def node(self, raw: yaml.Node, path: str = "", depth: int = 0) -> Node:
         line, column = raw.start_mark.line + 1, raw.start_mark.column + 1
-        self._budget -= 1
+        self._budget = -1 if depth > MAX_DEPTH and self._budget > 0 else self._budget - 1
         if self._budget < 0:
             if self._budget == -1:
-                message = f"aliases expand to more than {MAX_NODES} values"
+                message = f"aliases expand to more than {MAX_NODES} values or {MAX_DEPTH} levels"
                 self.problems.append(Problem(path=path, message=message, line=line, column=column))
             return Node(value=None, line=line, column=column)
         if isinstance(raw, yaml.MappingNode):
-            return Node(value=dict(self._entries(raw, path)), line=line, column=column)
+            return Node(value=dict(self._entries(raw, path, depth)), line=line, column=column)
         if isinstance(raw, yaml.SequenceNode):
-            items = tuple(self.node(item, f"{path}[{i}]") for i, item in enumerate(raw.value))
+            items = tuple(self.node(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(raw.value))
             return Node(value=items, line=line, column=column)
         return Node(value=self._scalar(raw, path), line=line, column=column, text=raw.value)
 
-    def _entries(self, raw: yaml.MappingNode, path: str) -> Iterator[tuple[str, Entry]]:
+    def _entries(self, raw: yaml.MappingNode, path: str, depth: int) -> Iterator[tuple[str, Entry]]:
         seen: dict[str, int] = {}
         for raw_key, raw_value in raw.value:
             line, column = raw_key.start_mark.line + 1, raw_key.start_mark.column + 1
@@ -143,7 +143,7 @@ class _Reader:
                 self.problems.append(Problem(path=here, message="merge keys are not used", line=line, column=column))
                 continue
             key = Node(value=name, line=line, column=column, text=name)
-            yield name, Entry(key=key, value=self.node(raw_value, here))
+            yield name, Entry(key=key, value=self.node(raw_value, here, depth + 1))
 
     def _scalar(self, raw: yaml.Node, path: str) -> Scalar:
         tag, text = raw.tag.removeprefix(_TAG), raw.value

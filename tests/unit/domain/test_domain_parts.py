@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.layout.layout import Layout
+from trainctl.controller.domain import goodput
+from trainctl.controller.domain.goodput import Bucket
+from trainctl.controller.domain.hang import frozen, frozen_limit_s, typical_step_s
+from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout
+from trainctl.controller.domain.placement import place_gang, usable_agents
+from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle
+from trainctl.controller.domain.recovery import Costs, Situation, choose_recovery
+from trainctl.controller.domain.states import TRANSITIONS, IllegalTransition, JobPhase, Machine, advance, mermaid
+from trainctl.controller.domain.timeouts import PROFILES, Timeouts
+from trainctl.controller.domain.view import AgentView
+from trainctl.core.errors import PlanError
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
+from trainctl.core.records.spec import TrainSpec
+from trainctl.core.records.step import Outcome, Phase, StepReport
+from trainctl.core.records.worker import Progress
+from unit.domain.domain_sim_nodes import outcome_of
+
+
+@pytest.mark.parametrize("machine", list(Machine))
+def test_tables_are_closed_reachable_and_drawn(machine: Machine) -> None:
+    table = TRANSITIONS[machine]
+    targets = {t for row in table.values() for t in row}
+    assert targets <= set(table)
+    assert targets | {next(iter(table))} == set(table)
+    drawing = mermaid(machine)
+    assert all(f"{a} --> {b}" in drawing for a, row in table.items() for b in row)
+
+
+def test_only_arrows_of_the_table_are_walked() -> None:
+    assert advance(Machine.JOB, JobPhase.RUNNING, JobPhase.RECOVERING) is JobPhase.RECOVERING
+    with pytest.raises(IllegalTransition, match="terminal"):
+        advance(Machine.JOB, JobPhase.SUCCEEDED, JobPhase.RUNNING)
+
+
+def test_profiles_are_ordered_and_the_order_is_checked() -> None:
+    for earlier, later in (("fast", "balanced"), ("balanced", "patient")):
+        for f in fields(Timeouts):
+            assert getattr(PROFILES[earlier], f.name) < getattr(PROFILES[later], f.name)
+    with pytest.raises(PlanError, match=r"suspect_s < lost_s.*5 s and 3 s"):
+        replace(PROFILES["fast"], suspect_s=5.0)
+    with pytest.raises(PlanError, match="balanced"):
+        Timeouts.for_profile("quick")
+
+
+def agents(*free: int) -> tuple[tuple[AgentView, ...], dict[int, int]]:
+    views = tuple(AgentView(node=f"node-{i}", agent_incarnation=i + 1, slots=n) for i, n in enumerate(free))
+    return views, {i + 1: n for i, n in enumerate(free)}
+
+
+def test_gangs_are_placed_whole_or_not_at_all() -> None:
+    views, free = agents(2, 1, 2, 4)
+    usable = usable_agents(reversed(views), free, per_node=2, timeouts=PROFILES["fast"])
+    assert [a.node for a in usable] == ["node-0", "node-2", "node-3"]
+    placed = place_gang([0, 1], usable, at_least=2, per_node=2)
+    assert {g: a.node for g, a in placed.agents.items()} == {0: "node-0", 1: "node-2"}
+    refused = place_gang([0, 1, 2, 3], usable, at_least=4, per_node=2)
+    assert not refused.agents
+    assert "needs 4 node(s) with 2 free worker slots each, found 3" in refused.reason
+    silent = [replace(a, last_heard_age_s=9.0) for a in views]
+    assert not usable_agents(silent, free, per_node=1, timeouts=PROFILES["fast"])
+
+
+def test_frozen_is_judged_by_the_step_time_and_the_phase() -> None:
+    fast = PROFILES["fast"]
+    assert typical_step_s((1.0, 2.0)) is None
+    assert typical_step_s((9.0, 1.0, 2.0)) == 2.0
+    assert frozen_limit_s(Phase.COMPUTE, 0.3, fast) == fast.hang_floor_s
+    assert frozen_limit_s(Phase.COMPUTE, 4.0, fast) == 12.0
+    assert frozen_limit_s(Phase.CHECKPOINT, 0.3, fast) == fast.collective_s
+    assert frozen_limit_s(Phase.COMPUTE, None, fast) == fast.collective_s
+    assert frozen_limit_s(Phase.READY, 0.3, fast) is None
+    assert not frozen(Progress(phase=Phase.VOTE, alive_age_s=2.9, phase_age_s=100.0), 0.3, fast)
+    assert "no sign of life for 3.1 s in phase vote of step 8" in frozen(
+        Progress(phase=Phase.VOTE, step=7, alive_age_s=3.1), 0.3, fast
+    )
+
+
+moves = st.lists(
+    st.tuples(
+        st.floats(0, 1e6),
+        st.sampled_from(list(Bucket)),
+        st.floats(0, 1),
+        st.sampled_from(list(Bucket)),
+        st.floats(0, 1e6),
+    )
+)
+
+
+@given(st.floats(1e9, 2e9), moves)
+def test_every_microsecond_is_in_exactly_one_bucket(
+    start_s: float, steps: list[tuple[float, Bucket, float, Bucket, float]]
+) -> None:
+    account, now_s = goodput.open_account(start_s), start_s
+    for elapsed_s, bucket, degraded, source, amount_s in steps:
+        now_s += elapsed_s
+        account = goodput.switch(account, bucket, now_s, degraded=degraded)
+        account = goodput.move(account, source, Bucket.RECOMPUTE, amount_s, now_s)
+        assert goodput.total_us(account, now_s) == goodput.microseconds(now_s) - account.start_us
+        assert all(value >= 0 for value in goodput.totals_s(account, now_s).values())
+    assert sum(goodput.totals_s(account, now_s + 5).values()) == pytest.approx(now_s + 5 - start_s, abs=1e-3)
+
+
+def test_time_that_was_rolled_back_counts_as_lost() -> None:
+    account = goodput.switch(goodput.open_account(0.0), Bucket.PRODUCTIVE, 10.0, degraded=0.5)
+    account = goodput.move(account, Bucket.PRODUCTIVE, Bucket.RECOMPUTE, 3.0, 20.0)
+    seconds = goodput.totals_s(account, 20.0)
+    assert (seconds["queued"], seconds["productive"], seconds["degraded_loss"]) == (10.0, 2.0, 5.0)
+    assert account.lost_us == 3_000_000
+    assert goodput.ettr(account, 20.0) == pytest.approx(0.2)
+
+
+TRAIN = TrainSpec()
+REF = CheckpointRef(uri="mem://c", step=90, lineage=1, attempt="a", manifest_sha256="0")
+
+
+def situation(
+    *, holders: tuple[int, ...], ranks: int = 4, saved: bool = True, short: int = 0, initial: bool = False
+) -> Situation:
+    version = StateVersion(1, 100)
+    return Situation(
+        target_step=100,
+        initial=initial,
+        wanted=island_layout("i", TRAIN, version, range(ranks)),
+        live=island_layout("i", TRAIN, version, holders),
+        snapshots=Layout({}, {}),
+        checkpoints=((REF, checkpoint_layout("i", TRAIN, REF)),) if saved else (),
+        resume=None,
+        joiners=ranks - len(holders),
+        replaced=ranks - len(holders),
+        short=short,
+        grown=0,
+        costs=Costs(step_s=0.5, state_bytes=10**6),
+    )
+
+
+def test_the_ladder_prefers_live_state_then_the_checkpoint_then_the_beginning() -> None:
+    peer = choose_recovery(situation(holders=(0, 2)))
+    assert (peer.rung, peer.target_step, peer.lost_steps) == (Rung.PEER, 100, 0)
+    rolled = choose_recovery(situation(holders=()))
+    assert (rolled.rung, rolled.target_step, rolled.lost_steps, rolled.checkpoint) == (Rung.CHECKPOINT, 90, 10, REF)
+    again = choose_recovery(situation(holders=(), saved=False))
+    assert (again.rung, again.target_step, again.lost_steps) == (Rung.START, 0, 100)
+    first = choose_recovery(situation(holders=(), saved=False, initial=True))
+    assert (first.rung, first.lost_steps) == (Rung.START, 0)
+    small = choose_recovery(situation(holders=(0, 1), ranks=2, short=2))
+    assert small.rung is Rung.SHRINK
+    assert "no replacement in time for 2 slots" in small.reason
+
+
+def test_a_range_that_nobody_holds_makes_the_peer_rung_impossible_by_name() -> None:
+    base = situation(holders=(0,))
+    (holder,) = base.live.holders
+    part = {key: regions for key, regions in base.live.holders[holder].items() if key.kind != "exp_avg"}
+    decision = choose_recovery(replace(base, live=Layout(base.live.shapes, {holder: part})))
+    assert decision.rung is Rung.CHECKPOINT
+    peer = next(c for c in decision.candidates if c.rung is Rung.PEER)
+    assert not peer.eligible
+    assert "exp_avg of island" in peer.reason
+    assert {m.dst_key.kind for m in peer.missing} == {"exp_avg"}
+
+
+def test_every_rung_says_why() -> None:
+    decision = choose_recovery(situation(holders=(0,)))
+    assert all(c.reason for c in decision.candidates)
+    cost = {c.rung: c.cost_s for c in decision.candidates if c.eligible}
+    assert cost[Rung.CHECKPOINT] - cost[Rung.PEER] == pytest.approx(5.0, abs=0.1)
+
+
+def committed(target: int, outcome: Outcome | None = None, generation: int = 3, lineage: int = 1) -> GenerationRecord:
+    return GenerationRecord(
+        job_uid="u", island="i", job_generation=1, generation=generation, predecessor=0, epoch=1, nonce="n",
+        lineage=lineage, members=(), store_address="s", target_step=target, outcome=outcome,
+    )  # fmt: skip
+
+
+def report(
+    applied: int, *, voted: Outcome | None = None, retained: tuple[int, int] = (0, 0), lineage: int = 1
+) -> StepReport:
+    return StepReport(
+        prepared_generation=4, lineage=lineage, applied_step=applied, voted=voted,
+        retained_generation=retained[0], retained_step=retained[1],
+    )  # fmt: skip
+
+
+def test_nobody_saw_the_vote_so_the_open_step_is_discarded() -> None:
+    found = settle(committed(5), None, {0: report(9, retained=(3, 10)), 1: report(9), 2: report(-1)})
+    assert (found.step, found.holders, found.pending) == (9, (0, 1), False)
+
+
+def test_one_saw_the_vote_so_everybody_who_can_applies_it() -> None:
+    vote = outcome_of(3, 1, 10)
+    reports = {0: report(10, voted=vote), 1: report(9, retained=(3, 10)), 2: report(9, retained=(2, 10)), 3: report(9)}
+    found = settle(committed(5), None, reports)
+    assert (found.step, found.outcome, found.holders, found.pending) == (10, vote, (0, 1), True)
+
+
+def test_a_vote_of_a_generation_that_was_settled_already_does_not_count() -> None:
+    old = outcome_of(2, 1, 10)
+    found = settle(committed(9), None, {0: report(9, voted=old, retained=(2, 10))})
+    assert (found.step, found.outcome) == (9, None)
+
+
+def test_a_second_failure_inherits_the_decision() -> None:
+    vote = outcome_of(2, 1, 10)
+    reports = {0: report(10), 1: report(9, retained=(2, 10)), 2: report(9, retained=(3, 10))}
+    found = settle(committed(10, outcome=vote), None, reports)
+    assert (found.step, found.outcome, found.holders) == (10, vote, (0, 1))
+
+
+def test_another_lineage_is_an_empty_joiner() -> None:
+    found = settle(committed(4, lineage=2), None, {0: report(9, lineage=1), 1: report(4, lineage=2)})
+    assert (found.step, found.holders) == (4, (1,))
+
+
+def test_accepted_evidence_counts_although_its_reporter_is_gone() -> None:
+    vote = outcome_of(3, 1, 10)
+    found = settle(committed(5), vote, {1: report(9, retained=(3, 10))})
+    assert (found.step, found.outcome, found.holders) == (10, vote, (1,))
+
+
+def test_models_that_differ_are_named() -> None:
+    reports = [(0, replace(report(-1), schema_digest="a" * 64)), (1, replace(report(-1), schema_digest="b" * 64))]
+    assert "worker(s) 0; bbbbbbbbbbbb on worker(s) 1" in schema_conflict(reports)
+    assert not schema_conflict(reports[:1])
