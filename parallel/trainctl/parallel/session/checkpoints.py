@@ -39,6 +39,12 @@ class Checkpoints:
     uri: str
     faults: FaultPlan
 
+    @classmethod
+    def of_job(cls, spec: CheckpointSpec, workdir: str, faults: FaultPlan) -> Checkpoints | None:
+        """Saves to ``spec.uri``, or under the job's work folder; None where there is neither."""
+        uri = spec.uri or (f"{workdir}/checkpoints" if workdir else "")
+        return cls(spec=spec, uri=uri, faults=faults) if uri else None
+
     def due(self, step: int, steps: int) -> bool:
         """Whether the state after ``step`` of ``steps`` is saved."""
         interval = self.spec.interval_steps

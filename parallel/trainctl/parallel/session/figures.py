@@ -16,6 +16,10 @@ class StepClock:
     reduce_s: float = 0.0
     vote_s: float = 0.0
 
+    def restart(self) -> None:
+        """The time of the next step counts from now."""
+        self.committed_s = time.monotonic()
+
     def commit(self, outcome: Outcome, generation: int) -> StepFigures:
         """The step was applied now."""
         now_s = time.monotonic()

@@ -1,0 +1,129 @@
+"""The step protocol (design section 5): compute, reduce, fence, vote, apply. Nothing else happens in a step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+from trainctl.core.records.step import Outcome, Phase, StepFigures
+from trainctl.parallel.plan.micro_batches import deal
+from trainctl.parallel.plan.vote import Ballot, VoteFlag, VoteRecord, fold, fold_flags
+from trainctl.parallel.replica.replica import Replica
+from trainctl.parallel.session.fence import SnapshotFence
+from trainctl.parallel.session.figures import StepClock
+from trainctl.parallel.session.seat import Seat
+from trainctl.parallel.session.step_context import StepContext
+from trainctl.parallel.session.work_plan import WorkPlan
+from trainctl.parallel.session.worker_context import WorkerContext
+
+_LOG = logging.getLogger("trainctl.session")
+_FENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A step that has begun: the loop's side of it, and what is voted on at its end."""
+
+    context: StepContext
+    ballot: Ballot
+
+
+class StepProtocol:
+    """Takes one worker through steps.
+
+    Attributes:
+        agreed: flags that any rank raised in the last vote.
+        clock: times of the current step.
+    """
+
+    def __init__(self, context: WorkerContext, replica: Replica, plan: WorkPlan, fence: SnapshotFence) -> None:
+        self._context = context
+        self._where = context.where
+        self._replica = replica
+        self._plan = plan
+        self._fence = fence
+        self.agreed = VoteFlag(0)
+        self.clock = StepClock()
+
+    def open(self, seat: Seat) -> OpenStep:
+        """Begins the step after the one applied: gradients are zero, the micro-batches are dealt."""
+        replica = self._replica
+        step = replica.applied_step + 1
+        self._where.step = step
+        self._where.show(Phase.COMPUTE)
+        replica.begin_step()
+        everything = self._plan.micro_batches(step=step, cursor=replica.cursor)
+        own = deal(len(everything), seat.group.size)[seat.group.rank]
+        context = StepContext(step, everything[own.start : own.stop], before_each=self._before_micro_batch)
+        generation, lineage = seat.record.generation, replica.lineage
+        ballot = self._plan.ballot(everything, generation=generation, lineage=lineage, step=step, cursor=replica.cursor)
+        return OpenStep(context, ballot)
+
+    def commit(self, seat: Seat, step: OpenStep) -> StepFigures:
+        """Brings the step to its end; on return all ranks have voted on it, and this one has applied it.
+
+        Raises:
+            Interrupted, CollectiveError: as ``Waiter.wait``. What was reduced or voted by then is retained.
+        """
+        self._reduce(seat, step.context.step)
+        self._where.show(Phase.FENCE)
+        self._fence.wait_until_clear(_FENCE_S)
+        outcome = self._vote(seat, step)
+        self._apply(outcome)
+        return self.clock.commit(outcome, seat.record.generation)
+
+    def _before_micro_batch(self) -> None:
+        self._context.waiter.check()
+        self._where.reach("step.compute")
+
+    def _reduce(self, seat: Seat, step: int) -> None:
+        self._where.show(Phase.REDUCE)
+        self._where.reach("step.reduce")
+        self._replica.gradients.check_bound()
+        began_s = time.monotonic()
+        seat.reducer.reduce(self._context.waiter)
+        self.clock.reduce_s = time.monotonic() - began_s
+        self._replica.retain(generation=seat.record.generation, step=step)
+
+    def _vote(self, seat: Seat, step: OpenStep) -> Outcome:
+        self._where.show(Phase.VOTE)
+        began_s = time.monotonic()
+        votes = seat.ballots.collect(self._own_vote(seat, step), self._context.waiter)
+        outcome = fold(votes, step.ballot)
+        self._replica.voted = outcome
+        self.agreed = fold_flags(votes)
+        self._where.voted_step = outcome.step
+        self.clock.vote_s = time.monotonic() - began_s
+        self._where.reach("vote.after")
+        return outcome
+
+    def _own_vote(self, seat: Seat, step: OpenStep) -> VoteRecord:
+        norms = self._replica.gradients.squared_norms(seat.group.rank, seat.group.size)
+        loss_sum = step.context.loss_sum
+        flags = VoteFlag.OK if step.context.complete else VoteFlag(0)
+        if not all(map(math.isfinite, (loss_sum, *norms))):
+            flags |= VoteFlag.NON_FINITE
+        if self._context.instructions.stopping:
+            flags |= VoteFlag.STOP
+            if self._context.instructions.latest.checkpoint_on_stop:
+                flags |= VoteFlag.SAVE_ON_STOP
+        return VoteRecord(
+            generation=step.ballot.generation,
+            lineage=step.ballot.lineage,
+            step=step.ballot.step,
+            flags=flags,
+            tokens=step.context.tokens,
+            loss_sum=loss_sum,
+            sample_digest=step.context.digest,
+            squared_norms=norms,
+        )
+
+    def _apply(self, outcome: Outcome) -> None:
+        self._where.show(Phase.APPLYING)
+        self._replica.apply(outcome, reach=self._where.reach)
+        self._where.show(Phase.APPLIED)
+        self._where.reach("apply.after")
+        if outcome.reason:
+            _LOG.warning("%s: the step is skipped: %s", self._where, outcome.reason)

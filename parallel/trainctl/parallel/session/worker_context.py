@@ -1,0 +1,62 @@
+"""What everything in a session leans on: whom it obeys, where it is, how it waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainctl.core.codec import from_wire
+from trainctl.core.records.spec import JobSpec, TrainJob
+from trainctl.core.records.worker import WorkerDesired
+from trainctl.core.system.faults import FaultPlan
+from trainctl.parallel.collectives.wait import Waiter
+from trainctl.parallel.session.control import Control, ProgressPage
+from trainctl.parallel.session.instructions import Instructions
+from trainctl.parallel.session.limits import collective_timeout_s
+from trainctl.parallel.session.whereabouts import Whereabouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerContext:
+    """One worker, without its training state.
+
+    Attributes:
+        desired: the first instruction: job, slot, incarnation and folders never change.
+        spec: of the job; defaults where there is none.
+        control: whom it reports to.
+        instructions: what it is told.
+        where: where it is.
+        waiter: how it waits.
+        faults: armed fault points.
+    """
+
+    desired: WorkerDesired
+    spec: JobSpec
+    control: Control
+    instructions: Instructions
+    where: Whereabouts
+    waiter: Waiter
+    faults: FaultPlan
+
+    @classmethod
+    def of(cls, control: Control, page: ProgressPage) -> WorkerContext:
+        """Puts it together. Waits for the first instruction."""
+        instructions = Instructions(control, touch=page.touch)
+        desired = instructions.latest
+        spec = from_wire(TrainJob, desired.spec).spec if desired.spec else JobSpec()
+        faults = FaultPlan()
+        where = Whereabouts(desired, page, faults)
+        waiter = Waiter(
+            aborted=instructions.aborted,
+            touch=page.touch,
+            where=where.__str__,
+            timeout_s=collective_timeout_s(spec.recovery.profile),
+        )
+        return cls(
+            desired=desired,
+            spec=spec,
+            control=control,
+            instructions=instructions,
+            where=where,
+            waiter=waiter,
+            faults=faults,
+        )

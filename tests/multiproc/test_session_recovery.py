@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiproc.toy import final_states, train
+from multiproc.world import ProcessWorld
+from trainctl.core.records.generation import Rung
+from trainctl.core.records.spec import CheckpointSpec, JobSpec
+from trainctl.core.records.step import Phase, StepFigures
+
+pytestmark = pytest.mark.multiproc
+
+SIZE, STEPS = 3, 12
+OPTIONS = {"steps": STEPS, "hidden": 150}
+NO_CHECKPOINTS = JobSpec(checkpoint=CheckpointSpec(interval_steps=0))
+
+
+def fault(point: str, action: str = "kill", **where: Any) -> dict[str, Any]:
+    return {"point": point, "action": action, "where": where}
+
+
+def make(
+    folder: Path, *faults: dict[str, Any], size: int = SIZE, spec: JobSpec = NO_CHECKPOINTS, **options: Any
+) -> ProcessWorld:
+    folder.mkdir(exist_ok=True)
+    return ProcessWorld(folder, size, train, options={**OPTIONS, **options}, spec=spec, faults=json.dumps(faults))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[int, StepFigures]]:
+    """Final state and figures of a run without a fault."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with make(folder) as w:
+        w.run()
+        (state,) = final_states(folder, SIZE)
+        return state, {f.step: f for f in w.figure_log}
+
+
+def reached(w: ProcessWorld, step: int) -> bool:
+    return any(f.step >= step for f in w.figure_log)
+
+
+def check_identical(w: ProcessWorld, folder: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]) -> None:
+    """Same bits, same samples, and only the lost workers were replaced."""
+    state, figures = undisturbed
+    assert final_states(folder, SIZE) == {state}
+    found = {f.step: f for f in w.figure_log}
+    assert sorted(found) == sorted(figures)
+    for step, figure in figures.items():
+        same = (found[step].loss, found[step].sample_digest, found[step].cursor)
+        assert same == (figure.loss, figure.sample_digest, figure.cursor)
+    lost = {life.slot for life in w.past}
+    for life in w.lives.values():
+        assert (life.incarnation <= SIZE) == (life.slot not in lost)
+
+
+@pytest.mark.parametrize("slot", [0, 2])
+@pytest.mark.parametrize(
+    "point", ["step.compute", "step.reduce", "vote.before", "vote.in", "vote.after", "apply.in", "apply.after"]
+)
+def test_a_kill_at_a_fault_point_changes_no_bit(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], point: str, slot: int
+) -> None:
+    with make(tmp_path, fault(point, slot=slot, step=5)) as w:
+        w.run()
+        assert [life.slot for life in w.past] == [slot]
+        check_identical(w, tmp_path, undisturbed)
+        assert {r.generation for life in w.lives.values() for r in life.recoveries} >= {2}
+        (joined,) = [r for r in w.lives[slot].recoveries if r.generation == 2]
+        holders = w.records[1].holders
+        assert set(joined.received_bytes) <= {f"rank {rank}" for rank in holders}
+        assert len(holders) == 2
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        fault("restore.send", slot=1),
+        fault("restore.receive", slot=0, generation=2),
+        fault("rebuild.in", slot=2, generation=2),
+        fault("vote.before", slot=1, generation=2),
+    ],
+    ids=lambda f: str(f["point"]),
+)
+def test_a_second_kill_during_recovery_changes_no_bit(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], second: dict[str, Any]
+) -> None:
+    with make(tmp_path, fault("vote.after", slot=0, step=6), second) as w:
+        w.run()
+        assert len(w.past) == 2
+        check_identical(w, tmp_path, undisturbed)
+
+
+def test_an_outcome_that_only_a_survivor_saw_is_applied_by_all(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]
+) -> None:
+    # Rank 1 saw the outcome; rank 0 dies before it applied; the record makes everybody finish step 4.
+    with make(tmp_path, fault("vote.after", slot=0, step=4)) as w:
+        w.run()
+        check_identical(w, tmp_path, undisturbed)
+        assert w.records[1].target_step == 4
+        assert 0 not in w.records[1].holders
+
+
+def test_two_at_once(tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]) -> None:
+    with make(tmp_path, fault("vote.before", slot=0, step=7), fault("vote.before", slot=1, step=7)) as w:
+        w.run()
+        check_identical(w, tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kills_at_random_moments(tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], seed: int) -> None:
+    chance = random.Random(seed)
+    with make(tmp_path) as w:
+        w.propose(range(SIZE))
+        for step in (3, 8):
+            w.until(partial(reached, w, step))
+            until = time.monotonic() + chance.random() * 0.03
+            while time.monotonic() < until:  # somewhere inside a step
+                pass
+            w.lives[chance.randrange(SIZE)].kill()
+        w.until(lambda: all(life.finished for life in w.members()))
+        w.stop()
+        check_identical(w, tmp_path, undisturbed)
+
+
+def test_a_frozen_worker_that_wakes_up_later_changes_nothing(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]
+) -> None:
+    with make(tmp_path, fault("step.reduce", "stop", slot=1, step=5)) as w:
+        w.propose(range(SIZE))
+        frozen = w.lives[1]
+        w.until(lambda: frozen.progress().alive_age_s > 1.0 and frozen.progress().phase is Phase.REDUCE)
+        w.exclude([1])  # it lives on; nobody confirmed its death
+        w.until(partial(reached, w, 7))
+        assert frozen.alive
+        os.kill(frozen.pid, signal.SIGCONT)
+        w.until(lambda: frozen.progress().alive_age_s < 0.5)
+        w.until(lambda: all(life.finished for life in w.members()))
+        w.stop()
+        check_identical(w, tmp_path, undisturbed)
+        assert frozen.alive
+        assert not frozen.finished
+
+
+def test_shrink_and_grow_keep_the_global_batch(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]
+) -> None:
+    _, figures = undisturbed
+    with make(tmp_path, fault("vote.in", slot=1, step=4)) as w:
+        w.replace_lost = False
+        w.propose(range(SIZE))
+        w.until(partial(reached, w, 7))
+        assert sorted(w.lives) == [0, 2]
+        w.grow(1)
+        w.until(lambda: all(life.finished for life in w.members()))
+        w.stop()
+        assert len(final_states(tmp_path, SIZE)) == 1
+        assert w.record is not None
+        assert w.record.world_size == SIZE
+        for figure in w.figure_log:
+            assert figure.loss == pytest.approx(figures[figure.step].loss, rel=1e-5)
+            assert figure.sample_digest == figures[figure.step].sample_digest
+
+
+def test_all_at_once_go_back_to_the_checkpoint(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]
+) -> None:
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=4))
+    with make(tmp_path, *[fault("vote.before", slot=slot, step=7) for slot in range(SIZE)], spec=spec) as w:
+        w.run()
+        assert [record.rung for record in w.records] == [Rung.START, Rung.CHECKPOINT]
+        assert w.records[1].target_step == 4
+        assert final_states(tmp_path, SIZE) == {undisturbed[0]}
+        assert [(c.lineage, c.step, c.error) for c in w.checkpoints] == [(1, 4, ""), (2, 8, ""), (2, 12, "")]
+
+
+def test_all_at_once_without_a_checkpoint_start_again(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]
+) -> None:
+    with make(tmp_path, *[fault("vote.before", slot=slot, step=3) for slot in range(SIZE)]) as w:
+        w.run()
+        assert [record.lineage for record in w.records] == [1, 2]
+        assert final_states(tmp_path, SIZE) == {undisturbed[0]}
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_full_disk_costs_the_checkpoint_not_the_training(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], slot: int
+) -> None:
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=4))
+    with make(tmp_path, fault("checkpoint.write", "enospc"), spec=spec) as w:
+        w.run()
+        assert len(w.records) == 1
+        assert final_states(tmp_path, SIZE) == {undisturbed[0]}
+        assert [(c.step, c.ref is not None) for c in w.checkpoints] == [(4, False), (8, True), (12, True)]
+        assert "no space left" in w.checkpoints[0].error.lower()
+
+
+@pytest.mark.parametrize("point", ["checkpoint.write", "checkpoint.seal", "checkpoint.sealed"])
+def test_a_kill_while_saving(tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], point: str) -> None:
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=6))
+    with make(tmp_path, fault(point), spec=spec) as w:
+        w.run()
+        check_identical(w, tmp_path, undisturbed)
+        assert w.records[1].target_step == 6
+        assert [c.step for c in w.checkpoints if c.ref] == [6, 12]
+
+
+def test_all_stop_after_the_same_step_and_save(tmp_path: Path) -> None:
+    with make(tmp_path, steps=10_000, spec=JobSpec(checkpoint=CheckpointSpec(interval_steps=0))) as w:
+        w.propose(range(SIZE))
+        w.until(partial(reached, w, 5))
+        w.stop(save=True)
+        assert len(final_states(tmp_path, SIZE)) == 1
+        (checkpoint,) = w.checkpoints
+        assert checkpoint.ref is not None
+        assert checkpoint.step == w.figure_log[-1].step
+
+
+def test_evaluation_and_user_objects_survive(tmp_path: Path) -> None:
+    with make(tmp_path, fault("vote.after", slot=0, step=6), evaluate_every=3) as w:
+        w.run()
+        assert {f.step for f in w.figure_log if f.eval_loss is not None} == {3, 6, 9, 12}

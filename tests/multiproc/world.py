@@ -1,0 +1,442 @@
+"""Worlds for tests: ranks as threads, or as real processes under a tiny controller that only knows records.
+
+Every world has a deadline; when it passes, or when anything fails, the stacks of all ranks are printed. An exception in
+a rank is raised again in the test, with the rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch._C._distributed_c10d import TCPStore
+
+from trainctl.controller.domain.reconcile.evidence import newest_vote, settle
+from trainctl.core.codec import to_wire
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
+from trainctl.core.records.spec import JobMetadata, JobSpec, TrainJob
+from trainctl.core.records.step import Outcome, Phase, StepFigures, StepReport
+from trainctl.core.records.worker import (
+    CheckpointReport,
+    Instruction,
+    Progress,
+    RecoveryReport,
+    WorkerDesired,
+    WorkerError,
+)
+from trainctl.parallel.bridge import (
+    Checkpointed,
+    Failed,
+    Figures,
+    Finished,
+    Instruct,
+    MessageReader,
+    Ready,
+    Recovered,
+    Reported,
+    Running,
+    WorkerBridge,
+    encode,
+)
+from trainctl.parallel.progress_page import ProgressWriter, read_progress
+
+T = TypeVar("T")
+DEADLINE_S = 50.0
+ISLAND = "island-0"
+
+
+class WorldError(AssertionError):
+    """A rank failed, or the world did not get there in time."""
+
+
+def store() -> TCPStore:
+    """A collective store that outlives the ranks; keep the object alive."""
+    return TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=30), False)
+
+
+def world(size: int, body: Callable[[int, str], T], *, deadline_s: float = DEADLINE_S) -> list[T]:
+    """Runs ``body(rank, store_address)`` in a thread for each rank; returns what they returned, in rank order."""
+    server = store()
+    results: dict[int, T] = {}
+    errors: dict[int, str] = {}
+
+    def run(rank: int) -> None:
+        try:
+            results[rank] = body(rank, f"127.0.0.1:{server.port}")
+        except BaseException:
+            errors[rank] = traceback.format_exc()
+
+    threads = [threading.Thread(target=run, args=(rank,), name=f"rank-{rank}", daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + deadline_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    late = [thread.name for thread in threads if thread.is_alive()]
+    if late:
+        faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+    if errors or late:
+        raise WorldError(f"late: {late}\n" + "\n".join(f"rank {rank}:\n{text}" for rank, text in errors.items()))
+    return [results[rank] for rank in range(size)]
+
+
+Program = Callable[[WorkerBridge, ProgressWriter, Mapping[str, Any]], None]
+"""What a worker process runs: gets its bridge, its page and the world's options."""
+
+
+def _child(
+    program: Program,
+    sock: socket.socket,
+    page_path: str,
+    stacks: str,
+    env: Mapping[str, str],
+    options: Mapping[str, Any],
+) -> None:
+    os.environ.update(env)
+    with open(stacks, "w") as file:
+        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
+        bridge = WorkerBridge(sock.detach())
+        try:
+            program(bridge, ProgressWriter(page_path), options)
+        except Exception as error:
+            bridge.send(
+                Failed(WorkerError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc()))
+            )
+        bridge.flush(2.0)
+        os._exit(0)  # without the destructors of groups that still wait for a frozen peer
+
+
+@dataclass
+class Life:
+    """One life of a worker, as the tiny controller sees it."""
+
+    slot: int
+    incarnation: int
+    process: Any
+    sock: socket.socket
+    page: str
+    stacks: str
+    ready: bool = False
+    report: StepReport | None = None
+    running: int = 0
+    finished: bool = False
+    error: WorkerError | None = None
+    recoveries: list[RecoveryReport] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        pid: int = self.process.pid
+        return pid
+
+    @property
+    def alive(self) -> bool:
+        alive: bool = self.process.is_alive()
+        return alive
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def progress(self) -> Progress:
+        return read_progress(self.page, time.monotonic())
+
+
+class ProcessWorld:
+    """Worker processes and a controller of one island: level-triggered, but without store, agents and time-outs."""
+
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        program: Program,
+        *,
+        options: Mapping[str, Any] | None = None,
+        spec: JobSpec | None = None,
+        faults: str = "[]",
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["torch", "torch.distributed", "trainctl.parallel.worker"])
+        self._folder = folder
+        self._program = program
+        self._options = {**(options or {}), "folder": str(folder)}
+        self._spec = to_wire(TrainJob(metadata=JobMetadata(name="test"), spec=spec or JobSpec()))
+        marks = folder / "fault-marks"
+        marks.mkdir(exist_ok=True)
+        self._env = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(marks), "OMP_NUM_THREADS": "1"}
+        self._store = store()
+        self._changed = threading.Condition()
+        self._deadline = time.monotonic() + deadline_s
+        self._incarnations = 0
+        self.generation = 0
+        self.record: GenerationRecord | None = None
+        self.evidence: Outcome | None = None
+        self.proposed: tuple[int, ...] | None = None
+        self.lives: dict[int, Life] = {}
+        self.past: list[Life] = []
+        self.figures: dict[tuple[int, int], StepFigures] = {}
+        self.figure_log: list[StepFigures] = []
+        self.checkpoints: list[CheckpointReport] = []
+        self.records: list[GenerationRecord] = []
+        self.replace_lost = True
+        for slot in range(size):
+            self.start(slot)
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def start(self, slot: int) -> Life:
+        """A new life in ``slot``, told to stand by."""
+        self._incarnations += 1
+        ours, theirs = socket.socketpair()
+        page = str(self._folder / f"page-{slot}-{self._incarnations}")
+        stacks = str(self._folder / f"stacks-{slot}-{self._incarnations}")
+        process = self._context.Process(
+            target=_child, args=(self._program, theirs, page, stacks, self._env, self._options), daemon=True
+        )
+        life = Life(slot, self._incarnations, process, ours, page, stacks)
+        self._tell(life, Instruction.STANDBY)
+        process.start()
+        theirs.close()
+        if slot in self.lives:
+            self.past.append(self.lives[slot])
+        self.lives[slot] = life
+        threading.Thread(target=self._listen, args=(life,), daemon=True).start()
+        return life
+
+    def _tell(self, life: Life, instruction: Instruction, *, generation: int = 0, save: bool = False) -> None:
+        desired = WorkerDesired(
+            job_uid="job-1",
+            job_name="test",
+            island=ISLAND,
+            slot=life.slot,
+            incarnation=life.incarnation,
+            instruction=instruction,
+            generation=generation,
+            record=self.record if instruction is Instruction.RUN else None,
+            spec=self._spec,
+            workdir=str(self._folder),
+            checkpoint_on_stop=save,
+        )
+        with contextlib.suppress(OSError):  # it may have died
+            life.sock.sendall(encode(Instruct(desired)))
+
+    def _listen(self, life: Life) -> None:
+        reader = MessageReader()
+        while True:
+            try:
+                data = life.sock.recv(65536)
+            except OSError:
+                data = b""
+            with self._changed:
+                for message in reader.feed(data):
+                    self._note(life, message)
+                self._changed.notify_all()
+            if not data:
+                life.process.join()
+                with self._changed:
+                    self._changed.notify_all()
+                return
+
+    def _note(self, life: Life, message: object) -> None:
+        match message:
+            case Ready():
+                life.ready = True
+            case Reported(report):
+                life.report = report
+            case Running(generation):
+                life.running = generation
+            case Figures(figures):
+                for figure in figures:
+                    self.figures[figure.lineage, figure.step] = figure
+                    self.figure_log.append(figure)
+            case Checkpointed(checkpoint):
+                self.checkpoints.append(checkpoint)
+            case Recovered(recovery):
+                life.recoveries.append(recovery)
+            case Failed(error):
+                life.error = error
+            case Finished():
+                life.finished = True
+
+    # -- controller --------------------------------------------------------------------------------------------------
+
+    def run(self, *, shrink: bool = False) -> None:
+        """Keeps the world going until all members finished."""
+        self.replace_lost = not shrink
+        self.propose(sorted(self.lives))
+        self.until(lambda: all(life.finished for life in self.members()))
+        self.stop()
+
+    def members(self) -> list[Life]:
+        """Lives in the newest generation, committed or proposed."""
+        slots = self.proposed if self.proposed is not None else sorted(self.lives)
+        return [self.lives[slot] for slot in slots]
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Supervises until ``condition``, which is looked at after every message."""
+        with self._changed:
+            while not condition():
+                self._supervise()
+                if condition():
+                    return
+                if time.monotonic() > self._deadline:
+                    self._fail("the deadline passed")
+                self._changed.wait(0.05)
+
+    def _supervise(self) -> None:
+        for life in self.members():
+            if life.error is not None:
+                self._fail(f"worker {life.slot} raised {life.error.type}: {life.error.message}\n{life.error.traceback}")
+        lost = [life.slot for life in self.members() if not life.alive and not life.finished]
+        if lost:
+            self.exclude(lost)
+        elif self.proposed is not None and self._all_reported():
+            self._commit()
+
+    def exclude(self, lost: Sequence[int]) -> None:
+        """Proposes a generation without these lives; others take their slots unless the world shrinks."""
+        slots = [life.slot for life in self.members()]
+        if self.replace_lost:
+            for slot in lost:
+                self.start(slot)
+        else:
+            slots = [slot for slot in slots if slot not in lost]
+            for slot in lost:
+                self.past.append(self.lives.pop(slot))
+        self.propose(slots)
+
+    def grow(self, slot: int) -> None:
+        """Proposes a generation with one more worker."""
+        self.start(slot)
+        self.propose(sorted(self.lives))
+
+    def propose(self, slots: Sequence[int]) -> None:
+        """Begins a generation with these slots."""
+        self.generation += 1
+        self.proposed = tuple(slots)
+        for slot in slots:
+            self._tell(self.lives[slot], Instruction.PREPARE, generation=self.generation)
+
+    def _all_reported(self) -> bool:
+        reports = [life.report for life in self.members()]
+        return all(report is not None and report.prepared_generation == self.generation for report in reports)
+
+    def _commit(self) -> None:
+        slots = self.proposed or ()
+        reports = {slot: report for slot in slots if (report := self.lives[slot].report) is not None}
+        self.record = self._decide(slots, reports)
+        self.records.append(self.record)
+        self.evidence = None
+        self.proposed = None
+        for slot in slots:
+            self._tell(self.lives[slot], Instruction.RUN, generation=self.generation)
+
+    def _decide(self, slots: Sequence[int], reports: Mapping[int, StepReport]) -> GenerationRecord:
+        previous = self.record
+        if previous is None:
+            return self._record(slots, lineage=1, target_step=0, rung=Rung.START)
+        for report in reports.values():
+            self.evidence = newest_vote(previous, self.evidence, report)
+        settled = settle(previous, self.evidence, reports)
+        if settled.holders:
+            return self._record(
+                slots,
+                lineage=settled.lineage,
+                target_step=settled.step,
+                rung=Rung.PEER,
+                outcome=settled.outcome,
+                holders=tuple(index for index, slot in enumerate(slots) if slot in settled.holders),
+            )
+        saved = self.saved()
+        if saved is None:
+            return self._record(slots, lineage=previous.lineage + 1, target_step=0, rung=Rung.START)
+        return self._record(
+            slots, lineage=previous.lineage + 1, target_step=saved.step, rung=Rung.CHECKPOINT, checkpoint=saved
+        )
+
+    def saved(self) -> CheckpointRef | None:
+        """Newest complete checkpoint."""
+        refs = [report.ref for report in self.checkpoints if report.ref is not None]
+        return refs[-1] if refs else None
+
+    def _record(self, slots: Sequence[int], **fields: Any) -> GenerationRecord:
+        members = tuple(
+            Member(
+                global_rank=rank,
+                slot=slot,
+                incarnation=self.lives[slot].incarnation,
+                node="node-0",
+                agent_incarnation=1,
+                address="127.0.0.1",
+            )
+            for rank, slot in enumerate(slots)
+        )
+        saved = self.saved()
+        return GenerationRecord(
+            job_uid="job-1",
+            island=ISLAND,
+            job_generation=1,
+            generation=self.generation,
+            predecessor=self.record.generation if self.record else 0,
+            epoch=1,
+            nonce=f"n{self.generation}",
+            members=members,
+            store_address=f"127.0.0.1:{self._store.port}",
+            checkpointed_step=saved.step if saved else -1,
+            **fields,
+        )
+
+    def stop(self, *, save: bool = False) -> None:
+        """Tells all members to stop and waits for their exit."""
+        for life in self.members():
+            self._tell(life, Instruction.STOP, generation=self.generation, save=save)
+        with self._changed:
+            while any(life.alive for life in self.members()):
+                if time.monotonic() > self._deadline:
+                    self._fail("a worker did not stop")
+                self._changed.wait(0.05)
+        errors = [life.error for life in self.members() if life.error is not None]
+        if errors:
+            self._fail(str(errors[0]))
+
+    def close(self) -> None:
+        """Kills what is left; for the end of a test."""
+        for life in [*self.lives.values(), *self.past]:
+            if life.process.is_alive():
+                life.kill()
+            life.process.join()
+            life.sock.close()
+
+    def __enter__(self) -> ProcessWorld:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _fail(self, why: str) -> None:
+        lines = [why]
+        for life in [*self.lives.values(), *self.past]:
+            progress = life.progress()
+            lines.append(f"worker {life.slot}.{life.incarnation} pid {life.pid} alive {life.alive}: {progress}")
+            if life.alive and progress.phase is not Phase.BOOTING:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(life.pid, signal.SIGUSR1)
+        until = time.monotonic() + 1.0
+        for life in self.lives.values():
+            while life.alive and not Path(life.stacks).stat().st_size and time.monotonic() < until:
+                life.process.join(0.05)
+            lines.append(f"-- stacks of worker {life.slot}\n{Path(life.stacks).read_text()}")
+        raise WorldError("\n".join(lines))
