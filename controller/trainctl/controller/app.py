@@ -114,6 +114,7 @@ async def controller(settings: Settings) -> AsyncIterator[Controller]:
         await keeper.observe()
         await server.start()
         stack.push_async_callback(server.stop)
+        stack.callback(parts.agents.close_sessions)
         run.write(
             address=address,
             metrics_address=metrics_server.address,
@@ -134,7 +135,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Parts:
     run = settings.run_dir
     clock = SteadyClock(SystemClock())
     books: list[JobBook] = []
-    metrics = ControllerMetrics(lambda: books[0].states() if books else (), clock.now_s)
+    metrics = ControllerMetrics(lambda: books[0].newest_by_name() if books else (), clock.now_s)
     store = await SqliteStore.open(
         _store_file(settings),
         on_request=lambda op, seconds: metrics.observe("trainctl_store_request_seconds", seconds, op=op),

@@ -19,6 +19,11 @@ from trainctl.core import errors
 DOMAIN = "trainctl"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
+MAX_MESSAGE_CHARACTERS = 2000
+MAX_PROBLEMS = 20
+MAX_PROBLEM_CHARACTERS = 3600
+"""An error travels as trailing metadata, of which a peer accepts 8 KiB."""
+
 Code = grpc.StatusCode
 
 _CODE_BY_CLASS: Mapping[type[errors.TrainctlError], grpc.StatusCode] = {
@@ -33,6 +38,7 @@ _CODE_BY_CLASS: Mapping[type[errors.TrainctlError], grpc.StatusCode] = {
     errors.PlanError: Code.FAILED_PRECONDITION,
     errors.CheckpointError: Code.FAILED_PRECONDITION,
     errors.DataError: Code.FAILED_PRECONDITION,
+    errors.CollectiveError: Code.INTERNAL,
     errors.TrainctlError: Code.INTERNAL,
 }
 """The nearest class in an error's ancestry decides."""
@@ -83,13 +89,17 @@ def code_of(error: errors.TrainctlError) -> grpc.StatusCode:
 def status_of(error: errors.TrainctlError) -> status_pb2.Status:
     """The rich status of an error: code, message, reason, hint and field violations."""
     code: int = code_of(error).value[0]
-    status = status_pb2.Status(code=code, message=str(error))
+    status = status_pb2.Status(code=code, message=_cut(str(error), MAX_MESSAGE_CHARACTERS))
     info = error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN, metadata={"hint": error.hint})
     if isinstance(error, errors.SpecError):
+        problems = _first(error.problems)
+        room = MAX_PROBLEM_CHARACTERS // max(1, len(problems))
+        status.message = f"{error.source or 'job spec'} is invalid ({len(error.problems)} problem(s))"
         info.metadata["source"] = error.source
-        info.metadata["positions"] = json.dumps([[p.line, p.column] for p in error.problems])
+        info.metadata["positions"] = json.dumps([[p.line, p.column] for p in problems])
         violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=p.path, description=p.message) for p in error.problems
+            error_details_pb2.BadRequest.FieldViolation(field=p.path, description=_cut(p.message, room))
+            for p in problems
         ]
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=violations))
     status.details.add().Pack(info)
@@ -131,6 +141,17 @@ def error_from_status(status: status_pb2.Status, code: grpc.StatusCode) -> error
     rebuilt = cls(status.message, hint=hint)
     rebuilt.code = info.reason or code.name
     return rebuilt
+
+
+def _first(problems: tuple[errors.Problem, ...]) -> tuple[errors.Problem, ...]:
+    left = len(problems) - MAX_PROBLEMS
+    if left <= 0:
+        return problems
+    return (*problems[:MAX_PROBLEMS], errors.Problem(path="", message=f"and {left} more problems"))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
 def _problems(bad_request: error_details_pb2.BadRequest, positions: str) -> Iterator[errors.Problem]:

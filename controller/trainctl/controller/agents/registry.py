@@ -123,11 +123,15 @@ class AgentRegistry:
         agent.process_exited = False
 
     def processes(self, processes: Iterable[AgentProcess]) -> None:
-        """What the cluster says about the agents' processes; only evidence about the registered one counts."""
+        """What the cluster says about the agents' processes: another one on the node has replaced the registered one."""
         for process in processes:
             agent = self._agents.get(process.node)
-            if agent is not None and agent.registration.pid == process.pid:
+            if agent is None:
+                continue
+            if agent.registration.pid == process.pid:
                 agent.process_exited = not process.alive
+            elif process.alive:
+                agent.process_exited = True
 
     def agents(self) -> tuple[Agent, ...]:
         """All agents, by node."""
@@ -137,9 +141,10 @@ class AgentRegistry:
         """Open sessions, by node."""
         return tuple(agent.session for agent in self.agents() if agent.session is not None)
 
-    def session(self, incarnation: int) -> AgentSession | None:
-        """The open session of an agent life."""
-        return next((s for s in self.sessions() if s.agent_incarnation == incarnation), None)
+    def close_sessions(self) -> None:
+        """This controller stops: every stream ends, and the agents look for the next one."""
+        for session in self.sessions():
+            session.close()
 
     def unsettled_for_s(self) -> float:
         """Seconds until the settling window ends; 0 when it is over."""

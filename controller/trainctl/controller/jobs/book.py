@@ -107,9 +107,16 @@ class JobBook:
         """All jobs."""
         return tuple(entry.state for entry in tuple(self._entries.values()))
 
+    def newest_by_name(self) -> tuple[JobState, ...]:
+        """One job for each name: names may be used again, but a metric can only show one."""
+        newest = {entry.state.name: entry.state for entry in self.entries()}
+        return tuple(newest.values())
+
     def entries(self) -> tuple[JobEntry, ...]:
         """All jobs, oldest first."""
-        return tuple(sorted(self._entries.values(), key=lambda entry: (entry.state.submitted_s, entry.state.uid)))
+        return tuple(
+            sorted(tuple(self._entries.values()), key=lambda entry: (entry.state.submitted_s, entry.state.uid))
+        )
 
     def entry(self, uid: str) -> JobEntry:
         """A job by uid.

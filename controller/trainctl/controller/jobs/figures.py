@@ -26,14 +26,16 @@ class FigureLog:
         self._by_step: dict[int, StepFigures] = {}
         self._starts: dict[int, int] = {}
         self._broken = False
+        self._torn = False
 
     def load(self) -> None:
         """Reads the file; a last line that was cut off by a crash is left out."""
         try:
-            lines = self._path.read_text(errors="replace").splitlines()
+            text = self._path.read_text(errors="replace")
         except FileNotFoundError:
             return
-        for line in lines:
+        self._torn = not text.endswith("\n")
+        for line in text.splitlines():
             try:
                 self._accept(from_wire(StepFigures, json.loads(line)))
             except (ValueError, WireError):
@@ -71,18 +73,12 @@ class FigureLog:
         text = "".join(json.dumps(to_wire(one), separators=(",", ":")) + "\n" for one in fresh)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a+b") as file:
+            with self._path.open("a") as file:
                 # A crash may have left a line without its end: close it, so that only that one is lost.
-                if file.tell() and not self._ends_with_newline():
-                    text = "\n" + text
-                file.write(text.encode())
-            self._broken = False
+                file.write("\n" + text if self._torn else text)
+            self._broken = self._torn = False
         except OSError as error:
             if not self._broken:
                 _log.error("step figures cannot be written, they stay in memory only: %s", error)
-            self._broken = True
-
-    def _ends_with_newline(self) -> bool:
-        with self._path.open("rb") as file:
-            file.seek(-1, 2)
-            return file.read(1) == b"\n"
+            # Part of it may have been written.
+            self._broken = self._torn = True

@@ -17,7 +17,7 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.spec import effective, job_from_wire
 from trainctl.controller.domain.submit import new_job
 from trainctl.controller.identities import new_uid
-from trainctl.controller.jobs.book import JobBook, is_live
+from trainctl.controller.jobs.book import JobBook, RevisionMovedError, is_live
 from trainctl.controller.jobs.checks import check_outside
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.preview import preview
@@ -63,6 +63,7 @@ class Submissions:
         self._store = store
         self._jobs_folder = jobs_folder
         self._now_s = now_s
+        self._lock = asyncio.Lock()
 
     async def submit(self, wire: Mapping[str, Any], request_id: str, *, validate_only: bool) -> Submitted:
         """Accepts a job.
@@ -82,10 +83,10 @@ class Submissions:
                 return Submitted(entry=replay)
         spec = effective(job)
         resume = await asyncio.to_thread(check_outside, spec)
-        self._check_name(job)
         uid = new_uid(self._now_s())
         workdir = str(self._jobs_folder / uid)
         if validate_only:
+            self._check_name(job)
             view = self._agents.view()
             free = self._book.free_slots(view.agents)
             return Submitted(entry=None, plan=tuple(preview(spec, view, free, workdir=workdir, resume=resume)))
@@ -93,11 +94,19 @@ class Submissions:
         return Submitted(entry=await to_the_end(self._write(state, events, request_id, digest)))
 
     async def _write(self, state: JobState, events: tuple[EventDraft, ...], request_id: str, digest: str) -> JobEntry:
+        """One at a time: of two that came together with one request id, the second finds what the first made."""
+        async with self._lock:
+            replay = await self._replay(state.tenant, request_id, digest)
+            if replay is not None:
+                return replay
+            self._check_name(state.spec)
+            return await self._create(state, events, request_id, digest)
+
+    async def _create(self, state: JobState, events: tuple[EventDraft, ...], request_id: str, digest: str) -> JobEntry:
         """One transaction: the name must not have moved, the request id must be new."""
         tenant, name = state.tenant, state.name
         name_key, request_key = keys.name(tenant, name), keys.request(tenant, request_id)
         holder = await self._store.get(name_key)
-        self._check_name(state.spec)
         compares = [Compare(name_key, Target.MOD_REVISION, holder.mod_revision if holder else 0)]
         operations = []
         if request_id:
@@ -106,13 +115,10 @@ class Submissions:
             compares.append(Compare(request_key, Target.VERSION, 0))
             operations.append(Put(request_key, record, lease))
         entry = await self._book.create(state, events, compares=compares, operations=operations)
-        if entry is not None:
-            await asyncio.to_thread(Path(state.workdir).mkdir, parents=True, exist_ok=True)
-            return entry
-        replay = await self._replay(tenant, request_id, digest)
-        if replay is not None:
-            return replay
-        raise _name_taken(tenant, name)
+        if entry is None:
+            raise RevisionMovedError(f"job {name!r}: its name or request id was taken at this moment", hint="try again")
+        await asyncio.to_thread(Path(state.workdir).mkdir, parents=True, exist_ok=True)
+        return entry
 
     async def _replay(self, tenant: str, request_id: str, digest: str) -> JobEntry | None:
         """The job that this request made before."""

@@ -27,7 +27,7 @@ from trainctl.controller.rpc.log_relay import LogRelay
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import from_wire
-from trainctl.core.errors import NotFoundError, UsageError
+from trainctl.core.errors import FencedError, NotFoundError, UsageError
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport, WorkerObserved
 from trainctl.protos.convert import message_to_dict, message_to_record
@@ -40,6 +40,12 @@ HEARTBEAT_S = Timeouts.for_profile("fast").heartbeat_s
 """One beat for all: an agent may serve jobs of any profile."""
 ORPHAN_TIMEOUT_S = Timeouts.for_profile("balanced").orphan_s
 Context = Any
+
+
+class StaleEpochError(FencedError):
+    """The agent has seen a newer leader than this one."""
+
+    code = "STALE_EPOCH"
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -96,6 +102,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         if first is None or first.WhichOneof("message") != "hello":
             raise UsageError("the first message of a session must be AgentHello")
         hello = first.hello
+        if hello.epoch > self._leadership.epoch:
+            raise StaleEpochError(
+                f"agent of {hello.node} has obeyed a leader of epoch {hello.epoch}, this controller has "
+                f"{self._leadership.epoch}: its store is older than what the agent has seen",
+                hint="was the store restored from a copy? restart the agents to let them begin anew",
+            )
         desired = self._desired(hello.agent_incarnation)
         agent, session = self._agents.open(hello.node, hello.agent_incarnation, desired)
         self._logs.session_opened(session)

@@ -15,7 +15,7 @@ from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, job_pb2, job_pb2_grpc
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Of what clients send. An agent's observation of 1,000 workers is well below; a job spec is at most 256 KiB."""
-SHUTDOWN_GRACE_S = 1.0
+SHUTDOWN_GRACE_S = 0.5
 
 _OPTIONS = (
     # With port sharing two controllers would bind the same port in silence, and the kernel would split the agents.

@@ -1,0 +1,158 @@
+"""``AgentService``: lives of agents, who is superseded, what is acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.worker import CheckpointReport
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.status import error_from_rpc
+from trainctl.protos.v1 import agent_pb2, job_pb2, records_pb2
+from unit.controller.controller_harness import FakeAgent, create, run, serving, spec
+
+
+def test_incarnations_rise_and_an_older_session_is_superseded(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            old = await running.agent()
+            new = FakeAgent(running.client, "node-0", 2)
+            await new.register()
+            assert new.incarnation > old.incarnation
+            error = await old.ended()
+            assert error is not None
+            assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert error_from_rpc(error).code == "STALE_INCARNATION"
+
+    run(main)
+
+
+def test_unknown_and_stale_incarnations_are_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            agent = await running.agent()
+            await agent.disconnect()
+            for node, incarnation in (("node-0", agent.incarnation - 1), ("node-9", agent.incarnation)):
+                other = FakeAgent(running.client, node, 1)
+                other.incarnation = incarnation
+                other.connect()
+                error = await other.ended()
+                assert error is not None
+                assert error_from_rpc(error).code == "STALE_INCARNATION"
+
+    run(main)
+
+
+def test_an_agent_that_obeyed_a_newer_leader_is_told_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            agent = FakeAgent(running.client, "node-0", 1)
+            await agent.register()
+            agent.epoch = 99
+            agent.connect()
+            error = await agent.ended()
+            assert error is not None
+            assert error_from_rpc(error).code == "STALE_EPOCH"
+
+    run(main)
+
+
+@pytest.mark.parametrize(("node", "slots", "wire"), [("", 1, 1), ("n", 0, 1), ("n", 100_000, 1), ("n", 1, 2)])
+def test_registrations_that_make_no_sense_are_refused(tmp_path: Path, node: str, slots: int, wire: int) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            request = agent_pb2.RegisterRequest(node=node, slots=slots, wire_version=wire)
+            with pytest.raises(grpc.RpcError) as raised:
+                await running.client.agents.Register(request, metadata=running.client.metadata, timeout=10)
+            assert error_from_rpc(raised.value).code in ("USAGE", "VERSION_MISMATCH")
+
+    run(main)
+
+
+def test_a_session_must_begin_with_hello(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            call = client.agents.Session(
+                iter([agent_pb2.SessionRequest(goodbye=agent_pb2.Goodbye())]), metadata=client.metadata
+            )
+            with pytest.raises(grpc.RpcError) as raised:
+                await anext(aiter(call))
+            assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(main)
+
+
+def test_a_malformed_observation_ends_only_that_session(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            good, bad = await running.agent("good"), await running.agent("bad")
+            worker = records_pb2.WorkerObserved(job_uid="j", phase="no-such-phase")
+            bad.send(observed=agent_pb2.AgentObserved(sequence=9, workers=[worker]))
+            error = await bad.ended()
+            assert error is not None
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+            before = good.acked.sequence
+            good.observe()
+            await good.until(lambda: good.acked.sequence > before)
+
+    run(main)
+
+
+def test_a_checkpoint_is_committed_before_it_is_acknowledged(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent = await running.agent()
+            uid = (await client.call("CreateJob", create(spec()))).job.uid
+            await client.until_phase("a", "RUNNING")
+            ref = CheckpointRef(uri="/c/step-5", step=5, lineage=1, attempt="x", manifest_sha256="d")
+            report = CheckpointReport(job_uid=uid, island="island-0", generation=1, step=5, lineage=1, ref=ref)
+            for _ in range(2):
+                agent.send(checkpoint=record_to_message(report, records_pb2.CheckpointReport))
+            before = agent.acked.sequence
+            agent.observe()
+            await agent.until(lambda: agent.acked.sequence > before)
+            listed = await client.call("ListCheckpoints", job_pb2.ListCheckpointsRequest(name="a"))
+            assert [one.uri for one in listed.checkpoints] == ["/c/step-5"]
+            events = (await client.call("ListEvents", job_pb2.ListEventsRequest(name="a"))).events
+            assert [event.type for event in events].count("checkpoint.committed") == 1
+
+    run(main)
+
+
+def test_a_job_waits_for_slots_that_another_one_holds(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            await running.agent("node-0", slots=2)
+            await client.call("CreateJob", create(spec("first", per_node=2)))
+            await client.until_phase("first", "RUNNING")
+            await client.call("CreateJob", create(spec("second", per_node=1)))
+            waiting = await client.until("second", lambda job: job.status.reason == "WaitingForCapacity")
+            assert waiting.status.phase == "QUEUED"
+            await client.call("CancelJob", job_pb2.CancelJobRequest(name="first"))
+            await client.until_phase("second", "RUNNING")
+
+    run(main)
+
+
+def test_two_jobs_that_come_together_do_not_share_a_slot(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            for name in ("a", "b", "c"):
+                await client.call("CreateJob", create(spec(name, per_node=2)))
+            agents = [await running.agent(f"node-{index}", slots=2) for index in range(2)]
+            for agent in agents:
+                await agent.until(lambda agent=agent: len(agent.desired) == 2)  # type: ignore[misc]
+                assert len({worker.job_uid for worker in agent.desired}) == 1
+            nodes = (await client.call("ListNodes", job_pb2.ListNodesRequest())).nodes
+            assert [node.slots_used for node in nodes] == [2, 2]
+            phases = sorted([(await client.job(name)).status.phase for name in ("a", "b", "c")])
+            assert phases.count("QUEUED") == 1
+
+    run(main)
