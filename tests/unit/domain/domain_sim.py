@@ -12,7 +12,13 @@ from trainctl.controller.domain.desired import desired_workers
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.placement import slots_used
-from trainctl.controller.domain.reconcile import Reconciliation, observe_checkpoint, reconcile, request_cancel
+from trainctl.controller.domain.reconcile import (
+    Reconciliation,
+    observe_checkpoint,
+    observe_figures,
+    reconcile,
+    request_cancel,
+)
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.submit import new_job
 from trainctl.controller.domain.timeouts import Timeouts
@@ -225,6 +231,9 @@ class Simulation:
             for _ in range(self.rng.choice((1, 1, 2))):
                 self.persist(observe_checkpoint(self.state, report, self.now_s))
         self.cluster.reports.clear()
+        if self.cluster.figures:
+            self.persist(observe_figures(self.state, self.cluster.figures, self.now_s))
+            self.cluster.figures.clear()
 
     def view(self) -> ClusterView:
         views = []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
-from trainctl.core.records.step import Outcome, Phase, StepAction, StepReport
+from trainctl.core.records.step import Outcome, Phase, StepAction, StepFigures, StepReport
 from trainctl.core.records.worker import (
     CheckpointReport,
     Instruction,
@@ -32,6 +32,24 @@ def outcome_of(generation: int, lineage: int, step: int) -> Outcome:
         gradient_norm=1.0,
         cursor=step * 4,
         sample_digest=step,
+    )
+
+
+def figures_of(generation: int, lineage: int, step: int, wall_s: float = 0.0) -> StepFigures:
+    return StepFigures(
+        step=step,
+        generation=generation,
+        lineage=lineage,
+        loss=2.0,
+        learning_rate=0.1,
+        gradient_norm=1.0,
+        tokens=100,
+        cursor=step * 4,
+        sample_digest=1,
+        step_s=0.5,
+        vote_s=0.0,
+        reduce_s=0.0,
+        wall_s=wall_s,
     )
 
 
@@ -246,6 +264,8 @@ class SimCluster:
         self.checkpoint_every = checkpoint_every
         self.agents: list[SimAgent] = []
         self.groups: dict[tuple[int, str], SimGroup] = {}
+        self.on_figures = True
+        self.figures: list[StepFigures] = []
         self.saved: dict[str, tuple[int, ...]] = {}
         self.reports: list[CheckpointReport] = []
         self.votes: dict[tuple[int, int, int], Outcome] = {}
@@ -266,6 +286,8 @@ class SimCluster:
 
     def completed(self, worker: SimWorker, record: GenerationRecord, step: int) -> None:
         first = record.members[0].incarnation == worker.incarnation
+        if first and self.on_figures:
+            self.figures.append(figures_of(record.generation, record.lineage, step))
         if first and (step % self.checkpoint_every == 0 or step == self.steps) and step > record.checkpointed_step:
             ref = CheckpointRef(
                 uri=f"mem://{record.lineage}/{step}",

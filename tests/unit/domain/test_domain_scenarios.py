@@ -19,7 +19,7 @@ from trainctl.core.records.spec import MaxRestartsSpec, NodesSpec, TrainJob
 from trainctl.core.records.step import Phase, StepFigures
 from trainctl.core.records.worker import Instruction, RecoveryReport, WorkerError
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.domain_sim_nodes import SimAgent, SimWorker, outcome_of
+from unit.domain.domain_sim_nodes import SimAgent, SimWorker, figures_of, outcome_of
 
 
 def start(nodes: int = 2, per_node: int = 2, agents: int = 2, steps: int = 400, least: int = 1) -> Simulation:
@@ -388,21 +388,20 @@ def test_it_starts_with_fewer_nodes_when_the_rest_does_not_come() -> None:
 def figures(of: JobState, step: int, wall_s: float) -> StepFigures:
     found = of.islands[0].record
     assert found is not None
-    return StepFigures(
-        step=step, generation=found.generation, lineage=found.lineage, loss=2.0, learning_rate=0.1, gradient_norm=1.0,
-        tokens=100, cursor=step * 4, sample_digest=1, step_s=0.5, vote_s=0.0, reduce_s=0.0, wall_s=wall_s,
-    )  # fmt: skip
+    return figures_of(found.generation, found.lineage, step, wall_s)
 
 
 def test_figures_are_telemetry_but_the_first_new_step_ends_the_recovery() -> None:
     sim = start()
     trained(sim, 4)
-    result = observe_figures(sim.state, [figures(sim.state, 1, sim.now_s), figures(sim.state, 2, sim.now_s)], sim.now_s)
+    step, tokens = sim.state.progress.step, sim.state.progress.tokens
+    two = [figures(sim.state, step + 2, sim.now_s), figures(sim.state, step + 1, sim.now_s)]
+    result = observe_figures(sim.state, two, sim.now_s)
     assert not result.durable
-    assert (result.state.progress.step, result.state.progress.tokens) == (2, 200)
-    assert observe_figures(result.state, [figures(sim.state, 2, sim.now_s)], sim.now_s).state == result.state
-    sim.state = result.state
+    assert (result.state.progress.step, result.state.progress.tokens) == (step + 2, tokens + 200)
+    assert observe_figures(result.state, two, sim.now_s).state == result.state
     worker(sim, 1).end(-9, sim.now_s)
+    sim.cluster.on_figures = False
     wait_for(sim, lambda: record(sim).generation == 2)
     committed_s = sim.state.islands[0].committed_s
     after = observe_figures(

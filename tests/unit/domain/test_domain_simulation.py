@@ -21,3 +21,16 @@ def test_faults_in_any_order_keep_every_invariant_and_the_job_finishes(shape: in
     for seed in range(block * 8, block * 8 + 8):
         sim = Simulation(seed, sim_job(nodes=nodes, per_node=per_node), agents=agents, slots=slots)
         assert sim.run().phase is JobPhase.SUCCEEDED, f"seed {seed}"
+
+
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+def test_a_cancel_at_any_moment_ends_cancelled_with_nobody_left(shape: int) -> None:
+    nodes, per_node, agents, slots = SHAPES[shape]
+    for seed in range(8):
+        sim = Simulation(seed, sim_job(nodes=nodes, per_node=per_node, steps=10_000), agents=agents, slots=slots)
+        cancel_at_s = sim.now_s + sim.rng.uniform(0.0, 30.0)
+        while sim.now_s < cancel_at_s:
+            sim.tick()
+        sim.cancel()
+        assert sim.run(limit_s=300.0).phase is JobPhase.CANCELLED, f"seed {seed}"
+        assert not any(slot.bound for slot in sim.state.islands[0].slots)

@@ -16,6 +16,8 @@ _SECTIONS = frozenset({Phase.REBUILD, Phase.RESTORE, Phase.EVAL, Phase.CHECKPOIN
 
 STEPS_TO_KNOW = 3
 STEPS_TO_HANG = 3
+FIRST_STEP_FACTOR = 3
+"""The first step of a generation warms up connections and, in new workers, caches: it may take so much longer."""
 
 
 def typical_step_s(recent_step_s: Sequence[float]) -> float | None:
@@ -25,7 +27,7 @@ def typical_step_s(recent_step_s: Sequence[float]) -> float | None:
     return sorted(recent_step_s)[len(recent_step_s) // 2]
 
 
-def frozen_limit_s(phase: Phase, step_s: float | None, timeouts: Timeouts) -> float | None:
+def frozen_limit_s(phase: Phase, step_s: float | None, timeouts: Timeouts, *, first_step: bool = False) -> float | None:
     """Seconds without a sign of life that a worker in this phase is allowed; None: this phase is not judged.
 
     Before the step time is known (the first steps warm up caches and compile), the collective time-out is the limit.
@@ -34,12 +36,13 @@ def frozen_limit_s(phase: Phase, step_s: float | None, timeouts: Timeouts) -> fl
         return None
     if phase in _SECTIONS or step_s is None:
         return max(timeouts.collective_s, timeouts.hang_floor_s)
-    return max(timeouts.hang_floor_s, STEPS_TO_HANG * step_s)
+    limit_s = max(timeouts.hang_floor_s, STEPS_TO_HANG * step_s)
+    return limit_s * FIRST_STEP_FACTOR if first_step else limit_s
 
 
-def frozen(progress: Progress, step_s: float | None, timeouts: Timeouts) -> str:
+def frozen(progress: Progress, step_s: float | None, timeouts: Timeouts, *, first_step: bool = False) -> str:
     """The sentence that says why this worker is frozen; empty if it is not."""
-    limit_s = frozen_limit_s(progress.phase, step_s, timeouts)
+    limit_s = frozen_limit_s(progress.phase, step_s, timeouts, first_step=first_step)
     if limit_s is None or progress.alive_age_s <= limit_s:
         return ""
     step = f", a step takes {step_s:.2f} s" if step_s is not None else ""

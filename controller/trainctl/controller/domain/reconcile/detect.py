@@ -105,7 +105,10 @@ def _stuck(work: Work, slot: Slot, seen: WorkerObserved) -> Fault | None:
 
 
 def _frozen(work: Work, seen: WorkerObserved) -> tuple[str, float] | None:
-    reason = frozen(seen.progress, typical_step_s(work.job.progress.recent_step_s), work.timeouts)
+    record = work.island.record
+    first_step = record is not None and seen.progress.step <= record.target_step
+    step_s = typical_step_s(work.job.progress.recent_step_s)
+    reason = frozen(seen.progress, step_s, work.timeouts, first_step=first_step)
     return (f"is frozen: {reason}", work.now_s - seen.progress.alive_age_s) if reason else None
 
 

@@ -138,7 +138,8 @@ def request_cancel(state: JobState, now_s: float, *, checkpoint: bool = True, gr
     if state.phase in TERMINAL or state.phase in STOPPING:
         return Reconciliation(state=state)
     request = CancelRequest(requested_s=now_s, checkpoint=checkpoint, grace_s=grace_s)
-    how = "after a checkpoint" if checkpoint else "without a checkpoint"
+    trains = any(island.entered and island.proposal is None for island in state.islands)
+    how = "after a checkpoint" if checkpoint and trains else "without a new checkpoint"
     message = f"cancel requested: workers stop {how} within {grace_s:g} s"
     changed = replace(state, cancel=request)
     changed, drafts = move_job(changed, JobPhase.CANCELLING, now_s, reason="CancelRequested", message=message)

@@ -12,6 +12,10 @@ from trainctl.controller.domain.job_state import RECOVERIES_KEPT, IslandState, J
 from trainctl.controller.domain.reconcile.fault import Fault
 from trainctl.controller.domain.reconcile.work import Work
 
+_FAULT_CHARACTERS = 600
+_WITH_CANDIDATES = 8
+"""So many of the newest recoveries keep their candidates: the state is written whole at each change."""
+
 
 def begin_recovery(work: Work, faults: Sequence[Fault]) -> None:
     """Opens a recovery for these faults, or adds them to the one in progress."""
@@ -23,7 +27,9 @@ def begin_recovery(work: Work, faults: Sequence[Fault]) -> None:
         _open(work, what, slots, min(f.at_s for f in faults))
         return
     current = work.job.recoveries[-1]
-    longer = replace(current, fault=f"{current.fault}; then {what}", slots=tuple(sorted({*current.slots, *slots})))
+    fault = f"{current.fault}; then {what}"
+    fault = fault if len(fault) <= _FAULT_CHARACTERS else f"{fault[:_FAULT_CHARACTERS]} ..."
+    longer = replace(current, fault=fault, slots=tuple(sorted({*current.slots, *slots})))
     survivors = _survivors(work, slots)
     work.set_island(marks=replace(work.island.marks, survivors=survivors, stopped_s=0.0, booted_s=0.0, committed_s=0.0))
     work.set_job(recoveries=(*work.job.recoveries[:-1], longer))
@@ -39,7 +45,9 @@ def _open(work: Work, what: str, slots: tuple[int, ...], at_s: float) -> None:
     at_s = min(max(at_s, work.job.submitted_s), work.now_s)
     marks = RecoveryMarks(faulted_s=at_s, detected_s=work.now_s, survivors=_survivors(work, slots))
     recovery = Recovery(generation=work.island.generation + 1, fault=what, started_s=at_s, slots=slots)
-    recoveries = (*work.job.recoveries, recovery)[-RECOVERIES_KEPT:]
+    old = work.job.recoveries
+    slim = tuple(replace(r, candidates=()) for r in old[:-_WITH_CANDIDATES])
+    recoveries = (*slim, *old[-_WITH_CANDIDATES:], recovery)[-RECOVERIES_KEPT:]
     work.set_island(marks=marks)
     work.set_job(recoveries=recoveries, recovery_count=work.job.recovery_count + 1)
     message = f"{what}; noticed after {work.now_s - at_s:.2f} s, {len(marks.survivors)} workers live on"
