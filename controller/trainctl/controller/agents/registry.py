@@ -123,7 +123,7 @@ class AgentRegistry:
         agent.process_exited = False
 
     def processes(self, processes: Iterable[AgentProcess]) -> None:
-        """What the cluster says about the agents' processes: another one on the node has replaced the registered one."""
+        """What the cluster says about the agents' processes: another one on the node replaced the registered one."""
         for process in processes:
             agent = self._agents.get(process.node)
             if agent is None:

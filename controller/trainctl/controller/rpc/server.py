@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
@@ -53,14 +55,14 @@ class RpcServer:
             ConflictError: the port is taken or the host is not ours.
         """
         try:
+            # gRPC does not say why it cannot have a port, and writes to stderr by itself: so a plain socket tries first.
+            socket.create_server((host, port)).close()
             bound = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError:
-            bound = 0
-        if not bound:
+        except (OSError, RuntimeError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise ConflictError(
-                f"cannot listen on {host}:{port}: the port is taken, or the address is not this machine's",
-                hint="choose another port, or 0 for any that is free",
-            )
+                f"cannot listen on {host}:{port}: {why}", hint="choose another port, or 0 for any that is free"
+            ) from error
         return f"{host}:{bound}"
 
     async def start(self) -> None:

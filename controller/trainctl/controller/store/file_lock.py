@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from trainctl.controller.store.port import StoreLockedError
+from trainctl.core.errors import PermissionDeniedError
 
 
 class FileLock:
@@ -15,10 +16,16 @@ class FileLock:
 
     Raises:
         StoreLockedError: another process holds it; names its pid.
+        PermissionDeniedError: the lock file cannot be opened.
     """
 
     def __init__(self, path: Path, *, what: str) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise PermissionDeniedError(
+                f"{what} cannot be opened: {path}: {error.strerror}", hint="check that its folder exists and is yours"
+            ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -83,7 +83,7 @@ class SqliteStore:
         Raises:
             StoreLockedError: another process has it open; names its pid.
             StoreCorruptError: the file is damaged or not ours.
-            OSError: the folder cannot be written.
+            PermissionDeniedError: the folder does not exist or cannot be written.
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         lock = FileLock(path.with_name(path.name + ".lock"), what=f"state store {path}")

@@ -1,0 +1,112 @@
+"""The controller as a process: how it starts, refuses to start, and ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.multiproc
+DEADLINE_S = 20.0
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "trainctl.controller", "--dir", str(folder), *arguments]
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    process = subprocess.Popen(command(folder, *arguments), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "controller serves" in line:
+                break
+        yield process, json.loads((folder / "controller.json").read_text())
+    finally:
+        process.kill()
+        process.wait(DEADLINE_S)
+        process.stderr.close()
+
+
+def refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+
+def assert_one_clear_line(done: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert done.returncode == exit_code, done.stderr
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"]
+    for word in words:
+        assert word in lines[0]
+
+
+def test_it_says_where_it_listens_and_ends_in_order(tmp_path: Path) -> None:
+    with started(tmp_path) as (process, data):
+        assert data["pid"] == process.pid
+        host, _, port = data["address"].rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=5):
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0
+
+
+def test_start_up_is_quick(tmp_path: Path) -> None:
+    durations = []
+    for _ in range(3):
+        began_s = time.monotonic()
+        with started(tmp_path):
+            durations.append(time.monotonic() - began_s)
+    # 1.5 s is the bar on a quiet machine; the best of three keeps neighbours out of it.
+    assert min(durations) < 1.5, durations
+
+
+def test_after_sigkill_the_next_one_takes_the_same_port_and_a_greater_epoch(tmp_path: Path) -> None:
+    with started(tmp_path) as (process, first):
+        process.kill()
+        process.wait(DEADLINE_S)
+    with started(tmp_path) as (_, second):
+        assert second["address"] == first["address"]
+        assert second["pid"] != first["pid"]
+
+
+def test_a_second_one_in_the_folder_is_refused(tmp_path: Path) -> None:
+    with started(tmp_path) as (process, _):
+        assert_one_clear_line(refused(tmp_path), 4, str(process.pid))
+
+
+def test_a_store_that_is_in_use_is_refused(tmp_path: Path) -> None:
+    with started(tmp_path / "one", "--store", str(tmp_path / "store")) as (process, _):
+        assert_one_clear_line(refused(tmp_path / "two", "--store", str(tmp_path / "store")), 4, str(process.pid))
+
+
+def test_a_taken_port_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_one_clear_line(refused(tmp_path, "--listen", f"127.0.0.1:{port}"), 4, str(port))
+        assert_one_clear_line(refused(tmp_path, "--metrics-port", str(port)), 4, str(port))
+
+
+def test_a_folder_or_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_clear_line(refused(tmp_path / "file" / "run"), 5, "file")
+    assert_one_clear_line(refused(tmp_path / "run", "--store", str(tmp_path / "no" / "store")), 5, "store")
+    (tmp_path / "foreign").write_text("this is no store\n" * 200)
+    assert_one_clear_line(refused(tmp_path / "run", "--store", str(tmp_path / "foreign")), 6, "foreign")
+
+
+@pytest.mark.parametrize("arguments", [("--listen", "nowhere"), ("--agents", "-1"), ("--respawn-delay", "soon")])
+def test_wrong_usage_is_refused(tmp_path: Path, arguments: tuple[str, str]) -> None:
+    done = refused(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert arguments[0] in done.stderr
+    assert "Traceback" not in done.stderr
