@@ -55,7 +55,7 @@ class RpcServer:
             ConflictError: the port is taken or the host is not ours.
         """
         try:
-            # gRPC does not say why it cannot have a port, and writes to stderr by itself: so a plain socket tries first.
+            # gRPC does not say why it cannot have a port, and writes to stderr itself: so a plain socket tries first.
             socket.create_server((host, port)).close()
             bound = self._server.add_insecure_port(f"{host}:{port}")
         except (OSError, RuntimeError) as error:
