@@ -29,7 +29,7 @@ class Workload:
 
     layers: int = 6
     hidden: int = 192
-    heads: int = 6
+    heads: int = 3
     context: int = 128
     sequences: int = 16
     micro_batches: int = 4

@@ -22,11 +22,11 @@ def assert_same_samples(figures: Sequence[Any], undisturbed: Sequence[Any]) -> N
     assert [f.sample_digest for f in figures] == [f.sample_digest for f in undisturbed]
 
 
-def exported_weights(folder: Path) -> dict[str, bytes]:
-    """Name to raw bytes of every tensor of an exported folder."""
-    weights: dict[str, bytes] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+def tensors_of(folder: Path) -> dict[str, bytes]:
+    """Name to raw bytes of every tensor in the safetensors files of a folder (an export, or a checkpoint's data)."""
+    tensors: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, framework="np") as file:  # type: ignore[no-untyped-call]
-            weights.update({name: file.get_tensor(name).tobytes() for name in file.keys()})  # noqa: SIM118
-    assert weights
-    return weights
+            tensors.update({name: file.get_tensor(name).tobytes() for name in file.keys()})  # noqa: SIM118
+    assert tensors
+    return tensors

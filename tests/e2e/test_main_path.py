@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.ledger import assert_exact_ledger, exported_weights
+from e2e.ledger import assert_exact_ledger, tensors_of
 from e2e.local_system import LocalSystem, tiny_job, workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
@@ -28,7 +28,7 @@ def test_job_trains_to_the_end_and_its_checkpoint_is_exported(local: Local, corp
 
     folder = tmp_path / "hf"
     system.cli("checkpoints", "export", "main", str(folder))
-    assert "model.embed_tokens.weight" in exported_weights(folder)
+    assert "model.embed_tokens.weight" in tensors_of(folder)
 
 
 def test_transformers_loads_and_generates_from_the_export(local: Local, corpus: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """One way to turn our frozen dataclasses into JSON-like dicts and back, strictly.
 
-The dict is at once the protobuf JSON form of the mirrored message (lowerCamel names, see ``trainctl.protos``), the value
-kept in the state store, and what an agent hands to a worker. So a record has one meaning and one spelling everywhere.
+The dict is at once the protobuf JSON form of the mirrored message (lowerCamel names, see ``trainctl.protos``), the
+value kept in the state store, and what an agent hands to a worker. So a record has one meaning and one spelling.
 """
 
 from __future__ import annotations

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 
 NAME = "demo"
-STEPS = 240
+STEPS = 200
 
 
 def job_file(corpus: str) -> str:
     """The job file (JSON is YAML): four workers on two nodes, checkpoints and evaluation on the way."""
     train = {
         "task": "llama",
-        "model": {"layers": 6, "hidden": 192, "heads": 6, "kvHeads": 3, "context": 128},
+        "model": {"layers": 6, "hidden": 192, "heads": 3, "context": 128},
         "data": {"uri": corpus, "include": "*.py" if corpus == "python-stdlib" else "*"},
         "tokenizer": {"kind": "bpe", "vocabSize": 2048},
-        "optimizer": {"lr": 3e-3},
+        "optimizer": {"lr": 1.5e-3},
         "schedule": {"warmupSteps": 20},
         "steps": STEPS,
         "batch": {"sequences": 16, "microBatches": 4},

@@ -1,7 +1,7 @@
 """The job spec as data: what a user may write, with every default. Parsing and checking live in controller.domain.spec.
 
-The YAML spelling of a field is its lowerCamel form (``core.codec.camel``). Durations are strings such as ``30s`` or ``5m``
-(``core.units.parse_duration_s``), so that a unit is never guessed.
+The YAML spelling of a field is its lowerCamel form (``core.codec.camel``). Durations are strings such as ``30s`` or
+``5m`` (``core.units.parse_duration_s``), so that a unit is never guessed.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class RecoverySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Shape of the built-in decoder. ``kv_heads`` 0 means ``heads``; ``ffn`` 0 means 8/3 of ``hidden``, rounded up to 64."""
+    """Shape of the built-in decoder. ``kv_heads`` 0: as ``heads``; ``ffn`` 0: 8/3 of ``hidden``, rounded up to 64."""
 
     layers: int = 4
     hidden: int = 256

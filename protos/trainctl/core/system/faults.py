@@ -1,6 +1,6 @@
 """Named fault points: places where a test can make this very process die, freeze or fail.
 
-Free when off: without ``TRAINCTL_FAULTS`` in the environment a point is one comparison. With it, the variable holds JSON::
+Free when off: without ``TRAINCTL_FAULTS`` in the environment a point is one comparison. Else it holds JSON::
 
     [{"point": "vote.before", "action": "kill", "where": {"slot": 1, "step": 7}}]
 

@@ -54,8 +54,13 @@ def charge(work: Work, fault: Fault) -> JobFailure | None:
     kind = classify(fault)
     if kind is FaultClass.NODE:
         return None
-    restarts = work.job.restarts
-    work.set_job(restarts=replace(restarts, total=restarts.total + 1))
+    failure = _judge(work, fault, kind)
+    if failure is None:
+        work.set_job(restarts=replace(work.job.restarts, total=work.job.restarts.total + 1))
+    return failure
+
+
+def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:
     if fault.error is not None and kind is FaultClass.DETERMINISTIC:
         return _failure(work, fault, fault.error.code, "cannot go on", DETERMINISTIC_HINTS[fault.error.code])
     if fault.error is not None and kind is FaultClass.USER:
