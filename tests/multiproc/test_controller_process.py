@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc import aio
+
+from trainctl.protos.v1 import job_pb2
+from trainctl.protos.version import call_metadata
+from unit.controller.controller_harness import Client, FakeAgent, create, spec
 
 pytestmark = pytest.mark.multiproc
 DEADLINE_S = 20.0
@@ -24,8 +31,12 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    process = subprocess.Popen(command(folder, *arguments), stderr=subprocess.PIPE, text=True)
+def started(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    process = subprocess.Popen(
+        command(folder, *arguments), stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
+    )
     assert process.stderr is not None
     try:
         for line in process.stderr:
@@ -36,6 +47,40 @@ def started(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         process.kill()
         process.wait(DEADLINE_S)
         process.stderr.close()
+
+
+@pytest.mark.parametrize("point", ["controller.before_txn", "controller.after_txn"])
+def test_killed_beside_the_transaction_that_commits_a_generation(tmp_path: Path, point: str) -> None:
+    fault = {"point": point, "action": "kill", "where": {"event": "generation.committed"}}
+
+    async def submit_and_die(data: dict[str, Any]) -> FakeAgent:
+        async with aio.insecure_channel(data["address"]) as channel:
+            client = Client(channel, call_metadata((tmp_path / "token").read_text().strip()))
+            agent = FakeAgent(client, "node-0", 2)
+            await agent.register()
+            agent.connect()
+            await client.call("CreateJob", create(spec(per_node=2)))
+            assert await agent.ended() is not None
+            return agent
+
+    async def go_on(data: dict[str, Any], agent: FakeAgent) -> None:
+        async with aio.insecure_channel(data["address"]) as channel:
+            agent.client = Client(channel, agent.client.metadata)
+            agent.connect()
+            job = await agent.client.until_phase("a", "RUNNING")
+            assert job.status.islands[0].generation == 1
+            assert {w.incarnation for w in job.status.islands[0].workers} == {i for _, i in agent.workers}
+            request = job_pb2.ListEventsRequest(name="a")
+            events = (await agent.client.call("ListEvents", request)).events
+            assert [event.revision for event in events] == list(range(1, len(events) + 1))
+            assert [event.type for event in events].count("generation.committed") == 1
+            await agent.disconnect()
+
+    with started(tmp_path, env={"TRAINCTL_FAULTS": json.dumps([fault])}) as (process, data):
+        agent = asyncio.run(submit_and_die(data))
+        assert process.wait(DEADLINE_S) == -signal.SIGKILL
+    with started(tmp_path) as (_, data):
+        asyncio.run(go_on(data, agent))
 
 
 def refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -69,7 +69,7 @@ class Settings:
     agents: int = 0
     slots: int = 1
     store: Path | None = None
-    respawn_delay_s: float = 1.0
+    respawn_delay_s: float = 0.2
     agent_command: AgentCommand | None = None
 
 

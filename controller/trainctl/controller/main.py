@@ -85,6 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slots", type=int, default=1, help="workers that each agent takes")
     parser.add_argument("--store", type=Path, default=None, help="file of the state store (default: in the folder)")
     parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics; 0: any")
-    parser.add_argument("--respawn-delay", default="1s", help="pause before a dead agent is started again")
+    parser.add_argument("--respawn-delay", default="200ms", help="pause before a dead agent is started again")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from trainctl.controller import keys
@@ -16,11 +17,15 @@ from trainctl.core.errors import TrainctlError
 _log = logging.getLogger(__name__)
 LOOK_EVERY_S = 5.0
 """Safety net behind the cluster's own notices."""
+SHORT_LIFE_S = 10.0
+LONGEST_DELAY_S = 30.0
+"""An agent that keeps dying at once is started ever more slowly."""
 
 
 class NodeKeeper:
     """Every node of the inventory has an agent; one that died is started again after ``respawn_delay_s``.
 
+    The delay doubles with each short life in a row, up to ``LONGEST_DELAY_S``.
     The decision to create is written as an intent first and taken out when it is done: a controller that dies between
     finds it and repeats the creation, which has no second effect.
     """
@@ -37,6 +42,8 @@ class NodeKeeper:
         self._seen = seen
         self._wake = asyncio.Event()
         self._dead_since_s: dict[str, float] = {}
+        self._created_s: dict[str, float] = {}
+        self._short_lives: Counter[str] = Counter()
         self.intents_pending = 0
         cluster.on_change(self._wake.set)
 
@@ -49,7 +56,7 @@ class NodeKeeper:
     async def run(self) -> None:
         """Works until cancelled."""
         intents = await self._store.range(keys.INTENTS)
-        self._dead_since_s = {item.key.removeprefix(keys.INTENTS): -self._respawn_delay_s for item in intents.items}
+        self._dead_since_s = {item.key.removeprefix(keys.INTENTS): float("-inf") for item in intents.items}
         self.intents_pending = len(intents.items)
         while True:
             self._wake.clear()
@@ -70,13 +77,24 @@ class NodeKeeper:
             if process is not None and process.alive:
                 self._dead_since_s.pop(request.node, None)
                 continue
-            since_s = self._dead_since_s.setdefault(request.node, now_s if process is not None else float("-inf"))
-            left_s = since_s + self._respawn_delay_s - now_s
+            if request.node not in self._dead_since_s:
+                self._note_death(request.node, now_s if process is not None else float("-inf"))
+            left_s = self._dead_since_s[request.node] + self._delay_s(request.node) - now_s
             if left_s > 0:
                 pause_s = min(pause_s, left_s)
             elif not await self._create(request):
                 pause_s = min(pause_s, 1.0)
         return pause_s
+
+    def _note_death(self, node: str, at_s: float) -> None:
+        self._dead_since_s[node] = at_s
+        if at_s - self._created_s.get(node, float("-inf")) < SHORT_LIFE_S:
+            self._short_lives[node] += 1
+        else:
+            self._short_lives[node] = 0
+
+    def _delay_s(self, node: str) -> float:
+        return min(LONGEST_DELAY_S, self._respawn_delay_s * 2.0 ** min(self._short_lives[node], 16))
 
     async def _create(self, request: AgentRequest) -> bool:
         key = keys.intent(request.node)
@@ -92,5 +110,6 @@ class NodeKeeper:
             self.intents_pending = len((await self._store.range(keys.INTENTS)).items)
         _log.info("started the agent of %s", request.node, extra={"node": request.node, "pid": process.pid})
         self._dead_since_s.pop(request.node, None)
+        self._created_s[request.node] = self._clock.monotonic_s()
         await self.observe()
         return True

@@ -65,7 +65,7 @@ class RunDir:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-        except (PermissionError, FileExistsError, NotADirectoryError, OSError) as error:
+        except OSError as error:
             raise PermissionDeniedError(
                 f"cannot make the folder {self.root}: {error.strerror}", hint="give another one with --dir"
             ) from error

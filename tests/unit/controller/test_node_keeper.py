@@ -112,6 +112,19 @@ def test_a_dead_agent_is_told_and_started_again(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_an_agent_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with keeping(tmp_path, "node-0") as (cluster, _, _):
+            begun_s = asyncio.get_running_loop().time()
+            for life in range(1, 7):
+                await cluster.until_created(life)
+                cluster.kill("node-0")
+            # 0.02 + 0.04 + 0.08 + 0.16 + 0.32
+            assert asyncio.get_running_loop().time() - begun_s > 0.6
+
+    asyncio.run(main())
+
+
 def test_a_creation_that_fails_is_tried_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with keeping(tmp_path, "node-0", failures=1) as (cluster, _, _):

@@ -20,6 +20,7 @@ from trainctl.controller.store.port import (
     Put,
     StateStore,
     StoreCorruptError,
+    StoreFullError,
     StoreLockedError,
     StoreUnavailableError,
 )
@@ -104,6 +105,26 @@ def test_a_closed_store_says_so_to_callers_and_watchers(tmp_path: Path) -> None:
             await store.get("a")
         with pytest.raises(StoreUnavailableError):
             await watcher
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_refuses_writes_only_as_long_as_it_is_full(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = await SqliteStore.open(tmp_path / "s")
+        await store.txn((), (Put("a", b"1"),))
+        connection = store._database._connection
+        connection.execute("PRAGMA max_page_count=20")
+        with pytest.raises(StoreFullError, match="full"):
+            for index in range(50):
+                await store.txn((), (Put(f"big/{index}", bytes(50_000)),))
+        found = await store.get("a")
+        assert found is not None
+        connection.execute("PRAGMA max_page_count=1000000")
+        before = await store.range("big/")
+        result = await store.txn((), (Put("big/later", bytes(50_000)),))
+        assert result.revision == before.revision + 1
+        await store.close()
 
     asyncio.run(main())
 

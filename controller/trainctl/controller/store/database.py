@@ -65,17 +65,12 @@ class Database:
     def txn(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TxnResult:
         """Compare and swap; durable on return."""
         _check_limits(compares, operations)
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(self._connection):
             revision = self._meta("revision")
             current = [self.get(compare.key) for compare in compares]
             holds = all(_holds(c, found) for c, found in zip(compares, current, strict=True))
             if holds:
                 revision = self._apply(operations, revision)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
         return TxnResult(succeeded=holds, revision=revision, current=() if holds else tuple(current))
 
     def events(self, prefix: str, start_revision: int, limit: int) -> tuple[list[WatchBatch], int]:
@@ -136,10 +131,6 @@ class Database:
         """Closes the connection; SQLite then folds the write-ahead log into the file."""
         self._connection.close()
 
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-
     def _meta(self, name: str) -> int:
         (value,) = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return int(value)
@@ -196,7 +187,13 @@ class _transaction:  # noqa: N801 - reads as a statement
         self._connection.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:
+            # Also after a commit that failed: SQLite may leave the transaction open, and nothing could begin any more.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
 
 def _key_value(row: Sequence[Any]) -> KeyValue:
