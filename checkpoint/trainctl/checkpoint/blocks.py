@@ -89,7 +89,7 @@ class BlockReader:
                 raise self._corrupt(file.path, 0, file.header_bytes, "its header")
 
     def read(self, reads: Sequence[BlockRead]) -> Iterator[tuple[BlockRead, memoryview]]:
-        """The wanted bytes of each block, verified. A buffer is only valid until the next one is asked for.
+        """The wanted bytes of each block, verified; memory is only reused when nobody refers to it any more.
 
         Raises:
             CheckpointError: a block does not have its checksum; names file, range and tensor.

@@ -62,7 +62,7 @@ def assign(layout: Layout) -> Mapping[str, Runs]:
         runs[t.src_key] = (*runs.get(t.src_key, ()), t.region)
     for key, shape in layout.shapes.items():
         if 0 in shape:  # no byte to deal, but the checkpoint has to know the tensor
-            first = min(holder for holder, keys in layout.holders.items() if key in keys)
+            first = min(holder for holder, keys in layout.holders.items() if keys.get(key))
             assigned[first][key] = (Flat(0, 0),)
     return assigned
 

@@ -51,7 +51,7 @@ def test_any_layout_loads_into_any_other(
             assert same_bits(tensor.tensor, part_of(values[tensor.key], tensor.region)), (tensor.key, tensor.region)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_random_shapes_and_layouts_round_trip(data: st.DataObject) -> None:
     table = {name: data.draw(shapes) for name in ("a", "b", "c")}

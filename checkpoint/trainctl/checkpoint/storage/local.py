@@ -13,7 +13,7 @@ from trainctl.checkpoint.storage.port import RangeRead, short_read
 from trainctl.core.errors import CheckpointError
 from trainctl.core.system.files import sync_folder
 
-_BUFFERS_PER_CALL = 64  # well under IOV_MAX
+_BUFFERS_PER_CALL = 16  # well under IOV_MAX, and few enough to bound what a streaming writer holds
 
 
 class LocalStorage:

@@ -1,0 +1,1 @@
+"""From a checkpoint to a Hugging Face folder. Needs numpy, but no torch."""

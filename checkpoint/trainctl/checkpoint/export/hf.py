@@ -1,0 +1,149 @@
+"""Writes a Hugging Face folder: safetensors in shards, their index, and the artifacts saved with the checkpoint.
+
+Streams block by block, so memory stays bounded by one batch of blocks however large the model is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from trainctl.checkpoint.attempts import storage_errors
+from trainctl.checkpoint.data_file import file_header
+from trainctl.checkpoint.export.casting import cast_bytes, target_dtype
+from trainctl.checkpoint.export.source import ExportSource, Parameter
+from trainctl.checkpoint.layout.key import DTYPE_BYTES
+from trainctl.checkpoint.layout.region import volume, whole
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.port import Storage
+from trainctl.core.errors import ConflictError
+from trainctl.core.units import format_bytes
+
+DEFAULT_SHARD_BYTES = 5 << 30
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written: files relative to the folder, parameters, and bytes of tensors."""
+
+    uri: str
+    files: tuple[str, ...]
+    tensors: int
+    data_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """One tensor of the folder."""
+
+    parameter: Parameter
+    dtype: str
+
+    @property
+    def size_bytes(self) -> int:
+        return volume(whole(self.parameter.shape)) * DTYPE_BYTES[self.dtype]
+
+
+def export_hf(
+    source_uri: str,
+    target_uri: str,
+    *,
+    dtype: str = "",
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> ExportReport:
+    """Exports the parameters of a checkpoint so that ``from_pretrained`` loads them.
+
+    Args:
+        source_uri: an attempt, a step's folder or a folder of checkpoints (then its newest).
+        target_uri: folder to write; made if it does not exist.
+        dtype: ``BF16``, ``F16`` or ``F32`` casts floating-point tensors; empty keeps them.
+        max_shard_bytes: tensor bytes in one file; a larger tensor has a file of its own.
+        force: write into a folder that is not empty; model files in it are replaced.
+        progress: called with one line for every file written.
+
+    Raises:
+        CheckpointError: the checkpoint is unusable, or the target refused; nothing half-written is left.
+        ConflictError: the folder is not empty.
+        UsageError: the cast is not possible.
+    """
+    source = ExportSource(source_uri)
+    outputs = [_Output(p, target_dtype(p.key.dtype, dtype)) for p in source.parameters()]
+    shards = _into_shards(outputs, max_shard_bytes)
+    target = open_storage(target_uri)
+    with storage_errors(f"exporting to {target_uri}"):
+        _clear(target, force=force)
+        written: list[str] = []
+        try:
+            for name, shard in shards.items():
+                written.append(name)
+                size = target.write_file(name, _shard_buffers(source, shard))
+                progress(f"{name}: {len(shard)} tensors, {format_bytes(size)}")
+            for name, data in {**source.artifacts(), **_index(shards)}.items():
+                written.append(name)
+                target.write_file(name, [_with_dtype(data, dtype) if name == "config.json" else data])
+        except BaseException:
+            for name in written:
+                with contextlib.suppress(OSError):
+                    target.delete(name)
+            raise
+    return ExportReport(target.uri, tuple(written), len(outputs), sum(o.size_bytes for o in outputs))
+
+
+def _clear(target: Storage, *, force: bool) -> None:
+    entries = target.list("")
+    if entries and not force:
+        raise ConflictError(
+            f"{target.uri}: expected an empty folder, found {', '.join(entries[:5])}",
+            hint="name another folder, or replace the model in this one with --force",
+        )
+    for name in entries:
+        if name.startswith("model") and name.endswith((".safetensors", _INDEX)):
+            target.delete(name)
+
+
+def _into_shards(outputs: Sequence[_Output], max_bytes: int) -> dict[str, list[_Output]]:
+    shards: list[list[_Output]] = [[]]
+    room = max_bytes
+    for output in outputs:
+        if shards[-1] and output.size_bytes > room:
+            shards.append([])
+            room = max_bytes
+        shards[-1].append(output)
+        room -= output.size_bytes
+    if len(shards) == 1:
+        return {"model.safetensors": shards[0]}
+    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, start=1)}
+
+
+def _shard_buffers(source: ExportSource, shard: Sequence[_Output]) -> Iterator[memoryview | bytes]:
+    # Wide dtypes first keeps every tensor at a multiple of its item size.
+    ordered = sorted(shard, key=lambda o: (-DTYPE_BYTES[o.dtype], o.parameter.name))
+    entries = [(o.parameter.name, o.dtype, o.parameter.shape, o.size_bytes) for o in ordered]
+    yield file_header(entries, {"format": "pt"})
+    for output in ordered:
+        for data in source.stream(output.parameter):
+            yield cast_bytes(data, output.parameter.key.dtype, output.dtype)
+
+
+def _index(shards: dict[str, list[_Output]]) -> dict[str, bytes]:
+    if len(shards) == 1:
+        return {}
+    weight_map = {output.parameter.name: file for file, shard in shards.items() for output in shard}
+    total = sum(output.size_bytes for shard in shards.values() for output in shard)
+    content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    return {_INDEX: json.dumps(content, indent=2).encode()}
+
+
+def _with_dtype(config: bytes, dtype: str) -> bytes:
+    """Tells ``from_pretrained(dtype="auto")`` what it finds."""
+    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+    if dtype not in names:
+        return config
+    fields = json.loads(config)
+    fields.pop("torch_dtype", None)
+    return json.dumps({**fields, "dtype": names[dtype]}, indent=2).encode()

@@ -1,0 +1,91 @@
+"""The parameters of a checkpoint as whole tensors, streamed block by block in row-major order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from trainctl.checkpoint.blocks import BlockReader
+from trainctl.checkpoint.catalog import inspect
+from trainctl.checkpoint.layout.copy_plan import copy_plan
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.layout import replicated
+from trainctl.checkpoint.layout.region import Shape
+from trainctl.checkpoint.manifest.codec import sha256
+from trainctl.checkpoint.manifest.names import artifact_path
+from trainctl.checkpoint.manifest.reading import files_layout, read_parts
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.core.errors import CheckpointError
+
+_PARAM = "param"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A tensor to export: its name there, and the key that holds its values (another name's, where it is tied)."""
+
+    name: str
+    key: StateKey
+    shape: Shape
+
+
+class ExportSource:
+    """A checkpoint opened for export.
+
+    Raises:
+        CheckpointError: there is no usable checkpoint at ``uri``, or it holds no parameters.
+    """
+
+    def __init__(self, uri: str) -> None:
+        info = inspect(uri)
+        self.ref = info.ref
+        self._root = info.manifest
+        self._storage = open_storage(info.ref.uri)
+        parts = read_parts(self._storage, self._root)
+        self._saved = files_layout(self._root, parts)
+        self._reader = BlockReader(self._storage, self._root, parts)
+        self._keys = {key.fqn: key for key in sorted(self._saved.shapes) if key.kind == _PARAM}
+        if not self._keys:
+            raise CheckpointError(
+                f"{info.ref.uri} holds no parameters to export", hint="name a checkpoint of a training job"
+            )
+
+    def artifacts(self) -> Mapping[str, bytes]:
+        """The files kept beside the tensors, by name.
+
+        Raises:
+            CheckpointError: one is not what was saved.
+        """
+        contents = {}
+        for file in self._root.artifacts:
+            data = self._storage.read(file.path)
+            if sha256(data) != file.sha256:
+                raise CheckpointError(
+                    f"{self._storage.uri}/{file.path} is corrupt: expected sha256 {file.sha256}, found {sha256(data)}",
+                    hint="export an older checkpoint, or restore the file from a copy",
+                )
+            contents[file.path.removeprefix(artifact_path(""))] = data
+        return contents
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All parameters by name. Tied ones: as ``config.json`` says they are, once; else under every name."""
+        config = self.artifacts().get("config.json")
+        names = dict(self._keys)
+        if config is not None and not json.loads(config).get("tie_word_embeddings", False):
+            names |= {alias: self._keys[name] for alias, name in self._root.aliases.items() if name in self._keys}
+        return tuple(Parameter(name, key, self._saved.shapes[key]) for name, key in sorted(names.items()))
+
+    def stream(self, parameter: Parameter) -> Iterator[memoryview]:
+        """The values in row-major order, verified.
+
+        Raises:
+            CheckpointError: the checkpoint lacks a part of it, or is corrupt.
+        """
+        plan = copy_plan(self._saved, replicated({parameter.key: parameter.shape}, ["export"]))
+        if plan.missing:
+            raise CheckpointError(f"{self.ref.uri}: {plan.missing[0]}", hint="export another checkpoint")
+        reads = self._reader.plan(plan.transfers, in_file_order=False)
+        reads.sort(key=lambda read: read.run.start)
+        for _, data in self._reader.read(reads):
+            yield data
