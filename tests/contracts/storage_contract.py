@@ -15,7 +15,7 @@ class StorageContract:
 
     def test_a_file_reads_back_as_its_buffers_in_order(self, storage: Storage) -> None:
         buffers = [bytes([i % 256]) * (i % 7) for i in range(300)]
-        size = storage.write_file("a/b/file", [buffers[0], *map(memoryview, buffers[1:])])
+        size = storage.write_file("a/b/file", [buffers[0], *(memoryview(buffer) for buffer in buffers[1:])])
         assert size == sum(map(len, buffers)) == storage.size("a/b/file")
         assert storage.read("a/b/file") == b"".join(buffers)
 

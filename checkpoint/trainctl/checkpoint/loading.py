@@ -78,6 +78,7 @@ def _load(
         raise CheckpointError(f"{ref.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint")
     reader = BlockReader(storage, root, parts)
     reads = reader.plan(plan.transfers)
+    reader.verify_headers()
     if verify_first:
         for _ in reader.read(reads):
             pass

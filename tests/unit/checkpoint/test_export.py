@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,8 @@ def logits(folder: Path) -> torch.Tensor:
         warnings.simplefilter("ignore")
         from transformers import LlamaForCausalLM
 
-        model, report = LlamaForCausalLM.from_pretrained(folder, output_loading_info=True)
+        loaded: Any = LlamaForCausalLM.from_pretrained(folder, output_loading_info=True)
+    model, report = loaded
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     with torch.no_grad():
