@@ -112,6 +112,8 @@ def _child(
         bridge = WorkerBridge(sock.detach())
         try:
             program(bridge, ProgressWriter(page_path), options)
+        except SystemExit:  # it has said why
+            pass
         except Exception as error:
             bridge.send(
                 Failed(WorkerError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc()))

@@ -37,12 +37,15 @@ def main(bridge_fd: int, page_path: str, node_dir: str) -> None:
         SystemExit: with 1 after an exception, which the agent was told of.
     """
     page = ProgressWriter(page_path)
-    bridge = WorkerBridge(bridge_fd)
-    desired = bridge.latest()
+    run(WorkerBridge(bridge_fd), page, node_dir)
+
+
+def run(bridge: WorkerBridge, page: ProgressWriter, node_dir: str) -> None:
+    """``main`` on an open bridge and page."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname).1s %(name)s: %(message)s")
     session: Session | None = None
     try:
-        job = from_wire(TrainJob, desired.spec)
+        job = from_wire(TrainJob, bridge.latest().spec)
         torch.set_num_threads(threads(job.spec.resources))
         session = Session.open(control=bridge, page=page)
         train(session, job.spec.train, os.path.join(node_dir, "cache"))

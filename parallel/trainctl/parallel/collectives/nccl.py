@@ -1,4 +1,4 @@
-"""The collectives port on NCCL. *Unverified*: written without a machine with several GPUs; see docs/unverified.md.
+"""The collectives port on NCCL. *Unverified*: never run on a machine with several GPUs.
 
 Differs from gloo in that a dead peer makes operations hang for ever, so abandoning aborts the communicator, in a helper
 thread since that may hang, too. Point-to-point works are polled like collectives.

@@ -55,7 +55,7 @@ class Duties:
     def note_entry(self, seat: Seat, clock: StepClock) -> None:
         """A generation was entered: what is known as done at its target step."""
         record, done = seat.record, seat.membership
-        self._saved_step = record.checkpoint.step if record.checkpoint else record.checkpointed_step
+        self._saved_step = max(record.checkpointed_step, record.checkpoint.step if record.checkpoint else -1)
         self.evaluated_step = record.target_step if done.evaluated else -1
         last = self._last_figures
         if done.applied_open_step and record.outcome is not None:

@@ -33,7 +33,7 @@ class StepContext:
         """The micro-batches dealt to this rank, in order; torch's generators are seeded for each."""
         for micro_batch in self._own[self._started :]:
             self._before_each()
-            torch.manual_seed(micro_batch.seed)
+            seed_generators(micro_batch.seed)
             self._started += 1
             yield micro_batch
 
@@ -72,3 +72,10 @@ class StepContext:
     def digest(self) -> int:
         """Digest of the samples that went through ``backward``."""
         return sample_digest(i for micro_batch in self._own[: self._finished] for i in micro_batch.sample_ids)
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds torch's generators like ``torch.manual_seed``, but without what that prepares for devices not in use."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)

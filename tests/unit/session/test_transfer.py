@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.tensors import dtype_name
+from trainctl.core.records.generation import GenerationRecord, Member, Rung
+from trainctl.parallel.recovery.membership import rank_of
+from trainctl.parallel.recovery.transfer import joiners, plan_messages
+from trainctl.parallel.replica.digest import tensors_digest
+
+
+def record(size: int, holders: tuple[int, ...]) -> GenerationRecord:
+    members = tuple(
+        Member(global_rank=r, slot=10 + r, incarnation=20 + r, node="n", agent_incarnation=1, address="127.0.0.1")
+        for r in range(size)
+    )
+    return GenerationRecord(
+        job_uid="j",
+        island="island-0",
+        job_generation=1,
+        generation=3,
+        predecessor=2,
+        epoch=1,
+        nonce="n",
+        lineage=1,
+        members=members,
+        store_address="",
+        target_step=4,
+        rung=Rung.PEER,
+        holders=holders,
+    )
+
+
+def state(shapes: list[tuple[int, ...]]) -> LocalState:
+    dtypes = [torch.float32, torch.float64]
+    tensors = []
+    for index, shape in enumerate(shapes):
+        tensor = torch.randn(shape, dtype=dtypes[index % 2])
+        key = StateKey(f"p{index}", "param", dtype_name(tensor.dtype), "island-0", StateVersion(1, 4))
+        tensors.append(StateTensor(key, shape, whole(shape), tensor))
+    return LocalState(tuple(tensors))
+
+
+shapes = st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), min_size=1, max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes, st.integers(2, 5), st.data(), st.integers(8, 300))
+def test_every_joiner_gets_every_element_once(
+    shape_list: list[tuple[int, ...]], size: int, data: st.DataObject, message_bytes: int
+) -> None:
+    holders = tuple(sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=size - 1))))
+    rec, local = record(size, holders), state(shape_list)
+    messages = plan_messages(rec, local, message_bytes=message_bytes)
+    got: Counter[tuple[int, str, int]] = Counter()
+    for message in messages:
+        assert message.source in holders
+        assert message.size_bytes <= max(message_bytes, 8)
+        for piece in message.pieces:
+            got.update((message.destination, piece.key.fqn, i) for i in range(piece.region.start, piece.region.stop))
+    want = {(r, t.key.fqn, i) for r in joiners(rec) for t in local.tensors for i in range(t.tensor.numel())}
+    assert set(got) == want
+    assert set(got.values()) == {1}
+    tags = Counter((m.source, m.destination, m.tag) for m in messages)
+    assert set(tags.values()) == {1}
+
+
+def test_the_load_is_spread_over_the_holders() -> None:
+    messages = plan_messages(record(4, (0, 1, 3)), state([(3000,), (3000,), (3000,)]))
+    sent = Counter[int]()
+    for message in messages:
+        sent[message.source] += message.size_bytes
+    assert max(sent.values()) - min(sent.values()) <= 16_000
+    assert set(sent) == {0, 1, 3}
+
+
+def test_rank_is_found_by_slot_and_life() -> None:
+    assert rank_of(record(3, (0,)), slot=12, incarnation=22) == 2
+    with pytest.raises(Exception, match="no member of generation 3"):
+        rank_of(record(3, (0,)), slot=12, incarnation=23)
+
+
+def test_digest_sees_values_places_and_odd_sizes() -> None:
+    base = [torch.arange(70_001, dtype=torch.float32), torch.arange(5, dtype=torch.uint8)]
+    first = tensors_digest(base)
+    assert first == tensors_digest([tensor.clone() for tensor in base])
+    swapped = base[0].clone()
+    swapped[[3, 69_000]] = swapped[[69_000, 3]]
+    last = base[1].clone()
+    last[4] += 1
+    others = [[swapped, base[1]], [base[0], last], [base[1], base[0]], [base[0]], [base[0][1:], base[1]]]
+    assert len({first, *map(tensors_digest, others)}) == 6
