@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from trainctl.checkpoint.export.__main__ import main
 from trainctl.checkpoint.export.casting import cast_bytes
-from trainctl.checkpoint.export.hf import export_hf
+from trainctl.checkpoint.export import export_checkpoint
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.core.errors import CheckpointError, ConflictError, UsageError
 from unit.checkpoint.ranks import flats, full_values, key, rows, same_bits, save
@@ -71,7 +71,7 @@ def test_transformers_loads_the_folder_and_gives_the_same_logits(
     aliases = {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
     everything: dict[StateKey, torch.Tensor] = values | moments
     save(tmp_path / "ckpt", everything, layout=flats(everything, 3), artifacts=artifacts, aliases=aliases)
-    report = export_hf(str(tmp_path / "ckpt"), str(tmp_path / "hf"), max_shard_bytes=max_shard_bytes)
+    report = export_checkpoint(str(tmp_path / "ckpt"), str(tmp_path / "hf"), max_shard_bytes=max_shard_bytes)
     assert report.tensors == len(stored)
     assert ("model.safetensors" in report.files) == (max_shard_bytes > 4000)
 
@@ -90,7 +90,7 @@ def test_a_tie_that_the_config_does_not_know_is_written_out(tmp_path: Path) -> N
     save(
         tmp_path / "c", values, aliases={"head": "embed"}, artifacts={"config.json": b'{"tie_word_embeddings": false}'}
     )
-    export_hf(str(tmp_path / "c"), str(tmp_path / "hf"))
+    export_checkpoint(str(tmp_path / "c"), str(tmp_path / "hf"))
     exported = load_file(tmp_path / "hf" / "model.safetensors")
     assert torch.equal(exported["head"], values[key("embed")])
     assert torch.equal(exported["embed"], values[key("embed")])
@@ -114,14 +114,14 @@ def test_casts_equal_torch_bit_for_bit(source: str, target: str) -> None:
 def test_dtype_casts_the_tensors_and_is_told_in_the_config(tmp_path: Path) -> None:
     values = {key("w"): torch.randn(4, 5), key("n", "I64"): torch.arange(3)}
     save(tmp_path / "c", values, layout=rows(values, 2), artifacts={"config.json": b'{"torch_dtype": "float32"}'})
-    export_hf(str(tmp_path / "c"), str(tmp_path / "hf"), dtype="BF16")
+    export_checkpoint(str(tmp_path / "c"), str(tmp_path / "hf"), dtype="bfloat16")
     exported = load_file(tmp_path / "hf" / "model.safetensors")
     assert torch.equal(exported["w"], values[key("w")].to(torch.bfloat16))
     assert exported["n"].dtype == torch.int64
     assert json.loads((tmp_path / "hf" / "config.json").read_text()) == {"dtype": "bfloat16"}
     save(tmp_path / "wide", full_values(dtype="F64"))
     with pytest.raises(UsageError, match="rounded twice"):
-        export_hf(str(tmp_path / "wide"), str(tmp_path / "hf2"), dtype="BF16")
+        export_checkpoint(str(tmp_path / "wide"), str(tmp_path / "hf2"), dtype="bfloat16")
     assert not (tmp_path / "hf2").exists()
 
 
@@ -132,9 +132,9 @@ def test_a_folder_that_is_not_empty_is_only_replaced_with_force(tmp_path: Path) 
     (target / "notes.txt").write_text("mine")
     (target / "model-00001-of-00002.safetensors").write_text("old")
     with pytest.raises(ConflictError, match="expected an empty folder") as caught:
-        export_hf(str(tmp_path / "c"), str(target))
+        export_checkpoint(str(tmp_path / "c"), str(target))
     assert "--force" in caught.value.hint
-    export_hf(str(tmp_path / "c"), str(target), force=True)
+    export_checkpoint(str(tmp_path / "c"), str(target), overwrite=True)
     assert sorted(p.name for p in target.iterdir()) == ["model.safetensors", "notes.txt"]
 
 
@@ -145,7 +145,7 @@ def test_a_corrupt_checkpoint_leaves_no_half_written_folder(tmp_path: Path) -> N
         data[-1] ^= 1
         path.write_bytes(data)
     with pytest.raises(CheckpointError, match="is corrupt"):
-        export_hf(str(tmp_path / "c"), str(tmp_path / "hf"))
+        export_checkpoint(str(tmp_path / "c"), str(tmp_path / "hf"))
     assert list((tmp_path / "hf").iterdir()) == []
 
 

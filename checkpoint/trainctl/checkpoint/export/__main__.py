@@ -6,23 +6,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from trainctl.checkpoint.export.hf import DEFAULT_SHARD_BYTES, export_hf
+from trainctl.checkpoint.export.hf import DEFAULT_SHARD_BYTES, DTYPES, export_checkpoint
 from trainctl.core.errors import TrainctlError
 from trainctl.core.units import format_bytes
-
-_DTYPES = {"keep": "", "bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        report = export_hf(
+        report = export_checkpoint(
             options.source,
             options.target,
-            dtype=_DTYPES[options.dtype],
+            dtype=options.dtype,
             max_shard_bytes=options.max_shard_bytes,
-            force=options.force,
+            overwrite=options.force,
             progress=lambda line: print(line, file=sys.stderr),
         )
     except TrainctlError as error:
@@ -41,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", help="a checkpoint, a step's folder, or a folder of checkpoints (then the newest)")
     parser.add_argument("target", help="folder to write")
-    parser.add_argument("--dtype", choices=tuple(_DTYPES), default="keep", help="cast floating-point tensors")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="cast floating-point tensors (default: as saved)")
     parser.add_argument("--max-shard-bytes", type=int, default=DEFAULT_SHARD_BYTES, help="default: %(default)s")
     parser.add_argument("--force", action="store_true", help="replace the model in a folder that is not empty")
     return parser

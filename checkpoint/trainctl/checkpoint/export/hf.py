@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainctl.checkpoint.attempts import storage_errors
@@ -22,6 +22,9 @@ from trainctl.core.errors import ConflictError
 from trainctl.core.units import format_bytes
 
 DEFAULT_SHARD_BYTES = 5 << 30
+DTYPES: Mapping[str, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""What a person may cast to -> its name in the files."""
+
 _INDEX = "model.safetensors.index.json"
 
 
@@ -47,13 +50,13 @@ class _Output:
         return volume(whole(self.parameter.shape)) * DTYPE_BYTES[self.dtype]
 
 
-def export_hf(
+def export_checkpoint(
     source_uri: str,
     target_uri: str,
     *,
-    dtype: str = "",
+    dtype: str | None = None,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
-    force: bool = False,
+    overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> ExportReport:
     """Exports the parameters of a checkpoint so that ``from_pretrained`` loads them.
@@ -61,9 +64,9 @@ def export_hf(
     Args:
         source_uri: an attempt, a step's folder or a folder of checkpoints (then its newest).
         target_uri: folder to write; made if it does not exist.
-        dtype: ``BF16``, ``F16`` or ``F32`` casts floating-point tensors; empty keeps them.
+        dtype: ``bfloat16``, ``float16`` or ``float32`` casts floating-point tensors; None keeps them as saved.
         max_shard_bytes: tensor bytes in one file; a larger tensor has a file of its own.
-        force: write into a folder that is not empty; model files in it are replaced.
+        overwrite: write into a folder that is not empty; model files in it are replaced.
         progress: called with one line for every file written.
 
     Raises:
@@ -72,11 +75,11 @@ def export_hf(
         UsageError: the cast is not possible.
     """
     source = ExportSource(source_uri)
-    outputs = [_Output(p, target_dtype(p.key.dtype, dtype)) for p in source.parameters()]
+    outputs = [_Output(p, target_dtype(p.key.dtype, DTYPES[dtype] if dtype else "")) for p in source.parameters()]
     shards = _into_shards(outputs, max_shard_bytes)
     target = open_storage(target_uri)
     with storage_errors(f"exporting to {target_uri}"):
-        _clear(target, force=force)
+        _clear(target, overwrite=overwrite)
         written: list[str] = []
         try:
             for name, shard in shards.items():
@@ -94,9 +97,9 @@ def export_hf(
     return ExportReport(target.uri, tuple(written), len(outputs), sum(o.size_bytes for o in outputs))
 
 
-def _clear(target: Storage, *, force: bool) -> None:
+def _clear(target: Storage, *, overwrite: bool) -> None:
     entries = target.list("")
-    if entries and not force:
+    if entries and not overwrite:
         raise ConflictError(
             f"{target.uri}: expected an empty folder, found {', '.join(entries[:5])}",
             hint="name another folder, or replace the model in this one with --force",
@@ -139,11 +142,10 @@ def _index(shards: dict[str, list[_Output]]) -> dict[str, bytes]:
     return {_INDEX: json.dumps(content, indent=2).encode()}
 
 
-def _with_dtype(config: bytes, dtype: str) -> bytes:
+def _with_dtype(config: bytes, dtype: str | None) -> bytes:
     """Tells ``from_pretrained(dtype="auto")`` what it finds."""
-    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-    if dtype not in names:
+    if dtype is None:
         return config
     fields = json.loads(config)
     fields.pop("torch_dtype", None)
-    return json.dumps({**fields, "dtype": names[dtype]}, indent=2).encode()
+    return json.dumps({**fields, "dtype": dtype}, indent=2).encode()
