@@ -210,7 +210,7 @@ def test_disk_full_during_a_checkpoint_costs_the_checkpoint_only(
     reference: Reference, corpus: Path, tmp_path: Path
 ) -> None:
     system = reference.system
-    faults = [{"point": "checkpoint.write", "action": "enospc", "where": {"slot": 2, "step": 10}}]
+    faults = [{"point": "checkpoint.write", "action": "enospc", "where": {"rank": 2, "step": 10}}]
     env = {"TRAINCTL_FAULTS": json.dumps(faults)}
     system.submit(tiny_job("full", corpus, steps=STEPS, interval_steps=10, env=env))
     assert_as_if_nothing_happened(reference, "full")
