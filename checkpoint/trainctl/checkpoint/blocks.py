@@ -17,7 +17,7 @@ from trainctl.checkpoint.manifest.records import ChunkRecord, PartManifest, Root
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import CheckpointError
 
-_BATCH_BYTES = 32 << 20
+_BATCH_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)

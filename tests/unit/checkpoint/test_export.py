@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from trainctl.checkpoint.export import export_checkpoint
 from trainctl.checkpoint.export.__main__ import main
 from trainctl.checkpoint.export.casting import cast_bytes
-from trainctl.checkpoint.export import export_checkpoint
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.core.errors import CheckpointError, ConflictError, UsageError
 from unit.checkpoint.ranks import flats, full_values, key, rows, same_bits, save

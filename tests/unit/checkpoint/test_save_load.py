@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from unit.checkpoint.layouts import layouts, shapes
 from unit.checkpoint.ranks import (
     SHAPES,
     at_step,
+    attempt,
     flats,
     full_values,
     key,
@@ -30,12 +30,11 @@ from unit.checkpoint.ranks import (
     save,
 )
 
-Cut = Callable[[dict[object, torch.Tensor], int], Layout]
 CUTS = {"plain": plain, "rows": rows, "columns": lambda v, n: rows(v, n, dim=1), "flats": flats}
 
 
-@pytest.mark.parametrize("ranks_before", [1, 2, 4])
-@pytest.mark.parametrize("ranks_after", [1, 3])
+@pytest.mark.parametrize("ranks_before", [1, 3])
+@pytest.mark.parametrize("ranks_after", [1, 2])
 @pytest.mark.parametrize("before", CUTS)
 @pytest.mark.parametrize("after", CUTS)
 def test_any_layout_loads_into_any_other(
@@ -183,8 +182,6 @@ def test_tied_weights_load_into_untied_ones_and_back(tmp_path: Path) -> None:
 
 
 def test_later_saves_hold_later_values(tmp_path: Path) -> None:
-    from unit.checkpoint.ranks import attempt
-
     values = full_values({"w": (9,)}, seed=1)
     refs = []
     for step in (1, 2, 3):
