@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 NAME = "demo"
-STEPS = 200
+STEPS = 180
 
 
 def job_file(corpus: str) -> str:

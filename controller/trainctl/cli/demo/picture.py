@@ -32,7 +32,7 @@ def draw_loss(figures: Sequence[StepFigures], recoveries: Sequence[Recovery], pa
     held_out = [f for f in figures if f.HasField("eval_loss")]
     axes.plot([f.step for f in held_out], [f.eval_loss for f in held_out], "o-", color="#d97706", label="held-out loss")
     top = max(f.loss for f in figures)
-    for recovery in recoveries:
+    for index, recovery in enumerate(recoveries):
         axes.axvline(recovery.target_step, color="#dc2626", linestyle="--", linewidth=1)
         text = (
             f"{recovery.fault}\n{recovery.rung}: {recovery.phases_s['total']:.1f} s, {recovery.lost_steps} steps lost"

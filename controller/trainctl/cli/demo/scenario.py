@@ -23,7 +23,7 @@ from trainctl.protos.v1.job_pb2 import Event, GetJobRequest, Job, ListFiguresReq
 from trainctl.protos.v1.records_pb2 import StepFigures
 
 PROGRESS_EVERY_S = 4.0
-PROMPT = "def "
+PROMPT = "class Test"
 
 
 class DemoError(TrainctlError):

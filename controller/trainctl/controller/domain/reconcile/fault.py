@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,3 +41,21 @@ class Fault:
     exit_code: int | None = None
     error: WorkerError | None = None
     generation: int = 0
+
+
+def describe(faults: Sequence[Fault]) -> str:
+    """What happened, in one line; workers that went down with one agent are named together."""
+    parts: dict[tuple[FaultKind, str], list[int]] = {}
+    for fault in faults:
+        own = fault.reason if fault.kind is FaultKind.AGENT_LOST else f"worker {fault.slot} {fault.reason}"
+        parts.setdefault((fault.kind, own), []).append(fault.slot)
+    return "; ".join(
+        _lost_together(slots, what) if kind is FaultKind.AGENT_LOST else what for (kind, what), slots in parts.items()
+    )
+
+
+def _lost_together(slots: Sequence[int], reason: str) -> str:
+    if len(slots) == 1:
+        return f"worker {slots[0]} is lost: {reason}"
+    numbers = f"{', '.join(map(str, slots[:-1]))} and {slots[-1]}"
+    return f"workers {numbers} are lost: {reason.replace('its agent', 'their agent', 1)}"

@@ -9,7 +9,7 @@ from trainctl.controller.domain import events
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_records import Recovery, RecoveryMarks
 from trainctl.controller.domain.job_state import RECOVERIES_KEPT, IslandState, JobState
-from trainctl.controller.domain.reconcile.fault import Fault
+from trainctl.controller.domain.reconcile.fault import Fault, describe
 from trainctl.controller.domain.reconcile.work import Work
 
 _FAULT_CHARACTERS = 600
@@ -19,7 +19,7 @@ _WITH_CANDIDATES = 8
 
 def begin_recovery(work: Work, faults: Sequence[Fault]) -> None:
     """Opens a recovery for these faults, or adds them to the one in progress."""
-    what = "; ".join(f"worker {f.slot} {f.reason}" for f in faults)
+    what = describe(faults)
     slots = tuple(f.slot for f in faults)
     if work.island.record is None:
         return
