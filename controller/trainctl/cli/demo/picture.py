@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from trainctl.core.errors import PreconditionError
 from trainctl.protos.v1.job_pb2 import Recovery
 from trainctl.protos.v1.records_pb2 import StepFigures
+
+LABEL_WIDTH = 30
 
 
 def draw_loss(figures: Sequence[StepFigures], recoveries: Sequence[Recovery], path: Path) -> None:
@@ -34,11 +37,12 @@ def draw_loss(figures: Sequence[StepFigures], recoveries: Sequence[Recovery], pa
     top = max(f.loss for f in figures)
     for index, recovery in enumerate(recoveries):
         axes.axvline(recovery.target_step, color="#dc2626", linestyle="--", linewidth=1)
-        text = (
-            f"{recovery.fault}\n{recovery.rung}: {recovery.phases_s['total']:.1f} s, {recovery.lost_steps} steps lost"
-        )
+        what = textwrap.fill(recovery.fault, LABEL_WIDTH)
+        text = f"{what}\n{recovery.rung}: {recovery.phases_s['total']:.1f} s, {recovery.lost_steps} steps lost"
+        # Every second label hangs lower, so that two failures close together can both be read.
+        offset = (4, -4 - 44 * (index % 2))
         axes.annotate(
-            text, (recovery.target_step, top), xytext=(4, -4), textcoords="offset points", va="top", fontsize=8
+            text, (recovery.target_step, top), xytext=offset, textcoords="offset points", va="top", fontsize=8
         )
     axes.set(xlabel="step", ylabel="loss (nats per token)", title="one run, its failures, nothing lost")
     axes.grid(alpha=0.3)
