@@ -57,6 +57,7 @@ protos: install ## Regenerate the stubs from the schema
 
 docs: install ## Rewrite the pages of docs/reference that are made from the code
 	PYTHONPATH=tests $(BIN)/python tests/architecture/reference.py
+	$(BIN)/python -m trainctl.cli.reference docs/cli.md
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-run

@@ -217,3 +217,12 @@ def test_disk_full_during_a_checkpoint_costs_the_checkpoint_only(
     failed = [e for e in system.events("full") if e.type == "checkpoint.failed"]
     assert len(failed) == 1
     assert "space" in failed[0].message
+
+
+def test_agent_that_dies_while_it_starts_a_worker(local: Local, corpus: Path, tmp_path: Path) -> None:
+    faults = [{"point": "agent.before_start", "action": "kill", "where": {"node": "node-1", "slot": 3}}]
+    system = local(env={"TRAINCTL_FAULTS": json.dumps(faults), "TRAINCTL_FAULTS_DIR": str(tmp_path)})
+    system.submit(tiny_job("unlucky", corpus, steps=10))
+    system.wait_phase("unlucky", "SUCCEEDED", 90)
+    assert_exact_ledger(system.figures("unlucky"), steps=10, sequences=SEQUENCES)
+    assert len(list(tmp_path.glob("fault-*"))) == 1
