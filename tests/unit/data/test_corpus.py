@@ -139,3 +139,17 @@ def test_a_file_that_went_away_is_named(folder: Path) -> None:
     (folder / "b.txt").unlink()
     with pytest.raises(DataError, match=r"b\.txt .*found: FileNotFoundError"):
         list(corpus.texts())
+
+
+def test_link_to_a_folder_is_entered_once(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "deep" / "a.txt").write_text("a")
+    (elsewhere / "loop").symlink_to(elsewhere)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "one").symlink_to(elsewhere)
+    (corpus / "again").symlink_to(elsewhere)
+    (corpus / "b.txt").write_text("b")
+    found = open_corpus(TrainDataSpec(uri=str(corpus), include="*.txt"))
+    assert [Path(file.path).name for file in found.files] == ["a.txt", "b.txt"]

@@ -7,6 +7,7 @@ a ``*``), a URL, or ``python-stdlib``, which is the running Python's standard li
 from __future__ import annotations
 
 import gzip
+import os
 import sysconfig
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -146,7 +147,7 @@ def _walk(filesystem: Any, root: str, spec: TrainDataSpec) -> list[TextFile]:
     patterns = ("*.py", spec.include) if stdlib else (spec.include,)
     skipped = _BUILD_FOLDERS | _INSTALLED_FOLDERS if stdlib else _BUILD_FOLDERS
     matching, seen = [], 0
-    for _, folders, files in filesystem.walk(root, detail=True, on_error="raise"):
+    for folders, files in _folders(filesystem, root):
         for name in [name for name in folders if name in skipped or name.startswith(".")]:
             del folders[name]  # a walk does not enter what is deleted here
         seen += len(files)
@@ -158,6 +159,20 @@ def _walk(filesystem: Any, root: str, spec: TrainDataSpec) -> list[TextFile]:
             hint="change spec.train.data.include or spec.train.data.uri",
         )
     return matching
+
+
+def _folders(filesystem: Any, root: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Subfolders and files of every folder below ``root``; a link to a folder is entered, each real folder once."""
+    roots, entered = [root], {os.path.realpath(root)}
+    while roots:
+        for _, folders, files in filesystem.walk(roots.pop(), detail=True, on_error="raise"):
+            links = sorted(n for n, info in files.items() if info.get("islink") and filesystem.isdir(info["name"]))
+            for name in links:
+                link = files.pop(name)["name"]
+                if (real := os.path.realpath(link)) not in entered:
+                    entered.add(real)
+                    roots.append(link)
+            yield folders, files
 
 
 def _text_file(path: str, info: Mapping[str, Any]) -> TextFile:
