@@ -179,6 +179,7 @@ class ProcessWorld:
         marks = folder / "fault-marks"
         marks.mkdir(exist_ok=True)
         self._env = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(marks), "OMP_NUM_THREADS": "1"}
+        self._env["RES_OPTIONS"] = "timeout:1 attempts:3"  # as the real worker does
         self._store = store()
         self._changed = threading.Condition()
         self._deadline = time.monotonic() + deadline_s

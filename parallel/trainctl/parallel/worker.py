@@ -19,6 +19,8 @@ from trainctl.parallel.progress_page import ProgressWriter
 from trainctl.parallel.session import Session
 
 THREADS_VARIABLE = "TRAINCTL_THREADS"
+_RESOLVER = "timeout:1 attempts:3"
+"""torch's store client looks its peer's name up, also for a numeric address; by default a lost packet costs 5 s there."""
 _TRACEBACK_BYTES = 8 * 1024
 _FLUSH_S = 2.0
 
@@ -42,6 +44,7 @@ def main(bridge_fd: int, page_path: str, node_dir: str) -> None:
 
 def run(bridge: WorkerBridge, page: ProgressWriter, node_dir: str) -> None:
     """``main`` on an open bridge and page."""
+    os.environ.setdefault("RES_OPTIONS", _RESOLVER)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname).1s %(name)s: %(message)s")
     session: Session | None = None
     try:
