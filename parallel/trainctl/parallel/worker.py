@@ -20,7 +20,7 @@ from trainctl.parallel.session import Session
 
 THREADS_VARIABLE = "TRAINCTL_THREADS"
 _RESOLVER = "timeout:1 attempts:3"
-"""torch's store client looks its peer's name up, also for a numeric address; by default a lost packet costs 5 s there."""
+"""The store client of torch looks up names even of numeric addresses; by default a lost packet costs 5 s there."""
 _TRACEBACK_BYTES = 8 * 1024
 _FLUSH_S = 2.0
 
