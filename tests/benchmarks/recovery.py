@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from systems import Ours, System, Torchft, Torchrun
 from workload import Workload
 
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Samples:
     seconds: list[float] = field(default_factory=list)
     redone_steps: list[int] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
-    error: str = ""
+    errors: list[str] = field(default_factory=list)
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -169,14 +169,14 @@ def main() -> int:
     samples = {name: Samples() for name in makers}
     for number in range(options.rounds):
         for name, make in makers.items():
-            if samples[name].error:
-                continue
+            side, counted = samples[name], len(samples[name].seconds)
             try:
-                one_round(make, options.kills, dice, samples[name])
-            except Exception as error:  # a peer that cannot run is reported, and the others go on
-                samples[name].error = f"{type(error).__name__}: {error}"
-            seconds = ", ".join(f"{s:.2f}" for s in samples[name].seconds[-options.kills :])
-            print(f"round {number + 1} {name:9} {samples[name].error or seconds}", flush=True)
+                one_round(make, options.kills, dice, side)
+            except Exception as error:  # a system that does not come back is reported; its next life gets a new chance
+                side.errors.append(f"round {number + 1}: {type(error).__name__}: {error}")
+            seconds = ", ".join(f"{s:.2f}" for s in side.seconds[counted:])
+            failed = f"  {side.errors[-1]}" if len(side.seconds) < counted + options.kills else ""
+            print(f"round {number + 1} {name:9} {seconds}{failed}", flush=True)
     notice_s, recover_s = freezes(corpus, workload, options.freezes, dice) if options.freezes else ([], [])
     return report(workload, samples, notice_s, recover_s)
 
@@ -212,11 +212,11 @@ def report(workload: Workload, samples: dict[str, Samples], notice_s: list[float
                 "sizes": workload.sizes(),
                 "torch": version("torch"),
                 "torchft": version("torchft"),
-                "errors": {name: side.error for name, side in samples.items() if side.error},
+                "errors": {name: side.errors for name, side in samples.items() if side.errors},
             }
         )
     )
-    return 1 if any(side.error for side in samples.values()) else 0
+    return 1 if any(side.errors or not side.seconds for side in samples.values()) else 0
 
 
 if __name__ == "__main__":
