@@ -113,7 +113,10 @@ class Torchft:
     def start(self) -> None:
         from torchft.coordination import LighthouseServer
 
-        self._lighthouse = LighthouseServer(bind="127.0.0.1:0", min_replicas=2, join_timeout_ms=200)
+        # The settings of torchft's README.
+        self._lighthouse = LighthouseServer(
+            bind="127.0.0.1:0", min_replicas=1, quorum_tick_ms=100, join_timeout_ms=10000
+        )
         for rank in range(self._workload.world_size):
             self._launch(rank)
 
@@ -129,8 +132,15 @@ class Torchft:
         )
 
     def commits(self) -> Sequence[tuple[int, float]]:
+        self._restart_dead()
         everybody = (line for rank in self._replicas for line in read_log(self._log(rank)))
         return sorted(everybody, key=lambda commit: commit[1])
+
+    def _restart_dead(self) -> None:
+        """What a launcher does: a replica that ended (its quorum call timed out, say) is started again."""
+        for rank, process in list(self._replicas.items()):
+            if process.poll() is not None:
+                self._launch(rank)
 
     def kill(self, rank: int, number: signal.Signals = signal.SIGKILL) -> float:
         lines = len(read_log(self._log(rank)))
