@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from systems import PEERS, Ours, read_log
-from workload import Workload
+from benchmarks.systems import PEERS, Ours, read_log
+from benchmarks.workload import Workload
 
 WARM_STEPS = 10
 

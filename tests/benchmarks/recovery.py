@@ -23,8 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from systems import Ours, System, Torchft, Torchrun
-from workload import Workload
+from benchmarks.systems import Ours, System, Torchft, Torchrun
+from benchmarks.workload import Workload
 
 PATIENCE_S = 60.0
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from workload import VOCABULARY, Workload
-
+from benchmarks.workload import VOCABULARY, Workload
 from e2e.local_system import LocalSystem, workers
 from trainctl.core.system.processes import identify, is_alive
 

@@ -26,7 +26,7 @@ def tensors_of(folder: Path) -> dict[str, bytes]:
     """Name to raw bytes of every tensor in the safetensors files of a folder (an export, or a checkpoint's data)."""
     tensors: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*.safetensors")):
-        with safe_open(path, framework="np") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="np") as file:
             tensors.update({name: file.get_tensor(name).tobytes() for name in file.keys()})  # noqa: SIM118
     assert tensors
     return tensors

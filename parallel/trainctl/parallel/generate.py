@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,8 @@ def generate_text(folder: Path, prompt: str, *, tokens: int, temperature: float,
     if not (folder / "config.json").exists():
         raise PreconditionError(f"{folder} holds no config.json", hint="write it with: trainctl checkpoints export")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model.eval()
     torch.manual_seed(seed)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     room = model.config.max_position_embeddings - ids.shape[1]

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from workload import StepLog, Workload, loss_of
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.workload import StepLog, Workload, loss_of
 
 
 def save(path: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     for step, batches in zip(range(done + 1, steps + 1), workload.batches(rank, world_size), strict=False):
         for index, tokens in enumerate(batches):
             with nullcontext() if index == len(batches) - 1 else ddp.no_sync():
-                (loss_of(ddp, tokens) / len(batches)).backward()
+                torch.autograd.backward(loss_of(ddp, tokens) / len(batches))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)

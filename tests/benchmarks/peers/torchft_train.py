@@ -1,6 +1,6 @@
 """The same loop under torchft: one replica group per worker, healed by its peers.
 
-The gradients are reduced as one flat buffer through the manager: torchft's own DistributedDataParallel (0.2.0) ends with
+The gradients are reduced as one flat buffer through the manager: torchft 0.2.0's own DistributedDataParallel ends with
 an AssertionError in its hook when a peer dies during the reduction: every kill would be a restart of everybody.
 
 Arguments: workload JSON, step log, steps, replica index. TORCHFT_LIGHTHOUSE names the lighthouse.
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed import TCPStore
+from torch._C._distributed_c10d import TCPStore
 from torchft import Manager, Optimizer, ProcessGroupGloo
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from workload import StepLog, Workload, loss_of
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.workload import StepLog, Workload, loss_of
 
 
 def main() -> None:
@@ -52,10 +52,10 @@ def main() -> None:
         optimizer.zero_grad()
         own = next(batches)
         for tokens in own:
-            (loss_of(model, tokens) / len(own)).backward()
+            torch.autograd.backward(loss_of(model, tokens) / len(own))
         torch.cat([p.grad.flatten() for p in parameters if p.grad is not None], out=flat)
         manager.allreduce(flat).wait()
-        for p, reduced in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        for p, reduced in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
             p.grad = reduced.view_as(p).clone()
         before = manager.current_step()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
