@@ -46,7 +46,7 @@ def find_endpoint(context: Context) -> Endpoint:
         return local_endpoint(context.run_dir, token_file)
     origin = "--address" if given else "TRAINCTL_ADDRESS"
     host, _, port = named.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f"{origin}: expected HOST:PORT, found {named!r}", hint="for example --address 127.0.0.1:7070")
     token = read_token(Path(token_file).expanduser()) if token_file else _own_token(context.run_dir, named)
     return Endpoint(address=named, token=token, origin=origin, hint=f"check {origin}; or {_START}")

@@ -27,7 +27,7 @@ def _run_dir(context: Context) -> Path:
 
 def _check_range(flag: str, value: int, low: int, high: int) -> int:
     if not low <= value <= high:
-        raise UsageError(f"{flag}: expected {low} to {high}, found {value}")
+        raise UsageError(f"{flag}: expected {low} to {high}, found {value}", hint=f"for example {flag} {max(low, 1)}")
     return value
 
 
@@ -70,7 +70,9 @@ def _next_steps(context: Context, run_dir: Path, controller: LocalController) ->
 def down(context: Context) -> int:
     """Stops everything in the folder; safe to repeat."""
     run_dir, purge = _run_dir(context), context.options.purge
-    if not run_dir.is_dir():
+    if not folder.is_installation(run_dir) and not (run_dir / folder.LOCK_NAME).exists():
+        if purge and run_dir.exists():
+            folder.purge(run_dir)  # refuses, and says why
         context.console.say(f"nothing was ever started in {run_dir}")
         return exit_codes.OK
     question = f"delete all jobs, logs and checkpoints in {run_dir}?"
@@ -86,7 +88,9 @@ def down(context: Context) -> int:
     was = [*(["the controller"] if stopped.controller else []), *([agents] if stopped.agents else [])]
     forced = f" ({stopped.killed} had to be killed)" if stopped.killed else ""
     context.console.data([f"stopped {' and '.join(was)}{forced}" if was else f"nothing was running in {run_dir}"])
-    context.console.say(f"deleted {run_dir}" if purge else f"jobs and checkpoints are kept in {run_dir}")
+    context.console.say(
+        f"deleted what it kept in {run_dir}" if purge else f"jobs and checkpoints are kept in {run_dir}"
+    )
     return exit_codes.OK
 
 

@@ -56,7 +56,7 @@ def _slots(context: Context, job: Job) -> tuple[int, ...]:
     ranks = parse_numbers("--rank", context.options.rank)
     missing = [str(rank) for rank in ranks if rank not in by_rank]
     if missing:
-        known = ", ".join(str(rank) for rank in sorted(by_rank) if rank >= 0) or "none yet"
+        known = ", ".join(str(rank) for rank in sorted(by_rank) if rank >= 0) or "none at the moment"
         raise NotFoundError(
             f"job {job.spec.metadata.name} has no rank {', '.join(missing)}; it has {known}",
             hint=f"trainctl describe {job.spec.metadata.name} shows its workers",

@@ -12,8 +12,8 @@ from pathlib import Path
 from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, UsageError
 
 LOCK_NAME = ".local.lock"
-_MARKS = ("controller.json", "token", "store.sqlite3", LOCK_NAME)
-_CONTENTS = (*_MARKS, "store.sqlite3?*", "controller.log", "nodes", "jobs", "figures")
+_MARKS = ("controller.json", "store.sqlite3", "store.sqlite3.lock")
+_CONTENTS = (*_MARKS, "token", LOCK_NAME, "store.sqlite3?*", "controller.log", "nodes", "jobs", "figures")
 """Patterns of everything that a local installation keeps in its folder."""
 
 
@@ -63,14 +63,22 @@ def locked(run_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_installation(run_dir: Path) -> bool:
+    """Whether a controller ever began to run in this folder."""
+    return any((run_dir / mark).is_file() for mark in _MARKS)
+
+
 def purge(run_dir: Path) -> None:
     """Deletes what a local installation keeps in its folder, and the folder if nothing else is in it.
 
     Raises:
         PreconditionError: this is no such folder.
     """
-    if not any((run_dir / mark).exists() for mark in _MARKS):
-        raise PreconditionError(f"{run_dir} is not a folder of a local installation: nothing was deleted")
+    if not is_installation(run_dir):
+        raise PreconditionError(
+            f"{run_dir} is not a folder of a local installation: nothing was deleted",
+            hint="name the folder that `trainctl local up` was given with --dir",
+        )
     for path in [path for pattern in _CONTENTS for path in run_dir.glob(pattern)]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -80,11 +88,16 @@ def purge(run_dir: Path) -> None:
         run_dir.rmdir()
 
 
-def log_tail(path: Path, lines: int = 20) -> list[str]:
-    """The last lines of a log; nothing if there is none."""
+def log_size(path: Path) -> int:
+    """Bytes of a log; 0 if there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def log_tail(path: Path, lines: int = 20, *, start: int = 0) -> list[str]:
+    """The last lines that a log got after its byte ``start``; nothing if there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - 64 * 1024, 0))
+            file.seek(max(path.stat().st_size - 64 * 1024, start))
             return file.read().decode("utf-8", "replace").splitlines()[-lines:]
     except OSError:
         return []

@@ -16,10 +16,18 @@ from trainctl.cli.connection import local_endpoint
 from trainctl.cli.installation import LocalController, read_controller
 from trainctl.cli.local import folder
 from trainctl.cli.local.stop import stop
-from trainctl.core.errors import ConflictError, PermissionDeniedError, TrainctlError, UnavailableError
+from trainctl.core.errors import (
+    ConflictError,
+    PermissionDeniedError,
+    PreconditionError,
+    TrainctlError,
+    UnavailableError,
+    UsageError,
+)
 from trainctl.protos.v1.job_pb2 import GetVersionRequest, ListNodesRequest
 
 DEADLINE_S = 90.0
+LOG = "controller.log"
 _POLL_S = 0.05
 _CALL_S = 5.0
 _QUIET_S = 1.0
@@ -45,13 +53,15 @@ def start(plan: LocalPlan, *, say: Callable[[str], None]) -> LocalController:
         PermissionDeniedError: the folder or the port is not ours.
         UnavailableError: it did not come up; the message ends with its log. Nothing is left running.
     """
+    _refuse_a_second(plan.run_dir)
+    _check_port(plan.port)
     folder.make(plan.run_dir)
+    log_start = folder.log_size(plan.run_dir / LOG)
     with folder.locked(plan.run_dir):
         _refuse_a_second(plan.run_dir)
-        _check_port(plan.port)
         process = _spawn(plan)
         try:
-            controller = _wait_until_up(plan, process, say=say, deadline_s=DEADLINE_S)
+            controller = _wait_until_up(plan, process, say=say, log_start=log_start)
         except BaseException:
             _undo(plan.run_dir, process)
             raise
@@ -94,7 +104,7 @@ def _check_port(port: int) -> None:
 
 def _spawn(plan: LocalPlan) -> subprocess.Popen[bytes]:
     """Starts the controller in a session of its own: the terminal's Ctrl-C and its end do not reach it."""
-    log = os.open(plan.run_dir / "controller.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(plan.run_dir / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
             controller_command(plan),
@@ -109,18 +119,14 @@ def _spawn(plan: LocalPlan) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_up(
-    plan: LocalPlan, process: subprocess.Popen[bytes], *, say: Callable[[str], None], deadline_s: float
+    plan: LocalPlan, process: subprocess.Popen[bytes], *, say: Callable[[str], None], log_start: int
 ) -> LocalController:
     begun_s = time.monotonic()
     say_at_s = begun_s + _QUIET_S
     missing = "the controller"
-    while time.monotonic() < begun_s + deadline_s:
+    while time.monotonic() < begun_s + DEADLINE_S:
         if process.poll() is not None:
-            raise _failed(
-                plan,
-                f"the controller ended with exit code {process.returncode} instead of coming up",
-                process.returncode,
-            )
+            raise _ended(plan, process.returncode, log_start)
         controller = read_controller(plan.run_dir)
         if controller is not None and controller.process.pid == process.pid:
             missing = _missing(plan)
@@ -130,7 +136,7 @@ def _wait_until_up(
             say(f"waiting for {missing} ({time.monotonic() - begun_s:.0f} s)")
             say_at_s = time.monotonic() + _PROGRESS_EVERY_S
         time.sleep(_POLL_S)
-    raise _failed(plan, f"{missing} did not come up within {deadline_s:g} s")
+    raise _failed(plan, f"{missing} did not come up within {DEADLINE_S:g} s", log_start)
 
 
 def _missing(plan: LocalPlan) -> str:
@@ -145,14 +151,30 @@ def _missing(plan: LocalPlan) -> str:
     return "" if connected >= plan.agents else f"the agents: {connected} of {plan.agents} connected"
 
 
-def _failed(plan: LocalPlan, message: str, exit_code: int = UnavailableError.exit_code) -> TrainctlError:
-    """The error for what the controller's exit code says, with the end of its log."""
-    kinds = {cls.exit_code: cls for cls in (ConflictError, PermissionDeniedError)}
-    log = plan.run_dir / "controller.log"
-    lines = [message, *(f"  {line}" for line in folder.log_tail(log))]
-    return kinds.get(exit_code, UnavailableError)(
-        "\n".join(lines), hint=f"the whole log is {log}; nothing was left running"
-    )
+def _ended(plan: LocalPlan, exit_code: int, log_start: int) -> TrainctlError:
+    """The error for a controller that ended by itself: its own words, if it left any."""
+    kinds = (UsageError, ConflictError, PermissionDeniedError, PreconditionError)
+    said = [line for line in folder.log_tail(plan.run_dir / LOG, start=log_start) if not line.startswith("{")]
+    first = next((i for i, line in enumerate(said) if line.startswith("error: ")), None)
+    kind = next((kind for kind in kinds if kind.exit_code == exit_code), None)
+    if kind is None or first is None:
+        message = f"the controller ended with exit code {exit_code} instead of coming up"
+        return _failed(plan, message, log_start, kind or UnavailableError)
+    hint = next((line.removeprefix("hint: ") for line in said[first:] if line.startswith("hint: ")), "")
+    text = "\n".join(line for line in said[first:] if not line.startswith("hint: ")).removeprefix("error: ")
+    what, _, code = text.rpartition(" (")
+    error = kind(f"the controller did not start: {what or text}", hint=hint)
+    error.code = code.rstrip(")") if what else error.code
+    return error
+
+
+def _failed(
+    plan: LocalPlan, message: str, log_start: int, kind: type[TrainctlError] = UnavailableError
+) -> TrainctlError:
+    """The error for what went wrong without a word of explanation, with the end of the log."""
+    log = plan.run_dir / LOG
+    lines = [message, *(f"  {line}" for line in folder.log_tail(log, start=log_start))]
+    return kind("\n".join(lines), hint=f"the whole log is {log}; nothing was left running")
 
 
 def _undo(run_dir: Path, process: subprocess.Popen[bytes]) -> None:

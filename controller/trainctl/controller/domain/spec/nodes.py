@@ -71,8 +71,9 @@ def kind_of(node: Node) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text that fits into a message."""
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """A text that fits into a message, and that a terminal only shows: control characters are spelled out."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:61])
+    return shown if len(text) <= 60 else f"{shown[:57]}..."
 
 
 def from_plain(value: object) -> Node:

@@ -8,10 +8,12 @@ from trainctl.controller.domain.spec.nodes import Node, from_plain
 from trainctl.controller.domain.spec.overrides import set_values
 from trainctl.controller.domain.spec.rules import check
 from trainctl.controller.domain.spec.schema import Shaper
-from trainctl.controller.domain.spec.yaml_text import compose
+from trainctl.controller.domain.spec.yaml_text import HINT, compose
 from trainctl.core.codec import from_wire
 from trainctl.core.errors import Problem, SpecError
 from trainctl.core.records.spec import TrainJob
+
+MAX_PROBLEMS = 50
 
 
 def parse_job(text: str, *, source: str, overrides: Sequence[str] = ()) -> TrainJob:
@@ -38,6 +40,13 @@ def job_from_wire(data: Mapping[str, object], *, source: str = "", overrides: Se
     return _job(set_values(from_plain(_without_empty_lists(data)), overrides), source, ())
 
 
+def _first(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """As many as somebody reads; the last one says how many more there are."""
+    left = len(problems) - MAX_PROBLEMS
+    more = [Problem(path="", message=f"and {left} more problems")] if left > 1 else problems[MAX_PROBLEMS:]
+    return (*problems[:MAX_PROBLEMS], *more)
+
+
 def _without_empty_lists(data: object) -> object:
     """In protobuf's JSON form an empty list is a field that was not set."""
     if isinstance(data, Mapping):
@@ -54,5 +63,6 @@ def _job(root: Node, source: str, known: tuple[Problem, ...]) -> TrainJob:
         broken = {p.path for p in problems}
         problems += [p for p in check(job, shaper.positions) if p.path not in broken]
     if problems:
-        raise SpecError(tuple(sorted(problems, key=lambda p: (p.line, p.column, p.path))), source=source)
+        ordered = sorted(problems, key=lambda p: (p.line, p.column, p.path))
+        raise SpecError(_first(ordered), source=source, hint=HINT)
     return job

@@ -43,9 +43,12 @@ def _header(job: TrainJob) -> Iterator[Finding]:
                     f'found "{shortened(name)}"'
                 ),
             )
-    for key in job.spec.env:
+    for key, value in job.spec.env.items():
+        path = f"spec.env.{shortened(key)}"
         if not _ENV_NAME.fullmatch(key):
-            yield f"spec.env.{key}", "expected the name of an environment variable (letters, digits, underscores)"
+            yield path, "expected the name of an environment variable (letters, digits, underscores)"
+        if "\0" in value:
+            yield path, "a zero byte cannot be passed in the environment"
 
 
 def _enumerations(job: TrainJob) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ class Shaper:
         fields = _fields(cls)
         shaped: dict[str, Any] = {}
         for name, entry in node.value.items():
-            here = f"{path}.{name}" if path else name
+            here = f"{path}.{shortened(name)}" if path else shortened(name)
             if name not in fields:
                 self.problems.append(entry.key.problem(here, f"unknown field{_nearest(name, fields)}"))
                 continue

@@ -11,6 +11,7 @@ import yaml
 from trainctl.controller.domain.spec.nodes import Entry, Node, Scalar, shortened
 from trainctl.core.errors import Problem, SpecError
 
+HINT = "nothing was started; docs/reference/spec.md lists every field"
 MAX_BYTES = 256 * 1024
 MAX_ALIASES = 100
 MAX_DEPTH = 20
@@ -30,7 +31,7 @@ def read_yaml(text: str, *, source: str) -> Node:
     """
     node, problems = compose(text, source=source)
     if problems:
-        raise SpecError(problems, source=source)
+        raise SpecError(problems, source=source, hint=HINT)
     return node
 
 
@@ -47,9 +48,9 @@ def compose(text: str, *, source: str) -> tuple[Node, tuple[Problem, ...]]:
     except yaml.MarkedYAMLError as error:
         raise _yaml_problem(error, source) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise SpecError((Problem(path="", message=f"not YAML: {error}"),), source=source) from None
+        raise SpecError((Problem(path="", message=f"not YAML: {error}"),), source=source, hint=HINT) from None
     if root is None:
-        raise SpecError((Problem(path="", message="the file is empty; expected a TrainJob"),), source=source)
+        raise SpecError((Problem(path="", message="the file is empty; expected a TrainJob"),), source=source, hint=HINT)
     reader = _Reader()
     return reader.node(root), tuple(reader.problems)
 
@@ -64,7 +65,7 @@ def _check_raw(text: str, source: str) -> None:
         line = text.count("\n", 0, odd.start()) + 1
         column = odd.start() - text.rfind("\n", 0, odd.start())
         message = f"character U+{ord(odd.group()):04X} is not allowed in a job file"
-        raise SpecError((Problem(path="", message=message, line=line, column=column),), source=source)
+        raise SpecError((Problem(path="", message=message, line=line, column=column),), source=source, hint=HINT)
 
 
 def _check_events(text: str, source: str) -> None:
@@ -92,7 +93,7 @@ def _check_events(text: str, source: str) -> None:
 
 def _at(mark: Any, message: str, source: str) -> SpecError:
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-    return SpecError((Problem(path="", message=message, line=line, column=column),), source=source)
+    return SpecError((Problem(path="", message=message, line=line, column=column),), source=source, hint=HINT)
 
 
 def _yaml_problem(error: yaml.MarkedYAMLError, source: str) -> SpecError:
@@ -133,7 +134,7 @@ class _Reader:
                 self.problems.append(Problem(path=path, message="a key must be a text", line=line, column=column))
                 continue
             name = raw_key.value
-            here = f"{path}.{name}" if path else name
+            here = f"{path}.{shortened(name)}" if path else shortened(name)
             if name in seen:
                 message = f'duplicate key "{shortened(name)}", first on line {seen[name]}'
                 self.problems.append(Problem(path=here, message=message, line=line, column=column))
