@@ -6,7 +6,7 @@ import os
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -17,6 +17,7 @@ class AgentMetrics:
     """All metrics of one agent. Labels name the job, never a rank or a node."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.starts = self._counter("worker_starts", "Workers started.", "job_name")
         self.exits = self._counter("worker_exits", "Workers that ended.", "job_name", "kind")
