@@ -11,7 +11,7 @@ from trainctl.checkpoint.layout.region import Shape
 from trainctl.core.errors import CheckpointError
 
 _FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})
-_LISTED = 20
+_LISTED = 5
 
 
 def match(

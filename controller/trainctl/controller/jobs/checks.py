@@ -7,7 +7,7 @@ import os
 from fnmatch import fnmatch
 from pathlib import Path
 
-from trainctl.core.errors import CheckpointError, Problem, SpecError
+from trainctl.core.errors import CheckpointError, Problem, SpecError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
 
@@ -31,14 +31,23 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
         SpecError: something is missing or unusable; lists all of it.
     """
     problems = [*_data_problems(job), *_checkpoint_problems(job)]
-    resume = None
+    resume: CheckpointRef | None = None
     try:
         resume = find_resume(job)
-    except CheckpointError as error:
+    except (CheckpointError, UnavailableError) as error:
         problems.append(Problem(path=RESUME_PATH, message=f"{error}" + (f" ({error.hint})" if error.hint else "")))
+    problems += _nothing_left(job, resume)
     if problems:
         raise SpecError(tuple(problems), hint="nothing was started")
     return resume
+
+
+def _nothing_left(job: TrainJob, resume: CheckpointRef | None) -> list[Problem]:
+    """A job that starts behind its own end trains nothing."""
+    steps = job.spec.train.steps
+    if resume is None or resume.step < steps:
+        return []
+    return [_problem(RESUME_PATH, f"{resume.uri} is of step {resume.step}, but spec.train.steps is {steps}: raise it")]
 
 
 def find_resume(job: TrainJob) -> CheckpointRef | None:
