@@ -86,6 +86,7 @@ class SimWorker:
     exit_code: int | None = None
     exited_s: float = 0.0
     killed_at_s: float = 0.0
+    leaves_at_s: float = 0.0
     error: WorkerError | None = None
     digest: str = "s"
     history: tuple[int, ...] = ()
@@ -112,6 +113,8 @@ class SimWorker:
         phase = Phase.COMPUTE if self.phase is WorkerPhase.RUNNING else Phase.READY
         if self.prepared > self.generation:
             phase = Phase.REBUILD if self.joined > self.prepared - 1 and self.joined else Phase.INTERRUPTED
+        elif self.leaves_at_s:
+            phase = Phase.FINISHED
         step = self.voted.step if self.voted is not None and self.voted.lineage == self.lineage else 0
         return WorkerObserved(
             job_uid=self.desired.job_uid,
@@ -142,10 +145,19 @@ class SimWorker:
             self.end(0, now_s)
         elif order.instruction is Instruction.RUN and order.record is not None:
             self._run(world, order.record)
+            if self.phase is WorkerPhase.FINISHED:
+                self._linger(now_s)
+
+    def _linger(self, now_s: float) -> None:
+        """Nobody says STOP for long, perhaps because the controller is away: the work is done, so it leaves."""
+        self.leaves_at_s = self.leaves_at_s or now_s + 10.0
+        if now_s > self.leaves_at_s:
+            self.end(0, now_s)
 
     def _prepare(self, generation: int) -> None:
         self.prepared = generation
         self.phase = WorkerPhase.READY
+        self.leaves_at_s = 0.0
         self.report = StepReport(
             prepared_generation=generation,
             lineage=self.lineage,

@@ -216,6 +216,22 @@ def test_a_controller_restart_changes_nothing() -> None:
     assert sim.state.phase is JobPhase.RUNNING
 
 
+def test_a_job_that_finishes_while_the_controller_is_away_is_not_repeated() -> None:
+    sim = start(steps=20)
+    sim._heal = lambda: None  # type: ignore[method-assign]
+    sim.cluster.checkpoint_every = 1000  # the report of the last checkpoint is still under way
+    late = agent_of(sim, 2)
+    late.reachable = False
+    sim.restart_controller(120.0)
+    wait_for(sim, lambda: not any(w.alive for w in sim.cluster.workers()))
+    wait_for(sim, lambda: sim.now_s > sim.down_until_s + 0.5)
+    late.reachable = True
+    sim.until(JobPhase.SUCCEEDED)
+    assert (sim.state.islands[0].generation, record(sim).lineage) == (1, 1)
+    assert not sim.state.recoveries
+    assert {e.reason for e in sim.events if e.type == "worker.exited"} == {"Expected"}
+
+
 def test_an_agent_that_comes_back_within_its_time_changes_nothing() -> None:
     sim = start()
     before = record(sim)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from trainctl.controller.domain.hang import frozen, typical_step_s
 from trainctl.controller.domain.job_state import Slot
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
+from trainctl.controller.domain.reconcile.observe import left_finished
 from trainctl.controller.domain.reconcile.work import Work
-from trainctl.controller.domain.states import SlotState
+from trainctl.controller.domain.states import STOPPING, SlotState
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved, WorkerPhase
 
@@ -32,8 +33,20 @@ def _judge(work: Work, slot: Slot) -> Fault | None:
     if seen is None:
         return _missing(work, slot)
     if seen.phase is WorkerPhase.EXITED:
-        return _exited(work, slot, seen)
+        return None if _is_done(work, slot, seen) else _exited(work, slot, seen)
     return _stuck(work, slot, seen)
+
+
+def _is_done(work: Work, slot: Slot, seen: WorkerObserved) -> bool:
+    """Whether a worker that left after the last step is not missed, as when the controller was away for long.
+
+    It is not while all others may have finished, too. Once one of them is lost, a new generation needs this slot again.
+    """
+    if slot.state is not SlotState.FINISHED or work.job.phase in STOPPING or work.island.proposal is not None:
+        return False
+    record = work.island.record
+    alive = {s.incarnation for s in work.slots() if s.alive}
+    return record is not None and left_finished(work, seen) and all(m.incarnation in alive for m in record.members)
 
 
 def _agent_lost(work: Work, slot: Slot) -> tuple[str, float] | None:

@@ -6,6 +6,7 @@ from trainctl.controller.domain import events
 from trainctl.controller.domain.job_state import Slot
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import SlotState
+from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved, WorkerPhase
 
 
@@ -13,11 +14,27 @@ def observe_slots(work: Work) -> None:
     """Notes process ids and the phases that workers reached."""
     for slot in work.slots():
         seen = work.observed(slot) if slot.alive else None
-        if seen is None or seen.phase is WorkerPhase.EXITED:
+        if seen is None:
+            continue
+        if seen.phase is WorkerPhase.EXITED:
+            if slot.state is SlotState.ACTIVE and left_finished(work, seen):
+                work.move_slot(slot.index, SlotState.FINISHED)
             continue
         if seen.pid != slot.pid or slot.missing_since_s:
             work.set_slot(slot.index, pid=seen.pid, missing_since_s=0.0)
         _move_on(work, slot, seen)
+
+
+def left_finished(work: Work, seen: WorkerObserved) -> bool:
+    """Whether a worker ended in good order after the job's last step: nobody told it to stop for too long."""
+    record = work.island.record
+    return (
+        record is not None
+        and seen.phase is WorkerPhase.EXITED
+        and seen.exit_code == 0
+        and seen.generation == record.generation
+        and seen.progress.phase is Phase.FINISHED
+    )
 
 
 def _move_on(work: Work, slot: Slot, seen: WorkerObserved) -> None:
