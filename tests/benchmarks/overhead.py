@@ -63,7 +63,8 @@ def retained_share(workload: Workload) -> float:
     materialize_optimizer_state(optimizer)
     retained = sum(buffer.tensor.nbytes for buffer in gradients.buffers)
     moments = sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
-    return retained / (sum(p.nbytes for p in model.parameters()) + moments + 2 * retained)
+    total = sum(p.nbytes for p in model.parameters()) + moments + 2 * retained
+    return float(retained / total)
 
 
 def main() -> int:
