@@ -125,6 +125,7 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
             await refuse(context, self.refuse)
         self.metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
         self.registrations.append(request)
+        self.refuse_session = None
         return agent_pb2.RegisterResponse(
             agent_incarnation=100 + len(self.registrations),
             epoch=self.epoch,
@@ -136,7 +137,10 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         self, requests: AsyncIterator[agent_pb2.SessionRequest], context: grpc.aio.ServicerContext[object, object]
     ) -> AsyncIterator[agent_pb2.SessionResponse]:
         if self.refuse_session is not None:
-            error, self.refuse_session = self.refuse_session, None
+            # As a real controller: a life that is over is refused for as long as the agent comes with it.
+            error = self.refuse_session
+            if error.code != "STALE_INCARNATION":
+                self.refuse_session = None
             await refuse(context, error)
         self.outgoing = asyncio.Queue()
         self.send_desired()
