@@ -55,15 +55,15 @@ def run_ours(workload: Workload, steps: int, system: Ours) -> tuple[float, Seque
 def retained_share(workload: Workload) -> float:
     """Bytes of the retained gradients over the whole state of a worker.
 
-    The state: parameters, optimizer state, gradients, and the buffers that the reduction communicates through (as large
-    as the gradients, which plain DDP has as its buckets, too).
+    The state: parameters, optimizer state, gradients. The retained gradients are the only ones, reduced in place; plain
+    DDP keeps its buckets beside them, which are as large again.
     """
     model, optimizer = workload.build()
     gradients = FlatGradients(optimizer)
     materialize_optimizer_state(optimizer)
     retained = sum(buffer.tensor.nbytes for buffer in gradients.buffers)
     moments = sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
-    total = sum(p.nbytes for p in model.parameters()) + moments + 2 * retained
+    total = sum(p.nbytes for p in model.parameters()) + moments + retained
     return float(retained / total)
 
 

@@ -27,8 +27,7 @@ from trainctl.protos.v1 import agent_pb2
 from trainctl.protos.version import WIRE_VERSION, package_version
 
 _LOG = logging.getLogger(__name__)
-_SAMPLE_S = 0.15
-_WEIGH_EVERY = 10
+_WATCH_S = 1.0
 _GOODBYE_S = 0.1
 _KILL_WAIT_S = 10.0
 
@@ -175,8 +174,8 @@ class Agent:
         self._supervisor.reconcile()
 
     def _take_figures(self, job_uid: str, figures: tuple[StepFigures, ...]) -> None:
+        """They travel behind the next observation: a message of their own for each step would cost the workers time."""
         self._figures.add(job_uid, figures)
-        self._link.wake()
 
     def _take_report(self, report: Report) -> None:
         self._reports.add(report)
@@ -190,14 +189,10 @@ class Agent:
             self._ending.set_result(f"{number.name} received")
 
     async def _watch(self) -> None:
-        """Samples the workers, and notices that no controller came for too long."""
-        rounds = 0
+        """Weighs the workers, and notices that no controller came for too long."""
         while True:
-            await asyncio.sleep(_SAMPLE_S)
-            rounds += 1
-            self._supervisor.sample()
-            if rounds % _WEIGH_EVERY == 0:
-                self._supervisor.weigh()
+            await asyncio.sleep(_WATCH_S)
+            self._supervisor.weigh()
             if self._link.silent_s() > self._link.orphan_timeout_s and not self._ending.done():
                 self._orphaned = True
                 self._ending.set_result(f"no controller for {self._link.orphan_timeout_s:g} s")

@@ -96,20 +96,11 @@ class Supervisor:
             self._timer = asyncio.get_running_loop().call_later(delay_s + 0.001, self.reconcile)
 
     def observe(self) -> tuple[WorkerObserved, ...]:
-        """All workers, exited ones too until nobody asks for them."""
+        """All workers as they are now, exited ones too until nobody asks for them."""
         now_s = time.monotonic()
-        return tuple(worker.observe(now_s) for _, worker in sorted(self._workers.items()))
-
-    def sample(self) -> None:
-        """Reads all progress pages; each whole second that a worker gives no sign of life is news, and its return."""
-        now_s = time.monotonic()
-        news = False
         for worker in self._workers.values():
-            silent_s = int(worker.progress.alive_age_s)
             worker.sample(now_s)
-            news |= silent_s != int(worker.progress.alive_age_s)
-        if news:
-            self._events.changed()
+        return tuple(worker.observe(now_s) for _, worker in sorted(self._workers.items()))
 
     def weigh(self) -> None:
         """Reads the memory of all workers."""

@@ -21,7 +21,6 @@ from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import (
     CheckpointReport,
     Instruction,
-    Progress,
     RecoveryReport,
     WorkerDesired,
     WorkerError,
@@ -140,11 +139,6 @@ class Worker:
             with open(f"/proc/{self._observed.pid}/statm") as file:
                 pages = int(file.read().split()[1])
             self._set(rss_bytes=pages * os.sysconf("SC_PAGE_SIZE"))
-
-    @property
-    def progress(self) -> Progress:
-        """Newest sample."""
-        return self._observed.progress
 
     def close(self) -> None:
         """Gives back what is held for reports about it; only after its exit."""

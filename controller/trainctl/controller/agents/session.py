@@ -27,8 +27,9 @@ class AgentSession:
         self.error: TrainctlError | None = None
         self._compose = desired
         self._desired_due = True
-        self._ack: agent_pb2.Ack | None = None
-        self._acked_figures = 0
+        self._acked = agent_pb2.Ack()
+        self._ack_due = False
+        self._owes_reports = True  # the first observation is always acknowledged: it says that the stream works
         self._log_requests: deque[agent_pb2.LogRequest] = deque(maxlen=MAX_LOG_REQUESTS)
         self._closed = False
         self._wake = asyncio.Event()
@@ -38,11 +39,24 @@ class AgentSession:
         self._desired_due = True
         self._wake.set()
 
-    def acknowledge(self, *, observed: int = 0, figures: int = 0) -> None:
-        """Everything up to these sequence numbers is taken in."""
-        before = self._ack.sequence if self._ack is not None else 0
-        self._acked_figures = max(self._acked_figures, figures)
-        self._ack = agent_pb2.Ack(sequence=max(before, observed), figures_sequence=self._acked_figures)
+    def took_report(self) -> None:
+        """A report is safe here: the next observation, which came after it, is worth an acknowledgement."""
+        self._owes_reports = True
+
+    def took_observation(self, sequence: int) -> None:
+        """Acknowledges the reports before it; where there was none, nobody waits to hear it."""
+        if self._owes_reports:
+            self._owes_reports = False
+            self._acked.sequence = sequence
+            self._acknowledge()
+
+    def took_figures(self, sequence: int) -> None:
+        """Everything up to this batch is safe here."""
+        self._acked.figures_sequence = max(self._acked.figures_sequence, sequence)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        self._ack_due = True
         self._wake.set()
 
     def request_logs(self, request: agent_pb2.LogRequest) -> None:
@@ -64,9 +78,9 @@ class AgentSession:
             if self._desired_due:
                 self._desired_due = False
                 return agent_pb2.SessionResponse(desired=self._compose())
-            if self._ack is not None:
-                ack, self._ack = self._ack, None
-                return agent_pb2.SessionResponse(ack=ack)
+            if self._ack_due:
+                self._ack_due = False
+                return agent_pb2.SessionResponse(ack=self._acked)
             if self._log_requests:
                 return agent_pb2.SessionResponse(log_request=self._log_requests.popleft())
             self._wake.clear()

@@ -147,9 +147,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         elif kind == "checkpoint":
             report = message_to_record(message.checkpoint, CheckpointReport)
             await self._apply(report.job_uid, lambda s: observe_checkpoint(s, report, self._clock.now_s()))
+            session.took_report()
         elif kind == "recovery":
             recovery = message_to_record(message.recovery, RecoveryReport)
             await self._apply(recovery.job_uid, lambda s: observe_recovery(s, recovery, self._clock.now_s()))
+            session.took_report()
         elif kind == "log_chunk":
             self._logs.chunk(session, message.log_chunk)
         elif kind == "goodbye":
@@ -159,7 +161,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         workers = tuple(message_to_record(worker, WorkerObserved) for worker in observed.workers)
         self._agents.observed(agent, store_address=observed.store_address, workers=workers)
         self._metrics.inc("trainctl_heartbeats_total")
-        session.acknowledge(observed=observed.sequence)
+        session.took_observation(observed.sequence)
         self._reconciler.look_at_jobs_on(agent.incarnation)
 
     async def _figures(self, batch: agent_pb2.FiguresBatch, session: AgentSession) -> None:
@@ -168,14 +170,14 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         try:
             entry = self._book.entry(batch.job_uid)
         except NotFoundError:
-            session.acknowledge(figures=batch.sequence)
+            session.took_figures(batch.sequence)
             return
         fresh = entry.figures.add(figures)
         for one in fresh:
             self._metrics.observe("trainctl_job_step_seconds", one.step_s, job_name=entry.state.name)
         if fresh:
             await self._apply(batch.job_uid, lambda s: observe_figures(s, fresh, self._clock.now_s()))
-        session.acknowledge(figures=batch.sequence)
+        session.took_figures(batch.sequence)
 
     async def _apply(self, uid: str, decide: Callable[[JobState], Reconciliation]) -> None:
         try:

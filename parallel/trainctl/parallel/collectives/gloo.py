@@ -3,7 +3,8 @@
 Seen with torch 2.13: the constructor of a group waits for all ranks in C++, up to the store's time-out; a send or
 receive only counts as completed after somebody called ``wait``; a frozen peer fails an operation only at the group's
 time-out, and ``abort`` does not end it. Hence a thread per construction, a thread per direction of point-to-point
-traffic, and a quarantine. Groups are made directly: survivors could not rebuild torch's default process group.
+traffic, and a quarantine. The future of a collective ends by itself, and calls back from one of gloo's threads. Groups
+are made directly: survivors could not rebuild torch's default process group.
 """
 
 from __future__ import annotations
@@ -30,22 +31,28 @@ _FIRST_TAG = 1 << 20
 
 
 class CollectiveWork:
-    """A collective in flight, and the buffers it may write to."""
+    """A collective in flight, and the buffers it may write to; one of gloo's own threads says when it ended."""
 
     def __init__(self, work: Any, buffers: tuple[Tensor, ...]) -> None:
         self._work = work
         self._buffers = buffers
+        self._ended = threading.Event()
+        work.get_future().add_done_callback(lambda _: self._ended.set())
 
     def done(self) -> bool:
         """Whether gloo ended it."""
-        return bool(self._work.is_completed())
+        return self._ended.is_set()
+
+    def done_within(self, timeout_s: float) -> bool:
+        """See ``Work``."""
+        return self._ended.wait(timeout_s)
 
     def error(self) -> str:
         """Gloo's own words, or nothing."""
         try:
             self._work.wait()  # it has ended: this only raises what went wrong
         except RuntimeError as error:
-            return _first_line(error)
+            return first_line(error)
         return ""
 
 
@@ -63,12 +70,16 @@ class MessageWork:
         try:
             self._work.wait()
         except RuntimeError as error:
-            self._error = _first_line(error)
+            self._error = first_line(error)
         self._ended.set()
 
     def done(self) -> bool:
         """Whether the watcher saw the end."""
         return self._ended.is_set()
+
+    def done_within(self, timeout_s: float) -> bool:
+        """See ``Work``."""
+        return self._ended.wait(timeout_s)
 
     def error(self) -> str:
         """Gloo's own words, or nothing."""
@@ -173,6 +184,7 @@ class GlooPending:
         self._rendezvous = rendezvous
         self._quarantine = quarantine
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         self._group: GlooGroup | None = None
         self._error = ""
         self._abandoned = False
@@ -180,8 +192,11 @@ class GlooPending:
 
     def done(self) -> bool:
         """See ``Work``."""
-        with self._lock:
-            return self._group is not None or bool(self._error)
+        return self._ended.is_set()
+
+    def done_within(self, timeout_s: float) -> bool:
+        """See ``Work``."""
+        return self._ended.wait(timeout_s)
 
     def error(self) -> str:
         """See ``Work``; names the ranks that did not come."""
@@ -205,12 +220,13 @@ class GlooPending:
         try:
             group = _build_group(self._rendezvous, self._quarantine)
         except (RuntimeError, CollectiveError) as error:
-            with self._lock:
-                self._error = _first_line(error)
+            self._error = first_line(error)
+            self._ended.set()
             return
         with self._lock:
             self._group = group
             abandoned = self._abandoned
+        self._ended.set()
         if abandoned:
             group.abandon()
 
@@ -245,7 +261,7 @@ def _build_group(rendezvous: Rendezvous, quarantine: Quarantine) -> GlooGroup:
     except RuntimeError as error:
         absent = [str(rank) for rank in range(rendezvous.size) if not scoped.check([f"present/{rank}"])]
         who = f"rank {', '.join(absent)} did not come" if absent else "all ranks came, but a connection failed"
-        raise CollectiveError(f"{who} ({_first_line(error)})") from error
+        raise CollectiveError(f"{who} ({first_line(error)})") from error
     return GlooGroup(_Parts(process_group, store), rendezvous, quarantine)
 
 
@@ -263,12 +279,15 @@ class _Refused:
     def __init__(self, error: RuntimeError) -> None:
         self._error = error
 
-    def is_completed(self) -> bool:
-        return True
+    def get_future(self) -> torch.futures.Future[None]:
+        ended: torch.futures.Future[None] = torch.futures.Future()
+        ended.set_result(None)
+        return ended
 
     def wait(self) -> None:
         raise self._error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a message of torch says before its stack trace."""
     return str(error).strip().splitlines()[0][:300]

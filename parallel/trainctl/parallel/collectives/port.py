@@ -21,6 +21,10 @@ class Work(Protocol):
         """Whether it ended, well or badly; never waits."""
         ...
 
+    def done_within(self, timeout_s: float) -> bool:
+        """Whether it ended, after waiting for that for at most ``timeout_s``: returns at once when it ends."""
+        ...
+
     def error(self) -> str:
         """Once done: why it failed, or an empty string."""
         ...

@@ -16,6 +16,10 @@ class DoneWork:
         """Always."""
         return True
 
+    def done_within(self, timeout_s: float) -> bool:
+        """At once."""
+        return True
+
     def error(self) -> str:
         """None."""
         return ""

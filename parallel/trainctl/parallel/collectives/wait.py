@@ -1,4 +1,4 @@
-"""The one place where a training thread waits: it polls work and the abort flag, and shows that it lives."""
+"""The one place where a training thread waits: it looks at work and abort flag in turn, and shows that it lives."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Callable
 from trainctl.core.errors import CollectiveError
 from trainctl.parallel.collectives.port import Work
 
-_SPINS = 20
-_FIRST_NAP_S = 0.00005
-_LONGEST_NAP_S = 0.001
+_LOOK_EVERY_S = 0.005
+"""How often a waiting thread looks at its abort flag; the end of the work itself wakes it at once."""
 
 
 class Interrupted(BaseException):
@@ -21,11 +20,11 @@ class Interrupted(BaseException):
 
 
 class Waiter:
-    """Waits by polling.
+    """Waits in short turns.
 
     Args:
-        aborted: whether to stop waiting now; checked between polls.
-        touch: called between polls: the sign of life.
+        aborted: whether to stop waiting now; checked between turns.
+        touch: called between turns: the sign of life.
         where: says who waits, for messages: job, island, generation, step, rank.
         timeout_s: longest wait in one operation.
     """
@@ -55,19 +54,8 @@ class Waiter:
             Interrupted: the abort flag was set first.
             CollectiveError: it failed, or was not done after ``timeout_s``; says ``what`` it was, and where.
         """
-        for _ in range(_SPINS):
-            if work.done():
-                break
-        else:
-            self._poll(work, what)
-        self._touch()
-        if problem := work.error():
-            raise CollectiveError(f"{what} failed in {self._where()}: {problem}")
-
-    def _poll(self, work: Work, what: str) -> None:
         deadline_s = time.monotonic() + self.timeout_s
-        nap_s = _FIRST_NAP_S
-        while not work.done():
+        while not work.done_within(_LOOK_EVERY_S):
             self.check()
             if time.monotonic() > deadline_s:
                 raise CollectiveError(
@@ -75,5 +63,6 @@ class Waiter:
                     "a rank has not joined, is frozen or cannot be reached",
                     hint="the progress of the other workers (trainctl describe) shows which one is behind",
                 )
-            time.sleep(nap_s)
-            nap_s = min(nap_s * 1.5, _LONGEST_NAP_S)
+        self._touch()
+        if problem := work.error():
+            raise CollectiveError(f"{what} failed in {self._where()}: {problem}")

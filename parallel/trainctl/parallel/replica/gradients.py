@@ -1,8 +1,7 @@
-"""Gradients in flat memory of our own: what is retained must never be the buffer of a collective."""
+"""Gradients in flat memory of our own: what is retained must never be the buffer of a collective still in flight."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +42,17 @@ class FlatGradients:
         for index, group in enumerate(optimizer.param_groups):
             trained = [parameter for parameter in group["params"] if parameter.requires_grad]
             for dtype in sorted({parameter.dtype for parameter in trained}, key=str):
-                buffers.append(_flatten(index, [p for p in trained if p.dtype == dtype]))
+                buffers.append(_bind(index, [p for p in trained if p.dtype == dtype]))
         self.buffers = tuple(buffers)
         self._block: dict[torch.device, Tensor] = {
             buffer.tensor.device: torch.empty(_NORM_BLOCK, dtype=torch.float64, device=buffer.tensor.device)
             for buffer in buffers
         }
+
+    def renew(self) -> None:
+        """Leaves the memory to whoever may still write to it, and starts with zeros in new memory."""
+        self.buffers = tuple(_bind(buffer.group_index, [p for p, _ in buffer.bindings]) for buffer in self.buffers)
+        self.clear()
 
     def clear(self) -> None:
         """Sets all gradients to zero and makes every ``parameter.grad`` our view (again)."""
@@ -98,7 +102,8 @@ class FlatGradients:
         return float(total)
 
 
-def _flatten(group_index: int, parameters: list[Tensor]) -> FlatBuffer:
+def _bind(group_index: int, parameters: list[Tensor]) -> FlatBuffer:
+    """New memory for the gradients of ``parameters``, which are of one dtype."""
     first = parameters[0]
     if first.dtype not in _DTYPES:
         raise PlanError(
@@ -106,10 +111,6 @@ def _flatten(group_index: int, parameters: list[Tensor]) -> FlatBuffer:
             hint="keep the master weights in float32 and compute in bfloat16 under torch.autocast",
         )
     flat = torch.zeros(sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
-    bindings = []
-    offset = 0
-    for parameter in parameters:
-        count = math.prod(parameter.shape)
-        bindings.append((parameter, flat[offset : offset + count].view(parameter.shape)))
-        offset += count
-    return FlatBuffer(group_index, flat, tuple(bindings))
+    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
+    views = (part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True))
+    return FlatBuffer(group_index, flat, tuple(zip(parameters, views, strict=True)))

@@ -1,27 +1,21 @@
-"""Sums the gradients of all ranks, through buffers that may be lost to a collective that is abandoned."""
+"""Sums the gradients of all ranks, in place: what came back whole is the retained gradient, without a copy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
-from trainctl.parallel.collectives.port import Group, Work
+from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.replica.gradients import FlatGradients
 
-BUCKET_BYTES = 8 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Bucket:
-    retained: Tensor
-    communicated: Tensor
+BUCKET_BYTES = 32 << 20
 
 
 class GradientReducer:
-    """The reduction over one group. Made anew for each generation: its buffers belong to the group's collectives.
+    """The reduction over one group.
+
+    The memory of a collective that did not end may be written to long after its group was abandoned. So once a
+    reduction fails anywhere, all of the gradient memory is given up to it, and the gradients live in new memory.
 
     Args:
         gradients: what is reduced, in place.
@@ -30,25 +24,28 @@ class GradientReducer:
     """
 
     def __init__(self, gradients: FlatGradients, group: Group, *, bucket_bytes: int = BUCKET_BYTES) -> None:
+        self._gradients = gradients
         self._group = group
-        self._buckets: list[_Bucket] = []
-        if group.size == 1:
-            return
-        for buffer in gradients.buffers:
-            length = max(1, bucket_bytes // buffer.tensor.element_size())
-            for part in torch.split(buffer.tensor, length):
-                self._buckets.append(_Bucket(part, torch.empty_like(part)))
+        self._bucket_bytes = bucket_bytes
 
     def reduce(self, waiter: Waiter) -> None:
-        """Starts all buckets at once, and copies each back when it is done.
+        """Starts all buckets at once, and returns when all are summed.
 
         Raises:
-            Interrupted, CollectiveError: as ``Waiter.wait``; the gradients are then worthless.
+            Interrupted, CollectiveError: as ``Waiter.wait``; the gradients are then zero, in new memory.
         """
-        works: list[Work] = []
-        for bucket in self._buckets:
-            bucket.communicated.copy_(bucket.retained)
-            works.append(self._group.all_reduce(bucket.communicated))
-        for bucket, work in zip(self._buckets, works, strict=True):
-            waiter.wait(work, "the reduction of the gradients")
-            bucket.retained.copy_(bucket.communicated)
+        if self._group.size == 1:
+            return
+        try:
+            works = [self._group.all_reduce(bucket) for bucket in self._buckets()]
+            for work in works:
+                waiter.wait(work, "the reduction of the gradients")
+        except BaseException:
+            self._gradients.renew()
+            raise
+
+    def _buckets(self) -> list[torch.Tensor]:
+        buckets: list[torch.Tensor] = []
+        for buffer in self._gradients.buffers:
+            buckets += torch.split(buffer.tensor, max(1, self._bucket_bytes // buffer.tensor.element_size()))
+        return buckets
