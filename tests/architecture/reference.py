@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trainctl.agent.metrics import AgentMetrics
 from trainctl.controller.domain import events
 from trainctl.controller.domain.states import Machine, mermaid
-from trainctl.controller.domain.timeouts import PROFILES, Timeouts
 from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
 from trainctl.core import errors
 from trainctl.core.codec import camel
 from trainctl.core.records.spec import JobSpec, TrainJob
 from trainctl.core.system.faults import POINTS
+from trainctl.core.timeouts import PROFILES, Timeouts
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 MADE = "<!-- made from the code by `make docs`; do not edit -->\n\n"
@@ -104,7 +105,29 @@ def metrics_page() -> str:
         (f"`{m.name}`", m.kind.value, ", ".join(f"`{label}`" for label in m.labels), m.help)
         for m in (*JOB_METRICS, *CONTROLLER_METRICS)
     ]
-    return "# Metrics of the controller\n\n" + MADE + table(("metric", "type", "labels", "meaning"), rows)
+    columns = ("metric", "type", "labels", "meaning")
+    text = "# Metrics\n\n" + MADE + "## Controller\n\n" + table(columns, rows)
+    return text + "\n## Agent\n\n" + table(columns, agent_metrics())
+
+
+def agent_metrics() -> list[tuple[str, ...]]:
+    metrics = AgentMetrics()
+    metrics.starts.labels("a")
+    metrics.exits.labels("a", "clean")
+    metrics.process_restarts.labels("store")
+    metrics.watch(
+        census=lambda: [("a", "running")],
+        figures_pending=lambda: 0,
+        figures_dropped=lambda: 0,
+        log_bytes=lambda: 0,
+        log_lost_lines=lambda: 0,
+    )
+    rows = []
+    for family in metrics.registry.collect():
+        sample = family.samples[0]
+        labels = ", ".join(f"`{label}`" for label in sample.labels)
+        rows.append((f"`{sample.name}`", family.type, labels, family.documentation))
+    return sorted(rows)
 
 
 def events_page() -> str:

@@ -105,17 +105,23 @@ class Torchft:
 
     def __init__(self, workload: Workload, folder: Path) -> None:
         self._workload, self._folder = workload, folder
-        self._lighthouse: Any = None
+        self._lighthouse: subprocess.Popen[bytes] | None = None
+        self._address = ""
         self._replicas: dict[int, subprocess.Popen[bytes]] = {}
         self._restarted: tuple[int, int] | None = None
 
     def start(self) -> None:
-        from torchft.coordination import LighthouseServer
-
-        # The settings of torchft's README.
-        self._lighthouse = LighthouseServer(
-            bind="127.0.0.1:0", min_replicas=1, quorum_tick_ms=100, join_timeout_ms=10000
-        )
+        address = self._folder / "lighthouse"
+        output = (self._folder / "lighthouse.log").open("ab")
+        command = [sys.executable, str(PEERS / "torchft_lighthouse.py"), str(address)]
+        self._lighthouse = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
+        while not address.exists():
+            if self._lighthouse.poll() is not None:
+                raise RuntimeError(
+                    f"torchft's lighthouse ended: {(self._folder / 'lighthouse.log').read_text()[-500:]}"
+                )
+            time.sleep(0.05)
+        self._address = address.read_text()
         for rank in range(self._workload.world_size):
             self._launch(rank)
 
@@ -124,7 +130,7 @@ class Torchft:
 
     def _launch(self, rank: int) -> None:
         script = [str(PEERS / "torchft_train.py"), json.dumps(self._workload.sizes()), str(self._log(rank))]
-        environment = {**os.environ, "TORCHFT_LIGHTHOUSE": self._lighthouse.address(), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "TORCHFT_LIGHTHOUSE": self._address, "OMP_NUM_THREADS": "1"}
         output = (self._folder / f"output-{rank}.log").open("ab")
         self._replicas[rank] = subprocess.Popen(
             [sys.executable, *script, str(ENDLESS), str(rank)], env=environment, stdout=output, stderr=output
@@ -158,7 +164,9 @@ class Torchft:
         for process in self._replicas.values():
             process.kill()
             process.wait()
-        self._lighthouse.shutdown()
+        if self._lighthouse is not None:
+            self._lighthouse.kill()
+            self._lighthouse.wait()
 
 
 class Ours:

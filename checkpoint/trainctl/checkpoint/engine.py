@@ -9,7 +9,7 @@ A save by all ranks::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import Attempt, storage_errors
@@ -28,12 +28,31 @@ from trainctl.core.system.faults import FaultPlan
 __all__ = ["Attempt", "CheckpointWriter", "PartReport", "assign", "attempt_id", "inspect", "load", "newest", "resolve"]
 
 
-class CheckpointWriter:
-    """Saves a job's state under one URI, synchronously."""
+def _nobody_looks() -> None:
+    """No sign of life is needed."""
 
-    def __init__(self, uri: str, *, faults: FaultPlan, max_file_bytes: int = MAX_FILE_BYTES) -> None:
+
+class CheckpointWriter:
+    """Saves a job's state under one URI, synchronously.
+
+    Args:
+        uri: where.
+        faults: armed fault points.
+        alive: called for every block that is written: saving may take long, and that shows that it goes on.
+        max_file_bytes: size of one data file, at most.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        faults: FaultPlan,
+        alive: Callable[[], None] = _nobody_looks,
+        max_file_bytes: int = MAX_FILE_BYTES,
+    ) -> None:
         self._storage = open_storage(uri)
         self._faults = faults
+        self._alive = alive
         self._max_file_bytes = max_file_bytes
 
     def save_part(self, attempt: Attempt, *, writer: int, state: LocalState, assigned: Runs) -> PartReport:
@@ -49,6 +68,7 @@ class CheckpointWriter:
             writer=writer,
             data=data,
             faults=self._faults,
+            alive=self._alive,
             max_file_bytes=self._max_file_bytes,
         )
 

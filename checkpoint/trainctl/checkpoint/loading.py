@@ -8,7 +8,7 @@ for a state that is worthless anyway. What fails in the second reading raises an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ def load(
     everything: Iterable[StateKey] | None = None,
     cast: bool = False,
     verify_first: bool = True,
+    alive: Callable[[], None] = lambda: None,
 ) -> Mapping[str, Any]:
     """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
 
@@ -46,17 +47,24 @@ def load(
         everything: keys of the whole job, where this rank holds only some; a saved tensor outside it is an error.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         verify_first: whether the live state has to survive a damaged checkpoint.
+        alive: called for every block that is read: loading may take long, and that shows that it goes on.
 
     Raises:
         CheckpointError: the checkpoint does not fit (all differences are listed), is incomplete or is corrupt.
     """
     names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
     with storage_errors(f"loading {ref.uri}"):
-        return _load(ref, state, names, cast=cast, verify_first=verify_first)
+        return _load(ref, state, names, cast=cast, verify_first=verify_first, alive=alive)
 
 
 def _load(
-    ref: CheckpointRef, state: LocalState, everything: set[tuple[str, str]], *, cast: bool, verify_first: bool
+    ref: CheckpointRef,
+    state: LocalState,
+    everything: set[tuple[str, str]],
+    *,
+    cast: bool,
+    verify_first: bool,
+    alive: Callable[[], None],
 ) -> Mapping[str, Any]:
     storage = open_storage(ref.uri)
     root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
@@ -81,9 +89,9 @@ def _load(
     reader.verify_headers()
     if verify_first:
         for _ in reader.read(reads):
-            pass
+            alive()
     try:
-        _copy(reader, reads, state)
+        _copy(reader, reads, state, alive)
     except (CheckpointError, OSError) as error:
         raise CheckpointError(
             f"{error}; the state is poisoned: some of its tensors hold values of step {root.step}",
@@ -94,11 +102,12 @@ def _load(
 
 
 @torch.no_grad()
-def _copy(reader: BlockReader, reads: list[BlockRead], state: LocalState) -> None:
+def _copy(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None]) -> None:
     targets: dict[StateKey, list[_Target]] = {}
     for tensor in state.tensors:
         targets.setdefault(tensor.key, []).append(_Target(tensor))
     for read, data in reader.read(reads):
+        alive()
         transfer: Transfer = read.transfer
         values = torch.frombuffer(data, dtype=dtype_of(transfer.src_key.dtype))
         for target in targets[transfer.dst_key]:

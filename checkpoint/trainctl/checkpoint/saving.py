@@ -6,7 +6,7 @@ The steps are separate so that copying and writing can move off the training thr
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -85,6 +85,7 @@ def write_part(
     writer: int,
     data: Snapshot,
     faults: FaultPlan,
+    alive: Callable[[], None],
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> PartReport:
     """Writes one writer's data files and, after them, its part manifest; all durable on return.
@@ -100,7 +101,7 @@ def write_part(
         for index, (path, group) in enumerate(zip(paths, groups, strict=True)):
             faults.reach("checkpoint.write", step=attempt.step, rank=writer)
             file = _DataFile(group, data, attempt, index)
-            size = storage.write_file(f"{attempt.folder}/{path}", file.buffers())
+            size = storage.write_file(f"{attempt.folder}/{path}", file.buffers(alive))
             header = checksum(file.header)
             files.append(FileRecord(path=path, size_bytes=size, header_bytes=len(file.header), header_checksum=header))
             chunks.update(file.chunks)
@@ -136,8 +137,8 @@ class _DataFile:
         self.header = file_header([(e.name, e.key.dtype, e.stored_shape, e.size_bytes) for e in group], metadata)
         self.chunks: dict[Entry, ChunkRecord] = {}
 
-    def buffers(self) -> Iterator[memoryview | bytes]:
-        """Header and bodies; ``chunks`` is complete when this is used up."""
+    def buffers(self, alive: Callable[[], None]) -> Iterator[memoryview | bytes]:
+        """Header and bodies, with a call of ``alive`` for each block; ``chunks`` is complete when this is used up."""
         yield self.header
         position = len(self.header)
         for entry in self._group:
@@ -146,6 +147,7 @@ class _DataFile:
             for start in range(0, len(body), BLOCK_BYTES):
                 block = body[start : start + BLOCK_BYTES]
                 checksums.append(checksum(block))
+                alive()
                 yield block
             self.chunks[entry] = ChunkRecord(
                 file=self._index,

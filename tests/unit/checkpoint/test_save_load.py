@@ -9,11 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from trainctl.checkpoint.engine import assign, load
+from trainctl.checkpoint.engine import CheckpointWriter, assign, load
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError, PlanError
+from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.layouts import layouts, shapes
 from unit.checkpoint.ranks import (
     SHAPES,
@@ -28,6 +30,7 @@ from unit.checkpoint.ranks import (
     rows,
     same_bits,
     save,
+    save_parts,
 )
 
 CUTS = {"plain": plain, "rows": rows, "columns": lambda v, n: rows(v, n, dim=1), "flats": flats}
@@ -191,3 +194,17 @@ def test_later_saves_hold_later_values(tmp_path: Path) -> None:
         state = rank_state(values, plain(values, 1), "rank:0", blank=True)
         load(ref, state)
         assert torch.equal(state.tensors[0].tensor, torch.full((9,), float(step)))
+
+
+def test_saving_and_loading_give_a_sign_of_life_for_every_block(tmp_path: Path) -> None:
+    values = full_values({"w": (3 * BLOCK_BYTES // 4 + 1,)})  # three blocks and a bit
+    signs: list[int] = []
+    writer = CheckpointWriter(str(tmp_path), faults=FaultPlan(), alive=lambda: signs.append(1))
+    layout = plain(values, 1)
+    reports = save_parts(writer, values, layout, attempt())
+    assert len(signs) >= 4
+    state = rank_state(values, layout, rank_holder(0))
+    ref = writer.seal(attempt(), state=state, parts=reports, parent=None)
+    signs.clear()
+    load(ref, state, verify_first=False, alive=lambda: signs.append(1))
+    assert len(signs) >= 4

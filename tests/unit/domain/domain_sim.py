@@ -21,7 +21,6 @@ from trainctl.controller.domain.reconcile import (
 )
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.submit import new_job
-from trainctl.controller.domain.timeouts import Timeouts
 from trainctl.controller.domain.view import AgentView, ClusterView
 from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.spec import (
@@ -37,6 +36,7 @@ from trainctl.core.records.spec import (
 )
 from trainctl.core.records.step import Outcome
 from trainctl.core.records.worker import WorkerDesired
+from trainctl.core.timeouts import Timeouts
 from unit.domain.domain_sim_nodes import SimAgent, SimCluster, SimWorker
 
 PLENTY = MaxRestartsSpec(user=1000, process=1000)

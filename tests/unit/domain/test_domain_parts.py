@@ -16,13 +16,13 @@ from trainctl.controller.domain.placement import place_gang, usable_agents
 from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle
 from trainctl.controller.domain.recovery import Costs, Situation, choose_recovery
 from trainctl.controller.domain.states import TRANSITIONS, IllegalTransition, JobPhase, Machine, advance, mermaid
-from trainctl.controller.domain.timeouts import PROFILES, Timeouts
 from trainctl.controller.domain.view import AgentView
 from trainctl.core.errors import PlanError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
 from trainctl.core.records.spec import TrainSpec
 from trainctl.core.records.step import Outcome, Phase, StepReport
 from trainctl.core.records.worker import Progress
+from trainctl.core.timeouts import PROFILES, Timeouts
 from unit.domain.domain_sim_nodes import outcome_of
 
 
@@ -76,7 +76,7 @@ def test_frozen_is_judged_by_the_step_time_and_the_phase() -> None:
     assert typical_step_s((9.0, 1.0, 2.0)) == 2.0
     assert frozen_limit_s(Phase.COMPUTE, 0.3, fast) == fast.hang_floor_s
     assert frozen_limit_s(Phase.COMPUTE, 4.0, fast) == 12.0
-    assert frozen_limit_s(Phase.CHECKPOINT, 0.3, fast) == fast.collective_s
+    assert frozen_limit_s(Phase.CHECKPOINT, 0.3, fast) == fast.collective_s / 2
     assert frozen_limit_s(Phase.COMPUTE, None, fast) == fast.collective_s
     assert frozen_limit_s(Phase.READY, 0.3, fast) is None
     assert not frozen(Progress(phase=Phase.VOTE, alive_age_s=2.9, phase_age_s=100.0), 0.3, fast)

@@ -7,10 +7,12 @@ from prometheus_client import generate_latest
 
 from trainctl.controller.domain.job_records import TrainProgress
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.submit import new_job
 from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
 from trainctl.controller.metrics.registry import ControllerMetrics, MetricsServer
 from trainctl.core.errors import ConflictError
+from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import JobMetadata, TrainJob
 
 
@@ -34,6 +36,14 @@ def test_what_was_not_measured_is_absent() -> None:
     trained = replace(job(), progress=TrainProgress(step=3, loss=0.0, tokens=30, cursor=12))
     assert 'trainctl_job_loss{job_name="a"} 0.0' in text(trained, 101.0)
     assert 'trainctl_job_samples_total{job_name="a",outcome="committed"} 12.0' in text(trained, 101.0)
+
+
+def test_the_age_of_the_newest_checkpoint_stops_with_the_job() -> None:
+    ref = CheckpointRef(uri="u", step=20, lineage=1, attempt="x", manifest_sha256="d", committed_s=130.0)
+    saved = replace(job(), checkpoints=(replace(ref, step=10, committed_s=110.0), ref))
+    assert 'trainctl_job_checkpoint_age_seconds{job_name="a"} 12.5' in text(saved, 142.5)
+    ended = replace(saved, phase=JobPhase.SUCCEEDED, ended_s=131.0)
+    assert 'trainctl_job_checkpoint_age_seconds{job_name="a"} 1.0' in text(ended, 142.5)
 
 
 def test_no_label_collides_with_prometheus_or_grows_without_bound() -> None:

@@ -71,8 +71,8 @@ def workers(islands: Iterable[IslandStatus], *, style: Style) -> list[str]:
 
 def checkpoints(found: Iterable[CheckpointRef], *, style: Style) -> list[str]:
     """One line per committed checkpoint, the oldest first."""
-    rows = [(str(c.step), str(c.lineage), c.attempt, c.uri) for c in found]
-    return table(("STEP", "LINEAGE", "ATTEMPT", "URI"), rows, style=style, right="STEP,LINEAGE")
+    rows = [(str(c.step), str(c.lineage), clock(c.committed_s), c.attempt, c.uri) for c in found]
+    return table(("STEP", "LINEAGE", "COMMITTED", "ATTEMPT", "URI"), rows, style=style, right="STEP,LINEAGE")
 
 
 def event(item: Event, *, style: Style) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.timeouts import Timeouts
 from trainctl.controller.domain.view import AgentView
+from trainctl.core.timeouts import Timeouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

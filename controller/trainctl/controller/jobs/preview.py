@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from trainctl.controller.domain.model_size import parameter_count
 from trainctl.controller.domain.placement import place_gang, usable_agents
-from trainctl.controller.domain.timeouts import Timeouts
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.timeouts import Timeouts
 from trainctl.core.units import format_duration
 from trainctl.parallel.plan.micro_batches import deal
 

@@ -84,6 +84,12 @@ JOB_METRICS = (
         help="Step of the newest committed checkpoint.",
         labels=_JOB,
     ),
+    Metric(
+        name="trainctl_job_checkpoint_age_seconds",
+        kind=Kind.GAUGE,
+        help="Seconds since it was committed, or up to the job's end: what a loss of everything would cost.",
+        labels=_JOB,
+    ),
 )
 
 CONTROLLER_METRICS = (

@@ -57,7 +57,9 @@ def job_samples(state: JobState, now_s: float) -> Iterator[Sample]:
         for slot_state, count in sorted(Counter(slot.state.value.lower() for slot in island.slots).items()):
             yield "trainctl_job_members", (name, slot_state), float(count)
     if state.checkpoints:
-        yield "trainctl_job_checkpoint_step", (name,), float(state.checkpoints[-1].step)
+        newest = state.checkpoints[-1]
+        yield "trainctl_job_checkpoint_step", (name,), float(newest.step)
+        yield "trainctl_job_checkpoint_age_seconds", (name,), max(0.0, at_s - newest.committed_s)
 
 
 def _progress_samples(state: JobState) -> Iterator[Sample]:

@@ -17,7 +17,6 @@ from trainctl.controller.domain.reconcile import (
     observe_figures,
     observe_recovery,
 )
-from trainctl.controller.domain.timeouts import Timeouts
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.metrics.registry import ControllerMetrics
@@ -30,6 +29,7 @@ from trainctl.core.codec import from_wire
 from trainctl.core.errors import FencedError, NotFoundError, UsageError
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport, WorkerObserved
+from trainctl.core.timeouts import Timeouts
 from trainctl.protos.convert import message_to_dict, message_to_record
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc
 from trainctl.protos.version import WIRE_VERSION, package_version

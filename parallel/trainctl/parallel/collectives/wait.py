@@ -24,7 +24,7 @@ class Waiter:
 
     Args:
         aborted: whether to stop waiting now; checked between turns.
-        touch: called between turns: the sign of life.
+        touch: called between turns: the sign of life; others that take long may call it, too.
         where: says who waits, for messages: job, island, generation, step, rank.
         timeout_s: longest wait in one operation.
     """
@@ -33,7 +33,7 @@ class Waiter:
         self, *, aborted: Callable[[], bool], touch: Callable[[], None], where: Callable[[], str], timeout_s: float
     ) -> None:
         self._aborted = aborted
-        self._touch = touch
+        self.touch = touch
         self._where = where
         self.timeout_s = timeout_s
 
@@ -43,7 +43,7 @@ class Waiter:
         Raises:
             Interrupted: the flag is set.
         """
-        self._touch()
+        self.touch()
         if self._aborted():
             raise Interrupted
 
@@ -63,6 +63,6 @@ class Waiter:
                     "a rank has not joined, is frozen or cannot be reached",
                     hint="the progress of the other workers (trainctl describe) shows which one is behind",
                 )
-        self._touch()
+        self.touch()
         if problem := work.error():
             raise CollectiveError(f"{what} failed in {self._where()}: {problem}")

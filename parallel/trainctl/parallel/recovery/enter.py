@@ -132,7 +132,7 @@ class Entry:
         self.replica.make_empty()
         version = StateVersion(self.record.lineage, self.record.target_step)
         state = self.replica.state(version)
-        objects = load(ref, state, verify_first=False)
+        objects = load(ref, state, verify_first=False, alive=self.waiter.touch)
         cursor = self.replica.import_objects(objects)
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
         self.replica.checkpoint = ref

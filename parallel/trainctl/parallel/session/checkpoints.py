@@ -65,7 +65,7 @@ class Checkpoints:
             Interrupted, CollectiveError: as ``Waiter.wait``; the attempt is left behind and never becomes complete.
         """
         began_s = time.monotonic()
-        save = _Save(self, replica, record, group)
+        save = _Save(self, replica, record, group, alive=waiter.touch)
         parts = gather_json(group, save.write_part(), waiter=waiter, what="collecting the checkpoint's parts")
         sealed = gather_json(group, save.seal(parts), waiter=waiter, what="sealing the checkpoint")[_SEALER]
         if sealed["ref"] is not None:
@@ -90,7 +90,16 @@ class Checkpoints:
 class _Save:
     """One attempt."""
 
-    def __init__(self, checkpoints: Checkpoints, replica: Replica, record: GenerationRecord, group: Group) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        replica: Replica,
+        record: GenerationRecord,
+        group: Group,
+        *,
+        alive: Callable[[], None],
+    ) -> None:
+        self._alive = alive
         self._replica = replica
         self._group = group
         self._checkpoints = checkpoints
@@ -105,7 +114,7 @@ class _Save:
 
     def _writer(self) -> CheckpointWriter:
         """Made where it is used, since opening the storage can fail, too."""
-        return CheckpointWriter(self._checkpoints.uri, faults=self._checkpoints.faults)
+        return CheckpointWriter(self._checkpoints.uri, faults=self._checkpoints.faults, alive=self._alive)
 
     def write_part(self) -> dict[str, Any]:
         """This rank's part; what went wrong instead of it."""

@@ -8,10 +8,10 @@ from trainctl.core.codec import from_wire
 from trainctl.core.records.spec import JobSpec, TrainJob
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.system.faults import FaultPlan
+from trainctl.core.timeouts import Timeouts
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.control import Control, ProgressPage
 from trainctl.parallel.session.instructions import Instructions
-from trainctl.parallel.session.limits import collective_timeout_s
 from trainctl.parallel.session.whereabouts import Whereabouts
 
 
@@ -49,7 +49,7 @@ class WorkerContext:
             aborted=instructions.aborted,
             touch=page.touch,
             where=where.__str__,
-            timeout_s=collective_timeout_s(spec.recovery.profile),
+            timeout_s=Timeouts.for_profile(spec.recovery.profile).collective_s,
         )
         return cls(
             desired=desired,

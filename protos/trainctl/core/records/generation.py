@@ -43,13 +43,23 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRef:
-    """A committed checkpoint: where it lies, what it continues, and the digest that proves it is the one meant."""
+    """A committed checkpoint: where it lies, what it continues, and the digest that proves it is the one meant.
+
+    Attributes:
+        uri: folder of the attempt.
+        step: last step applied to the state in it.
+        lineage: chain of steps it belongs to.
+        attempt: unique per save.
+        manifest_sha256: of its root manifest.
+        committed_s: Unix time at which the controller made it current; 0 where only the files are known.
+    """
 
     uri: str
     step: int
     lineage: int
     attempt: str
     manifest_sha256: str
+    committed_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -216,11 +216,13 @@ class CheckpointRef(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
+    COMMITTED_S_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     step: _builtins.int
     lineage: _builtins.int
     attempt: _builtins.str
     manifest_sha256: _builtins.str
+    committed_s: _builtins.float
     def __init__(
         self,
         *,
@@ -229,10 +231,11 @@ class CheckpointRef(_message.Message):
         lineage: _builtins.int = ...,
         attempt: _builtins.str = ...,
         manifest_sha256: _builtins.str = ...,
+        committed_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lineage", b"lineage", "manifest_sha256", b"manifest_sha256", "step", b"step", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "committed_s", b"committed_s", "lineage", b"lineage", "manifest_sha256", b"manifest_sha256", "step", b"step", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,7 +72,7 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
         message = f"checkpoint of step {report.step} failed: {report.error}; training goes on"
         stale = with_condition(state, CHECKPOINT_STALE, True, now_s, reason="SaveFailed", message=message)
         return Reconciliation(state=stale, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
-    if ref in state.checkpoints:
+    if any(ref.uri == known.uri for known in state.checkpoints):
         return Reconciliation(state=state)
     newest = state.checkpoints[-1] if state.checkpoints else None
     if record is None or report.lineage != record.lineage:
@@ -85,7 +85,7 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     if state.phase not in TERMINAL:
         goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.seconds, now_s)
     keep = max(1, state.spec.spec.checkpoint.keep.last)
-    changed = replace(state, checkpoints=(*state.checkpoints, ref)[-keep:], goodput=goodput)
+    changed = replace(state, checkpoints=(*state.checkpoints, replace(ref, committed_s=now_s))[-keep:], goodput=goodput)
     message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({report.seconds:.2f} s)"
     changed = with_condition(changed, CHECKPOINT_STALE, False, now_s, reason="Saved", message=message)
     return Reconciliation(state=changed, events=(_event(events.CHECKPOINT_COMMITTED, "Committed", message, report),))

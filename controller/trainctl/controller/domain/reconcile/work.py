@@ -10,9 +10,9 @@ from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import IslandState, JobState, Slot
 from trainctl.controller.domain.reconcile.result import IdSource, Reconciliation
 from trainctl.controller.domain.states import Machine, SlotState, advance
-from trainctl.controller.domain.timeouts import Timeouts
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.records.worker import WorkerObserved
+from trainctl.core.timeouts import Timeouts
 
 
 class Work:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trainctl.controller.domain.model_size import feed_forward
-from trainctl.controller.domain.timeouts import Timeouts
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.timeouts import Timeouts
 
 
 def effective(job: TrainJob) -> TrainJob:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 
 from trainctl.controller.domain.spec.nodes import Positions, shortened
-from trainctl.controller.domain.timeouts import PROFILES
 from trainctl.core.errors import Problem
 from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
+from trainctl.core.timeouts import PROFILES
 from trainctl.core.units import parse_duration_s
 
 Finding = tuple[str, str]
