@@ -8,7 +8,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check $(PIP_ARGS)
 PORTIONS := protos parallel checkpoint controller agent
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system check chaos bench bench-recovery bench-overhead protos docs clean
+.PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead protos docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,13 @@ demo: install ## The main job: train on real text, lose a worker and an agent, g
 	@$(BIN)/trainctl demo $(if $(CORPUS),--corpus '$(CORPUS)') $(DEMO_ARGS)
 
 test: install ## All tests that need nothing but Python
-	$(BIN)/pytest --ignore tests/system $(PYTEST_ARGS)
+	$(BIN)/pytest --ignore tests/system --ignore tests/gpu $(PYTEST_ARGS)
 
 test-system: install ## Tests of whole environments: without torch, a wheel in a clean one
 	$(BIN)/pytest tests/system $(PYTEST_ARGS)
+
+test-gpu: install ## The main path on CUDA devices; the tests of NCCL need two (docs/unverified.md)
+	$(BIN)/pytest tests/gpu $(PYTEST_ARGS)
 
 check: install ## Lint, types, contracts, freshness of everything generated
 	$(BIN)/ruff format --check .

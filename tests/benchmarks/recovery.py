@@ -144,6 +144,8 @@ def freezes(corpus: Path, workload: Workload, count: int, dice: random.Random) -
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
+    if share == 0.5 and values:
+        return round(statistics.median(values), 3)
     ordered = sorted(values)
     return round(ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))], 3) if ordered else None
 

@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from e2e.local_system import TERMINAL, LocalSystem
@@ -48,17 +48,18 @@ class Fault:
     later_s: float
 
 
-def script_of(seed: int, count: int) -> list[Fault]:
-    """The faults of a seed; the same list every time."""
+def script_of(seed: int, count: int, *, dense: bool = False) -> list[Fault]:
+    """The faults of a seed, the same list every time; a dense script hardly lets the job get back on its feet."""
     rng = random.Random(seed)
     kinds = rng.choices(list(KINDS), weights=list(KINDS.values()), k=count)
+    short_s, long_s, late_s, in_recovery = (0.2, 1.5, 40.0, 0.6) if dense else (0.3, 4.0, 6.0, 0.4)
     return [
         Fault(
             kind=kind,
-            pause_s=round(rng.choice([rng.uniform(0, 0.3), rng.uniform(0, 4)]), 3),
-            in_recovery=rng.random() < 0.4,
+            pause_s=round(rng.choice([rng.uniform(0, short_s), rng.uniform(0, long_s)]), 3),
+            in_recovery=rng.random() < in_recovery,
             choices=tuple(round(rng.random(), 3) for _ in range(4)),
-            later_s=round(rng.choice([0.0, rng.uniform(0, 1), rng.uniform(2, 6)]), 3),
+            later_s=round(rng.choice([0.0, rng.uniform(0, 1), rng.uniform(2, late_s)]), 3),
         )
         for kind in kinds
     ]
@@ -70,7 +71,7 @@ class Chaos:
 
     system: LocalSystem
     job_name: str
-    script: list[Fault]
+    script: Sequence[Fault]
     hit: set[int] = field(default_factory=set)
     done: list[str] = field(default_factory=list)
     seen: list[job_pb2.Job] = field(default_factory=list)

@@ -122,13 +122,16 @@ def test_checkpoints_that_cannot_be_resumed_from(
     assert_one_error(resume(corpus), 2, "is foreign")
     assert_one_error(resume(torn), 2, "is torn")
     assert_one_error(resume(checkpoint), 2, "is of step 4, but spec.train.steps is 4")
+    larger = tiny_job("resumed", corpus, steps=8, model={"layers": 3, "hidden": 128, "heads": 4, "context": 64})
+    done = submit(larger, "--set", f"spec.checkpoint.resumeFrom={checkpoint}")
+    assert_one_error(done, 2, "spec.train.model.layers", "was saved with 2, found 3", "was saved with 64, found 128")
 
 
-def test_a_checkpoint_of_another_shape_fails_the_job_briefly(
+def test_a_checkpoint_of_another_vocabulary_fails_the_job_briefly(
     system: LocalSystem, corpus: Path, checkpoint: Path
 ) -> None:
     other = yaml.safe_load(tiny_job("shape", corpus, steps=8, nodes=1))
-    other["spec"]["train"]["model"]["hidden"] = 128
+    other["spec"]["train"]["tokenizer"] = {"kind": "bpe", "vocabSize": 300}
     other["spec"]["checkpoint"]["resumeFrom"] = str(checkpoint)
     path = system.run_dir.parent / "shape.yaml"
     path.write_text(yaml.safe_dump(other))
@@ -136,7 +139,7 @@ def test_a_checkpoint_of_another_shape_fails_the_job_briefly(
     assert done.returncode == 8
     message = system.job("shape").status.error.message
     assert "does not fit" in message
-    assert "expected shape [256, 128], found [256, 64]" in message
+    assert "expected shape [300, 64], found [256, 64]" in message
     assert len(message.splitlines()) < 10
 
 

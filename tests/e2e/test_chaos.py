@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.chaos import Chaos, script_of
+from e2e.chaos import Chaos, Fault, script_of
 from e2e.invariants import (
     assert_events_explain,
     assert_generations_rise,
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 STEPS, SEQUENCES, WORLD = 200, 24, 4
 LIVENESS_S = 90
 RSS_GROWTH_BYTES = 64 << 20
-FAULTS = 6
+FAULTS, DENSE_FAULTS = 6, 10
 SMOKE_SEED, SMOKE_FAULTS = 5, 3
 
 
@@ -74,11 +74,11 @@ def reference(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Referen
         system.down()
 
 
-def run_chaos(seed: int, count: int, home: Path, corpus: Path, reference: Reference) -> Chaos:
+def run_chaos(script: Sequence[Fault], seed: int, home: Path, corpus: Path, reference: Reference) -> Chaos:
     """One system, one job, one script; then every invariant. Returns what was done."""
     shared_memory = set(os.listdir("/dev/shm"))
     system = LocalSystem(home / "local")
-    chaos = Chaos(system, "chaos", script_of(seed, count))
+    chaos = Chaos(system, "chaos", script)
     try:
         system.up()
         # A third of the seeds go on without what was lost; the others have time for the replacement.
@@ -145,7 +145,7 @@ def seeds() -> Iterator[int]:
 
 
 def test_short_chaos_with_a_fixed_seed(reference: Reference, corpus: Path, tmp_path: Path) -> None:
-    run_chaos(SMOKE_SEED, SMOKE_FAULTS, tmp_path, corpus, reference)
+    run_chaos(script_of(SMOKE_SEED, SMOKE_FAULTS), SMOKE_SEED, tmp_path, corpus, reference)
 
 
 @pytest.mark.chaos
@@ -156,7 +156,9 @@ def test_random_faults_at_random_times(reference: Reference, corpus: Path, tmp_p
         home = tmp_path / f"seed-{seed}"
         home.mkdir()
         started_s = time.monotonic()
-        chaos = run_chaos(seed, FAULTS, home, corpus, reference)
+        dense = seed % 2 == 0
+        script = script_of(seed, DENSE_FAULTS if dense else FAULTS, dense=dense)
+        chaos = run_chaos(script, seed, home, corpus, reference)
         ran += 1
         took_s = time.monotonic() - started_s
         print(f"seed {seed} held in {took_s:.0f} s:", *chaos.done, sep="\n  ", flush=True)

@@ -18,6 +18,7 @@ from multiproc.agent_support.controller import (
     until,
     worker,
 )
+from trainctl.agent.logs.files import log_path
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Instruction, WorkerPhase
 
@@ -71,11 +72,30 @@ def test_an_exit_is_reported_at_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_workers_of_a_node_have_numbers_and_a_new_one_takes_that_of_the_one_lost(tmp_path: Path) -> None:
+    def local_rank(slot: int, incarnation: int) -> str:
+        log = log_path(tmp_path / "node-0" / "logs", "uid-1", slot, incarnation)
+        found = re.search(r"local rank (\S+)", log.read_text())
+        return found[1] if found else ""
+
+    async def scenario() -> None:
+        async with agent_and_controller(tmp_path) as (_, controller):
+            controller.want(worker(0, 1), worker(1, 2))
+            await until(lambda: controller.phase(1) is controller.phase(2) is WorkerPhase.READY)
+            controller.want(worker(0, 1, instruction=Instruction.KILL), worker(1, 2))
+            await until(lambda: controller.phase(1) is WorkerPhase.EXITED)
+            controller.want(worker(0, 3), worker(1, 2))
+            await until(lambda: controller.phase(3) is WorkerPhase.READY)
+        numbers = [local_rank(0, 1), local_rank(1, 2), local_rank(0, 3)]
+        assert sorted(numbers[:2]) == ["0", "1"]
+        assert numbers[2] == numbers[0]
+
+    asyncio.run(scenario())
+
+
 def test_a_frozen_worker_is_seen_and_killed_before_its_slot_is_filled_again(tmp_path: Path) -> None:
     async def scenario() -> None:
-        controller = FakeController()
-        controller.heartbeat_s = 30.0
-        async with agent_and_controller(tmp_path, controller=controller):
+        async with agent_and_controller(tmp_path) as (_, controller):
             controller.want(worker(), worker(1, 2))
             await until(lambda: controller.phase(1) is controller.phase(2) is WorkerPhase.READY)
             pid = controller.workers()[0].pid

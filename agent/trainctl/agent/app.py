@@ -40,6 +40,7 @@ class AgentOptions:
         controller: ``host:port``.
         node: name of this machine in the cluster.
         slots: workers it takes.
+        first_local_rank: number of its first worker, where several agents share a machine and its accelerators.
         folder: its own folder, for logs and caches.
         token_file: holds the bearer token; None sends an empty one.
         address: under which other nodes reach this one.
@@ -52,6 +53,7 @@ class AgentOptions:
     controller: str
     node: str
     slots: int
+    first_local_rank: int
     folder: Path
     token_file: Path | None
     address: str
@@ -91,6 +93,7 @@ class Agent:
             entry=options.entry,
             node=options.node,
             node_dir=str(options.folder),
+            first_local_rank=options.first_local_rank,
             events=WorkerEvents(
                 changed=lambda: self._link.changed(), figures=self._take_figures, report=self._take_report
             ),

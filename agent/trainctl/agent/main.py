@@ -43,6 +43,7 @@ def _run(options: argparse.Namespace) -> None:
         controller=options.controller,
         node=options.node,
         slots=options.slots,
+        first_local_rank=options.first_local_rank,
         folder=options.dir.absolute(),
         token_file=options.token_file,
         address=options.address,
@@ -67,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--controller", required=True, metavar="HOST:PORT", help="where the controller listens")
     parser.add_argument("--node", required=True, help="name of this machine in the cluster")
     parser.add_argument("--slots", type=_positive, default=1, help="workers this machine takes (default 1)")
+    parser.add_argument(
+        "--first-local-rank",
+        type=int,
+        default=0,
+        help="number of the first worker, where agents share a machine: it picks the accelerator (default 0)",
+    )
     parser.add_argument("--dir", type=Path, required=True, help="folder for logs and caches; one agent a folder")
     parser.add_argument("--token-file", type=Path, help="file with the bearer token")
     parser.add_argument("--address", default="127.0.0.1", help="where other nodes reach this one (default 127.0.0.1)")

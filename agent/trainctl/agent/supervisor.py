@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ class Supervisor:
         entry: str,
         node: str,
         node_dir: str,
+        first_local_rank: int,
         events: WorkerEvents,
         metrics: AgentMetrics,
     ) -> None:
@@ -48,6 +50,7 @@ class Supervisor:
         self._entry = entry
         self._node = node
         self._node_dir = node_dir
+        self._first_local_rank = first_local_rank
         self._events = events
         self._metrics = metrics
         self._faults = FaultPlan()
@@ -138,7 +141,9 @@ class Supervisor:
 
     def _add(self, desired: WorkerDesired) -> Worker:
         events = WorkerEvents(changed=self._changed, figures=self._events.figures, report=self._events.report)
-        worker = Worker(desired, entry=self._entry, node_dir=self._node_dir, events=events)
+        taken = {worker.local_rank for worker in self._workers.values() if not worker.life.exited}
+        local_rank = next(number for number in itertools.count(self._first_local_rank) if number not in taken)
+        worker = Worker(desired, entry=self._entry, node_dir=self._node_dir, local_rank=local_rank, events=events)
         self._workers[worker.key] = worker
         return worker
 

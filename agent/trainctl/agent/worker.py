@@ -59,11 +59,15 @@ class Worker:
         desired: what it is told first.
         entry: ``module:function`` that it runs.
         node_dir: folder of the node, for caches.
+        local_rank: its number on the node, which picks its accelerator.
         events: who is told.
     """
 
-    def __init__(self, desired: WorkerDesired, *, entry: str, node_dir: str, events: WorkerEvents) -> None:
+    def __init__(
+        self, desired: WorkerDesired, *, entry: str, node_dir: str, local_rank: int, events: WorkerEvents
+    ) -> None:
         self.key = key_of(desired)
+        self.local_rank = local_rank
         self.exited = asyncio.Event()
         self._entry = entry
         self._node_dir = node_dir
@@ -189,7 +193,10 @@ class Worker:
                 await loop.connect_read_pipe(lambda: capture, os.fdopen(read_end, "rb", buffering=0))
                 fds = {"bridge_fd": theirs.fileno(), "log": write_end, "page_path": self._page_fd}
                 return await server.spawn(
-                    self._entry, fds=fds, arguments={"node_dir": self._node_dir}, env=_env(self._life.instructed)
+                    self._entry,
+                    fds=fds,
+                    arguments={"node_dir": self._node_dir},
+                    env=_env(self._life.instructed, self.local_rank),
                 )
 
     def _hear(self, message: bridge.Message) -> None:
@@ -252,8 +259,9 @@ async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
         await asyncio.wait_for(event.wait(), timeout_s)
 
 
-def _env(desired: WorkerDesired) -> dict[str, str]:
-    """What the job file wants in the environment."""
+def _env(desired: WorkerDesired, local_rank: int) -> dict[str, str]:
+    """What the job file wants in the environment, and which worker of the node this is."""
     spec = desired.spec.get("spec")
     env = spec.get("env") if isinstance(spec, Mapping) else None
-    return {str(name): str(value) for name, value in env.items()} if isinstance(env, Mapping) else {}
+    wanted = {str(name): str(value) for name, value in env.items()} if isinstance(env, Mapping) else {}
+    return {"LOCAL_RANK": str(local_rank), **wanted}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, is_attempt, step_folder, step_of
-from trainctl.checkpoint.manifest.reading import check_files, read_root
+from trainctl.checkpoint.manifest.reading import check_files, read_artifacts, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -112,6 +112,18 @@ def inspect(uri: str) -> CheckpointInfo:
         if ref is None:
             raise _none_in(uri, _survey(storage))
         return _info(open_storage(ref.uri))
+
+
+def artifacts(ref: CheckpointRef) -> dict[str, bytes]:
+    """The files kept beside the tensors of a checkpoint, by name.
+
+    Raises:
+        CheckpointError: it is missing or corrupt.
+    """
+    with storage_errors(f"reading the checkpoint {ref.uri}"):
+        storage = open_storage(ref.uri)
+        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
+        return read_artifacts(storage, root)
 
 
 def _survey(storage: Storage) -> Survey:

@@ -198,7 +198,11 @@ def _bind(settings: Settings, server: RpcServer) -> str:
 
 
 def _keeper(settings: Settings, parts: _Parts, address: str, stack: AsyncExitStack) -> NodeKeeper:
-    nodes = [AgentRequest(node=f"node-{index}", slots=settings.slots) for index in range(settings.agents)]
+    slots = settings.slots
+    nodes = [
+        AgentRequest(node=f"node-{index}", slots=slots, first_local_rank=index * slots)
+        for index in range(settings.agents)
+    ]
     command = settings.agent_command or _agent_command(settings.run_dir.token_file)
     cluster = LocalCluster(settings.run_dir.nodes, nodes, lambda request, folder: command(request, folder, address))
     stack.push_async_callback(cluster.close)
@@ -216,7 +220,8 @@ def _agent_command(token_file: Path) -> AgentCommand:
     def command(request: AgentRequest, folder: Path, address: str) -> Sequence[str]:
         program = (sys.executable, "-m", "trainctl.agent")
         where = ("--controller", address, "--node", request.node, "--slots", str(request.slots))
-        return (*program, *where, "--dir", str(folder), "--token-file", str(token_file))
+        here = ("--first-local-rank", str(request.first_local_rank), "--dir", str(folder))
+        return (*program, *where, *here, "--token-file", str(token_file))
 
     return command
 

@@ -12,20 +12,21 @@ from trainctl.parallel.optim import build_optimizer
 from trainctl.parallel.plan.schedule import learning_rate_schedule
 from trainctl.parallel.session import Session
 from trainctl.parallel.tasks.data_identity import DataIdentity
-from trainctl.parallel.tasks.device import pick_device
 from trainctl.parallel.tasks.evaluation import Evaluation
 from trainctl.parallel.tasks.registry import check, find_task
 from trainctl.parallel.tasks.task import TaskParts
 
+CPU = torch.device("cpu")
 
-def train(session: Session, spec: TrainSpec, cache_dir: str) -> None:
+
+def train(session: Session, spec: TrainSpec, cache_dir: str, device: torch.device = CPU) -> None:
     """Trains to the last step. Recovery, elastic membership, checkpoints and figures are the session's business.
 
     Raises:
         SpecError: the spec cannot be carried out.
         DataError: the data is missing or unusable.
     """
-    prepared = prepare(spec, cache_dir)
+    prepared = prepare(spec, cache_dir, device)
     prepared.register(session)
     task = prepared.task
     while not session.done:
@@ -62,13 +63,13 @@ class Prepared:
             session.on_evaluate(every=spec.eval.every, num_items=evaluate.num_items, evaluate=evaluate)
 
 
-def prepare(spec: TrainSpec, cache_dir: str) -> Prepared:
-    """Data, model and optimizer, on the device of this worker.
+def prepare(spec: TrainSpec, cache_dir: str, device: torch.device) -> Prepared:
+    """Data, model and optimizer, on ``device``.
 
     Raises:
         SpecError: the spec cannot be carried out.
         DataError: the data is missing or unusable.
     """
     check(spec)
-    task = find_task(spec.task).build(spec, Path(cache_dir), pick_device())
+    task = find_task(spec.task).build(spec, Path(cache_dir), device)
     return Prepared(spec, task, build_optimizer(task.model, spec.optimizer))

@@ -17,6 +17,7 @@ from trainctl.parallel.bridge import Failed, WorkerBridge
 from trainctl.parallel.loop import train
 from trainctl.parallel.progress_page import ProgressWriter
 from trainctl.parallel.session import Session
+from trainctl.parallel.tasks.device import device_of
 
 THREADS_VARIABLE = "TRAINCTL_THREADS"
 _RESOLVER = "timeout:1 attempts:3"
@@ -51,7 +52,7 @@ def run(bridge: WorkerBridge, page: ProgressWriter, node_dir: str) -> None:
         job = from_wire(TrainJob, bridge.latest().spec)
         torch.set_num_threads(threads(job.spec.resources))
         session = Session.open(control=bridge, page=page)
-        train(session, job.spec.train, os.path.join(node_dir, "cache"))
+        train(session, job.spec.train, os.path.join(node_dir, "cache"), device_of(job.spec.resources))
     except Exception as error:
         traceback.print_exc()
         bridge.send(Failed(describe(error, step=session.open_step if session is not None else 0)))

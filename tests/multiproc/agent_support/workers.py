@@ -28,7 +28,7 @@ BEHAVIOUR = "FAKE_WORKER"
 def main(bridge_fd: int, page_path: str, node_dir: str) -> None:
     behaviour = os.environ.get(BEHAVIOUR, "")
     bridge, page = WorkerBridge(bridge_fd), ProgressWriter(page_path)
-    print(f"worker of {node_dir} as {behaviour or 'default'}")
+    print(f"worker of {node_dir} with local rank {os.environ['LOCAL_RANK']} as {behaviour or 'default'}")
     if behaviour == "raise":
         bridge.send(Failed(WorkerError(type="ValueError", message="as asked", step=3)))
         bridge.flush(5)

@@ -19,7 +19,7 @@ from trainctl.controller.domain.states import TRANSITIONS, IllegalTransition, Jo
 from trainctl.controller.domain.view import AgentView
 from trainctl.core.errors import PlanError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
-from trainctl.core.records.spec import TrainSpec
+from trainctl.core.records.spec import ResourcesSpec, TrainSpec
 from trainctl.core.records.step import Outcome, Phase, StepReport
 from trainctl.core.records.worker import Progress
 from trainctl.core.timeouts import PROFILES, Timeouts
@@ -52,6 +52,9 @@ def test_profiles_are_ordered_and_the_order_is_checked() -> None:
         Timeouts.for_profile("quick")
 
 
+TWO = ResourcesSpec(workers_per_node=2)
+
+
 def agents(*free: int) -> tuple[tuple[AgentView, ...], dict[int, int]]:
     views = tuple(AgentView(node=f"node-{i}", agent_incarnation=i + 1, slots=n) for i, n in enumerate(free))
     return views, {i + 1: n for i, n in enumerate(free)}
@@ -59,15 +62,26 @@ def agents(*free: int) -> tuple[tuple[AgentView, ...], dict[int, int]]:
 
 def test_gangs_are_placed_whole_or_not_at_all() -> None:
     views, free = agents(2, 1, 2, 4)
-    usable = usable_agents(reversed(views), free, per_node=2, timeouts=PROFILES["fast"])
+    usable = usable_agents(reversed(views), free, resources=TWO, timeouts=PROFILES["fast"])
     assert [a.node for a in usable] == ["node-0", "node-2", "node-3"]
-    placed = place_gang([0, 1], usable, at_least=2, per_node=2)
+    placed = place_gang([0, 1], usable, at_least=2, resources=TWO)
     assert {g: a.node for g, a in placed.agents.items()} == {0: "node-0", 1: "node-2"}
-    refused = place_gang([0, 1, 2, 3], usable, at_least=4, per_node=2)
+    refused = place_gang([0, 1, 2, 3], usable, at_least=4, resources=TWO)
     assert not refused.agents
     assert "needs 4 node(s) with 2 free worker slots each, found 3" in refused.reason
     silent = [replace(a, last_heard_age_s=9.0) for a in views]
-    assert not usable_agents(silent, free, per_node=1, timeouts=PROFILES["fast"])
+    assert not usable_agents(silent, free, resources=TWO, timeouts=PROFILES["fast"])
+
+
+def test_a_job_with_accelerators_goes_where_there_are_some_and_says_so() -> None:
+    views, free = agents(2, 2)
+    with_gpu = (views[0], replace(views[1], device="cuda"))
+    wants = replace(TWO, accelerators_per_node=2)
+    assert [a.node for a in usable_agents(with_gpu, free, resources=wants, timeouts=PROFILES["fast"])] == ["node-1"]
+    refused = place_gang(
+        [0], usable_agents(views, free, resources=wants, timeouts=PROFILES["fast"]), at_least=1, resources=wants
+    )
+    assert refused.reason == "needs 1 node(s) with 2 free worker slots with an accelerator each, found 0"
 
 
 def test_frozen_is_judged_by_the_step_time_and_the_phase() -> None:

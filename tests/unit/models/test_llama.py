@@ -112,6 +112,8 @@ def test_impossible_shapes_are_refused_with_all_problems() -> None:
         Llama(ModelSpec(layers=0, hidden=30, heads=4, kv_heads=3), vocab_size=256, seed=0)
     assert [problem.path for problem in caught.value.problems] == [
         "spec.train.model.layers",
-        "spec.train.model.heads",
+        "spec.train.model.hidden",
         "spec.train.model.kvHeads",
     ]
+    with pytest.raises(SpecError, match=r"has .* parameters; expected at most 1e\+13"):
+        Llama(ModelSpec(layers=1_000_000, hidden=65536, heads=64), vocab_size=256, seed=0)

@@ -112,7 +112,7 @@ def test_all_problems_of_a_spec_are_found_at_once(spec: TrainSpec) -> None:
     with pytest.raises(SpecError) as caught:
         check(wrong)
     assert [problem.path for problem in caught.value.problems] == [
-        "spec.train.model.heads",
+        "spec.train.model.hidden",
         "spec.train.tokenizer.kind",
         "spec.train.precision",
         "spec.train.optimizer.name",

@@ -12,9 +12,7 @@ from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import replicated
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.manifest.codec import sha256
-from trainctl.checkpoint.manifest.names import artifact_path
-from trainctl.checkpoint.manifest.reading import files_layout, read_parts
+from trainctl.checkpoint.manifest.reading import files_layout, read_artifacts, read_parts
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
 
@@ -57,16 +55,7 @@ class ExportSource:
         Raises:
             CheckpointError: one is not what was saved.
         """
-        contents = {}
-        for file in self._root.artifacts:
-            data = self._storage.read(file.path)
-            if sha256(data) != file.sha256:
-                raise CheckpointError(
-                    f"{self._storage.uri}/{file.path} is corrupt: expected sha256 {file.sha256}, found {sha256(data)}",
-                    hint="export an older checkpoint, or restore the file from a copy",
-                )
-            contents[file.path.removeprefix(artifact_path(""))] = data
-        return contents
+        return read_artifacts(self._storage, self._root)
 
     def parameters(self) -> tuple[Parameter, ...]:
         """All parameters by name. Tied ones: as ``config.json`` says they are, once; else under every name."""

@@ -6,7 +6,7 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, file_holder
 from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.manifest.codec import parse_part, parse_root, sha256
-from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path
 from trainctl.checkpoint.manifest.records import PartManifest, RootManifest
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError
@@ -99,3 +99,21 @@ def files_layout(root: RootManifest, parts: tuple[PartManifest, ...]) -> Layout:
                 held = holders.setdefault(file_holder(part.files[chunk.file].path), {})
                 held[key] = (*held.get(key, ()), chunk.region)
     return Layout(shapes, holders)
+
+
+def read_artifacts(storage: Storage, root: RootManifest) -> dict[str, bytes]:
+    """The files kept beside the tensors, by name.
+
+    Raises:
+        CheckpointError: one is not what was saved.
+    """
+    contents = {}
+    for file in root.artifacts:
+        data = storage.read(file.path)
+        if sha256(data) != file.sha256:
+            raise CheckpointError(
+                f"{storage.uri}/{file.path} is corrupt: expected sha256 {file.sha256}, found {sha256(data)}",
+                hint="use an older checkpoint, or restore the file from a copy",
+            )
+        contents[file.path.removeprefix(artifact_path(""))] = data
+    return contents

@@ -174,6 +174,7 @@ class AgentRegistry:
             agent_incarnation=agent.incarnation,
             address=agent.registration.address,
             slots=agent.registration.slots,
+            device=agent.registration.device or "cpu",
             connected=agent.session is not None and agent.reported,
             last_heard_age_s=self._monotonic_s() - agent.heard_s,
             process_exited=agent.process_exited,

@@ -9,10 +9,17 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRequest:
-    """An agent that shall run: on which node, with room for how many workers."""
+    """An agent that shall run.
+
+    Attributes:
+        node: on which node.
+        slots: room for how many workers.
+        first_local_rank: number of its first worker on the machine, which several nodes share on a laptop.
+    """
 
     node: str
     slots: int
+    first_local_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, file_holder, rank_holder, replicated
-from trainctl.controller.domain.model_size import STATE_KINDS, parameter_count, state_dtype
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainSpec
+from trainctl.parallel.plan.model_size import llama_parameters
+
+STATE_KINDS = ("param", "exp_avg", "exp_avg_sq")
+"""What each parameter drags along with AdamW, all in the same dtype."""
 
 
 def island_layout(island: str, train: TrainSpec, version: StateVersion, ranks: Iterable[int]) -> Layout:
@@ -32,6 +35,6 @@ def state_bytes(train: TrainSpec) -> int:
 
 
 def _shapes(island: str, train: TrainSpec, version: StateVersion) -> dict[StateKey, tuple[int, ...]]:
-    size = parameter_count(train)
-    dtype = state_dtype(train)
+    size = llama_parameters(train.model, train.tokenizer.vocab_size)
+    dtype = "F64" if train.precision == "float64" else "F32"
     return {StateKey("island", kind, dtype, island, version): (size,) for kind in STATE_KINDS}

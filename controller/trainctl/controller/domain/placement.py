@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.view import AgentView
+from trainctl.core.records.spec import ResourcesSpec
 from trainctl.core.timeouts import Timeouts
 
 
@@ -34,7 +35,7 @@ def slots_used(state: JobState) -> Mapping[int, int]:
 
 
 def usable_agents(
-    agents: Iterable[AgentView], free: Mapping[int, int], *, per_node: int, timeouts: Timeouts
+    agents: Iterable[AgentView], free: Mapping[int, int], *, resources: ResourcesSpec, timeouts: Timeouts
 ) -> tuple[AgentView, ...]:
     """Agents that can take one more group now, in a fixed order (natural order of node names)."""
     fitting = (
@@ -43,22 +44,32 @@ def usable_agents(
         if a.connected
         and not a.process_exited
         and a.last_heard_age_s <= timeouts.suspect_s
-        and free.get(a.agent_incarnation, 0) >= per_node
+        and free.get(a.agent_incarnation, 0) >= resources.workers_per_node
+        and (not resources.accelerators_per_node or a.device != "cpu")
     )
     return tuple(sorted(fitting, key=lambda a: (len(a.node), a.node, a.agent_incarnation)))
 
 
-def place_gang(groups: Sequence[int], agents: Sequence[AgentView], *, at_least: int, per_node: int) -> Placement:
+def describe_room(resources: ResourcesSpec) -> str:
+    """What a group needs of a node."""
+    count = resources.workers_per_node
+    accelerators = " with an accelerator" if resources.accelerators_per_node else ""
+    return f"{count} free worker slot{'s' if count > 1 else ''}{accelerators}"
+
+
+def place_gang(
+    groups: Sequence[int], agents: Sequence[AgentView], *, at_least: int, resources: ResourcesSpec
+) -> Placement:
     """Places as many of ``groups`` as there are agents, but at least ``at_least`` of them or none.
 
     Args:
         groups: groups without a place, ascending.
         agents: usable agents in order; each takes one group.
         at_least: fewest that make sense.
-        per_node: workers in a group.
+        resources: of a group.
     """
     found = min(len(groups), len(agents))
-    workers = f"{per_node} free worker slot{'s' if per_node > 1 else ''}"
+    workers = describe_room(resources)
     if found < at_least or found == 0:
         return Placement(agents={}, reason=f"needs {at_least} node(s) with {workers} each, found {len(agents)}")
     chosen = dict(zip(groups, agents, strict=False))

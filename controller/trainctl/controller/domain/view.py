@@ -16,6 +16,7 @@ class AgentView:
         agent_incarnation: which life.
         address: host that other nodes reach it at.
         slots: workers it may run.
+        device: what its workers compute on: ``cpu`` or ``cuda``.
         connected: its stream is open.
         last_heard_age_s: seconds since its last message (since the controller's start, if none came yet).
         process_exited: the cluster confirms that its process is gone; its workers die with it.
@@ -28,6 +29,7 @@ class AgentView:
     agent_incarnation: int
     address: str = ""
     slots: int = 0
+    device: str = "cpu"
     connected: bool = True
     last_heard_age_s: float = 0.0
     process_exited: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from trainctl.core.errors import CheckpointError, Problem, SpecError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
+from trainctl.parallel.plan.model_size import SHAPE_FIELDS, hf_shape
 
 STDLIB = "python-stdlib"
 DATA_PATH = "spec.train.data.uri"
@@ -34,6 +36,8 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
     resume: CheckpointRef | None = None
     try:
         resume = find_resume(job)
+        if resume is not None:
+            problems += _shape_problems(job, resume)
     except (CheckpointError, UnavailableError) as error:
         problems.append(Problem(path=RESUME_PATH, message=f"{error}" + (f" ({error.hint})" if error.hint else "")))
     problems += _nothing_left(job, resume)
@@ -48,6 +52,23 @@ def _nothing_left(job: TrainJob, resume: CheckpointRef | None) -> list[Problem]:
     if resume is None or resume.step < steps:
         return []
     return [_problem(RESUME_PATH, f"{resume.uri} is of step {resume.step}, but spec.train.steps is {steps}: raise it")]
+
+
+def _shape_problems(job: TrainJob, resume: CheckpointRef) -> list[Problem]:
+    """Where the checkpoint's model has another shape than the job's."""
+    from trainctl.checkpoint import catalog
+
+    config = catalog.artifacts(resume).get("config.json", b"{}")  # a checkpoint without it is compared by the workers
+    try:
+        saved = json.loads(config)
+    except ValueError as error:
+        raise CheckpointError(f"config.json of {resume.uri} is not JSON: {error}") from error
+    model = job.spec.train.model
+    return [
+        _problem(f"spec.train.model.{SHAPE_FIELDS[name]}", f"{resume.uri} was saved with {saved[name]}, found {wanted}")
+        for name, wanted in hf_shape(model).items()
+        if isinstance(saved, dict) and saved.get(name, wanted) != wanted
+    ]
 
 
 def find_resume(job: TrainJob) -> CheckpointRef | None:

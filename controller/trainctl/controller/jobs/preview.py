@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainctl.controller.domain.model_size import parameter_count
 from trainctl.controller.domain.placement import place_gang, usable_agents
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.records.generation import CheckpointRef
@@ -12,6 +11,7 @@ from trainctl.core.records.spec import TrainJob
 from trainctl.core.timeouts import Timeouts
 from trainctl.core.units import format_duration
 from trainctl.parallel.plan.micro_batches import deal
+from trainctl.parallel.plan.model_size import llama_parameters
 
 
 def preview(
@@ -33,16 +33,16 @@ def preview(
         f"job {job.metadata.name}: task {train.task}, {train.steps} steps from {start}",
         _placement(job, view, free),
         *_ranks(job),
-        f"model: about {parameter_count(train):,} parameters",
+        f"model: about {llama_parameters(train.model, train.tokenizer.vocab_size):,} parameters",
         _checkpoints(job, workdir),
         _timeouts(Timeouts.for_job(job), spec.recovery.profile),
     ]
 
 
 def _placement(job: TrainJob, view: ClusterView, free: Mapping[int, int]) -> str:
-    nodes, per_node = job.spec.nodes, job.spec.resources.workers_per_node
-    agents = usable_agents(view.agents, free, per_node=per_node, timeouts=Timeouts.for_job(job))
-    placed = place_gang(range(nodes.target), agents, at_least=nodes.target, per_node=per_node)
+    nodes, resources = job.spec.nodes, job.spec.resources
+    agents = usable_agents(view.agents, free, resources=resources, timeouts=Timeouts.for_job(job))
+    placed = place_gang(range(nodes.target), agents, at_least=nodes.target, resources=resources)
     if placed.agents:
         return f"placement now: {placed.reason}"
     return f"placement: it would wait in QUEUED: {placed.reason}"

@@ -18,7 +18,7 @@ from torch.nn import functional
 from trainctl.core.errors import SpecError
 from trainctl.core.records.spec import ModelSpec
 from trainctl.parallel.models.init import init_normal
-from trainctl.parallel.plan.model_size import ffn_size, kv_head_count, shape_problems
+from trainctl.parallel.plan.model_size import ffn_size, hf_shape, kv_head_count, shape_problems
 
 RMS_NORM_EPS = 1e-6
 INIT_STD = 0.02
@@ -187,11 +187,7 @@ def hf_config(model: ModelSpec, vocab_size: int) -> dict[str, Any]:
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": vocab_size,
-        "hidden_size": model.hidden,
-        "intermediate_size": ffn_size(model),
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": kv_head_count(model),
+        **hf_shape(model),
         "head_dim": model.hidden // model.heads,
         "hidden_act": "silu",
         "max_position_embeddings": model.context,
@@ -202,7 +198,6 @@ def hf_config(model: ModelSpec, vocab_size: int) -> dict[str, Any]:
         "attention_bias": False,
         "attention_dropout": 0.0,
         "mlp_bias": False,
-        "tie_word_embeddings": model.tie_embeddings,
         # Text is a plain stream of tokens: no id is special, and transformers' defaults 1 and 2 would cut texts short.
         "bos_token_id": None,
         "eos_token_id": None,

@@ -1,11 +1,16 @@
-"""The built-in decoder's shape as numbers: defaults resolved, parameters counted; without torch."""
+"""The built-in decoder's shape as numbers: defaults resolved, limits, parameters counted; without torch."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
 
 from trainctl.core.errors import Problem
 from trainctl.core.records.spec import ModelSpec
 
 _FFN_MULTIPLE = 64
+MAX_PARAMETERS = 10**13
+"""More is a slip of the pen: the largest models known have about a tenth of it."""
 
 
 def ffn_size(model: ModelSpec) -> int:
@@ -28,26 +33,62 @@ def llama_parameters(model: ModelSpec, vocab_size: int) -> int:
     return model.layers * (attention + feed_forward + norms) + embeddings + model.hidden
 
 
+def hf_shape(model: ModelSpec) -> dict[str, int | bool]:
+    """What of the Hugging Face ``config.json`` decides the shapes of the parameters, but for the vocabulary."""
+    return {
+        "hidden_size": model.hidden,
+        "intermediate_size": ffn_size(model),
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": kv_head_count(model),
+        "tie_word_embeddings": model.tie_embeddings,
+    }
+
+
+SHAPE_FIELDS = {
+    "hidden_size": "hidden",
+    "intermediate_size": "ffn",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kvHeads",
+    "tie_word_embeddings": "tieEmbeddings",
+}
+"""Names in ``hf_shape`` to names in the job file."""
+
+
 def shape_problems(model: ModelSpec, *, path: str = "spec.train.model") -> tuple[Problem, ...]:
     """Everything that makes this shape impossible to build; empty if it can be built."""
-    problems = []
+    found = [*_ranges(model), *_fits(model)]
+    count = 0 if found else llama_parameters(model, 0)
+    if count > MAX_PARAMETERS:
+        found.append(("layers", f"this model has {count:.2g} parameters; expected at most {MAX_PARAMETERS:.0g}"))
+    return tuple(Problem(path=f"{path}.{name}", message=message) for name, message in found)
 
-    def expect(ok: bool, name: str, message: str) -> None:
-        if not ok:
-            problems.append(Problem(path=f"{path}.{name}", message=message))
 
-    expect(model.layers >= 1, "layers", f"expected at least 1, found {model.layers}")
-    expect(model.hidden >= 1, "hidden", f"expected at least 1, found {model.hidden}")
-    expect(model.heads >= 1, "heads", f"expected at least 1, found {model.heads}")
-    expect(model.context >= 2, "context", f"expected at least 2 tokens, found {model.context}")
-    expect(model.ffn >= 0, "ffn", f"expected 0 (automatic) or more, found {model.ffn}")
-    expect(model.rope_theta > 0, "ropeTheta", f"expected more than 0, found {model.rope_theta}")
-    expect(0 <= model.dropout < 1, "dropout", f"expected 0 <= dropout < 1, found {model.dropout}")
-    if model.heads >= 1 and model.hidden >= 1:
-        even = model.hidden % model.heads == 0 and model.hidden // model.heads % 2 == 0
-        text = f"expected a divisor of hidden={model.hidden} with an even quotient (rotary pairs), found {model.heads}"
-        expect(even, "heads", text)
-    if model.heads >= 1:
-        divides = model.kv_heads >= 0 and model.heads % (model.kv_heads or model.heads) == 0
-        expect(divides, "kvHeads", f"expected 0 or a divisor of heads={model.heads}, found {model.kv_heads}")
-    return tuple(problems)
+def _ranges(model: ModelSpec) -> Iterator[tuple[str, str]]:
+    least = {
+        "layers": (model.layers, 1),
+        "hidden": (model.hidden, 1),
+        "heads": (model.heads, 1),
+        "context": (model.context, 2),
+        "kvHeads": (model.kv_heads, 0),
+        "ffn": (model.ffn, 0),
+    }
+    for name, (value, low) in least.items():
+        if value < low:
+            yield name, f"expected at least {low}, found {value}"
+    if not 0 < model.rope_theta < math.inf:
+        yield "ropeTheta", f"expected a number greater than 0 and finite, found {model.rope_theta:g}"
+    if not 0 <= model.dropout < 1:
+        yield "dropout", f"expected a number at least 0 and less than 1, found {model.dropout:g}"
+
+
+def _fits(model: ModelSpec) -> Iterator[tuple[str, str]]:
+    if model.heads < 1 or model.hidden < 1:
+        return
+    if model.hidden % model.heads:
+        yield "hidden", f"{model.hidden} is not a multiple of heads ({model.heads})"
+    elif (model.hidden // model.heads) % 2:
+        yield "hidden", f"hidden / heads is {model.hidden // model.heads}; rotary embeddings need an even number"
+    if model.kv_heads > 0 and model.heads % model.kv_heads:
+        yield "kvHeads", f"heads ({model.heads}) is not a multiple of kvHeads ({model.kv_heads})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trainctl.controller.domain import events
-from trainctl.controller.domain.placement import group_slots, place_gang, usable_agents
+from trainctl.controller.domain.placement import describe_room, group_slots, place_gang, usable_agents
 from trainctl.controller.domain.reconcile.lifecycle import set_phase, wait_in
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
@@ -19,7 +19,7 @@ def place(work: Work) -> None:
     if not groups:
         return
     at_least = _at_least(work, groups)
-    placement = place_gang(groups, _agents(work), at_least=at_least, per_node=work.per_node)
+    placement = place_gang(groups, _agents(work), at_least=at_least, resources=work.resources)
     for group, agent in placement.agents.items():
         _bind(work, group, agent)
     if placement.agents and work.job.phase is JobPhase.QUEUED and work.island.proposal is None:
@@ -74,7 +74,7 @@ def _at_least(work: Work, groups: list[int]) -> int:
 def _agents(work: Work) -> list[AgentView]:
     """Agents with room for a group, without those that run one already or still have a worker of ours to get rid of."""
     taken = {s.agent_incarnation for s in work.slots() if s.bound}
-    usable = usable_agents(work.view.agents, work.free, per_node=work.per_node, timeouts=work.timeouts)
+    usable = usable_agents(work.view.agents, work.free, resources=work.resources, timeouts=work.timeouts)
     newest: dict[str, int] = {}
     for agent in work.view.agents:
         newest[agent.node] = max(newest.get(agent.node, 0), agent.agent_incarnation)
@@ -104,5 +104,5 @@ def describe_wait(work: Work, bound: int, since_s: float) -> str:
     """Why a job below its minimum waits."""
     return (
         f"{bound} of at least {work.min_groups} node(s) left for {format_duration(work.now_s - since_s)}; "
-        f"needs {work.min_groups - bound} more with {work.per_node} free worker slot(s) each"
+        f"needs {work.min_groups - bound} more with {describe_room(work.resources)} each"
     )

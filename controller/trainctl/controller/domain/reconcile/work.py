@@ -11,6 +11,7 @@ from trainctl.controller.domain.job_state import IslandState, JobState, Slot
 from trainctl.controller.domain.reconcile.result import IdSource, Reconciliation
 from trainctl.controller.domain.states import Machine, SlotState, advance
 from trainctl.controller.domain.view import ClusterView
+from trainctl.core.records.spec import ResourcesSpec
 from trainctl.core.records.worker import WorkerObserved
 from trainctl.core.timeouts import Timeouts
 
@@ -38,9 +39,14 @@ class Work:
         self._wake_at_s: float | None = None
 
     @property
+    def resources(self) -> ResourcesSpec:
+        """What each node contributes."""
+        return self.job.spec.spec.resources
+
+    @property
     def per_node(self) -> int:
         """Workers on each node."""
-        return self.job.spec.spec.resources.workers_per_node
+        return self.resources.workers_per_node
 
     @property
     def target_groups(self) -> int:

@@ -11,6 +11,7 @@ from trainctl.core.errors import Problem
 from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
 from trainctl.core.timeouts import PROFILES
 from trainctl.core.units import parse_duration_s
+from trainctl.parallel.plan.model_size import shape_problems
 
 Finding = tuple[str, str]
 """Path and message."""
@@ -74,7 +75,7 @@ def _one_of(path: str, value: str, *allowed: str) -> Iterator[Finding]:
 
 def _numbers(job: TrainJob) -> Iterator[Finding]:
     spec, train = job.spec, job.spec.train
-    model, optimizer = train.model, train.optimizer
+    optimizer = train.optimizer
     yield from _at_least("spec.resources.workersPerNode", spec.resources.workers_per_node, 1)
     yield from _at_least("spec.resources.acceleratorsPerNode", spec.resources.accelerators_per_node, 0)
     yield from _at_least("spec.resources.threadsPerWorker", spec.resources.threads_per_worker, 0)
@@ -82,13 +83,6 @@ def _numbers(job: TrainJob) -> Iterator[Finding]:
     yield from _at_least("spec.checkpoint.keep.last", spec.checkpoint.keep.last, 1)
     yield from _at_least("spec.recovery.maxRestarts.user", spec.recovery.max_restarts.user, 0)
     yield from _at_least("spec.recovery.maxRestarts.process", spec.recovery.max_restarts.process, 0)
-    for name, value in (("layers", model.layers), ("hidden", model.hidden), ("heads", model.heads)):
-        yield from _at_least(f"spec.train.model.{name}", value, 1)
-    yield from _at_least("spec.train.model.context", model.context, 2)
-    yield from _at_least("spec.train.model.kvHeads", model.kv_heads, 0)
-    yield from _at_least("spec.train.model.ffn", model.ffn, 0)
-    yield from _within("spec.train.model.ropeTheta", model.rope_theta, 0.0, math.inf, low_open=True)
-    yield from _within("spec.train.model.dropout", model.dropout, 0.0, 1.0)
     yield from _at_least("spec.train.steps", train.steps, 1)
     yield from _at_least("spec.train.seed", train.seed, 0)
     yield from _at_least("spec.train.batch.sequences", train.batch.sequences, 1)
@@ -194,16 +188,8 @@ def _batch(job: TrainJob) -> Iterator[Finding]:
 
 
 def _model(job: TrainJob) -> Iterator[Finding]:
-    model = job.spec.train.model
-    if model.heads < 1 or model.hidden < 1:
-        return
-    if model.hidden % model.heads:
-        yield "spec.train.model.hidden", f"{model.hidden} is not a multiple of heads ({model.heads})"
-    elif (model.hidden // model.heads) % 2:
-        size = model.hidden // model.heads
-        yield "spec.train.model.hidden", f"hidden / heads is {size}; rotary embeddings need an even number"
-    if model.kv_heads > 0 and model.heads % model.kv_heads:
-        yield "spec.train.model.kvHeads", f"heads ({model.heads}) is not a multiple of kvHeads ({model.kv_heads})"
+    for problem in shape_problems(job.spec.train.model):
+        yield problem.path, problem.message
 
 
 def _tokenizer(job: TrainJob) -> Iterator[Finding]:

@@ -1,0 +1,3 @@
+from e2e.conftest import corpus, local
+
+__all__ = ["corpus", "local"]
