@@ -13,6 +13,7 @@ from pathlib import Path
 from trainctl.cli.client import Client, connect
 from trainctl.cli.context import Context
 from trainctl.cli.demo.failures import FAILURES
+from trainctl.cli.demo.guard import start as start_guard
 from trainctl.cli.demo.job import NAME, job_file
 from trainctl.cli.demo.picture import draw_loss
 from trainctl.cli.demo.summary import summarize
@@ -49,8 +50,9 @@ class Demo:
     started_s: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
-        """Runs everything; leaves no process behind, whatever happens."""
+        """Runs everything and leaves no process behind: should this one be killed, a guard cleans up."""
         self._remove_old()
+        guard = start_guard(self.home, self.context.env)
         try:
             self._say("starting a controller and two agents with two workers each")
             self._trainctl("local", "up", "--agents", "2", "--slots", "2")
@@ -63,6 +65,8 @@ class Demo:
         finally:
             self._trainctl("local", "down", "--purge", "-y")
             shutil.rmtree(self.home, ignore_errors=True)
+            guard.kill()
+            guard.communicate()
 
     @property
     def home(self) -> Path:
