@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace) -> None:
     try:
         asyncio.run(run())
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def _parser() -> argparse.ArgumentParser:

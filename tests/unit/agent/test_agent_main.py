@@ -15,8 +15,8 @@ def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     lock = lock_folder(folder)
     with pytest.raises(PreconditionError, match=rf"pid {os.getpid()}\) already runs in {folder}"):
         lock_folder(folder)
-    os.close(lock)
-    os.close(lock_folder(folder))
+    lock.release()
+    lock_folder(folder).release()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -36,5 +36,5 @@ def test_slots_are_checked(tmp_path: Path, slots: str, capsys: pytest.CaptureFix
 def test_a_locked_folder_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock = lock_folder(tmp_path)
     assert main(["--controller", "127.0.0.1:1", "--node", "n", "--dir", str(tmp_path)]) == 6
-    os.close(lock)
+    lock.release()
     assert "hint: one agent a folder" in capsys.readouterr().err

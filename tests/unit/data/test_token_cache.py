@@ -13,7 +13,7 @@ import pytest
 from trainctl.core.errors import DataError, UnavailableError
 from trainctl.core.records.spec import TokenizerSpec, TrainDataSpec
 from trainctl.parallel.data import token_cache
-from trainctl.parallel.data.file_lock import exclusive
+from trainctl.parallel.data.cache_lock import exclusive
 from trainctl.parallel.data.token_cache import Tokens, open_tokens
 
 BYTES = TokenizerSpec()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, UsageError
+from trainctl.core.system.file_lock import FileLock
 
 LOCK_NAME = ".local.lock"
 _MARKS = ("controller.json", "store.sqlite3", "store.sqlite3.lock")
@@ -49,18 +49,18 @@ def locked(run_dir: Path) -> Iterator[None]:
         PermissionDeniedError: the folder belongs to somebody else.
     """
     try:
-        descriptor = os.open(run_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = FileLock(run_dir / LOCK_NAME)
     except OSError as error:
         raise _refused(run_dir, error.strerror or "cannot be locked") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock.acquire():
+            raise ConflictError(
+                f"another `trainctl local up` or `down` (pid {lock.holder}) is at work in {run_dir}",
+                hint="wait for it, then try again",
+            )
         yield
-    except BlockingIOError as error:
-        raise ConflictError(
-            f"another `trainctl local up` or `down` is at work in {run_dir}", hint="wait for it, then try again"
-        ) from error
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def is_installation(run_dir: Path) -> bool:

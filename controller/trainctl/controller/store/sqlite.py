@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from trainctl.controller.store.database import Database
-from trainctl.controller.store.file_lock import FileLock
 from trainctl.controller.store.port import (
     Compare,
     KeyValue,
     Operation,
     RangeResult,
     StoreFullError,
+    StoreLockedError,
     StoreUnavailableError,
     TxnResult,
     WatchBatch,
 )
 from trainctl.core.clock import Clock
+from trainctl.core.errors import PermissionDeniedError
 from trainctl.core.system.clock import SystemClock
+from trainctl.core.system.file_lock import FileLock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,7 +88,7 @@ class SqliteStore:
             PermissionDeniedError: the folder does not exist or cannot be written.
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        lock = FileLock(path.with_name(path.name + ".lock"), what=f"state store {path}")
+        lock = _locked(path)
         try:
             make = partial(Database, path, history_revisions=history_revisions)
             database = await asyncio.get_running_loop().run_in_executor(executor, make)
@@ -219,3 +221,21 @@ async def _settle(future: Future[R]) -> R:
             hint = "free some disk space; the controller goes on by itself"
             raise StoreFullError(f"the state store cannot grow: {error}", hint=hint) from error
         raise StoreUnavailableError(f"the state store did not answer: {error}") from error
+
+
+def _locked(path: Path) -> FileLock:
+    """Holds the store at ``path`` against other processes."""
+    try:
+        lock = FileLock(path.with_name(path.name + ".lock"))
+    except OSError as error:
+        raise PermissionDeniedError(
+            f"state store {path} cannot be opened: {error.strerror}", hint="check that its folder exists and is yours"
+        ) from error
+    if not lock.acquire():
+        holder = lock.holder
+        lock.release()
+        raise StoreLockedError(
+            f"state store {path} is in use by process {holder}",
+            hint=f"stop that controller first (trainctl local down, or kill {holder}), or use another folder",
+        )
+    return lock

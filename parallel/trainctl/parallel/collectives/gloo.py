@@ -49,11 +49,7 @@ class CollectiveWork:
 
     def error(self) -> str:
         """Gloo's own words, or nothing."""
-        try:
-            self._work.wait()  # it has ended: this only raises what went wrong
-        except RuntimeError as error:
-            return first_line(error)
-        return ""
+        return why_failed(self._work)
 
 
 class MessageWork:
@@ -67,10 +63,7 @@ class MessageWork:
 
     def watch(self) -> None:
         """Waits for the end in C++; for the watcher thread."""
-        try:
-            self._work.wait()
-        except RuntimeError as error:
-            self._error = first_line(error)
+        self._error = why_failed(self._work)
         self._ended.set()
 
     def done(self) -> bool:
@@ -220,7 +213,7 @@ class GlooPending:
         try:
             group = _build_group(self._rendezvous, self._quarantine)
         except (RuntimeError, CollectiveError) as error:
-            self._error = first_line(error)
+            self._error = _first_line(error)
             self._ended.set()
             return
         with self._lock:
@@ -261,7 +254,7 @@ def _build_group(rendezvous: Rendezvous, quarantine: Quarantine) -> GlooGroup:
     except RuntimeError as error:
         absent = [str(rank) for rank in range(rendezvous.size) if not scoped.check([f"present/{rank}"])]
         who = f"rank {', '.join(absent)} did not come" if absent else "all ranks came, but a connection failed"
-        raise CollectiveError(f"{who} ({first_line(error)})") from error
+        raise CollectiveError(f"{who} ({_first_line(error)})") from error
     return GlooGroup(_Parts(process_group, store), rendezvous, quarantine)
 
 
@@ -288,6 +281,14 @@ class _Refused:
         raise self._error
 
 
-def first_line(error: Exception) -> str:
-    """What a message of torch says before its stack trace."""
+def why_failed(ended: Any) -> str:
+    """What torch says about a ``c10d.Work`` that has ended; nothing if it went well."""
+    try:
+        ended.wait()
+    except RuntimeError as error:
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from trainctl.core.errors import InternalError
-from trainctl.parallel.collectives.gloo import first_line
+from trainctl.parallel.collectives.gloo import why_failed
 from trainctl.parallel.collectives.port import PendingGroup, Rendezvous, Work
 from trainctl.parallel.collectives.quarantine import Quarantine
 from trainctl.parallel.collectives.solo import SoloGroup, SoloPending
@@ -46,11 +46,7 @@ class PolledWork:
 
     def error(self) -> str:
         """NCCL's own words, or nothing."""
-        try:
-            self._work.wait()  # it has ended: this only raises what went wrong
-        except RuntimeError as error:
-            return first_line(error)
-        return ""
+        return why_failed(self._work)
 
 
 class _Parts:

@@ -24,8 +24,8 @@ from trainctl.core.errors import DataError
 from trainctl.core.records.spec import TokenizerSpec, TrainDataSpec
 from trainctl.core.system.files import write_atomically
 from trainctl.core.units import format_bytes
+from trainctl.parallel.data.cache_lock import exclusive
 from trainctl.parallel.data.corpus import Corpus, open_corpus
-from trainctl.parallel.data.file_lock import exclusive
 from trainctl.parallel.data.token_builder import TokenCounts, build_tokens
 from trainctl.parallel.data.tokenizer import TextTokenizer, tokenizer_from_json
 

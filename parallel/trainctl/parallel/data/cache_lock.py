@@ -1,15 +1,14 @@
-"""A lock between the processes of one machine that its holder cannot leave behind: the kernel drops it at death."""
+"""One builder a cache: the workers of a node need the same tokens at the same time, and one of them makes them."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from trainctl.core.errors import UnavailableError
+from trainctl.core.system.file_lock import FileLock
 from trainctl.core.units import format_duration
 from trainctl.parallel.data.progress import say
 
@@ -24,27 +23,20 @@ def exclusive(path: Path, *, what: str, deadline_s: float) -> Iterator[None]:
     Raises:
         UnavailableError: another process still held it after ``deadline_s`` seconds; names it.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = FileLock(path, mode=0o644)
     try:
-        _acquire(descriptor, path, what=what, deadline_s=deadline_s)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
+        _acquire(lock, path, what=what, deadline_s=deadline_s)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def _acquire(descriptor: int, path: Path, *, what: str, deadline_s: float) -> None:
+def _acquire(lock: FileLock, path: Path, *, what: str, deadline_s: float) -> None:
     started_s = time.monotonic()
     say_at_s = started_s + 1.0
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            pass
+    while not lock.acquire():
         now_s = time.monotonic()
-        holder = os.pread(descriptor, 256, 0).decode(errors="replace") or "another process"
+        holder = f"process {lock.holder}"
         if now_s - started_s >= deadline_s:
             raise UnavailableError(
                 f"expected to get the lock for {what} within {format_duration(deadline_s)}, found it held by {holder}",
