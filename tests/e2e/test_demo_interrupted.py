@@ -26,20 +26,13 @@ def until(condition: Callable[[], bool], what: str) -> None:
         threading.Event().wait(0.05)
 
 
-def _hear_interrupts() -> None:
-    """Where the tests run in the background, SIGINT is ignored, and so it would be in every child."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_demo_is_ended(number: signal.Signals, corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     home = folder / "home"
     command = [TRAINCTL, "demo", "--dir", str(folder), "--corpus", str(corpus)]
     env = {**os.environ, "NO_COLOR": "1", "TRAINCTL_HOME": str(home)}  # by which its processes are found
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, preexec_fn=_hear_interrupts
-    ) as demo:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as demo:
         assert demo.stdout is not None
         said = [next(line for line in demo.stdout if "job.starting" in line)]
         assert len(processes_of(home / "local")) >= 5
