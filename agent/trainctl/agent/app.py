@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainctl.agent.accelerators import accelerator_count, device_of_slots
 from trainctl.agent.forkserver.client import ForkServerClient
 from trainctl.agent.link import ControllerLink, Node
 from trainctl.agent.logs.store import LogStore
@@ -147,7 +148,7 @@ class Agent:
             version=package_version(),
             wire_version=WIRE_VERSION,
             metrics_address=f"{options.address}:{port}",
-            device="cuda" if Path("/proc/driver/nvidia/gpus").is_dir() else "cpu",
+            device=device_of_slots(options.slots, options.first_local_rank, accelerator_count()),
         )
         node = Node(
             observe=self._supervisor.observe,
@@ -177,8 +178,10 @@ class Agent:
         self._supervisor.reconcile()
 
     def _take_figures(self, job_uid: str, figures: tuple[StepFigures, ...]) -> None:
-        """They travel behind the next observation: a message of their own for each step would cost the workers time."""
+        """One goes out behind the next observation: a message for each step would cost the workers time."""
         self._figures.add(job_uid, figures)
+        if len(figures) > 1 or self._ending.done():
+            self._link.wake()
 
     def _take_report(self, report: Report) -> None:
         self._reports.add(report)
@@ -215,6 +218,8 @@ class Agent:
             ]
         self._supervisor.set_desired(desired)
         await self._supervisor.wait_ended()
+        self._link.wake()  # the workers' last words
+        await asyncio.sleep(_GOODBYE_S)
 
     def _read_token(self) -> str:
         """The token as it is now; a file that vanished meanwhile leaves the one read before."""

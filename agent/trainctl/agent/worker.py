@@ -264,4 +264,4 @@ def _env(desired: WorkerDesired, local_rank: int) -> dict[str, str]:
     spec = desired.spec.get("spec")
     env = spec.get("env") if isinstance(spec, Mapping) else None
     wanted = {str(name): str(value) for name, value in env.items()} if isinstance(env, Mapping) else {}
-    return {"LOCAL_RANK": str(local_rank), **wanted}
+    return {**wanted, "LOCAL_RANK": str(local_rank)}

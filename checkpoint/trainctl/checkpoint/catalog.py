@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainctl.checkpoint.attempts import storage_errors
-from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, is_attempt, step_folder, step_of
-from trainctl.checkpoint.manifest.reading import check_files, read_artifacts, read_root
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path, is_attempt, step_folder, step_of
+from trainctl.checkpoint.manifest.reading import check_files, read_artifact, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -114,16 +114,22 @@ def inspect(uri: str) -> CheckpointInfo:
         return _info(open_storage(ref.uri))
 
 
-def artifacts(ref: CheckpointRef) -> dict[str, bytes]:
-    """The files kept beside the tensors of a checkpoint, by name.
+def artifact(ref: CheckpointRef, name: str, *, max_bytes: int) -> bytes | None:
+    """A file kept beside the tensors of a checkpoint; None if there is none of that name.
 
     Raises:
-        CheckpointError: it is missing or corrupt.
+        CheckpointError: the checkpoint is missing or corrupt, or the file larger than ``max_bytes``.
     """
     with storage_errors(f"reading the checkpoint {ref.uri}"):
         storage = open_storage(ref.uri)
         root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
-        return read_artifacts(storage, root)
+        file = next((file for file in root.artifacts if file.path == artifact_path(name)), None)
+        if file is None:
+            return None
+        size = storage.size(file.path) or 0
+        if size > max_bytes:
+            raise CheckpointError(f"{ref.uri}/{file.path}: expected at most {max_bytes} bytes, found {size}")
+        return read_artifact(storage, file)
 
 
 def _survey(storage: Storage) -> Survey:

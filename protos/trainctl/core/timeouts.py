@@ -20,7 +20,7 @@ class Timeouts:
         suspect_s: silence after which an agent is suspected; nothing happens to its workers yet.
         lost_s: silence after which an agent and its workers count as lost.
         hang_floor_s: a worker that did not touch its progress page for max(this, 3 steps) is frozen.
-        collective_s: longest wait in one collective; half of it is the longest silence in a save, load or rebuild.
+        collective_s: longest wait in one collective, and longest silence in a save, load or rebuild.
         prepare_s: a member that did not answer PREPARE by then is condemned.
         boot_s: a worker that did not become ready (or did not enter a committed generation) by then is replaced.
         orphan_s: agents end their workers after so long without a controller; survivors hold their state so long.

@@ -1,5 +1,6 @@
 import io
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -115,9 +116,12 @@ def test_stale_local_controller_is_named(tmp_path: Path) -> None:
 
 def test_flags_win_over_the_environment_and_may_stand_before_the_command(cli: Cli, controller: FakeController) -> None:
     controller.add_job("a")
-    result = cli("--address", "127.0.0.1:1", "get", "jobs")
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = cli("--address", nobody, "get", "jobs")
     assert result.code == 7
-    assert "127.0.0.1:1 (from --address)" in result.err
+    assert f"{nobody} (from --address)" in result.err
 
 
 def test_wrong_token_is_a_permission_error(cli: Cli, tmp_path: Path) -> None:

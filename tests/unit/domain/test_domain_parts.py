@@ -90,7 +90,7 @@ def test_frozen_is_judged_by_the_step_time_and_the_phase() -> None:
     assert typical_step_s((9.0, 1.0, 2.0)) == 2.0
     assert frozen_limit_s(Phase.COMPUTE, 0.3, fast) == fast.hang_floor_s
     assert frozen_limit_s(Phase.COMPUTE, 4.0, fast) == 12.0
-    assert frozen_limit_s(Phase.CHECKPOINT, 0.3, fast) == fast.collective_s / 2
+    assert frozen_limit_s(Phase.CHECKPOINT, 0.3, fast) == fast.collective_s
     assert frozen_limit_s(Phase.COMPUTE, None, fast) == fast.collective_s
     assert frozen_limit_s(Phase.READY, 0.3, fast) is None
     assert not frozen(Progress(phase=Phase.VOTE, alive_age_s=2.9, phase_age_s=100.0), 0.3, fast)

@@ -58,7 +58,10 @@ def parse_root(data: bytes, *, where: str) -> RootManifest:
             f"{where} is corrupt: expected selfSha256 {sha256(unsigned)}, found {fields.get('selfSha256')}",
             hint=_GO_BACK,
         )
-    return _record(RootManifest, fields, where)
+    root = _record(RootManifest, fields, where)
+    if any(file.path.startswith("/") or ".." in file.path.split("/") for file in root.stored_files):
+        raise CheckpointError(f"{where} is malformed: it names a file outside of its folder", hint=_GO_BACK)
+    return root
 
 
 def _dump(fields: Any) -> bytes:
@@ -68,7 +71,7 @@ def _dump(fields: Any) -> bytes:
 def _object(data: bytes, where: str) -> Mapping[str, Any]:
     try:
         fields = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{where} is torn: expected a JSON object, found {len(data)} bytes that are none ({error})", hint=_GO_BACK
         ) from error

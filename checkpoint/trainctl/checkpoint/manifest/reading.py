@@ -7,7 +7,7 @@ from trainctl.checkpoint.layout.layout import Layout, file_holder
 from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.manifest.codec import parse_part, parse_root, sha256
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path
-from trainctl.checkpoint.manifest.records import PartManifest, RootManifest
+from trainctl.checkpoint.manifest.records import PartManifest, RootManifest, StoredFile
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError
 
@@ -107,13 +107,19 @@ def read_artifacts(storage: Storage, root: RootManifest) -> dict[str, bytes]:
     Raises:
         CheckpointError: one is not what was saved.
     """
-    contents = {}
-    for file in root.artifacts:
-        data = storage.read(file.path)
-        if sha256(data) != file.sha256:
-            raise CheckpointError(
-                f"{storage.uri}/{file.path} is corrupt: expected sha256 {file.sha256}, found {sha256(data)}",
-                hint="use an older checkpoint, or restore the file from a copy",
-            )
-        contents[file.path.removeprefix(artifact_path(""))] = data
-    return contents
+    return {file.path.removeprefix(artifact_path("")): read_artifact(storage, file) for file in root.artifacts}
+
+
+def read_artifact(storage: Storage, file: StoredFile) -> bytes:
+    """One of them.
+
+    Raises:
+        CheckpointError: it is not what was saved.
+    """
+    data = storage.read(file.path)
+    if sha256(data) != file.sha256:
+        raise CheckpointError(
+            f"{storage.uri}/{file.path} is corrupt: expected sha256 {file.sha256}, found {sha256(data)}",
+            hint="use an older checkpoint, or restore the file from a copy",
+        )
+    return data

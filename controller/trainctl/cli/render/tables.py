@@ -71,7 +71,9 @@ def workers(islands: Iterable[IslandStatus], *, style: Style) -> list[str]:
 
 def checkpoints(found: Iterable[CheckpointRef], *, style: Style) -> list[str]:
     """One line per committed checkpoint, the oldest first."""
-    rows = [(str(c.step), str(c.lineage), clock(c.committed_s), c.attempt, c.uri) for c in found]
+    rows = [
+        (str(c.step), str(c.lineage), clock(c.committed_s) if c.committed_s else "-", c.attempt, c.uri) for c in found
+    ]
     return table(("STEP", "LINEAGE", "COMMITTED", "ATTEMPT", "URI"), rows, style=style, right="STEP,LINEAGE")
 
 

@@ -14,9 +14,6 @@ _UNJUDGED = frozenset({Phase.BOOTING, Phase.READY, Phase.INTERRUPTED, Phase.FINI
 _SECTIONS = frozenset({Phase.REBUILD, Phase.RESTORE, Phase.EVAL, Phase.CHECKPOINT})
 """Phases in which a single operation, such as a write to the storage, has nothing to do with the step time."""
 
-SECTION_SHARE = 0.5
-"""Of the collective time-out: a freeze is noticed before the others' collectives give up."""
-
 STEPS_TO_KNOW = 3
 STEPS_TO_HANG = 3
 FIRST_STEP_FACTOR = 3
@@ -37,9 +34,7 @@ def frozen_limit_s(phase: Phase, step_s: float | None, timeouts: Timeouts, *, fi
     """
     if phase in _UNJUDGED:
         return None
-    if phase in _SECTIONS:
-        return max(SECTION_SHARE * timeouts.collective_s, timeouts.hang_floor_s)
-    if step_s is None:
+    if phase in _SECTIONS or step_s is None:
         return max(timeouts.collective_s, timeouts.hang_floor_s)
     limit_s = max(timeouts.hang_floor_s, STEPS_TO_HANG * step_s)
     return limit_s * FIRST_STEP_FACTOR if first_step else limit_s

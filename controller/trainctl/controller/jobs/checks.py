@@ -8,6 +8,7 @@ import os
 from fnmatch import fnmatch
 from pathlib import Path
 
+from trainctl.controller.domain.spec.nodes import shortened
 from trainctl.core.errors import CheckpointError, Problem, SpecError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
@@ -17,6 +18,7 @@ STDLIB = "python-stdlib"
 DATA_PATH = "spec.train.data.uri"
 CHECKPOINT_PATH = "spec.checkpoint.uri"
 RESUME_PATH = "spec.checkpoint.resumeFrom"
+MAX_CONFIG_BYTES = 1 << 20
 
 
 def local_path(uri: str) -> str | None:
@@ -58,14 +60,19 @@ def _shape_problems(job: TrainJob, resume: CheckpointRef) -> list[Problem]:
     """Where the checkpoint's model has another shape than the job's."""
     from trainctl.checkpoint import catalog
 
-    config = catalog.artifacts(resume).get("config.json", b"{}")  # a checkpoint without it is compared by the workers
+    config = catalog.artifact(resume, "config.json", max_bytes=MAX_CONFIG_BYTES)
+    if config is None:
+        return []  # not of the built-in task: the workers compare every tensor
     try:
         saved = json.loads(config)
-    except ValueError as error:
-        raise CheckpointError(f"config.json of {resume.uri} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"config.json of {resume.uri} is not JSON") from error
     model = job.spec.train.model
     return [
-        _problem(f"spec.train.model.{SHAPE_FIELDS[name]}", f"{resume.uri} was saved with {saved[name]}, found {wanted}")
+        _problem(
+            f"spec.train.model.{SHAPE_FIELDS[name]}",
+            f"{resume.uri} was saved with {shortened(str(saved[name]))}, found {wanted}",
+        )
         for name, wanted in hf_shape(model).items()
         if isinstance(saved, dict) and saved.get(name, wanted) != wanted
     ]

@@ -59,7 +59,8 @@ def job_samples(state: JobState, now_s: float) -> Iterator[Sample]:
     if state.checkpoints:
         newest = state.checkpoints[-1]
         yield "trainctl_job_checkpoint_step", (name,), float(newest.step)
-        yield "trainctl_job_checkpoint_age_seconds", (name,), max(0.0, at_s - newest.committed_s)
+        if newest.committed_s:
+            yield "trainctl_job_checkpoint_age_seconds", (name,), max(0.0, at_s - newest.committed_s)
 
 
 def _progress_samples(state: JobState) -> Iterator[Sample]:

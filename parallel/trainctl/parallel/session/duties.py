@@ -6,8 +6,10 @@ again, unless the new record or a member knows them as done.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
+from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.step import Phase, StepFigures
 from trainctl.parallel.bridge import Checkpointed, Figures, Finished
 from trainctl.parallel.plan.vote import VoteFlag
@@ -18,6 +20,8 @@ from trainctl.parallel.session.figures import StepClock
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.worker_context import WorkerContext
 
+RECENT_FIGURES = 256
+"""Figures that every rank keeps: more than an agent holds back between two heartbeats, even of very short steps."""
 _LINGER_S = 5.0
 """How long a finished worker stays to be told to stop, or to help out when another one did not get as far."""
 
@@ -44,24 +48,34 @@ class Duties:
         self._evaluation = evaluation
         self._checkpoints = checkpoints
         self._figures: StepFigures | None = None
-        self._last_figures: StepFigures | None = None
+        self._recent: deque[StepFigures] = deque(maxlen=RECENT_FIGURES)
+        self._backlog: list[StepFigures] = []
+        self._reporter = 0
         self._saved_step = -1
         self.evaluated_step = -1
 
     def note_commit(self, figures: StepFigures) -> None:
         """A step was applied; its figures go out with the next duties."""
-        self._figures = self._last_figures = figures
+        self._figures = figures
+        self._recent.append(figures)
 
     def note_entry(self, seat: Seat, clock: StepClock) -> None:
         """A generation was entered: what is known as done at its target step."""
         record, done = seat.record, seat.membership
         self._saved_step = max(record.checkpointed_step, record.checkpoint.step if record.checkpoint else -1)
         self.evaluated_step = record.target_step if done.evaluated else -1
-        last = self._last_figures
         if done.applied_open_step and record.outcome is not None:
             self.note_commit(clock.commit(record.outcome, record.generation))
-        elif last is not None and last.step == record.target_step and 0 not in record.holders:
-            self._figures = last  # the worker that was to report them may be the one that is lost
+        alive = {record.members[rank].incarnation for rank in record.holders}
+        if record.holders and self._reporter not in alive:
+            self._report_for_the_lost(record)
+        self._reporter = record.members[0].incarnation
+
+    def _report_for_the_lost(self, record: GenerationRecord) -> None:
+        """With the worker that reported, and perhaps its agent, figures got lost: all of them go out again."""
+        known = [f for f in self._recent if f.lineage == record.lineage and f.step <= record.target_step]
+        if known:
+            *self._backlog, self._figures = known
 
     def carry_out(self, seat: Seat, agreed: VoteFlag) -> bool:
         """Does what is due; True if the run is over for this worker.
@@ -85,17 +99,18 @@ class Duties:
         loss = self._evaluation.run(seat.group, self._context.waiter)
         self.evaluated_step = step
         if self._figures is not None:
-            self._figures = replace(self._figures, eval_loss=loss)
+            self._figures = self._recent[-1] = replace(self._figures, eval_loss=loss)
 
     def _send_figures(self, seat: Seat) -> None:
-        """Rank 0 reports; where it is new and cannot know the last step, the first holder does."""
-        figures, self._figures = self._figures, None
-        if figures is None:
+        """Rank 0 reports; where it is new and cannot know the steps up to the target, the first holder does."""
+        due = [*self._backlog, *([self._figures] if self._figures is not None else [])]
+        self._backlog, self._figures = [], None
+        if not due:
             return
-        holders = seat.record.holders
-        new_zero = bool(holders) and 0 not in holders and figures.step == seat.record.target_step
-        if seat.group.rank == (min(holders) if new_zero else 0):
-            self._context.control.send(Figures((figures,)))
+        record = seat.record
+        known_to_holders = record.holders and due[-1].step <= record.target_step
+        if seat.group.rank == (min(record.holders) if known_to_holders else 0):
+            self._context.control.send(Figures(tuple(due)))
 
     def _save(self, seat: Seat, step: int, *, on_stop: bool) -> None:
         checkpoints = self._checkpoints
