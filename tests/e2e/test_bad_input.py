@@ -59,6 +59,9 @@ def submit(system: LocalSystem, tmp_path: Path) -> Iterator[Callable[..., Done]]
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("metadata.tenant=other", ["metadata.tenant", "there are no tenants yet"]),
+        ("spec.checkpoint.uri=foo://bar/x", ["spec.checkpoint.uri", "foo"]),
+        ("spec.checkpoint.uri=/proc/x", ["spec.checkpoint.uri", "cannot be written"]),
         ("spec.train.stepz=3", ["spec.train.stepz", 'did you mean "steps"']),
         ("spec.train.steps=many", ["whole number", '"many"']),
         ("spec.nodes.min=5", ["5 is greater than spec.nodes.max (2)"]),
@@ -248,3 +251,17 @@ def test_damaged_files_of_the_installation(idle: LocalSystem) -> None:
         done = idle.cli("get", "jobs", check=False)
         assert_one_error(done, 6, "controller.json is damaged", "delete it")
     assert processes_of(idle.run_dir) == []
+
+
+def test_what_destroys_is_not_done_without_a_yes(system: LocalSystem) -> None:
+    asked = system.cli("local", "down", "--purge", "--dir", str(system.run_dir), check=False)
+    assert_one_error(asked, 2, "there is no terminal to ask on", "say so with -y")
+    assert_one_error(system.cli("cancel", "anything", check=False), 2, "say so with -y")
+    assert_one_error(system.cli("local", "down", "--dir", "", check=False), 2, "--dir: expected a folder")
+    assert_one_error(system.cli("logs", "anything", "--tail", "3000000000", check=False), 2, "--tail: expected 1 to")
+    assert system.nodes()
+
+
+def test_a_demo_where_no_folder_can_be(system: LocalSystem, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_error(system.cli("demo", "--dir", str(tmp_path / "file"), check=False), 2, "a folder was expected")

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,6 +220,71 @@ def test_disk_full_during_a_checkpoint_costs_the_checkpoint_only(
     failed = [e for e in system.events("full") if e.type == "checkpoint.failed"]
     assert len(failed) == 1
     assert "space" in failed[0].message
+
+
+def test_a_job_whose_last_state_cannot_be_saved_is_no_success(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    system = reference.system
+    faults = [{"point": "checkpoint.write", "action": "enospc", "where": {"rank": 2, "step": 20}}]
+    env = {"TRAINCTL_FAULTS": json.dumps(faults)}
+    system.submit(tiny_job("unsaved", corpus, steps=20, interval_steps=10, env=env))
+    job = system.wait_phase("unsaved", "FAILED", 60)
+    assert "did all 20 steps, but its last state was not saved" in job.status.message
+    assert "the newest checkpoint is of step 10" in job.status.message
+    assert "space" in job.status.message
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    system = reference.system
+    system.submit(tiny_job("damaged", corpus, steps=STEPS, interval_steps=10))
+    job = system.wait(
+        "damaged", "two checkpoints", lambda job: job.status.checkpoint.step >= 20 and len(workers(job)) == 4
+    )
+    for worker in workers(job).values():
+        os.kill(worker.pid, signal.SIGSTOP)  # so that no newer checkpoint gets ahead of the damage
+    newest = Path(system.job("damaged").status.checkpoint.uri)
+    data = max(newest.rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    with data.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\xff" * 8)
+    for worker in workers(job).values():
+        os.kill(worker.pid, signal.SIGKILL)
+    assert_as_if_nothing_happened(reference, "damaged")
+    rejected = [event.message for event in system.events("damaged") if event.type == "checkpoint.rejected"]
+    assert len(rejected) == 1
+    assert str(newest) in rejected[0]
+
+
+def test_a_controller_that_was_frozen_does_not_take_silence_for_death(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    system = reference.system
+    system.submit(tiny_job("suspended", corpus, steps=STEPS))
+    system.wait_step("suspended", 3)
+    pid = system.controller["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        threading.Event().wait(4.0)  # longer than the profile's lost_s: that is what is tested
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert_as_if_nothing_happened(reference, "suspended")
+    assert not system.job("suspended").status.recoveries
+
+
+def test_figures_that_an_agent_took_with_it_are_reported_by_the_survivors(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    system = reference.system
+    for attempt in range(3):
+        name = f"reporter-{attempt}"
+        system.submit(tiny_job(name, corpus, steps=STEPS))
+        before = workers(system.wait_step(name, 8 + 5 * attempt))
+        threading.Event().wait(0.08 * attempt)  # at different times between two heartbeats
+        os.kill(system.agent_pid(before[0].node), signal.SIGKILL)
+        assert_as_if_nothing_happened(reference, name)
 
 
 def test_agent_that_dies_while_it_starts_a_worker(local: Local, corpus: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from trainctl.protos.version import package_version
 
 _log = logging.getLogger(__name__)
 SAMPLE_EVERY_S = 1.0
+AWAKE_EVERY_S = 0.25
 SETTLE_S = 10.0
 """Longer than an agent ever pauses between two tries to connect; over as soon as all known agents have reported."""
 
@@ -122,7 +123,14 @@ async def controller(settings: Settings) -> AsyncIterator[Controller]:
             started_s=parts.clock.now_s(),
         )
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for work in (parts.reconciler.run(), keeper.run(), _sample(parts, keeper), _until_fenced(parts.leadership)):
+        background = (
+            parts.reconciler.run(),
+            keeper.run(),
+            _stay_awake(parts),
+            _sample(parts, keeper),
+            _until_fenced(parts.leadership),
+        )
+        for work in background:
             stack.push_async_callback(_end, _start(work, failed))
         _log.info("controller serves", extra={"address": address, "epoch": parts.leadership.epoch})
         yield Controller(
@@ -228,6 +236,13 @@ def _agent_command(token_file: Path) -> AgentCommand:
 
 def _store_file(settings: Settings) -> Path:
     return settings.store or settings.run_dir.store_file
+
+
+async def _stay_awake(parts: _Parts) -> None:
+    """Lets the registry notice when this process was frozen."""
+    while True:
+        await asyncio.sleep(AWAKE_EVERY_S)
+        parts.agents.awake()
 
 
 async def _sample(parts: _Parts, keeper: NodeKeeper) -> None:

@@ -10,6 +10,7 @@ from trainctl.cli.client import connect
 from trainctl.cli.connection import duration_option_s
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, plain
+from trainctl.core.errors import UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import CancelJobRequest
 
@@ -41,9 +42,13 @@ def run(context: Context) -> int:
 
 
 def confirm(question: str) -> bool:
-    """Asks on a terminal; where nobody can answer, the command line was the answer."""
+    """Asks on a terminal.
+
+    Raises:
+        UsageError: there is none, so nobody can answer.
+    """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
+        raise UsageError(f"{question} there is no terminal to ask on", hint="say so with -y")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -22,6 +22,8 @@ _MAX_SLOTS = 64
 
 def _run_dir(context: Context) -> Path:
     chosen = context.options.dir
+    if chosen == "":
+        raise UsageError("--dir: expected a folder, found an empty text", hint="is the variable in it set?")
     return Path(chosen).expanduser().absolute() if chosen else context.run_dir
 
 

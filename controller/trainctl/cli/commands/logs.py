@@ -18,6 +18,7 @@ from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import Job, StreamLogsRequest, StreamLogsResponse
 
 _MEMORY_LINES = 1000
+MAX_TAIL = 1_000_000
 _COLORS = ("cyan", "green", "yellow", "magenta", "blue")
 
 Life = tuple[int, int]
@@ -27,8 +28,8 @@ Life = tuple[int, int]
 def run(context: Context) -> int:
     """Shows what the workers printed; with ``-f`` goes on until the job ends."""
     options = context.options
-    if options.tail < 1:
-        raise UsageError(f"--tail: expected at least 1, found {options.tail}", hint="for example --tail 100")
+    if not 1 <= options.tail <= MAX_TAIL:
+        raise UsageError(f"--tail: expected 1 to {MAX_TAIL}, found {options.tail}", hint="for example --tail 100")
     with connect(context) as client:
         job = get_job(client, options.name)
         slots = _slots(context, job)

@@ -6,8 +6,39 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from trainctl.core.errors import ConflictError
+from trainctl.core.system.file_lock import FileLock
+
+_POLL_S = 0.2
+_LATE_START_S = 10.0
+"""How long a controller may take to appear that was being started when the demo was killed."""
+_PATIENCE_S = 40.0
+"""How long a new demo waits for the guard of the last one."""
+
+
+@contextmanager
+def only_demo(folder: Path) -> Iterator[None]:
+    """Holds the folder against other demos and their guards.
+
+    Raises:
+        ConflictError: another demo runs in it.
+    """
+    lock = FileLock(folder / ".demo.lock")
+    end_s = time.monotonic() + _PATIENCE_S
+    try:
+        while not lock.acquire():
+            if time.monotonic() > end_s:
+                hint = "wait for it, or choose another folder with --dir"
+                raise ConflictError(f"another demo (pid {lock.holder}) is at work in {folder}", hint=hint)
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        lock.release()
 
 
 def start(home: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -24,16 +55,28 @@ def start(home: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     )
 
 
-def clean_up(home: Path) -> None:
-    """Ends every process of the demo's installation, and removes it."""
+def clean_up(home: Path, env: Mapping[str, str]) -> None:
+    """Ends every process of a demo that was killed, and removes its home; what cannot be ended keeps its home."""
+    end_s = time.monotonic() + _LATE_START_S
+    while not (home / "local" / "controller.json").exists() and time.monotonic() < end_s:
+        time.sleep(_POLL_S)
+    if _down(env):
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _down(env: Mapping[str, str]) -> bool:
     from trainctl.cli.main import main
 
     with open(os.devnull, "w") as nowhere:
-        main(("local", "down", "--purge", "-y"), out=nowhere, err=nowhere, env=os.environ)
-    shutil.rmtree(home, ignore_errors=True)
+        return main(("local", "down", "--purge", "-y"), out=nowhere, err=nowhere, env=env) == 0
+
+
+def _guard(home: Path) -> None:
+    sys.stdin.buffer.read()
+    lock = FileLock(home.parent / ".demo.lock")
+    if home.exists() and lock.acquire():  # else the next demo is there already, and cleans up itself
+        clean_up(home, os.environ)
 
 
 if __name__ == "__main__":
-    sys.stdin.buffer.read()
-    if Path(sys.argv[1]).exists():
-        clean_up(Path(sys.argv[1]))
+    _guard(Path(sys.argv[1]))

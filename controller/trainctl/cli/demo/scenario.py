@@ -13,10 +13,12 @@ from pathlib import Path
 from trainctl.cli.client import Client, connect
 from trainctl.cli.context import Context
 from trainctl.cli.demo.failures import FAILURES
+from trainctl.cli.demo.guard import clean_up, only_demo
 from trainctl.cli.demo.guard import start as start_guard
 from trainctl.cli.demo.job import NAME, job_file
 from trainctl.cli.demo.picture import draw_loss
 from trainctl.cli.demo.summary import summarize
+from trainctl.cli.local.folder import make as make_folder
 from trainctl.cli.phases import has_ended
 from trainctl.core.errors import TrainctlError
 from trainctl.core.ids import DEFAULT_TENANT
@@ -51,6 +53,11 @@ class Demo:
 
     def run(self) -> None:
         """Runs everything and leaves no process behind: should this one be killed, a guard cleans up."""
+        make_folder(self.folder)
+        with only_demo(self.folder):
+            self._run()
+
+    def _run(self) -> None:
         self._remove_old()
         guard = start_guard(self.home, self.context.env)
         try:
@@ -74,10 +81,8 @@ class Demo:
         return self.folder / "home"
 
     def _remove_old(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.home.exists():  # an earlier demo was killed before it could clean up
-            self._trainctl("local", "down", "--purge", "-y")
-            shutil.rmtree(self.home, ignore_errors=True)
+        if self.home.exists():  # an earlier demo was killed, and so was its guard
+            clean_up(self.home, self.context.env)
         shutil.rmtree(self.folder / "model", ignore_errors=True)
         self.home.mkdir()
 

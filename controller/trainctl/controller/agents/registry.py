@@ -16,6 +16,9 @@ from trainctl.core.errors import FencedError
 from trainctl.core.records.worker import WorkerObserved
 from trainctl.protos.v1 import agent_pb2
 
+MAX_GAP_S = 1.0
+"""Longer without a turn, and the controller itself was away."""
+
 
 class StaleIncarnationError(FencedError):
     """The agent's life is over: it must end its workers and register anew."""
@@ -62,7 +65,25 @@ class AgentRegistry:
         self._monotonic_s = monotonic_s
         self._settle_until_s = monotonic_s() + settle_s
         self._settled = False
+        self._settle_s = settle_s
+        self._awake_s = monotonic_s()
         self._agents: dict[str, Agent] = {}
+
+    def awake(self) -> None:
+        """This process runs; called often. After a gap, what the agents said meanwhile is still to be read.
+
+        So a controller that was frozen, or its machine, settles anew like one that was started: silence that began
+        while nobody listened is no evidence.
+        """
+        now_s = self._monotonic_s()
+        gap_s, self._awake_s = now_s - self._awake_s, now_s
+        if gap_s <= MAX_GAP_S:
+            return
+        self._settled = False
+        self._settle_until_s = now_s + self._settle_s
+        for agent in self._agents.values():
+            agent.heard_s = now_s
+            agent.reported = False
 
     def load(self, stored: Iterable[KeyValue]) -> None:
         """Takes in the registrations of an earlier controller life; their silence counts from now."""
@@ -153,6 +174,7 @@ class AgentRegistry:
 
     def view(self) -> ClusterView:
         """What reconcile sees."""
+        self.awake()
         self._look_settled()
         return ClusterView(agents=tuple(self._view_of(agent) for agent in self.agents()), settled=self._settled)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -119,6 +120,8 @@ def _has_file(folder: str, include: str) -> bool:
 
 def _checkpoint_problems(job: TrainJob) -> list[Problem]:
     path = local_path(job.spec.checkpoint.uri)
+    if path is None:
+        return _storage_problems(job.spec.checkpoint.uri)
     if not path:
         return []
     if not os.path.isabs(path):
@@ -126,8 +129,21 @@ def _checkpoint_problems(job: TrainJob) -> list[Problem]:
     existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
     if not existing.is_dir():
         return [_problem(CHECKPOINT_PATH, f"{existing} is not a folder")]
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return [_problem(CHECKPOINT_PATH, f"{existing} cannot be written by this user")]
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return []
+    except OSError as error:
+        return [_problem(CHECKPOINT_PATH, f"{existing} cannot be written by this user: {error.strerror}")]
+
+
+def _storage_problems(uri: str) -> list[Problem]:
+    """Whether the library for this kind of storage is there; nothing is sent anywhere."""
+    from trainctl.checkpoint.storage.opening import open_storage
+
+    try:
+        open_storage(uri)
+    except (CheckpointError, UnavailableError) as error:
+        return [_problem(CHECKPOINT_PATH, str(error))]
     return []
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 
+from trainctl.controller.domain import events
 from trainctl.controller.domain.job_records import JobFailure, UserFault
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
 from trainctl.controller.domain.reconcile.work import Work
@@ -26,7 +27,7 @@ class FaultClass(StrEnum):
 
 DETERMINISTIC_HINTS: Mapping[str, str] = {
     "DATA_UNUSABLE": "check spec.train.data.uri and that every node can read it",
-    "CHECKPOINT_UNUSABLE": "check spec.checkpoint.resumeFrom; `trainctl checkpoints list` shows what can be loaded",
+    "CHECKPOINT_UNUSABLE": "no other is left: restore its files from a copy, or name another with resumeFrom",
     "SPEC_INVALID": "correct the job file and submit it again",
     "PLAN_IMPOSSIBLE": "change the spec so that it fits the resources",
     "PERMISSION_DENIED": "give the worker's user access to that path",
@@ -61,11 +62,31 @@ def charge(work: Work, fault: Fault) -> JobFailure | None:
 
 
 def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:
+    if fault.error is not None and fault.error.code == "CHECKPOINT_UNUSABLE" and _try_an_older_one(work, fault):
+        return charge_process(work, fault)
     if fault.error is not None and kind is FaultClass.DETERMINISTIC:
         return _failure(work, fault, fault.error.code, "cannot go on", DETERMINISTIC_HINTS[fault.error.code])
     if fault.error is not None and kind is FaultClass.USER:
         return _charge_user(work, fault, fault.error)
     return charge_process(work, fault)
+
+
+def _try_an_older_one(work: Work, fault: Fault) -> bool:
+    """Gives up the checkpoint that could not be loaded, if another is left to go back to."""
+    record, known = work.island.record, work.job.checkpoints
+    if record is None or record.checkpoint is None or fault.generation not in (0, record.generation):
+        return False
+    bad = record.checkpoint
+    left = tuple(ref for ref in known if ref.uri != bad.uri)
+    if not left or bad == work.job.resume:
+        return False
+    if len(left) < len(known):  # the first of its workers that says so
+        work.set_job(checkpoints=left)
+        message = (
+            f"checkpoint of step {bad.step} cannot be loaded: {bad.uri}; the next older one is of step {left[-1].step}"
+        )
+        work.emit(events.CHECKPOINT_REJECTED, "Unusable", message, step=bad.step, lineage=bad.lineage)
+    return True
 
 
 def _charge_user(work: Work, fault: Fault, error: WorkerError) -> JobFailure | None:

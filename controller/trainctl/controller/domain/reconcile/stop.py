@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from trainctl.controller.domain.reconcile.lifecycle import set_phase
+from trainctl.controller.domain.conditions import CHECKPOINT_STALE
+from trainctl.controller.domain.job_records import JobFailure
+from trainctl.controller.domain.reconcile.lifecycle import fail_job, set_phase
 from trainctl.controller.domain.reconcile.propose import abort
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
@@ -47,6 +49,9 @@ def grace_s(work: Work) -> float:
 
 def _end(work: Work) -> None:
     phase = work.job.phase
+    if phase is JobPhase.COMPLETING and (unsaved := _unsaved(work)):
+        fail_job(work, unsaved)
+        phase = work.job.phase
     if phase is JobPhase.COMPLETING:
         progress = work.job.progress
         message = f"job {work.job.name} finished {work.job.spec.spec.train.steps} steps, last loss {progress.loss:.4f}"
@@ -58,3 +63,18 @@ def _end(work: Work) -> None:
     else:
         failure = work.job.failure
         set_phase(work, JobPhase.FAILED, work.job.reason, failure.message if failure else work.job.message)
+
+
+def _unsaved(work: Work) -> JobFailure | None:
+    """A job whose last state could not be saved did its steps for nothing: that is no success."""
+    job, steps = work.job, work.job.spec.spec.train.steps
+    failed = next((c for c in job.conditions if c.type == CHECKPOINT_STALE and c.status == "True"), None)
+    newest = job.checkpoints[-1] if job.checkpoints else None
+    if failed is None or (newest is not None and newest.step >= steps):
+        return None
+    left = f"the newest checkpoint is of step {newest.step}: {newest.uri}" if newest else "no checkpoint was ever saved"
+    return JobFailure(
+        code="CHECKPOINT_NOT_SAVED",
+        message=f"job {job.name} did all {steps} steps, but its last state was not saved; {left} ({failed.message})",
+        hint="make room or correct spec.checkpoint.uri, then submit again; resumeFrom takes the newest checkpoint",
+    )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from trainctl.controller.domain.spec.nodes import Positions, shortened
 from trainctl.core.errors import Problem
+from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
 from trainctl.core.timeouts import PROFILES
 from trainctl.core.units import parse_duration_s
@@ -44,6 +45,8 @@ def _header(job: TrainJob) -> Iterator[Finding]:
                     f'found "{shortened(name)}"'
                 ),
             )
+    if _DNS_LABEL.fullmatch(job.metadata.tenant) and job.metadata.tenant != DEFAULT_TENANT:
+        yield "metadata.tenant", f'expected "{DEFAULT_TENANT}", found "{job.metadata.tenant}": there are no tenants yet'
     for key, value in job.spec.env.items():
         path = f"spec.env.{shortened(key)}"
         if not _ENV_NAME.fullmatch(key):
