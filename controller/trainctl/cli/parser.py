@@ -176,7 +176,9 @@ def _add_cancel(commands: Any) -> None:
     _add_name(parser)
     parser.add_argument("--checkpoint", action="store_true", help="save a checkpoint first, to go on from later")
     parser.add_argument("--grace", metavar="DURATION", default="30s", help="time for the workers to end (30s)")
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on"
+    )
     parser.add_argument("--request-id", metavar="ID", help="send a request again: with the same id it acts only once")
     _add_output(parser)
 
@@ -208,7 +210,9 @@ def _add_local(commands: Any) -> None:
         group, "down", "local:down", "stop the controller, its agents and their workers; keeps the jobs' data"
     )
     down.add_argument("--purge", action="store_true", help="delete jobs, logs and the checkpoints in the folder, too")
-    down.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    down.add_argument(
+        "-y", "--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on"
+    )
     status = _command(group, "status", "local:status", "show the controller, agents, workers and jobs of this machine")
     _add_output(status)
     for parser in (up, down, status):

@@ -10,7 +10,7 @@ import traceback
 import torch
 
 from trainctl.core.codec import from_wire
-from trainctl.core.errors import TrainctlError
+from trainctl.core.errors import InternalError, TrainctlError
 from trainctl.core.records.spec import ResourcesSpec, TrainJob
 from trainctl.core.records.worker import WorkerError
 from trainctl.parallel.bridge import Failed, WorkerBridge
@@ -54,7 +54,10 @@ def run(bridge: WorkerBridge, page: ProgressWriter, node_dir: str) -> None:
         session = Session.open(control=bridge, page=page)
         train(session, job.spec.train, os.path.join(node_dir, "cache"), device_of(job.spec.resources))
     except Exception as error:
-        traceback.print_exc()
+        if is_expected(error):
+            print(f"error: {error}", flush=True)
+        else:
+            traceback.print_exc()
         bridge.send(Failed(describe(error, step=session.open_step if session is not None else 0)))
         bridge.flush(_FLUSH_S)
         raise SystemExit(1) from None
@@ -67,13 +70,18 @@ def threads(resources: ResourcesSpec) -> int:
     return told or max(1, len(os.sched_getaffinity(0)) // max(1, resources.workers_per_node))
 
 
+def is_expected(error: Exception) -> bool:
+    """Whether its message says all that there is to say: data or a checkpoint that cannot be used, for example."""
+    return isinstance(error, TrainctlError) and not isinstance(error, InternalError)
+
+
 def describe(error: Exception, *, step: int) -> WorkerError:
     """The exception as the controller keeps it: with its code if it is ours, else as the user's."""
     text = "".join(traceback.format_exception(error)).encode()[-_TRACEBACK_BYTES:].decode(errors="replace")
     return WorkerError(
         type=type(error).__name__,
         message=str(error),
-        traceback=text,
+        traceback="" if is_expected(error) else text,
         step=step,
         code=error.code if isinstance(error, TrainctlError) else "USER_EXCEPTION",
     )

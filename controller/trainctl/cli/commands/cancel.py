@@ -10,6 +10,7 @@ from trainctl.cli.client import connect
 from trainctl.cli.connection import duration_option_s
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, plain
+from trainctl.cli.phases import has_ended
 from trainctl.core.errors import UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import CancelJobRequest
@@ -34,9 +35,11 @@ def run(context: Context) -> int:
     with connect(context) as client:
         job = client.call(client.stub.CancelJob, request).job
     name = job.spec.metadata.name
+    ended = has_ended(job.status.phase)
     first = "after one more checkpoint" if options.checkpoint else "without a further checkpoint"
-    emit(context, plain(job), table=lambda: [f"job {name} is {job.status.phase}, {first}"], names=[name])
-    if options.output == "table":
+    text = f"job {name} is {job.status.phase} already" if ended else f"job {name} is {job.status.phase}, {first}"
+    emit(context, plain(job), table=lambda: [text], names=[name])
+    if options.output == "table" and not ended:
         context.console.say(f"see it end with: trainctl watch {name}")
     return exit_codes.OK
 

@@ -89,7 +89,8 @@ def _faults(state: JobState) -> Iterator[str]:
         return
     last = state.recoveries[-1]
     total = last.phases_s.get("total")
-    took = f"took {total:.2f} s" if total is not None else "is in progress"
+    unfinished = "was not finished" if state.phase in TERMINAL else "is in progress"
+    took = f"took {total:.2f} s" if total is not None else unfinished
     yield f"{state.recovery_count} recoveries; the last one {took}: {last.fault}"
     for candidate in last.candidates:
         judged = f"{candidate.cost_s:.2f} s" if candidate.eligible else "not possible"

@@ -35,6 +35,8 @@ WATCH_IDLE_S = 1.0
 LOGS_LINGER_S = 1.0
 """A follower of an ended job waits so long for the last lines."""
 DEFAULT_GRACE_S = 30.0
+SILENT_S = 3.0
+"""An agent that reports four times a second and was not heard for so long does not answer."""
 
 Context = Any
 """``grpc.aio.ServicerContext`` of whatever call."""
@@ -240,7 +242,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         view = self._agents.view().agent(agent.incarnation)
         assert view is not None
         used = sum(entry.slots_used(agent.incarnation) for entry in self._book.entries())
-        state = "READY" if view.connected else "EXITED" if view.process_exited else "UNREACHABLE"
+        heard = view.connected and view.last_heard_age_s <= SILENT_S
+        state = "READY" if heard else "EXITED" if view.process_exited else "UNREACHABLE"
         registration = agent.registration
         return job_pb2.NodeStatus(
             node=registration.node,
