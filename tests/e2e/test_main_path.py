@@ -89,3 +89,7 @@ def test_workers_are_shown_with_rank_node_and_pid(local: Local, corpus: Path) ->
     assert {w.node for w in shown.values()} == {"node-0", "node-1"}
     system.cli("cancel", "seen", "-y")
     system.wait_phase("seen", "CANCELLED", 30)
+    ended = workers(system.job("seen"))
+    assert {rank: w.node for rank, w in ended.items()} == {rank: w.node for rank, w in shown.items()}
+    logs = system.cli("logs", "seen", "--rank", "2").stdout
+    assert "entered" in logs

@@ -87,12 +87,21 @@ def eta_s(state: JobState) -> float:
 
 
 def _island(state: JobState, island: IslandState, view: ClusterView) -> job_pb2.IslandStatus:
-    ranks = {m.incarnation: m.global_rank for m in island.record.members} if island.record is not None else {}
+    members = island.record.members if island.record is not None else ()
+    ranks = {m.incarnation: m.global_rank for m in members}
+    workers = [_worker(state, slot, ranks, view) for slot in island.slots if slot.bound and slot.incarnation]
+    if state.phase in TERMINAL and not workers:  # who trained last is still worth knowing: their logs are there
+        workers = [
+            job_pb2.WorkerStatus(
+                slot=m.slot, incarnation=m.incarnation, global_rank=m.global_rank, node=m.node, state="ENDED"
+            )
+            for m in members
+        ]
     return job_pb2.IslandStatus(
         id=island.id,
         generation=island.record.generation if island.record is not None else 0,
         generation_phase=island.generation_phase.value,
-        workers=[_worker(state, slot, ranks, view) for slot in island.slots if slot.bound and slot.incarnation],
+        workers=workers,
     )
 
 
