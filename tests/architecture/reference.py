@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainctl import agent, checkpoint, cli, controller, parallel
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.controller.domain import events
 from trainctl.controller.domain.states import Machine, mermaid
@@ -77,9 +80,22 @@ def spec_page() -> str:
 
 
 def errors_page() -> str:
-    found = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.TrainctlError)]
-    rows = [(f"`{c.code}`", str(c.exit_code), inspect.cleandoc(c.__doc__ or "").split("\n")[0]) for c in found]
-    return "# Errors\n\n" + MADE + table(("reason", "exit code", "when"), sorted(set(rows)))
+    for package in (checkpoint, parallel, controller, cli, agent):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    rows = {
+        (f"`{c.code}`", str(c.exit_code), inspect.cleandoc(c.__doc__ or "").split("\n")[0])
+        for c in every_subclass(errors.TrainctlError)
+        if c.__module__.startswith("trainctl.") and "code" in vars(c)
+    }
+    return "# Errors\n\n" + MADE + table(("reason", "exit code", "when"), sorted(rows))
+
+
+def every_subclass(base: type[errors.TrainctlError]) -> Iterator[type[errors.TrainctlError]]:
+    yield base
+    for derived in base.__subclasses__():
+        yield from every_subclass(derived)
 
 
 def states_page() -> str:

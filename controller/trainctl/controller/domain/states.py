@@ -12,8 +12,6 @@ from trainctl.core.errors import InternalError
 class IllegalTransition(InternalError):  # noqa: N818 - reads as what happened
     """A phase change that the table does not know: a bug of ours."""
 
-    code = "ILLEGAL_TRANSITION"
-
 
 class Machine(StrEnum):
     """Which of the tables."""
