@@ -6,7 +6,6 @@ import pytest
 
 from multiproc.builtin import run_worker
 from multiproc.world import ProcessWorld, WorldError
-from trainctl.core.errors import DataError
 from trainctl.core.records.spec import (
     BatchSpec,
     EvalSpec,
@@ -71,11 +70,11 @@ def test_long_tracebacks_keep_their_end() -> None:
     def deep(level: int) -> None:
         if level:
             deep(level - 1)
-        raise DataError("x" * 10_000 + "END")
+        raise ValueError("x" * 10_000 + "END")
 
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ValueError, match="END") as caught:
         deep(5)
     error = worker.describe(caught.value, step=3)
     assert len(error.traceback.encode()) <= 8192
     assert error.traceback.rstrip().endswith("END")
-    assert (error.code, error.type, error.step) == ("DATA_UNUSABLE", "DataError", 3)
+    assert (error.code, error.type, error.step) == ("USER_EXCEPTION", "ValueError", 3)

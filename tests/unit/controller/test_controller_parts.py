@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -242,6 +244,10 @@ def test_a_checkpoint_folder_that_cannot_be_written_is_found_before_anything_sta
     job["spec"]["checkpoint"] = {"uri": str(tmp_path / "new" / "folder")}
     assert check_outside(effective(job_from_wire(job))) is None
     assert not (tmp_path / "new").exists()
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(SpecError, match="cannot be written"):
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(SpecError, match="cannot be written by this user: Read-only file system"):
         check_outside(effective(job_from_wire(job)))

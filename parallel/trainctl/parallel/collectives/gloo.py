@@ -3,14 +3,14 @@
 Seen with torch 2.13: the constructor of a group waits for all ranks in C++, up to the store's time-out; a send or
 receive only counts as completed after somebody called ``wait``; a frozen peer fails an operation only at the group's
 time-out, and ``abort`` does not end it. Hence a thread per construction, a thread per direction of point-to-point
-traffic, and a quarantine. The future of a collective ends by itself, and calls back from one of gloo's threads. Groups
-are made directly: survivors could not rebuild torch's default process group.
+traffic, and a quarantine. Groups are made directly: survivors could not rebuild torch's default process group.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from datetime import timedelta
 from typing import Any
@@ -26,29 +26,36 @@ from trainctl.parallel.collectives.quarantine import Quarantine
 from trainctl.parallel.collectives.solo import SoloGroup, SoloPending
 
 _GLOO_THREADS = 2
+_FIRST_NAP_S = 0.0001
+_LONGEST_NAP_S = 0.002
 _FIRST_TAG = 1 << 20
 """Tags of collectives count up from 0 inside gloo; ours start where they never get."""
 
 
 class CollectiveWork:
-    """A collective in flight, and the buffers it may write to; one of gloo's own threads says when it ended."""
+    """A collective in flight, and the buffers it may write to."""
 
     def __init__(self, work: Any, buffers: tuple[Tensor, ...]) -> None:
         self._work = work
         self._buffers = buffers
-        self._ended = threading.Event()
-        work.get_future().add_done_callback(lambda _: self._ended.set())
 
     def done(self) -> bool:
-        """Whether gloo ended it."""
-        return self._ended.is_set()
+        """Whether torch ended it."""
+        return bool(self._work.is_completed())
 
     def done_within(self, timeout_s: float) -> bool:
-        """See ``Work``."""
-        return self._ended.wait(timeout_s)
+        """See ``Work``. Polls: a Python callback from one of gloo's threads could hang the end of a process."""
+        deadline_s = time.monotonic() + timeout_s
+        nap_s = _FIRST_NAP_S
+        while not self.done():
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(nap_s)
+            nap_s = min(nap_s * 2, _LONGEST_NAP_S)
+        return True
 
     def error(self) -> str:
-        """Gloo's own words, or nothing."""
+        """Torch's own words, or nothing."""
         return why_failed(self._work)
 
 
@@ -272,10 +279,8 @@ class _Refused:
     def __init__(self, error: RuntimeError) -> None:
         self._error = error
 
-    def get_future(self) -> torch.futures.Future[None]:
-        ended: torch.futures.Future[None] = torch.futures.Future()
-        ended.set_result(None)
-        return ended
+    def is_completed(self) -> bool:
+        return True
 
     def wait(self) -> None:
         raise self._error

@@ -7,7 +7,6 @@ thread since that may hang, too. Point-to-point works are polled like collective
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -16,37 +15,10 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from trainctl.core.errors import InternalError
-from trainctl.parallel.collectives.gloo import why_failed
+from trainctl.parallel.collectives.gloo import CollectiveWork
 from trainctl.parallel.collectives.port import PendingGroup, Rendezvous, Work
 from trainctl.parallel.collectives.quarantine import Quarantine
 from trainctl.parallel.collectives.solo import SoloGroup, SoloPending
-
-_NAP_S = 0.0002
-
-
-class PolledWork:
-    """An operation in flight, and the buffers it may write to; CUDA has no one to say when it ended."""
-
-    def __init__(self, work: Any, buffers: tuple[Tensor, ...]) -> None:
-        self._work = work
-        self._buffers = buffers
-
-    def done(self) -> bool:
-        """See ``Work``."""
-        return bool(self._work.is_completed())
-
-    def done_within(self, timeout_s: float) -> bool:
-        """See ``Work``."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self.done():
-            if time.monotonic() > deadline_s:
-                return False
-            time.sleep(_NAP_S)
-        return True
-
-    def error(self) -> str:
-        """NCCL's own words, or nothing."""
-        return why_failed(self._work)
 
 
 class _Parts:
@@ -103,7 +75,7 @@ class NcclGroup:
 
     def _started(self, parts: _Parts, work: Any, *buffers: Tensor) -> Work:
         parts.in_flight = [item for item in parts.in_flight if not item.done()]
-        parts.in_flight.append(started := PolledWork(work, buffers))
+        parts.in_flight.append(started := CollectiveWork(work, buffers))
         return started
 
 

@@ -22,7 +22,7 @@ class Work(Protocol):
         ...
 
     def done_within(self, timeout_s: float) -> bool:
-        """Whether it ended, after waiting for that for at most ``timeout_s``: returns at once when it ends."""
+        """Whether it ended, after waiting for that for at most ``timeout_s``."""
         ...
 
     def error(self) -> str:

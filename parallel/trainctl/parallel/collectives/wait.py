@@ -9,7 +9,7 @@ from trainctl.core.errors import CollectiveError
 from trainctl.parallel.collectives.port import Work
 
 _LOOK_EVERY_S = 0.005
-"""How often a waiting thread looks at its abort flag; the end of the work itself wakes it at once."""
+"""How often a waiting thread looks at its abort flag."""
 
 
 class Interrupted(BaseException):
