@@ -209,12 +209,17 @@ def test_user_exception_is_shown_and_not_retried_for_ever(reference: Reference, 
     assert job.status.restarts <= 1
 
 
+def full_disk(*, at_step: int) -> dict[str, str]:
+    """The environment of workers of which rank 2 finds the disk full when it saves that step."""
+    faults = [{"point": "checkpoint.write", "action": "enospc", "where": {"rank": 2, "step": at_step}}]
+    return {"TRAINCTL_FAULTS": json.dumps(faults)}
+
+
 def test_disk_full_during_a_checkpoint_costs_the_checkpoint_only(
     reference: Reference, corpus: Path, tmp_path: Path
 ) -> None:
     system = reference.system
-    faults = [{"point": "checkpoint.write", "action": "enospc", "where": {"rank": 2, "step": 10}}]
-    env = {"TRAINCTL_FAULTS": json.dumps(faults)}
+    env = full_disk(at_step=10)
     system.submit(tiny_job("full", corpus, steps=STEPS, interval_steps=10, env=env))
     assert_as_if_nothing_happened(reference, "full")
     failed = [e for e in system.events("full") if e.type == "checkpoint.failed"]
@@ -226,8 +231,7 @@ def test_a_job_whose_last_state_cannot_be_saved_is_no_success(
     reference: Reference, corpus: Path, tmp_path: Path
 ) -> None:
     system = reference.system
-    faults = [{"point": "checkpoint.write", "action": "enospc", "where": {"rank": 2, "step": 20}}]
-    env = {"TRAINCTL_FAULTS": json.dumps(faults)}
+    env = full_disk(at_step=20)
     system.submit(tiny_job("unsaved", corpus, steps=20, interval_steps=10, env=env))
     job = system.wait_phase("unsaved", "FAILED", 60)
     assert "did all 20 steps, but its last state was not saved" in job.status.message

@@ -22,11 +22,10 @@ def lock_folder(folder: Path) -> FileLock:
         raise PermissionDeniedError(
             f"agent folder {folder} cannot be used: {error.strerror}", hint="choose a folder you may write with --dir"
         ) from error
-    if not lock.acquire():
-        owner = lock.holder
-        lock.release()
-        raise PreconditionError(
-            f"another agent (pid {owner}) already runs in {folder}",
+    lock.acquire_or(
+        lambda holder: PreconditionError(
+            f"another agent (pid {holder}) already runs in {folder}",
             hint="one agent a folder: stop that one, or give this one another --dir",
         )
+    )
     return lock

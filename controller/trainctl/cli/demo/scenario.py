@@ -82,6 +82,7 @@ class Demo:
 
     def _remove_old(self) -> None:
         if self.home.exists():  # an earlier demo was killed, and so was its guard
+            self._say("cleaning up after a demo that was killed")
             clean_up(self.home, self.context.env)
         shutil.rmtree(self.folder / "model", ignore_errors=True)
         self.home.mkdir()

@@ -231,11 +231,10 @@ def _locked(path: Path) -> FileLock:
         raise PermissionDeniedError(
             f"state store {path} cannot be opened: {error.strerror}", hint="check that its folder exists and is yours"
         ) from error
-    if not lock.acquire():
-        holder = lock.holder
-        lock.release()
-        raise StoreLockedError(
+    lock.acquire_or(
+        lambda holder: StoreLockedError(
             f"state store {path} is in use by process {holder}",
             hint=f"stop that controller first (trainctl local down, or kill {holder}), or use another folder",
         )
+    )
     return lock

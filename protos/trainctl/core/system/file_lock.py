@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -31,6 +32,13 @@ class FileLock:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         return True
+
+    def acquire_or(self, busy: Callable[[str], Exception]) -> None:
+        """Holds the lock, or closes the file and raises what ``busy`` makes of the holder's process id."""
+        if not self.acquire():
+            holder = self.holder
+            self.release()
+            raise busy(holder)
 
     @property
     def holder(self) -> str:
