@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 DEADLINE_S = 30.0
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
     end_s = time.monotonic() + DEADLINE_S
     while not condition():
-        assert time.monotonic() < end_s, what
+        assert time.monotonic() < end_s, what()
         threading.Event().wait(0.05)
 
 
@@ -39,8 +39,11 @@ def test_nothing_is_left_when_the_demo_is_ended(number: signal.Signals, corpus: 
         demo.send_signal(number)
         said += demo.stdout.readlines()
         code = demo.wait(DEADLINE_S)
-    until(lambda: not processes_of(home / "local"), f"left behind: {processes_of(home / 'local')}\n{''.join(said)}")
-    until(lambda: not home.exists(), f"{home} is still there")
+    until(
+        lambda: not processes_of(home / "local"),
+        lambda: f"left behind: {processes_of(home / 'local')}\n{''.join(said)}",
+    )
+    until(lambda: not home.exists(), lambda: f"{home} is still there")
     if number != signal.SIGKILL:
         assert code == 130
         assert "interrupted: the demo has stopped and cleaned up after itself" in said[-1]

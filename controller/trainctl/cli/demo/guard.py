@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainctl.core.errors import ConflictError
-from trainctl.core.system.file_lock import FileLock
+from trainctl.core.system.file_lock import UNKNOWN_HOLDER, FileLock
 
 _POLL_S = 0.2
 _LATE_START_S = 10.0
@@ -48,7 +48,7 @@ def start(home: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         home: the demo's TRAINCTL_HOME; as long as it is there, the demo has not cleaned up.
         env: of the demo.
     """
-    command = [sys.executable, "-m", "trainctl.cli.demo.guard", str(home)]
+    command = [sys.executable, "-m", "trainctl.cli.demo.guard", str(home), str(os.getpid())]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, env=dict(env), start_new_session=True
@@ -71,12 +71,16 @@ def _down(env: Mapping[str, str]) -> bool:
         return main(("local", "down", "--purge", "-y"), out=nowhere, err=nowhere, env=env) == 0
 
 
-def _guard(home: Path) -> None:
+def _guard(home: Path, demo_pid: str) -> None:
     sys.stdin.buffer.read()
     lock = FileLock(home.parent / ".demo.lock")
-    if home.exists() and lock.acquire():  # else the next demo is there already, and cleans up itself
+    while not lock.acquire():
+        if lock.holder not in (demo_pid, UNKNOWN_HOLDER):
+            return  # the next demo is there already, and cleans up itself
+        time.sleep(_POLL_S)  # of a killed process the kernel closes one file after the other: this one is next
+    if home.exists():
         clean_up(home, os.environ)
 
 
 if __name__ == "__main__":
-    _guard(Path(sys.argv[1]))
+    _guard(Path(sys.argv[1]), sys.argv[2])

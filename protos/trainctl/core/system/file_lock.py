@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+UNKNOWN_HOLDER = "unknown"
+
 
 class FileLock:
     """A lock file that names its holder; the kernel drops the lock when the holder ends, however it ends.
@@ -42,8 +44,8 @@ class FileLock:
 
     @property
     def holder(self) -> str:
-        """Process id of the newest holder, or ``unknown``."""
-        return os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        """Process id of the newest holder, or ``UNKNOWN_HOLDER``."""
+        return os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or UNKNOWN_HOLDER
 
     def release(self) -> None:
         """Lets others take it; for good, the file is closed."""
