@@ -61,6 +61,9 @@ def run(bridge: WorkerBridge, page: ProgressWriter, node_dir: str) -> None:
         bridge.send(Failed(describe(error, step=session.open_step if session is not None else 0)))
         bridge.flush(_FLUSH_S)
         raise SystemExit(1) from None
+    finally:
+        if session is not None:
+            session.close()
     bridge.flush(_FLUSH_S)
 
 

@@ -239,7 +239,6 @@ class GlooCollectives:
 
     def connect(self, rendezvous: Rendezvous) -> PendingGroup:
         """See ``Collectives``; a single rank needs no process group at all."""
-        self.quarantine.sweep()
         if rendezvous.size == 1:
             return SoloPending(SoloGroup(torch.device("cpu")))
         return GlooPending(rendezvous, self.quarantine)

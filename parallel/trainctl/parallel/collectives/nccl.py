@@ -88,7 +88,6 @@ class NcclCollectives:
 
     def connect(self, rendezvous: Rendezvous) -> PendingGroup:
         """See ``Collectives``. NCCL connects at the first collective, so only the store is waited for here."""
-        self.quarantine.sweep()
         if rendezvous.size == 1:
             return SoloPending(SoloGroup(self._device))
         from torch.distributed import ProcessGroupNCCL  # absent from CPU builds of torch

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
-from collections.abc import Callable
 from typing import Protocol
+
+_LOOK_EVERY_S = 0.05
 
 
 class Abandoned(Protocol):
@@ -18,26 +21,23 @@ class Abandoned(Protocol):
 class Quarantine:
     """Holds on to abandoned things, so that the memory they may still write to is nobody else's.
 
-    A thing whose operations ended is dropped by a helper thread, since dropping may join threads of the transport. That
-    also closes its connections, which ends what the peers still wait for.
+    A thing whose operations ended is dropped, which closes its connections and so ends what the peers still wait for.
+    All of that is done by a thread of its own: dropping may join threads of the transport. What that thread still holds
+    when the process ends is never dropped, so that no such wait keeps the process from ending.
     """
 
     def __init__(self) -> None:
-        self._kept: list[Abandoned] = []
+        self._inbox: queue.SimpleQueue[Abandoned] = queue.SimpleQueue()
+        threading.Thread(target=_keep, args=(self._inbox,), name="quarantine", daemon=True).start()
 
     def admit(self, thing: Abandoned) -> None:
         """Keeps ``thing`` until it ended; never waits."""
-        self._kept.append(thing)
-        self.sweep()
-
-    def sweep(self) -> int:
-        """Drops what ended; returns how many things are left."""
-        ended = [thing for thing in self._kept if thing.ended()]
-        self._kept = [thing for thing in self._kept if thing not in ended]
-        if ended:
-            threading.Thread(target=_drop(ended), name="quarantine", daemon=True).start()
-        return len(self._kept)
+        self._inbox.put(thing)
 
 
-def _drop(things: list[Abandoned]) -> Callable[[], None]:
-    return things.clear
+def _keep(inbox: queue.SimpleQueue[Abandoned]) -> None:
+    kept: list[Abandoned] = []
+    while True:
+        with contextlib.suppress(queue.Empty):
+            kept.append(inbox.get(timeout=_LOOK_EVERY_S if kept else None))
+        kept = [thing for thing in kept if not thing.ended()]

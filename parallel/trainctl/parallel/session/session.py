@@ -179,6 +179,17 @@ class Session:
             self._leave(cause)
         self._become_member(run)
 
+    def close(self) -> None:
+        """Ends this worker's part: leaves the group without waiting. Safe to repeat; ``done`` from now on."""
+        self._over = True
+        self._vacate()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _become_member(self, run: _Run) -> Seat | None:
         """Enters generations until this worker sits in the newest with no duty left; None if the run is over for it."""
         while not self._over:
@@ -188,8 +199,9 @@ class Session:
                     self._over = True
                     break
                 self._context.waiter.check()
-                self._over = run.duties.carry_out(seat, run.protocol.agreed)
-                return None if self._over else seat
+                if not run.duties.carry_out(seat, run.protocol.agreed):
+                    return seat
+                self.close()
             except (Interrupted, CollectiveError) as cause:
                 self._leave(cause)
         return None
@@ -222,11 +234,14 @@ class Session:
 
     def _leave(self, cause: BaseException) -> None:
         """Abandons the generation; the state and the retained gradients stay."""
+        self._vacate()
+        self._context.where.show(Phase.INTERRUPTED)
+        _LOG.info("%s: interrupted: %s", self._context.where, str(cause) or "a newer generation calls")
+
+    def _vacate(self) -> None:
         seat, self._seat = self._seat, None
         if seat is not None:
             seat.group.abandon()
-        self._context.where.show(Phase.INTERRUPTED)
-        _LOG.info("%s: interrupted: %s", self._context.where, str(cause) or "a newer generation calls")
 
     def _prepared(self) -> _Run:
         if self._run is not None:
