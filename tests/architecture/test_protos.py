@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from trainctl.core.codec import camel
-from trainctl.core.records import generation, spec, step, worker
+from trainctl.core.records import generation, spec, step, train_spec, worker
 from trainctl.protos.v1 import records_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def test_schema_breaks_no_reader() -> None:
 
 
 MIRRORED = [
-    *(cls for module in (step, generation, worker, spec) for cls in vars(module).values()),
+    *(cls for module in (step, generation, worker, spec, train_spec) for cls in vars(module).values()),
 ]
 RECORDS = sorted(
     {cls for cls in MIRRORED if dataclasses.is_dataclass(cls) and isinstance(cls, type)}, key=lambda cls: cls.__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainctl.core.records.spec import ModelSpec
+from trainctl.core.records.train_spec import ModelSpec
 from trainctl.parallel.models.llama import Llama
 
 VOCABULARY = 256

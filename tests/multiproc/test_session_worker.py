@@ -6,15 +6,8 @@ import pytest
 
 from multiproc.builtin import run_worker
 from multiproc.world import ProcessWorld, WorldError
-from trainctl.core.records.spec import (
-    BatchSpec,
-    EvalSpec,
-    JobSpec,
-    ModelSpec,
-    ResourcesSpec,
-    TrainDataSpec,
-    TrainSpec,
-)
+from trainctl.core.records.spec import JobSpec, ResourcesSpec
+from trainctl.core.records.train_spec import BatchSpec, EvalSpec, ModelSpec, TrainDataSpec, TrainSpec
 from trainctl.parallel import worker
 
 pytestmark = pytest.mark.multiproc

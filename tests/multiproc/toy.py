@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainctl.core.records.spec import BatchSpec
+from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import WorkerBridge
 from trainctl.parallel.progress_page import ProgressWriter
 from trainctl.parallel.session import Session

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from trainctl.core.records.spec import TrainSpec
+from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.optim import build_optimizer
 from trainctl.parallel.plan.schedule import learning_rate_schedule
 from trainctl.parallel.session import Session

@@ -7,7 +7,7 @@ import torch._dynamo  # AdamW's constructor does so, which takes a second: here 
 from torch import nn
 
 from trainctl.core.errors import Problem, SpecError
-from trainctl.core.records.spec import OptimizerSpec
+from trainctl.core.records.train_spec import OptimizerSpec
 
 _FUSED_DEVICES = ("cpu", "cuda")
 

@@ -112,10 +112,19 @@ def _read(hint: Any, data: Any, path: str) -> Any:
             raise WireError(f"{path}: expected an object, found {type(data).__name__}")
         return {str(key): _read(args[1], item, f"{path}.{key}") for key, item in data.items()}
     if hint is Any or hint is object:
-        return data
+        return _plain(data)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _read_dataclass(hint, data, path)
     return _read_scalar(hint, data, path)
+
+
+def _plain(data: Any) -> Any:
+    """Free JSON: protobuf's form of it knows no whole numbers, so whole ones come back as such."""
+    if isinstance(data, Mapping):
+        return {str(key): _plain(item) for key, item in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(item) for item in data]
+    return int(data) if isinstance(data, float) and data.is_integer() else data
 
 
 def _read_scalar(hint: Any, data: Any, path: str) -> Any:

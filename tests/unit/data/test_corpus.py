@@ -12,7 +12,7 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 
 from trainctl.core.errors import DataError
-from trainctl.core.records.spec import TrainDataSpec
+from trainctl.core.records.train_spec import TrainDataSpec
 from trainctl.parallel.data.corpus import Corpus, Split, open_corpus
 
 

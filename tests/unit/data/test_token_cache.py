@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trainctl.core.errors import DataError, UnavailableError
-from trainctl.core.records.spec import TokenizerSpec, TrainDataSpec
+from trainctl.core.records.train_spec import TokenizerSpec, TrainDataSpec
 from trainctl.parallel.data import token_cache
 from trainctl.parallel.data.cache_lock import exclusive
 from trainctl.parallel.data.token_cache import Tokens, open_tokens
@@ -83,7 +83,7 @@ def test_a_torn_cache_is_built_again(data: TrainDataSpec, tmp_path: Path) -> Non
 _STUCK_BUILDER = """
 import signal, sys
 from pathlib import Path
-from trainctl.core.records.spec import TokenizerSpec, TrainDataSpec
+from trainctl.core.records.train_spec import TokenizerSpec, TrainDataSpec
 from trainctl.parallel.data import token_cache
 
 def stuck(corpus, tokenizer, folder):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from trainctl.core.records.spec import TokenizerSpec
+from trainctl.core.records.train_spec import TokenizerSpec
 from trainctl.parallel.data.tokenizer import (
     TextTokenizer,
     byte_tokenizer,

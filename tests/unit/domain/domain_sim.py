@@ -24,7 +24,6 @@ from trainctl.controller.domain.submit import new_job
 from trainctl.controller.domain.view import AgentView, ClusterView
 from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.spec import (
-    BatchSpec,
     JobMetadata,
     JobSpec,
     MaxRestartsSpec,
@@ -32,9 +31,9 @@ from trainctl.core.records.spec import (
     RecoverySpec,
     ResourcesSpec,
     TrainJob,
-    TrainSpec,
 )
 from trainctl.core.records.step import Outcome
+from trainctl.core.records.train_spec import BatchSpec, TrainSpec
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.timeouts import Timeouts
 from unit.domain.domain_sim_nodes import SimAgent, SimCluster, SimWorker

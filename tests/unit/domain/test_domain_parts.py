@@ -19,8 +19,9 @@ from trainctl.controller.domain.states import TRANSITIONS, IllegalTransition, Jo
 from trainctl.controller.domain.view import AgentView
 from trainctl.core.errors import PlanError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
-from trainctl.core.records.spec import ResourcesSpec, TrainSpec
+from trainctl.core.records.spec import ResourcesSpec
 from trainctl.core.records.step import Outcome, Phase, StepReport
+from trainctl.core.records.train_spec import TrainSpec
 from trainctl.core.records.worker import Progress
 from trainctl.core.timeouts import PROFILES, Timeouts
 from unit.domain.domain_sim_nodes import outcome_of

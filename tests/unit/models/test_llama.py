@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainctl.core.errors import SpecError
-from trainctl.core.records.spec import ModelSpec
+from trainctl.core.records.train_spec import ModelSpec
 from trainctl.parallel.models.generate import generate
 from trainctl.parallel.models.llama import Llama, hf_config
 from trainctl.parallel.plan.model_size import llama_parameters

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainctl.core.errors import SpecError
-from trainctl.core.records.spec import ModelSpec, OptimizerSpec
+from trainctl.core.records.train_spec import ModelSpec, OptimizerSpec
 from trainctl.parallel.models.llama import Llama
 from trainctl.parallel.optim import build_optimizer
 

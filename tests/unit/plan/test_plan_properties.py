@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainctl.core.errors import DataError, InternalError, PlanError
-from trainctl.core.records.spec import BatchSpec, ScheduleSpec
 from trainctl.core.records.step import StepAction
+from trainctl.core.records.train_spec import BatchSpec, ScheduleSpec
 from trainctl.parallel.plan.digest import add_digests, sample_digest
 from trainctl.parallel.plan.micro_batches import deal, micro_batches_of_step
 from trainctl.parallel.plan.randomness import derive_seed, mix64

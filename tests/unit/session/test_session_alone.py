@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trainctl.core.errors import PlanError, PreconditionError
-from trainctl.core.records.spec import BatchSpec
+from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.session import Session
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainctl.core.errors import DataError, SpecError
-from trainctl.core.records.spec import EvalSpec, ModelSpec, OptimizerSpec, TokenizerSpec, TrainDataSpec, TrainSpec
+from trainctl.core.records.train_spec import EvalSpec, ModelSpec, OptimizerSpec, TokenizerSpec, TrainDataSpec, TrainSpec
 from trainctl.parallel.tasks.data_identity import DataIdentity
 from trainctl.parallel.tasks.evaluation import Evaluation
 from trainctl.parallel.tasks.llama import LlamaTask

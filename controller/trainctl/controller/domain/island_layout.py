@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, file_holder, rank_holder, replicated
 from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.records.spec import TrainSpec
+from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.plan.model_size import llama_parameters
 
 STATE_KINDS = ("param", "exp_avg", "exp_avg_sq")

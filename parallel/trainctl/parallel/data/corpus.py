@@ -19,7 +19,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 
 from trainctl.core.errors import DataError
-from trainctl.core.records.spec import TrainDataSpec
+from trainctl.core.records.train_spec import TrainDataSpec
 
 STDLIB = "python-stdlib"
 _BUILD_FOLDERS = frozenset({"__pycache__"})

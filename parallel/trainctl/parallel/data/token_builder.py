@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trainctl.core.errors import DataError, SpecError
-from trainctl.core.records.spec import TokenizerSpec
+from trainctl.core.records.train_spec import TokenizerSpec
 from trainctl.core.system.files import write_atomically
 from trainctl.core.units import format_bytes, format_duration
 from trainctl.parallel.data.corpus import Corpus, Split

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import DataError
-from trainctl.core.records.spec import TokenizerSpec, TrainDataSpec
+from trainctl.core.records.train_spec import TokenizerSpec, TrainDataSpec
 from trainctl.core.system.files import write_atomically
 from trainctl.core.units import format_bytes
 from trainctl.parallel.data.cache_lock import exclusive

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from trainctl.core.errors import Problem
-from trainctl.core.records.spec import TokenizerSpec
+from trainctl.core.records.train_spec import TokenizerSpec
 
 NUM_BYTES = 256
 

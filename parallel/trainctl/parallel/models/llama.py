@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainctl.core.errors import SpecError
-from trainctl.core.records.spec import ModelSpec
+from trainctl.core.records.train_spec import ModelSpec
 from trainctl.parallel.models.init import init_normal
 from trainctl.parallel.plan.model_size import ffn_size, hf_shape, kv_head_count, shape_problems
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from trainctl.core.errors import PlanError
-from trainctl.core.records.spec import BatchSpec
+from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.plan.randomness import derive_seed
 from trainctl.parallel.plan.sample_order import SampleOrder
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from trainctl.core.errors import Problem
-from trainctl.core.records.spec import ModelSpec
+from trainctl.core.records.train_spec import ModelSpec
 
 _FFN_MULTIPLE = 64
 MAX_PARAMETERS = 10**13

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from trainctl.core.errors import PlanError
-from trainctl.core.records.spec import ScheduleSpec
+from trainctl.core.records.train_spec import ScheduleSpec
 
 
 def learning_rate_schedule(schedule: ScheduleSpec, *, peak: float, steps: int) -> Callable[[int], float]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from trainctl.core.errors import CollectiveError, PreconditionError
-from trainctl.core.records.spec import BatchSpec
 from trainctl.core.records.step import Phase
+from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import Ready, Running
 from trainctl.parallel.collectives.choice import collectives_for
 from trainctl.parallel.collectives.port import Collectives

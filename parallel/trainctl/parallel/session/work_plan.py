@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainctl.core.records.spec import BatchSpec
+from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.plan.digest import sample_digest
 from trainctl.parallel.plan.micro_batches import MicroBatch, micro_batches_of_step
 from trainctl.parallel.plan.sample_order import SampleOrder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainctl.core.records.spec import EvalSpec
+from trainctl.core.records.train_spec import EvalSpec
 from trainctl.parallel.tasks.task import Dataset, Loss
 
 

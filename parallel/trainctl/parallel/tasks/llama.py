@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainctl.core.errors import Problem
-from trainctl.core.records.spec import TrainSpec
+from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.data.dataset import TextDataset
 from trainctl.parallel.data.token_cache import Tokens, open_tokens
 from trainctl.parallel.data.tokenizer import check_tokenizer, tokenizer_config

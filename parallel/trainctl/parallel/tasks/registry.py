@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainctl.core.errors import Problem, SpecError
-from trainctl.core.records.spec import TrainSpec
+from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.tasks.llama import LlamaTask
 from trainctl.parallel.tasks.task import Task
 

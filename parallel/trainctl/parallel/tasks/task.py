@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainctl.core.errors import Problem
-from trainctl.core.records.spec import TrainSpec
+from trainctl.core.records.train_spec import TrainSpec
 
 
 class Dataset(Protocol):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trainctl.core.records.train_spec import TrainSpec
+
 API_VERSION = "trainctl.dev/v1"
 KIND = "TrainJob"
 
@@ -129,103 +131,92 @@ class RecoverySpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
-    """Shape of the built-in decoder. ``kv_heads`` 0: as ``heads``; ``ffn`` 0: 8/3 of ``hidden``, rounded up to 64."""
-
-    layers: int = 4
-    hidden: int = 256
-    heads: int = 4
-    kv_heads: int = 0
-    ffn: int = 0
-    context: int = 256
-    rope_theta: float = 10000.0
-    dropout: float = 0.0
-    tie_embeddings: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainDataSpec:
-    """Text to train on.
+class HangSpec:
+    """How a command shows that it goes on.
 
     Attributes:
-        uri: folder, file, glob or URL that fsspec opens; ``python-stdlib`` is the running Python's standard library.
-        include: glob for file names inside a folder.
-        hold_out_every: every n-th file (sorted by path) is kept for evaluation.
+        watch: ``none``, ``log`` (every line it prints) or ``heartbeat`` (it touches the file that the environment
+            variable ``TRAINCTL_HEARTBEAT_FILE`` names).
+        after: silence of this length is a hang: all ranks are started again.
     """
 
-    uri: str = "python-stdlib"
-    include: str = "*"
-    hold_out_every: int = 20
+    watch: str = "none"
+    after: str = "10m"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenizerSpec:
-    """``bytes`` (256 values) or ``bpe`` trained on the corpus with ``vocab_size`` entries."""
+class LaunchSpec:
+    """How ``spec.command`` is started.
 
-    kind: str = "bytes"
-    vocab_size: int = 256
+    Attributes:
+        mode: ``torchrun`` (any script; RANK, WORLD_SIZE, MASTER_ADDR, ... in the environment; all ranks start again
+            after a failure) or ``session`` (the script opens a ``trainctl.parallel.session.Session``).
+        workdir: folder that the command runs in; empty: a folder of the job's own on the node.
+        hang: of a ``torchrun`` command.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizerSpec:
-    """AdamW and the global-norm clip (0: no clipping)."""
-
-    name: str = "adamw"
-    lr: float = 3e-4
-    betas: tuple[float, ...] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
+    mode: str = "torchrun"
+    workdir: str = ""
+    hang: HangSpec = HangSpec()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleSpec:
-    """``cosine`` or ``constant`` after a linear warm-up; cosine ends at ``min_lr_ratio`` of the peak."""
+class WandbSpec:
+    """Weights & Biases; an empty ``project`` leaves it off.
 
-    kind: str = "cosine"
-    warmup_steps: int = 20
-    min_lr_ratio: float = 0.1
+    Attributes:
+        project: project that the run belongs to.
+        mode: ``offline`` (files under the job's records, for ``wandb sync``) or ``online``.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchSpec:
-    """Sequences in a global batch and the logical micro-batches they are dealt in; both independent of world size."""
-
-    sequences: int = 16
-    micro_batches: int = 4
+    project: str = ""
+    mode: str = "offline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvalSpec:
-    """Held-out evaluation every ``every`` steps (0: never) on ``sequences`` sequences."""
+class ResultsSpec:
+    """Where figures go beside the controller; all of it lies under ``records/`` of the job's work folder.
 
-    every: int = 50
-    sequences: int = 16
+    Attributes:
+        jsonl: ``steps.jsonl``, one line a step.
+        tensorboard: event files in ``tensorboard/``.
+        wandb: Weights & Biases.
+        hooks: own hooks as ``module:Class``, see ``trainctl.parallel.results.hook``.
+        logs: keep what the workers printed in ``logs/``, also when the agents are gone.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSpec:
-    """What to train. ``precision``: auto, float32 or float64. ``steps`` is the number of optimizer steps."""
-
-    task: str = "llama"
-    model: ModelSpec = ModelSpec()
-    data: TrainDataSpec = TrainDataSpec()
-    tokenizer: TokenizerSpec = TokenizerSpec()
-    optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: ScheduleSpec = ScheduleSpec()
-    steps: int = 100
-    batch: BatchSpec = BatchSpec()
-    eval: EvalSpec = EvalSpec()
-    seed: int = 0
-    precision: str = "auto"
+    jsonl: bool = True
+    tensorboard: bool = False
+    wandb: WandbSpec = WandbSpec()
+    hooks: tuple[str, ...] = ()
+    logs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """Everything under ``spec:``. ``image`` only matters on Kubernetes."""
+    """Everything under ``spec:``: either ``train``, the built-in loop, or ``command``, a program of the user's own.
+
+    Attributes:
+        train: what the built-in loop trains.
+        image: only matters on Kubernetes.
+        command: program and arguments, run by every worker instead of the built-in loop.
+        launch: how the command is started.
+        env: environment of the workers.
+        resources: what each node contributes.
+        nodes: elastic bounds.
+        scheduling: queue, priority, deadline.
+        parallelism: how the work is split.
+        sync: how islands synchronise.
+        checkpoint: where and how often to save.
+        data: the ledger of samples.
+        recovery: how failures are met.
+        results: where figures and logs go.
+    """
 
     train: TrainSpec = TrainSpec()
     image: str = ""
+    command: tuple[str, ...] = ()
+    launch: LaunchSpec = LaunchSpec()
     env: Mapping[str, str] = field(default_factory=dict)
     resources: ResourcesSpec = ResourcesSpec()
     nodes: NodesSpec = NodesSpec()
@@ -235,6 +226,7 @@ class JobSpec:
     checkpoint: CheckpointSpec = CheckpointSpec()
     data: DataLedgerSpec = DataLedgerSpec()
     recovery: RecoverySpec = RecoverySpec()
+    results: ResultsSpec = ResultsSpec()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

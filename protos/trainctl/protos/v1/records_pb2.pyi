@@ -8,6 +8,7 @@ and what an agent hands to a worker.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -727,6 +728,9 @@ class JobSpec(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     RECOVERY_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    LAUNCH_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
@@ -748,6 +752,14 @@ class JobSpec(_message.Message):
     def recovery(self) -> Global___RecoverySpec: ...
     @_builtins.property
     def train(self) -> Global___TrainSpec: ...
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments, run instead of the built-in loop."""
+
+    @_builtins.property
+    def launch(self) -> Global___LaunchSpec: ...
+    @_builtins.property
+    def results(self) -> Global___ResultsSpec: ...
     def __init__(
         self,
         *,
@@ -762,16 +774,156 @@ class JobSpec(_message.Message):
         data: Global___DataLedgerSpec | None = ...,
         recovery: Global___RecoverySpec | None = ...,
         train: Global___TrainSpec | None = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        launch: Global___LaunchSpec | None = ...,
+        results: Global___ResultsSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "checkpoint", b"checkpoint", "data", b"data", "image", b"image", "nodes", b"nodes", "parallelism", b"parallelism", "recovery", b"recovery", "resources", b"resources", "scheduling", b"scheduling", "sync", b"sync", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "checkpoint", b"checkpoint", "data", b"data", "image", b"image", "launch", b"launch", "nodes", b"nodes", "parallelism", b"parallelism", "recovery", b"recovery", "resources", b"resources", "results", b"results", "scheduling", b"scheduling", "sync", b"sync", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "checkpoint", b"checkpoint", "data", b"data", "env", b"env", "image", b"image", "nodes", b"nodes", "parallelism", b"parallelism", "recovery", b"recovery", "resources", b"resources", "scheduling", b"scheduling", "sync", b"sync", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "checkpoint", b"checkpoint", "command", b"command", "data", b"data", "env", b"env", "image", b"image", "launch", b"launch", "nodes", b"nodes", "parallelism", b"parallelism", "recovery", b"recovery", "resources", b"resources", "results", b"results", "scheduling", b"scheduling", "sync", b"sync", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
     _WhichOneofArgType__image: _TypeAlias = _typing.Literal["_image", b"_image"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__image) -> _WhichOneofReturnType__image | None: ...
 
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
+
+@_typing.final
+class LaunchSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    WORKDIR_FIELD_NUMBER: _builtins.int
+    HANG_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """"torchrun" or "session"."""
+    workdir: _builtins.str
+    @_builtins.property
+    def hang(self) -> Global___HangSpec: ...
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str | None = ...,
+        workdir: _builtins.str | None = ...,
+        hang: Global___HangSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_workdir", b"_workdir", "hang", b"hang", "mode", b"mode", "workdir", b"workdir"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_workdir", b"_workdir", "hang", b"hang", "mode", b"mode", "workdir", b"workdir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__workdir: _TypeAlias = _typing.Literal["workdir"]  # noqa: Y015
+    _WhichOneofArgType__workdir: _TypeAlias = _typing.Literal["_workdir", b"_workdir"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workdir) -> _WhichOneofReturnType__workdir | None: ...
+
+Global___LaunchSpec: _TypeAlias = LaunchSpec  # noqa: Y015
+
+@_typing.final
+class HangSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATCH_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    watch: _builtins.str
+    """"none", "log" or "heartbeat"."""
+    after: _builtins.str
+    def __init__(
+        self,
+        *,
+        watch: _builtins.str | None = ...,
+        after: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_watch", b"_watch", "after", b"after", "watch", b"watch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_watch", b"_watch", "after", b"after", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    _WhichOneofReturnType__watch: _TypeAlias = _typing.Literal["watch"]  # noqa: Y015
+    _WhichOneofArgType__watch: _TypeAlias = _typing.Literal["_watch", b"_watch"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__watch) -> _WhichOneofReturnType__watch | None: ...
+
+Global___HangSpec: _TypeAlias = HangSpec  # noqa: Y015
+
+@_typing.final
+class ResultsSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSONL_FIELD_NUMBER: _builtins.int
+    TENSORBOARD_FIELD_NUMBER: _builtins.int
+    WANDB_FIELD_NUMBER: _builtins.int
+    HOOKS_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
+    jsonl: _builtins.bool
+    tensorboard: _builtins.bool
+    logs: _builtins.bool
+    @_builtins.property
+    def wandb(self) -> Global___WandbSpec: ...
+    @_builtins.property
+    def hooks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        jsonl: _builtins.bool | None = ...,
+        tensorboard: _builtins.bool | None = ...,
+        wandb: Global___WandbSpec | None = ...,
+        hooks: _abc.Iterable[_builtins.str] | None = ...,
+        logs: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_jsonl", b"_jsonl", "_logs", b"_logs", "_tensorboard", b"_tensorboard", "jsonl", b"jsonl", "logs", b"logs", "tensorboard", b"tensorboard", "wandb", b"wandb"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jsonl", b"_jsonl", "_logs", b"_logs", "_tensorboard", b"_tensorboard", "hooks", b"hooks", "jsonl", b"jsonl", "logs", b"logs", "tensorboard", b"tensorboard", "wandb", b"wandb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__jsonl: _TypeAlias = _typing.Literal["jsonl"]  # noqa: Y015
+    _WhichOneofArgType__jsonl: _TypeAlias = _typing.Literal["_jsonl", b"_jsonl"]  # noqa: Y015
+    _WhichOneofReturnType__logs: _TypeAlias = _typing.Literal["logs"]  # noqa: Y015
+    _WhichOneofArgType__logs: _TypeAlias = _typing.Literal["_logs", b"_logs"]  # noqa: Y015
+    _WhichOneofReturnType__tensorboard: _TypeAlias = _typing.Literal["tensorboard"]  # noqa: Y015
+    _WhichOneofArgType__tensorboard: _TypeAlias = _typing.Literal["_tensorboard", b"_tensorboard"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__jsonl) -> _WhichOneofReturnType__jsonl | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logs) -> _WhichOneofReturnType__logs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tensorboard) -> _WhichOneofReturnType__tensorboard | None: ...
+
+Global___ResultsSpec: _TypeAlias = ResultsSpec  # noqa: Y015
+
+@_typing.final
+class WandbSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    mode: _builtins.str
+    def __init__(
+        self,
+        *,
+        project: _builtins.str | None = ...,
+        mode: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_project", b"_project", "mode", b"mode", "project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_project", b"_project", "mode", b"mode", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__project: _TypeAlias = _typing.Literal["project"]  # noqa: Y015
+    _WhichOneofArgType__project: _TypeAlias = _typing.Literal["_project", b"_project"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__project) -> _WhichOneofReturnType__project | None: ...
+
+Global___WandbSpec: _TypeAlias = WandbSpec  # noqa: Y015
 
 @_typing.final
 class ResourcesSpec(_message.Message):
@@ -1105,11 +1257,14 @@ class TrainSpec(_message.Message):
     EVAL_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    COMPILE_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     steps: _builtins.int
     seed: _builtins.int
     precision: _builtins.str
     """"auto" (bf16 autocast where the device has it), "float32" or "float64"."""
+    compile: _builtins.bool
     @_builtins.property
     def model(self) -> Global___ModelSpec: ...
     @_builtins.property
@@ -1124,6 +1279,8 @@ class TrainSpec(_message.Message):
     def batch(self) -> Global___BatchSpec: ...
     @_builtins.property
     def eval(self) -> Global___EvalSpec: ...
+    @_builtins.property
+    def options(self) -> _struct_pb2.Struct: ...
     def __init__(
         self,
         *,
@@ -1138,11 +1295,15 @@ class TrainSpec(_message.Message):
         eval: Global___EvalSpec | None = ...,
         seed: _builtins.int | None = ...,
         precision: _builtins.str | None = ...,
+        options: _struct_pb2.Struct | None = ...,
+        compile: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "_seed", b"_seed", "_steps", b"_steps", "_task", b"_task", "batch", b"batch", "data", b"data", "eval", b"eval", "model", b"model", "optimizer", b"optimizer", "precision", b"precision", "schedule", b"schedule", "seed", b"seed", "steps", b"steps", "task", b"task", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compile", b"_compile", "_precision", b"_precision", "_seed", b"_seed", "_steps", b"_steps", "_task", b"_task", "batch", b"batch", "compile", b"compile", "data", b"data", "eval", b"eval", "model", b"model", "optimizer", b"optimizer", "options", b"options", "precision", b"precision", "schedule", b"schedule", "seed", b"seed", "steps", b"steps", "task", b"task", "tokenizer", b"tokenizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "_seed", b"_seed", "_steps", b"_steps", "_task", b"_task", "batch", b"batch", "data", b"data", "eval", b"eval", "model", b"model", "optimizer", b"optimizer", "precision", b"precision", "schedule", b"schedule", "seed", b"seed", "steps", b"steps", "task", b"task", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compile", b"_compile", "_precision", b"_precision", "_seed", b"_seed", "_steps", b"_steps", "_task", b"_task", "batch", b"batch", "compile", b"compile", "data", b"data", "eval", b"eval", "model", b"model", "optimizer", b"optimizer", "options", b"options", "precision", b"precision", "schedule", b"schedule", "seed", b"seed", "steps", b"steps", "task", b"task", "tokenizer", b"tokenizer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__compile: _TypeAlias = _typing.Literal["compile"]  # noqa: Y015
+    _WhichOneofArgType__compile: _TypeAlias = _typing.Literal["_compile", b"_compile"]  # noqa: Y015
     _WhichOneofReturnType__precision: _TypeAlias = _typing.Literal["precision"]  # noqa: Y015
     _WhichOneofArgType__precision: _TypeAlias = _typing.Literal["_precision", b"_precision"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
@@ -1151,6 +1312,8 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
     _WhichOneofReturnType__task: _TypeAlias = _typing.Literal["task"]  # noqa: Y015
     _WhichOneofArgType__task: _TypeAlias = _typing.Literal["_task", b"_task"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compile) -> _WhichOneofReturnType__compile | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__precision) -> _WhichOneofReturnType__precision | None: ...
     @_typing.overload
@@ -1175,6 +1338,9 @@ class ModelSpec(_message.Message):
     ROPE_THETA_FIELD_NUMBER: _builtins.int
     DROPOUT_FIELD_NUMBER: _builtins.int
     TIE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     layers: _builtins.int
     hidden: _builtins.int
     heads: _builtins.int
@@ -1184,6 +1350,12 @@ class ModelSpec(_message.Message):
     rope_theta: _builtins.float
     dropout: _builtins.float
     tie_embeddings: _builtins.bool
+    path: _builtins.str
+    """A Hugging Face folder."""
+    weights: _builtins.str
+    """"auto", "load" or "random"."""
+    @_builtins.property
+    def overrides(self) -> _struct_pb2.Struct: ...
     def __init__(
         self,
         *,
@@ -1196,10 +1368,13 @@ class ModelSpec(_message.Message):
         rope_theta: _builtins.float | None = ...,
         dropout: _builtins.float | None = ...,
         tie_embeddings: _builtins.bool | None = ...,
+        path: _builtins.str | None = ...,
+        weights: _builtins.str | None = ...,
+        overrides: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_dropout", b"_dropout", "_ffn", b"_ffn", "_heads", b"_heads", "_hidden", b"_hidden", "_kv_heads", b"_kv_heads", "_layers", b"_layers", "_rope_theta", b"_rope_theta", "_tie_embeddings", b"_tie_embeddings", "context", b"context", "dropout", b"dropout", "ffn", b"ffn", "heads", b"heads", "hidden", b"hidden", "kv_heads", b"kv_heads", "layers", b"layers", "rope_theta", b"rope_theta", "tie_embeddings", b"tie_embeddings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_dropout", b"_dropout", "_ffn", b"_ffn", "_heads", b"_heads", "_hidden", b"_hidden", "_kv_heads", b"_kv_heads", "_layers", b"_layers", "_path", b"_path", "_rope_theta", b"_rope_theta", "_tie_embeddings", b"_tie_embeddings", "_weights", b"_weights", "context", b"context", "dropout", b"dropout", "ffn", b"ffn", "heads", b"heads", "hidden", b"hidden", "kv_heads", b"kv_heads", "layers", b"layers", "overrides", b"overrides", "path", b"path", "rope_theta", b"rope_theta", "tie_embeddings", b"tie_embeddings", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_dropout", b"_dropout", "_ffn", b"_ffn", "_heads", b"_heads", "_hidden", b"_hidden", "_kv_heads", b"_kv_heads", "_layers", b"_layers", "_rope_theta", b"_rope_theta", "_tie_embeddings", b"_tie_embeddings", "context", b"context", "dropout", b"dropout", "ffn", b"ffn", "heads", b"heads", "hidden", b"hidden", "kv_heads", b"kv_heads", "layers", b"layers", "rope_theta", b"rope_theta", "tie_embeddings", b"tie_embeddings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_dropout", b"_dropout", "_ffn", b"_ffn", "_heads", b"_heads", "_hidden", b"_hidden", "_kv_heads", b"_kv_heads", "_layers", b"_layers", "_path", b"_path", "_rope_theta", b"_rope_theta", "_tie_embeddings", b"_tie_embeddings", "_weights", b"_weights", "context", b"context", "dropout", b"dropout", "ffn", b"ffn", "heads", b"heads", "hidden", b"hidden", "kv_heads", b"kv_heads", "layers", b"layers", "overrides", b"overrides", "path", b"path", "rope_theta", b"rope_theta", "tie_embeddings", b"tie_embeddings", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context: _TypeAlias = _typing.Literal["context"]  # noqa: Y015
     _WhichOneofArgType__context: _TypeAlias = _typing.Literal["_context", b"_context"]  # noqa: Y015
@@ -1215,10 +1390,14 @@ class ModelSpec(_message.Message):
     _WhichOneofArgType__kv_heads: _TypeAlias = _typing.Literal["_kv_heads", b"_kv_heads"]  # noqa: Y015
     _WhichOneofReturnType__layers: _TypeAlias = _typing.Literal["layers"]  # noqa: Y015
     _WhichOneofArgType__layers: _TypeAlias = _typing.Literal["_layers", b"_layers"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
     _WhichOneofReturnType__rope_theta: _TypeAlias = _typing.Literal["rope_theta"]  # noqa: Y015
     _WhichOneofArgType__rope_theta: _TypeAlias = _typing.Literal["_rope_theta", b"_rope_theta"]  # noqa: Y015
     _WhichOneofReturnType__tie_embeddings: _TypeAlias = _typing.Literal["tie_embeddings"]  # noqa: Y015
     _WhichOneofArgType__tie_embeddings: _TypeAlias = _typing.Literal["_tie_embeddings", b"_tie_embeddings"]  # noqa: Y015
+    _WhichOneofReturnType__weights: _TypeAlias = _typing.Literal["weights"]  # noqa: Y015
+    _WhichOneofArgType__weights: _TypeAlias = _typing.Literal["_weights", b"_weights"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__context) -> _WhichOneofReturnType__context | None: ...
     @_typing.overload
@@ -1234,9 +1413,13 @@ class ModelSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__layers) -> _WhichOneofReturnType__layers | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rope_theta) -> _WhichOneofReturnType__rope_theta | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tie_embeddings) -> _WhichOneofReturnType__tie_embeddings | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weights) -> _WhichOneofReturnType__weights | None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
 
@@ -1247,35 +1430,168 @@ class TrainDataSpec(_message.Message):
     URI_FIELD_NUMBER: _builtins.int
     INCLUDE_FIELD_NUMBER: _builtins.int
     HOLD_OUT_EVERY_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
+    CORRUPT_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     """A folder, file, glob or URL that fsspec opens; "python-stdlib" is the standard library of the running Python."""
     include: _builtins.str
     hold_out_every: _builtins.int
+    format: _builtins.str
+    """"auto", "text", "jsonl", "parquet" or "tokens"."""
+    field: _builtins.str
+    packing: _builtins.str
+    """"stream", "documents" or "pad"."""
+    mode: _builtins.str
+    """"cached" or "streaming"."""
+    prefetch: _builtins.int
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataSourceSpec]: ...
+    @_builtins.property
+    def corrupt(self) -> Global___CorruptSpec: ...
     def __init__(
         self,
         *,
         uri: _builtins.str | None = ...,
         include: _builtins.str | None = ...,
         hold_out_every: _builtins.int | None = ...,
+        format: _builtins.str | None = ...,
+        field: _builtins.str | None = ...,
+        sources: _abc.Iterable[Global___DataSourceSpec] | None = ...,
+        packing: _builtins.str | None = ...,
+        mode: _builtins.str | None = ...,
+        prefetch: _builtins.int | None = ...,
+        corrupt: Global___CorruptSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_out_every", b"_hold_out_every", "_include", b"_include", "_uri", b"_uri", "hold_out_every", b"hold_out_every", "include", b"include", "uri", b"uri"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_field", b"_field", "_format", b"_format", "_hold_out_every", b"_hold_out_every", "_include", b"_include", "_mode", b"_mode", "_packing", b"_packing", "_prefetch", b"_prefetch", "_uri", b"_uri", "corrupt", b"corrupt", "field", b"field", "format", b"format", "hold_out_every", b"hold_out_every", "include", b"include", "mode", b"mode", "packing", b"packing", "prefetch", b"prefetch", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_out_every", b"_hold_out_every", "_include", b"_include", "_uri", b"_uri", "hold_out_every", b"hold_out_every", "include", b"include", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_field", b"_field", "_format", b"_format", "_hold_out_every", b"_hold_out_every", "_include", b"_include", "_mode", b"_mode", "_packing", b"_packing", "_prefetch", b"_prefetch", "_uri", b"_uri", "corrupt", b"corrupt", "field", b"field", "format", b"format", "hold_out_every", b"hold_out_every", "include", b"include", "mode", b"mode", "packing", b"packing", "prefetch", b"prefetch", "sources", b"sources", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__field: _TypeAlias = _typing.Literal["field"]  # noqa: Y015
+    _WhichOneofArgType__field: _TypeAlias = _typing.Literal["_field", b"_field"]  # noqa: Y015
+    _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
+    _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
     _WhichOneofReturnType__hold_out_every: _TypeAlias = _typing.Literal["hold_out_every"]  # noqa: Y015
     _WhichOneofArgType__hold_out_every: _TypeAlias = _typing.Literal["_hold_out_every", b"_hold_out_every"]  # noqa: Y015
     _WhichOneofReturnType__include: _TypeAlias = _typing.Literal["include"]  # noqa: Y015
     _WhichOneofArgType__include: _TypeAlias = _typing.Literal["_include", b"_include"]  # noqa: Y015
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__packing: _TypeAlias = _typing.Literal["packing"]  # noqa: Y015
+    _WhichOneofArgType__packing: _TypeAlias = _typing.Literal["_packing", b"_packing"]  # noqa: Y015
+    _WhichOneofReturnType__prefetch: _TypeAlias = _typing.Literal["prefetch"]  # noqa: Y015
+    _WhichOneofArgType__prefetch: _TypeAlias = _typing.Literal["_prefetch", b"_prefetch"]  # noqa: Y015
     _WhichOneofReturnType__uri: _TypeAlias = _typing.Literal["uri"]  # noqa: Y015
     _WhichOneofArgType__uri: _TypeAlias = _typing.Literal["_uri", b"_uri"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__field) -> _WhichOneofReturnType__field | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hold_out_every) -> _WhichOneofReturnType__hold_out_every | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__include) -> _WhichOneofReturnType__include | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__packing) -> _WhichOneofReturnType__packing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefetch) -> _WhichOneofReturnType__prefetch | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uri) -> _WhichOneofReturnType__uri | None: ...
 
 Global___TrainDataSpec: _TypeAlias = TrainDataSpec  # noqa: Y015
+
+@_typing.final
+class DataSourceSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    format: _builtins.str
+    field: _builtins.str
+    include: _builtins.str
+    weight: _builtins.float
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str | None = ...,
+        format: _builtins.str | None = ...,
+        field: _builtins.str | None = ...,
+        include: _builtins.str | None = ...,
+        weight: _builtins.float | None = ...,
+        name: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_field", b"_field", "_format", b"_format", "_include", b"_include", "_name", b"_name", "_uri", b"_uri", "_weight", b"_weight", "field", b"field", "format", b"format", "include", b"include", "name", b"name", "uri", b"uri", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_field", b"_field", "_format", b"_format", "_include", b"_include", "_name", b"_name", "_uri", b"_uri", "_weight", b"_weight", "field", b"field", "format", b"format", "include", b"include", "name", b"name", "uri", b"uri", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__field: _TypeAlias = _typing.Literal["field"]  # noqa: Y015
+    _WhichOneofArgType__field: _TypeAlias = _typing.Literal["_field", b"_field"]  # noqa: Y015
+    _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
+    _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
+    _WhichOneofReturnType__include: _TypeAlias = _typing.Literal["include"]  # noqa: Y015
+    _WhichOneofArgType__include: _TypeAlias = _typing.Literal["_include", b"_include"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__uri: _TypeAlias = _typing.Literal["uri"]  # noqa: Y015
+    _WhichOneofArgType__uri: _TypeAlias = _typing.Literal["_uri", b"_uri"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__field) -> _WhichOneofReturnType__field | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include) -> _WhichOneofReturnType__include | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uri) -> _WhichOneofReturnType__uri | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___DataSourceSpec: _TypeAlias = DataSourceSpec  # noqa: Y015
+
+@_typing.final
+class CorruptSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    MAX_RECORDS_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """"fail" or "skip"."""
+    max_records: _builtins.int
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str | None = ...,
+        max_records: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_records", b"_max_records", "_policy", b"_policy", "max_records", b"max_records", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_records", b"_max_records", "_policy", b"_policy", "max_records", b"max_records", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_records: _TypeAlias = _typing.Literal["max_records"]  # noqa: Y015
+    _WhichOneofArgType__max_records: _TypeAlias = _typing.Literal["_max_records", b"_max_records"]  # noqa: Y015
+    _WhichOneofReturnType__policy: _TypeAlias = _typing.Literal["policy"]  # noqa: Y015
+    _WhichOneofArgType__policy: _TypeAlias = _typing.Literal["_policy", b"_policy"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_records) -> _WhichOneofReturnType__max_records | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__policy) -> _WhichOneofReturnType__policy | None: ...
+
+Global___CorruptSpec: _TypeAlias = CorruptSpec  # noqa: Y015
 
 @_typing.final
 class TokenizerSpec(_message.Message):
@@ -1283,24 +1599,32 @@ class TokenizerSpec(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     VOCAB_SIZE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     vocab_size: _builtins.int
+    path: _builtins.str
+    """A tokenizer.json, or a folder with one."""
     def __init__(
         self,
         *,
         kind: _builtins.str | None = ...,
         vocab_size: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_vocab_size", b"_vocab_size", "kind", b"kind", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_path", b"_path", "_vocab_size", b"_vocab_size", "kind", b"kind", "path", b"path", "vocab_size", b"vocab_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_vocab_size", b"_vocab_size", "kind", b"kind", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_path", b"_path", "_vocab_size", b"_vocab_size", "kind", b"kind", "path", b"path", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
     _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
     _WhichOneofReturnType__vocab_size: _TypeAlias = _typing.Literal["vocab_size"]  # noqa: Y015
     _WhichOneofArgType__vocab_size: _TypeAlias = _typing.Literal["_vocab_size", b"_vocab_size"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vocab_size) -> _WhichOneofReturnType__vocab_size | None: ...
 
@@ -1316,6 +1640,7 @@ class OptimizerSpec(_message.Message):
     EPS_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     CLIP_NORM_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     lr: _builtins.float
     eps: _builtins.float
@@ -1323,6 +1648,8 @@ class OptimizerSpec(_message.Message):
     clip_norm: _builtins.float
     @_builtins.property
     def betas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def options(self) -> _struct_pb2.Struct: ...
     def __init__(
         self,
         *,
@@ -1332,10 +1659,11 @@ class OptimizerSpec(_message.Message):
         eps: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
         clip_norm: _builtins.float | None = ...,
+        options: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_norm", b"_clip_norm", "_eps", b"_eps", "_lr", b"_lr", "_name", b"_name", "_weight_decay", b"_weight_decay", "clip_norm", b"clip_norm", "eps", b"eps", "lr", b"lr", "name", b"name", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_norm", b"_clip_norm", "_eps", b"_eps", "_lr", b"_lr", "_name", b"_name", "_weight_decay", b"_weight_decay", "clip_norm", b"clip_norm", "eps", b"eps", "lr", b"lr", "name", b"name", "options", b"options", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_norm", b"_clip_norm", "_eps", b"_eps", "_lr", b"_lr", "_name", b"_name", "_weight_decay", b"_weight_decay", "betas", b"betas", "clip_norm", b"clip_norm", "eps", b"eps", "lr", b"lr", "name", b"name", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_norm", b"_clip_norm", "_eps", b"_eps", "_lr", b"_lr", "_name", b"_name", "_weight_decay", b"_weight_decay", "betas", b"betas", "clip_norm", b"clip_norm", "eps", b"eps", "lr", b"lr", "name", b"name", "options", b"options", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clip_norm: _TypeAlias = _typing.Literal["clip_norm"]  # noqa: Y015
     _WhichOneofArgType__clip_norm: _TypeAlias = _typing.Literal["_clip_norm", b"_clip_norm"]  # noqa: Y015

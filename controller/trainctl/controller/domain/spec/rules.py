@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from trainctl.controller.domain.spec.nodes import Positions, shortened
 from trainctl.core.errors import Problem
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
+from trainctl.core.records.spec import API_VERSION, KIND, LaunchSpec, ResultsSpec, TrainJob
+from trainctl.core.records.train_spec import CorruptSpec, TrainDataSpec
 from trainctl.core.timeouts import PROFILES
 from trainctl.core.units import parse_duration_s
 from trainctl.parallel.plan.model_size import shape_problems
@@ -206,6 +207,31 @@ def _tokenizer(job: TrainJob) -> Iterator[Finding]:
         yield "spec.train.tokenizer.vocabSize", f"expected 256 for the bytes tokenizer, found {tokenizer.vocab_size}"
 
 
+def _later(job: TrainJob) -> Iterator[Finding]:
+    """Fields that the schema knows already and nothing carries out yet: refused, never ignored in silence."""
+    spec, train = job.spec, job.spec.train
+    written = {
+        "spec.command": spec.command,
+        "spec.launch": spec.launch != LaunchSpec(),
+        "spec.results": spec.results != ResultsSpec(),
+        "spec.train.options": train.options,
+        "spec.train.compile": train.compile,
+        "spec.train.model.path": train.model.path,
+        "spec.train.model.weights": train.model.weights != "auto",
+        "spec.train.model.overrides": train.model.overrides,
+        "spec.train.data.format": train.data.format not in ("auto", "text"),
+        "spec.train.data.field": train.data.field != "text",
+        "spec.train.data.sources": train.data.sources,
+        "spec.train.data.packing": train.data.packing != "stream",
+        "spec.train.data.mode": train.data.mode != "cached",
+        "spec.train.data.prefetch": train.data.prefetch != TrainDataSpec().prefetch,
+        "spec.train.data.corrupt": train.data.corrupt != CorruptSpec(),
+        "spec.train.tokenizer.path": train.tokenizer.path,
+        "spec.train.optimizer.options": train.optimizer.options,
+    }
+    yield from ((path, "is not supported by this version; leave it out") for path, set_ in written.items() if set_)
+
+
 RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _header,
     _enumerations,
@@ -217,5 +243,6 @@ RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _batch,
     _model,
     _tokenizer,
+    _later,
 )
 """All rules, each over the whole job; each yields what it finds."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from trainctl.controller.domain.spec.nodes import Node, Positions, kind_of, shortened
+from trainctl.controller.domain.spec.nodes import Node, Positions, kind_of, shortened, to_plain
 from trainctl.core.codec import camel
 from trainctl.core.errors import Problem
 
@@ -55,6 +55,8 @@ class Shaper:
 
     def _value(self, hint: Any, node: Node, path: str) -> tuple[bool, Any]:
         origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if hint is Any:
+            return True, to_plain(node)
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             return True, self.shape(hint, node, path)
         if origin is tuple:
