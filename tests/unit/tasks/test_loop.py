@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainctl.core.records.train_spec import TrainSpec as Spec
 from trainctl.core.records.train_spec import BatchSpec, EvalSpec, ModelSpec, OptimizerSpec, ScheduleSpec, TrainDataSpec
+from trainctl.core.records.train_spec import TrainSpec as Spec
 from trainctl.parallel.loop import train
 from trainctl.parallel.plan.micro_batches import MicroBatch, micro_batches_of_step
 from trainctl.parallel.plan.sample_order import SampleOrder
