@@ -228,12 +228,24 @@ class LogChunk(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    FIRST_LINE_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     slot: _builtins.int
     incarnation: _builtins.int
     end: _builtins.bool
+    first_line: _builtins.int
+    """Number of the first of the lines, the others follow it without a gap; 0: they have none (words of the agent's own)."""
+    begun: _builtins.bool
     @_builtins.property
-    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Each begins with the time at which the agent read it, RFC 3339 in UTC, and a space."""
+
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.LogPosition]:
+        """The first chunk of an answer has no lines and says behind which line of each log here the others begin."""
+
     def __init__(
         self,
         *,
@@ -242,10 +254,13 @@ class LogChunk(_message.Message):
         incarnation: _builtins.int = ...,
         lines: _abc.Iterable[_builtins.str] | None = ...,
         end: _builtins.bool = ...,
+        first_line: _builtins.int = ...,
+        starts: _abc.Iterable[_records_pb2.LogPosition] | None = ...,
+        begun: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "incarnation", b"incarnation", "lines", b"lines", "request_id", b"request_id", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "end", b"end", "first_line", b"first_line", "incarnation", b"incarnation", "lines", b"lines", "request_id", b"request_id", "slot", b"slot", "starts", b"starts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,13 +375,26 @@ class LogRequest(_message.Message):
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     job_uid: _builtins.str
     tail_lines: _builtins.int
     follow: _builtins.bool
     cancel: _builtins.bool
+    resumed: _builtins.bool
+    since_s: _builtins.float
+    """Only lines read at this Unix time or later; 0: all."""
+    incarnation: _builtins.int
+    """Only this worker life; 0: all."""
     @_builtins.property
     def slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.LogPosition]:
+        """Go on behind these lines; logs that are not named are new to a reader for which this node has begun before."""
+
     def __init__(
         self,
         *,
@@ -376,10 +404,14 @@ class LogRequest(_message.Message):
         tail_lines: _builtins.int = ...,
         follow: _builtins.bool = ...,
         cancel: _builtins.bool = ...,
+        positions: _abc.Iterable[_records_pb2.LogPosition] | None = ...,
+        resumed: _builtins.bool = ...,
+        since_s: _builtins.float = ...,
+        incarnation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "follow", b"follow", "job_uid", b"job_uid", "request_id", b"request_id", "slots", b"slots", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "follow", b"follow", "incarnation", b"incarnation", "job_uid", b"job_uid", "positions", b"positions", "request_id", b"request_id", "resumed", b"resumed", "since_s", b"since_s", "slots", b"slots", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

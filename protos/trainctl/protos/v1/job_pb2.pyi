@@ -802,14 +802,28 @@ class StreamLogsRequest(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    BEGUN_NODES_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     name: _builtins.str
     tail_lines: _builtins.int
     follow: _builtins.bool
+    since_s: _builtins.float
+    """Only lines that an agent read at this Unix time or later; 0: all."""
+    incarnation: _builtins.int
+    """Only this worker life; 0: all."""
     @_builtins.property
     def slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Worker slots; empty means all."""
 
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.LogPosition]:
+        """Go on behind these lines; what else nodes in begun_nodes have is new."""
+
+    @_builtins.property
+    def begun_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -818,10 +832,14 @@ class StreamLogsRequest(_message.Message):
         slots: _abc.Iterable[_builtins.int] | None = ...,
         tail_lines: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        positions: _abc.Iterable[_records_pb2.LogPosition] | None = ...,
+        begun_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        since_s: _builtins.float = ...,
+        incarnation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "name", b"name", "slots", b"slots", "tail_lines", b"tail_lines", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_nodes", b"begun_nodes", "follow", b"follow", "incarnation", b"incarnation", "name", b"name", "positions", b"positions", "since_s", b"since_s", "slots", b"slots", "tail_lines", b"tail_lines", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -835,11 +853,23 @@ class StreamLogsResponse(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    FIRST_LINE_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     incarnation: _builtins.int
     node: _builtins.str
+    first_line: _builtins.int
+    """Number of the first of the lines, the others follow it without a gap; 0: they have none (words about the log)."""
+    begun: _builtins.bool
     @_builtins.property
-    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Each begins with the time at which the agent read it, RFC 3339 in UTC, and a space."""
+
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.LogPosition]:
+        """The first message of a node has no lines and says behind which line of each log the others begin."""
+
     def __init__(
         self,
         *,
@@ -847,10 +877,13 @@ class StreamLogsResponse(_message.Message):
         incarnation: _builtins.int = ...,
         node: _builtins.str = ...,
         lines: _abc.Iterable[_builtins.str] | None = ...,
+        first_line: _builtins.int = ...,
+        starts: _abc.Iterable[_records_pb2.LogPosition] | None = ...,
+        begun: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "lines", b"lines", "node", b"node", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "first_line", b"first_line", "incarnation", b"incarnation", "lines", b"lines", "node", b"node", "slot", b"slot", "starts", b"starts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1782,3 +1782,31 @@ class EvalSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sequences) -> _WhichOneofReturnType__sequences | None: ...
 
 Global___EvalSpec: _TypeAlias = EvalSpec  # noqa: Y015
+
+@_typing.final
+class LogPosition(_message.Message):
+    """How far a reader has got in the log of one worker life: lines are numbered from 1. Only on the wire, no record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    incarnation: _builtins.int
+    line: _builtins.int
+    """Number of the last line that the reader has; 0 before the first."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+        line: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "line", b"line", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogPosition: _TypeAlias = LogPosition  # noqa: Y015
