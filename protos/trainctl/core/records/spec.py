@@ -175,7 +175,7 @@ class WandbSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultsSpec:
-    """Where figures go beside the controller; all of it lies under ``records/`` of the job's work folder.
+    """What is kept of a run beside the controller: its records.
 
     Attributes:
         jsonl: ``steps.jsonl``, one line a step.
@@ -183,6 +183,8 @@ class ResultsSpec:
         wandb: Weights & Biases.
         hooks: own hooks as ``module:Class``, see ``trainctl.parallel.results.hook``.
         logs: keep what the workers printed in ``logs/``, also when the agents are gone.
+        uri: folder that fsspec opens; the job's records go to ``<uri>/<job uid>/records``; empty: to ``records/`` of
+            the job's work folder.
     """
 
     jsonl: bool = True
@@ -190,6 +192,7 @@ class ResultsSpec:
     wandb: WandbSpec = WandbSpec()
     hooks: tuple[str, ...] = ()
     logs: bool = True
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

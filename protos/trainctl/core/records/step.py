@@ -30,6 +30,8 @@ class Phase(StrEnum):
     CHECKPOINT = "checkpoint"
     INTERRUPTED = "interrupted"
     FINISHED = "finished"
+    HELD = "held"
+    """Waits between two steps, together with all others, until the controller says how it goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

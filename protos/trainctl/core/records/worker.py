@@ -51,7 +51,8 @@ class WorkerDesired:
         spec: the job spec as its wire dict (YAML spelling).
         workdir: URI under which the job keeps checkpoints and artifacts.
         grace_s: with STOP, seconds until SIGKILL.
-        checkpoint_on_stop: with STOP, save a checkpoint at the step boundary first.
+        checkpoint_on_stop: with STOP or a hold, save a checkpoint at the step boundary first.
+        hold: with RUN, wait at the next step boundary, all ranks at the same one; only STOP or a newer generation ends it.
     """
 
     job_uid: str
@@ -66,6 +67,7 @@ class WorkerDesired:
     workdir: str = ""
     grace_s: float = 10.0
     checkpoint_on_stop: bool = False
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

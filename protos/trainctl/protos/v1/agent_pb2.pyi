@@ -324,20 +324,26 @@ class AgentDesired(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    DELETED_JOBS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     version: _builtins.int
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.WorkerDesired]: ...
+    @_builtins.property
+    def deleted_jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Uids of jobs that were deleted lately: what the node still keeps of them is to be removed, too."""
+
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         version: _builtins.int = ...,
         workers: _abc.Iterable[_records_pb2.WorkerDesired] | None = ...,
+        deleted_jobs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_jobs", b"deleted_jobs", "epoch", b"epoch", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

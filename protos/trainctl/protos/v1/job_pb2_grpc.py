@@ -60,6 +60,36 @@ class JobServiceStub:
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.ScaleJob = channel.unary_unary(
+                '/trainctl.v1.JobService/ScaleJob',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ScaleJobRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ScaleJobResponse.FromString,
+                _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/trainctl.v1.JobService/PauseJob',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/trainctl.v1.JobService/ResumeJob',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
+        self.RestartJob = channel.unary_unary(
+                '/trainctl.v1.JobService/RestartJob',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RestartJobRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RestartJobResponse.FromString,
+                _registered_method=True)
+        self.RollbackJob = channel.unary_unary(
+                '/trainctl.v1.JobService/RollbackJob',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RollbackJobRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RollbackJobResponse.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/trainctl.v1.JobService/DeleteJob',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/trainctl.v1.JobService/ListEvents',
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListEventsRequest.SerializeToString,
@@ -94,6 +124,16 @@ class JobServiceStub:
                 '/trainctl.v1.JobService/ListNodes',
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesResponse.FromString,
+                _registered_method=True)
+        self.CordonNode = channel.unary_unary(
+                '/trainctl.v1.JobService/CordonNode',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.CordonNodeRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.CordonNodeResponse.FromString,
+                _registered_method=True)
+        self.UncordonNode = channel.unary_unary(
+                '/trainctl.v1.JobService/UncordonNode',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.UncordonNodeRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.UncordonNodeResponse.FromString,
                 _registered_method=True)
         self.GetVersion = channel.unary_unary(
                 '/trainctl.v1.JobService/GetVersion',
@@ -131,6 +171,42 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScaleJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestartJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +254,18 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CordonNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -211,6 +299,36 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.CancelJobRequest.FromString,
                     response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'ScaleJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleJob,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ScaleJobRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ScaleJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PauseJobRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ResumeJobRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ResumeJobResponse.SerializeToString,
+            ),
+            'RestartJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestartJob,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RestartJobRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RestartJobResponse.SerializeToString,
+            ),
+            'RollbackJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackJob,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RollbackJobRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RollbackJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteJobRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteJobResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -246,6 +364,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesRequest.FromString,
                     response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'CordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonNode,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.CordonNodeRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.CordonNodeResponse.SerializeToString,
+            ),
+            'UncordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonNode,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.UncordonNodeRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.UncordonNodeResponse.SerializeToString,
             ),
             'GetVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVersion,
@@ -389,6 +517,168 @@ class JobService:
             '/trainctl.v1.JobService/CancelJob',
             trainctl_dot_protos_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
             trainctl_dot_protos_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/ScaleJob',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.ScaleJobRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.ScaleJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/PauseJob',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.PauseJobRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/ResumeJob',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.ResumeJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/RestartJob',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.RestartJobRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.RestartJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/RollbackJob',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.RollbackJobRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.RollbackJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/DeleteJob',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteJobRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -578,6 +868,60 @@ class JobService:
             '/trainctl.v1.JobService/ListNodes',
             trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesRequest.SerializeToString,
             trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/CordonNode',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.CordonNodeRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.CordonNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/UncordonNode',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.UncordonNodeRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.UncordonNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,12 @@ class JobServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]
+    ScaleJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ScaleJobRequest, _job_pb2.ScaleJobResponse]
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.PauseJobResponse]
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.ResumeJobResponse]
+    RestartJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RestartJobRequest, _job_pb2.RestartJobResponse]
+    RollbackJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RollbackJobRequest, _job_pb2.RollbackJobResponse]
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]
     ListEvents: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListEventsRequest, _job_pb2.ListEventsResponse]
     WatchEvents: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchEventsRequest, _job_pb2.WatchEventsResponse]
     StreamLogs: _grpc.UnaryStreamMultiCallable[_job_pb2.StreamLogsRequest, _job_pb2.StreamLogsResponse]
@@ -45,6 +51,8 @@ class JobServiceStub:
     ExplainJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ExplainJobRequest, _job_pb2.ExplainJobResponse]
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListNodesRequest, _job_pb2.ListNodesResponse]
+    CordonNode: _grpc.UnaryUnaryMultiCallable[_job_pb2.CordonNodeRequest, _job_pb2.CordonNodeResponse]
+    UncordonNode: _grpc.UnaryUnaryMultiCallable[_job_pb2.UncordonNodeRequest, _job_pb2.UncordonNodeResponse]
     GetVersion: _grpc.UnaryUnaryMultiCallable[_job_pb2.GetVersionRequest, _job_pb2.GetVersionResponse]
 
 @_typing.type_check_only
@@ -57,6 +65,12 @@ class JobServiceAsyncStub(JobServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]  # type: ignore[assignment]
     WatchJob: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]  # type: ignore[assignment]
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]  # type: ignore[assignment]
+    ScaleJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ScaleJobRequest, _job_pb2.ScaleJobResponse]  # type: ignore[assignment]
+    PauseJob: _aio.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.PauseJobResponse]  # type: ignore[assignment]
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    RestartJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RestartJobRequest, _job_pb2.RestartJobResponse]  # type: ignore[assignment]
+    RollbackJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RollbackJobRequest, _job_pb2.RollbackJobResponse]  # type: ignore[assignment]
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]  # type: ignore[assignment]
     ListEvents: _aio.UnaryUnaryMultiCallable[_job_pb2.ListEventsRequest, _job_pb2.ListEventsResponse]  # type: ignore[assignment]
     WatchEvents: _aio.UnaryStreamMultiCallable[_job_pb2.WatchEventsRequest, _job_pb2.WatchEventsResponse]  # type: ignore[assignment]
     StreamLogs: _aio.UnaryStreamMultiCallable[_job_pb2.StreamLogsRequest, _job_pb2.StreamLogsResponse]  # type: ignore[assignment]
@@ -64,6 +78,8 @@ class JobServiceAsyncStub(JobServiceStub):
     ExplainJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ExplainJobRequest, _job_pb2.ExplainJobResponse]  # type: ignore[assignment]
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_job_pb2.ListNodesRequest, _job_pb2.ListNodesResponse]  # type: ignore[assignment]
+    CordonNode: _aio.UnaryUnaryMultiCallable[_job_pb2.CordonNodeRequest, _job_pb2.CordonNodeResponse]  # type: ignore[assignment]
+    UncordonNode: _aio.UnaryUnaryMultiCallable[_job_pb2.UncordonNodeRequest, _job_pb2.UncordonNodeResponse]  # type: ignore[assignment]
     GetVersion: _aio.UnaryUnaryMultiCallable[_job_pb2.GetVersionRequest, _job_pb2.GetVersionResponse]  # type: ignore[assignment]
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -103,6 +119,48 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.CancelJobResponse, _abc.Awaitable[_job_pb2.CancelJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ScaleJob(
+        self,
+        request: _job_pb2.ScaleJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.ScaleJobResponse, _abc.Awaitable[_job_pb2.ScaleJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _job_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.PauseJobResponse, _abc.Awaitable[_job_pb2.PauseJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _job_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.ResumeJobResponse, _abc.Awaitable[_job_pb2.ResumeJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RestartJob(
+        self,
+        request: _job_pb2.RestartJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.RestartJobResponse, _abc.Awaitable[_job_pb2.RestartJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RollbackJob(
+        self,
+        request: _job_pb2.RollbackJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.RollbackJobResponse, _abc.Awaitable[_job_pb2.RollbackJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _job_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.DeleteJobResponse, _abc.Awaitable[_job_pb2.DeleteJobResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListEvents(
@@ -152,6 +210,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListNodesResponse, _abc.Awaitable[_job_pb2.ListNodesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CordonNode(
+        self,
+        request: _job_pb2.CordonNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.CordonNodeResponse, _abc.Awaitable[_job_pb2.CordonNodeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UncordonNode(
+        self,
+        request: _job_pb2.UncordonNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.UncordonNodeResponse, _abc.Awaitable[_job_pb2.UncordonNodeResponse]]: ...
 
     @_abc_1.abstractmethod
     def GetVersion(

@@ -329,6 +329,7 @@ class WorkerDesired(_message.Message):
     WORKDIR_FIELD_NUMBER: _builtins.int
     GRACE_S_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ON_STOP_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     job_name: _builtins.str
     island: _builtins.str
@@ -339,6 +340,7 @@ class WorkerDesired(_message.Message):
     workdir: _builtins.str
     grace_s: _builtins.float
     checkpoint_on_stop: _builtins.bool
+    hold: _builtins.bool
     @_builtins.property
     def record(self) -> Global___GenerationRecord: ...
     @_builtins.property
@@ -358,10 +360,11 @@ class WorkerDesired(_message.Message):
         workdir: _builtins.str = ...,
         grace_s: _builtins.float = ...,
         checkpoint_on_stop: _builtins.bool = ...,
+        hold: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "record", b"record", "slot", b"slot", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "record", b"record", "slot", b"slot", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -861,9 +864,12 @@ class ResultsSpec(_message.Message):
     WANDB_FIELD_NUMBER: _builtins.int
     HOOKS_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
     jsonl: _builtins.bool
     tensorboard: _builtins.bool
     logs: _builtins.bool
+    uri: _builtins.str
+    """Folder that the records go to; empty: the job's work folder."""
     @_builtins.property
     def wandb(self) -> Global___WandbSpec: ...
     @_builtins.property
@@ -876,10 +882,11 @@ class ResultsSpec(_message.Message):
         wandb: Global___WandbSpec | None = ...,
         hooks: _abc.Iterable[_builtins.str] | None = ...,
         logs: _builtins.bool | None = ...,
+        uri: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_jsonl", b"_jsonl", "_logs", b"_logs", "_tensorboard", b"_tensorboard", "jsonl", b"jsonl", "logs", b"logs", "tensorboard", b"tensorboard", "wandb", b"wandb"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_jsonl", b"_jsonl", "_logs", b"_logs", "_tensorboard", b"_tensorboard", "_uri", b"_uri", "jsonl", b"jsonl", "logs", b"logs", "tensorboard", b"tensorboard", "uri", b"uri", "wandb", b"wandb"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jsonl", b"_jsonl", "_logs", b"_logs", "_tensorboard", b"_tensorboard", "hooks", b"hooks", "jsonl", b"jsonl", "logs", b"logs", "tensorboard", b"tensorboard", "wandb", b"wandb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jsonl", b"_jsonl", "_logs", b"_logs", "_tensorboard", b"_tensorboard", "_uri", b"_uri", "hooks", b"hooks", "jsonl", b"jsonl", "logs", b"logs", "tensorboard", b"tensorboard", "uri", b"uri", "wandb", b"wandb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__jsonl: _TypeAlias = _typing.Literal["jsonl"]  # noqa: Y015
     _WhichOneofArgType__jsonl: _TypeAlias = _typing.Literal["_jsonl", b"_jsonl"]  # noqa: Y015
@@ -887,12 +894,16 @@ class ResultsSpec(_message.Message):
     _WhichOneofArgType__logs: _TypeAlias = _typing.Literal["_logs", b"_logs"]  # noqa: Y015
     _WhichOneofReturnType__tensorboard: _TypeAlias = _typing.Literal["tensorboard"]  # noqa: Y015
     _WhichOneofArgType__tensorboard: _TypeAlias = _typing.Literal["_tensorboard", b"_tensorboard"]  # noqa: Y015
+    _WhichOneofReturnType__uri: _TypeAlias = _typing.Literal["uri"]  # noqa: Y015
+    _WhichOneofArgType__uri: _TypeAlias = _typing.Literal["_uri", b"_uri"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__jsonl) -> _WhichOneofReturnType__jsonl | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__logs) -> _WhichOneofReturnType__logs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tensorboard) -> _WhichOneofReturnType__tensorboard | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uri) -> _WhichOneofReturnType__uri | None: ...
 
 Global___ResultsSpec: _TypeAlias = ResultsSpec  # noqa: Y015
 
