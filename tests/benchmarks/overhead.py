@@ -59,7 +59,7 @@ def retained_share(workload: Workload) -> float:
     DDP keeps its buckets beside them, which are as large again.
     """
     model, optimizer = workload.build()
-    gradients = FlatGradients(optimizer)
+    gradients = FlatGradients(optimizer.param_groups)
     materialize_optimizer_state(optimizer)
     retained = sum(buffer.tensor.nbytes for buffer in gradients.buffers)
     moments = sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())

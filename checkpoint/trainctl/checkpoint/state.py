@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,8 +68,9 @@ class LocalState:
 
 def state_of(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
+    optimizers: Sequence[torch.optim.Optimizer] = (),
     *,
+    modules: Mapping[str, nn.Module] | None = None,
     instance: str,
     version: StateVersion,
     objects: Mapping[str, Any] | None = None,
@@ -80,8 +81,9 @@ def state_of(
     Optimizer tensors are keyed by the name of their parameter. Tied tensors appear once, under their first name.
 
     Args:
-        model: the unsharded model.
-        optimizer: its optimizer, or None; call ``materialize_optimizer_state`` first, so that all ranks agree.
+        model: its tensors keep the names they have in it.
+        optimizers: over its parameters; call ``materialize_optimizer_state`` first, so that all ranks agree.
+        modules: further modules; their tensors are named ``<name>.<fqn>``.
         instance: the island, or a name shared by all.
         version: of the state that the tensors hold now.
         objects: goes into the result.
@@ -90,13 +92,13 @@ def state_of(
     Raises:
         PlanError: a dtype cannot be stored, or the optimizer holds a parameter that is not the model's.
     """
-    named, aliases = _untied(model)
+    named, aliases = _untied({"": model, **{f"{name}.": module for name, module in (modules or {}).items()}})
     names = {id(tensor): fqn for fqn, tensor in named.items()}
     tensors = [
         _tensor(fqn, PARAM if isinstance(tensor, nn.Parameter) else BUFFER, tensor, instance, version)
         for fqn, tensor in named.items()
     ]
-    for parameter, kind, tensor in _optimizer_tensors(optimizer):
+    for parameter, kind, tensor in (found for optimizer in optimizers for found in _optimizer_tensors(optimizer)):
         if id(parameter) not in names:
             raise PlanError(
                 f"expected only the model's parameters in the optimizer, found another, shape {list(parameter.shape)}",
@@ -149,12 +151,13 @@ def _adam_state(parameter: torch.Tensor, group: Mapping[str, Any]) -> dict[str, 
     return state
 
 
-def _untied(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The model's tensors under the first of their names, and the other names."""
+def _untied(modules: Mapping[str, nn.Module]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of modules (by the prefix of their names) under the first of their names, and the other names."""
     named: dict[str, torch.Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple[object, ...], str] = {}
-    for fqn, tensor in model.state_dict(keep_vars=True).items():
+    states = (module.state_dict(prefix=prefix, keep_vars=True).items() for prefix, module in modules.items())
+    for fqn, tensor in (named_tensor for state in states for named_tensor in state):
         if not isinstance(tensor, torch.Tensor):
             continue  # a module's extra state is for objects, not for tensors
         memory: tuple[object, ...] = (id(tensor),)
@@ -168,12 +171,10 @@ def _untied(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return named, aliases
 
 
-def _optimizer_tensors(
-    optimizer: torch.optim.Optimizer | None,
-) -> Iterator[tuple[torch.Tensor, str, torch.Tensor]]:
-    for group in optimizer.param_groups if optimizer else ():
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch.Tensor, str, torch.Tensor]]:
+    for group in optimizer.param_groups:
         for parameter in group["params"]:
-            for kind, value in sorted((optimizer.state.get(parameter) or {}).items()) if optimizer else ():
+            for kind, value in sorted((optimizer.state.get(parameter) or {}).items()):
                 if isinstance(value, torch.Tensor):
                     yield parameter, kind, value
 

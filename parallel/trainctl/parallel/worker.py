@@ -17,6 +17,8 @@ from trainctl.parallel.bridge import Failed, WorkerBridge
 from trainctl.parallel.loop import train
 from trainctl.parallel.progress_page import ProgressWriter
 from trainctl.parallel.session import Session
+from trainctl.parallel.session.attachment import Attachment, attach
+from trainctl.parallel.session.program import check_finished, run_program
 from trainctl.parallel.tasks.device import device_of
 
 THREADS_VARIABLE = "TRAINCTL_THREADS"
@@ -47,24 +49,32 @@ def run(bridge: WorkerBridge, page: ProgressWriter, node_dir: str) -> None:
     """``main`` on an open bridge and page."""
     os.environ.setdefault("RES_OPTIONS", _RESOLVER)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname).1s %(name)s: %(message)s")
-    session: Session | None = None
-    try:
-        job = from_wire(TrainJob, bridge.latest().spec)
-        torch.set_num_threads(threads(job.spec.resources))
-        session = Session.open(control=bridge, page=page)
-        train(session, job.spec.train, os.path.join(node_dir, "cache"), device_of(job.spec.resources))
-    except Exception as error:
-        if is_expected(error):
-            print(f"error: {error}", flush=True)
-        else:
-            traceback.print_exc()
-        bridge.send(Failed(describe(error, step=session.open_step if session is not None else 0)))
-        bridge.flush(_FLUSH_S)
-        raise SystemExit(1) from None
-    finally:
-        if session is not None:
-            session.close()
+    with attach(bridge, page) as attachment:
+        try:
+            job = from_wire(TrainJob, bridge.latest().spec)
+            torch.set_num_threads(threads(job.spec.resources))
+            _train(job, attachment, node_dir)
+        except Exception as error:
+            if is_expected(error):
+                print(f"error: {error}", flush=True)
+            else:
+                traceback.print_exc()
+            bridge.send(Failed(describe(error, step=attachment.session.open_step if attachment.session else 0)))
+            bridge.flush(_FLUSH_S)
+            raise SystemExit(1) from None
+        finally:
+            if attachment.session is not None:
+                attachment.session.close()
     bridge.flush(_FLUSH_S)
+
+
+def _train(job: TrainJob, attachment: Attachment, node_dir: str) -> None:
+    """The built-in loop, or the user's own program."""
+    if job.spec.command:
+        run_program(job.spec.command, job.spec.launch.workdir)
+        check_finished(attachment.session)
+    else:
+        train(Session.open(), job.spec.train, os.path.join(node_dir, "cache"), device_of(job.spec.resources))
 
 
 def threads(resources: ResourcesSpec) -> int:

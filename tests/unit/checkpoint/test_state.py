@@ -45,7 +45,7 @@ def train(model: Tied, optimizer: torch.optim.Optimizer, steps: int) -> None:
 
 
 def of(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> LocalState:
-    return state_of(model, optimizer, instance="island-0", version=VERSION)
+    return state_of(model, [optimizer] if optimizer else (), instance="island-0", version=VERSION)
 
 
 def test_the_state_names_live_tensors_once() -> None:
@@ -96,7 +96,7 @@ def test_the_digest_sees_names_and_shapes_but_not_values_or_versions() -> None:
     materialize_optimizer_state(optimizer)
     digest = schema_digest(of(model, optimizer))
     train(model, optimizer, 2)
-    later = state_of(model, optimizer, instance="island-0", version=StateVersion(2, 9))
+    later = state_of(model, [optimizer], instance="island-0", version=StateVersion(2, 9))
     assert schema_digest(later) == digest
     assert schema_digest(of(model, None)) != digest
     untied = Tied()

@@ -43,7 +43,7 @@ class _Pair(SoloGroup):
 
 def _gradients() -> tuple[torch.nn.Module, FlatGradients]:
     model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
-    gradients = FlatGradients(torch.optim.SGD(model.parameters(), lr=0.1))
+    gradients = FlatGradients(torch.optim.SGD(model.parameters(), lr=0.1).param_groups)
     gradients.clear()
     return model, gradients
 

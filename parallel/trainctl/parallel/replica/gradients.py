@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,16 +32,19 @@ class FlatBuffer:
 
 
 class FlatGradients:
-    """All gradients of an optimizer's parameters, accumulated in place by autograd.
+    """All gradients of the trained parameters, accumulated in place by autograd.
+
+    Args:
+        groups: parameter groups of the optimizers.
 
     Raises:
         PlanError: a parameter has a dtype whose gradient cannot be retained exactly.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.num_groups = len(optimizer.param_groups)
+    def __init__(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        self.num_groups = len(groups)
         buffers: list[FlatBuffer] = []
-        for index, group in enumerate(optimizer.param_groups):
+        for index, group in enumerate(groups):
             trained = [parameter for parameter in group["params"] if parameter.requires_grad]
             for dtype in sorted({parameter.dtype for parameter in trained}, key=str):
                 buffers.append(_bind(index, [p for p in trained if p.dtype == dtype]))

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch import nn
-
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.state import LocalState, materialize_optimizer_state, schema_digest, state_of
 from trainctl.core.errors import InternalError
@@ -19,6 +16,7 @@ from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction, StepReport
 from trainctl.parallel.replica.digest import tensors_digest
 from trainctl.parallel.replica.gradients import FlatGradients
+from trainctl.parallel.replica.training_state import TrainingState
 
 EMPTY = -1
 """``applied_step`` of a worker that holds no state."""
@@ -37,23 +35,16 @@ class Replica:
         retained_step: step of it; 0 if none is held.
         pristine: the state is still the initial one, as the seed made it.
         checkpoint: newest complete checkpoint of this lineage: the parent of the next.
+        sets_learning_rate: the outcome's learning rate counts; otherwise the loop's own schedulers say it.
     """
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        objects: Mapping[str, Any],
-        artifacts: Mapping[str, bytes],
-        instance: str,
-    ) -> None:
-        materialize_optimizer_state(optimizer)
-        self.gradients = FlatGradients(optimizer)
-        self._model = model
-        self._optimizer = optimizer
-        self._objects = objects
-        self._artifacts = artifacts
+    def __init__(self, training: TrainingState, *, instance: str) -> None:
+        training.check()
+        for optimizer in training.optimizers:
+            materialize_optimizer_state(optimizer)
+        self.gradients = FlatGradients(tuple(training.parameter_groups()))
+        self.sets_learning_rate = True
+        self._training = training
         self._instance = instance
         self.lineage = 0
         self.applied_step = EMPTY
@@ -67,13 +58,15 @@ class Replica:
 
     def state(self, version: StateVersion) -> LocalState:
         """The live tensors, named as being of ``version``, and the objects."""
+        training = self._training
         return state_of(
-            self._model,
-            self._optimizer,
+            training.model,
+            training.optimizers,
+            modules=training.modules,
             instance=self._instance,
             version=version,
             objects=self.export_objects(),
-            artifacts=self._artifacts,
+            artifacts=training.artifacts,
         )
 
     def digest(self) -> str:
@@ -124,13 +117,25 @@ class Replica:
         if outcome.action is StepAction.APPLY:
             self.pristine = False
             self.gradients.scale(outcome.gradient_scale)
-            for group in self._optimizer.param_groups:
-                group["lr"] = outcome.learning_rate
-            self._optimizer.step()
+            self._step(outcome.learning_rate)
+        for scheduler in self._training.schedulers:
+            scheduler.step()
         reach("apply.in")
         self.discard()
         self.stand_at(lineage=outcome.lineage, step=outcome.step, cursor=outcome.cursor)
         self.voted = outcome
+
+    def _step(self, learning_rate: float) -> None:
+        if self.sets_learning_rate:
+            for group in self._training.parameter_groups():
+                group["lr"] = learning_rate
+        for optimizer in self._training.optimizers:
+            optimizer.step()
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first parameter group, as it stands."""
+        return float(next(iter(self._training.parameter_groups()))["lr"])
 
     def make_empty(self) -> None:
         """From now on the tensors are being overwritten."""
@@ -158,23 +163,14 @@ class Replica:
 
     def export_objects(self) -> dict[str, Any]:
         """The cursor and the registered objects as JSON values."""
-        return {
-            "cursor": self.cursor,
-            "registered": {name: thing.state_dict() for name, thing in self._objects.items()},
-        }
+        registered = self._training.export_objects(hyperparameters=not self.sets_learning_rate)
+        return {"cursor": self.cursor, "registered": registered}
 
     def import_objects(self, values: Mapping[str, Any]) -> int:
         """Loads the registered objects; returns the cursor.
 
         Raises:
-            InternalError: they are not those that were registered here.
+            PlanError: they are not those that were registered here.
         """
-        registered = values["registered"]
-        if set(registered) != set(self._objects):
-            raise InternalError(
-                f"expected the objects {sorted(self._objects)}, found {sorted(registered)}; "
-                "the state was made by another program"
-            )
-        for name, thing in self._objects.items():
-            thing.load_state_dict(registered[name])
+        self._training.import_objects(values["registered"], hyperparameters=not self.sets_learning_rate)
         return int(values["cursor"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from trainctl.core.errors import CollectiveError, PreconditionError
 from trainctl.core.records.step import Phase
@@ -23,6 +24,8 @@ from trainctl.parallel.plan.vote import VoteFlag
 from trainctl.parallel.recovery.enter import Entry
 from trainctl.parallel.recovery.membership import rank_of
 from trainctl.parallel.replica.replica import EMPTY, Replica
+from trainctl.parallel.replica.training_state import Stateful, TrainingState
+from trainctl.parallel.session.attachment import ALONE, attached, check_alone
 from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.control import Control, NoControl, NoPage, ProgressPage
 from trainctl.parallel.session.duties import Duties
@@ -76,9 +79,25 @@ class Session:
 
     @classmethod
     def open(cls, *, control: Control | None = None, page: ProgressPage | None = None) -> Session:
-        """A session under the agent that ``control`` leads to, or of this process alone."""
+        """A session under the agent that started this program, or of this process alone.
+
+        Args:
+            control: another agent's bridge, for tests.
+            page: another progress page, for tests.
+
+        Raises:
+            PreconditionError: several processes were started by somebody else, which would not know of each other; or
+                there is a session already.
+        """
+        found = attached()
+        if control is None and found is not None:
+            if found.session is not None:
+                raise PreconditionError("a session is open already in this program", hint="use one session a program")
+            found.session = cls(found.control, found.page)
+            return found.session
         if control is None:
-            _LOG.warning("no agent: one process, no recovery, no checkpoints and no figures; use `trainctl submit`")
+            check_alone(os.environ)
+            _LOG.warning(ALONE)
         return cls(control or NoControl(), page or NoPage())
 
     @property
@@ -100,28 +119,34 @@ class Session:
         self,
         *,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        objects: Mapping[str, Any] | None = None,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        modules: Mapping[str, nn.Module] | None = None,
+        schedulers: Sequence[LRScheduler] = (),
+        objects: Mapping[str, Stateful] | None = None,
         artifacts: Mapping[str, bytes] | None = None,
     ) -> None:
         """Says what the training state is; it must come out alike on all ranks.
 
         Args:
             model: its parameters and buffers.
-            optimizer: over its parameters; its moments are allocated now.
+            optimizer: one or several over its parameters; their moments are allocated now.
+            modules: further modules by name, such as an average of the weights.
+            schedulers: of the learning rate, stepped once a committed step; then leave out ``set_data(schedule=...)``.
             objects: things with ``state_dict`` and ``load_state_dict`` that give and take JSON values.
             artifacts: files to keep in every checkpoint, by relative path.
 
         Raises:
-            PlanError: a parameter or the optimizer is of a kind that cannot be copied exactly.
+            PlanError: a parameter, the optimizer or an object is of a kind that cannot be copied exactly.
         """
-        self._replica = Replica(
+        training = TrainingState(
             model=model,
-            optimizer=optimizer,
+            optimizers=(optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else tuple(optimizer),
+            modules=modules or {},
+            schedulers=tuple(schedulers),
             objects=objects or {},
             artifacts=artifacts or {},
-            instance=self._context.desired.island,
         )
+        self._replica = Replica(training, instance=self._context.desired.island)
         self._collectives = collectives_for(next(model.parameters()).device)
 
     def set_data(
@@ -131,10 +156,12 @@ class Session:
         steps: int,
         batch: BatchSpec,
         seed: int,
-        schedule: Callable[[int], float],
-        clip_norm: float,
+        schedule: Callable[[int], float] | None = None,
+        clip_norm: float = 0.0,
     ) -> None:
         """Says what to train on: ``steps`` steps of ``batch`` out of ``num_samples`` samples; see ``WorkPlan``.
+
+        Without ``schedule`` the learning rates are what the optimizer and the registered schedulers say.
 
         Raises:
             DataError: there is no sample.
@@ -252,6 +279,7 @@ class Session:
                 "expected register() and set_data() before the first step, but one is missing",
                 hint="call both, then loop `while not session.done`",
             )
+        replica.sets_learning_rate = plan.schedule is not None
         context = self._context
         duties = Duties(
             context,

@@ -58,7 +58,14 @@ class StepProtocol:
         own = deal(len(everything), seat.group.size)[seat.group.rank]
         context = StepContext(step, everything[own.start : own.stop], before_each=self._before_micro_batch)
         generation, lineage = seat.record.generation, replica.lineage
-        ballot = self._plan.ballot(everything, generation=generation, lineage=lineage, step=step, cursor=replica.cursor)
+        ballot = self._plan.ballot(
+            everything,
+            generation=generation,
+            lineage=lineage,
+            step=step,
+            cursor=replica.cursor,
+            learning_rate=replica.learning_rate,
+        )
         return OpenStep(context, ballot)
 
     def commit(self, seat: Seat, step: OpenStep) -> StepFigures:

@@ -21,7 +21,7 @@ class WorkPlan:
         steps: optimizer steps of the run.
         batch: sequences and micro-batches of a step.
         seed: of the run.
-        schedule: learning rate by step.
+        schedule: learning rate by step; None leaves it to the loop's own schedulers.
         clip_norm: bound of the mean gradient's norm; 0 does not clip.
     """
 
@@ -29,7 +29,7 @@ class WorkPlan:
     steps: int
     batch: BatchSpec
     seed: int
-    schedule: Callable[[int], float]
+    schedule: Callable[[int], float] | None
     clip_norm: float
 
     def micro_batches(self, *, step: int, cursor: int) -> tuple[MicroBatch, ...]:
@@ -37,14 +37,21 @@ class WorkPlan:
         return micro_batches_of_step(self.order, self.batch, step=step, cursor=cursor, seed=self.seed)
 
     def ballot(
-        self, micro_batches: tuple[MicroBatch, ...], *, generation: int, lineage: int, step: int, cursor: int
+        self,
+        micro_batches: tuple[MicroBatch, ...],
+        *,
+        generation: int,
+        lineage: int,
+        step: int,
+        cursor: int,
+        learning_rate: float,
     ) -> Ballot:
-        """What is known of the step before the vote."""
+        """What is known of the step before the vote; without a schedule, ``learning_rate`` is the optimizer's."""
         return Ballot(
             generation=generation,
             lineage=lineage,
             step=step,
-            learning_rate=self.schedule(step),
+            learning_rate=learning_rate if self.schedule is None else self.schedule(step),
             clip_norm=self.clip_norm,
             cursor=cursor + self.batch.sequences,
             sample_digest=sample_digest(i for micro_batch in micro_batches for i in micro_batch.sample_ids),

@@ -1,0 +1,82 @@
+"""Runs somebody's own program in this process, as ``python`` would."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainctl.core.errors import PreconditionError, UsageError
+from trainctl.parallel.plan.program import EXPECTED, python_program
+from trainctl.parallel.session.session import Session
+
+
+class ProgramError(PreconditionError):
+    """The program cannot be run, or did not do what a worker has to do."""
+
+    code = "PROGRAM_UNUSABLE"
+
+
+def run_program(command: Sequence[str], workdir: str) -> None:
+    """Runs ``[python, SCRIPT, ...]`` or ``[python, -m, MODULE, ...]`` to its end, in ``workdir`` if one is given.
+
+    It runs in this process, which has torch loaded already, so a replacement is there in a fraction of a second.
+
+    Raises:
+        ProgramError: it is not there, or exited with another code than 0.
+        UsageError: the command is no Python program.
+    """
+    program = python_program(command)
+    if program is None:
+        raise UsageError(f"spec.command: {EXPECTED} for launch mode session, found {list(command)}")
+    _enter(workdir)
+    name = program.script or program.module
+    sys.argv = [name, *program.arguments]
+    try:
+        if program.module:
+            sys.path.insert(0, os.getcwd())
+            runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+        else:
+            sys.path.insert(0, str(Path(program.script).absolute().parent))
+            runpy.run_path(program.script, run_name="__main__")
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise ProgramError(f"{name} ended with exit code {end.code}", hint="its last lines say why") from end
+    except FileNotFoundError as error:
+        if program.script and not os.path.exists(program.script):
+            raise ProgramError(
+                f"expected the script {program.script} in {os.getcwd()}, found nothing there",
+                hint="give an absolute path that every node has, or set spec.launch.workdir",
+            ) from error
+        raise
+
+
+def check_finished(session: Session | None) -> None:
+    """Sees that the program trained to the end.
+
+    Raises:
+        ProgramError: it opened no session, or left its loop too early.
+    """
+    if session is None:
+        raise ProgramError(
+            "the program ended without a session",
+            hint="call Session.open(), or use spec.launch.mode: torchrun for a program that knows no session",
+        )
+    if not session.done:
+        raise ProgramError(
+            f"the program ended after step {session.applied_step}, before its last step",
+            hint="loop `while not session.done`",
+        )
+
+
+def _enter(workdir: str) -> None:
+    if not workdir:
+        return
+    try:
+        os.chdir(workdir)
+    except OSError as error:
+        raise ProgramError(
+            f"cannot work in {workdir}: {error.strerror}", hint="spec.launch.workdir must exist on every node"
+        ) from error
