@@ -18,6 +18,8 @@ class Rung(StrEnum):
     CHECKPOINT = "checkpoint"
     SHRINK = "shrink"
     GROW = "grow"
+    RESTART = "restart"
+    """Of a command, which keeps its state itself: it is started again on all ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class GenerationRecord:
         checkpoint: the checkpoint to load, with rung ``checkpoint`` (or ``start`` when resuming).
         checkpointed_step: newest step with a committed checkpoint in this lineage, -1 if none: it is not saved again.
         reason: one sentence for people.
+        restarts: generations that were committed before this one.
     """
 
     job_uid: str
@@ -105,6 +108,7 @@ class GenerationRecord:
     checkpoint: CheckpointRef | None = None
     checkpointed_step: int = -1
     reason: str = ""
+    restarts: int = 0
 
     @property
     def world_size(self) -> int:

@@ -13,6 +13,8 @@ from trainctl.core.records.train_spec import TrainSpec
 
 API_VERSION = "trainctl.dev/v1"
 KIND = "TrainJob"
+TORCHRUN = "torchrun"
+SESSION = "session"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +157,7 @@ class LaunchSpec:
         hang: of a ``torchrun`` command.
     """
 
-    mode: str = "torchrun"
+    mode: str = TORCHRUN
     workdir: str = ""
     hang: HangSpec = HangSpec()
 
@@ -230,6 +232,11 @@ class JobSpec:
     data: DataLedgerSpec = DataLedgerSpec()
     recovery: RecoverySpec = RecoverySpec()
     results: ResultsSpec = ResultsSpec()
+
+    @property
+    def runs_command(self) -> bool:
+        """Whether the job is a program that keeps its state itself: no steps, figures or checkpoints of ours."""
+        return bool(self.command) and self.launch.mode == TORCHRUN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ class Phase(StrEnum):
     CHECKPOINT = "checkpoint"
     INTERRUPTED = "interrupted"
     FINISHED = "finished"
+    COMMAND = "command"
     HELD = "held"
     """Waits between two steps, together with all others, until the controller says how it goes on."""
 

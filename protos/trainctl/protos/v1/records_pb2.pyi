@@ -263,6 +263,7 @@ class GenerationRecord(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     CHECKPOINTED_STEP_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     island: _builtins.str
     job_generation: _builtins.int
@@ -276,6 +277,7 @@ class GenerationRecord(_message.Message):
     rung: _builtins.str
     checkpointed_step: _builtins.int
     reason: _builtins.str
+    restarts: _builtins.int
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
     @_builtins.property
@@ -304,10 +306,11 @@ class GenerationRecord(_message.Message):
         checkpoint: Global___CheckpointRef | None = ...,
         checkpointed_step: _builtins.int = ...,
         reason: _builtins.str = ...,
+        restarts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpointed_step", b"checkpointed_step", "epoch", b"epoch", "generation", b"generation", "holders", b"holders", "island", b"island", "job_generation", b"job_generation", "job_uid", b"job_uid", "lineage", b"lineage", "members", b"members", "nonce", b"nonce", "outcome", b"outcome", "predecessor", b"predecessor", "reason", b"reason", "rung", b"rung", "store_address", b"store_address", "target_step", b"target_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpointed_step", b"checkpointed_step", "epoch", b"epoch", "generation", b"generation", "holders", b"holders", "island", b"island", "job_generation", b"job_generation", "job_uid", b"job_uid", "lineage", b"lineage", "members", b"members", "nonce", b"nonce", "outcome", b"outcome", "predecessor", b"predecessor", "reason", b"reason", "restarts", b"restarts", "rung", b"rung", "store_address", b"store_address", "target_step", b"target_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
