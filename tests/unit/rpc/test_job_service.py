@@ -226,6 +226,69 @@ def test_followed_logs_end_with_the_job_and_a_reader_that_leaves_is_cancelled(tm
     run(main)
 
 
+def test_a_follower_gets_each_line_once_although_an_agents_stream_breaks(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent = await running.agent()
+            await client.call("CreateJob", create(spec()))
+            await client.until_phase("a", "RUNNING")
+
+            def chunk(first_line: int, *lines: str) -> None:
+                name = agent.log_requests[-1].request_id
+                sent = agent_pb2.LogChunk(
+                    request_id=name, slot=0, incarnation=5, lines=lines, first_line=first_line, begun=not lines
+                )
+                if not lines:
+                    sent.starts.add(slot=0, incarnation=5, line=first_line)
+                agent.send(log_chunk=sent)
+
+            request = job_pb2.StreamLogsRequest(name="a", follow=True, tail_lines=2)
+            call = client.jobs.StreamLogs(request, metadata=client.metadata, timeout=20)
+            answers = aiter(call)
+            await agent.until(lambda: len(agent.log_requests) == 1)
+            chunk(7)
+            chunk(8, "eight", "nine")
+            begun, first = await anext(answers), await anext(answers)
+            assert (begun.begun, begun.node, begun.starts[0].line) == (True, "node-0", 7)
+            assert (list(first.lines), first.first_line) == (["eight", "nine"], 8)
+            await agent.disconnect()
+            agent.connect()
+            await agent.until(lambda: len(agent.log_requests) == 2)
+            again = agent.log_requests[1]
+            assert again.resumed
+            assert [(p.slot, p.incarnation, p.line) for p in again.positions] == [(0, 5, 9)]
+            chunk(9, "nine", "ten")  # of the old stream, read late
+            chunk(10, "ten")
+            chunk(11, "eleven")
+            await client.call("CancelJob", job_pb2.CancelJobRequest(name="a"))
+            rest = [(list(answer.lines), answer.first_line) async for answer in answers]
+            assert rest == [(["ten"], 10), (["eleven"], 11)]
+
+    run(main)
+
+
+def test_a_reader_that_goes_on_says_so_to_the_agents_and_hears_of_one_that_left(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agents = [await running.agent(f"node-{i}") for i in range(2)]
+            await client.call("CreateJob", create(spec(nodes=2)))
+            request = job_pb2.StreamLogsRequest(name="a", begun_nodes=["node-1"], since_s=3.5, incarnation=4)
+            request.positions.add(slot=1, incarnation=4, line=6)
+            call = client.jobs.StreamLogs(request, metadata=client.metadata, timeout=20)
+            for agent in agents:
+                await agent.until(lambda agent=agent: bool(agent.log_requests))  # type: ignore[misc]
+            asked = [agent.log_requests[0] for agent in agents]
+            assert [one.resumed for one in asked] == [False, True]
+            assert [(one.since_s, one.incarnation, one.positions[0].line) for one in asked] == [(3.5, 4, 6)] * 2
+            agents[0].send(log_chunk=agent_pb2.LogChunk(request_id=asked[0].request_id, end=True))
+            await agents[1].disconnect()
+            assert [list(reply.lines) async for reply in call] == [["[node-1 left before it had sent all]"]]
+
+    run(main)
+
+
 def test_figures_are_acknowledged_kept_and_listed_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as running:

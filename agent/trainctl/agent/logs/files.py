@@ -1,33 +1,48 @@
-"""Log files of workers: ``<root>/<job uid>/<slot>-<incarnation>.log`` and its older parts ``.1``, ``.2``, ...
+"""Log files of workers: ``<root>/<job uid>/<slot>-<incarnation>.log`` and its older parts ``.log.<first line>``.
 
-Everything here blocks; the agent calls it from one thread, so that appending and reading never overlap.
+Lines are numbered from 1 over all parts, so that a reader can go on exactly where it was cut off, also after the oldest
+part is gone. Everything here blocks; the agent calls it from one thread, so that appending and reading never overlap.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_OLD_FILES = 3
-MAX_TAIL_LINES = 50_000
-_NAME = re.compile(r"(\d+)-(\d+)\.log")
+_NAME = re.compile(r"(?P<log>(?P<slot>\d+)-(?P<incarnation>\d+)\.log)(?:\.(?P<first>\d+))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """One line and who printed it."""
+    """One line and who printed it.
+
+    Attributes:
+        slot: worker slot.
+        incarnation: worker life.
+        text: the line behind the time at which the agent read it.
+        number: from 1 in its log; 0 for what is not kept there.
+    """
 
     slot: int
     incarnation: int
     text: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one ``append`` did: the number of its first line, and bytes."""
+
+    first_number: int
+    size_bytes: int
 
 
 class LogFile:
-    """The log of one worker, rotated by size.
+    """The log of one worker life, rotated by size.
 
     Args:
         path: of the newest part; folders are made.
@@ -39,74 +54,83 @@ class LogFile:
         self._path = path
         self._max_bytes = max_bytes
         self._max_old = max_old
+        self._next = 0
+        self._first = 0
 
-    def append(self, lines: Sequence[str]) -> int:
-        """Appends lines and returns the bytes written.
+    def append(self, lines: Sequence[str]) -> Written:
+        """Appends all of the lines, or none.
 
         Raises:
             OSError: the disk is full or the folder is gone; the lines are lost.
         """
         data = "".join(f"{line}\n" for line in lines).encode(errors="replace")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            file.write(data)
-            size_bytes = file.tell()
-        if size_bytes >= self._max_bytes:
+        if not self._next:
+            self._first = _first_of_newest(self._path)
+            self._next = self._first + _count(self._path)
+        with self._path.open("ab", buffering=0) as file:
+            before_bytes = file.seek(0, 2)
+            left = memoryview(data)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(before_bytes)  # half a line would shift the numbers of all that follow
+                raise
+        number = self._next
+        self._next += len(lines)
+        if before_bytes + len(data) >= self._max_bytes:
             self._rotate()
-        return len(data)
+        return Written(number, len(data))
 
     def _rotate(self) -> None:
-        for number in range(self._max_old, 0, -1):
-            newer = _part(self._path, number - 1)
-            if newer.exists():
-                newer.replace(_part(self._path, number))
-
-
-def tail(root: Path, job_uid: str, *, slots: Sequence[int], lines: int) -> list[LogLine]:
-    """The newest lines of each slot, over all its incarnations, old to new.
-
-    Args:
-        root: folder of all logs.
-        job_uid: the job.
-        slots: which ones; empty for all.
-        lines: of each slot; 0 for all that are kept (at most ``MAX_TAIL_LINES``).
-    """
-    found: list[LogLine] = []
-    for slot, logs in sorted(_logs(root / job_uid).items()):
-        if not slots or slot in slots:
-            newest: deque[LogLine] = deque(maxlen=min(lines or MAX_TAIL_LINES, MAX_TAIL_LINES))
-            for incarnation, path in sorted(logs):
-                newest.extend(LogLine(slot=slot, incarnation=incarnation, text=text) for text in _read(path))
-            found += newest
-    return found
+        self._path.replace(self._path.with_name(f"{self._path.name}.{self._first}"))
+        self._first = self._next
+        for _, part in _old_parts(self._path)[: -self._max_old]:
+            part.unlink()
 
 
 def log_path(root: Path, job_uid: str, slot: int, incarnation: int) -> Path:
-    """Where the log of one worker lies."""
+    """Where the log of one worker life lies."""
     return root / job_uid / f"{slot}-{incarnation}.log"
 
 
-def _logs(folder: Path) -> dict[int, list[tuple[int, Path]]]:
-    logs: dict[int, list[tuple[int, Path]]] = {}
-    for path in folder.glob("*.log*"):
-        match = _NAME.fullmatch(path.name.partition(".log")[0] + ".log")
-        if match:
-            entry = (int(match[2]), folder / match[0])
-            slot_logs = logs.setdefault(int(match[1]), [])
-            if entry not in slot_logs:
-                slot_logs.append(entry)
-    return logs
+def find_logs(folder: Path) -> list[tuple[int, int, Path]]:
+    """Slot, incarnation and path of each log in a job's folder, in this order."""
+    found = {_NAME.fullmatch(path.name) for path in folder.glob("*.log*")}
+    logs = {(int(m["slot"]), int(m["incarnation"]), folder / m["log"]) for m in found if m is not None}
+    return sorted(logs)
 
 
-def _read(path: Path) -> Iterator[str]:
-    for number in range(MAX_OLD_FILES, -1, -1):
+def read_log(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is kept of a log, old to new."""
+    number = 1
+    parts = _old_parts(path)
+    for first, part in [*parts, (0, path)]:
+        number = first or number
         try:
-            with _part(path, number).open(encoding="utf-8", errors="replace", newline="\n") as file:
+            with part.open(encoding="utf-8", errors="replace", newline="\n") as file:
                 for line in file:
-                    yield line.rstrip("\n")
+                    yield number, line.rstrip("\n")
+                    number += 1
         except FileNotFoundError:
             continue
 
 
-def _part(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.{number}") if number else path
+def _old_parts(path: Path) -> list[tuple[int, Path]]:
+    """Number of the first line, and path, of each rotated part, old to new."""
+    found = [(_NAME.fullmatch(part.name), part) for part in path.parent.glob(f"{path.name}.*")]
+    return sorted((int(match["first"]), part) for match, part in found if match is not None and match["first"])
+
+
+def _first_of_newest(path: Path) -> int:
+    old = _old_parts(path)
+    return old[-1][0] + _count(old[-1][1]) if old else 1
+
+
+def _count(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from trainctl.agent.logs.files import LogFile, LogLine, log_path, tail
+from trainctl.agent.logs.files import LogFile, LogLine, Written, log_path
 from trainctl.agent.logs.lines import LineSplitter
+from trainctl.agent.logs.query import LogAnswer, LogQuery, answer
 from trainctl.agent.state import WorkerKey
 
 _LOG = logging.getLogger(__name__)
@@ -51,22 +52,25 @@ class LogStore:
     def append(self, key: WorkerKey, file: LogFile, lines: Sequence[str], done: Callable[[], None]) -> None:
         """Writes lines, hands them to the followers, then calls ``done``."""
 
-        def finish(written_bytes: int) -> None:
-            self.written_bytes += written_bytes
-            found = [LogLine(slot=key.slot, incarnation=key.incarnation, text=text) for text in lines]
+        def finish(written: Written | None) -> None:
+            self.written_bytes += written.size_bytes if written is not None else 0
+            found = [
+                LogLine(slot=key.slot, incarnation=key.incarnation, text=text, number=number)
+                for number, text in _numbered(written, lines)
+            ]
             for follower in self._followers:
                 follower(key.job_uid, found)
             done()
 
         self._submit(lambda: self._write(file, lines), finish)
 
-    def read(self, job_uid: str, *, slots: Sequence[int], lines: int, done: Callable[[list[LogLine]], None]) -> None:
-        """Calls ``done`` with the newest lines; see ``files.tail``.
+    def read(self, query: LogQuery, done: Callable[[LogAnswer], None]) -> None:
+        """Calls ``done`` with the lines that are asked for.
 
         A follower added in ``done`` gets exactly the lines behind those: appending and reading share one thread, and
         what they find is handed over in that order.
         """
-        self._submit(lambda: self._read(job_uid, slots, lines), done)
+        self._submit(lambda: self._read(query), done)
 
     def follow(self, follower: Follower) -> None:
         """Calls ``follower(job_uid, lines)`` for all that is appended from now on."""
@@ -80,19 +84,20 @@ class LogStore:
         """Waits until everything is written."""
         await self._loop.run_in_executor(None, self._thread.shutdown)
 
-    def _write(self, file: LogFile, lines: Sequence[str]) -> int:
+    def _write(self, file: LogFile, lines: Sequence[str]) -> Written | None:
         try:
             return file.append(lines)
         except OSError as error:
             self.lost_lines += len(lines)
             _LOG.error("%d lines of a worker's log are lost: %s", len(lines), error)
-            return 0
+            return None
 
-    def _read(self, job_uid: str, slots: Sequence[int], lines: int) -> list[LogLine]:
+    def _read(self, query: LogQuery) -> LogAnswer:
         try:
-            return tail(self._root, job_uid, slots=slots, lines=lines)
+            return answer(self._root, query)
         except OSError as error:
-            return [LogLine(slot=0, incarnation=0, text=f"[the logs cannot be read: {error}]")]
+            note = LogLine(slot=0, incarnation=0, text=f"[the logs cannot be read: {error}]")
+            return LogAnswer(starts={}, lines=(note,))
 
     def _submit(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
         def run() -> None:
@@ -100,6 +105,16 @@ class LogStore:
             self._loop.call_soon_threadsafe(done, result)
 
         self._thread.submit(run)
+
+
+def time_stamp(time: datetime) -> str:
+    """What is written before each line: ``2026-01-31T12:00:00.123Z``; in this form the order of text is that of time."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _numbered(written: Written | None, lines: Sequence[str]) -> Iterable[tuple[int, str]]:
+    """The lines with their numbers in the file; 0 for those that the disk did not take."""
+    return enumerate(lines, written.first_number) if written is not None else ((0, line) for line in lines)
 
 
 class LogCapture(asyncio.Protocol):
@@ -140,7 +155,7 @@ class LogCapture(asyncio.Protocol):
         if not lines:
             return
         self.tail.extend(lines[-TAIL_LINES:])
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        stamp = time_stamp(datetime.now(UTC))
         self._pending += [f"{stamp} {line}" for line in lines]
         if not self._writing:
             self._write()

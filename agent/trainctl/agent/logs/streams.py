@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from trainctl.agent.logs.files import LogLine
-from trainctl.agent.logs.store import LogStore
+from trainctl.agent.logs.query import Life, LogAnswer, LogQuery
+from trainctl.agent.logs.store import LogStore, time_stamp
 from trainctl.protos.v1 import agent_pb2
 
 MAX_CHUNK_LINES = 200
@@ -19,13 +21,15 @@ class LogStream:
 
     def __init__(self, request: agent_pb2.LogRequest, logs: LogStore, wake: Callable[[], None]) -> None:
         self._request = request
+        self._query = query_of(request)
         self._logs = logs
         self._wake = wake
+        self._starts: Mapping[Life, int] | None = None
         self._waiting: deque[LogLine] = deque()
         self._bound = MAX_WAITING_LINES
         self._complete = False
         self.ended = False
-        logs.read(request.job_uid, slots=tuple(request.slots), lines=request.tail_lines, done=self._begin)
+        logs.read(self._query, self._begin)
 
     def close(self) -> None:
         """Nobody reads any more."""
@@ -33,29 +37,42 @@ class LogStream:
         self._logs.unfollow(self._follow)
 
     def take(self) -> agent_pb2.LogChunk | None:
-        """The next piece, all lines of one worker; None if there is none now. The last one says so."""
+        """The next piece, lines of one worker without a gap; None if there is none now.
+
+        The first one says where the logs begin, the last one that it is the last.
+        """
+        chunk = agent_pb2.LogChunk(request_id=self._request.request_id)
+        if self._starts is not None:
+            chunk.begun = True
+            for (slot, incarnation), number in self._starts.items():
+                chunk.starts.add(slot=slot, incarnation=incarnation, line=number)
+            self._starts = None
+            return chunk
         if not self._waiting:
             if not self._complete or self.ended:
                 return None
             self.close()
-            return agent_pb2.LogChunk(request_id=self._request.request_id, end=True)
+            chunk.end = True
+            return chunk
         first = self._waiting[0]
-        chunk = agent_pb2.LogChunk(request_id=self._request.request_id, slot=first.slot, incarnation=first.incarnation)
+        chunk.slot, chunk.incarnation, chunk.first_line = first.slot, first.incarnation, first.number
         room = MAX_CHUNK_CHARACTERS
         while self._waiting and room > 0 and len(chunk.lines) < MAX_CHUNK_LINES:
             line = self._waiting[0]
-            if (line.slot, line.incarnation) != (first.slot, first.incarnation):
+            expected = first.number + len(chunk.lines) if first.number else 0
+            if (line.slot, line.incarnation, line.number) != (first.slot, first.incarnation, expected):
                 break
             chunk.lines.append(line.text)
             room -= len(line.text)
             self._waiting.popleft()
         return chunk
 
-    def _begin(self, lines: list[LogLine]) -> None:
+    def _begin(self, found: LogAnswer) -> None:
         if self.ended:
             return
-        self._waiting.extend(lines)
-        self._bound += len(lines)
+        self._starts = found.starts
+        self._waiting.extend(found.lines)
+        self._bound += len(found.lines)
         if self._request.follow:
             self._logs.follow(self._follow)
         else:
@@ -63,10 +80,9 @@ class LogStream:
         self._wake()
 
     def _follow(self, job_uid: str, lines: Sequence[LogLine]) -> None:
-        if job_uid != self._request.job_uid:
+        if job_uid != self._query.job_uid:
             return
-        slots = self._request.slots
-        self._waiting.extend(line for line in lines if not slots or line.slot in slots)
+        self._waiting.extend(line for line in lines if self._query.wants((line.slot, line.incarnation)))
         excess = len(self._waiting) - self._bound
         if excess > 0:
             for _ in range(excess):
@@ -74,6 +90,20 @@ class LogStream:
             note = f"[{excess} lines left out: the reader is too slow]"
             self._waiting.appendleft(LogLine(slot=last.slot, incarnation=last.incarnation, text=note))
         self._wake()
+
+
+def query_of(request: agent_pb2.LogRequest) -> LogQuery:
+    """The request as the files understand it."""
+    since = datetime.fromtimestamp(request.since_s, UTC) if request.since_s > 0 else None
+    return LogQuery(
+        job_uid=request.job_uid,
+        slots=frozenset(request.slots),
+        incarnation=request.incarnation,
+        lines=request.tail_lines,
+        since=time_stamp(since) if since is not None else "",
+        positions={(p.slot, p.incarnation): p.line for p in request.positions},
+        resumed=request.resumed,
+    )
 
 
 class LogStreams:

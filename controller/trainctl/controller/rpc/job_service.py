@@ -160,9 +160,16 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             raise UsageError(f"tail_lines: expected 0 (all) or more, found {request.tail_lines}")
         entry = self._find(request)
         follow = request.follow and is_live(entry.state)
-        slots = tuple(request.slots)
-        query = LogQuery(job_uid=entry.state.uid, slots=slots, tail_lines=request.tail_lines, follow=follow)
-        reader = self._logs.open(query)
+        query = LogQuery(
+            job_uid=entry.state.uid,
+            slots=tuple(request.slots),
+            incarnation=request.incarnation,
+            tail_lines=request.tail_lines,
+            since_s=request.since_s,
+            follow=follow,
+        )
+        positions = {(p.slot, p.incarnation): p.line for p in request.positions}
+        reader = self._logs.open(query, positions, request.begun_nodes)
         try:
             while reader.open_at or follow:
                 live = is_live(entry.state)

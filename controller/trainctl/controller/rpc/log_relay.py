@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainctl.controller.agents.registry import AgentRegistry
@@ -15,37 +16,64 @@ MAX_WAITING = 2000
 """Chunks that wait for one reader; a slower one loses the oldest, and is told."""
 
 
+Life = tuple[int, int]
+"""Slot and incarnation: one life of a worker has one log."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """What a reader wants."""
+    """What a reader wants; the fields are those of ``StreamLogsRequest``."""
 
     job_uid: str
     slots: tuple[int, ...] = ()
+    incarnation: int = 0
     tail_lines: int = 0
+    since_s: float = 0.0
     follow: bool = False
 
 
 @dataclass(slots=True)
 class LogReader:
-    """One reader's queue.
+    """One reader's queue, and how far it has got: lines have numbers, so a broken stream loses none and repeats none.
 
     Attributes:
         request_id: names the request on the session streams.
         query: what it wants.
-        open_at: agents that have not sent their last chunk.
-        asked: agent lives asked so far.
+        positions: number of the last line taken in, by log.
+        begun: nodes that have said where their logs begin.
+        open_at: streams of agents that have not sent their last chunk.
     """
 
     request_id: str
     query: LogQuery
-    open_at: set[int] = field(default_factory=set)
-    asked: set[int] = field(default_factory=set)
+    positions: dict[Life, int]
+    begun: set[str]
+    open_at: set[AgentSession] = field(default_factory=set)
     _waiting: deque[job_pb2.StreamLogsResponse] = field(default_factory=deque)
     _lost: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def put(self, chunk: job_pb2.StreamLogsResponse) -> None:
-        """Takes a chunk in; drops the oldest one if the reader is too slow."""
+    def take(self, node: str, chunk: agent_pb2.LogChunk) -> None:
+        """Takes in what an agent sent."""
+        if chunk.begun:
+            self.begun.add(node)
+            self.positions.update({(p.slot, p.incarnation): p.line for p in chunk.starts})
+            self._put(job_pb2.StreamLogsResponse(node=node, starts=chunk.starts, begun=True))
+        lines, first = list(chunk.lines), chunk.first_line
+        if first:
+            life = (chunk.slot, chunk.incarnation)
+            # Of a stream that broke, some lines may come in although they were asked for again.
+            known = max(self.positions.get(life, 0) - first + 1, 0)
+            lines, first = lines[known:], first + known
+            self.positions[life] = max(self.positions.get(life, 0), first + len(lines) - 1)
+        if lines:
+            self._put(
+                job_pb2.StreamLogsResponse(
+                    slot=chunk.slot, incarnation=chunk.incarnation, node=node, lines=lines, first_line=first
+                )
+            )
+
+    def _put(self, chunk: job_pb2.StreamLogsResponse) -> None:
         if len(self._waiting) >= MAX_WAITING:
             self._lost += len(self._waiting.popleft().lines)
         self._waiting.append(chunk)
@@ -66,11 +94,13 @@ class LogReader:
                 return None
         if not self._waiting:
             return None
-        chunk = self._waiting.popleft()
         if self._lost:
-            chunk.lines.insert(0, f"[{self._lost} lines left out: the reader is too slow]")
-            self._lost = 0
-        return chunk
+            note = f"[{self._lost} lines left out: the reader is too slow]"
+            self._lost, like = 0, self._waiting[0]
+            return job_pb2.StreamLogsResponse(
+                slot=like.slot, incarnation=like.incarnation, node=like.node, lines=[note]
+            )
+        return self._waiting.popleft()
 
 
 class LogRelay:
@@ -80,9 +110,15 @@ class LogRelay:
         self._agents = agents
         self._readers: dict[str, LogReader] = {}
 
-    def open(self, query: LogQuery) -> LogReader:
-        """Asks every connected agent; ended workers' logs lie with the agents, too."""
-        reader = LogReader(secrets.token_hex(8), query)
+    def open(self, query: LogQuery, positions: Mapping[Life, int], begun: Iterable[str]) -> LogReader:
+        """Asks every connected agent; ended workers' logs lie with the agents, too.
+
+        Args:
+            query: what to ask for.
+            positions: last line that the reader has, by log.
+            begun: nodes whose logs the reader has begun to read.
+        """
+        reader = LogReader(secrets.token_hex(8), query, dict(positions), set(begun))
         self._readers[reader.request_id] = reader
         for session in self._agents.sessions():
             self._ask(reader, session)
@@ -92,7 +128,7 @@ class LogRelay:
         """Nobody reads any more: the agents stop sending."""
         del self._readers[reader.request_id]
         for session in self._agents.sessions():
-            if session.agent_incarnation in reader.open_at:
+            if session in reader.open_at:
                 session.request_logs(agent_pb2.LogRequest(request_id=reader.request_id, cancel=True))
 
     def session_opened(self, session: AgentSession) -> None:
@@ -102,9 +138,11 @@ class LogRelay:
                 self._ask(reader, session)
 
     def session_closed(self, session: AgentSession) -> None:
-        """Nothing more comes from this stream."""
+        """Nothing more comes from this stream; a reader that does not wait for the agent's return is told."""
         for reader in self._readers.values():
-            reader.open_at.discard(session.agent_incarnation)
+            if session in reader.open_at and not reader.query.follow:
+                reader.take(session.node, agent_pb2.LogChunk(lines=[f"[{session.node} left before it had sent all]"]))
+            reader.open_at.discard(session)
             reader.wake()
 
     def chunk(self, session: AgentSession, chunk: agent_pb2.LogChunk) -> None:
@@ -112,29 +150,25 @@ class LogRelay:
         reader = self._readers.get(chunk.request_id)
         if reader is None:
             return
-        if chunk.lines:
-            reader.put(
-                job_pb2.StreamLogsResponse(
-                    slot=chunk.slot, incarnation=chunk.incarnation, node=session.node, lines=chunk.lines
-                )
-            )
+        reader.take(session.node, chunk)
         if chunk.end:
-            reader.open_at.discard(session.agent_incarnation)
+            reader.open_at.discard(session)
             reader.wake()
 
     @staticmethod
     def _ask(reader: LogReader, session: AgentSession) -> None:
-        # An agent that was asked before lost its stream: what it sent then is not wanted twice.
-        again = session.agent_incarnation in reader.asked
-        reader.asked.add(session.agent_incarnation)
-        reader.open_at.add(session.agent_incarnation)
+        reader.open_at.add(session)
         query = reader.query
-        session.request_logs(
-            agent_pb2.LogRequest(
-                request_id=reader.request_id,
-                job_uid=query.job_uid,
-                slots=query.slots,
-                tail_lines=1 if again else query.tail_lines,
-                follow=query.follow,
-            )
+        request = agent_pb2.LogRequest(
+            request_id=reader.request_id,
+            job_uid=query.job_uid,
+            slots=query.slots,
+            incarnation=query.incarnation,
+            tail_lines=query.tail_lines,
+            since_s=query.since_s,
+            follow=query.follow,
+            resumed=session.node in reader.begun,
         )
+        for (slot, incarnation), line in reader.positions.items():
+            request.positions.add(slot=slot, incarnation=incarnation, line=line)
+        session.request_logs(request)
