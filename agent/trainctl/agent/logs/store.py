@@ -108,7 +108,7 @@ class LogStore:
 
 
 def time_stamp(time: datetime) -> str:
-    """What is written before each line: ``2026-01-31T12:00:00.123Z``; in this form the order of text is that of time."""
+    """What stands before each line: ``2026-01-31T12:00:00.123Z``; in this form the order of text is that of time."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
