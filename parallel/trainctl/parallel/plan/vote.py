@@ -29,7 +29,9 @@ class VoteFlag(IntFlag):
     STOP = 4
     """The rank was told to stop: all stop together after this step."""
     SAVE_ON_STOP = 8
-    """The rank was told to save a checkpoint before it stops."""
+    """The rank was told to save a checkpoint before it stops, or is held."""
+    HOLD = 16
+    """The rank was told to wait at the next step boundary: all wait together after this step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

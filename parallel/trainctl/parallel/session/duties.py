@@ -6,6 +6,7 @@ again, unless the new record or a member knows them as done.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import replace
 
@@ -90,7 +91,9 @@ class Duties:
         if step >= self._steps:
             self._finish(seat, step)
             return True
-        return VoteFlag.STOP in agreed
+        if VoteFlag.STOP in agreed:
+            return True
+        return VoteFlag.HOLD in agreed and self._hold(seat)
 
     def _evaluate(self, seat: Seat, step: int) -> None:
         if self._evaluation is None or not self._evaluation.due(step) or self.evaluated_step == step:
@@ -125,6 +128,23 @@ class Duties:
             report=lambda report: self._context.control.send(Checkpointed(report)),
         )
         self._saved_step = step
+
+    def _hold(self, seat: Seat) -> bool:
+        """Waits with all the others at this boundary, so that no step is open when the members change.
+
+        A hold never ends in the generation that it began in: who is let go first would begin a step without the rest.
+
+        Returns:
+            True when told to stop.
+
+        Raises:
+            Interrupted: a newer generation calls.
+        """
+        seat.report_recovery()
+        self._context.where.show(Phase.HELD)
+        self._context.instructions.wait_for_end(math.inf)
+        self._context.waiter.check()
+        return True
 
     def _finish(self, seat: Seat, step: int) -> None:
         """Stays for a moment: if another worker was lost in the last step, this one is still needed."""

@@ -42,6 +42,12 @@ class Instructions:
         """Whether the worker was told to stop."""
         return self._latest.instruction is Instruction.STOP
 
+    @property
+    def holding(self) -> bool:
+        """Whether the members of the generation that was entered are to wait at the next step boundary."""
+        desired = self._latest
+        return desired.hold and desired.instruction is Instruction.RUN and desired.generation == self.entered
+
     def aborted(self) -> bool:
         """Whether a newer generation calls: what this one still waits for is to be left."""
         return self._latest.generation > self.entered and self._latest.instruction in _MOVING_ON

@@ -112,9 +112,14 @@ class StepProtocol:
         flags = VoteFlag.OK if step.context.complete else VoteFlag(0)
         if not all(map(math.isfinite, (loss_sum, *norms))):
             flags |= VoteFlag.NON_FINITE
-        if self._context.instructions.stopping:
+        instructions = self._context.instructions
+        if instructions.stopping:
             flags |= VoteFlag.STOP
-            if self._context.instructions.latest.checkpoint_on_stop:
+            if instructions.latest.checkpoint_on_stop:
+                flags |= VoteFlag.SAVE_ON_STOP
+        if instructions.holding:
+            flags |= VoteFlag.HOLD
+            if instructions.latest.checkpoint_on_stop:
                 flags |= VoteFlag.SAVE_ON_STOP
         return VoteRecord(
             generation=step.ballot.generation,
