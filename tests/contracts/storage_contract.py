@@ -81,3 +81,13 @@ class StorageContract:
         storage.delete_if_empty("d")
         storage.delete_if_empty("d")
         assert "d" not in storage.list("")
+
+    def test_a_file_grows_only_from_the_size_that_is_expected(self, storage: Storage) -> None:
+        storage.append("r/lines", b"one\n", at=0)
+        storage.append("r/lines", b"two\n", at=4)
+        assert storage.read("r/lines") == b"one\ntwo\n"
+        for wrong in (0, 4, 9):
+            with pytest.raises(FileExistsError, match="somebody else"):
+                storage.append("r/lines", b"three\n", at=wrong)
+        assert storage.read("r/lines") == b"one\ntwo\n"
+        assert storage.append_limit_bytes >= 1 << 20

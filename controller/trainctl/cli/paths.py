@@ -18,7 +18,8 @@ def with_absolute_paths(job: TrainJob, *, here: Path) -> TrainJob:
     saved = replace(
         checkpoint, uri=_absolute(checkpoint.uri, here), resume_from=_absolute(checkpoint.resume_from, here)
     )
-    return replace(job, spec=replace(job.spec, train=train, checkpoint=saved))
+    results = replace(job.spec.results, uri=_absolute(job.spec.results.uri, here))
+    return replace(job, spec=replace(job.spec, train=train, checkpoint=saved, results=results))
 
 
 def _absolute(uri: str, here: Path) -> str:

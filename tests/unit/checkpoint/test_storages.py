@@ -46,6 +46,27 @@ class TestLocalStorage(StorageContract):
         assert storage.read("manifest") == b"y"
 
 
+    def test_what_a_full_disk_took_of_an_append_is_taken_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = os.pwritev
+
+        def full(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+            if offset > 4:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            return whole(descriptor, [buffers[0][:3]], offset)
+
+        storage = LocalStorage(tmp_path)
+        storage.append("f", b"old\n", at=0)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwritev", full)
+            with pytest.raises(OSError, match="no space"):
+                storage.append("f", b"a longer line\n", at=4)
+        assert storage.read("f") == b"old\n"
+        storage.append("f", b"new\n", at=4)
+        assert storage.read("f") == b"old\nnew\n"
+
+
 class TestFsspecMemoryStorage(StorageContract):
     @pytest.fixture
     def storage(self) -> Storage:

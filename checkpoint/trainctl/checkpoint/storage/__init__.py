@@ -1,1 +1,1 @@
-"""Where checkpoints lie: one port, with a fast path for local folders and fsspec for everything else."""
+"""Where checkpoints and records lie: one port, a fast path for local folders, and fsspec for everything else."""

@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from trainctl.checkpoint.storage.port import RangeRead, short_read
+from trainctl.checkpoint.storage.port import RangeRead, other_size, short_read
 from trainctl.core.errors import CheckpointError
 from trainctl.core.system.files import sync_folder
 
 _BUFFERS_PER_CALL = 16  # well under IOV_MAX, and few enough to bound what a streaming writer holds
+
+_APPEND_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 class LocalStorage:
@@ -52,6 +54,28 @@ class LocalStorage:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
+
+    @property
+    def append_limit_bytes(self) -> int:
+        """Growing costs nothing; the bound is for those who open the file."""
+        return _APPEND_LIMIT_BYTES
+
+    def append(self, path: str, data: bytes, *, at: int) -> None:
+        """Writes behind the end; what a full disk took of it is taken back."""
+        target = self._root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            found = os.fstat(descriptor).st_size
+            if found != at:
+                raise other_size(f"{self.uri}/{path}", expected=at, found=found)
+            try:
+                _write_all(descriptor, [data], at)
+            except OSError:
+                os.ftruncate(descriptor, at)
+                raise
+        finally:
+            os.close(descriptor)
 
     def read(self, path: str) -> bytes:
         """Reads it whole."""

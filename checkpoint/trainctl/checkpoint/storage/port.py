@@ -1,4 +1,4 @@
-"""The storage port: the few operations that a checkpoint needs of a file system or an object store."""
+"""The storage port: the few operations that checkpoints and records need of a file system or an object store."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Storage(Protocol):
         """The folder itself, without a trailing slash."""
         ...
 
+    @property
+    def append_limit_bytes(self) -> int:
+        """Size from which on a file should not grow any more, since ``append`` may have to write it anew."""
+        ...
+
     def write_file(self, path: str, buffers: Iterable[memoryview | bytes]) -> int:
         """Writes a file from buffers, in order; makes missing folders; durable on return.
 
@@ -38,6 +43,16 @@ class Storage(Protocol):
 
         Raises:
             FileExistsError: there is one already, maybe of another process; it stays as it is.
+        """
+        ...
+
+    def append(self, path: str, data: bytes, *, at: int) -> None:
+        """Lets a file of exactly ``at`` bytes (0: or none) grow; makes missing folders.
+
+        All of ``data`` is added or nothing. It survives the end of this process; after a power cut some may be missing.
+
+        Raises:
+            FileExistsError: the file has another size, so somebody else wrote to it.
         """
         ...
 
@@ -68,6 +83,11 @@ class Storage(Protocol):
     def delete_if_empty(self, path: str) -> None:
         """Removes a folder only if nothing is in it, even if something is put there meanwhile."""
         ...
+
+
+def other_size(path: str, *, expected: int, found: int) -> FileExistsError:
+    """The error of an ``append`` at the wrong place."""
+    return FileExistsError(f"{path}: expected {expected} bytes, found {found}: somebody else writes to it")
 
 
 def short_read(path: str, read: RangeRead, found: int) -> str:

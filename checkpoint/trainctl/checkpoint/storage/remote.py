@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainctl.checkpoint.storage.port import RangeRead, short_read
+from trainctl.checkpoint.storage.port import RangeRead, other_size, short_read
 from trainctl.core.errors import CheckpointError
+
+_APPEND_LIMIT_BYTES = 4 * 1024 * 1024
 
 
 class FsspecStorage:
@@ -45,6 +47,23 @@ class FsspecStorage:
         target = f"{self._root}/{path}"
         self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._fs.pipe_file(target, data, mode="create")
+
+    @property
+    def append_limit_bytes(self) -> int:
+        """Small: an object store writes the whole object anew."""
+        return _APPEND_LIMIT_BYTES
+
+    def append(self, path: str, data: bytes, *, at: int) -> None:
+        """Puts the whole object anew: few stores can append, and a put is atomic on all."""
+        target = f"{self._root}/{path}"
+        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        try:
+            before = bytes(self._fs.cat_file(target))
+        except FileNotFoundError:
+            before = b""
+        if len(before) != at:
+            raise other_size(f"{self._uri}/{path}", expected=at, found=len(before))
+        self._fs.pipe_file(target, before + data)
 
     def read(self, path: str) -> bytes:
         """Reads it whole."""

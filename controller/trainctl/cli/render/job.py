@@ -66,6 +66,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
             ("Restarts", str(status.restarts)),
             ("Work folder", status.workdir),
+            ("Records", status.records),
         ]
     )
 

@@ -18,6 +18,7 @@ from trainctl.parallel.plan.model_size import SHAPE_FIELDS, hf_shape
 STDLIB = "python-stdlib"
 DATA_PATH = "spec.train.data.uri"
 CHECKPOINT_PATH = "spec.checkpoint.uri"
+RESULTS_PATH = "spec.results.uri"
 RESUME_PATH = "spec.checkpoint.resumeFrom"
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -35,7 +36,11 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
     Raises:
         SpecError: something is missing or unusable; lists all of it.
     """
-    problems = [*_data_problems(job), *_checkpoint_problems(job)]
+    problems = [
+        *_data_problems(job),
+        *_folder_problems(CHECKPOINT_PATH, job.spec.checkpoint.uri),
+        *_folder_problems(RESULTS_PATH, job.spec.results.uri),
+    ]
     resume: CheckpointRef | None = None
     try:
         resume = find_resume(job)
@@ -118,32 +123,33 @@ def _has_file(folder: str, include: str) -> bool:
     return any(fnmatch(name, include) for _, _, names in os.walk(folder) for name in names)
 
 
-def _checkpoint_problems(job: TrainJob) -> list[Problem]:
-    path = local_path(job.spec.checkpoint.uri)
+def _folder_problems(field: str, uri: str) -> list[Problem]:
+    """Whether a folder that the job writes to (empty: its own) can be written, or its kind of storage be opened."""
+    path = local_path(uri)
     if path is None:
-        return _storage_problems(job.spec.checkpoint.uri)
+        return _storage_problems(field, uri)
     if not path:
         return []
     if not os.path.isabs(path):
-        return [_problem(CHECKPOINT_PATH, f"expected an absolute path or a URL, found {job.spec.checkpoint.uri!r}")]
+        return [_problem(field, f"expected an absolute path or a URL, found {uri!r}")]
     existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
     if not existing.is_dir():
-        return [_problem(CHECKPOINT_PATH, f"{existing} is not a folder")]
+        return [_problem(field, f"{existing} is not a folder")]
     try:
         with tempfile.TemporaryFile(dir=existing):
             return []
     except OSError as error:
-        return [_problem(CHECKPOINT_PATH, f"{existing} cannot be written by this user: {error.strerror}")]
+        return [_problem(field, f"{existing} cannot be written by this user: {error.strerror}")]
 
 
-def _storage_problems(uri: str) -> list[Problem]:
+def _storage_problems(field: str, uri: str) -> list[Problem]:
     """Whether the library for this kind of storage is there; nothing is sent anywhere."""
     from trainctl.checkpoint.storage.opening import open_storage
 
     try:
         open_storage(uri)
     except (CheckpointError, UnavailableError) as error:
-        return [_problem(CHECKPOINT_PATH, str(error))]
+        return [_problem(field, str(error))]
     return []
 
 

@@ -8,6 +8,7 @@ from trainctl.controller.domain.goodput import totals_s
 from trainctl.controller.domain.job_state import IslandState, JobState, Slot
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.view import ClusterView
+from trainctl.core.records.places import records_uri
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Progress
 from trainctl.protos.convert import record_to_message
@@ -57,6 +58,7 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
         start_time_s=state.started_s,
         end_time_s=state.ended_s,
         workdir=state.workdir,
+        records=records_uri(state.spec.spec.results, workdir=state.workdir, job_uid=state.uid),
         recoveries=[record_to_message(r, job_pb2.Recovery) for r in state.recoveries],
         wall_s=(state.ended_s if ended else now_s) - state.submitted_s,
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from trainctl.controller.domain.spec.nodes import Positions, shortened
 from trainctl.core.errors import Problem
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.core.records.spec import API_VERSION, KIND, LaunchSpec, ResultsSpec, TrainJob
+from trainctl.core.records.spec import API_VERSION, KIND, LaunchSpec, TrainJob
 from trainctl.core.records.train_spec import CorruptSpec, TrainDataSpec
 from trainctl.core.timeouts import PROFILES
 from trainctl.core.units import parse_duration_s
@@ -20,6 +20,7 @@ Finding = tuple[str, str]
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def validate(job: TrainJob) -> tuple[Problem, ...]:
@@ -207,13 +208,23 @@ def _tokenizer(job: TrainJob) -> Iterator[Finding]:
         yield "spec.train.tokenizer.vocabSize", f"expected 256 for the bytes tokenizer, found {tokenizer.vocab_size}"
 
 
+def _results(job: TrainJob) -> Iterator[Finding]:
+    results = job.spec.results
+    yield from _one_of("spec.results.wandb.mode", results.wandb.mode, "offline", "online")
+    for index, hook in enumerate(results.hooks):
+        if not _IMPORT_PATH.fullmatch(hook):
+            yield (
+                f"spec.results.hooks[{index}]",
+                f'expected module:Class, such as my_project.hooks:Notify, found "{shortened(hook)}"',
+            )
+
+
 def _later(job: TrainJob) -> Iterator[Finding]:
     """Fields that the schema knows already and nothing carries out yet: refused, never ignored in silence."""
     spec, train = job.spec, job.spec.train
     written = {
         "spec.command": spec.command,
         "spec.launch": spec.launch != LaunchSpec(),
-        "spec.results": spec.results != ResultsSpec(),
         "spec.train.options": train.options,
         "spec.train.compile": train.compile,
         "spec.train.model.path": train.model.path,
@@ -243,6 +254,7 @@ RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _batch,
     _model,
     _tokenizer,
+    _results,
     _later,
 )
 """All rules, each over the whole job; each yields what it finds."""
