@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from trainctl.core.errors import DataError
+from trainctl.parallel.data.batch import Batch, whole_rows
 
 
 class TextDataset:
@@ -41,16 +40,12 @@ class TextDataset:
                 hint="give more text, or a smaller spec.train.model.context",
             )
 
-    def sample(self, sample_id: int) -> Tensor:
-        """Sample 0 <= ``sample_id`` < ``num_samples``: int64 ids of shape (S,); inputs ``[:-1]``, targets ``[1:]``."""
-        return self.batch((sample_id,))[0]
-
-    def batch(self, sample_ids: Sequence[int]) -> Tensor:
-        """The samples as int64 ids of shape (B, S) in fresh memory."""
+    def batch(self, sample_ids: Sequence[int]) -> Batch:
+        """The samples 0 <= id < ``num_samples`` as full rows, in fresh memory."""
         rows_BS = np.empty((len(sample_ids), self._context + 1), dtype=np.int64)
         for row_S, sample_id in zip(rows_BS, sample_ids, strict=True):
             if not 0 <= sample_id < self.num_samples:
                 raise IndexError(f"expected a sample of {self._name} in 0..{self.num_samples - 1}, found {sample_id}")
             start = sample_id * self._context
             row_S[:] = self._tokens[start : start + self._context + 1]
-        return torch.from_numpy(rows_BS)
+        return whole_rows(rows_BS)

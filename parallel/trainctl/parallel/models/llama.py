@@ -9,6 +9,7 @@ F feed-forward width, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,11 +56,30 @@ class RotaryTable(nn.Module):
         # The sign of the rotation sits in the table, so that turning needs a roll and no negation.
         self.register_buffer("sin", torch.cat((-angle_TK.sin(), angle_TK.sin()), dim=-1), persistent=False)
 
-    def forward(self, x_BHTK: Tensor) -> Tensor:
-        """The heads, turned by their positions 0..T-1."""
+    def forward(self, x_BHTK: Tensor, positions_BT: Tensor | None) -> Tensor:
+        """The heads, turned by their positions; None: 0..T-1."""
         length, width = x_BHTK.shape[-2:]
-        cos_TK, sin_TK = self.cos[:length].to(x_BHTK.dtype), self.sin[:length].to(x_BHTK.dtype)
-        return torch.addcmul(x_BHTK * cos_TK, x_BHTK.roll(width // 2, dims=-1), sin_TK)
+        cos, sin = self.cos[:length], self.sin[:length]  # (T, K)
+        if positions_BT is not None:
+            cos, sin = self.cos[positions_BT][:, None], self.sin[positions_BT][:, None]  # (B, 1, T, K)
+        return torch.addcmul(x_BHTK * cos.to(x_BHTK.dtype), x_BHTK.roll(width // 2, dims=-1), sin.to(x_BHTK.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where the documents of packed rows are; None and None: each row is one document.
+
+    Attributes:
+        positions: within the document, int64 (B, T).
+        mask: who attends to whom, bool (B, 1, T, T).
+    """
+
+    positions: Tensor | None = None
+    mask: Tensor | None = None
+
+
+WHOLE_ROWS = Packing()
+"""Each row is one document."""
 
 
 class Attention(nn.Module):
@@ -75,13 +95,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(model.hidden, kv_hidden, bias=False)
         self.o_proj = nn.Linear(model.hidden, model.hidden, bias=False)
 
-    def forward(self, x_BTD: Tensor, rotary: RotaryTable) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: RotaryTable, packing: Packing) -> Tensor:
         """Same shape as the input."""
-        q_BHTK = rotary(self._heads(self.q_proj(x_BTD)))
-        k_BGTK = rotary(self._heads(self.k_proj(x_BTD)))
+        q_BHTK = rotary(self._heads(self.q_proj(x_BTD)), packing.positions)
+        k_BGTK = rotary(self._heads(self.k_proj(x_BTD)), packing.positions)
         v_BGTK = self._heads(self.v_proj(x_BTD))
         y_BHTK = functional.scaled_dot_product_attention(
-            q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=self.grouped
+            q_BHTK,
+            k_BGTK,
+            v_BGTK,
+            attn_mask=packing.mask,
+            is_causal=packing.mask is None,
+            enable_gqa=self.grouped,
         )
         y_BTD: Tensor = self.o_proj(y_BHTK.transpose(1, 2).flatten(2))
         return y_BTD
@@ -116,9 +141,9 @@ class DecoderLayer(nn.Module):
         self.mlp = FeedForward(model)
         self.dropout = model.dropout
 
-    def forward(self, x_BTD: Tensor, rotary: RotaryTable) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: RotaryTable, packing: Packing) -> Tensor:
         """Same shape as the input."""
-        x_BTD = x_BTD + self._drop(self.self_attn(self.input_layernorm(x_BTD), rotary))
+        x_BTD = x_BTD + self._drop(self.self_attn(self.input_layernorm(x_BTD), rotary, packing))
         return x_BTD + self._drop(self.mlp(self.post_attention_layernorm(x_BTD)))
 
     def _drop(self, x_BTD: Tensor) -> Tensor:
@@ -136,11 +161,11 @@ class Decoder(nn.Module):
         head_width = model.hidden // model.heads
         self.rotary = RotaryTable(context=model.context, head_width=head_width, theta=model.rope_theta)
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, packing: Packing) -> Tensor:
         """Hidden states of shape (B, T, D)."""
         x_BTD = self.embed_tokens(ids_BT)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, self.rotary)
+            x_BTD = layer(x_BTD, self.rotary, packing)
         y_BTD: Tensor = self.norm(x_BTD)
         return y_BTD
 
@@ -175,9 +200,9 @@ class Llama(nn.Module):
         matrices = [name for name, parameter in self.named_parameters() if parameter.dim() > 1]
         return {name: scaled if name.endswith(_OUTPUT_PROJECTIONS) else INIT_STD for name in matrices}
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, packing: Packing = WHOLE_ROWS) -> Tensor:
         """Logits of shape (B, T, V) for ids of shape (B, T), T at most the context."""
-        logits_BTV: Tensor = self.lm_head(self.model(ids_BT))
+        logits_BTV: Tensor = self.lm_head(self.model(ids_BT, packing))
         return logits_BTV
 
 

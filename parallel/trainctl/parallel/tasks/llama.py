@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from trainctl.core.errors import Problem
 from trainctl.core.records.train_spec import TrainSpec
+from trainctl.parallel.data.batch import IGNORED, Batch
 from trainctl.parallel.data.dataset import TextDataset
 from trainctl.parallel.data.token_cache import Tokens, open_tokens
 from trainctl.parallel.data.tokenizer import check_tokenizer, tokenizer_config
-from trainctl.parallel.models.llama import Llama, hf_config
+from trainctl.parallel.models.llama import Llama, Packing, hf_config
 from trainctl.parallel.plan.model_size import shape_problems
 from trainctl.parallel.tasks.task import TaskParts
 
@@ -22,7 +23,7 @@ from trainctl.parallel.tasks.task import TaskParts
 class NextTokenLoss:
     """Cross-entropy of the next token, summed, in float32 (float64 for a float64 model).
 
-    Shape suffixes: B batch, S context + 1, T context, V vocabulary.
+    Shape suffixes: B batch, T context, V vocabulary.
     """
 
     def __init__(self, model: Llama, device: torch.device, *, bfloat16: bool) -> None:
@@ -30,17 +31,18 @@ class NextTokenLoss:
         self._device = device
         self._bfloat16 = bfloat16
 
-    def __call__(self, batch: Tensor) -> tuple[Tensor, int]:
-        """Summed loss and number of targets of ids of shape (B, S)."""
-        ids_BS = batch.to(self._device, non_blocking=True)
+    def __call__(self, batch: Batch) -> tuple[Tensor, int]:
+        """Summed loss and number of targets."""
+        batch = batch.to(self._device)
+        packing = Packing(batch.positions(), batch.attention_mask())
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            logits_BTV = self._model(ids_BS[:, :-1])
+            logits_BTV = self._model(batch.ids, packing)
         if logits_BTV.dtype is torch.bfloat16:
             logits_BTV = logits_BTV.float()
-        targets_BT = ids_BS[:, 1:]
-        return functional.cross_entropy(
-            logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"
-        ), targets_BT.numel()
+        loss_sum = functional.cross_entropy(
+            logits_BTV.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return loss_sum, batch.num_targets
 
 
 class LlamaTask:

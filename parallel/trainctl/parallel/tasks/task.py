@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainctl.core.errors import Problem
 from trainctl.core.records.train_spec import TrainSpec
+from trainctl.parallel.data.batch import Batch
 
 
 class Dataset(Protocol):
@@ -19,14 +20,14 @@ class Dataset(Protocol):
 
     num_samples: int
 
-    def batch(self, sample_ids: Sequence[int]) -> Tensor:
+    def batch(self, sample_ids: Sequence[int]) -> Batch:
         """The samples with these ids, stacked along the first dim, on the CPU."""
 
 
 class Loss(Protocol):
     """The training objective."""
 
-    def __call__(self, batch: Tensor) -> tuple[Tensor, int]:
+    def __call__(self, batch: Batch) -> tuple[Tensor, int]:
         """Summed loss (a scalar in nats, with its graph) and number of targets of what ``Dataset.batch`` gave."""
 
 
