@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 
 import torch
 
@@ -14,6 +15,7 @@ from trainctl.core.errors import InternalError, TrainctlError
 from trainctl.core.records.spec import ResourcesSpec, TrainJob
 from trainctl.core.records.worker import WorkerError
 from trainctl.parallel.bridge import Failed, WorkerBridge
+from trainctl.parallel.command.launcher import launch
 from trainctl.parallel.loop import train
 from trainctl.parallel.progress_page import ProgressWriter
 from trainctl.parallel.session import Session
@@ -70,7 +72,9 @@ def run(bridge: WorkerBridge, page: ProgressWriter, node_dir: str) -> None:
 
 def _train(job: TrainJob, attachment: Attachment, node_dir: str) -> None:
     """The built-in loop, or the user's own program."""
-    if job.spec.command:
+    if job.spec.runs_command:
+        launch(attachment.control, attachment.page, job, node_dir=Path(node_dir), threads=threads(job.spec.resources))
+    elif job.spec.command:
         run_program(job.spec.command, job.spec.launch.workdir)
         check_finished(attachment.session)
     else:

@@ -15,6 +15,8 @@ API_VERSION = "trainctl.dev/v1"
 KIND = "TrainJob"
 TORCHRUN = "torchrun"
 SESSION = "session"
+LOG = "log"
+HEARTBEAT = "heartbeat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

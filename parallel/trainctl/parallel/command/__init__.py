@@ -1,0 +1,1 @@
+"""``spec.command`` in launch mode ``torchrun``: a worker that is the parent of the user's own program."""
