@@ -19,7 +19,8 @@ def with_absolute_paths(job: TrainJob, *, here: Path) -> TrainJob:
         checkpoint, uri=_absolute(checkpoint.uri, here), resume_from=_absolute(checkpoint.resume_from, here)
     )
     results = replace(job.spec.results, uri=_absolute(job.spec.results.uri, here))
-    return replace(job, spec=replace(job.spec, train=train, checkpoint=saved, results=results))
+    launch = replace(job.spec.launch, workdir=_absolute(job.spec.launch.workdir, here))
+    return replace(job, spec=replace(job.spec, train=train, checkpoint=saved, results=results, launch=launch))
 
 
 def _absolute(uri: str, here: Path) -> str:

@@ -20,6 +20,7 @@ DATA_PATH = "spec.train.data.uri"
 CHECKPOINT_PATH = "spec.checkpoint.uri"
 RESULTS_PATH = "spec.results.uri"
 RESUME_PATH = "spec.checkpoint.resumeFrom"
+WORKDIR_PATH = "spec.launch.workdir"
 MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -37,7 +38,7 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
         SpecError: something is missing or unusable; lists all of it.
     """
     problems = [
-        *_data_problems(job),
+        *(_workdir_problems(job) if job.spec.command else _data_problems(job)),
         *_folder_problems(CHECKPOINT_PATH, job.spec.checkpoint.uri),
         *_folder_problems(RESULTS_PATH, job.spec.results.uri),
     ]
@@ -98,6 +99,14 @@ def find_resume(job: TrainJob) -> CheckpointRef | None:
     if wanted != "latest":
         return catalog.resolve(wanted)
     return catalog.newest(uri) if uri else None
+
+
+def _workdir_problems(job: TrainJob) -> list[Problem]:
+    """The folder of a command; whether each node has it, and the program, is seen there."""
+    path = job.spec.launch.workdir
+    if not path or os.path.isabs(path):
+        return []
+    return [_problem(WORKDIR_PATH, f"expected an absolute path, found {path!r}")]
 
 
 def _data_problems(job: TrainJob) -> list[Problem]:

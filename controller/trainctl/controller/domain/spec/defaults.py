@@ -17,7 +17,7 @@ def effective(job: TrainJob) -> TrainJob:
     wait = spec.recovery.replacement_wait or f"{Timeouts.for_profile(spec.recovery.profile).replacement_wait_s:g}s"
     changed = replace(
         spec,
-        train=replace(spec.train, model=model),
+        train=spec.train if spec.command else replace(spec.train, model=model),
         nodes=replace(spec.nodes, target=spec.nodes.target or spec.nodes.max),
         recovery=replace(spec.recovery, replacement_wait=wait),
     )

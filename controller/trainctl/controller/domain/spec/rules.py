@@ -6,17 +6,15 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
+from trainctl.controller.domain.spec.command_rules import command_rules
+from trainctl.controller.domain.spec.findings import Finding, duration, one_of
 from trainctl.controller.domain.spec.nodes import Positions, shortened
 from trainctl.core.errors import Problem
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.core.records.spec import API_VERSION, KIND, LaunchSpec, TrainJob
+from trainctl.core.records.spec import API_VERSION, KIND, SESSION, TrainJob
 from trainctl.core.records.train_spec import CorruptSpec, TrainDataSpec
 from trainctl.core.timeouts import PROFILES
-from trainctl.core.units import parse_duration_s
 from trainctl.parallel.plan.model_size import shape_problems
-
-Finding = tuple[str, str]
-"""Path and message."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -59,23 +57,18 @@ def _header(job: TrainJob) -> Iterator[Finding]:
 
 def _enumerations(job: TrainJob) -> Iterator[Finding]:
     spec, train = job.spec, job.spec.train
-    yield from _one_of("spec.recovery.profile", spec.recovery.profile, *PROFILES)
-    yield from _one_of("spec.parallelism.strategy", spec.parallelism.strategy, "auto", "data")
-    yield from _one_of("spec.sync.mode", spec.sync.mode, "allreduce")
-    yield from _one_of("spec.data.ledger", spec.data.ledger, "exact")
-    yield from _one_of("spec.train.task", train.task, "llama")
-    yield from _one_of("spec.train.precision", train.precision, "auto", "float32", "float64")
-    yield from _one_of("spec.train.tokenizer.kind", train.tokenizer.kind, "bytes", "bpe")
-    yield from _one_of("spec.train.optimizer.name", train.optimizer.name, "adamw")
-    yield from _one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
+    yield from one_of("spec.recovery.profile", spec.recovery.profile, *PROFILES)
+    yield from one_of("spec.parallelism.strategy", spec.parallelism.strategy, "auto", "data")
+    yield from one_of("spec.sync.mode", spec.sync.mode, "allreduce")
+    yield from one_of("spec.data.ledger", spec.data.ledger, "exact")
+    yield from one_of("spec.train.task", train.task, "llama")
+    yield from one_of("spec.train.precision", train.precision, "auto", "float32", "float64")
+    yield from one_of("spec.train.tokenizer.kind", train.tokenizer.kind, "bytes", "bpe")
+    yield from one_of("spec.train.optimizer.name", train.optimizer.name, "adamw")
+    yield from one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
     resume = spec.checkpoint.resume_from
     if resume not in ("none", "latest") and "/" not in resume:
         yield "spec.checkpoint.resumeFrom", f'expected none, latest or the URI of a checkpoint, found "{resume}"'
-
-
-def _one_of(path: str, value: str, *allowed: str) -> Iterator[Finding]:
-    if value not in allowed:
-        yield path, f'expected {" or ".join(allowed)}, found "{shortened(value)}"'
 
 
 def _numbers(job: TrainJob) -> Iterator[Finding]:
@@ -134,15 +127,8 @@ def _durations(job: TrainJob) -> Iterator[Finding]:
     }
     for path, text in texts.items():
         if text:
-            yield from _duration(path, text)
-    yield from _duration("spec.recovery.maxRestarts.window", spec.recovery.max_restarts.window)
-
-
-def _duration(path: str, text: str) -> Iterator[Finding]:
-    try:
-        parse_duration_s(text)
-    except ValueError as error:
-        yield path, str(error)
+            yield from duration(path, text)
+    yield from duration("spec.recovery.maxRestarts.window", spec.recovery.max_restarts.window)
 
 
 def _nodes(job: TrainJob) -> Iterator[Finding]:
@@ -169,7 +155,7 @@ def _world_size(job: TrainJob) -> Iterator[Finding]:
     nodes, per_node = job.spec.nodes, job.spec.resources.workers_per_node
     micro_batches = job.spec.train.batch.micro_batches
     world = nodes.max * per_node
-    if nodes.max < 1 or per_node < 1 or micro_batches < 1 or world <= micro_batches:
+    if job.spec.command or nodes.max < 1 or per_node < 1 or micro_batches < 1 or world <= micro_batches:
         return
     legal = micro_batches // per_node
     sizes = f"with workersPerNode {per_node}, spec.nodes.max may be 1 to {legal}" if legal else "no size is legal"
@@ -210,7 +196,7 @@ def _tokenizer(job: TrainJob) -> Iterator[Finding]:
 
 def _results(job: TrainJob) -> Iterator[Finding]:
     results = job.spec.results
-    yield from _one_of("spec.results.wandb.mode", results.wandb.mode, "offline", "online")
+    yield from one_of("spec.results.wandb.mode", results.wandb.mode, "offline", "online")
     for index, hook in enumerate(results.hooks):
         if not _IMPORT_PATH.fullmatch(hook):
             yield (
@@ -223,8 +209,7 @@ def _later(job: TrainJob) -> Iterator[Finding]:
     """Fields that the schema knows already and nothing carries out yet: refused, never ignored in silence."""
     spec, train = job.spec, job.spec.train
     written = {
-        "spec.command": spec.command,
-        "spec.launch": spec.launch != LaunchSpec(),
+        "spec.launch.mode": spec.launch.mode == SESSION,
         "spec.train.options": train.options,
         "spec.train.compile": train.compile,
         "spec.train.model.path": train.model.path,
@@ -255,6 +240,7 @@ RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _model,
     _tokenizer,
     _results,
+    command_rules,
     _later,
 )
 """All rules, each over the whole job; each yields what it finds."""

@@ -69,6 +69,8 @@ class Shaper:
         if not isinstance(node.value, tuple):
             self.problems.append(node.problem(path, f"expected a list, found {kind_of(node)}"))
             return False, None
+        for i, element in enumerate(node.value):
+            self.positions.by_path[f"{path}[{i}]"] = (element.line, element.column)
         values = [self._value(item, element, f"{path}[{i}]") for i, element in enumerate(node.value)]
         return all(ok for ok, _ in values), [value for _, value in values]
 
