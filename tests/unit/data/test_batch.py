@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from trainctl.core.records.train_spec import ModelSpec
 from trainctl.parallel.data.batch import IGNORED, packed_rows
@@ -40,7 +41,8 @@ def test_a_packed_document_has_the_loss_and_gradient_it_has_alone(seed: int, kv_
     context, vocab = drawn.randint(12, 40), 50
     rows = []
     for _ in range(3):
-        row, room = [], context
+        row: list[NDArray[np.int64]] = []
+        room = context
         while room >= 1 and len(row) < 5:
             length = drawn.randint(1, room)
             row.append(np.array([drawn.randrange(vocab) for _ in range(length + 1)]))

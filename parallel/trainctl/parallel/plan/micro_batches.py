@@ -8,7 +8,7 @@ from itertools import pairwise
 from trainctl.core.errors import PlanError
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.plan.randomness import derive_seed
-from trainctl.parallel.plan.sample_order import SampleOrder
+from trainctl.parallel.plan.sample_order import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def deal(num_items: int, num_parts: int) -> tuple[range, ...]:
 
 
 def micro_batches_of_step(
-    order: SampleOrder, batch: BatchSpec, *, step: int, cursor: int, seed: int
+    order: Order, batch: BatchSpec, *, step: int, cursor: int, seed: int
 ) -> tuple[MicroBatch, ...]:
     """All micro-batches of ``step``, a function of the data cursor *before* the step: nothing depends on the ranks."""
     sample_ids = order.ids(cursor, batch.sequences)

@@ -9,11 +9,19 @@ Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (CT-RSA 2002)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from trainctl.core.errors import DataError
 from trainctl.parallel.plan.randomness import derive_seed, mix64
 
 _ROUNDS = 6
+
+
+class Order(Protocol):
+    """An endless stream of samples: a pure function of the position, so that a cursor is all there is to remember."""
+
+    def ids(self, position: int, count: int) -> tuple[int, ...]:
+        """The samples at ``position`` to ``position + count - 1``."""
 
 
 def permute(index: int, size: int, key: int) -> int:

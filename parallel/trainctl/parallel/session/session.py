@@ -19,7 +19,7 @@ from trainctl.parallel.bridge import Ready, Running
 from trainctl.parallel.collectives.choice import collectives_for
 from trainctl.parallel.collectives.port import Collectives
 from trainctl.parallel.collectives.wait import Interrupted
-from trainctl.parallel.plan.sample_order import SampleOrder
+from trainctl.parallel.plan.sample_order import Order, SampleOrder
 from trainctl.parallel.plan.vote import VoteFlag
 from trainctl.parallel.recovery.enter import Entry
 from trainctl.parallel.recovery.membership import rank_of
@@ -158,16 +158,19 @@ class Session:
         seed: int,
         schedule: Callable[[int], float] | None = None,
         clip_norm: float = 0.0,
+        order: Order | None = None,
     ) -> None:
         """Says what to train on: ``steps`` steps of ``batch`` out of ``num_samples`` samples; see ``WorkPlan``.
 
         Without ``schedule`` the learning rates are what the optimizer and the registered schedulers say.
 
+        The samples come in ``order``, by default each once an epoch in an order of the ``seed``'s.
+
         Raises:
             DataError: there is no sample.
         """
         self._plan = WorkPlan(
-            order=SampleOrder(num_samples, seed),
+            order=SampleOrder(num_samples, seed) if order is None else order,
             steps=steps,
             batch=batch,
             seed=seed,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -20,11 +21,12 @@ class StepContext:
         tokens: targets that went through ``backward``.
     """
 
-    def __init__(self, step: int, own: tuple[MicroBatch, ...], *, before_each: Callable[[], None]) -> None:
+    def __init__(self, step: int, own: tuple[MicroBatch, ...], *, before_each: Callable[[], None], ahead: Iterable[MicroBatch] = ()) -> None:
         self.step = step
         self.tokens = 0
         self._own = own
         self._before_each = before_each
+        self._ahead = ahead
         self._started = 0
         self._finished = 0
         self._loss_sum: Tensor | None = None
@@ -36,6 +38,10 @@ class StepContext:
             seed_generators(micro_batch.seed)
             self._started += 1
             yield micro_batch
+
+    def upcoming(self) -> Iterator[MicroBatch]:
+        """What this rank computes next, as long as no rank leaves or joins: the rest of this step, then later ones."""
+        return chain(self._own[self._started :], self._ahead)
 
     def backward(self, loss_sum: Tensor, tokens: int) -> None:
         """Accumulates the gradient of one micro-batch.

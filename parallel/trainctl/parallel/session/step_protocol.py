@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainctl.core.records.step import Outcome, Phase, StepFigures
-from trainctl.parallel.plan.micro_batches import deal
+from trainctl.parallel.plan.micro_batches import MicroBatch, deal
 from trainctl.parallel.plan.vote import Ballot, VoteFlag, VoteRecord, fold, fold_flags
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.fence import SnapshotFence
@@ -56,7 +57,7 @@ class StepProtocol:
         replica.begin_step()
         everything = self._plan.micro_batches(step=step, cursor=replica.cursor)
         own = deal(len(everything), seat.group.size)[seat.group.rank]
-        context = StepContext(step, everything[own.start : own.stop], before_each=self._before_micro_batch)
+        context = StepContext(step, everything[own.start : own.stop], before_each=self._before_micro_batch, ahead=self._ahead(seat, step, replica.cursor))
         generation, lineage = seat.record.generation, replica.lineage
         ballot = self._plan.ballot(
             everything,
@@ -67,6 +68,14 @@ class StepProtocol:
             learning_rate=replica.learning_rate,
         )
         return OpenStep(context, ballot)
+
+    def _ahead(self, seat: Seat, step: int, cursor: int) -> Iterator[MicroBatch]:
+        """What this rank is dealt in the steps after ``step`` if everybody stays; computed as far as it is asked for."""
+        for later in range(step + 1, self._plan.steps + 1):
+            cursor += self._plan.batch.sequences
+            everything = self._plan.micro_batches(step=later, cursor=cursor)
+            own = deal(len(everything), seat.group.size)[seat.group.rank]
+            yield from everything[own.start : own.stop]
 
     def commit(self, seat: Seat, step: OpenStep) -> StepFigures:
         """Brings the step to its end; on return all ranks have voted on it, and this one has applied it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.plan.digest import sample_digest
 from trainctl.parallel.plan.micro_batches import MicroBatch, micro_batches_of_step
-from trainctl.parallel.plan.sample_order import SampleOrder
+from trainctl.parallel.plan.sample_order import Order
 from trainctl.parallel.plan.vote import Ballot
 
 
@@ -25,7 +25,7 @@ class WorkPlan:
         clip_norm: bound of the mean gradient's norm; 0 does not clip.
     """
 
-    order: SampleOrder
+    order: Order
     steps: int
     batch: BatchSpec
     seed: int
