@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.systems import PEERS, Ours, read_log
 from benchmarks.workload import Workload
-from trainctl.checkpoint.state import materialize_optimizer_state
+from trainctl.checkpoint.optimizer_state import OptimizerState
 from trainctl.parallel.replica.gradients import FlatGradients
 
 WARM_STEPS = 10
@@ -60,7 +60,7 @@ def retained_share(workload: Workload) -> float:
     """
     model, optimizer = workload.build()
     gradients = FlatGradients(optimizer.param_groups)
-    materialize_optimizer_state(optimizer)
+    OptimizerState(optimizer)
     retained = sum(buffer.tensor.nbytes for buffer in gradients.buffers)
     moments = sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
     total = sum(p.nbytes for p in model.parameters()) + moments + retained

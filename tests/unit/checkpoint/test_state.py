@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ from torch import nn
 
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.state import LocalState, materialize_optimizer_state, schema_digest, state_of
+from trainctl.checkpoint.optimizer_state import OptimizerState
+from trainctl.checkpoint.state import LocalState, schema_digest, state_of
 from trainctl.core.errors import PlanError
 from unit.checkpoint.ranks import attempt, save
 
@@ -50,7 +50,7 @@ def of(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> LocalState:
 
 def test_the_state_names_live_tensors_once() -> None:
     model, optimizer = made()
-    materialize_optimizer_state(optimizer)
+    OptimizerState(optimizer)
     state = of(model, optimizer)
     names = [(t.key.kind, t.key.fqn) for t in state.tensors]
     assert {("param", "embed.weight"), ("buffer", "seen"), ("exp_avg_sq", "norm.bias")} <= set(names)
@@ -63,37 +63,9 @@ def test_the_state_names_live_tensors_once() -> None:
     assert step.key.dtype == "F32"
 
 
-def test_materialized_moments_change_nothing_about_training() -> None:
-    plain_model, plain_optimizer = made()
-    model, optimizer = made()
-    before = copy.deepcopy(model.state_dict())
-    materialize_optimizer_state(optimizer)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    train(plain_model, plain_optimizer, 3)
-    train(model, optimizer, 3)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain_model.state_dict().items())
-    state = of(model, optimizer)
-    materialize_optimizer_state(optimizer)
-    assert [id(t.tensor) for t in of(model, optimizer).tensors[4:]] == [id(t.tensor) for t in state.tensors[4:]]
-
-
-@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {"amsgrad": True}])
-def test_other_variants_of_adam_go_on_exactly_too(options: dict[str, bool]) -> None:
-    results = []
-    for materialize in (False, True):
-        model, _ = made()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, **options)  # type: ignore[arg-type]
-        if materialize:
-            materialize_optimizer_state(optimizer)
-        train(model, optimizer, 3)
-        results.append(of(model, optimizer))
-    assert [t.key for t in results[0].tensors] == [t.key for t in results[1].tensors]
-    assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(results[0].tensors, results[1].tensors, strict=True))
-
-
 def test_the_digest_sees_names_and_shapes_but_not_values_or_versions() -> None:
     model, optimizer = made()
-    materialize_optimizer_state(optimizer)
+    OptimizerState(optimizer)
     digest = schema_digest(of(model, optimizer))
     train(model, optimizer, 2)
     later = state_of(model, [optimizer], instance="island-0", version=StateVersion(2, 9))
@@ -107,22 +79,15 @@ def test_the_digest_sees_names_and_shapes_but_not_values_or_versions() -> None:
 def test_frozen_parameters_have_no_moments() -> None:
     model, optimizer = made()
     model.norm.bias.requires_grad_(False)
-    materialize_optimizer_state(optimizer)
+    OptimizerState(optimizer)
     kinds = {t.key.kind for t in of(model, optimizer).tensors if t.key.fqn == "norm.bias"}
     assert kinds == {"param"}
-
-
-def test_optimizers_that_make_state_late_are_refused() -> None:
-    model, _ = made()
-    materialize_optimizer_state(torch.optim.SGD(model.parameters(), lr=0.1))
-    with pytest.raises(PlanError, match="found SGD without state"):
-        materialize_optimizer_state(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
 
 
 def test_foreign_parameters_and_dtypes_are_refused() -> None:
     model, _ = made()
     stranger = torch.optim.AdamW([nn.Parameter(torch.ones(3))], lr=0.1)
-    materialize_optimizer_state(stranger)
+    OptimizerState(stranger)
     with pytest.raises(PlanError, match=r"found another, shape \[3\]"):
         of(model, stranger)
     model.register_buffer("wide", torch.zeros(1, dtype=torch.complex128))
@@ -137,8 +102,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     ref = save(tmp_path, tensors, of=attempt(3), aliases={"head.weight": "embed.weight"})
     train(model, optimizer, 2)
     other_model, other_optimizer = made(seed=1)
-    materialize_optimizer_state(other_optimizer)
+    other_state = OptimizerState(other_optimizer)
     load(ref, of(other_model, other_optimizer))
+    other_state.load({"started": True})
     train(other_model, other_optimizer, 2)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other_model.state_dict()[name]), name

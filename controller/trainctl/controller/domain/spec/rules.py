@@ -11,6 +11,7 @@ from trainctl.controller.domain.spec.findings import Finding, duration, one_of
 from trainctl.controller.domain.spec.nodes import Positions, shortened
 from trainctl.core.errors import Problem
 from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.spec import API_VERSION, KIND, SESSION, TrainJob
 from trainctl.core.records.train_spec import CorruptSpec, TrainDataSpec
 from trainctl.core.timeouts import PROFILES
@@ -18,7 +19,6 @@ from trainctl.parallel.plan.model_size import shape_problems
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def validate(job: TrainJob) -> tuple[Problem, ...]:
@@ -198,7 +198,7 @@ def _results(job: TrainJob) -> Iterator[Finding]:
     results = job.spec.results
     yield from one_of("spec.results.wandb.mode", results.wandb.mode, "offline", "online")
     for index, hook in enumerate(results.hooks):
-        if not _IMPORT_PATH.fullmatch(hook):
+        if not is_import_path(hook):
             yield (
                 f"spec.results.hooks[{index}]",
                 f'expected module:Class, such as my_project.hooks:Notify, found "{shortened(hook)}"',

@@ -1,0 +1,127 @@
+"""One step of a copy of an optimizer, with zero gradients: shows what state there will be, and whether all is seen."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainctl.core.errors import PlanError
+
+PLAIN = (bool, int, float, str, type(None))
+"""What may stand in an optimizer's state beside tensors."""
+
+_TORCHS_OWN = frozenset(
+    {"param_groups", "state", "defaults", "step", "_opt_called", "_need_device_dtype_check_for_fused"}
+)
+"""Attributes that every optimizer has; ``step`` is one where a scheduler counts the steps."""
+_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+
+
+def trained_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The parameters that an optimizer changes, in its order."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
+def trial_step(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The state of each of ``trained_parameters`` as one step would leave it, with worthless values.
+
+    The optimizer, its parameters and their gradients stay as they are. For its time it takes memory for another copy
+    of the parameters and of the gradients.
+
+    Raises:
+        PlanError: the optimizer keeps something that nobody could carry to another worker, or cannot step like this.
+    """
+    name = type(optimizer).__name__
+    if _needs_closure(optimizer):
+        raise PlanError(
+            f"expected an optimizer whose step() needs nothing, found {name}, which evaluates the loss again in a step",
+            hint="choose one that works with the gradients alone, such as adamw",
+        )
+    trial = _copy(optimizer)
+    before = {key: _fingerprint(value) for key, value in _own_attributes(trial)}
+    parameters = trained_parameters(trial)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    try:
+        trial.step()
+    except Exception as error:
+        raise PlanError(
+            f"{name}: a trial step with zero gradients raised {type(error).__name__}: {error}",
+            hint="its options may not fit this model; sparse gradients are not supported",
+        ) from error
+    after = {key: _fingerprint(value) for key, value in _own_attributes(trial)}
+    _check_seen(trial, parameters, changed=sorted(key for key in after if before.get(key) != after[key]))
+    return [dict(trial.state.get(parameter) or {}) for parameter in parameters]
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    parameters = list(inspect.signature(type(optimizer).step).parameters.values())[1:]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.default is inspect.Parameter.empty and p.kind in kinds for p in parameters)
+
+
+def _copy(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Another optimizer of the same class on copies of the parameters, without the hooks of others.
+
+    ``copy.deepcopy`` of an optimizer would leave the attributes of its subclass behind.
+    """
+    attributes = {name: value for name, value in vars(optimizer).items() if name not in ("step", *_HOOKS)}
+    try:
+        copied = copy.deepcopy(attributes)
+    except Exception as error:
+        raise PlanError(
+            f"{type(optimizer).__name__} cannot be copied for a trial step: {type(error).__name__}: {error}",
+            hint="keep locks, files and the like out of the optimizer",
+        ) from error
+    trial = object.__new__(type(optimizer))
+    vars(trial).update(copied, **{name: OrderedDict() for name in _HOOKS})
+    return trial
+
+
+def _check_seen(trial: torch.optim.Optimizer, parameters: list[Tensor], *, changed: list[str]) -> None:
+    name = type(trial).__name__
+    if changed:
+        raise PlanError(
+            f"{name} keeps what it learns in its attribute {changed[0]}, where nobody can save it",
+            hint="an optimizer's state belongs into self.state[parameter] and its parameter groups",
+        )
+    known = {id(parameter) for parameter in parameters}
+    if any(state and id(key) not in known for key, state in trial.state.items()):
+        raise PlanError(
+            f"{name} keeps state that belongs to no trained parameter",
+            hint="an optimizer's state belongs into self.state[parameter]",
+        )
+    for parameter in parameters:
+        for kind, value in (trial.state.get(parameter) or {}).items():
+            if not isinstance(value, (Tensor, *PLAIN)):
+                raise PlanError(
+                    f"{name}: expected tensors and numbers in its state, found {type(value).__name__} in {kind!r}",
+                    hint="keep lists and objects out of self.state[parameter]",
+                )
+
+
+def _own_attributes(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(optimizer).items():
+        if name not in _TORCHS_OWN and name not in _HOOKS and not name.startswith("_warned"):
+            yield name, value
+
+
+def _fingerprint(value: Any) -> Any:
+    """Something that changes with what an attribute holds, as far as an optimizer may keep state there."""
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, Tensor):
+        return value.detach().cpu().tolist() if value.numel() < 2 else value._version
+    if isinstance(value, torch.optim.Optimizer):
+        return _fingerprint(dict(value.state)), [_fingerprint(dict(_own_attributes(value)))]
+    if isinstance(value, Mapping):
+        return [(str(type(key)), _fingerprint(item)) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [_fingerprint(item) for item in value]
+    return type(value)
