@@ -14,7 +14,6 @@
     ├── CheckpointError                a checkpoint is missing, foreign, torn or corrupt
     ├── DataError                      the training data is missing or unusable
     ├── CollectiveError                a collective failed or was abandoned; names operation and missing ranks
-    ├── CommandError                   the user's command (``spec.command``) did not end well, or cannot be started
     └── InternalError                  a broken invariant: a bug of ours
 """
 
@@ -149,26 +148,6 @@ class CollectiveError(TrainctlError):
 
     code = "COLLECTIVE_FAILED"
     exit_code = 1
-
-
-class CommandError(TrainctlError):
-    """The user's command ended with a non-zero exit code."""
-
-    code = "COMMAND_EXIT"
-    exit_code = 1
-
-
-class CommandKilledError(CommandError):
-    """The user's command was ended by a signal that nobody here sent."""
-
-    code = "COMMAND_SIGNAL"
-
-
-class CommandUnusableError(CommandError):
-    """The user's command cannot be started: its program or its folder is missing or not allowed."""
-
-    code = "COMMAND_UNUSABLE"
-    exit_code = 6
 
 
 class InternalError(TrainctlError):

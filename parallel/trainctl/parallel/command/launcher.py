@@ -14,7 +14,6 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainctl.core.errors import CommandError, CommandKilledError, CommandUnusableError
 from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.records.step import Phase, StepReport
@@ -32,6 +31,7 @@ from trainctl.parallel.plan.command_env import (
     torchrun_environment,
     visible_devices,
 )
+from trainctl.parallel.plan.command_errors import CommandError, CommandKilledError, CommandUnusableError
 from trainctl.parallel.recovery.membership import rank_of
 from trainctl.parallel.session.control import Control, ProgressPage
 from trainctl.parallel.session.instructions import Instructions

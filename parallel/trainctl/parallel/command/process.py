@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from trainctl.core.errors import CommandUnusableError
 from trainctl.core.system.processes import die_with_parent
 from trainctl.parallel.command.guard import Guard
 from trainctl.parallel.command.program import Program
+from trainctl.parallel.plan.command_errors import CommandUnusableError
 
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.01

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainctl.core.errors import CommandUnusableError
 from trainctl.core.records.spec import JobSpec
+from trainctl.parallel.plan.command_errors import CommandUnusableError
 
 _SCRIPT_SUFFIX = ".py"
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from trainctl.core.errors import CommandUnusableError
 from trainctl.core.records.spec import HEARTBEAT, LOG, HangSpec
+from trainctl.parallel.plan.command_errors import CommandUnusableError
 
 
 class Pulse:
