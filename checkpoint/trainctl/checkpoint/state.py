@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainctl.checkpoint.dtensor import is_dtensor, local_part
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout
-from trainctl.checkpoint.layout.region import Region, Shape, whole
+from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.tensors import dtype_name
 from trainctl.core.errors import PlanError
 
@@ -82,7 +83,7 @@ def state_of(
 
     Args:
         model: its tensors keep the names they have in it.
-        optimizers: over its parameters; call ``materialize_optimizer_state`` first, so that all ranks agree.
+        optimizers: over its parameters; make their ``OptimizerState`` first, so that all ranks agree.
         modules: further modules; their tensors are named ``<name>.<fqn>``.
         instance: the island, or a name shared by all.
         version: of the state that the tensors hold now.
@@ -115,42 +116,6 @@ def schema_digest(state: LocalState) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def materialize_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Allocates the moments that Adam and AdamW otherwise make in their first step, so that they can be received into.
-
-    Neither parameters nor gradients change, and training goes on exactly as it would have without this call.
-
-    Raises:
-        PlanError: the optimizer is another one that makes its state late and has none yet.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if not parameter.requires_grad or optimizer.state.get(parameter):
-                continue
-            if isinstance(optimizer, torch.optim.Adam):  # AdamW is one, too
-                optimizer.state[parameter] = _adam_state(parameter, group)
-            elif not (isinstance(optimizer, torch.optim.SGD) and group["momentum"] == 0):
-                raise PlanError(
-                    f"expected Adam, AdamW or SGD without momentum, found {type(optimizer).__name__} without state",
-                    hint="use AdamW, or fill the optimizer's state before it is registered",
-                )
-
-
-def _adam_state(parameter: torch.Tensor, group: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """As ``torch.optim.Adam._init_group`` makes it: ``step`` is on the host unless the kernel wants it elsewhere."""
-    on_device = group["capturable"] or group["fused"]
-    wide = torch.get_default_dtype() == torch.float64 and not group["fused"]
-    step_dtype = torch.float64 if wide else torch.float32
-    state = {
-        "step": torch.zeros((), dtype=step_dtype, device=parameter.device if on_device else "cpu"),
-        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False),
-        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False),
-    }
-    if group["amsgrad"]:
-        state["max_exp_avg_sq"] = torch.zeros_like(state["exp_avg"])
-    return state
-
-
 def _untied(modules: Mapping[str, nn.Module]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors of modules (by the prefix of their names) under the first of their names, and the other names."""
     named: dict[str, torch.Tensor] = {}
@@ -161,7 +126,7 @@ def _untied(modules: Mapping[str, nn.Module]) -> tuple[dict[str, torch.Tensor], 
         if not isinstance(tensor, torch.Tensor):
             continue  # a module's extra state is for objects, not for tensors
         memory: tuple[object, ...] = (id(tensor),)
-        if tensor.numel():
+        if tensor.numel() and not is_dtensor(tensor):
             memory = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if memory in first:
             aliases[fqn] = first[memory]
@@ -180,5 +145,5 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch
 
 
 def _tensor(fqn: str, kind: str, tensor: torch.Tensor, instance: str, version: StateVersion) -> StateTensor:
-    shape = tuple(tensor.shape)
-    return StateTensor(StateKey(fqn, kind, dtype_name(tensor.dtype), instance, version), shape, whole(shape), tensor)
+    local, shape, region = local_part(tensor)
+    return StateTensor(StateKey(fqn, kind, dtype_name(tensor.dtype), instance, version), shape, region, local)

@@ -44,6 +44,7 @@ class Entry:
         show: publishes the phase.
         reach: fault points.
         evaluated_step: newest step that this worker knows to be evaluated.
+        prepare: called when the group is there, before the state is obtained.
     """
 
     record: GenerationRecord
@@ -54,6 +55,7 @@ class Entry:
     show: Callable[[Phase], None]
     reach: Callable[[str], None]
     evaluated_step: int
+    prepare: Callable[[Rendezvous], None]
 
     def carry_out(self) -> Membership:
         """Build, obtain the state, agree.
@@ -66,9 +68,11 @@ class Entry:
         """
         began_s = time.monotonic()
         self.show(Phase.REBUILD)
-        group = self._build()
-        built_s = time.monotonic()
+        rendezvous = self._rendezvous()
+        group = self._build(rendezvous)
         try:
+            self.prepare(rendezvous)
+            built_s = time.monotonic()
             self.show(Phase.RESTORE)
             applied, received = self._obtain(group)
             evaluated = self._agree(group)
@@ -85,9 +89,9 @@ class Entry:
             applied_open_step=applied,
         )
 
-    def _build(self) -> Group:
+    def _rendezvous(self) -> Rendezvous:
         record = self.record
-        rendezvous = Rendezvous(
+        return Rendezvous(
             store_address=record.store_address,
             prefix=record.store_prefix,
             rank=self.rank,
@@ -95,10 +99,12 @@ class Entry:
             address=record.members[self.rank].address,
             timeout_s=self.waiter.timeout_s,
         )
+
+    def _build(self, rendezvous: Rendezvous) -> Group:
         pending = self.collectives.connect(rendezvous)
         try:
             self.reach("rebuild.in")
-            self.waiter.wait(pending, f"building the group of {record.world_size} ranks")
+            self.waiter.wait(pending, f"building the group of {rendezvous.size} ranks")
         except BaseException:
             pending.abandon()
             raise

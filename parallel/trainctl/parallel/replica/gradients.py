@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,38 @@ class FlatBuffer:
     group_index: int
     tensor: Tensor
     bindings: tuple[tuple[Tensor, Tensor], ...]
+
+
+class Gradients(Protocol):
+    """What a step does with gradients, however they are kept.
+
+    Attributes:
+        num_groups: parameter groups.
+        buffers: what is still to be summed over the ranks.
+    """
+
+    num_groups: int
+    buffers: tuple[FlatBuffer, ...]
+
+    def renew(self) -> None:
+        """Leaves the memory to whoever may still write to it."""
+        ...
+
+    def clear(self) -> None:
+        """Begins a step."""
+        ...
+
+    def check_bound(self) -> None:
+        """Sees that autograd accumulated where it should."""
+        ...
+
+    def squared_norms(self, rank: int, size: int) -> tuple[float, ...]:
+        """Per parameter group, this rank's share of the squared norm."""
+        ...
+
+    def scale(self, factor: float) -> None:
+        """Multiplies all gradients in place."""
+        ...
 
 
 class FlatGradients:

@@ -6,7 +6,7 @@ import torch
 
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
-from trainctl.parallel.replica.gradients import FlatGradients
+from trainctl.parallel.replica.gradients import Gradients
 
 BUCKET_BYTES = 32 << 20
 
@@ -23,7 +23,7 @@ class GradientReducer:
         bucket_bytes: size of one all-reduce.
     """
 
-    def __init__(self, gradients: FlatGradients, group: Group, *, bucket_bytes: int = BUCKET_BYTES) -> None:
+    def __init__(self, gradients: Gradients, group: Group, *, bucket_bytes: int = BUCKET_BYTES) -> None:
         self._gradients = gradients
         self._group = group
         self._bucket_bytes = bucket_bytes

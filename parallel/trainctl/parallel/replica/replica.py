@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.state import LocalState, materialize_optimizer_state, schema_digest, state_of
-from trainctl.core.errors import InternalError
+from trainctl.checkpoint.optimizer_state import OptimizerState
+from trainctl.checkpoint.state import LocalState, schema_digest, state_of
+from trainctl.core.errors import InternalError, PlanError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction, StepReport
+from trainctl.parallel.plan.randomness import derive_seed
 from trainctl.parallel.replica.digest import tensors_digest
-from trainctl.parallel.replica.gradients import FlatGradients
+from trainctl.parallel.replica.generators import seed_generators
+from trainctl.parallel.replica.gradients import FlatGradients, Gradients
+from trainctl.parallel.replica.sharded_gradients import ShardedGradients, settle_shards, sum_instead_of_mean
 from trainctl.parallel.replica.training_state import TrainingState
 
 EMPTY = -1
@@ -25,7 +31,13 @@ EMPTY = -1
 class Replica:
     """State and position.
 
+    Args:
+        training: what it is a copy of; None where each rank holds a shard: ``install`` brings it in every generation.
+        instance: the island.
+
     Attributes:
+        training: what it is a copy of.
+        sharded: each rank holds another part, and the model itself reduces the gradients.
         gradients: accumulated, then reduced, then retained until the step is settled.
         lineage: chain of steps that the state belongs to.
         applied_step: step that the state is at; ``EMPTY`` if it is none.
@@ -38,13 +50,9 @@ class Replica:
         sets_learning_rate: the outcome's learning rate counts; otherwise the loop's own schedulers say it.
     """
 
-    def __init__(self, training: TrainingState, *, instance: str) -> None:
-        training.check()
-        for optimizer in training.optimizers:
-            materialize_optimizer_state(optimizer)
-        self.gradients = FlatGradients(tuple(training.parameter_groups()))
+    def __init__(self, training: TrainingState | None, *, instance: str) -> None:
+        self.sharded = training is None
         self.sets_learning_rate = True
-        self._training = training
         self._instance = instance
         self.lineage = 0
         self.applied_step = EMPTY
@@ -54,11 +62,35 @@ class Replica:
         self.retained_step = 0
         self.pristine = True
         self.checkpoint: CheckpointRef | None = None
+        self.install(training or TrainingState(model=nn.Module(), optimizers=()))
+        if self.sharded:
+            self.schema_digest = ""  # of nothing
+
+    def install(self, training: TrainingState) -> None:
+        """Takes over freshly built modules and optimizers: the initial state, which nothing is known of yet.
+
+        Raises:
+            PlanError: a parameter, an optimizer or an object is of a kind that cannot be copied exactly.
+        """
+        training.check()
+        groups = tuple(training.parameter_groups())
+        self.gradients: Gradients = ShardedGradients(groups) if self.sharded else FlatGradients(groups)
+        self.training = training
+        self._optimizers = [OptimizerState(optimizer) for optimizer in training.optimizers]
+        if self.sharded:
+            sum_instead_of_mean(training.model)
+        self.discard()
+        self.applied_step = EMPTY
+        self.pristine = True
         self.schema_digest = schema_digest(self.state(StateVersion(0, 0)))
 
     def state(self, version: StateVersion) -> LocalState:
         """The live tensors, named as being of ``version``, and the objects."""
-        training = self._training
+        training = self.training
+        for optimizer in self._optimizers:
+            optimizer.check()
+        if self.sharded:
+            settle_shards(training.model)
         return state_of(
             training.model,
             training.optimizers,
@@ -70,7 +102,9 @@ class Replica:
         )
 
     def digest(self) -> str:
-        """Of all bits of the state."""
+        """Of all bits of the state; empty where every rank holds another part of it."""
+        if self.sharded:
+            return ""
         return tensors_digest(tensor.tensor for tensor in self.state(StateVersion(0, 0)).tensors)
 
     def begin_step(self) -> None:
@@ -117,8 +151,9 @@ class Replica:
         if outcome.action is StepAction.APPLY:
             self.pristine = False
             self.gradients.scale(outcome.gradient_scale)
+            seed_generators(derive_seed(outcome.step))  # an optimizer that rounds at random does so alike on all ranks
             self._step(outcome.learning_rate)
-        for scheduler in self._training.schedulers:
+        for scheduler in self.training.schedulers:
             scheduler.step()
         reach("apply.in")
         self.discard()
@@ -127,15 +162,17 @@ class Replica:
 
     def _step(self, learning_rate: float) -> None:
         if self.sets_learning_rate:
-            for group in self._training.parameter_groups():
+            for group in self.training.parameter_groups():
                 group["lr"] = learning_rate
-        for optimizer in self._training.optimizers:
+        if self.sharded:
+            settle_shards(self.training.model)
+        for optimizer in self._optimizers:
             optimizer.step()
 
     @property
     def learning_rate(self) -> float:
         """Of the first parameter group, as it stands."""
-        return float(next(iter(self._training.parameter_groups()))["lr"])
+        return float(next(iter(self.training.parameter_groups()))["lr"])
 
     def make_empty(self) -> None:
         """From now on the tensors are being overwritten."""
@@ -163,8 +200,9 @@ class Replica:
 
     def export_objects(self) -> dict[str, Any]:
         """The cursor and the registered objects as JSON values."""
-        registered = self._training.export_objects(hyperparameters=not self.sets_learning_rate)
-        return {"cursor": self.cursor, "registered": registered}
+        registered = self.training.export_objects(hyperparameters=not self.sets_learning_rate)
+        optimizers = [optimizer.export() for optimizer in self._optimizers]
+        return {"cursor": self.cursor, "registered": registered, "optimizers": optimizers}
 
     def import_objects(self, values: Mapping[str, Any]) -> int:
         """Loads the registered objects; returns the cursor.
@@ -172,5 +210,13 @@ class Replica:
         Raises:
             PlanError: they are not those that were registered here.
         """
-        self._training.import_objects(values["registered"], hyperparameters=not self.sets_learning_rate)
+        self.training.import_objects(values["registered"], hyperparameters=not self.sets_learning_rate)
+        optimizers = values.get("optimizers", [{}] * len(self._optimizers))  # older checkpoints: Adam, after a step
+        if len(optimizers) != len(self._optimizers):
+            raise PlanError(
+                f"expected the state of {len(self._optimizers)} optimizers, found {len(optimizers)}",
+                hint="use the optimizers that the state was saved with, or begin without resumeFrom",
+            )
+        for optimizer, saved in zip(self._optimizers, optimizers, strict=True):
+            optimizer.load(saved)
         return int(values["cursor"])

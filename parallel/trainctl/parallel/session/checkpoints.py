@@ -9,7 +9,7 @@ from typing import Any
 
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, PartReport, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.layout.layout import rank_holder, replicated
+from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import TrainctlError
@@ -20,6 +20,7 @@ from trainctl.core.system.faults import FaultPlan
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
+from trainctl.parallel.recovery.layouts import gathered_layout
 from trainctl.parallel.replica.replica import Replica
 
 _SEALER = 0
@@ -66,7 +67,8 @@ class Checkpoints:
         """
         began_s = time.monotonic()
         save = _Save(self, replica, record, group, alive=waiter.touch)
-        parts = gather_json(group, save.write_part(), waiter=waiter, what="collecting the checkpoint's parts")
+        layout = save.layout(waiter)
+        parts = gather_json(group, save.write_part(layout), waiter=waiter, what="collecting the checkpoint's parts")
         sealed = gather_json(group, save.seal(parts), waiter=waiter, what="sealing the checkpoint")[_SEALER]
         if sealed["ref"] is not None:
             replica.checkpoint = from_wire(CheckpointRef, sealed["ref"])
@@ -116,10 +118,15 @@ class _Save:
         """Made where it is used, since opening the storage can fail, too."""
         return CheckpointWriter(self._checkpoints.uri, faults=self._checkpoints.faults, alive=self._alive)
 
-    def write_part(self) -> dict[str, Any]:
+    def layout(self, waiter: Waiter) -> Layout:
+        """Who holds what: everybody everything, or what the ranks say."""
+        if not self._replica.sharded:
+            return replicated(self._state.shapes(), [rank_holder(rank) for rank in range(self._group.size)])
+        return gathered_layout(self._group, self._state, waiter=waiter)
+
+    def write_part(self, layout: Layout) -> dict[str, Any]:
         """This rank's part; what went wrong instead of it."""
-        holders = [rank_holder(rank) for rank in range(self._group.size)]
-        assigned = assign(replicated(self._state.shapes(), holders))[rank_holder(self._group.rank)]
+        assigned = assign(layout)[rank_holder(self._group.rank)]
         try:
             part = self._writer().save_part(
                 self._attempt, writer=self._group.rank, state=self._state, assigned=assigned

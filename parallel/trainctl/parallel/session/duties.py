@@ -99,7 +99,7 @@ class Duties:
         if self._evaluation is None or not self._evaluation.due(step) or self.evaluated_step == step:
             return
         self._context.where.show(Phase.EVAL)
-        loss = self._evaluation.run(seat.group, self._context.waiter)
+        loss = self._evaluation.run(seat.group, self._context.waiter, lockstep=self._replica.sharded)
         self.evaluated_step = step
         if self._figures is not None:
             self._figures = self._recent[-1] = replace(self._figures, eval_loss=loss)

@@ -17,7 +17,7 @@ from trainctl.core.records.step import Phase
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import Ready, Running
 from trainctl.parallel.collectives.choice import collectives_for
-from trainctl.parallel.collectives.port import Collectives
+from trainctl.parallel.collectives.port import Collectives, Rendezvous
 from trainctl.parallel.collectives.wait import Interrupted
 from trainctl.parallel.plan.sample_order import Order, SampleOrder
 from trainctl.parallel.plan.vote import VoteFlag
@@ -32,6 +32,7 @@ from trainctl.parallel.session.duties import Duties
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.fence import SnapshotFence
 from trainctl.parallel.session.seat import Seat
+from trainctl.parallel.session.sharded_model import Build, ShardedModel
 from trainctl.parallel.session.step_context import StepContext
 from trainctl.parallel.session.step_protocol import StepProtocol
 from trainctl.parallel.session.work_plan import WorkPlan
@@ -71,6 +72,7 @@ class Session:
         self._context = WorkerContext.of(control, page)
         self._replica: Replica | None = None
         self._collectives: Collectives | None = None
+        self._sharded: ShardedModel | None = None
         self._plan: WorkPlan | None = None
         self._evaluation: EvaluationPlan | None = None
         self._run: _Run | None = None
@@ -149,6 +151,34 @@ class Session:
         self._replica = Replica(training, instance=self._context.desired.island)
         self._collectives = collectives_for(next(model.parameters()).device)
 
+    def register_sharded(self, build: Build, *, device: torch.device | None = None) -> None:
+        """Says how the training state is made where the model shards itself over the ranks, as FSDP2 does.
+
+        ``build(mesh)`` is called in every generation, over its ranks, with torch's generators seeded; what it makes is
+        then filled from the newest checkpoint, if there is one. Take the model from ``session.model`` in every step.
+        A shard that is lost is nowhere else: a change of the ranks goes back to the newest checkpoint.
+
+        Args:
+            build: makes modules, ``fully_shard``s them over the mesh, and makes the optimizers; the same initial state
+                whatever the size of the mesh.
+            device: of this rank; default: CPU.
+        """
+        where = device or torch.device("cpu")
+        self._replica = Replica(None, instance=self._context.desired.island)
+        self._sharded = ShardedModel(build, where, self._replica, self._context)
+        self._collectives = collectives_for(where)
+
+    @property
+    def model(self) -> nn.Module:
+        """The registered model; one that shards itself is another one in every generation.
+
+        Raises:
+            PreconditionError: nothing was registered.
+        """
+        if self._replica is None:
+            raise PreconditionError("no model is registered", hint="call register() first")
+        return self._replica.training.model
+
     def set_data(
         self,
         *,
@@ -207,6 +237,10 @@ class Session:
             seat.report_recovery()
         except (Interrupted, CollectiveError) as cause:
             self._leave(cause)
+        except RuntimeError as error:
+            if self._sharded is None or not self._sharded.is_interruption(error):
+                raise
+            self._leave(error)
         self._become_member(run)
 
     def close(self) -> None:
@@ -234,6 +268,10 @@ class Session:
                 self.close()
             except (Interrupted, CollectiveError) as cause:
                 self._leave(cause)
+            except RuntimeError as error:  # in the user's evaluation
+                if self._sharded is None or not self._sharded.is_interruption(error):
+                    raise
+                self._leave(error)
         return None
 
     def _enter(self, run: _Run) -> Seat | None:
@@ -253,6 +291,7 @@ class Session:
             show=where.show,
             reach=where.reach,
             evaluated_step=run.duties.evaluated_step,
+            prepare=self._build_shards,
         ).carry_out()
         seat = Seat(membership, run.replica, context)
         run.protocol.agreed = VoteFlag(0)
@@ -272,6 +311,12 @@ class Session:
         seat, self._seat = self._seat, None
         if seat is not None:
             seat.group.abandon()
+        if self._sharded is not None:
+            self._sharded.leave()
+
+    def _build_shards(self, rendezvous: Rendezvous) -> None:
+        if self._sharded is not None and self._plan is not None:
+            self._sharded.enter(rendezvous, self._plan.seed)
 
     def _prepared(self) -> _Run:
         if self._run is not None:

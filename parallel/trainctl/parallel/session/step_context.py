@@ -5,26 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-import torch
 from torch import Tensor
 
 from trainctl.core.errors import PreconditionError
 from trainctl.parallel.plan.digest import sample_digest
 from trainctl.parallel.plan.micro_batches import MicroBatch
+from trainctl.parallel.replica.generators import seed_generators
 
 
 class StepContext:
     """This rank's share of one step.
+
+    Where the model itself communicates, all ranks have to run it equally often: ranks with fewer micro-batches do their
+    last one again, ``idle_turns`` times, and it counts for nothing.
 
     Attributes:
         step: 1-based number of the step.
         tokens: targets that went through ``backward``.
     """
 
-    def __init__(self, step: int, own: tuple[MicroBatch, ...], *, before_each: Callable[[], None], ahead: Iterable[MicroBatch] = ()) -> None:
+    def __init__(
+        self,
+        step: int,
+        own: tuple[MicroBatch, ...],
+        *,
+        before_each: Callable[[], None],
+        idle_turns: int = 0,
+        ahead: Iterable[MicroBatch] = (),
+    ) -> None:
         self.step = step
         self.tokens = 0
         self._own = own
+        self._turns = (*own, *own[-1:] * idle_turns)
         self._before_each = before_each
         self._ahead = ahead
         self._started = 0
@@ -33,7 +45,7 @@ class StepContext:
 
     def micro_batches(self) -> Iterator[MicroBatch]:
         """The micro-batches dealt to this rank, in order; torch's generators are seeded for each."""
-        for micro_batch in self._own[self._started :]:
+        for micro_batch in self._turns[self._started :]:
             self._before_each()
             seed_generators(micro_batch.seed)
             self._started += 1
@@ -58,6 +70,10 @@ class StepContext:
                 f"step {self.step}: backward was called {self._finished + 1} times for {self._started} micro-batches",
                 hint="call it once inside `for micro_batch in step.micro_batches()`",
             )
+        if self._finished >= len(self._own):
+            (loss_sum * 0.0).backward()  # type: ignore[no-untyped-call]
+            self._finished += 1
+            return
         loss_sum.backward()  # type: ignore[no-untyped-call]
         detached = loss_sum.detach().double()
         self._loss_sum = detached if self._loss_sum is None else self._loss_sum + detached
@@ -67,7 +83,7 @@ class StepContext:
     @property
     def complete(self) -> bool:
         """Whether every micro-batch dealt to this rank went through ``backward``."""
-        return self._finished == len(self._own)
+        return self._finished == len(self._turns)
 
     @property
     def loss_sum(self) -> float:
@@ -78,10 +94,3 @@ class StepContext:
     def digest(self) -> int:
         """Digest of the samples that went through ``backward``."""
         return sample_digest(i for micro_batch in self._own[: self._finished] for i in micro_batch.sample_ids)
-
-
-def seed_generators(seed: int) -> None:
-    """Seeds torch's generators like ``torch.manual_seed``, but without what that prepares for devices not in use."""
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)

@@ -56,8 +56,16 @@ class StepProtocol:
         self._where.show(Phase.COMPUTE)
         replica.begin_step()
         everything = self._plan.micro_batches(step=step, cursor=replica.cursor)
-        own = deal(len(everything), seat.group.size)[seat.group.rank]
-        context = StepContext(step, everything[own.start : own.stop], before_each=self._before_micro_batch, ahead=self._ahead(seat, step, replica.cursor))
+        parts = deal(len(everything), seat.group.size)
+        own = parts[seat.group.rank]
+        idle_turns = max(map(len, parts)) - len(own) if replica.sharded else 0
+        context = StepContext(
+            step,
+            everything[own.start : own.stop],
+            before_each=self._before_micro_batch,
+            idle_turns=idle_turns,
+            ahead=self._ahead(seat, step, replica.cursor),
+        )
         generation, lineage = seat.record.generation, replica.lineage
         ballot = self._plan.ballot(
             everything,

@@ -12,6 +12,7 @@ from trainctl.core.timeouts import Timeouts
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.control import Control, ProgressPage
 from trainctl.parallel.session.instructions import Instructions
+from trainctl.parallel.session.sign_of_life import SignOfLife
 from trainctl.parallel.session.whereabouts import Whereabouts
 
 
@@ -27,6 +28,7 @@ class WorkerContext:
         where: where it is.
         waiter: how it waits.
         faults: armed fault points.
+        signs: its progress page.
     """
 
     desired: WorkerDesired
@@ -36,18 +38,20 @@ class WorkerContext:
     where: Whereabouts
     waiter: Waiter
     faults: FaultPlan
+    signs: SignOfLife
 
     @classmethod
     def of(cls, control: Control, page: ProgressPage) -> WorkerContext:
         """Puts it together. Waits for the first instruction."""
-        instructions = Instructions(control, touch=page.touch)
+        signs = SignOfLife(page)
+        instructions = Instructions(control, touch=signs.touch)
         desired = instructions.latest
         spec = from_wire(TrainJob, desired.spec).spec if desired.spec else JobSpec()
         faults = FaultPlan()
-        where = Whereabouts(desired, page, faults)
+        where = Whereabouts(desired, signs, faults)
         waiter = Waiter(
             aborted=instructions.aborted,
-            touch=page.touch,
+            touch=signs.touch,
             where=where.__str__,
             timeout_s=Timeouts.for_profile(spec.recovery.profile).collective_s,
         )
@@ -59,4 +63,5 @@ class WorkerContext:
             where=where,
             waiter=waiter,
             faults=faults,
+            signs=signs,
         )

@@ -1,0 +1,64 @@
+"""As ``toy``, with a model that shards itself by FSDP2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from multiproc.toy import batch, build, loss_of
+from trainctl.core.records.train_spec import BatchSpec
+from trainctl.parallel.bridge import WorkerBridge
+from trainctl.parallel.progress_page import ProgressWriter
+from trainctl.parallel.replica.training_state import TrainingState
+from trainctl.parallel.session import Session
+
+
+def sharded(mesh: DeviceMesh, dtype: torch.dtype, hidden: int) -> TrainingState:
+    model, optimizer = build(1, hidden, dtype)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = type(optimizer)(model.parameters(), lr=0.01, weight_decay=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
+    return TrainingState(model=model, optimizers=[optimizer], schedulers=[scheduler])
+
+
+def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]) -> None:
+    """Options: steps, hidden, dtype, micro_batches; rank 0 writes the whole final parameters to ``folder``."""
+    torch.set_num_threads(1)
+    dtype = getattr(torch, options.get("dtype", "float32"))
+    session = Session.open(control=bridge, page=page)
+    session.register_sharded(lambda mesh: sharded(mesh, dtype, options["hidden"]))
+    micro_batches = options.get("micro_batches", 4)
+    session.set_data(
+        num_samples=97, steps=options["steps"], batch=BatchSpec(sequences=12, micro_batches=micro_batches), seed=5,
+        clip_norm=1.0,
+    )  # fmt: skip
+
+    @torch.no_grad()
+    def evaluate(item: int) -> tuple[torch.Tensor, int]:
+        session.model.eval()
+        loss = loss_of(session.model, batch((1000 + item,), dtype))
+        session.model.train()
+        return loss
+
+    session.on_evaluate(every=4, num_items=5, evaluate=evaluate)
+    while not session.done:
+        with session.step() as step:
+            for micro_batch in step.micro_batches():
+                step.backward(*loss_of(session.model, batch(micro_batch.sample_ids, dtype)))
+        if session.applied_step == options["steps"] and not session.done:
+            _write(session.model, Path(options["folder"]))
+
+
+def _write(model: nn.Module, folder: Path) -> None:
+    whole = [p.full_tensor().detach().reshape(-1) for p in model.parameters() if isinstance(p, DTensor)]
+    torch.save(torch.cat(whole), folder / "final.pt")

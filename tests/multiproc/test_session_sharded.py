@@ -1,0 +1,110 @@
+"""A model that shards itself: the same losses whatever the number of ranks, and on after a loss from a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiproc.sharded_toy import train
+from multiproc.test_session_recovery import reached
+from multiproc.world import ProcessWorld
+from trainctl.core.records.generation import Rung
+from trainctl.core.records.spec import CheckpointSpec, JobSpec, RecoverySpec
+from trainctl.core.records.step import StepFigures
+
+pytestmark = pytest.mark.multiproc
+STEPS = 12
+
+
+def make(folder: Path, size: int, **options: Any) -> ProcessWorld:
+    folder.mkdir(exist_ok=True)
+    spec = JobSpec(
+        checkpoint=CheckpointSpec(uri=str(folder / "saved"), interval_steps=4), recovery=RecoverySpec(profile="fast")
+    )
+    return ProcessWorld(folder, size, train, options={"steps": STEPS, "hidden": 37, **options}, spec=spec)
+
+
+def surviving(w: ProcessWorld) -> dict[int, StepFigures]:
+    """Figures of the newest lineage that reached a step."""
+    return {f.step: f for f in sorted(w.figure_log, key=lambda f: f.lineage)}
+
+
+def run(folder: Path, size: int, **options: Any) -> dict[int, StepFigures]:
+    with make(folder, size, **options) as w:
+        w.run()
+        return surviving(w)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
+def test_the_losses_do_not_depend_on_the_number_of_ranks(tmp_path: Path, dtype: str, tolerance: float) -> None:
+    alone = run(tmp_path / "1", 1, dtype=dtype, micro_batches=6)
+    assert sorted(alone) == list(range(1, STEPS + 1))
+    for size in (2, 3, 4):  # 6 micro-batches over 4 ranks: two of them have an idle turn
+        found = run(tmp_path / str(size), size, dtype=dtype, micro_batches=6)
+        for step, figure in alone.items():
+            assert found[step].loss == pytest.approx(figure.loss, rel=tolerance)
+            assert found[step].gradient_norm == pytest.approx(figure.gradient_norm, rel=10 * tolerance)
+            assert found[step].sample_digest == figure.sample_digest
+            assert (figure.eval_loss is None) == bool(step % 4)
+            if figure.eval_loss is not None:
+                assert found[step].eval_loss == pytest.approx(figure.eval_loss, rel=tolerance)
+
+
+@pytest.mark.parametrize("slot", [0, 1, 3])
+def test_a_lost_rank_sends_all_back_to_the_checkpoint(tmp_path: Path, slot: int) -> None:
+    undisturbed = run(tmp_path / "undisturbed", 4)
+    with make(tmp_path / "lost", 4) as w:
+        pids = {life.slot: life.pid for life in w.lives.values()}
+        w.propose(range(4))
+        w.until(partial(reached, w, 6))
+        w.lives[slot].kill()
+        w.until(lambda: all(life.finished for life in w.members()))
+        w.stop()
+        assert {s for s, pid in pids.items() if w.lives[s].pid != pid} == {slot}
+        assert w.records[-1].rung is Rung.CHECKPOINT
+        assert w.records[-1].target_step in (4, 8)
+        check(surviving(w), undisturbed)
+
+
+def test_a_frozen_rank_does_not_hold_the_others(tmp_path: Path) -> None:
+    undisturbed = run(tmp_path / "undisturbed", 3)
+    with make(tmp_path / "frozen", 3) as w:
+        w.propose(range(3))
+        w.until(partial(reached, w, 5))
+        frozen = w.lives[1]
+        frozen_pid = frozen.pid
+        os.kill(frozen_pid, signal.SIGSTOP)
+        w.exclude([1])  # as a controller does that takes it for lost; it is not even killed
+        w.until(lambda: all(life.finished for life in w.members()))
+        w.stop()
+        os.kill(frozen_pid, signal.SIGKILL)
+        check(surviving(w), undisturbed)
+
+
+def test_on_fewer_ranks_and_on_more_again(tmp_path: Path) -> None:
+    undisturbed = run(tmp_path / "undisturbed", 3)
+    with make(tmp_path / "elastic", 3) as w:
+        w.replace_lost = False
+        w.propose(range(3))
+        w.until(partial(reached, w, 5))
+        w.lives[0].kill()
+        w.until(partial(reached, w, 9))
+        w.grow(0)
+        w.until(lambda: all(life.finished for life in w.members()))
+        w.stop()
+        assert [len(record.members) for record in w.records] == [3, 2, 3]
+        check(surviving(w), undisturbed)
+
+
+def check(found: dict[int, StepFigures], undisturbed: dict[int, StepFigures]) -> None:
+    """The same work and, within reassociation, the same numbers."""
+    assert sorted(found) == sorted(undisturbed)
+    for step, figure in undisturbed.items():
+        assert found[step].sample_digest == figure.sample_digest
+        assert found[step].loss == pytest.approx(figure.loss, rel=1e-5)
+        assert found[step].learning_rate == figure.learning_rate
