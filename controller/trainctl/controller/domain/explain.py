@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trainctl.controller.domain.command import command_sentences
 from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.metrics import eta_s, ettr_of, goodput_s, tokens_per_s
@@ -21,9 +22,14 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
     spec = state.spec.spec
     per_node, nodes = spec.resources.workers_per_node, spec.nodes
     batch = spec.train.batch
-    sentences = [
+    size = (
         f"{nodes.target} node(s) with {per_node} worker(s) each: world size {nodes.target * per_node}; "
-        f"elastic from {nodes.min} to {nodes.target} node(s)",
+        f"elastic from {nodes.min} to {nodes.target} node(s)"
+    )
+    if spec.runs_command:
+        return size, *command_sentences(state.spec)
+    sentences = [
+        size,
         f"each step trains {batch.sequences} sequences of {spec.train.model.context} tokens in {batch.micro_batches} "
         "micro-batches, whatever the world size",
         f"{spec.train.steps} steps of task {spec.train.task}; a checkpoint {_interval(spec.checkpoint.interval_steps)}",
@@ -67,7 +73,12 @@ def _islands(state: JobState) -> Iterator[str]:
 
 def _island(state: JobState, island: IslandState) -> Iterator[str]:
     record, proposal = island.record, island.proposal
-    if record is not None:
+    if record is not None and state.spec.spec.runs_command:
+        yield (
+            f"{island.id} has generation {record.generation} with {record.world_size} ranks, the command was started "
+            f"again {record.restarts} times: {record.reason}"
+        )
+    elif record is not None:
         yield (
             f"{island.id} has generation {record.generation} with {record.world_size} workers, "
             f"lineage {record.lineage}, from step {record.target_step} ({record.rung.value}): {record.reason}"

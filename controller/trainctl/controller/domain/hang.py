@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from trainctl.core.records.spec import LOG, NOTHING, HangSpec
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Progress
 from trainctl.core.timeouts import Timeouts
+from trainctl.core.units import parse_duration_s
 
 _UNJUDGED = frozenset({Phase.BOOTING, Phase.READY, Phase.INTERRUPTED, Phase.FINISHED})
 """Phases in which a worker may sleep; the deadlines of booting, PREPARE and RUN and the grace of STOP cover them."""
@@ -46,7 +48,25 @@ def frozen(progress: Progress, step_s: float | None, timeouts: Timeouts, *, firs
     if limit_s is None or progress.alive_age_s <= limit_s:
         return ""
     step = f", a step takes {step_s:.2f} s" if step_s is not None else ""
+    where = "" if progress.phase is Phase.COMMAND else f" of step {progress.step + 1}"
     return (
-        f"no sign of life for {progress.alive_age_s:.1f} s in phase {progress.phase.value} of step {progress.step + 1} "
+        f"no sign of life for {progress.alive_age_s:.1f} s in phase {progress.phase.value}{where} "
         f"(limit {limit_s:.1f} s{step})"
     )
+
+
+def silent_rank(ages_s: Mapping[int, float], hang: HangSpec) -> int | None:
+    """The rank whose silence says that a command hangs; None if it goes on.
+
+    Every rank touches its own heartbeat file, so the first silent one counts. Of the output, only the silence of all
+    does: many scripts print on rank 0 alone, and where one rank hangs in a collective, all soon do.
+
+    Args:
+        ages_s: seconds since the last sign of life of each rank whose command runs.
+        hang: of the job file.
+    """
+    if not ages_s or hang.watch == NOTHING:
+        return None
+    longest = max(ages_s, key=lambda rank: ages_s[rank])
+    deciding_s = min(ages_s.values()) if hang.watch == LOG else ages_s[longest]
+    return longest if deciding_s > parse_duration_s(hang.after) else None

@@ -125,11 +125,15 @@ class UserFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restarts:
-    """Use of the restart budgets: exceptions of the user's code per job, process crashes (Unix seconds) per window."""
+    """Use of the restart budgets: exceptions of the user's code per job, process crashes (Unix seconds) per window.
+
+    Of a command, ``incident`` is the newest generation whose end was charged: what fails after it is an echo.
+    """
 
     total: int = 0
     user: tuple[UserFault, ...] = ()
     process_s: tuple[float, ...] = ()
+    incident: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

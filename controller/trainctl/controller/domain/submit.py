@@ -39,6 +39,7 @@ def new_job(
         resume=resume,
     )
     origin = f"from checkpoint {resume.uri} at step {resume.step}" if resume else "from step 0"
-    message = f"job {state.name} accepted: {spec.spec.train.steps} steps {origin}"
+    what = f"command {spec.spec.command[0]}" if spec.spec.command else f"{spec.spec.train.steps} steps {origin}"
+    message = f"job {state.name} accepted: {what}"
     event = EventDraft(type=events.JOB_SUBMITTED, reason="Submitted", message=message, fields={"name": state.name})
     return state, (event,)

@@ -15,6 +15,7 @@ API_VERSION = "trainctl.dev/v1"
 KIND = "TrainJob"
 TORCHRUN = "torchrun"
 SESSION = "session"
+NOTHING = "none"
 LOG = "log"
 HEARTBEAT = "heartbeat"
 
@@ -144,7 +145,7 @@ class HangSpec:
         after: silence of this length is a hang: all ranks are started again.
     """
 
-    watch: str = "none"
+    watch: str = NOTHING
     after: str = "10m"
 
 

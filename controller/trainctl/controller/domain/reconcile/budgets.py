@@ -32,6 +32,7 @@ DETERMINISTIC_HINTS: Mapping[str, str] = {
     "PLAN_IMPOSSIBLE": "change the spec so that it fits the resources",
     "PERMISSION_DENIED": "give the worker's user access to that path",
     "NOT_FOUND": "check the path or name in the job file",
+    "COMMAND_UNUSABLE": "every node needs the program and its folder at the same path, with the rights to use them",
     "SCHEMA_MISMATCH": "all nodes must run the same version with the same spec",
 }
 """Error codes that no restart cures, and what does."""
@@ -65,7 +66,7 @@ def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:
     if fault.error is not None and fault.error.code == "CHECKPOINT_UNUSABLE" and _try_an_older_one(work, fault):
         return charge_process(work, fault)
     if fault.error is not None and kind is FaultClass.DETERMINISTIC:
-        return _failure(work, fault, fault.error.code, "cannot go on", DETERMINISTIC_HINTS[fault.error.code])
+        return failure_of(work, fault, fault.error.code, "cannot go on", DETERMINISTIC_HINTS[fault.error.code])
     if fault.error is not None and kind is FaultClass.USER:
         return _charge_user(work, fault, fault.error)
     return charge_process(work, fault)
@@ -98,12 +99,12 @@ def _charge_user(work: Work, fault: Fault, error: WorkerError) -> JobFailure | N
     same = [old for old in earlier if (old.type, old.message, old.step) == (new.type, new.message, new.step)]
     hint = _USER_HINT.format(name=work.job.name)
     if any(old.generation != new.generation or old.slot == new.slot for old in same):
-        return _failure(work, fault, error.code, "the same exception in the same step again", hint)
+        return failure_of(work, fault, error.code, "the same exception in the same step again", hint)
     work.set_job(restarts=replace(work.job.restarts, user=(*earlier, new)))
     budget = work.job.spec.spec.recovery.max_restarts.user
     incidents = {(old.generation, old.type, old.message, old.step) for old in (*earlier, new)}
     if len(incidents) > budget:
-        return _failure(work, fault, error.code, f"restart budget for user exceptions ({budget}) used up", hint)
+        return failure_of(work, fault, error.code, f"restart budget for user exceptions ({budget}) used up", hint)
     return None
 
 
@@ -117,10 +118,11 @@ def charge_process(work: Work, fault: Fault) -> JobFailure | None:
         return None
     why = f"{len(recent) + 1} process crashes within {limits.window}, maxRestarts.process is {limits.process}"
     hint = f"find the cause in `trainctl logs {work.job.name}`, or raise spec.recovery.maxRestarts.process"
-    return _failure(work, fault, "RESTART_BUDGET", why, hint)
+    return failure_of(work, fault, "RESTART_BUDGET", why, hint)
 
 
-def _failure(work: Work, fault: Fault, code: str, why: str, hint: str) -> JobFailure:
+def failure_of(work: Work, fault: Fault, code: str, why: str, hint: str) -> JobFailure:
+    """The job's failure by a fault that is not met by trying again."""
     slot = work.slot(fault.slot)
     rank = rank_of(work, fault.slot)
     where = f"worker {fault.slot}" + (f" (rank {rank})" if rank >= 0 else "")
@@ -138,7 +140,9 @@ def _failure(work: Work, fault: Fault, code: str, why: str, hint: str) -> JobFai
 
 
 def rank_of(work: Work, slot: int) -> int:
-    """The slot's rank in the last committed generation, -1 if it had none."""
-    record = work.island.record
+    """The slot's rank in the last committed generation (before the first: the one it shall have), -1 if it had none."""
+    record, proposal = work.island.record, work.island.proposal
+    if record is None and proposal is not None and slot in proposal.slots:
+        return proposal.slots.index(slot)  # the rank order is the slot order
     members = record.members if record is not None else ()
     return next((m.global_rank for m in members if m.slot == slot), -1)

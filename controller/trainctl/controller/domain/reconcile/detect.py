@@ -11,6 +11,7 @@ from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
 from trainctl.controller.domain.reconcile.observe import left_finished
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import STOPPING, SlotState
+from trainctl.core.records.spec import NOTHING
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved, WorkerPhase
 
@@ -74,6 +75,8 @@ def _exited(work: Work, slot: Slot, seen: WorkerObserved) -> Fault:
         how = f"was ended by {_SIGNALS[seen.exit_code]}"
     if seen.error is not None:
         how = f"raised {seen.error.type} in step {seen.error.step}: {seen.error.message}"
+        if work.job.spec.spec.runs_command:
+            how = f"failed: {seen.error.message}"
     return Fault(
         slot=slot.index,
         kind=FaultKind.EXITED,
@@ -118,6 +121,8 @@ def _stuck(work: Work, slot: Slot, seen: WorkerObserved) -> Fault | None:
 
 
 def _frozen(work: Work, seen: WorkerObserved) -> tuple[str, float] | None:
+    if seen.progress.phase is Phase.COMMAND and work.job.spec.spec.launch.hang.watch != NOTHING:
+        return None  # it may be silent for as long as the job file says: see ``trouble``
     record = work.island.record
     first_step = record is not None and seen.progress.step <= record.target_step
     step_s = typical_step_s(work.job.progress.recent_step_s)

@@ -28,7 +28,8 @@ def enter(work: Work) -> None:
         for w in seen
     )
     over = all(work.slot(m.slot).state is SlotState.FINISHED for m in record.members)
-    if work.island.marks is not None and (stepped or over):
+    running = work.job.spec.spec.runs_command  # a command has no steps to be seen: that it runs everywhere is all
+    if work.island.marks is not None and (stepped or over or running):
         work.job, work.island, drafts = finish_recovery(work.job, work.island, work.now_s)
         work.events.extend(drafts)
 
@@ -39,9 +40,12 @@ def _entered(work: Work) -> None:
     work.set_island(entered=True)
     if work.island.marks is not None:
         work.set_island(marks=replace(work.island.marks, entered_s=work.now_s))
+    runs_command = work.job.spec.spec.runs_command
     message = f"all {record.world_size} workers train in generation {record.generation} after step {record.target_step}"
+    if runs_command:
+        message = f"the command runs on all {record.world_size} ranks in generation {record.generation}"
     work.emit(events.GENERATION_ENTERED, "Entered", message, generation=record.generation)
-    set_phase(work, JobPhase.RUNNING, "Training", message)
+    set_phase(work, JobPhase.RUNNING, "CommandRuns" if runs_command else "Training", message)
 
 
 def complete(work: Work) -> bool:
@@ -51,9 +55,18 @@ def complete(work: Work) -> bool:
         return False
     slots = [work.slot(m.slot) for m in record.members]
     finished = [s for s in slots if s.state is SlotState.FINISHED]
+    if work.job.spec.spec.runs_command:
+        return _command_done(work, ended=len(finished), ranks=len(slots))
     steps = work.job.spec.spec.train.steps
     saved = bool(work.job.checkpoints) and work.job.checkpoints[-1].step >= steps
     if not finished or (len(finished) < len(slots) and not saved):
         return False
     set_phase(work, JobPhase.COMPLETING, "Finished", f"step {steps} of {steps} is done; workers are stopped")
+    return True
+
+
+def _command_done(work: Work, *, ended: int, ranks: int) -> bool:
+    if ended < ranks or work.island.proposal is not None:
+        return False
+    set_phase(work, JobPhase.COMPLETING, "Finished", f"the command exited with code 0 on all {ranks} ranks")
     return True

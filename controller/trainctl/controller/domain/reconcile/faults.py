@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from trainctl.controller.domain import events
 from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.reconcile.budgets import charge, rank_of
+from trainctl.controller.domain.reconcile.command_budget import charge_command
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
 from trainctl.controller.domain.reconcile.lifecycle import fail_job
 from trainctl.controller.domain.reconcile.recoveries import begin_recovery
@@ -15,7 +16,9 @@ from trainctl.controller.domain.states import STOPPING, JobPhase, SlotState
 
 
 def apply_faults(work: Work, faults: Sequence[Fault]) -> None:
-    """Carries the conclusions out, in slot order."""
+    """Carries the conclusions out, in slot order; of a command in the order they happened: the first is the cause."""
+    if work.job.spec.spec.runs_command:
+        faults = sorted(faults, key=lambda fault: fault.at_s)
     unexpected = [fault for fault in faults if _is_news(work, fault)]
     members = _member_incarnations(work)
     hit = [fault for fault in unexpected if work.slot(fault.slot).incarnation in members]
@@ -52,7 +55,8 @@ def _member_incarnations(work: Work) -> frozenset[int]:
 def _apply(work: Work, fault: Fault, *, news: bool, member: bool) -> None:
     slot = work.slot(fault.slot)
     newcomer = news and not member
-    failure = charge(work, fault) if news and not newcomer else None
+    budget = charge_command if work.job.spec.spec.runs_command else charge
+    failure = budget(work, fault) if news and not newcomer else None
     if slot.state is not SlotState.EMPTY:
         _tell(work, fault, news=news)
     if fault.kind is FaultKind.STUCK:

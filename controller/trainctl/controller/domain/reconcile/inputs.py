@@ -141,6 +141,8 @@ def request_cancel(state: JobState, now_s: float, *, checkpoint: bool = True, gr
     trains = any(island.entered and island.proposal is None for island in state.islands)
     how = "after a checkpoint" if checkpoint and trains else "without a new checkpoint"
     message = f"cancel requested: workers stop {how} within {grace_s:g} s"
+    if state.spec.spec.runs_command:
+        message = f"cancel requested: the command gets SIGTERM, and SIGKILL if it does not end within {grace_s:g} s"
     changed = replace(state, cancel=request)
     changed, drafts = move_job(changed, JobPhase.CANCELLING, now_s, reason="CancelRequested", message=message)
     asked = EventDraft(type=events.JOB_CANCEL_REQUESTED, reason="User", message=message)

@@ -156,7 +156,8 @@ def _mind_short(work: Work) -> None:
 def _shrink(work: Work, bound: list[int]) -> None:
     proposal = work.island.proposal
     assert proposal is not None
-    left = f"{len(bound)} of {len(proposal.slots)} workers, same global batch"
+    left = f"{len(bound)} of {len(proposal.slots)} workers"
+    left = left if work.job.spec.spec.runs_command else f"{left}, same global batch"
     reason = f"no replacement within {work.timeouts.replacement_wait_s:g} s: going on with {left}"
     cause = Cause.START if proposal.cause is Cause.START else Cause.SHRINK
     work.set_island(proposal=replace(proposal, slots=tuple(bound), cause=cause, reason=reason, short_since_s=0.0))

@@ -11,6 +11,7 @@ from trainctl.controller.domain.job_records import Recovery, RecoveryMarks
 from trainctl.controller.domain.job_state import RECOVERIES_KEPT, IslandState, JobState
 from trainctl.controller.domain.reconcile.fault import Fault, describe
 from trainctl.controller.domain.reconcile.work import Work
+from trainctl.core.records.generation import Rung
 
 _FAULT_CHARACTERS = 600
 _WITH_CANDIDATES = 8
@@ -78,10 +79,14 @@ def finish_recovery(
     recovery = state.recoveries[-1]
     recovery = replace(recovery, phases_s=phase_seconds(marks, finished_s))
     phases = ", ".join(f"{name} {seconds:.2f}" for name, seconds in recovery.phases_s.items() if name != "total")
+    took = f"{recovery.phases_s['total']:.2f} s"
+    what = f"recovered in {took} after step {recovery.target_step}"
+    if recovery.rung == Rung.RESTART:
+        what = f"the command runs again after {took}"
     event = EventDraft(
         type=events.RECOVERY_FINISHED,
         reason=recovery.rung.capitalize(),
-        message=f"recovered in {recovery.phases_s['total']:.2f} s after step {recovery.target_step} ({phases})",
+        message=f"{what} ({phases})",
         fields={"generation": str(recovery.generation), "rung": recovery.rung},
     )
     recoveries = (*state.recoveries[:-1], recovery)

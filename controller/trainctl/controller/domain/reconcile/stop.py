@@ -55,10 +55,13 @@ def _end(work: Work) -> None:
     if phase is JobPhase.COMPLETING:
         progress = work.job.progress
         message = f"job {work.job.name} finished {work.job.spec.spec.train.steps} steps, last loss {progress.loss:.4f}"
+        if work.job.spec.spec.runs_command:
+            message = f"the command of job {work.job.name} exited with code 0 on all ranks"
         set_phase(work, JobPhase.SUCCEEDED, "Succeeded", message)
     elif phase is JobPhase.CANCELLING:
         saved = work.job.checkpoints[-1] if work.job.checkpoints else None
         rest = f"; its last checkpoint is {saved.uri} at step {saved.step}" if saved else "; no checkpoint was saved"
+        rest = "" if work.job.spec.spec.runs_command else rest
         set_phase(work, JobPhase.CANCELLED, "Cancelled", f"job {work.job.name} was cancelled{rest}")
     else:
         failure = work.job.failure

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from trainctl.controller.domain.goodput import Bucket, move
+from trainctl.controller.domain.hang import silent_rank
 from trainctl.controller.domain.reconcile.budgets import charge_process
+from trainctl.controller.domain.reconcile.command_budget import charge_command
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
 from trainctl.controller.domain.reconcile.lifecycle import fail_job
 from trainctl.controller.domain.reconcile.recoveries import begin_recovery
 from trainctl.controller.domain.reconcile.work import Work
+from trainctl.core.records.spec import LOG
 from trainctl.core.records.step import Phase
 
 
@@ -14,12 +18,13 @@ def trouble(work: Work) -> str:
     """Why the members must rebuild their group, with the recovery begun; empty if all is well."""
     if not work.view.settled:
         return ""
-    found = _interrupted(work) or _store_gone(work)
+    found = _interrupted(work) or _store_gone(work) or _silent(work)
     if found is None:
         return ""
     fault = Fault(slot=found[0], kind=FaultKind.STUCK, reason=found[1], at_s=work.now_s)
     begin_recovery(work, [fault])
-    failure = charge_process(work, fault)
+    runs_command = work.job.spec.spec.runs_command
+    failure = charge_command(work, fault) if runs_command else charge_process(work, fault)
     if failure is not None:
         fail_job(work, failure)
         return ""
@@ -42,6 +47,29 @@ def _interrupted(work: Work) -> tuple[int, str] | None:
                 f"was interrupted in generation {record.generation} {age_s:.1f} s ago, though nobody is lost",
             )
     return None
+
+
+def _silent(work: Work) -> tuple[int, str] | None:
+    """A rank whose command shows no sign of life for longer than the job file allows."""
+    record, hang = work.island.record, work.job.spec.spec.launch.hang
+    if record is None or not work.job.spec.spec.runs_command:
+        return None
+    seen = {m.global_rank: work.observed(work.slot(m.slot)) for m in record.members}
+    ages_s = {
+        rank: worker.progress.alive_age_s
+        for rank, worker in seen.items()
+        if worker is not None
+        and worker.progress.phase is Phase.COMMAND
+        and worker.progress.generation == record.generation
+    }
+    rank = silent_rank(ages_s, hang)
+    if rank is None:
+        return None
+    silent_s = ages_s[rank]
+    work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.HANG, silent_s, work.now_s))
+    sign = "printed nothing" if hang.watch == LOG else "did not touch its heartbeat file"
+    member = record.members[rank]
+    return member.slot, f"(rank {rank}) on {member.node} {sign} for {silent_s:.1f} s (limit {hang.after})"
 
 
 def _store_gone(work: Work) -> tuple[int, str] | None:
