@@ -18,10 +18,17 @@ from trainctl.controller.domain.reconcile import (
     observe_figures,
     reconcile,
     request_cancel,
+    request_pause,
+    request_restart,
+    request_resume,
+    request_rollback,
+    request_scale,
+    rollback_target,
 )
-from trainctl.controller.domain.states import TERMINAL, JobPhase
+from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase, SlotState
 from trainctl.controller.domain.submit import new_job
 from trainctl.controller.domain.view import AgentView, ClusterView
+from trainctl.core.errors import PreconditionError, SpecError
 from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.spec import (
     JobMetadata,
@@ -89,7 +96,8 @@ class Checker:
             self.commit(old.record, new.record)
         incarnations = [s.incarnation for s in new.slots if s.state.value != "EMPTY"]
         assert len(set(incarnations)) == len(incarnations)
-        for a, b in zip(old.slots, new.slots, strict=True):
+        assert len(new.slots) >= len(old.slots), "a slot never goes away"
+        for a, b in zip(old.slots, new.slots, strict=False):
             if a.incarnation != b.incarnation and a.state.value != "EMPTY":
                 kinds = {e.type for e in events if e.fields.get("slot") == str(a.index)}
                 assert kinds & {"worker.exited", "worker.lost"}, "a slot is refilled only after exit or loss"
@@ -121,6 +129,7 @@ class Simulation:
         slots: int,
         faults_until_s: float = 60.0,
         fault_rate: float | None = None,
+        wish_rate: float = 0.0,
     ) -> None:
         self.rng = random.Random(seed)
         self.ids = Ids()
@@ -129,6 +138,9 @@ class Simulation:
         self.faults_until_s = self.now_s + faults_until_s
         self.faults_from_s = self.now_s + self.rng.choice((0.0, 5.0, 15.0))
         self.fault_rate = self.rng.choice((0.01, 0.03, 0.08)) if fault_rate is None else fault_rate
+        self.wish_rate = wish_rate
+        self.rollbacks = 0
+        self.draining: set[str] = set()
         self.cluster = SimCluster(job.spec.train.steps, checkpoint_every=7)
         for number in range(agents):
             self._start_agent(f"node-{number}", slots)
@@ -158,6 +170,7 @@ class Simulation:
         self.now_s += self.rng.choice((0.02, 0.05, 0.1, 0.2, 0.4))
         if self.faults_from_s < self.now_s < self.faults_until_s and self.rng.random() < self.fault_rate:
             self.fault()
+        self._wish()
         self._heal()
         for agent in self.cluster.agents:
             if agent.alive and self.rng.random() < 0.8:
@@ -170,6 +183,19 @@ class Simulation:
                     worker.act(self.cluster, self.now_s)
         if self.now_s >= self.down_until_s:
             self._controller()
+
+    def _wish(self) -> None:
+        """In the end everything is let go on, so that the job can finish."""
+        up = self.now_s >= self.down_until_s
+        if self.now_s < self.faults_until_s:
+            if up and self.rng.random() < self.wish_rate:
+                self.wish()
+        elif self.wish_rate and up:
+            self.draining = set()
+            if self.state.phase is JobPhase.PAUSED:
+                self.persist(request_resume(self.state, self.now_s))
+            elif self.state.phase not in STOPPING | TERMINAL and self.state.spec.spec.nodes.min > 1:
+                self.persist(request_scale(self.state, self.now_s, least=1))
 
     def _controller(self) -> None:
         for agent in self.cluster.agents:
@@ -204,6 +230,7 @@ class Simulation:
     def persist(self, result: Reconciliation) -> None:
         before = self.state
         self._check_commit(before, result.state)
+        self._check_saved(before, result.state)
         self.check.transaction(before, result.state, result.events)
         self.events.extend(result.events)
         self.state = result.state
@@ -216,6 +243,10 @@ class Simulation:
         old, new = before.islands[0].record, after.islands[0].record
         if old is None or new is None or new.generation == old.generation:
             return
+        if before.rollback is not None:
+            assert after.rollback is None
+            assert (new.lineage, new.target_step) == (old.lineage + 1, before.rollback.checkpoint.step)
+            return
         members = [self.cluster.find(m.incarnation) for m in new.members]
         live = [w for w in members if w is not None and w.alive and w.lineage == old.lineage and w.applied >= 0]
         if not live:
@@ -224,6 +255,18 @@ class Simulation:
         assert new.lineage == old.lineage, "no roll-back while a holder lives"
         assert new.target_step >= best
         assert new.rung not in (Rung.CHECKPOINT, Rung.START) or new.target_step == old.target_step
+
+    def _check_saved(self, before: JobState, after: JobState) -> None:
+        """Nobody is stopped for a pause or a restart before the newest step that anybody holds is in a checkpoint."""
+        wish, record = before.halt, before.islands[0].record
+        stops = wish is not None and not wish.stopping and after.halt is not None and after.halt.stopping
+        if not stops or wish is None or wish.allow_loss or not wish.saves or record is None:
+            return
+        alive = {slot.incarnation for slot in after.islands[0].slots if slot.state is SlotState.DRAINING}
+        found = [self.cluster.find(m.incarnation) for m in record.members if m.incarnation in alive]
+        held = max((w.applied for w in found if w is not None and w.alive and w.lineage == record.lineage), default=0)
+        saved = after.checkpoints[-1].step if after.checkpoints else 0
+        assert saved >= held, f"step {held} is given up, the newest checkpoint is of step {saved}"
 
     def _checkpoints(self) -> None:
         for report in self.cluster.reports:
@@ -258,6 +301,8 @@ class Simulation:
             last_heard_age_s=self.now_s - heard_s,
             process_exited=not agent.alive and self.now_s - agent.died_s > 0.2,
             store_address=f"{agent.node}:{agent.incarnation}",
+            cordoned=agent.node in self.draining,
+            draining=agent.node in self.draining,
             workers=workers,
         )
         if fresh:
@@ -335,6 +380,37 @@ class Simulation:
         self.settled_at_s = self.down_until_s + self.timeouts.settle_s
         self.epoch += 1
         self.stale.clear()
+
+    def wish(self) -> None:
+        """Somebody asks for something at this moment; what is refused changes nothing."""
+        kind = self.rng.choice(("pause", "resume", "resume", "restart", "rollback", "scale", "scale", "drain"))
+        before = self.state
+        try:
+            if kind == "drain":
+                self.drain()
+            else:
+                self.persist(self._wished(kind))
+        except (PreconditionError, SpecError):
+            assert self.state is before
+
+    def _wished(self, kind: str) -> Reconciliation:
+        if kind == "pause":
+            return request_pause(self.state, self.now_s)
+        if kind == "resume":
+            return request_resume(self.state, self.now_s)
+        if kind == "restart":
+            return request_restart(self.state, self.now_s, allow_loss=self.rng.random() < 0.3)
+        if kind == "rollback":
+            result = request_rollback(self.state, self.now_s, target=rollback_target(self.state, None))
+            self.rollbacks += 1
+            return result
+        least, most = sorted((self.rng.randint(1, 4), self.rng.randint(1, 4)))
+        return request_scale(self.state, self.now_s, least=least, most=most)
+
+    def drain(self) -> None:
+        """Empties one node, and gives back those that were drained before."""
+        nodes = sorted({agent.node for agent in self.cluster.agents})
+        self.draining = set() if self.draining else {self.rng.choice(nodes)}
 
     def cancel(self) -> None:
         self.persist(request_cancel(self.state, self.now_s))

@@ -59,6 +59,8 @@ class SimGroup:
 
     members: frozenset[int]
     arrived: dict[str, set[int]] = field(default_factory=dict)
+    held_after: dict[int, bool] = field(default_factory=dict)
+    """Steps after which somebody voted to wait, and whether to save there."""
 
     def arrive(self, what: str, incarnation: int) -> bool:
         """Joins a collective; True once all members have joined it."""
@@ -87,6 +89,7 @@ class SimWorker:
     exited_s: float = 0.0
     killed_at_s: float = 0.0
     leaves_at_s: float = 0.0
+    held: int = 0
     error: WorkerError | None = None
     digest: str = "s"
     history: tuple[int, ...] = ()
@@ -115,6 +118,8 @@ class SimWorker:
             phase = Phase.REBUILD if self.joined > self.prepared - 1 and self.joined else Phase.INTERRUPTED
         elif self.leaves_at_s:
             phase = Phase.FINISHED
+        elif self.held and self.held == self.generation:
+            phase = Phase.HELD
         step = self.voted.step if self.voted is not None and self.voted.lineage == self.lineage else 0
         return WorkerObserved(
             job_uid=self.desired.job_uid,
@@ -217,13 +222,19 @@ class SimWorker:
             if group.arrive("finish", self.incarnation):
                 self.phase = WorkerPhase.FINISHED
             return
+        if self.held == record.generation:
+            return
         voted = self.voted is not None and self.voted.step == step and self.voted.generation == record.generation
         if voted:
             assert self.voted is not None
             self.applied, self.retained = step, (0, 0)
             self.history = (*self.history, self.voted.generation)
-            world.completed(self, record, step)
+            world.completed(self, record, step, save=group.held_after.get(step, False))
+            if step in group.held_after and step < world.steps:
+                self.held = record.generation
         elif self.retained == (record.generation, step):
+            if self.desired.hold and self.incarnation not in group.arrived.get(f"vote {step}", ()):
+                group.held_after[step] = group.held_after.get(step, False) or self.desired.checkpoint_on_stop
             if group.arrive(f"vote {step}", self.incarnation):
                 self.voted = outcome_of(record.generation, record.lineage, step)
                 world.voted(self.voted)
@@ -277,6 +288,7 @@ class SimCluster:
         self.agents: list[SimAgent] = []
         self.groups: dict[tuple[int, str], SimGroup] = {}
         self.on_figures = True
+        self.disk_full = False
         self.figures: list[StepFigures] = []
         self.saved: dict[str, tuple[int, ...]] = {}
         self.reports: list[CheckpointReport] = []
@@ -296,11 +308,19 @@ class SimCluster:
     def voted(self, outcome: Outcome) -> None:
         self.votes[outcome.lineage, outcome.step, outcome.generation] = outcome
 
-    def completed(self, worker: SimWorker, record: GenerationRecord, step: int) -> None:
+    def completed(self, worker: SimWorker, record: GenerationRecord, step: int, *, save: bool = False) -> None:
         first = record.members[0].incarnation == worker.incarnation
         if first and self.on_figures:
             self.figures.append(figures_of(record.generation, record.lineage, step))
-        if first and (step % self.checkpoint_every == 0 or step == self.steps) and step > record.checkpointed_step:
+        due = save or step % self.checkpoint_every == 0 or step == self.steps
+        if first and due and step > record.checkpointed_step and self.disk_full:
+            self.reports.append(
+                CheckpointReport(
+                    job_uid=record.job_uid, island=record.island, generation=record.generation, step=step,
+                    lineage=record.lineage, error="no space left on device",
+                )
+            )  # fmt: skip
+        elif first and due and step > record.checkpointed_step:
             ref = CheckpointRef(
                 uri=f"mem://{record.lineage}/{step}",
                 step=step,

@@ -34,3 +34,20 @@ def test_a_cancel_at_any_moment_ends_cancelled_with_nobody_left(shape: int) -> N
         sim.cancel()
         assert sim.run(limit_s=300.0).phase is JobPhase.CANCELLED, f"seed {seed}"
         assert not any(slot.bound for slot in sim.state.islands[0].slots)
+
+
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+@pytest.mark.parametrize("block", range(2))
+def test_wishes_at_any_moment_under_faults_keep_every_invariant_and_the_job_finishes(shape: int, block: int) -> None:
+    nodes, per_node, agents, slots = SHAPES[shape]
+    seen: set[str] = set()
+    for seed in range(block * 8, block * 8 + 8):
+        job = sim_job(nodes=nodes, per_node=per_node, steps=150)
+        faults = 0.0 if seed % 4 == 0 else None
+        sim = Simulation(seed, job, agents=agents, slots=slots, fault_rate=faults, wish_rate=0.03)
+        assert sim.run().phase is JobPhase.SUCCEEDED, f"seed {seed}"
+        seen |= {event.type for event in sim.events}
+    wanted = {"job.paused", "job.restarting", "job.scaled", "job.rollback_requested"}
+    if agents > 1:
+        wanted.add("job.resizing")
+    assert wanted <= seen, f"never happened: {wanted - seen}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainctl.controller.domain.job_state import IslandState, JobState, Slot
+from trainctl.controller.domain.job_state import Hold, IslandState, JobState, Slot
 from trainctl.controller.domain.states import TERMINAL, GenerationPhase, JobPhase, SlotState
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import GenerationRecord
@@ -32,6 +32,7 @@ def _desired(state: JobState, island: IslandState, slot: Slot, spec: Mapping[str
     stopping = instruction is Instruction.STOP
     trains = island.entered and island.generation_phase is GenerationPhase.COMMITTED
     save = state.phase is JobPhase.CANCELLING and cancel is not None and cancel.checkpoint and trains
+    hold = island.hold is not Hold.NONE and instruction is Instruction.RUN
     return WorkerDesired(
         job_uid=state.uid,
         job_name=state.name,
@@ -44,7 +45,8 @@ def _desired(state: JobState, island: IslandState, slot: Slot, spec: Mapping[str
         spec=spec,
         workdir=state.workdir,
         grace_s=cancel.grace_s if cancel is not None else _STOP_GRACE_S,
-        checkpoint_on_stop=stopping and save,
+        checkpoint_on_stop=(stopping and save) or (hold and island.hold is Hold.SAVE),
+        hold=hold,
     )
 
 

@@ -25,6 +25,7 @@ class Bucket(StrEnum):
     DEGRADED_LOSS = "degraded_loss"
     HANG = "hang"
     DRAINING = "draining"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +97,9 @@ def total_us(account: Goodput, now_s: float) -> int:
 
 
 def ettr(account: Goodput, now_s: float) -> float:
-    """Effective training time ratio: productive seconds over all seconds not queued; 0 before any."""
+    """Effective training time ratio: productive seconds over all seconds not queued and not paused; 0 before any."""
     seconds = totals_s(account, now_s)
-    running = sum(seconds.values()) - seconds[Bucket.QUEUED]
+    running = sum(seconds.values()) - seconds[Bucket.QUEUED] - seconds[Bucket.PAUSED]
     return seconds[Bucket.PRODUCTIVE] / running if running > 0 else 0.0
 
 

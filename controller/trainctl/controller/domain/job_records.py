@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import WorkerError
 
 
@@ -143,6 +145,56 @@ class CancelRequest:
     requested_s: float
     checkpoint: bool = True
     grace_s: float = 30.0
+
+
+class HaltKind(StrEnum):
+    """What follows when all workers of a job have been stopped on request."""
+
+    PAUSE = "pause"
+    """They give their slots back, and the job waits to be resumed."""
+    RESTART = "restart"
+    """New ones take their places."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaltRequest:
+    """The user wants all workers to be stopped, their state saved first.
+
+    Attributes:
+        kind: what follows.
+        requested_s: when.
+        saves: wait until the job trains and save what it holds; False: it goes on from what is committed already.
+        allow_loss: where it cannot be saved, go on from the newest committed checkpoint instead of calling it off.
+        held_s: since when the workers wait at a step boundary, 0 before.
+        failed_step: newest step whose save failed, -1 if none did.
+        stopping: everything is saved that will be: the workers are on their way out.
+        resume: a pause that the user has taken back while they were.
+    """
+
+    kind: HaltKind
+    requested_s: float
+    saves: bool = True
+    allow_loss: bool = False
+    held_s: float = 0.0
+    failed_step: int = -1
+    stopping: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackRequest:
+    """The user wants the job to go on from an older checkpoint; newer ones are no longer of its lineage."""
+
+    requested_s: float
+    checkpoint: CheckpointRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletionRequest:
+    """The user wants nothing to be left of the job, once it has ended; its checkpoints may stay."""
+
+    requested_s: float
+    keep_checkpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

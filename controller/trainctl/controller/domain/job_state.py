@@ -11,10 +11,13 @@ from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_records import (
     CancelRequest,
     Condition,
+    DeletionRequest,
+    HaltRequest,
     JobFailure,
     Recovery,
     RecoveryMarks,
     Restarts,
+    RollbackRequest,
     TrainProgress,
 )
 from trainctl.controller.domain.states import ALIVE, AttemptPhase, GenerationPhase, JobPhase, SlotState
@@ -31,6 +34,21 @@ class Cause(StrEnum):
     FAULT = "fault"
     GROW = "grow"
     SHRINK = "shrink"
+    RESIZE = "resize"
+    """Workers leave in good order: fewer are wanted, or their node is drained."""
+    RESTART = "restart"
+    ROLLBACK = "rollback"
+    RELEASE = "release"
+    """What the members were held for is not done after all."""
+
+
+class Hold(StrEnum):
+    """Why the members of a committed generation are to wait at the next step boundary; it ends with the generation."""
+
+    NONE = ""
+    RESIZE = "resize"
+    SAVE = "save"
+    """They save a checkpoint there, and are stopped when it is committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +67,7 @@ class Slot:
         address: host that other members reach it at.
         pid: of the worker, 0 until seen.
         since_s: when the state began.
+        started_s: when this life was put in it.
         missing_since_s: since when a connected agent no longer reports the worker, 0 if it does.
         reason: why it is condemned or draining.
     """
@@ -61,6 +80,8 @@ class Slot:
     address: str = ""
     pid: int = 0
     since_s: float = 0.0
+    program_steps: int = 0
+    started_s: float = 0.0
     missing_since_s: float = 0.0
     reason: str = ""
 
@@ -126,6 +147,7 @@ class IslandState:
         committed_s: when ``record`` was committed.
         marks: the recovery in progress, if there is one; its record is the last of ``JobState.recoveries``.
         grow_after_s: no newcomers before this time, after some failed to boot.
+        hold: why the members are to wait at the next step boundary.
     """
 
     id: str
@@ -139,6 +161,7 @@ class IslandState:
     committed_s: float = 0.0
     marks: RecoveryMarks | None = None
     grow_after_s: float = 0.0
+    hold: Hold = Hold.NONE
 
     def with_slot(self, slot: Slot) -> IslandState:
         """The same island with one slot changed."""
@@ -172,7 +195,11 @@ class JobState:
         conditions: true or false beside the phase.
         suspects: agent incarnations silent for longer than ``suspect_s``.
         cancel: the user's wish to end it.
+        halt: the user's wish to pause or restart it.
+        rollback: the user's wish to go back; carried out by the next generation.
+        deletion: the user's wish to have it removed when it has ended.
         failure: why it failed.
+        program_steps: steps of the run, as its program says; 0 before it did.
         started_s: first time it trained, 0 before.
         ended_s: when it reached a terminal phase, 0 before.
         epoch: epoch of the leader that reconciled it last.
@@ -202,7 +229,11 @@ class JobState:
     conditions: tuple[Condition, ...] = ()
     suspects: tuple[int, ...] = ()
     cancel: CancelRequest | None = None
+    halt: HaltRequest | None = None
+    rollback: RollbackRequest | None = None
+    deletion: DeletionRequest | None = None
     failure: JobFailure | None = None
+    program_steps: int = 0
     started_s: float = 0.0
     ended_s: float = 0.0
     epoch: int = 0
@@ -212,6 +243,11 @@ class JobState:
     def name(self) -> str:
         """The job's name, unique among the unfinished jobs of its tenant."""
         return self.spec.metadata.name
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run; of a program with a session 0 until that says so, of any other command 0."""
+        return self.program_steps if self.spec.spec.command else self.spec.spec.train.steps
 
     @property
     def tenant(self) -> str:
@@ -250,3 +286,8 @@ def global_ranks(slots: Iterable[Slot]) -> tuple[Member, ...]:
     """  # noqa: D205 - one sentence
     ordered = sorted(slots, key=lambda slot: slot.index)
     return tuple(slot.as_member(rank) for rank, slot in enumerate(ordered))
+
+
+def with_slots(slots: tuple[Slot, ...], count: int, now_s: float) -> tuple[Slot, ...]:
+    """The same slots, with empty ones added up to ``count``; none is ever taken away."""
+    return (*slots, *(Slot(index=index, since_s=now_s) for index in range(len(slots), count)))

@@ -43,6 +43,7 @@ def usable_agents(
         for a in agents
         if a.connected
         and not a.process_exited
+        and not a.cordoned
         and a.last_heard_age_s <= timeouts.suspect_s
         and free.get(a.agent_incarnation, 0) >= resources.workers_per_node
         and (not resources.accelerators_per_node or a.device != "cpu")

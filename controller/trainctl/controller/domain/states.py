@@ -31,6 +31,9 @@ class JobPhase(StrEnum):
     RUNNING = "RUNNING"
     RECOVERING = "RECOVERING"
     RESIZING = "RESIZING"
+    PAUSING = "PAUSING"
+    PAUSED = "PAUSED"
+    RESTARTING = "RESTARTING"
     COMPLETING = "COMPLETING"
     CANCELLING = "CANCELLING"
     FAILING = "FAILING"
@@ -76,13 +79,32 @@ class GenerationPhase(StrEnum):
 
 _ENDINGS = (JobPhase.CANCELLING, JobPhase.FAILING)
 
+_HALTS = (JobPhase.PAUSING, JobPhase.RESTARTING)
+
 _JOB: Mapping[str, tuple[str, ...]] = {
-    JobPhase.QUEUED: (JobPhase.ADMITTED, JobPhase.COMPLETING, *_ENDINGS),
-    JobPhase.ADMITTED: (JobPhase.STARTING, JobPhase.QUEUED, JobPhase.COMPLETING, *_ENDINGS),
-    JobPhase.STARTING: (JobPhase.RUNNING, JobPhase.COMPLETING, JobPhase.QUEUED, *_ENDINGS),
-    JobPhase.RUNNING: (JobPhase.RECOVERING, JobPhase.RESIZING, JobPhase.COMPLETING, *_ENDINGS),
-    JobPhase.RECOVERING: (JobPhase.RUNNING, JobPhase.RESIZING, JobPhase.COMPLETING, JobPhase.QUEUED, *_ENDINGS),
-    JobPhase.RESIZING: (JobPhase.RUNNING, JobPhase.RECOVERING, JobPhase.COMPLETING, JobPhase.QUEUED, *_ENDINGS),
+    JobPhase.QUEUED: (JobPhase.ADMITTED, JobPhase.COMPLETING, JobPhase.PAUSING, *_ENDINGS),
+    JobPhase.ADMITTED: (JobPhase.STARTING, JobPhase.QUEUED, JobPhase.COMPLETING, JobPhase.PAUSING, *_ENDINGS),
+    JobPhase.STARTING: (JobPhase.RUNNING, JobPhase.COMPLETING, JobPhase.QUEUED, JobPhase.PAUSING, *_ENDINGS),
+    JobPhase.RUNNING: (JobPhase.RECOVERING, JobPhase.RESIZING, JobPhase.COMPLETING, *_HALTS, *_ENDINGS),
+    JobPhase.RECOVERING: (
+        JobPhase.RUNNING,
+        JobPhase.RESIZING,
+        JobPhase.COMPLETING,
+        JobPhase.QUEUED,
+        *_HALTS,
+        *_ENDINGS,
+    ),
+    JobPhase.RESIZING: (
+        JobPhase.RUNNING,
+        JobPhase.RECOVERING,
+        JobPhase.COMPLETING,
+        JobPhase.QUEUED,
+        *_HALTS,
+        *_ENDINGS,
+    ),
+    JobPhase.PAUSING: (JobPhase.PAUSED, JobPhase.RECOVERING, JobPhase.COMPLETING, *_ENDINGS),
+    JobPhase.PAUSED: (JobPhase.QUEUED, *_ENDINGS),
+    JobPhase.RESTARTING: (JobPhase.RECOVERING, JobPhase.COMPLETING, *_ENDINGS),
     JobPhase.COMPLETING: (JobPhase.SUCCEEDED, *_ENDINGS),
     JobPhase.CANCELLING: (JobPhase.CANCELLED,),
     JobPhase.FAILING: (JobPhase.FAILED, JobPhase.CANCELLING),

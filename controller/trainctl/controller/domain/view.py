@@ -22,6 +22,8 @@ class AgentView:
         process_exited: the cluster confirms that its process is gone; its workers die with it.
         store_address: ``host:port`` of the collective store beside it, empty until it is up.
         metrics_address: where its metrics are served.
+        cordoned: its node gets no new work.
+        draining: its workers are to be moved away; it is cordoned, too.
         workers: newest observation of each worker it knows.
     """
 
@@ -35,6 +37,8 @@ class AgentView:
     process_exited: bool = False
     store_address: str = ""
     metrics_address: str = ""
+    cordoned: bool = False
+    draining: bool = False
     workers: tuple[WorkerObserved, ...] = ()
 
 

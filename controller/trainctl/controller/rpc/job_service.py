@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from trainctl.controller.agents.registry import Agent, AgentRegistry
 from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.reconcile import Reconciliation, request_cancel
+from trainctl.controller.domain.reconcile import IllegalTransitionError, Reconciliation, request_cancel
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
@@ -22,7 +22,7 @@ from trainctl.controller.rpc.job_message import job_message
 from trainctl.controller.rpc.log_relay import LogQuery, LogRelay
 from trainctl.controller.rpc.pages import MAX_SIZE, page
 from trainctl.controller.steady_clock import SteadyClock
-from trainctl.core.errors import PreconditionError, UsageError
+from trainctl.core.errors import UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc, records_pb2
@@ -40,12 +40,6 @@ SILENT_S = 3.0
 
 Context = Any
 """``grpc.aio.ServicerContext`` of whatever call."""
-
-
-class IllegalTransitionError(PreconditionError):
-    """The job is in a phase from which this cannot be done."""
-
-    code = "ILLEGAL_TRANSITION"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,32 @@ from trainctl.controller.domain.reconcile.inputs import (
 )
 from trainctl.controller.domain.reconcile.island import reconcile
 from trainctl.controller.domain.reconcile.result import IdSource, Reconciliation
+from trainctl.controller.domain.reconcile.scale import request_delete, request_scale
+from trainctl.controller.domain.reconcile.wishes import (
+    IllegalTransitionError,
+    lost_steps,
+    request_pause,
+    request_restart,
+    request_resume,
+    request_rollback,
+    rollback_target,
+)
 
 __all__ = [
     "IdSource",
+    "IllegalTransitionError",
     "Reconciliation",
+    "lost_steps",
     "observe_checkpoint",
     "observe_figures",
     "observe_recovery",
     "reconcile",
     "request_cancel",
+    "request_delete",
+    "request_pause",
+    "request_restart",
+    "request_resume",
+    "request_rollback",
+    "request_scale",
+    "rollback_target",
 ]

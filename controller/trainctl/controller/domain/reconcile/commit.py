@@ -8,12 +8,13 @@ from dataclasses import replace
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.controller.domain import events
+from trainctl.controller.domain.command import start_command
 from trainctl.controller.domain.conditions import DEGRADED, with_condition
 from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.hang import typical_step_s
 from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, state_bytes
 from trainctl.controller.domain.job_records import JobFailure
-from trainctl.controller.domain.job_state import Cause, Proposal, global_ranks
+from trainctl.controller.domain.job_state import Cause, Hold, Proposal, global_ranks
 from trainctl.controller.domain.reconcile.budgets import DETERMINISTIC_HINTS
 from trainctl.controller.domain.reconcile.evidence import Settled, newest_vote, schema_conflict, settle
 from trainctl.controller.domain.reconcile.lifecycle import attempt_restoring, fail_job, wait_in
@@ -100,8 +101,8 @@ def _choose_store(work: Work, proposal: Proposal) -> str:
 
 def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], store: str) -> None:
     previous = work.island.record
-    settled = _settled(work, reports)
-    decision = choose_recovery(_situation(work, proposal, settled))
+    settled = _without_holders(work, _settled(work, reports))
+    decision = _decide(work, proposal, settled)
     rolled_back = decision.lost_steps > 0 or decision.target_step != settled.step
     fresh = decision.rung in (Rung.CHECKPOINT, Rung.START)
     members = global_ranks(work.slot(index) for index in proposal.slots)
@@ -124,10 +125,18 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
         checkpoint=decision.checkpoint,
         checkpointed_step=_checkpointed_step(work, decision),
         reason=decision.reason,
+        restarts=previous.restarts + 1 if previous is not None else 0,
     )
     if rolled_back:
         _roll_back(work, settled, decision)
     _adopt(work, proposal, record, decision)
+
+
+def _decide(work: Work, proposal: Proposal, settled: Settled) -> Decision:
+    """How the members come to one state; of a command it is none of ours."""
+    if work.job.spec.spec.runs_command:
+        return start_command(len(proposal.slots), again_because=proposal.reason if work.island.record else "")
+    return choose_recovery(_situation(work, proposal, settled))
 
 
 def _settled(work: Work, reports: Mapping[int, StepReport]) -> Settled:
@@ -139,6 +148,15 @@ def _settled(work: Work, reports: Mapping[int, StepReport]) -> Settled:
     if resume is None:
         return Settled(lineage=1, step=0, outcome=None, holders=(), pending=False)
     return Settled(lineage=resume.lineage + 1, step=resume.step, outcome=None, holders=(), pending=False)
+
+
+def _without_holders(work: Work, settled: Settled) -> Settled:
+    """A roll-back that the user wants: what the workers hold does not count."""
+    record = work.island.record
+    if work.job.rollback is None or record is None:
+        return settled
+    step = max(settled.step, _last_known_step(work, record))
+    return replace(settled, step=step, outcome=None, holders=(), pending=False)
 
 
 def _last_known_step(work: Work, record: GenerationRecord) -> int:
@@ -187,14 +205,25 @@ def _roll_back(work: Work, settled: Settled, decision: Decision) -> None:
     known_lost = max(0, progress.step - decision.target_step)
     tokens = max(0, progress.tokens - known_lost * progress.step_tokens)
     progress = replace(progress, step=min(progress.step, decision.target_step), tokens=tokens)
+    if progress.eval_step > decision.target_step:
+        progress = replace(progress, eval_loss=None, eval_step=0)
     work.set_job(progress=progress)
 
 
 def _adopt(work: Work, proposal: Proposal, record: GenerationRecord, decision: Decision) -> None:
     phase = advance(Machine.GENERATION, work.island.generation_phase, GenerationPhase.COMMITTED)
+    previous = work.island.record
     work.set_island(
-        generation_phase=phase, record=record, proposal=None, evidence=None, entered=False, committed_s=work.now_s
+        generation_phase=phase,
+        record=record,
+        proposal=None,
+        evidence=None,
+        entered=False,
+        committed_s=work.now_s,
+        hold=Hold.NONE,
     )
+    work.set_job(rollback=None)
+    _let_go(work, previous, record)
     for index in proposal.slots:
         if work.slot(index).state is not SlotState.ACTIVE:
             work.move_slot(index, SlotState.ACTIVE)
@@ -216,6 +245,15 @@ def _adopt(work: Work, proposal: Proposal, record: GenerationRecord, decision: D
     _tell(work, proposal, record, decision)
 
 
+def _let_go(work: Work, previous: GenerationRecord | None, record: GenerationRecord) -> None:
+    """Members of the generation before that are none of this one have been replaced or are no longer wanted."""
+    kept = {m.slot for m in record.members}
+    for member in previous.members if previous is not None else ():
+        slot = work.slot(member.slot)
+        if member.slot not in kept and slot.alive and slot.incarnation == member.incarnation:
+            work.move_slot(slot.index, SlotState.DRAINING, reason=f"left in generation {record.generation}")
+
+
 def _note_degraded(work: Work, record: GenerationRecord) -> None:
     wanted, size = work.target_groups * work.per_node, record.world_size
     message = f"{size} of {wanted} workers train; the rest joins when a node has free slots"
@@ -229,10 +267,10 @@ def _tell(work: Work, proposal: Proposal, record: GenerationRecord, decision: De
             f"{c.rung.value} {c.cost_s:.2f} s" if c.eligible else f"{c.rung.value} no: {c.reason}"
             for c in decision.candidates
         )
-        work.emit(events.RECOVERY_DECIDED, record.rung.value.capitalize(), f"{decision.reason} ({costs})")
-    message = (
-        f"generation {record.generation} of {record.island}: {record.world_size} workers go on after step "
-        f"{record.target_step} (lineage {record.lineage}, {record.rung.value}): {record.reason}"
-    )
+        weighed = f"{decision.reason} ({costs})" if costs else decision.reason
+        work.emit(events.RECOVERY_DECIDED, record.rung.value.capitalize(), weighed)
+    how = f"{record.world_size} workers go on after step {record.target_step} (lineage {record.lineage}, "
+    how = "" if work.job.spec.spec.runs_command else f"{how}{record.rung.value}): "
+    message = f"generation {record.generation} of {record.island}: {how}{record.reason}"
     details = {"generation": record.generation, "rung": record.rung.value, "target_step": record.target_step}
     work.emit(events.GENERATION_COMMITTED, proposal.cause.value.capitalize(), message, **details)

@@ -51,13 +51,13 @@ def _entered(work: Work) -> None:
 def complete(work: Work) -> bool:
     """Ends the job in good order when its last step is done and saved; whether it did."""
     record = work.island.record
-    if record is None:
+    if record is None or work.job.rollback is not None:
         return False
     slots = [work.slot(m.slot) for m in record.members]
     finished = [s for s in slots if s.state is SlotState.FINISHED]
     if work.job.spec.spec.runs_command:
         return _command_done(work, ended=len(finished), ranks=len(slots))
-    steps = work.job.spec.spec.train.steps
+    steps = work.job.steps
     saved = bool(work.job.checkpoints) and work.job.checkpoints[-1].step >= steps
     if not finished or (len(finished) < len(slots) and not saved):
         return False

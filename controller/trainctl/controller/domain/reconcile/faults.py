@@ -78,9 +78,12 @@ def _condemn(work: Work, fault: Fault) -> None:
 
 
 def _clear(work: Work, fault: Fault) -> None:
-    """The worker is gone. A slot that was draining gives up its place; one whose agent is lost has none any more."""
+    """The worker is gone. A slot that was draining gives up its place, unless a new worker is to take it over at once;
+    one whose agent is lost has none any more.
+    """  # noqa: D205 - one sentence
     slot = work.slot(fault.slot)
-    unbind = fault.kind is FaultKind.AGENT_LOST or slot.state is SlotState.DRAINING or work.job.phase in STOPPING
+    leaves = slot.state is SlotState.DRAINING and work.job.phase is not JobPhase.RESTARTING
+    unbind = fault.kind is FaultKind.AGENT_LOST or leaves or work.job.phase in STOPPING
     if slot.state is SlotState.EMPTY:
         work.set_slot(fault.slot, node="", agent_incarnation=0, address="")
     else:

@@ -34,7 +34,7 @@ def observe_figures(state: JobState, figures: Sequence[StepFigures], now_s: floa
     changed = replace(state, progress=progress)
     first = next((f for f in fresh if record is not None and _is_first_new(f, record)), None)
     if first is None or island.marks is None or island.proposal is not None:
-        last = progress != state.progress and progress.step >= state.spec.spec.train.steps
+        last = progress != state.progress and progress.step >= state.steps
         return Reconciliation(state=changed, durable=last)
     finished_s = min(max(first.wall_s, island.committed_s), now_s)
     changed, island, drafts = finish_recovery(changed, island, finished_s)
@@ -71,6 +71,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     if ref is None:
         message = f"checkpoint of step {report.step} failed: {report.error}; training goes on"
         stale = with_condition(state, CHECKPOINT_STALE, True, now_s, reason="SaveFailed", message=message)
+        if state.halt is not None and record is not None and report.lineage == record.lineage:
+            stale = replace(stale, halt=replace(state.halt, failed_step=report.step))
         return Reconciliation(state=stale, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
     if any(ref.uri == known.uri for known in state.checkpoints):
         return Reconciliation(state=state)
@@ -78,6 +80,11 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     if record is None or report.lineage != record.lineage:
         message = f"checkpoint of step {ref.step} belongs to lineage {report.lineage}, which was rolled back"
         return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "OldLineage", message, report),))
+    if state.rollback is not None and ref.step > state.rollback.checkpoint.step:
+        message = (
+            f"checkpoint of step {ref.step} is newer than step {state.rollback.checkpoint.step}, which it goes back to"
+        )
+        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "RolledBack", message, report),))
     if newest is not None and ref.step <= newest.step:
         message = f"checkpoint of step {ref.step} is not newer than the current one of step {newest.step}"
         return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "NotNewer", message, report),))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.job_records import JobFailure
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile.commit import accept_evidence, commit
 from trainctl.controller.domain.reconcile.detect import find_faults
 from trainctl.controller.domain.reconcile.enter import complete, enter
 from trainctl.controller.domain.reconcile.faults import apply_faults
+from trainctl.controller.domain.reconcile.halt import halt
 from trainctl.controller.domain.reconcile.lifecycle import book_time, fail_job, set_phase
 from trainctl.controller.domain.reconcile.observe import observe_agents, observe_slots
 from trainctl.controller.domain.reconcile.place import fill, place
@@ -49,7 +51,7 @@ def reconcile(
     apply_faults(work, find_faults(work))
     mind_draining(work)
     _mind_deadline(work)
-    if work.job.phase not in STOPPING and not complete(work):
+    if work.job.phase not in STOPPING and not complete(work) and not halt(work):
         _go_on(work)
     if work.job.phase in STOPPING:
         stop(work)
@@ -78,8 +80,12 @@ def _go_on(work: Work) -> None:
 
 
 def _mind_deadline(work: Work) -> None:
+    """Time in PAUSED does not count: a job that somebody paused is not ended behind their back."""
     text = work.job.spec.spec.scheduling.active_deadline
-    if not text or work.job.phase in STOPPING or not work.due(work.job.submitted_s + parse_duration_s(text)):
+    if not text or work.job.phase in STOPPING or work.job.phase is JobPhase.PAUSED:
         return
-    message = f"job {work.job.name} is older than spec.scheduling.activeDeadline ({text})"
+    paused_s = work.job.goodput.closed_us.get(Bucket.PAUSED, 0) / 1e6
+    if not work.due(work.job.submitted_s + parse_duration_s(text) + paused_s):
+        return
+    message = f"job {work.job.name} is older than spec.scheduling.activeDeadline ({text}), time in PAUSED not counted"
     fail_job(work, JobFailure(code="ACTIVE_DEADLINE", message=message, hint="raise or remove the deadline"))

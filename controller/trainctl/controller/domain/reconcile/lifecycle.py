@@ -19,12 +19,16 @@ _ATTEMPT_END: Mapping[JobPhase, AttemptPhase] = {
     JobPhase.FAILED: AttemptPhase.FAILED,
     JobPhase.CANCELLED: AttemptPhase.CANCELLED,
     JobPhase.QUEUED: AttemptPhase.SUPERSEDED,
+    JobPhase.PAUSED: AttemptPhase.SUPERSEDED,
 }
 
 _BUCKETS: Mapping[JobPhase, Bucket] = {
     JobPhase.QUEUED: Bucket.QUEUED,
     JobPhase.ADMITTED: Bucket.PLACING,
     JobPhase.RUNNING: Bucket.PRODUCTIVE,
+    JobPhase.PAUSING: Bucket.DRAINING,
+    JobPhase.PAUSED: Bucket.PAUSED,
+    JobPhase.RESTARTING: Bucket.DRAINING,
     JobPhase.COMPLETING: Bucket.DRAINING,
     JobPhase.CANCELLING: Bucket.DRAINING,
     JobPhase.FAILING: Bucket.DRAINING,

@@ -22,6 +22,8 @@ def observe_slots(work: Work) -> None:
             continue
         if seen.pid != slot.pid or slot.missing_since_s:
             work.set_slot(slot.index, pid=seen.pid, missing_since_s=0.0)
+        if seen.steps and seen.steps != work.job.program_steps:
+            work.set_job(program_steps=seen.steps)
         _move_on(work, slot, seen)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
 
 from trainctl.controller.domain import events
+from trainctl.controller.domain.job_state import with_slots
 from trainctl.controller.domain.placement import describe_room, group_slots, place_gang, usable_agents
 from trainctl.controller.domain.reconcile.lifecycle import set_phase, wait_in
+from trainctl.controller.domain.reconcile.resize import on_draining_node
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.controller.domain.view import AgentView
@@ -32,12 +34,22 @@ def _wanted_groups(work: Work) -> list[int]:
     """Groups without a place that should have one now: lost ones of the proposal, else those missing to the target."""
     island = work.island
     if island.proposal is not None:
-        candidates: Iterable[int] = sorted({index // work.per_node for index in island.proposal.slots})
-    elif _may_start(work) or _may_grow(work):
-        candidates = range(work.target_groups)
-    else:
-        return []
-    return [g for g in candidates if _vacant(work, g)]
+        candidates = sorted({index // work.per_node for index in island.proposal.slots})
+        return [g for g in candidates if _vacant(work, g)]
+    if _may_start(work) or _may_grow(work):
+        return _vacant_groups(work, work.target_groups - len(_staying_groups(work)))
+    return []
+
+
+def _vacant_groups(work: Work, count: int) -> list[int]:
+    """The lowest groups without a place; there is always another: where one moves, two need a number for a while."""
+    numbers = (g for g in itertools.count() if _vacant(work, g))
+    return list(itertools.islice(numbers, max(0, count)))
+
+
+def _staying_groups(work: Work) -> set[int]:
+    """Groups with a place that they keep."""
+    return {g for g in {s.index // work.per_node for s in work.slots() if s.bound} if not on_draining_node(work, g)}
 
 
 def _may_start(work: Work) -> bool:
@@ -48,12 +60,17 @@ def _may_start(work: Work) -> bool:
 def _may_grow(work: Work) -> bool:
     if work.job.phase is not JobPhase.RUNNING or not work.island.entered or not work.view.settled:
         return False
-    bound = {s.index // work.per_node for s in work.slots() if s.bound}
-    return len(bound) < work.target_groups and work.due(work.island.grow_after_s)
+    return len(_staying_groups(work)) < work.target_groups and work.due(work.island.grow_after_s)
+
+
+def has_room_elsewhere(work: Work) -> bool:
+    """Whether a node would take one more group of a running job now."""
+    return _may_grow(work) and bool(_agents(work))
 
 
 def _vacant(work: Work, group: int) -> bool:
-    slots = [work.slot(index) for index in group_slots(group, work.per_node)]
+    indices = group_slots(group, work.per_node)
+    slots = work.island.slots[indices.start : indices.stop]
     return all(s.state is SlotState.EMPTY and not s.bound for s in slots)
 
 
@@ -84,6 +101,8 @@ def _agents(work: Work) -> list[AgentView]:
 def _bind(work: Work, group: int, agent: AgentView) -> None:
     place = {"node": agent.node, "agent_incarnation": agent.agent_incarnation, "address": agent.address}
     for index in group_slots(group, work.per_node):
+        if index >= len(work.island.slots):
+            work.set_island(slots=with_slots(work.island.slots, index + 1, work.now_s))
         work.set_slot(index, **place)
     work.free[agent.agent_incarnation] = work.free.get(agent.agent_incarnation, 0) - work.per_node
 
@@ -93,7 +112,7 @@ def fill(work: Work) -> None:
     for slot in work.slots():
         if slot.bound and slot.state is SlotState.EMPTY:
             incarnation = work.ids.incarnation()
-            work.move_slot(slot.index, SlotState.STARTING, incarnation=incarnation, pid=0)
+            work.move_slot(slot.index, SlotState.STARTING, incarnation=incarnation, pid=0, started_s=work.now_s)
             message = f"worker {slot.index} starts on {slot.node}"
             work.emit(
                 events.WORKER_STARTING, "Placed", message, slot=slot.index, incarnation=incarnation, node=slot.node

@@ -10,13 +10,24 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from trainctl.controller.domain import events
-from trainctl.controller.domain.job_state import Cause, Proposal, global_ranks
+from trainctl.controller.domain.job_state import Cause, Hold, Proposal, global_ranks
+from trainctl.controller.domain.reconcile.hold import all_held, hold
 from trainctl.controller.domain.reconcile.lifecycle import set_phase, wait_in
-from trainctl.controller.domain.reconcile.place import describe_wait
+from trainctl.controller.domain.reconcile.place import describe_wait, has_room_elsewhere
 from trainctl.controller.domain.reconcile.recoveries import begin_resize
+from trainctl.controller.domain.reconcile.resize import next_resize
 from trainctl.controller.domain.reconcile.trouble import trouble
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import GenerationPhase, JobPhase, Machine, SlotState, advance
+
+_RESIZES = {Cause.GROW: "Growing", Cause.RESIZE: "Resizing"}
+_INTERRUPTIONS = {
+    Cause.FAULT: "Fault",
+    Cause.RESTART: "Restart",
+    Cause.ROLLBACK: "Rollback",
+    Cause.RELEASE: "Released",
+}
+_INTERRUPTED = (JobPhase.RUNNING, JobPhase.RESIZING, JobPhase.PAUSING, JobPhase.RESTARTING)
 
 
 def propose(work: Work) -> None:
@@ -26,7 +37,9 @@ def propose(work: Work) -> None:
     elif work.job.phase is JobPhase.ADMITTED:
         placed = [s.index for s in work.slots() if s.bound]
         if placed:
-            _open(work, placed, Cause.START, "first placement" if work.island.record is None else "placed again")
+            open_proposal(
+                work, placed, Cause.START, "first placement" if work.island.record is None else "placed again"
+            )
     elif work.island.record is not None and work.job.phase is not JobPhase.QUEUED:
         _watch_committed(work)
     if work.island.proposal is not None:
@@ -34,23 +47,44 @@ def propose(work: Work) -> None:
 
 
 def _watch_committed(work: Work) -> None:
-    """Reasons to leave the committed generation: a lost member, trouble between live ones, ready newcomers."""
+    """Reasons to leave the committed generation: a lost member, trouble between live ones, a wish, a change of size."""
     record = work.island.record
     assert record is not None
-    lost = [m.slot for m in record.members if not _is_in(work, m.slot, m.incarnation)]
-    standby = [s.index for s in work.slots() if s.bound and s.index not in {m.slot for m in record.members}]
-    ready = [i for i in standby if work.slot(i).state is SlotState.READY]
     kept = [m.slot for m in record.members]
+    lost = [m.slot for m in record.members if not _is_in(work, m.slot, m.incarnation)]
     if lost:
+        ready = [s.index for s in work.slots() if s.index not in kept and s.state is SlotState.READY]
         who = ", ".join(str(slot) for slot in lost)
-        _open(work, [*kept, *_whole_groups(work, ready)], Cause.FAULT, f"lost worker {who}")
+        open_proposal(work, [*kept, *_whole_groups(work, ready)], Cause.FAULT, f"lost worker {who}")
         return
     problem = trouble(work)
     if problem:
-        _open(work, kept, Cause.FAULT, problem)
-    elif ready and len(ready) == len(standby) and work.island.entered and work.job.phase is JobPhase.RUNNING:
-        begin_resize(work, f"capacity came back: {len(ready)} newcomers are ready", ready)
-        _open(work, [*kept, *ready], Cause.GROW, f"grow from {len(kept)} to {len(kept) + len(ready)} workers")
+        open_proposal(work, kept, Cause.FAULT, problem)
+    elif work.job.rollback is not None:
+        step = work.job.rollback.checkpoint.step
+        begin_resize(work, f"roll-back to step {step} requested", kept)
+        open_proposal(work, kept, Cause.ROLLBACK, f"roll-back to step {step} requested")
+    elif work.island.hold is Hold.SAVE and work.job.halt is None:
+        open_proposal(work, kept, Cause.RELEASE, "the workers are let go on")
+    elif work.island.entered and work.job.phase is JobPhase.RUNNING and work.island.hold is not Hold.SAVE:
+        _resize(work)
+
+
+def _resize(work: Work) -> None:
+    """Changes the members at a step boundary: whoever is to come is ready, and no step is open or repeated."""
+    record = work.island.record
+    assert record is not None
+    change = next_resize(work, room_elsewhere=has_room_elsewhere(work))
+    boundary = work.job.spec.spec.runs_command or all_held(work)
+    if change is None:
+        if work.island.hold is Hold.RESIZE and all_held(work):
+            kept = [m.slot for m in record.members]
+            open_proposal(work, kept, Cause.RELEASE, "the change of size is no longer wanted")
+    elif not boundary:
+        hold(work, Hold.RESIZE)
+    else:
+        begin_resize(work, change.reason, change.moved)
+        open_proposal(work, change.slots, change.cause, change.reason)
 
 
 def _whole_groups(work: Work, ready: Iterable[int]) -> list[int]:
@@ -66,7 +100,7 @@ def _is_in(work: Work, slot: int, incarnation: int) -> bool:
     return held.alive and held.incarnation == incarnation
 
 
-def _open(work: Work, slots: Iterable[int], cause: Cause, reason: str, *, short_since_s: float = 0.0) -> None:
+def open_proposal(work: Work, slots: Iterable[int], cause: Cause, reason: str, *, short_since_s: float = 0.0) -> None:
     """Takes the next number and asks everybody who is there to prepare for it."""
     generation = work.island.generation + 1
     members = global_ranks(s for s in work.slots() if s.index in set(slots) and s.alive)
@@ -88,11 +122,11 @@ def _open(work: Work, slots: Iterable[int], cause: Cause, reason: str, *, short_
 
 
 def _phase_of(work: Work, cause: Cause, reason: str) -> None:
-    running = work.job.phase in (JobPhase.RUNNING, JobPhase.RESIZING)
-    if cause is Cause.GROW and work.job.phase is JobPhase.RUNNING:
-        set_phase(work, JobPhase.RESIZING, "Growing", reason)
-    elif cause is Cause.FAULT and running:
-        set_phase(work, JobPhase.RECOVERING, "Fault", reason)
+    phase = work.job.phase
+    if cause in _RESIZES and phase is JobPhase.RUNNING:
+        set_phase(work, JobPhase.RESIZING, _RESIZES[cause], reason)
+    elif cause in _INTERRUPTIONS and phase in _INTERRUPTED:
+        set_phase(work, JobPhase.RECOVERING, _INTERRUPTIONS[cause], reason)
 
 
 def _maintain(work: Work) -> None:
@@ -104,7 +138,7 @@ def _maintain(work: Work) -> None:
         reason = f"worker {', '.join(map(str, lost))} was lost while generation {proposal.generation} was prepared"
         abort(work, reason)
         cause = Cause.START if proposal.cause is Cause.START else Cause.FAULT
-        _open(work, _remaining(work, proposal), cause, reason, short_since_s=proposal.short_since_s)
+        open_proposal(work, _remaining(work, proposal), cause, reason, short_since_s=proposal.short_since_s)
         return
     alive = [s for s in work.slots() if s.index in proposal.slots and s.alive]
     if len(alive) != len(proposal.members):
@@ -112,7 +146,12 @@ def _maintain(work: Work) -> None:
 
 
 def _remaining(work: Work, proposal: Proposal) -> tuple[int, ...]:
-    """The slots of an aborted proposal; of a grow, a group that lost its node again is not waited for."""
+    """The slots of an aborted proposal; of a grow, a group that lost its node again is not waited for.
+
+    Whoever was to leave may now be the only one that holds the state: all members stay, and the change is tried again.
+    """
+    if proposal.cause is Cause.RESIZE and work.island.record is not None:
+        return tuple(m.slot for m in work.island.record.members)
     if proposal.cause is not Cause.GROW or work.island.record is None:
         return proposal.slots
     kept = {m.slot for m in work.island.record.members}

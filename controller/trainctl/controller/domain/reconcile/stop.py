@@ -54,7 +54,7 @@ def _end(work: Work) -> None:
         phase = work.job.phase
     if phase is JobPhase.COMPLETING:
         progress = work.job.progress
-        message = f"job {work.job.name} finished {work.job.spec.spec.train.steps} steps, last loss {progress.loss:.4f}"
+        message = f"job {work.job.name} finished {work.job.steps} steps, last loss {progress.loss:.4f}"
         if work.job.spec.spec.runs_command:
             message = f"the command of job {work.job.name} exited with code 0 on all ranks"
         set_phase(work, JobPhase.SUCCEEDED, "Succeeded", message)
@@ -70,7 +70,7 @@ def _end(work: Work) -> None:
 
 def _unsaved(work: Work) -> JobFailure | None:
     """A job whose last state could not be saved did its steps for nothing: that is no success."""
-    job, steps = work.job, work.job.spec.spec.train.steps
+    job, steps = work.job, work.job.steps
     failed = next((c for c in job.conditions if c.type == CHECKPOINT_STALE and c.status == "True"), None)
     newest = job.checkpoints[-1] if job.checkpoints else None
     if failed is None or (newest is not None and newest.step >= steps):
