@@ -107,7 +107,7 @@ def test_all_problems_of_a_spec_are_found_at_once(spec: TrainSpec) -> None:
         model=ModelSpec(hidden=30, heads=4),
         tokenizer=TokenizerSpec(kind="words"),
         precision="int8",
-        optimizer=OptimizerSpec(name="sgd"),
+        optimizer=OptimizerSpec(name="sdg"),
     )
     with pytest.raises(SpecError) as caught:
         check(wrong)

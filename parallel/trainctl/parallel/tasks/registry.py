@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainctl.core.errors import Problem, SpecError
 from trainctl.core.records.train_spec import TrainSpec
+from trainctl.parallel.plan.optimizer_rules import optimizer_problems
 from trainctl.parallel.tasks.llama import LlamaTask
 from trainctl.parallel.tasks.task import Task
 
@@ -33,8 +34,6 @@ def check(spec: TrainSpec) -> None:
     if spec.precision not in PRECISIONS:
         message = f"expected one of {', '.join(PRECISIONS)}, found {spec.precision!r}"
         problems += (Problem(path="spec.train.precision", message=message),)
-    if spec.optimizer.name != "adamw":
-        message = f"expected adamw, found {spec.optimizer.name!r}"
-        problems += (Problem(path="spec.train.optimizer.name", message=message),)
+    problems += optimizer_problems(spec.optimizer)
     if problems:
         raise SpecError(problems, source="spec.train")

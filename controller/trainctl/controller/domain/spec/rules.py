@@ -16,6 +16,7 @@ from trainctl.core.records.spec import API_VERSION, KIND, SESSION, TrainJob
 from trainctl.core.records.train_spec import CorruptSpec, TrainDataSpec
 from trainctl.core.timeouts import PROFILES
 from trainctl.parallel.plan.model_size import shape_problems
+from trainctl.parallel.plan.optimizer_rules import optimizer_problems
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -64,7 +65,6 @@ def _enumerations(job: TrainJob) -> Iterator[Finding]:
     yield from one_of("spec.train.task", train.task, "llama")
     yield from one_of("spec.train.precision", train.precision, "auto", "float32", "float64")
     yield from one_of("spec.train.tokenizer.kind", train.tokenizer.kind, "bytes", "bpe")
-    yield from one_of("spec.train.optimizer.name", train.optimizer.name, "adamw")
     yield from one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
     resume = spec.checkpoint.resume_from
     if resume not in ("none", "latest") and "/" not in resume:
@@ -183,6 +183,11 @@ def _model(job: TrainJob) -> Iterator[Finding]:
         yield problem.path, problem.message
 
 
+def _optimizer(job: TrainJob) -> Iterator[Finding]:
+    for problem in optimizer_problems(job.spec.train.optimizer):
+        yield problem.path, problem.message
+
+
 def _tokenizer(job: TrainJob) -> Iterator[Finding]:
     tokenizer = job.spec.train.tokenizer
     if tokenizer.kind == "bpe" and tokenizer.vocab_size < 259:
@@ -223,7 +228,6 @@ def _later(job: TrainJob) -> Iterator[Finding]:
         "spec.train.data.prefetch": train.data.prefetch != TrainDataSpec().prefetch,
         "spec.train.data.corrupt": train.data.corrupt != CorruptSpec(),
         "spec.train.tokenizer.path": train.tokenizer.path,
-        "spec.train.optimizer.options": train.optimizer.options,
     }
     yield from ((path, "is not supported by this version; leave it out") for path, set_ in written.items() if set_)
 
@@ -238,6 +242,7 @@ RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _world_size,
     _batch,
     _model,
+    _optimizer,
     _tokenizer,
     _results,
     command_rules,
