@@ -207,8 +207,8 @@ class Worker:
             case bridge.Checkpointed(report) | bridge.Recovered(report):
                 self._events.report(report)
                 return
-            case bridge.Ready():
-                self._set(phase=WorkerPhase.READY)
+            case bridge.Ready(_, steps):
+                self._set(phase=WorkerPhase.READY, steps=steps)
             case bridge.Reported(report):
                 self._set(report=report)
             case bridge.Running(generation):

@@ -38,9 +38,10 @@ class Instruct:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is built; the worker can answer a PREPARE. ``schema_digest`` as in ``StepReport``."""
+    """The worker can answer a PREPARE. ``schema_digest`` as in ``StepReport``; ``steps`` of the run, 0: not counted."""
 
     schema_digest: str
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

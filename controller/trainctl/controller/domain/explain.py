@@ -57,7 +57,7 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
     )
     progress = state.progress
     if progress.step and not ended:
-        steps = state.spec.spec.train.steps
+        steps = state.steps
         yield (
             f"step {progress.step} of {steps}, loss {progress.loss:.4f}, {tokens_per_s(state):.0f} tokens/s, "
             f"about {format_duration(eta_s(state))} to go"

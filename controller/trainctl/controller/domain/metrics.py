@@ -36,7 +36,7 @@ def tokens_per_s(state: JobState) -> float:
 def eta_s(state: JobState) -> float:
     """Seconds to the last step at the newest pace; 0 while unknown."""
     step_s = typical_step_s(state.progress.recent_step_s)
-    left = max(0, state.spec.spec.train.steps - state.progress.step)
+    left = max(0, state.steps - state.progress.step)
     return left * step_s if step_s is not None else 0.0
 
 

@@ -45,7 +45,7 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
     resume: CheckpointRef | None = None
     try:
         resume = find_resume(job)
-        if resume is not None:
+        if resume is not None and not job.spec.command:
             problems += _shape_problems(job, resume)
     except (CheckpointError, UnavailableError) as error:
         problems.append(Problem(path=RESUME_PATH, message=f"{error}" + (f" ({error.hint})" if error.hint else "")))
@@ -58,7 +58,7 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
 def _nothing_left(job: TrainJob, resume: CheckpointRef | None) -> list[Problem]:
     """A job that starts behind its own end trains nothing."""
     steps = job.spec.train.steps
-    if resume is None or resume.step < steps:
+    if resume is None or resume.step < steps or job.spec.command:
         return []
     return [_problem(RESUME_PATH, f"{resume.uri} is of step {resume.step}, but spec.train.steps is {steps}: raise it")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainctl.controller.domain.command import command_sentences
 from trainctl.controller.domain.placement import place_gang, usable_agents
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.records.generation import CheckpointRef
@@ -28,6 +29,20 @@ def preview(
     """
     spec = job.spec
     train = spec.train
+    if spec.runs_command:
+        return [
+            f"job {job.metadata.name}: a command on {nodes_of(job)}",
+            _placement(job, view, free),
+            *command_sentences(job),
+            _timeouts(Timeouts.for_job(job), spec.recovery.profile),
+        ]
+    if spec.command:
+        return [
+            f"job {job.metadata.name}: {' '.join(spec.command)} with a session, on {nodes_of(job)}",
+            _placement(job, view, free),
+            _checkpoints(job, workdir),
+            _timeouts(Timeouts.for_job(job), spec.recovery.profile),
+        ]
     start = f"checkpoint {resume.uri} (step {resume.step})" if resume else "step 0"
     return [
         f"job {job.metadata.name}: task {train.task}, {train.steps} steps from {start}",
@@ -37,6 +52,12 @@ def preview(
         _checkpoints(job, workdir),
         _timeouts(Timeouts.for_job(job), spec.recovery.profile),
     ]
+
+
+def nodes_of(job: TrainJob) -> str:
+    """Nodes and ranks that a job begins with."""
+    nodes, per_node = job.spec.nodes, job.spec.resources.workers_per_node
+    return f"{nodes.target} node(s) with {per_node} rank(s) each, {nodes.min} to {nodes.max} node(s) later"
 
 
 def _placement(job: TrainJob, view: ClusterView, free: Mapping[int, int]) -> str:

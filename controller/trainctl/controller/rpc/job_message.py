@@ -39,18 +39,19 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
     ended = state.phase in TERMINAL
     progress = state.progress
     record = state.islands[0].record if state.islands else None
+    command = state.spec.spec.runs_command
     status = job_pb2.JobStatus(
         phase=state.phase.value,
         reason=state.reason,
         message=state.message,
         step=progress.step,
-        total_steps=state.spec.spec.train.steps,
+        total_steps=0 if command else state.steps,
         tokens=progress.tokens,
         loss=progress.loss,
         eval_loss=progress.eval_loss,
         tokens_per_s=tokens_per_s(state),
         eta_s=eta_s(state),
-        lineage=record.lineage if record is not None else 0,
+        lineage=record.lineage if record is not None and not command else 0,
         islands=[_island(state, island, view) for island in state.islands],
         conditions=[record_to_message(c, job_pb2.Condition) for c in state.conditions],
         goodput_s={k: v for k, v in totals_s(state.goodput, state.ended_s if ended else now_s).items() if v},
@@ -85,7 +86,7 @@ def eta_s(state: JobState) -> float:
     recent = sorted(state.progress.recent_step_s)
     if state.phase is not JobPhase.RUNNING or not recent:
         return 0.0
-    return (state.spec.spec.train.steps - state.progress.step) * recent[len(recent) // 2]
+    return (state.steps - state.progress.step) * recent[len(recent) // 2]
 
 
 def _island(state: JobState, island: IslandState, view: ClusterView) -> job_pb2.IslandStatus:

@@ -25,12 +25,15 @@ from trainctl.parallel.recovery.enter import Entry
 from trainctl.parallel.recovery.membership import rank_of
 from trainctl.parallel.replica.replica import EMPTY, Replica
 from trainctl.parallel.replica.training_state import Stateful, TrainingState
+from trainctl.parallel.results.hook import Hook
+from trainctl.parallel.results.sources import HookSource
 from trainctl.parallel.session.attachment import ALONE, attached, check_alone
 from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.control import Control, NoControl, NoPage, ProgressPage
 from trainctl.parallel.session.duties import Duties
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.fence import SnapshotFence
+from trainctl.parallel.session.reporter import Reporter
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.sharded_model import Build, ShardedModel
 from trainctl.parallel.session.step_context import StepContext
@@ -49,6 +52,7 @@ class _Run:
     collectives: Collectives
     protocol: StepProtocol
     duties: Duties
+    reporter: Reporter
 
 
 class Session:
@@ -78,6 +82,7 @@ class Session:
         self._run: _Run | None = None
         self._seat: Seat | None = None
         self._over = False
+        self._hooks: list[HookSource] = []
 
     @classmethod
     def open(cls, *, control: Control | None = None, page: ProgressPage | None = None) -> Session:
@@ -215,6 +220,17 @@ class Session:
         """
         self._evaluation = EvaluationPlan(every, num_items, evaluate)
 
+    def add_hook(self, make: Callable[[], Hook]) -> None:
+        """A further hook beside those of the job file: ``make``, mostly its class, is called where the hook runs.
+
+        Raises:
+            PreconditionError: the first step has begun.
+        """
+        if self._run is not None:
+            raise PreconditionError("a hook was added after the first step", hint="add hooks before the loop")
+        name = getattr(make, "__qualname__", type(make).__name__).replace("<", "").replace(">", "")
+        self._hooks.append(HookSource(name=f"{name}-{len(self._hooks)}", make=make))
+
     @contextmanager
     def step(self) -> Iterator[StepContext]:
         """One step: inside, go through its micro-batches; on leaving, it is committed by all ranks or by none.
@@ -233,7 +249,7 @@ class Session:
         step = run.protocol.open(seat)
         try:
             yield step.context
-            run.duties.note_commit(run.protocol.commit(seat, step))
+            run.reporter.note_commit(run.protocol.commit(seat, step))
             seat.report_recovery()
         except (Interrupted, CollectiveError) as cause:
             self._leave(cause)
@@ -247,6 +263,8 @@ class Session:
         """Ends this worker's part: leaves the group without waiting. Safe to repeat; ``done`` from now on."""
         self._over = True
         self._vacate()
+        if self._run is not None:
+            self._run.reporter.close(self.applied_step)
 
     def __enter__(self) -> Session:
         return self
@@ -282,6 +300,7 @@ class Session:
             return None
         rank = rank_of(record, slot=context.desired.slot, incarnation=context.desired.incarnation)
         where.enter(record, rank)
+        run.reporter.hand_over(record)
         membership = Entry(
             record=record,
             rank=rank,
@@ -291,11 +310,13 @@ class Session:
             show=where.show,
             reach=where.reach,
             evaluated_step=run.duties.evaluated_step,
+            applied=lambda outcome: run.reporter.note_commit(run.protocol.clock.commit(outcome, record.generation)),
+            recent=lambda: run.reporter.recent(record),
             prepare=self._build_shards,
         ).carry_out()
         seat = Seat(membership, run.replica, context)
         run.protocol.agreed = VoteFlag(0)
-        run.duties.note_entry(seat, run.protocol.clock)
+        run.duties.note_entry(seat)
         run.protocol.clock.restart()
         context.control.send(Running(record.generation))
         _LOG.info("%s: entered with step %d (%s) %s", where, record.target_step, record.rung.value, record.reason)
@@ -329,14 +350,16 @@ class Session:
             )
         replica.sets_learning_rate = plan.schedule is not None
         context = self._context
+        reporter = Reporter(context, steps=plan.steps, hooks=self._hooks)
         duties = Duties(
             context,
             replica,
             steps=plan.steps,
             evaluation=self._evaluation,
             checkpoints=Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults),
+            reporter=reporter,
         )
-        self._run = _Run(replica, collectives, StepProtocol(context, replica, plan, SnapshotFence()), duties)
+        self._run = _Run(replica, collectives, StepProtocol(context, replica, plan, SnapshotFence()), duties, reporter)
         context.where.show(Phase.READY)
-        context.control.send(Ready(replica.schema_digest))
+        context.control.send(Ready(replica.schema_digest, plan.steps))
         return self._run

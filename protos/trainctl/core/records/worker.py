@@ -127,6 +127,7 @@ class WorkerObserved:
         error: the exception that ended it, if it was one.
         exited_age_s: seconds since it ended, 0 while it lives.
         rss_bytes: resident memory.
+        steps: optimizer steps of the run, as the program says; 0 before it did, and where it counts none.
     """
 
     job_uid: str
@@ -141,6 +142,7 @@ class WorkerObserved:
     error: WorkerError | None = None
     exited_age_s: float = 0.0
     rss_bytes: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainctl.controller.domain.spec.findings import Finding, duration, one_of
+from trainctl.controller.domain.spec.nodes import shortened
 from trainctl.core.records.spec import (
     HEARTBEAT,
     LOG,
@@ -19,6 +20,8 @@ from trainctl.core.records.spec import (
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.core.units import parse_duration_s
 from trainctl.parallel.plan.command_env import RESERVED
+from trainctl.parallel.plan.program import EXPECTED as PYTHON_PROGRAM
+from trainctl.parallel.plan.program import python_program
 
 _LEAST_SILENCE_S = 1.0
 
@@ -57,6 +60,8 @@ def _words(job: TrainJob) -> Iterator[Finding]:
     for index, word in enumerate(command):
         if "\0" in word:
             yield f"spec.command[{index}]", "a zero byte cannot be passed to a program"
+    if job.spec.launch.mode == SESSION and python_program(command) is None:
+        yield "spec.command", f"{PYTHON_PROGRAM} for spec.launch.mode session, found {shortened(' '.join(command))!r}"
 
 
 def _not_of_torchrun(job: TrainJob) -> Iterator[Finding]:
