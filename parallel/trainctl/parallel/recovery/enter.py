@@ -6,7 +6,7 @@ Holders change nothing but to apply the open step; a joiner counts as empty unti
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from trainctl.checkpoint.loading import load
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import InternalError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
-from trainctl.core.records.step import Phase
+from trainctl.core.records.step import Outcome, Phase
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Collectives, Group, Rendezvous
 from trainctl.parallel.collectives.wait import Waiter
@@ -44,6 +44,8 @@ class Entry:
         show: publishes the phase.
         reach: fault points.
         evaluated_step: newest step that this worker knows to be evaluated.
+        applied: told of the outcome when the open step was applied.
+        recent: figures for a rank 0 that holds nothing.
         prepare: called when the group is there, before the state is obtained.
     """
 
@@ -55,6 +57,8 @@ class Entry:
     show: Callable[[Phase], None]
     reach: Callable[[str], None]
     evaluated_step: int
+    applied: Callable[[Outcome], None]
+    recent: Callable[[], Sequence[Any]]
     prepare: Callable[[Rendezvous], None]
 
     def carry_out(self) -> Membership:
@@ -74,7 +78,7 @@ class Entry:
             self.prepare(rendezvous)
             built_s = time.monotonic()
             self.show(Phase.RESTORE)
-            applied, received = self._obtain(group)
+            applied, received, figures = self._obtain(group)
             evaluated = self._agree(group)
         except BaseException:
             group.abandon()
@@ -87,6 +91,7 @@ class Entry:
             restore_s=time.monotonic() - built_s,
             received_bytes=received,
             applied_open_step=applied,
+            figures=tuple(figures),
         )
 
     def _rendezvous(self) -> Rendezvous:
@@ -110,19 +115,19 @@ class Entry:
             raise
         return pending.group()
 
-    def _obtain(self, group: Group) -> tuple[bool, dict[str, int]]:
-        """Whether the open step was applied, and what was received from where."""
+    def _obtain(self, group: Group) -> tuple[bool, dict[str, int], Sequence[Any]]:
+        """Whether the open step was applied, what was received from where, and the figures that came with it."""
         if self.record.checkpoint is not None and self.record.rung in (Rung.CHECKPOINT, Rung.START):
-            return False, self._load(self.record.checkpoint)
+            return False, self._load(self.record.checkpoint), ()
         if self.record.rung is Rung.START:
             self._start()
-            return False, {}
+            return False, {}, ()
         if not self.record.holders:
             raise InternalError(f"generation {self.record.generation}: rung {self.record.rung} without a holder")
         applied = self.rank in self.record.holders and self._settle_open_step()
         if len(self.record.holders) == self.record.world_size:
-            return applied, {}
-        return applied, self._copy(group)
+            return applied, {}, ()
+        return applied, *self._copy(group)
 
     def _start(self) -> None:
         if not self.replica.pristine:
@@ -157,9 +162,10 @@ class Entry:
                 f"but holds step {replica.applied_step} and there is no outcome to apply"
             )
         replica.apply(outcome, reach=self.reach)
+        self.applied(outcome)
         return True
 
-    def _copy(self, group: Group) -> dict[str, int]:
+    def _copy(self, group: Group) -> tuple[dict[str, int], Sequence[Any]]:
         """Objects first, in one gather, since everybody needs them to be small; then tensors, rank to rank."""
         holder = self.rank in self.record.holders
         if not holder:
@@ -171,14 +177,19 @@ class Entry:
         copy = StateCopy(group, state, waiter=self.waiter, reach=self.reach)
         if holder:
             copy.send(messages)
-            return {}
+            return {}, ()
         received = copy.receive(messages)
-        self._adopt(everyone[min(self.record.holders)])
-        return received
+        first = everyone[min(self.record.holders)]
+        self._adopt(first)
+        return received, first["figures"]
 
     def _shared(self) -> dict[str, Any]:
         checkpoint = self.replica.checkpoint
-        return {"objects": self.replica.export_objects(), "checkpoint": to_wire(checkpoint) if checkpoint else None}
+        return {
+            "objects": self.replica.export_objects(),
+            "checkpoint": to_wire(checkpoint) if checkpoint else None,
+            "figures": self.recent() if self.rank == min(self.record.holders) else (),
+        }
 
     def _adopt(self, shared: Mapping[str, Any]) -> None:
         cursor = self.replica.import_objects(shared["objects"])

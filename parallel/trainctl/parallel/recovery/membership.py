@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord
@@ -21,6 +22,7 @@ class Membership:
         restore_s: seconds that obtaining the state took.
         received_bytes: bytes received, by source.
         applied_open_step: it applied the target step from its retained gradients.
+        figures: of steps up to the target, on a rank 0 that holds nothing of its own (``StepFigures`` on the wire).
     """
 
     record: GenerationRecord
@@ -30,6 +32,7 @@ class Membership:
     restore_s: float = 0.0
     received_bytes: dict[str, int] = field(default_factory=dict)
     applied_open_step: bool = False
+    figures: tuple[Any, ...] = ()
 
 
 def rank_of(record: GenerationRecord, *, slot: int, incarnation: int) -> int:
