@@ -61,6 +61,7 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
         workdir=state.workdir,
         records=records_uri(state.spec.spec.results, workdir=state.workdir, job_uid=state.uid),
         recoveries=[record_to_message(r, job_pb2.Recovery) for r in state.recoveries],
+        recovery_count=state.recovery_count,
         wall_s=(state.ended_s if ended else now_s) - state.submitted_s,
     )
     if state.checkpoints:
