@@ -10,11 +10,12 @@ import torch
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.optim import build_optimizer
 from trainctl.parallel.plan.schedule import learning_rate_schedule
+from trainctl.parallel.replica.generators import seed_generators
 from trainctl.parallel.session import Session
 from trainctl.parallel.tasks.data_identity import DataIdentity
 from trainctl.parallel.tasks.evaluation import Evaluation
 from trainctl.parallel.tasks.registry import check, find_task
-from trainctl.parallel.tasks.task import TaskParts
+from trainctl.parallel.tasks.task import Evaluate, TaskContext, TaskParts
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,7 @@ class Prepared:
     def register(self, session: Session) -> None:
         """Tells the session what the state is, what to train on, and how to evaluate."""
         spec, task = self.spec, self.task
-        objects = {"data": DataIdentity(task.data_digest, uri=spec.data.uri)}
+        objects = {"data": DataIdentity(task.data_digest or f"{task.dataset.num_samples} samples", uri=spec.data.uri)}
         session.register(model=task.model, optimizer=self.optimizer, objects=objects, artifacts=task.artifacts)
         session.set_data(
             num_samples=task.dataset.num_samples,
@@ -57,10 +58,17 @@ class Prepared:
             schedule=learning_rate_schedule(spec.schedule, peak=spec.optimizer.lr, steps=spec.steps),
             clip_norm=spec.optimizer.clip_norm,
         )
-        if task.eval_dataset is not None:
-            item_samples = max(1, spec.batch.sequences // spec.batch.micro_batches)
-            evaluate = Evaluation(spec.eval, task.model, task.eval_dataset, task.loss, item_samples=item_samples)
-            session.on_evaluate(every=spec.eval.every, num_items=evaluate.num_items, evaluate=evaluate)
+        evaluation = self.evaluation()
+        if evaluation is not None:
+            session.on_evaluate(every=spec.eval.every, num_items=evaluation.num_items, evaluate=evaluation)
+
+    def evaluation(self) -> Evaluate | None:
+        """The task's own evaluation, or that of its held-out samples."""
+        spec, task = self.spec, self.task
+        if task.evaluation is not None or task.eval_dataset is None:
+            return task.evaluation
+        item_samples = max(1, spec.batch.sequences // spec.batch.micro_batches)
+        return Evaluation(spec.eval, task.model, task.eval_dataset, task.loss, item_samples=item_samples)
 
 
 def prepare(spec: TrainSpec, cache_dir: str, device: torch.device) -> Prepared:
@@ -71,5 +79,6 @@ def prepare(spec: TrainSpec, cache_dir: str, device: torch.device) -> Prepared:
         DataError: the data is missing or unusable.
     """
     check(spec)
-    task = find_task(spec.task).build(spec, Path(cache_dir), device)
-    return Prepared(spec, task, build_optimizer(task.model, spec.optimizer))
+    seed_generators(spec.seed)
+    task = find_task(spec.task).build(TaskContext(spec=spec, device=device, cache_dir=Path(cache_dir)))
+    return Prepared(spec, task, task.optimizer or build_optimizer(task.model, spec.optimizer))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from trainctl.core.records.train_spec import ModelSpec
 from trainctl.parallel.data.batch import IGNORED, packed_rows
 from trainctl.parallel.models.llama import Llama
-from trainctl.parallel.tasks.llama import NextTokenLoss
+from trainctl.parallel.tasks.llama import logits_of
+from trainctl.parallel.tasks.next_token import NextTokenLoss
 
 
 def test_documents_lie_side_by_side_and_the_rest_counts_for_nothing() -> None:
@@ -50,7 +51,7 @@ def test_a_packed_document_has_the_loss_and_gradient_it_has_alone(seed: int, kv_
         rows.append(row)
     shape = ModelSpec(layers=2, hidden=32, heads=4, kv_heads=kv_heads, context=context)
     model = Llama(shape, vocab, seed=seed, dtype=torch.float64)
-    loss = NextTokenLoss(model, torch.device("cpu"), bfloat16=False)
+    loss = NextTokenLoss(logits_of(model), torch.device("cpu"), bfloat16=False)
 
     packed, targets = loss(packed_rows(rows, context=context))
     packed.backward()  # type: ignore[no-untyped-call]
@@ -71,7 +72,7 @@ def test_a_packed_document_has_the_loss_and_gradient_it_has_alone(seed: int, kv_
 
 def test_a_row_of_padding_only_is_finite_and_counts_nothing() -> None:
     model = Llama(ModelSpec(layers=1, hidden=32, heads=4, context=8), 50, dtype=torch.float64)
-    loss_sum, targets = NextTokenLoss(model, torch.device("cpu"), bfloat16=False)(packed_rows([[]], context=8))
+    loss_sum, targets = NextTokenLoss(logits_of(model), torch.device("cpu"), bfloat16=False)(packed_rows([[]], context=8))
     loss_sum.backward()  # type: ignore[no-untyped-call]
     assert targets == 0
     assert loss_sum.item() == 0.0

@@ -15,7 +15,7 @@ from trainctl.parallel.tasks.data_identity import DataIdentity
 from trainctl.parallel.tasks.evaluation import Evaluation
 from trainctl.parallel.tasks.llama import LlamaTask
 from trainctl.parallel.tasks.registry import check, find_task
-from trainctl.parallel.tasks.task import TaskParts
+from trainctl.parallel.tasks.task import TaskContext, TaskParts
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def spec(tmp_path: Path) -> TrainSpec:
 
 
 def _build(spec: TrainSpec, tmp_path: Path) -> TaskParts:
-    return LlamaTask().build(spec, tmp_path / "cache", CPU)
+    return LlamaTask().build(TaskContext(spec=spec, device=CPU, cache_dir=tmp_path / "cache"))
 
 
 def test_the_loss_is_the_sum_over_targets(spec: TrainSpec, tmp_path: Path) -> None:
