@@ -32,6 +32,8 @@ from trainctl.parallel.progress_page import read_progress
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 0.2
+_NOTICES = 16
+_NOTICE_CHARACTERS = 1000
 _KILLED = -int(signal.SIGKILL)
 NEVER_STARTED_CODE = "WORKER_NOT_STARTED"
 UNEXPLAINED_EXIT_CODE = "WORKER_EXIT"
@@ -215,6 +217,8 @@ class Worker:
                 self._set(phase=WorkerPhase.RUNNING, generation=generation)
             case bridge.Finished():
                 self._set(phase=WorkerPhase.FINISHED)
+            case bridge.Noticed(text):
+                self._set(notices=(*self._observed.notices, text[:_NOTICE_CHARACTERS])[-_NOTICES:])
             case bridge.Failed(error):
                 self._set(error=error)
         self.sample(time.monotonic())

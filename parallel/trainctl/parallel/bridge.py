@@ -80,6 +80,13 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something that people should know of although the worker goes on: a hook that does not work, for example."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The exception that is about to end this worker."""
 
@@ -93,12 +100,12 @@ class Finished:
     step: int
 
 
-WorkerMessage = Ready | Reported | Running | Figures | Checkpointed | Recovered | Failed | Finished
+WorkerMessage = Ready | Reported | Running | Figures | Checkpointed | Recovered | Noticed | Failed | Finished
 Message = Instruct | WorkerMessage
 
 _TYPES: dict[str, type[Message]] = {
     cls.__name__: cls
-    for cls in (Instruct, Ready, Reported, Running, Figures, Checkpointed, Recovered, Failed, Finished)
+    for cls in (Instruct, Ready, Reported, Running, Figures, Checkpointed, Recovered, Noticed, Failed, Finished)
 }
 
 

@@ -200,6 +200,7 @@ class JobState:
         deletion: the user's wish to have it removed when it has ended.
         failure: why it failed.
         program_steps: steps of the run, as its program says; 0 before it did.
+        notices: what workers wanted people to know, each once, the newest 64.
         started_s: first time it trained, 0 before.
         ended_s: when it reached a terminal phase, 0 before.
         epoch: epoch of the leader that reconciled it last.
@@ -234,6 +235,7 @@ class JobState:
     deletion: DeletionRequest | None = None
     failure: JobFailure | None = None
     program_steps: int = 0
+    notices: tuple[str, ...] = ()
     started_s: float = 0.0
     ended_s: float = 0.0
     epoch: int = 0

@@ -12,7 +12,7 @@ from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.places import records_uri
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport
-from trainctl.parallel.bridge import Checkpointed, Figures
+from trainctl.parallel.bridge import Checkpointed, Figures, Noticed
 from trainctl.parallel.results.delivered import START
 from trainctl.parallel.results.hook import Recovery, Run, RunEnd
 from trainctl.parallel.results.hooks import Hooks
@@ -41,7 +41,7 @@ class Reporter:
         self._steps = steps
         desired, results = context.desired, context.spec.results
         self._records = records_uri(results, workdir=desired.workdir, job_uid=desired.job_uid)
-        self._hooks = Hooks((*hooks_of(results, records=self._records), *hooks))
+        self._hooks = Hooks((*hooks_of(results, records=self._records), *hooks), self._notice)
         self._figures: StepFigures | None = None
         self._recent: deque[StepFigures] = deque(maxlen=RECENT_FIGURES)
         self._backlog: list[StepFigures] = []
@@ -114,6 +114,9 @@ class Reporter:
         ended = "stopped" if self._context.instructions.stopping else "failed"
         reason = "finished" if step >= self._steps else ended
         self._hooks.close(RunEnd(step=max(step, 0), reason=reason))
+
+    def _notice(self, hook: str, sentence: str) -> None:
+        self._context.control.send(Noticed(f"hook {hook} {sentence}"))
 
     def _known(self, record: GenerationRecord) -> list[StepFigures]:
         return [f for f in self._recent if f.lineage == record.lineage and f.step <= record.target_step]

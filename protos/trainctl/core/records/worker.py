@@ -128,6 +128,7 @@ class WorkerObserved:
         exited_age_s: seconds since it ended, 0 while it lives.
         rss_bytes: resident memory.
         steps: optimizer steps of the run, as the program says; 0 before it did, and where it counts none.
+        notices: what the worker wants people to know although it goes on, oldest first, the newest 16.
     """
 
     job_uid: str
@@ -143,6 +144,7 @@ class WorkerObserved:
     exited_age_s: float = 0.0
     rss_bytes: int = 0
     steps: int = 0
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

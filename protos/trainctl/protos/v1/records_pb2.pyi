@@ -456,6 +456,7 @@ class WorkerObserved(_message.Message):
     EXITED_AGE_S_FIELD_NUMBER: _builtins.int
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     slot: _builtins.int
     incarnation: _builtins.int
@@ -472,6 +473,8 @@ class WorkerObserved(_message.Message):
     def report(self) -> Global___StepReport: ...
     @_builtins.property
     def error(self) -> Global___WorkerError: ...
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -488,10 +491,11 @@ class WorkerObserved(_message.Message):
         exited_age_s: _builtins.float = ...,
         rss_bytes: _builtins.int = ...,
         steps: _builtins.int = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "progress", b"progress", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "exited_age_s", b"exited_age_s", "generation", b"generation", "incarnation", b"incarnation", "job_uid", b"job_uid", "phase", b"phase", "pid", b"pid", "progress", b"progress", "report", b"report", "rss_bytes", b"rss_bytes", "slot", b"slot", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "exited_age_s", b"exited_age_s", "generation", b"generation", "incarnation", b"incarnation", "job_uid", b"job_uid", "notices", b"notices", "phase", b"phase", "pid", b"pid", "progress", b"progress", "report", b"report", "rss_bytes", b"rss_bytes", "slot", b"slot", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

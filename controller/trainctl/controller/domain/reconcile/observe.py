@@ -9,6 +9,8 @@ from trainctl.controller.domain.states import SlotState
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved, WorkerPhase
 
+NOTICES_KEPT = 64
+
 
 def observe_slots(work: Work) -> None:
     """Notes process ids and the phases that workers reached."""
@@ -16,6 +18,7 @@ def observe_slots(work: Work) -> None:
         seen = work.observed(slot) if slot.alive else None
         if seen is None:
             continue
+        _pass_on(work, slot, seen)
         if seen.phase is WorkerPhase.EXITED:
             if slot.state is SlotState.ACTIVE and left_finished(work, seen):
                 work.move_slot(slot.index, SlotState.FINISHED)
@@ -25,6 +28,16 @@ def observe_slots(work: Work) -> None:
         if seen.steps and seen.steps != work.job.program_steps:
             work.set_job(program_steps=seen.steps)
         _move_on(work, slot, seen)
+
+
+def _pass_on(work: Work, slot: Slot, seen: WorkerObserved) -> None:
+    """Each notice becomes one event, however often it is observed and whoever else says the same."""
+    fresh = [notice for notice in seen.notices if notice not in work.job.notices]
+    for notice in fresh:
+        message = f"worker {slot.index} on {slot.node}: {notice}"
+        work.emit(events.WORKER_NOTICE, "Notice", message, slot=slot.index, node=slot.node)
+    if fresh:
+        work.set_job(notices=(*work.job.notices, *fresh)[-NOTICES_KEPT:])
 
 
 def left_finished(work: Work, seen: WorkerObserved) -> bool:
