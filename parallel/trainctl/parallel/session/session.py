@@ -325,6 +325,8 @@ class Session:
     def _leave(self, cause: BaseException) -> None:
         """Abandons the generation; the state and the retained gradients stay."""
         self._vacate()
+        if self._sharded is not None and self._replica is not None:
+            self._replica.make_empty()  # what is left is one shard of many
         self._context.where.show(Phase.INTERRUPTED)
         _LOG.info("%s: interrupted: %s", self._context.where, str(cause) or "a newer generation calls")
 

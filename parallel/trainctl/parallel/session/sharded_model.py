@@ -65,12 +65,11 @@ class ShardedModel:
         self._context.waiter.check()
 
     def leave(self) -> None:
-        """Gives the state up; safe to repeat."""
+        """Leaves torch's process group; safe to repeat."""
         with self._lock:
             world, self._world = self._world, None
         if world is not None:
             world.close()
-            self._replica.make_empty()
 
     def is_interruption(self, error: RuntimeError) -> bool:
         """Whether an error in the loop came from a lost rank: waits for the controller to say so, for a while."""

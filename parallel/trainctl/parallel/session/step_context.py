@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from torch import Tensor
+from torch.utils.data import Dataset, default_collate
 
 from trainctl.core.errors import PreconditionError
 from trainctl.parallel.plan.digest import sample_digest
@@ -54,6 +55,13 @@ class StepContext:
     def upcoming(self) -> Iterator[MicroBatch]:
         """What this rank computes next, as long as no rank leaves or joins: the rest of this step, then later ones."""
         return chain(self._own[self._started :], self._ahead)
+
+    def batches(
+        self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any] = default_collate
+    ) -> Iterator[Any]:
+        """As ``micro_batches``, but with the samples of a map-style dataset, collated as a ``DataLoader`` would."""
+        for micro_batch in self.micro_batches():
+            yield collate([dataset[sample_id] for sample_id in micro_batch.sample_ids])
 
     def backward(self, loss_sum: Tensor, tokens: int) -> None:
         """Accumulates the gradient of one micro-batch.

@@ -214,7 +214,6 @@ def _later(job: TrainJob) -> Iterator[Finding]:
     """Fields that the schema knows already and nothing carries out yet: refused, never ignored in silence."""
     spec, train = job.spec, job.spec.train
     written = {
-        "spec.launch.mode": spec.launch.mode == SESSION,
         "spec.train.options": train.options,
         "spec.train.compile": train.compile,
         "spec.train.model.path": train.model.path,

@@ -1,0 +1,113 @@
+"""Loops of people's own (docs/examples/loops): few lines changed, and they survive what the built-in loop survives."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.local_system import LocalSystem
+from trainctl.protos.v1 import job_pb2
+from trainctl.protos.v1.records_pb2 import StepFigures
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+LOOPS = Path(__file__).parents[2] / "docs" / "examples" / "loops"
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
+    system = LocalSystem(tmp_path_factory.mktemp("loops") / "local", agents=2, slots=2)
+    system.up()
+    yield system
+    system.down()
+
+
+def job_file(name: str, loop: str, *, nodes: int, per_node: int) -> str:
+    return f"""
+apiVersion: trainctl.dev/v1
+kind: TrainJob
+metadata: {{name: {name}}}
+spec:
+  command: [python, {LOOPS / loop}.py]
+  launch: {{mode: session}}
+  nodes: {{min: 1, max: {nodes}}}
+  resources: {{workersPerNode: {per_node}, threadsPerWorker: 1}}
+  checkpoint: {{intervalSteps: 10}}
+  recovery: {{profile: fast}}
+"""
+
+
+def figures(system: LocalSystem, name: str) -> dict[int, StepFigures]:
+    found = system.call("ListFigures", job_pb2.ListFiguresRequest(tenant="default", name=name, limit=1000)).figures
+    assert [one.step for one in found] == list(range(1, STEPS + 1))
+    return {one.step: one for one in found}
+
+
+def finish(system: LocalSystem, name: str) -> job_pb2.Job:
+    job = next(job for job in system.watch(name, 120) if job.status.phase in ("SUCCEEDED", "FAILED"))
+    assert job.status.phase == "SUCCEEDED", f"{job.status.message}\n{job.status.error}"
+    return job
+
+
+@pytest.mark.parametrize("loop", ["plain", "fsdp2", "trainer"])
+def test_a_loop_survives_a_kill(system: LocalSystem, loop: str) -> None:
+    system.submit(job_file(f"{loop}-alone", loop, nodes=1, per_node=1))
+    finish(system, f"{loop}-alone")
+    name = f"{loop}-killed"
+    system.submit(job_file(name, loop, nodes=2, per_node=2))
+    job = next(job for job in system.watch(name, 90) if job.status.step >= 15)
+    assert job.status.total_steps == STEPS
+    os.kill(job.status.islands[0].workers[1].pid, signal.SIGKILL)
+    job = finish(system, name)
+    (recovery,) = job.status.recoveries
+    assert recovery.rung == ("peer" if loop == "plain" else "checkpoint")
+    undisturbed, disturbed = figures(system, f"{loop}-alone"), figures(system, name)
+    for step, figure in undisturbed.items():
+        assert disturbed[step].sample_digest == figure.sample_digest
+        assert disturbed[step].loss == pytest.approx(figure.loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("loop", ["plain", "fsdp2", "trainer"])
+def test_the_change_is_less_than_20_lines(loop: str) -> None:
+    before, after = ((LOOPS / f"{loop}{part}.py").read_text().splitlines() for part in ("_before", ""))
+    changed = [line for line in difflib.ndiff(before, after) if line.startswith("+ ") and line[2:].strip()]
+    assert len(changed) < 20, "\n".join(changed)
+
+
+@pytest.mark.parametrize("script", ["plain_before", "plain", "fsdp2", "trainer"])
+def test_a_loop_runs_alone_and_says_what_is_missing(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, f"{script}.py"], cwd=LOOPS, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert ("no agent: this process trains alone" in done.stderr) != script.endswith("before")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("print('hello')", "the program ended without a session"),
+        ("from trainctl.parallel.session import Session\nSession.open()", "before its last step"),
+        ("import sys\nsys.exit(3)", "ended with exit code 3"),
+        ("def f():\n    raise KeyError('weights')\nf()", "weights"),
+    ],
+)
+def test_a_program_that_does_not_train_is_explained(
+    system: LocalSystem, tmp_path: Path, text: str, message: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    name = f"bad-{abs(hash(text)) % 10**6}"
+    spec = job_file(name, "plain", nodes=1, per_node=1).replace(str(LOOPS / "plain.py"), str(script))
+    system.submit(spec.replace("profile: fast", "profile: fast, maxRestarts: {user: 0}"))
+    job = next(job for job in system.watch(name, 60) if job.status.phase in ("SUCCEEDED", "FAILED"))
+    assert job.status.phase == "FAILED"
+    assert message in job.status.error.message + job.status.message
+    if "KeyError" in text:
+        assert "in f" in job.status.error.traceback
