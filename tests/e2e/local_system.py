@@ -33,7 +33,8 @@ class LocalSystem:
 
     def cli(self, *arguments: str, check: bool = True, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs the command line as a user would."""
-        environment = {**os.environ, "TRAINCTL_HOME": str(self.run_dir.parent), "NO_COLOR": "1", **self.env}
+        own = {"TRAINCTL_HOME": str(self.run_dir.parent), "TRAINCTL_CONFIG": "", "NO_COLOR": "1"}
+        environment = {**os.environ, **own, **self.env}
         done = subprocess.run(
             [TRAINCTL, *arguments], env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 
+from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
 from trainctl.cli.context import Context
-from trainctl.core.errors import TrainctlError, UnavailableError
+from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
-from trainctl.protos.v1.job_pb2 import GetJobRequest, Job
+from trainctl.protos.v1.job_pb2 import GetJobRequest, Job, ListJobsRequest
 from trainctl.protos.v1.job_pb2_grpc import JobServiceStub
 from trainctl.protos.version import call_metadata
 
@@ -38,6 +39,15 @@ _OPTIONS = (
 )
 
 
+_PAGE_SIZE = 200
+
+
+class AmbiguousNameError(UsageError):
+    """The beginning of a name that several jobs have."""
+
+    code = "AMBIGUOUS_NAME"
+
+
 class StreamAgedError(UnavailableError):
     """A stream reached its deadline; the caller opens it again and says nothing."""
 
@@ -45,9 +55,19 @@ class StreamAgedError(UnavailableError):
 class Client:
     """One connection to a controller; use it in a ``with`` block."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float,
+        detail: Callable[[str], None] = lambda line: None,
+        retries: bool = True,
+    ) -> None:
+        """Says with ``detail`` what it does; without ``retries`` the first answer counts."""
         self.endpoint = endpoint
         self._timeout_s = timeout_s
+        self._detail = detail
+        self._delays_s = RETRY_DELAYS_S if retries else ()
         self._metadata = call_metadata(endpoint.token)
         self._channel = grpc.insecure_channel(endpoint.address, options=_OPTIONS)
         self.stub = JobServiceStub(self._channel)
@@ -68,17 +88,20 @@ class Client:
         Raises:
             TrainctlError: the error that the controller sent, or UnavailableError if it does not answer.
         """
-        for delay_s in RETRY_DELAYS_S:
+        for delay_s in (*self._delays_s, None):
+            begun_s = time.monotonic()
+            code = grpc.StatusCode.OK
             try:
                 return method(request, timeout=self._timeout_s, metadata=self._metadata)
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                code = error.code()
+                if code is not grpc.StatusCode.UNAVAILABLE or delay_s is None:
                     raise self._explained(error) from error
+            finally:
+                took_ms = 1000 * (time.monotonic() - begun_s)
+                self._detail(f"{type(request).__name__} to {self.endpoint.address}: {code.name} in {took_ms:.0f} ms")
             time.sleep(delay_s)
-        try:
-            return method(request, timeout=self._timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise self._explained(error) from error
+        raise AssertionError("the last try returns or raises")
 
     def stream(self, method: grpc.UnaryStreamMultiCallable[Q, A], request: Q) -> Iterator[A]:
         """The messages of one server stream, until the server ends it.
@@ -107,8 +130,7 @@ class Client:
         if code is grpc.StatusCode.UNAVAILABLE:
             return UnavailableError(f"no controller answers at {where}", hint=self.endpoint.hint)
         return UnavailableError(
-            f"the controller at {where} did not answer within {self._timeout_s:g} s",
-            hint="try again, or give it longer with --timeout",
+            f"the controller at {where} did not answer within {self._timeout_s:g} s", hint=self.endpoint.late_hint
         )
 
 
@@ -118,13 +140,64 @@ def connect(context: Context) -> Client:
     Raises:
         UnavailableError: there is none.
     """
-    return Client(find_endpoint(context), timeout_s=timeout_s(context))
+    settings = resolve(context)
+    endpoint = find_endpoint(context, settings)
+    context.console.detail(f"controller {endpoint.address} (from {endpoint.origin})")
+    return Client(endpoint, timeout_s=timeout_s(settings), detail=context.console.detail)
+
+
+def list_jobs(client: Client) -> Iterator[Job]:
+    """All jobs, page by page."""
+    token = ""
+    while True:
+        request = ListJobsRequest(tenant=DEFAULT_TENANT, page_size=_PAGE_SIZE, page_token=token)
+        page = client.call(client.stub.ListJobs, request)
+        yield from page.jobs
+        token = page.next_page_token
+        if not token:
+            return
 
 
 def get_job(client: Client, name: str) -> Job:
-    """The job of this name or uid.
+    """The job of exactly this name or uid.
 
     Raises:
         NotFoundError: there is none.
     """
     return client.call(client.stub.GetJob, GetJobRequest(tenant=DEFAULT_TENANT, name=name)).job
+
+
+def find_job(context: Context, client: Client, name: str) -> Job:
+    """The job of this name or uid or, for those who only look, the only one whose name or uid begins so.
+
+    Raises:
+        NotFoundError: there is none.
+        AmbiguousNameError: several begin so.
+    """
+    try:
+        return get_job(client, name)
+    except NotFoundError:
+        found = _beginning_with(list_jobs(client), name)
+        if not name or not found:
+            raise
+    if len(found) > 1:
+        names = [job.spec.metadata.name for job in found]
+        shown = sorted(names if len(set(names)) == len(names) else [job.uid for job in found])
+        raise AmbiguousNameError(
+            f"{name!r} is the beginning of several jobs: {', '.join(shown)}", hint="give one of these"
+        )
+    job = found[0]
+    context.console.say(f"{name}: job {job.spec.metadata.name}, the only one that begins so")
+    return job
+
+
+def _beginning_with(jobs: Iterable[Job], name: str) -> list[Job]:
+    """Jobs whose uid begins so, and of each name that begins so the newest."""
+    found: dict[str, Job] = {}
+    named: set[str] = set()
+    for job in sorted(jobs, key=lambda job: -job.create_time_s):
+        own = job.spec.metadata.name
+        if job.uid.startswith(name) or (own.startswith(name) and own not in named):
+            found[job.uid] = job
+        named.add(own)
+    return list(found.values())

@@ -1,16 +1,17 @@
-"""Which controller to talk to, and as whom: flags, then the environment, then the local installation."""
+"""Which controller to talk to, and as whom: what the settings name, else the local installation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainctl.cli.config.settings import Found, Settings
 from trainctl.cli.context import Context
-from trainctl.cli.installation import read_controller, read_token
-from trainctl.core.errors import UnavailableError, UsageError
-from trainctl.core.units import parse_duration_s
+from trainctl.cli.installation import FROZEN_HINT, read_controller, read_token
+from trainctl.core.errors import PreconditionError, UnavailableError, UsageError
+from trainctl.core.units import format_duration, parse_duration_s
 
-DEFAULT_TIMEOUT_S = 10.0
+MAX_TIMEOUT_S = 3600.0
 _START = "start one on this machine with: trainctl local up"
 
 
@@ -22,34 +23,54 @@ class Endpoint:
         address: host:port.
         token: bearer token, or empty.
         origin: where the address was found, for messages.
-        hint: what to do if nobody answers there.
+        hint: what to do if nobody listens there.
+        late_hint: what to do if somebody listens but does not answer.
     """
 
     address: str
     token: str
     origin: str
     hint: str = _START
+    late_hint: str = "try again, or give it longer with --timeout; trainctl doctor tells more"
 
 
-def find_endpoint(context: Context) -> Endpoint:
-    """The controller that the flags, the environment or the local installation name, in this order.
+def find_endpoint(context: Context, settings: Settings) -> Endpoint:
+    """The controller that the settings name, else the one of the local installation.
 
     Raises:
         UnavailableError: none is named, or the local one does not run.
         PermissionDeniedError: the token cannot be read.
+        PreconditionError: the context wants TLS, which does not exist yet.
         UsageError: the address is not host:port.
     """
-    given = str(getattr(context.options, "address", ""))
-    named = given or context.env.get("TRAINCTL_ADDRESS", "")
-    token_file = str(getattr(context.options, "token_file", "")) or context.env.get("TRAINCTL_TOKEN_FILE", "")
-    if not named:
-        return local_endpoint(context.run_dir, token_file)
-    origin = "--address" if given else "TRAINCTL_ADDRESS"
-    host, _, port = named.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{origin}: expected HOST:PORT, found {named!r}", hint="for example --address 127.0.0.1:7070")
-    token = read_token(Path(token_file).expanduser()) if token_file else _own_token(context.run_dir, named)
-    return Endpoint(address=named, token=token, origin=origin, hint=f"check {origin}; or {_START}")
+    if settings["caFile"].value:
+        raise PreconditionError(
+            f"caFile ({settings['caFile'].origin}): controllers have no TLS in this version",
+            hint="remove caFile from the context",
+        )
+    address, token_file = settings["address"], settings["tokenFile"]
+    if not address.value:
+        return local_endpoint(context.run_dir, token_file.value)
+    host, _, port = address.value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port[:9]) <= 65535:
+        raise UsageError(
+            f"{address.origin}: expected HOST:PORT, found {address.value!r}",
+            hint="for example --address 127.0.0.1:7070",
+        )
+    return Endpoint(
+        address=address.value,
+        token=_token(context, address, token_file),
+        origin=address.origin,
+        hint=f"check {address.origin}; or {_START}",
+    )
+
+
+def _token(context: Context, address: Found, token_file: Found) -> str:
+    """The token for an address. One that belongs to another address must not travel there."""
+    of_context = token_file.origin.startswith("context ")
+    if token_file.value and (not of_context or token_file.origin == address.origin):
+        return read_token(Path(token_file.value).expanduser())
+    return _own_token(context.run_dir, address.value)
 
 
 def local_endpoint(run_dir: Path, token_file: str = "") -> Endpoint:
@@ -62,7 +83,8 @@ def local_endpoint(run_dir: Path, token_file: str = "") -> Endpoint:
     controller = read_controller(run_dir)
     if controller is None:
         raise UnavailableError(
-            f"no controller: no --address, no TRAINCTL_ADDRESS, and none was started in {run_dir}", hint=_START
+            f"no controller: no --address, no TRAINCTL_ADDRESS, no context, and none was started in {run_dir}",
+            hint=_START,
         )
     if not controller.alive:
         raise UnavailableError(
@@ -70,7 +92,13 @@ def local_endpoint(run_dir: Path, token_file: str = "") -> Endpoint:
             hint="start it again, with all its jobs: trainctl local up",
         )
     token = read_token(Path(token_file).expanduser() if token_file else run_dir / "token")
-    return Endpoint(address=controller.address, token=token, origin=str(run_dir / "controller.json"))
+    return Endpoint(
+        address=controller.address,
+        token=token,
+        origin=str(run_dir / "controller.json"),
+        hint=FROZEN_HINT.format(pid=controller.process.pid),
+        late_hint=FROZEN_HINT.format(pid=controller.process.pid),
+    )
 
 
 def _own_token(run_dir: Path, address: str) -> str:
@@ -79,26 +107,29 @@ def _own_token(run_dir: Path, address: str) -> str:
     return read_token(run_dir / "token") if controller is not None and controller.address == address else ""
 
 
-def timeout_s(context: Context) -> float:
-    """``--timeout`` in seconds.
+def timeout_s(settings: Settings) -> float:
+    """The deadline of a request in seconds.
 
     Raises:
-        UsageError: it is not a positive duration.
+        UsageError: it is not a duration from 1ms to 1h.
     """
-    text = str(getattr(context.options, "timeout", ""))
-    return duration_option_s("--timeout", text) if text else DEFAULT_TIMEOUT_S
+    found = settings["timeout"]
+    flag = found.origin if found.origin.startswith(("--", "TRAINCTL")) else f"timeout ({found.origin})"
+    return duration_option_s(flag, found.value, most_s=MAX_TIMEOUT_S)
 
 
-def duration_option_s(flag: str, text: str) -> float:
+def duration_option_s(flag: str, text: str, *, most_s: float = 366 * 86400.0) -> float:
     """Seconds of a duration given on the command line.
 
     Raises:
-        UsageError: it is not a positive duration.
+        UsageError: it is not a duration of at least a millisecond and at most ``most_s``.
     """
     try:
         seconds = parse_duration_s(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}", hint=f"for example {flag} 30s") from error
-    if seconds <= 0:
-        raise UsageError(f"{flag}: expected more than nothing, found {text!r}", hint=f"for example {flag} 30s")
+    if not 0.001 <= seconds <= most_s:
+        raise UsageError(
+            f"{flag}: expected 1ms to {format_duration(most_s)}, found {text!r}", hint=f"for example {flag} 30s"
+        )
     return seconds

@@ -6,13 +6,21 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from typing import TextIO
 
 from trainctl.cli.style import Style
+from trainctl.core.errors import TrainctlError
 
 
 def _wants_color(stream: TextIO, env: Mapping[str, str], *, no_color: bool) -> bool:
     return not no_color and not env.get("NO_COLOR") and env.get("TERM") != "dumb" and stream.isatty()
+
+
+class OutputError(TrainctlError):
+    """What is to be shown cannot be written where it should go."""
+
+    code = "OUTPUT_FAILED"
 
 
 @dataclass(slots=True)
@@ -24,30 +32,84 @@ class Console:
         err: for everything else.
         env: environment that was given to the command.
         no_color: ``--no-color``.
+        quiet: ``-q``: only data and errors.
+        verbose: ``-v``: also what the command does behind the scenes.
     """
 
     out: TextIO
     err: TextIO
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     no_color: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        for stream in (self.out, self.err):
+            if isinstance(stream, TextIOWrapper) and not _is_unicode(stream):
+                stream.reconfigure(errors="replace")  # a bar of question marks is better than no answer
+
+    @property
+    def ascii_only(self) -> bool:
+        """Whether documents have to do without characters that stdout cannot take."""
+        return isinstance(self.out, TextIOWrapper) and not _is_unicode(self.out)
 
     def style(self, stream: TextIO | None = None) -> Style:
         """How to paint what goes to ``stream`` (default: ``out``)."""
         return Style(enabled=_wants_color(stream or self.out, self.env, no_color=self.no_color))
 
     def data(self, lines: str | Iterable[str]) -> None:
-        """Writes lines of data, at once visible to whoever reads them."""
-        self._write(self.out, lines)
+        """Writes lines of data, at once visible to whoever reads them.
+
+        Raises:
+            OutputError: the disk is full, or stdout is closed.
+            BrokenPipeError: the reader has gone.
+        """
+        try:
+            _write(self.out, lines)
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError) as error:
+            forget(self.out)
+            reason = error.strerror if isinstance(error, OSError) else "it is closed"
+            raise OutputError(
+                f"the output cannot be written: {reason}", hint="write it to a file on another disk"
+            ) from error
 
     def say(self, lines: str | Iterable[str]) -> None:
-        """Writes lines that are not data."""
-        self._write(self.err, lines)
+        """Writes lines that are not data, unless only data is wanted."""
+        if not self.quiet:
+            self.complain(lines)
+
+    def detail(self, line: str) -> None:
+        """Writes a line for those who want to know exactly."""
+        if self.verbose:
+            self.complain(line)
+
+    def complain(self, lines: str | Iterable[str]) -> None:
+        """Writes what has to be said in any case; if nobody can hear it, that is no reason to fail."""
+        try:
+            _write(self.err, lines)
+        except (OSError, ValueError):
+            forget(self.err)
 
     def width(self) -> int:
         """Columns of the terminal; 80 when unknown."""
         return shutil.get_terminal_size().columns
 
-    def _write(self, stream: TextIO, lines: str | Iterable[str]) -> None:
-        for line in [lines] if isinstance(lines, str) else lines:
-            stream.write(f"{line}\n")
-        stream.flush()
+
+def forget(stream: TextIO) -> None:
+    """Makes the flush at exit harmless for a stream that takes nothing any more."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        return
+
+
+def _is_unicode(stream: TextIOWrapper) -> bool:
+    return stream.encoding.lower().replace("-", "").startswith("utf")
+
+
+def _write(stream: TextIO, lines: str | Iterable[str]) -> None:
+    for line in [lines] if isinstance(lines, str) else lines:
+        stream.write(f"{line}\n")
+    stream.flush()

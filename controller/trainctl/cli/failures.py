@@ -10,13 +10,13 @@ from pathlib import Path
 
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
-from trainctl.core.errors import PermissionDeniedError, TrainctlError
+from trainctl.core.errors import PermissionDeniedError, TrainctlError, UnavailableError
 
 
 def report(context: Context, error: Exception, *, debug: bool) -> int:
     """Writes ``error: ...``, ``hint: ...`` and ``request-id: ...``; returns the exit code."""
     if debug:
-        context.console.say(traceback.format_exc().rstrip())
+        context.console.complain(traceback.format_exc().rstrip())
     if not isinstance(error, TrainctlError):
         error = _deliberate(error, debug=debug)
     style = context.console.style(context.console.err)
@@ -26,12 +26,14 @@ def report(context: Context, error: Exception, *, debug: bool) -> int:
         lines.append(f"{style.paint('hint:', 'cyan')} {error.hint}")
     if context.request_id:
         lines.append(f"request-id: {context.request_id}")
-    context.console.say(lines)
+    context.console.complain(lines)
     return error.exit_code
 
 
 def _deliberate(error: Exception, *, debug: bool) -> TrainctlError:
     """Gives an exception that nobody expected the shape of one of ours."""
+    if isinstance(error, MemoryError):
+        return UnavailableError("out of memory", hint="is the machine overloaded? try again")
     if isinstance(error, PermissionError) and error.filename:
         return PermissionDeniedError(f"{error.filename}: {error.strerror}", hint="check who owns it")
     where = "above" if debug else f"in {_keep_traceback()}"

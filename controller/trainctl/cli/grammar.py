@@ -33,7 +33,8 @@ def walk(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterato
     groups = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
     for group in groups:
         for name, child in group.choices.items():
-            yield from walk(child, (*path, name))
+            if not name.startswith("_"):  # for the shell's completion, not for people
+                yield from walk(child, (*path, name))
     if not groups:
         yield Command(
             path=path,

@@ -11,6 +11,12 @@ from typing import Any
 from trainctl.core.errors import PermissionDeniedError, PreconditionError
 from trainctl.core.system.processes import ProcessId, is_alive
 
+FROZEN_HINT = (
+    "its process {pid} lives: trainctl doctor looks why. If it stays silent: kill -KILL {pid} && trainctl local up; "
+    "the agents and their workers go on meanwhile"
+)
+"""What helps against a local controller that does not answer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalController:

@@ -25,6 +25,8 @@ def read_job_file(name: str, *, stdin: BinaryIO | None = None) -> tuple[str, str
         UsageError: it is a folder.
         SpecError: it is too large, or not text.
     """
+    if not name:
+        raise UsageError("-f: expected a file, found an empty text", hint="is the variable in it set? - reads stdin")
     if name == STDIN:
         return _text((stdin or sys.stdin.buffer).read(MAX_BYTES + 1), "<stdin>"), "<stdin>"
     try:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
 
 from trainctl.cli.context import Context
+from trainctl.cli.forms import COLUMNS, JSONPATH
+from trainctl.cli.style import table as aligned
 from trainctl.cli.times import rfc3339
 
-_UNIX_TIMES = frozenset({"create_time_s", "start_time_s", "end_time_s", "time_s", "since_s", "started_s"})
+_UNIX_TIMES = frozenset(
+    {"create_time_s", "start_time_s", "end_time_s", "time_s", "since_s", "started_s", "committed_s"}
+)
 
 
 def plain(message: Message) -> dict[str, Any]:
@@ -45,28 +49,55 @@ def _scalar(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def is_table(context: Context) -> bool:
+    """Whether people read the data of this command."""
+    return context.options.output in ("table", "wide")
+
+
 def emit(
     context: Context, data: Mapping[str, Any], *, table: Callable[[], Iterable[str]], names: Iterable[str]
 ) -> None:
     """Writes the result of a command to stdout in the form that ``-o`` asks for."""
     form = context.options.output
-    if form == "table":
+    if is_table(context):
         context.console.data(table())
     elif form == "name":
         context.console.data(names)
     else:
-        context.console.data(document(data, form))
+        context.console.data(document(data, form, ascii_only=context.console.ascii_only))
 
 
-def document(data: Mapping[str, Any], form: str) -> str:
-    """One whole JSON or YAML document."""
+def document(data: Mapping[str, Any], form: str, *, ascii_only: bool = False) -> str:
+    """The data as one document in a form for machines."""
     if form == "json":
-        return json.dumps(data, indent=2, ensure_ascii=False)
+        return json.dumps(data, indent=2, ensure_ascii=ascii_only)
+    if form.startswith(JSONPATH):
+        from trainctl.cli.query.template import read_template, render
+
+        return render(read_template(form.removeprefix(JSONPATH)), data)
+    if form.startswith(COLUMNS):
+        from trainctl.cli.query.columns import cells, read_columns
+
+        columns = read_columns(form.removeprefix(COLUMNS))
+        return "\n".join(aligned([c.name for c in columns], [cells(columns, row) for row in _rows(data)]))
     import yaml
 
-    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True).rstrip("\n")
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=not ascii_only).rstrip("\n")
 
 
-def stream_item(data: Mapping[str, Any], form: str) -> str:
-    """One item of a stream: a JSON line, or a YAML document of its own."""
-    return json.dumps(data, ensure_ascii=False) if form == "json" else f"---\n{document(data, 'yaml')}"
+def stream_item(data: Mapping[str, Any], form: str, *, ascii_only: bool = False) -> str:
+    """One item of a stream: a JSON line, a YAML document of its own, a row without a header."""
+    if form == "json":
+        return json.dumps(data, ensure_ascii=ascii_only)
+    if form.startswith(COLUMNS):
+        from trainctl.cli.query.columns import cells, read_columns
+
+        return "  ".join(cells(read_columns(form.removeprefix(COLUMNS)), data))
+    text = document(data, form, ascii_only=ascii_only)
+    return f"---\n{text}" if form == "yaml" else text
+
+
+def _rows(data: Mapping[str, Any]) -> Sequence[Any]:
+    """What the rows of a table show: the entries of the one list in ``data``, else ``data`` itself."""
+    lists = [value for value in data.values() if isinstance(value, list)]
+    return lists[0] if len(lists) == 1 else [data]

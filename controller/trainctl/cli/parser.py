@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import re
-from typing import Any, NoReturn
+from typing import Any
 
-from trainctl.core.errors import UsageError
+from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output, common
+from trainctl.cli.parser_config import add_config
 
 _DESCRIPTION = "Keeps training runs alive on machines that fail: submit a job, watch it, ask why."
 _EPILOG = """\
@@ -15,42 +13,13 @@ start here:
   trainctl local up                      a controller and two agents on this machine
   trainctl submit -f job.yaml --watch    train, and look on; Ctrl-C only detaches
   trainctl explain NAME                  why it waits, or why it restarted
+  trainctl doctor                        what is wrong with this machine or the controller
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports as every other error of the command does."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """Raises instead of exiting.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(_with_spelling(message), hint=f"{self.prog} --help shows how it is used")
-
-
-def _with_spelling(message: str) -> str:
-    """Shortens argparse's list of choices to the nearest one where there is one."""
-    match = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-    if match is None:
-        return message
-    choices = re.findall(r"[\w-]+", match[2])
-    near = difflib.get_close_matches(match[1], choices, n=1)
-    head = message[: match.start()]
-    return f'{head}unknown choice "{match[1]}"' + (
-        f' (did you mean "{near[0]}"?)' if near else f"; known: {', '.join(choices)}"
-    )
 
 
 def build_parser() -> Parser:
     """The whole grammar. ``options.command`` names the function to run as ``module:function``."""
-    parser = Parser(prog="trainctl", description=_DESCRIPTION, epilog=_EPILOG, parents=[_common()])
+    parser = Parser(prog="trainctl", description=_DESCRIPTION, epilog=_EPILOG, parents=[common()])
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     _add_submit(commands)
     _add_reading(commands)
@@ -59,137 +28,198 @@ def build_parser() -> Parser:
     _add_checkpoints(commands)
     _add_local(commands)
     _add_rest(commands)
+    add_config(commands)
     return parser
-
-
-def _common() -> argparse.ArgumentParser:
-    """Options that may stand before or after the command, hence without defaults of their own."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = common.add_argument_group("connection and output")
-    group.add_argument(
-        "--address", metavar="HOST:PORT", help="controller (default: $TRAINCTL_ADDRESS, else the local one)"
-    )
-    group.add_argument(
-        "--token-file",
-        metavar="FILE",
-        help="file with the bearer token (default: $TRAINCTL_TOKEN_FILE, else the local one)",
-    )
-    group.add_argument("--timeout", metavar="DURATION", help="deadline of one request (default: 10s)")
-    group.add_argument("--no-color", action="store_true", help="no colours (also: $NO_COLOR)")
-    group.add_argument("--debug", action="store_true", help="show tracebacks")
-    return common
-
-
-def _command(commands: Any, name: str, function: str, summary: str, *, epilog: str = "") -> Parser:
-    parser: Parser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=epilog, parents=[_common()]
-    )
-    parser.set_defaults(command=function)
-    return parser
-
-
-def _group(commands: Any, name: str, summary: str) -> Any:
-    parser: Parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o", "--output", choices=("table", "json", "yaml", "name"), default="table", help="form of the data on stdout"
-    )
-
-
-def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name or uid of a job")
 
 
 def _add_submit(commands: Any) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "submit",
         "submit:run",
         "submit a job",
-        epilog="example:\n  trainctl submit -f job.yaml --set spec.train.steps=500 --watch\n",
+        examples=(
+            "trainctl submit -f job.yaml --set spec.train.steps=500 --watch",
+            "trainctl submit -f job.yaml --wait=RUNNING -o name",
+            "trainctl submit -f job.yaml --dry-run",
+        ),
     )
     parser.add_argument("-f", "--file", metavar="FILE", required=True, help="job file; - reads stdin")
     parser.add_argument(
         "--set", metavar="PATH=VALUE", action="append", default=[], help="override one field; may be repeated"
     )
     parser.add_argument("--name", metavar="NAME", help="override metadata.name")
-    parser.add_argument("--watch", action="store_true", help="look on until it ends; Ctrl-C detaches")
-    parser.add_argument("--wait", action="store_true", help="wait until it ends; one line per change of phase")
-    parser.add_argument("--dry-run", action="store_true", help="check it and say what would be started; start nothing")
+    after = parser.add_mutually_exclusive_group()
+    after.add_argument("--watch", action="store_true", help="look on until it ends; Ctrl-C detaches")
+    after.add_argument(
+        "--wait",
+        metavar="PHASE",
+        nargs="?",
+        const="",
+        help="wait until it ends or, with --wait=PHASE, is in that phase; one line per change of phase",
+    )
+    after.add_argument(
+        "--dry-run",
+        choices=("client", "server"),
+        nargs="?",
+        const="server",
+        help="check it and say what would be started; start nothing. client: check the file without a controller",
+    )
     parser.add_argument(
         "--request-id", metavar="ID", help="send a request again: with the same id it takes effect only once"
     )
-    _add_output(parser)
+    add_output(parser)
 
 
 def _add_reading(commands: Any) -> None:
-    get = _group(commands, "get", "show jobs, nodes or checkpoints")
-    for name, function, summary in (
-        ("jobs", "get:jobs", "list the jobs"),
-        ("job", "get:job", "show one job"),
-        ("nodes", "get:nodes", "list the nodes and their agents"),
-        ("checkpoints", "checkpoints:list_checkpoints", "list the committed checkpoints of a job"),
+    _add_get(commands)
+    for name, function, summary, example in (
+        (
+            "describe",
+            "describe:run",
+            "show all of a job: conditions, members, goodput, recoveries, error",
+            "trainctl describe first",
+        ),
+        ("explain", "explain:run", "say why a job waits, restarted or failed", "trainctl explain first"),
     ):
-        parser = _command(get, name, function, summary)
+        parser = add_command(commands, name, function, summary, examples=(example,))
+        add_name(parser)
+        add_output(parser)
+    timeline = add_command(
+        commands,
+        "timeline",
+        "timeline:run",
+        "draw what each recovery spent its time on; chrome-trace is for ui.perfetto.dev and chrome://tracing",
+        examples=("trainctl timeline first", "trainctl timeline first -o chrome-trace > first.json"),
+    )
+    add_name(timeline)
+    add_output(timeline, "chrome-trace")
+
+
+def _add_get(commands: Any) -> None:
+    get = add_group(commands, "get", "show jobs, nodes or checkpoints")
+    for name, function, summary, examples in (
+        (
+            "jobs",
+            "get:jobs",
+            "list the jobs",
+            (
+                "trainctl get jobs -l team=nlp --filter '.status.phase==\"RUNNING\"'",
+                "trainctl get jobs -o custom-columns=JOB:.spec.metadata.name,STEP:.status.step",
+                "trainctl get jobs -w",
+            ),
+        ),
+        ("job", "get:job", "show one job", ("trainctl get job first -o yaml --show-defaults",)),
+        ("nodes", "get:nodes", "list the nodes and their agents", ("trainctl get nodes -o wide",)),
+        (
+            "checkpoints",
+            "checkpoints:list_checkpoints",
+            "list the committed checkpoints of a job",
+            ("trainctl get checkpoints first -o jsonpath=.checkpoints[-1].uri",),
+        ),
+    ):
+        parser = add_command(get, name, function, summary, examples=examples)
         if name in ("job", "checkpoints"):
-            _add_name(parser)
-        _add_output(parser)
-    for name, function, summary in (
-        ("describe", "describe:run", "show all of a job: conditions, members, goodput, recoveries, error"),
-        ("explain", "explain:run", "say why a job waits, restarted or failed"),
-        ("timeline", "timeline:run", "draw what each recovery spent its time on"),
-    ):
-        parser = _command(commands, name, function, summary)
-        _add_name(parser)
-        _add_output(parser)
+            add_name(parser)
+        if name == "jobs":
+            parser.add_argument(
+                "-l", "--selector", metavar="LABELS", help="only jobs with these labels: a=b, a!=b, a, !a; by commas"
+            )
+            parser.add_argument(
+                "--filter", metavar="EXPR", help="only jobs for which this holds, such as '.status.step>10'"
+            )
+        if name in ("job", "jobs"):
+            parser.add_argument(
+                "--show-defaults", action="store_true", help="json and yaml: also the spec with all defaults"
+            )
+        parser.add_argument("-w", "--watch", action="store_true", help="go on showing what changes; Ctrl-C ends it")
+        add_output(parser)
 
 
 def _add_streams(commands: Any) -> None:
-    watch = _command(commands, "watch", "watch:run", "look on until a job ends; Ctrl-C detaches")
-    _add_name(watch)
-    _add_output(watch)
-    events = _command(commands, "events", "events:run", "show what happened to a job")
-    _add_name(events)
+    watch = add_command(
+        commands, "watch", "watch:run", "look on until a job ends; Ctrl-C detaches", examples=("trainctl watch first",)
+    )
+    add_name(watch)
+    add_output(watch)
+    events = add_command(
+        commands,
+        "events",
+        "events:run",
+        "show what happened to a job",
+        examples=("trainctl events first --since 10m", "trainctl events first -w -o json"),
+    )
+    add_name(events)
     events.add_argument("-w", "--watch", action="store_true", help="go on showing events until the job ends")
-    _add_output(events)
-    logs = _command(
+    events.add_argument("--since", metavar="WHEN", help="only newer ones: an age such as 10m, or an RFC 3339 time")
+    add_output(events)
+    _add_logs(commands)
+
+
+def _add_logs(commands: Any) -> None:
+    logs = add_command(
         commands,
         "logs",
         "logs:run",
-        "show what the workers printed",
-        epilog="example:\n  trainctl logs NAME -f --rank 0,2-3\n",
+        "show what the workers printed, as they printed it: lines have no level to choose by",
+        examples=(
+            "trainctl logs first -f --rank 0,2-3",
+            "trainctl logs first --since 10m --timestamps",
+            "trainctl logs first --rank 1 --attempt last",
+        ),
     )
-    _add_name(logs)
+    add_name(logs)
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing lines until the job ends")
     which = logs.add_mutually_exclusive_group()
-    which.add_argument("--rank", metavar="LIST", help="only these global ranks, such as 0,2-3")
-    which.add_argument("--slot", metavar="LIST", help="only these worker slots, such as 0,2-3")
-    logs.add_argument("--tail", metavar="N", type=int, default=100, help="newest lines per worker to begin with (100)")
-    _add_output(logs)
+    which.add_argument("--rank", metavar="LIST", help="only these global ranks, such as 0,2-3; or all")
+    which.add_argument("--slot", metavar="LIST", help="only these worker slots, such as 0,2-3; or all")
+    logs.add_argument(
+        "--attempt",
+        "--incarnation",
+        metavar="N",
+        default="all",
+        help="only one life of the workers: last, or an incarnation as `describe -o json` shows it (all)",
+    )
+    logs.add_argument("--since", metavar="WHEN", help="only newer lines: an age such as 10m, or an RFC 3339 time")
+    logs.add_argument(
+        "--tail", metavar="N", type=int, help="newest lines per worker to begin with (100; all with --since)"
+    )
+    logs.add_argument("--timestamps", action="store_true", help="when each line was printed, in front of it")
+    add_output(logs)
 
 
 def _add_cancel(commands: Any) -> None:
-    parser = _command(commands, "cancel", "cancel:run", "stop a job for good")
-    _add_name(parser)
+    parser = add_command(
+        commands, "cancel", "cancel:run", "stop a job for good", examples=("trainctl cancel first --checkpoint -y",)
+    )
+    add_name(parser, prefix=False)
     parser.add_argument("--checkpoint", action="store_true", help="save a checkpoint first, to go on from later")
     parser.add_argument("--grace", metavar="DURATION", default="30s", help="time for the workers to end (30s)")
     parser.add_argument(
         "-y", "--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on"
     )
     parser.add_argument("--request-id", metavar="ID", help="send a request again: with the same id it acts only once")
-    _add_output(parser)
+    add_output(parser)
 
 
 def _add_checkpoints(commands: Any) -> None:
-    group = _group(commands, "checkpoints", "list and export checkpoints")
-    listing = _command(group, "list", "checkpoints:list_checkpoints", "list the committed checkpoints of a job")
-    _add_name(listing)
-    _add_output(listing)
-    export = _command(
-        group, "export", "export:run", "write a checkpoint as a Hugging Face folder that transformers loads"
+    group = add_group(commands, "checkpoints", "list and export checkpoints")
+    listing = add_command(
+        group,
+        "list",
+        "checkpoints:list_checkpoints",
+        "list the committed checkpoints of a job",
+        examples=("trainctl checkpoints list first",),
+    )
+    add_name(listing)
+    add_output(listing)
+    listing.set_defaults(watch=False)
+    export = add_command(
+        group,
+        "export",
+        "export:run",
+        "write a checkpoint as a Hugging Face folder that transformers loads",
+        examples=("trainctl checkpoints export first ./model --dtype bfloat16",),
     )
     export.add_argument("source", metavar="NAME|PATH", help="a job, or the folder or URI of checkpoints")
     export.add_argument("destination", metavar="DEST", help="folder to write; must be empty or not exist")
@@ -201,20 +231,36 @@ def _add_checkpoints(commands: Any) -> None:
 
 
 def _add_local(commands: Any) -> None:
-    group = _group(commands, "local", "a controller and agents on this machine")
-    up = _command(group, "up", "local:up", "start a controller and its agents, or start a stopped one again")
+    group = add_group(commands, "local", "a controller and agents on this machine")
+    up = add_command(
+        group,
+        "up",
+        "local:up",
+        "start a controller and its agents, or start a stopped one again",
+        examples=("trainctl local up --agents 2 --slots 4",),
+    )
     up.add_argument("--agents", metavar="N", type=int, default=2, help="agents, each one a node (2)")
     up.add_argument("--slots", metavar="K", type=int, default=2, help="workers that each agent can run (2)")
     up.add_argument("--port", metavar="PORT", type=int, default=0, help="port on 127.0.0.1 (default: any that is free)")
-    down = _command(
-        group, "down", "local:down", "stop the controller, its agents and their workers; keeps the jobs' data"
+    down = add_command(
+        group,
+        "down",
+        "local:down",
+        "stop the controller, its agents and their workers; keeps the jobs' data",
+        examples=("trainctl local down", "trainctl local down --purge -y"),
     )
     down.add_argument("--purge", action="store_true", help="delete jobs, logs and the checkpoints in the folder, too")
     down.add_argument(
         "-y", "--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on"
     )
-    status = _command(group, "status", "local:status", "show the controller, agents, workers and jobs of this machine")
-    _add_output(status)
+    status = add_command(
+        group,
+        "status",
+        "local:status",
+        "show the controller, agents, workers and jobs of this machine",
+        examples=("trainctl local status",),
+    )
+    add_output(status)
     for parser in (up, down, status):
         parser.add_argument(
             "--dir", metavar="FOLDER", help="its folder (default: $TRAINCTL_HOME/local or ~/.trainctl/local)"
@@ -222,19 +268,44 @@ def _add_local(commands: Any) -> None:
 
 
 def _add_rest(commands: Any) -> None:
-    demo = _command(commands, "demo", "demo:run", "train on this machine, lose a worker and an agent, go on, finish")
+    doctor = add_command(
+        commands,
+        "doctor",
+        "doctor:run",
+        "check this machine, the controller and, with --job, what a job needs; each finding comes with a remedy",
+        examples=("trainctl doctor", "trainctl doctor --job first -o json"),
+    )
+    doctor.add_argument("--job", metavar="NAME", help="check also what this job needs")
+    add_output(doctor)
+    demo = add_command(
+        commands,
+        "demo",
+        "demo:run",
+        "train on this machine, lose a worker and an agent, go on, finish",
+        examples=("trainctl demo --corpus ./texts",),
+    )
     demo.add_argument(
         "--corpus", metavar="FOLDER|URL", default="python-stdlib", help="text to train on (python-stdlib)"
     )
     demo.add_argument("--dir", metavar="FOLDER", default="demo-run", help="where the results stay (demo-run)")
-    version = _command(commands, "version", "version:run", "show the versions of this command and of the controller")
+    version = add_command(
+        commands,
+        "version",
+        "version:run",
+        "show the versions of this command and of the controller",
+        examples=("trainctl version --client -o name",),
+    )
     version.add_argument("--client", action="store_true", help="of this command only; asks nobody")
-    _add_output(version)
-    completion = _command(
+    add_output(version)
+    completion = add_command(
         commands,
         "completion",
         "completion:run",
-        "print a completion script",
-        epilog='bash:\n  eval "$(trainctl completion bash)"\n',
+        "print a completion script, or install it",
+        examples=("trainctl completion bash --install", 'eval "$(trainctl completion bash)"'),
     )
-    completion.add_argument("shell", choices=("bash",), help="which shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+    completion.add_argument("--install", action="store_true", help="put it where the shell looks for it")
+    hidden = commands.add_parser("__complete", add_help=False, parents=[common()])
+    hidden.add_argument("words", nargs="*")
+    hidden.set_defaults(command="complete:run")

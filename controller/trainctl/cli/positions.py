@@ -1,8 +1,8 @@
-"""Where a reader of events or of logs has got to, so that nothing is shown twice after a reconnect."""
+"""Where a reader of events has got to, so that nothing is shown twice after a reconnect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trainctl.protos.v1.job_pb2 import Event
@@ -37,37 +37,3 @@ class EventPosition:
             self.shown.add(key)
             fresh.append(event)
         return fresh
-
-
-def lines_after(shown: Sequence[str], window: Sequence[str]) -> list[str]:
-    """What of ``window`` comes after what was shown.
-
-    Both are pieces of one log: ``shown`` ends where the reader was cut off, ``window`` ends now. Lines have no numbers,
-    so the longest overlap that fits is taken; without any, the whole window is new.
-    """
-    for end in range(len(window), 0, -1):
-        overlap = min(end, len(shown))
-        if overlap and list(window[end - overlap : end]) == list(shown[len(shown) - overlap :]):
-            return list(window[end:])
-    return list(window)
-
-
-class Replay:
-    """Drops from a stream what the reader has already: the stream starts somewhere inside ``known``, or after it."""
-
-    def __init__(self, known: Sequence[str]) -> None:
-        self._known = list(known)
-        self._starts = list(range(len(known)))
-        self._position = 0
-
-    def fresh(self, lines: Iterable[str]) -> list[str]:
-        """Those of the next ``lines`` that are not in ``known``."""
-        return [line for line in lines if not self._is_known(line)]
-
-    def _is_known(self, line: str) -> bool:
-        if not self._starts:
-            return False
-        at, known = self._position, self._known
-        self._position += 1
-        self._starts = [s for s in self._starts if s + at < len(known) and known[s + at] == line]
-        return bool(self._starts)

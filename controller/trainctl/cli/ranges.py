@@ -6,7 +6,8 @@ import re
 
 from trainctl.core.errors import UsageError
 
-_PART = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_PART = re.compile(r"(\d+)(?:-(\d+))?")
+MAX_NUMBER = 99_999
 
 
 def parse_numbers(flag: str, text: str) -> tuple[int, ...]:
@@ -19,9 +20,16 @@ def parse_numbers(flag: str, text: str) -> tuple[int, ...]:
     for part in text.split(","):
         match = _PART.fullmatch(part.strip())
         if match is None:
-            raise UsageError(f"{flag}: expected numbers and ranges such as 0,2-3, found {part.strip()!r} in {text!r}")
-        first, last = int(match[1]), int(match[2] or match[1])
+            raise _error(flag, f"expected numbers and ranges, found {part.strip()!r} in {text!r}")
+        digits = [end for end in match.groups() if end is not None]
+        if any(len(end.lstrip("0")) > len(str(MAX_NUMBER)) for end in digits):
+            raise _error(flag, f"expected numbers from 0 to {MAX_NUMBER}, found {part.strip()!r}")
+        first, last = int(digits[0]), int(digits[-1])
         if first > last:
-            raise UsageError(f"{flag}: expected a range from small to large, found {part.strip()!r}")
+            raise _error(flag, f"expected a range from small to large, found {part.strip()!r}")
         numbers.update(range(first, last + 1))
     return tuple(sorted(numbers))
+
+
+def _error(flag: str, message: str) -> UsageError:
+    return UsageError(f"{flag}: {message}", hint=f"for example {flag} 0,2-3")

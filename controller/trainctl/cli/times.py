@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
-from trainctl.core.units import format_duration
+from trainctl.core.errors import UsageError
+from trainctl.core.units import format_duration, parse_duration_s
 
 
 def rfc3339(unix_s: float) -> str:
@@ -30,3 +32,27 @@ def rough(seconds: float) -> str:
 def span(seconds: float) -> str:
     """A duration that is not an age; ``-`` when it is not known."""
     return format_duration(seconds) if seconds > 0 else "-"
+
+
+def since(text: str | None) -> float:
+    """Unix seconds of ``--since``: an age such as ``10m``, or an RFC 3339 time; 0 if it was not given.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return 0.0
+    try:
+        return max(time.time() - parse_duration_s(text), 0.001)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return max(moment.timestamp(), 0.001)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(
+        f"--since: expected an age such as 10m or a time such as 2026-01-31T12:00:00Z, found {text!r}",
+        hint="for example --since 10m",
+    )

@@ -35,6 +35,7 @@ def environment(controller: FakeController, tmp_path: Path) -> dict[str, str]:
         "TRAINCTL_ADDRESS": controller.address,
         "TRAINCTL_TOKEN_FILE": str(token),
         "TRAINCTL_HOME": str(tmp_path / "home"),
+        "TRAINCTL_CONFIG": str(tmp_path / "config.yaml"),
     }
 
 

@@ -10,7 +10,7 @@ import grpc
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, TrainctlError
 from trainctl.protos.status import code_of, trailing_metadata
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
-from trainctl.protos.v1.records_pb2 import CheckpointRef
+from trainctl.protos.v1.records_pb2 import CheckpointRef, LogPosition
 
 TOKEN = "secret"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
@@ -149,17 +149,24 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
     def StreamLogs(self, request: Any, context: Any) -> Iterator[job_pb2.StreamLogsResponse]:  # noqa: N802
         self._enter("StreamLogs", request, context)
         job = self._find(request.name, context)
-        shown: dict[tuple[int, int], int] = {}
+        shown = {(p.slot, p.incarnation): p.line for p in request.positions}
         for _ in self._ticks(context):
-            for (slot, life), lines in sorted(self.logs.items()):
-                if request.slots and slot not in request.slots:
-                    continue
-                begin = shown.get((slot, life), max(len(lines) - request.tail_lines, 0))
-                if lines[begin:]:
+            lives = [life for life in sorted(self.logs) if not request.slots or life[0] in request.slots]
+            lives = [life for life in lives if request.incarnation in (0, life[1])]
+            for life in lives:
+                node = f"node-{life[0]}"
+                if life not in shown:
+                    known = node in request.begun_nodes
+                    tail = request.tail_lines or len(self.logs[life])
+                    shown[life] = 0 if known else max(len(self.logs[life]) - tail, 0)
+                    start = LogPosition(slot=life[0], incarnation=life[1], line=shown[life])
+                    yield job_pb2.StreamLogsResponse(node=node, begun=True, starts=[start])
+                first, lines = shown[life], self.logs[life][shown[life] :]
+                shown[life] += len(lines)
+                if lines:
                     yield job_pb2.StreamLogsResponse(
-                        slot=slot, incarnation=life, node=f"node-{slot}", lines=lines[begin:]
+                        slot=life[0], incarnation=life[1], node=node, lines=lines, first_line=first + 1
                     )
-                shown[slot, life] = len(lines)
             if not request.follow or job.status.phase in ENDED:
                 return
 

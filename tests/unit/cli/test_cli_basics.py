@@ -14,12 +14,12 @@ from trainctl.core.errors import ConflictError, PreconditionError, UnavailableEr
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
-NOTHING = {"TRAINCTL_HOME": "/nonexistent"}
+NOTHING = {"TRAINCTL_HOME": "/nonexistent", "TRAINCTL_CONFIG": ""}
 
 
 def offline(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    code = main(arguments, out=out, err=err, env=NOTHING if env is None else env)
+    code = main(arguments, out=out, err=err, env=NOTHING if env is None else {"TRAINCTL_CONFIG": "", **env})
     return code, out.getvalue(), err.getvalue()
 
 
@@ -69,11 +69,31 @@ def test_no_command_shows_the_help() -> None:
         (("submit",), "-f/--file"),
         (("events", "x", "--frobnicate"), "--frobnicate"),
         (("get", "jobs", "-o", "xml"), "xml"),
+        (("get", "jobs", "-o", "jason"), 'did you mean "json"?'),
+        (("get", "jobs", "-o", "jsonpath=.a["), "position 4: expected an index"),
+        (("get", "jobs", "-o", "jsonpath={.a"), "position 4: expected '}'"),
+        (("get", "jobs", "-o", "jsonpath={range .a}{.b}"), "position 1: this {range} has no {end}"),
+        (("get", "jobs", "-o", "custom-columns=A"), "position 1: expected NAME:.path"),
+        (("get", "jobs", "-o", "custom-columns=A:.x;B:.y"), "position 5: expected ','"),
+        (("get", "jobs", "--filter", ".a = 3"), "position 4: expected one of =="),
+        (("get", "jobs", "--filter", ".a =~ '('"), "not a regular expression"),
+        (("get", "jobs", "-l", "a=b,,c"), "position 5: expected key=value"),
+        (("get", "jobs", "--show-defaults"), "-o yaml"),
+        (("events", "x", "--since", "yesterday"), "an age such as 10m"),
+        (("logs", "x", "--since", "2026-01-01T00:00:00"), "2026-01-31T12:00:00Z"),
+        (("logs", "x", "--attempt", "first"), "last, all or the number"),
+        (("submit", "-f", "x", "--watch", "--wait"), "not allowed with"),
+        (("submit", "-f", "x", "--wait=DONE"), "expected one of QUEUED"),
+        (("submit", "-f", ""), "found an empty text"),
+        (("demo", "--corpus", "/nowhere/at-all"), "does not exist"),
+        (("config", "set-context", "x"), "something to set"),
+        (("get", "jobs", "--address", "h:1", "--timeout", "99999999999999999999d"), "1ms to 1h00m"),
+        (("get", "jobs", "--address", "h:99999999999999"), "HOST:PORT"),
         (("get", "jobs", "--address", "nowhere"), "HOST:PORT"),
         (("get", "jobs", "--address", "h:1", "--timeout", "5"), "duration"),
         (("cancel", "x", "--grace", "soon"), "duration"),
         (("local", "up", "--agents", "-1"), "0 to 64"),
-        (("local", "up", "--port", "70000"), "0 to 65535"),
+        (("local", "up", "--port", "70000"), "0 to 65535, found 70000 (USAGE)\nhint: for example --port 7070"),
     ],
 )
 def test_wrong_usage_is_one_error_with_a_hint(arguments: tuple[str, ...], words: str) -> None:

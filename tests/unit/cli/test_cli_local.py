@@ -33,7 +33,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
     monkeypatch.setattr(starting, "controller_command", fake_command)
     monkeypatch.setattr(stopping, "AGENT_GRACE_S", 0.3)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    env = {"TRAINCTL_HOME": str(tmp_path)}
+    env = {"TRAINCTL_HOME": str(tmp_path), "TRAINCTL_CONFIG": ""}
 
     def run(*arguments: str) -> Result:
         out, err = io.StringIO(), io.StringIO()

@@ -88,7 +88,7 @@ def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
         controller.add_job(name, step=1, total_steps=2)
     controller.nodes.append(NodeStatus(node="node-0", state="READY", pid=5, slots=2, slots_used=1))
     header, *rows = cli("get", "jobs").out.splitlines()
-    assert header.split() == ["NAME", "PHASE", "STEP", "LOSS", "RATE", "RESTARTS", "AGE"]
+    assert header.split() == ["NAME", "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE"]
     assert len(rows) == 3
     assert rows[0].endswith("1m00s")
     assert cli("get", "jobs", "-o", "name").out == "a\nb\nc\n"

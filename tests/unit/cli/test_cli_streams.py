@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.cli.main import main
-from trainctl.cli.positions import EventPosition, Replay, lines_after
+from trainctl.cli.positions import EventPosition
 from trainctl.protos.v1.job_pb2 import Event
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
@@ -163,27 +163,6 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(
     assert "detached: job a goes on" in err
     assert "trainctl watch a" in err
     assert "Traceback" not in err
-
-
-LINES = st.lists(st.sampled_from("abc"), max_size=12)
-
-
-@given(st.lists(st.integers(), unique=True, max_size=40), st.data())
-def test_distinct_lines_are_resumed_exactly(log: list[int], data: st.DataObject) -> None:
-    lines = [str(number) for number in log]
-    cut = data.draw(st.integers(0, len(lines)))
-    kept = data.draw(st.integers(1, 50))
-    window = lines[-data.draw(st.integers(1, 50)) :]
-    shown = lines[:cut][-kept:]
-    missed = lines[cut:]
-    assert lines_after(shown, window) == (missed if len(missed) <= len(window) else window)
-
-
-@given(LINES, LINES, LINES)
-def test_replay_never_repeats_and_passes_what_is_new(old: list[str], known: list[str], new: list[str]) -> None:
-    # The stream starts inside the window and goes on with lines that cannot be mistaken for old ones.
-    replay = Replay([*old, *known])
-    assert replay.fresh([*known, *(line.upper() for line in new)]) == [line.upper() for line in new]
 
 
 @given(st.lists(st.integers(1, 4), max_size=12), st.data())

@@ -7,12 +7,14 @@ part is gone. Everything here blocks; the agent calls it from one thread, so tha
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_OLD_FILES = 3
+_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]*")
 _NAME = re.compile(r"(?P<log>(?P<slot>\d+)-(?P<incarnation>\d+)\.log)(?:\.(?P<first>\d+))?")
 
 
@@ -88,6 +90,17 @@ class LogFile:
         self._first = self._next
         for _, part in _old_parts(self._path)[: -self._max_old]:
             part.unlink()
+
+
+def remove_job(root: Path, job_uid: str) -> None:
+    """Removes the folder of a job's logs, if there is one and its name is a plain one.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    folder = root / job_uid
+    if _UID.fullmatch(job_uid) and folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
 
 
 def log_path(root: Path, job_uid: str, slot: int, incarnation: int) -> Path:

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from trainctl.agent.logs.files import LogFile, LogLine, Written, log_path
+from trainctl.agent.logs.files import LogFile, LogLine, Written, log_path, remove_job
 from trainctl.agent.logs.lines import LineSplitter
 from trainctl.agent.logs.query import LogAnswer, LogQuery, answer
 from trainctl.agent.state import WorkerKey
@@ -38,6 +39,7 @@ class LogStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="logs")
         self._loop = asyncio.get_running_loop()
         self._followers: list[Follower] = []
+        self._removed: set[str] = set()
         self.written_bytes = 0
         self.lost_lines = 0
 
@@ -72,6 +74,13 @@ class LogStore:
         """
         self._submit(lambda: self._read(query), done)
 
+    def remove(self, job_uids: Sequence[str]) -> None:
+        """Removes all logs of jobs that were deleted, each once; a job is only deleted when its workers are gone."""
+        for job_uid in job_uids:
+            if job_uid not in self._removed:
+                self._removed.add(job_uid)
+                self._submit(partial(self._remove, job_uid), lambda _: None)
+
     def follow(self, follower: Follower) -> None:
         """Calls ``follower(job_uid, lines)`` for all that is appended from now on."""
         self._followers.append(follower)
@@ -98,6 +107,12 @@ class LogStore:
         except OSError as error:
             note = LogLine(slot=0, incarnation=0, text=f"[the logs cannot be read: {error}]")
             return LogAnswer(starts={}, lines=(note,))
+
+    def _remove(self, job_uid: str) -> None:
+        try:
+            remove_job(self._root, job_uid)
+        except OSError as error:
+            _LOG.error("logs of the deleted job %s stay: %s", job_uid, error)
 
     def _submit(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
         def run() -> None:

@@ -17,7 +17,7 @@ MAX_WAITING_LINES = 10_000
 
 
 class LogStream:
-    """One request. Lines that a slow reader leaves waiting beyond the bound are dropped, and that is said."""
+    """One request. Of the lines that a slow reader leaves waiting, the oldest are dropped: their numbers say so."""
 
     def __init__(self, request: agent_pb2.LogRequest, logs: LogStore, wake: Callable[[], None]) -> None:
         self._request = request
@@ -83,12 +83,8 @@ class LogStream:
         if job_uid != self._query.job_uid:
             return
         self._waiting.extend(line for line in lines if self._query.wants((line.slot, line.incarnation)))
-        excess = len(self._waiting) - self._bound
-        if excess > 0:
-            for _ in range(excess):
-                last = self._waiting.popleft()
-            note = f"[{excess} lines left out: the reader is too slow]"
-            self._waiting.appendleft(LogLine(slot=last.slot, incarnation=last.incarnation, text=note))
+        while len(self._waiting) > self._bound:
+            self._waiting.popleft()
         self._wake()
 
 

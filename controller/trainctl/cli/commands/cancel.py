@@ -9,7 +9,7 @@ from trainctl.cli import exit_codes
 from trainctl.cli.client import connect
 from trainctl.cli.connection import duration_option_s
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit, plain
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
 from trainctl.core.errors import UsageError
 from trainctl.core.ids import DEFAULT_TENANT
@@ -39,7 +39,7 @@ def run(context: Context) -> int:
     first = "after one more checkpoint" if options.checkpoint else "without a further checkpoint"
     text = f"job {name} is {job.status.phase} already" if ended else f"job {name} is {job.status.phase}, {first}"
     emit(context, plain(job), table=lambda: [text], names=[name])
-    if options.output == "table" and not ended:
+    if is_table(context) and not ended:
         context.console.say(f"see it end with: trainctl watch {name}")
     return exit_codes.OK
 

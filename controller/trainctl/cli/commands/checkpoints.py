@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 from trainctl.cli import exit_codes
-from trainctl.cli.client import connect
+from trainctl.cli.changes import watch_rows
+from trainctl.cli.client import Client, connect, find_job
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit, plain
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.render import tables
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.protos.v1.job_pb2 import ListCheckpointsRequest
+from trainctl.protos.v1.job_pb2 import ListCheckpointsRequest, ListCheckpointsResponse
+from trainctl.protos.v1.records_pb2 import CheckpointRef
 
 
 def list_checkpoints(context: Context) -> int:
     """Lists the committed checkpoints of a job, the oldest first."""
-    name = context.options.name
+    style = context.console.style()
     with connect(context) as client:
-        request = ListCheckpointsRequest(tenant=DEFAULT_TENANT, name=name)
-        answer = client.call(client.stub.ListCheckpoints, request)
-    if not answer.checkpoints and context.options.output == "table":
+        job = find_job(context, client, context.options.name)
+        answer = ask(client, job.uid)
+
+    def table(found: Sequence[CheckpointRef]) -> list[str]:
+        return tables.checkpoints(found, now_s=time.time(), style=style)
+
+    if context.options.watch:
+        watch_rows(
+            context,
+            lambda client: ask(client, job.uid).checkpoints,
+            key=lambda checkpoint: checkpoint.uri,
+            state=lambda checkpoint: checkpoint.committed_s,
+            data=plain,
+            lines=table,
+            name=lambda checkpoint: checkpoint.uri,
+        )
+        return exit_codes.OK
+    if not answer.checkpoints and is_table(context):
+        name = job.spec.metadata.name
         context.console.say(f"job {name} has no checkpoint yet; they will be under {answer.uri}")
         return exit_codes.OK
-    style = context.console.style()
     emit(
         context,
         plain(answer),
-        table=lambda: tables.checkpoints(answer.checkpoints, style=style),
+        table=lambda: table(answer.checkpoints),
         names=[checkpoint.uri for checkpoint in answer.checkpoints],
     )
     return exit_codes.OK
+
+
+def ask(client: Client, name: str) -> ListCheckpointsResponse:
+    """The checkpoints of the job of this name or uid, and where they lie."""
+    return client.call(client.stub.ListCheckpoints, ListCheckpointsRequest(tenant=DEFAULT_TENANT, name=name))

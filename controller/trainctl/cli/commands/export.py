@@ -10,7 +10,6 @@ from typing import Any
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
 from trainctl.core.errors import NotFoundError, PreconditionError
-from trainctl.core.ids import DEFAULT_TENANT
 
 _NEEDED = ("numpy", "fsspec")
 
@@ -54,13 +53,14 @@ def _path_source(source: str, step: int | None) -> str:
 
 def _job_source(context: Context) -> str:
     """The newest checkpoint of the job, or the one of ``--step``."""
-    from trainctl.cli.client import connect
-    from trainctl.protos.v1.job_pb2 import ListCheckpointsRequest
+    from trainctl.cli.client import connect, find_job
+    from trainctl.cli.commands.checkpoints import ask
 
-    name, step = context.options.source, context.options.step
+    step = context.options.step
     with connect(context) as client:
-        request = ListCheckpointsRequest(tenant=DEFAULT_TENANT, name=name)
-        found = client.call(client.stub.ListCheckpoints, request).checkpoints
+        job = find_job(context, client, context.options.source)
+        found = ask(client, job.uid).checkpoints
+    name = job.spec.metadata.name
     chosen = [checkpoint for checkpoint in found if step is None or checkpoint.step == step]
     if not chosen:
         steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none yet"

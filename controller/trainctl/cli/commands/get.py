@@ -1,45 +1,49 @@
-"""``trainctl get jobs|job|nodes``."""
+"""``trainctl get jobs|job|nodes``; ``get checkpoints`` is in ``commands.checkpoints``."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from trainctl.cli import exit_codes
-from trainctl.cli.client import Client, connect, get_job
+from trainctl.cli import exit_codes, phases
+from trainctl.cli.changes import watch_rows
+from trainctl.cli.client import Client, connect, find_job, get_job, list_jobs
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit, plain
+from trainctl.cli.output import emit, is_table, plain
+from trainctl.cli.query.ast import Predicate
+from trainctl.cli.query.labels import Term, fits, read_labels
+from trainctl.cli.query.reader import read_predicate
+from trainctl.cli.query.select import holds
 from trainctl.cli.render import tables
-from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.protos.v1.job_pb2 import Job, ListJobsRequest, ListNodesRequest
-
-_PAGE_SIZE = 200
-
-
-def list_jobs(client: Client) -> Iterator[Job]:
-    """All jobs, page by page."""
-    token = ""
-    while True:
-        request = ListJobsRequest(tenant=DEFAULT_TENANT, page_size=_PAGE_SIZE, page_token=token)
-        page = client.call(client.stub.ListJobs, request)
-        yield from page.jobs
-        token = page.next_page_token
-        if not token:
-            return
+from trainctl.core.errors import UsageError
+from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
 
 
 def jobs(context: Context) -> int:
     """Lists the jobs."""
+    labels, predicate = _chosen(context)
+    if context.options.watch:
+        watch_rows(
+            context,
+            lambda client: _choose(list_jobs(client), labels, predicate),
+            key=lambda job: job.uid,
+            state=_state,
+            data=lambda job: _plain_job(context, job),
+            lines=lambda found: _table(context, found),
+            name=lambda job: job.spec.metadata.name,
+        )
+        return exit_codes.OK
     with connect(context) as client:
-        found = list(list_jobs(client))
-    style = context.console.style()
-    if not found and context.options.output == "table":
-        context.console.say("no jobs yet; submit one with: trainctl submit -f job.yaml")
+        found = _choose(list_jobs(client), labels, predicate)
+    if not found and is_table(context):
+        narrowed = labels or predicate is not None
+        context.console.say("no such job" if narrowed else "no jobs yet; submit one with: trainctl submit -f job.yaml")
         return exit_codes.OK
     emit(
         context,
-        {"jobs": [plain(job) for job in found]},
-        table=lambda: tables.jobs(found, now_s=time.time(), style=style),
+        {"jobs": [_plain_job(context, job) for job in found]},
+        table=lambda: _table(context, found),
         names=[job.spec.metadata.name for job in found],
     )
     return exit_codes.OK
@@ -47,13 +51,15 @@ def jobs(context: Context) -> int:
 
 def job(context: Context) -> int:
     """Shows one job in a line."""
+    _check_defaults(context)
     with connect(context) as client:
-        found = get_job(client, context.options.name)
-    style = context.console.style()
+        found = find_job(context, client, context.options.name)
+    if context.options.watch:
+        return _watch_job(context, found)
     emit(
         context,
-        plain(found),
-        table=lambda: tables.jobs([found], now_s=time.time(), style=style),
+        _plain_job(context, found),
+        table=lambda: _table(context, [found]),
         names=[found.spec.metadata.name],
     )
     return exit_codes.OK
@@ -61,16 +67,100 @@ def job(context: Context) -> int:
 
 def nodes(context: Context) -> int:
     """Lists the nodes and their agents."""
-    with connect(context) as client:
-        found = client.call(client.stub.ListNodes, ListNodesRequest()).nodes
     style = context.console.style()
-    if not found and context.options.output == "table":
+    wide = context.options.output == "wide"
+
+    def table(found: Sequence[NodeStatus]) -> list[str]:
+        return tables.nodes(found, style=style, wide=wide)
+
+    if context.options.watch:
+        watch_rows(
+            context,
+            list_nodes,
+            key=lambda node: node.node,
+            state=lambda node: (node.state, node.slots_used, node.agent_incarnation),
+            data=plain,
+            lines=table,
+            name=lambda node: node.node,
+        )
+        return exit_codes.OK
+    with connect(context) as client:
+        found = list_nodes(client)
+    if not found and is_table(context):
         context.console.say("no nodes: no agent has registered yet")
         return exit_codes.OK
     emit(
         context,
         {"nodes": [plain(node) for node in found]},
-        table=lambda: tables.nodes(found, style=style),
+        table=lambda: table(found),
         names=[node.node for node in found],
     )
     return exit_codes.OK
+
+
+def list_nodes(client: Client) -> Sequence[NodeStatus]:
+    """All nodes."""
+    return client.call(client.stub.ListNodes, ListNodesRequest()).nodes
+
+
+def _watch_job(context: Context, found: Job) -> int:
+    newest = found
+
+    def look(client: Client) -> list[Job]:
+        nonlocal newest
+        newest = get_job(client, found.uid)
+        return [newest]
+
+    watch_rows(
+        context,
+        look,
+        key=lambda job: job.uid,
+        state=_state,
+        data=lambda job: _plain_job(context, job),
+        lines=lambda rows: _table(context, rows),
+        name=lambda job: job.spec.metadata.name,
+        until=lambda: phases.has_ended(newest.status.phase),
+    )
+    return phases.exit_code(newest.status.phase)
+
+
+def _state(job: Job) -> object:
+    """What of a job is worth a new line."""
+    status = job.status
+    return (status.phase, status.reason, status.message, len(status.recoveries), status.checkpoint.step)
+
+
+def _chosen(context: Context) -> tuple[Sequence[Term], Predicate | None]:
+    """What ``-l`` and ``--filter`` ask for, checked before anybody is called."""
+    _check_defaults(context)
+    options = context.options
+    return (
+        read_labels(options.selector) if options.selector is not None else (),
+        read_predicate(options.filter) if options.filter is not None else None,
+    )
+
+
+def _choose(found: Iterable[Job], labels: Sequence[Term], predicate: Predicate | None) -> list[Job]:
+    return [
+        job
+        for job in found
+        if fits(job.spec.metadata.labels, labels) and (predicate is None or holds(predicate, plain(job)))
+    ]
+
+
+def _check_defaults(context: Context) -> None:
+    if context.options.show_defaults and (is_table(context) or context.options.output == "name"):
+        raise UsageError("--show-defaults shows the spec, which a table does not", hint="add -o yaml")
+
+
+def _plain_job(context: Context, job: Job) -> dict[str, Any]:
+    """The job for machines; what the user did not write is shown where it is asked for."""
+    data = plain(job)
+    if not context.options.show_defaults:
+        data.pop("effectiveSpec", None)
+    return data
+
+
+def _table(context: Context, found: Sequence[Job]) -> list[str]:
+    wide = context.options.output == "wide"
+    return tables.jobs(found, now_s=time.time(), style=context.console.style(), wide=wide)

@@ -8,7 +8,7 @@ from pathlib import Path
 from trainctl.cli import exit_codes
 from trainctl.cli.commands.cancel import confirm
 from trainctl.cli.context import Context
-from trainctl.cli.installation import LocalController, read_agents
+from trainctl.cli.installation import FROZEN_HINT, LocalController, read_agents
 from trainctl.cli.local import folder
 from trainctl.cli.local.start import LocalPlan, start
 from trainctl.cli.local.status import data, lines, look, state
@@ -27,9 +27,9 @@ def _run_dir(context: Context) -> Path:
     return Path(chosen).expanduser().absolute() if chosen else context.run_dir
 
 
-def _check_range(flag: str, value: int, low: int, high: int) -> int:
+def _check_range(flag: str, value: int, low: int, high: int, example: int) -> int:
     if not low <= value <= high:
-        raise UsageError(f"{flag}: expected {low} to {high}, found {value}", hint=f"for example {flag} {max(low, 1)}")
+        raise UsageError(f"{flag}: expected {low} to {high}, found {value}", hint=f"for example {flag} {example}")
     return value
 
 
@@ -38,9 +38,9 @@ def up(context: Context) -> int:
     options = context.options
     plan = LocalPlan(
         run_dir=_run_dir(context),
-        agents=_check_range("--agents", options.agents, 0, _MAX_AGENTS),
-        slots=_check_range("--slots", options.slots, 1, _MAX_SLOTS),
-        port=_check_range("--port", options.port, 0, 65535),
+        agents=_check_range("--agents", options.agents, 0, _MAX_AGENTS, 2),
+        slots=_check_range("--slots", options.slots, 1, _MAX_SLOTS, 2),
+        port=_check_range("--port", options.port, 0, 65535, 7070),
     )
     context.on_interrupt = ("interrupted: what was started was stopped again",)
     running = sum(agent.alive for agent in read_agents(plan.run_dir))
@@ -108,5 +108,7 @@ def status(context: Context) -> int:
     )
     if found.answers:
         return exit_codes.OK
-    context.console.say(f"the controller is {state(found)}; start it with: trainctl local up")
+    frozen = found.controller is not None and found.controller.alive
+    what = FROZEN_HINT.format(pid=found.controller.process.pid) if found.controller is not None else ""
+    context.console.say(f"the controller is {state(found)}; {what if frozen else 'start it with: trainctl local up'}")
     return exit_codes.UNAVAILABLE

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from trainctl.cli import phases
-from trainctl.cli.client import Client
+from trainctl.cli import exit_codes, phases
+from trainctl.cli.client import Client, connect, find_job
 from trainctl.cli.context import Context
-from trainctl.cli.output import document, plain
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.positions import EventPosition
 from trainctl.cli.render.job import summary
 from trainctl.cli.resume import StreamEndedError, resume
@@ -20,44 +20,52 @@ _PAGE = 1000
 
 def run(context: Context) -> int:
     """Looks on until the job ends."""
-    return watch(context, context.options.name, was_there=False)
+    with connect(context) as client:
+        job = find_job(context, client, context.options.name)
+    return watch(context, job.uid, label=job.spec.metadata.name)
 
 
-def watch(context: Context, name: str, *, only_phases: bool = False, was_there: bool = True) -> int:
+def watch(context: Context, uid: str, *, label: str, only_phases: bool = False, until: str = "") -> int:
     """Shows a job until it has ended, over any number of controller restarts; returns what its end means.
+
+    The controller has just answered, so that even a first failure to reach it is waited out.
 
     Args:
         context: where to show it.
-        name: name or uid of the job.
+        uid: the job's.
+        label: its name, for people.
         only_phases: one line per phase instead of events and progress.
-        was_there: the controller has just answered, so a first failure to reach it is waited out, too.
+        until: a phase that is awaited, instead of the end; reaching it is a success.
     """
-    label = context.options.name or name
     context.on_interrupt = (f"detached: job {label} goes on", f"look on again with: trainctl watch {label}")
     view = _view(context, only_phases=only_phases)
     job = Job()
     try:
         position = EventPosition()
         for job, events in resume(
-            context, lambda client: _updates(client, name, position), say=view.note, was_there=was_there
+            context, lambda client: _updates(client, uid, position), say=view.note, was_there=True
         ):
             for event in events:
                 view.event(event)
             view.job(job)
+            if until and phases.reached(until, job.status.phase, events):
+                break
     finally:
         view.close()
-    form = context.options.output
-    if form == "table":
-        context.console.data(summary(job, style=context.console.style()))
-    else:
-        context.console.data(job.spec.metadata.name if form == "name" else document(plain(job), form))
-    return phases.exit_code(job.status.phase)
+    there = bool(until) and not phases.has_ended(job.status.phase)
+    emit(
+        context,
+        plain(job),
+        table=lambda: [f"job {label} reached {until}"] if there else summary(job, style=context.console.style()),
+        names=[label],
+    )
+    return exit_codes.OK if there or until == job.status.phase else phases.exit_code(job.status.phase)
 
 
 def _view(context: Context, *, only_phases: bool) -> View:
     """What is shown on the way is data only where a person reads it; with ``-o json`` it goes to stderr."""
     console = context.console
-    to_stdout = context.options.output == "table"
+    to_stdout = is_table(context)
     write = console.data if to_stdout else console.say
     stream = console.out if to_stdout else console.err
     if only_phases:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainctl.cli.client import Client
-from trainctl.cli.commands.get import list_jobs
+from trainctl.cli.client import Client, list_jobs
 from trainctl.cli.connection import local_endpoint
 from trainctl.cli.installation import LocalAgent, LocalController, read_agents, read_controller
 from trainctl.cli.output import plain

@@ -26,7 +26,7 @@ def describe(job: Job, checkpoints: Sequence[CheckpointRef], *, now_s: float, st
         ("Workers", tables.workers(status.islands, style=style)),
         ("Goodput", figures.goodput_lines(status.goodput_s)),
         (f"Recoveries{more}", [line for recovery in shown for line in recoveries.describe(recovery)]),
-        ("Checkpoints", tables.checkpoints(checkpoints, style=style) if checkpoints else []),
+        ("Checkpoints", tables.checkpoints(checkpoints, now_s=now_s, style=style) if checkpoints else []),
     ]
     lines: list[str] = []
     for title, body in sections:
@@ -64,7 +64,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Rate", figures.rate(status)),
             ("ETA", rough(status.eta_s) if status.eta_s > 0 else ""),
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
-            ("Restarts", str(status.restarts)),
+            ("Recoveries", f"{status.recovery_count}, {status.restarts} of them for workers that ended by themselves"),
             ("Work folder", status.workdir),
             ("Records", status.records),
         ]

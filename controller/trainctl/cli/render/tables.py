@@ -6,30 +6,46 @@ from collections.abc import Iterable, Sequence
 
 from trainctl.cli.render import figures
 from trainctl.cli.style import Style, table
-from trainctl.cli.times import age, clock
+from trainctl.cli.times import age, clock, rfc3339
 from trainctl.protos.v1.job_pb2 import Event, IslandStatus, Job, NodeStatus
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 
 
-def jobs(found: Sequence[Job], *, now_s: float, style: Style) -> list[str]:
-    """One line per job, the newest first."""
+def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False) -> list[str]:
+    """One line per job, the newest first. Jobs of one name are told apart by their uid."""
+    names = [job.spec.metadata.name for job in found]
+    uids = wide or len(set(names)) < len(names)
     rows = [
         (
             job.spec.metadata.name,
+            *([job.uid] if uids else []),
             style.state(job.status.phase),
             figures.steps(job.status),
             figures.loss(job.status),
             figures.rate(job.status),
-            str(job.status.restarts),
+            str(job.status.recovery_count),
             age(job.create_time_s, now_s),
+            *(_wide_job(job) if wide else []),
         )
         for job in sorted(found, key=lambda job: -job.create_time_s)
     ]
-    headers = ("NAME", "PHASE", "STEP", "LOSS", "RATE", "RESTARTS", "AGE")
-    return table(headers, rows, style=style, right="STEP,LOSS,RATE,RESTARTS,AGE")
+    headers = ("NAME", *(["UID"] if uids else []), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE")
+    more = ("WORKERS", "GENERATION", "REASON", "LABELS") if wide else ()
+    return table((*headers, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES,AGE,WORKERS,GENERATION")
 
 
-def nodes(found: Iterable[NodeStatus], *, style: Style) -> list[str]:
+def _wide_job(job: Job) -> tuple[str, ...]:
+    labels = job.spec.metadata.labels
+    alive = sum(worker.pid > 0 for island in job.status.islands for worker in island.workers)
+    return (
+        str(alive),
+        figures.generations(job.status),
+        job.status.reason or "-",
+        ",".join(f"{key}={labels[key]}" for key in sorted(labels)) or "-",
+    )
+
+
+def nodes(found: Iterable[NodeStatus], *, style: Style, wide: bool = False) -> list[str]:
     """One line per node."""
     rows = [
         (
@@ -40,11 +56,13 @@ def nodes(found: Iterable[NodeStatus], *, style: Style) -> list[str]:
             f"{node.last_heard_age_s:.1f}s",
             node.address or "-",
             node.version or "-",
+            *((str(node.agent_incarnation), node.metrics_address or "-") if wide else ()),
         )
         for node in found
     ]
     headers = ("NODE", "STATE", "SLOTS", "PID", "HEARD", "ADDRESS", "VERSION")
-    return table(headers, rows, style=style, right="SLOTS,PID,HEARD")
+    more = ("INCARNATION", "METRICS") if wide else ()
+    return table((*headers, *more), rows, style=style, right="SLOTS,PID,HEARD,INCARNATION")
 
 
 def workers(islands: Iterable[IslandStatus], *, style: Style) -> list[str]:
@@ -69,19 +87,18 @@ def workers(islands: Iterable[IslandStatus], *, style: Style) -> list[str]:
     return table(headers, rows, style=style, right="SLOT,RANK,PID,STEP") if rows else []
 
 
-def checkpoints(found: Iterable[CheckpointRef], *, style: Style) -> list[str]:
+def checkpoints(found: Iterable[CheckpointRef], *, now_s: float, style: Style) -> list[str]:
     """One line per committed checkpoint, the oldest first."""
-    rows = [
-        (str(c.step), str(c.lineage), clock(c.committed_s) if c.committed_s else "-", c.attempt, c.uri) for c in found
-    ]
-    return table(("STEP", "LINEAGE", "COMMITTED", "ATTEMPT", "URI"), rows, style=style, right="STEP,LINEAGE")
+    rows = [(str(c.step), str(c.lineage), age(c.committed_s, now_s), c.attempt, c.uri) for c in found]
+    return table(("STEP", "LINEAGE", "AGE", "ATTEMPT", "URI"), rows, style=style, right="STEP,LINEAGE,AGE")
 
 
-def event(item: Event, *, style: Style) -> str:
-    """``12:03:04  worker.exited  worker 1 on node-0 ...``."""
-    return (
-        f"{style.paint(clock(item.time_s), 'dim')}  {style.paint(f'{item.type:<22}', _tone(item.type))}  {item.message}"
-    )
+def event(item: Event, *, style: Style, wide: bool = False) -> str:
+    """``12:03:04  worker.exited  worker 1 on node-0 ...``; wide: with the date, and the event's facts behind it."""
+    when = rfc3339(item.time_s) if wide else clock(item.time_s)
+    facts = "".join(f"  {key}={item.fields[key]}" for key in sorted(item.fields)) if wide else ""
+    type_ = style.paint(f"{item.type:<22}", _tone(item.type))
+    return f"{style.paint(when, 'dim')}  {type_}  {item.message}{style.paint(facts, 'dim')}"
 
 
 def _tone(event_type: str) -> str:

@@ -13,7 +13,7 @@ from trainctl.controller.agents.session import AgentSession
 from trainctl.protos.v1 import agent_pb2, job_pb2
 
 MAX_WAITING = 2000
-"""Chunks that wait for one reader; a slower one loses the oldest, and is told."""
+"""Chunks that wait for one reader; a slower one loses the oldest, which the numbers of the next ones tell."""
 
 
 Life = tuple[int, int]
@@ -50,14 +50,15 @@ class LogReader:
     begun: set[str]
     open_at: set[AgentSession] = field(default_factory=set)
     _waiting: deque[job_pb2.StreamLogsResponse] = field(default_factory=deque)
-    _lost: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, node: str, chunk: agent_pb2.LogChunk) -> None:
         """Takes in what an agent sent."""
         if chunk.begun:
             self.begun.add(node)
-            self.positions.update({(p.slot, p.incarnation): p.line for p in chunk.starts})
+            for start in chunk.starts:
+                life = (start.slot, start.incarnation)
+                self.positions[life] = max(self.positions.get(life, 0), start.line)
             self._put(job_pb2.StreamLogsResponse(node=node, starts=chunk.starts, begun=True))
         lines, first = list(chunk.lines), chunk.first_line
         if first:
@@ -75,7 +76,7 @@ class LogReader:
 
     def _put(self, chunk: job_pb2.StreamLogsResponse) -> None:
         if len(self._waiting) >= MAX_WAITING:
-            self._lost += len(self._waiting.popleft().lines)
+            self._waiting.popleft()
         self._waiting.append(chunk)
         self._wake.set()
 
@@ -92,15 +93,7 @@ class LogReader:
                     await self._wake.wait()
             except TimeoutError:
                 return None
-        if not self._waiting:
-            return None
-        if self._lost:
-            note = f"[{self._lost} lines left out: the reader is too slow]"
-            self._lost, like = 0, self._waiting[0]
-            return job_pb2.StreamLogsResponse(
-                slot=like.slot, incarnation=like.incarnation, node=like.node, lines=[note]
-            )
-        return self._waiting.popleft()
+        return self._waiting.popleft() if self._waiting else None
 
 
 class LogRelay:

@@ -1,0 +1,1 @@
+"""Expressions over a command's data: paths, predicates, templates and columns, as kubectl users know them."""
