@@ -37,13 +37,14 @@ class Waiter:
         self._where = where
         self.timeout_s = timeout_s
 
-    def check(self) -> None:
-        """A look at the abort flag, and a sign of life.
+    def check(self, *, alive: bool = True) -> None:
+        """A look at the abort flag, and a sign of life if ``alive``.
 
         Raises:
             Interrupted: the flag is set.
         """
-        self.touch()
+        if alive:
+            self.touch()
         if self._aborted():
             raise Interrupted
 

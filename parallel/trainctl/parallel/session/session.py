@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainctl.core.errors import CollectiveError, PreconditionError
 from trainctl.core.records.step import Phase
 from trainctl.core.records.train_spec import BatchSpec
-from trainctl.parallel.bridge import Ready, Running
+from trainctl.parallel.bridge import Noticed, Ready, Running
 from trainctl.parallel.collectives.choice import collectives_for
 from trainctl.parallel.collectives.port import Collectives, Rendezvous
 from trainctl.parallel.collectives.wait import Interrupted
@@ -212,6 +212,10 @@ class Session:
             schedule=schedule,
             clip_norm=clip_norm,
         )
+
+    def notice(self, text: str) -> None:
+        """Tells people something although the run goes on: it becomes an event of the job, once for all who say it."""
+        self._context.control.send(Noticed(text))
 
     def on_evaluate(self, *, every: int, num_items: int, evaluate: Callable[[int], tuple[Tensor | float, int]]) -> None:
         """Every ``every`` steps, ``evaluate(item)`` gives summed loss and targets of items ``0..num_items - 1``.

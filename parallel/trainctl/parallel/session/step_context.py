@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import count, islice
 
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -23,6 +23,8 @@ class StepContext:
     Attributes:
         step: 1-based number of the step.
         tokens: targets that went through ``backward``.
+        while_waiting: to be called in turn, with the seconds so far, by what makes the loop wait for a batch: a look at
+            the abort flag and, for a while, a sign of life.
     """
 
     def __init__(
@@ -33,13 +35,16 @@ class StepContext:
         before_each: Callable[[], None],
         idle_turns: int = 0,
         ahead: Iterable[MicroBatch] = (),
+        while_waiting: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.step = step
         self.tokens = 0
         self._own = own
         self._turns = (*own, *own[-1:] * idle_turns)
         self._before_each = before_each
-        self._ahead = ahead
+        self._ahead = iter(ahead)
+        self._seen_ahead: list[MicroBatch] = []
+        self.while_waiting = while_waiting
         self._started = 0
         self._finished = 0
         self._loss_sum: Tensor | None = None
@@ -54,7 +59,13 @@ class StepContext:
 
     def upcoming(self) -> Iterator[MicroBatch]:
         """What this rank computes next, as long as no rank leaves or joins: the rest of this step, then later ones."""
-        return chain(self._own[self._started :], self._ahead)
+        yield from self._own[self._started :]
+        for number in count():
+            if number == len(self._seen_ahead):
+                self._seen_ahead.extend(islice(self._ahead, 1))
+            if number == len(self._seen_ahead):
+                return
+            yield self._seen_ahead[number]
 
     def batches(
         self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any] = default_collate

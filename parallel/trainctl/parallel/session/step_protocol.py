@@ -65,6 +65,7 @@ class StepProtocol:
             before_each=self._before_micro_batch,
             idle_turns=idle_turns,
             ahead=self._ahead(seat, step, replica.cursor),
+            while_waiting=self._while_waiting,
         )
         generation, lineage = seat.record.generation, replica.lineage
         ballot = self._plan.ballot(
@@ -78,7 +79,7 @@ class StepProtocol:
         return OpenStep(context, ballot)
 
     def _ahead(self, seat: Seat, step: int, cursor: int) -> Iterator[MicroBatch]:
-        """What this rank is dealt in the steps after ``step`` if everybody stays; computed as far as it is asked for."""
+        """What this rank is dealt in the steps after ``step`` if everybody stays; computed as far as asked for."""
         for later in range(step + 1, self._plan.steps + 1):
             cursor += self._plan.batch.sequences
             everything = self._plan.micro_batches(step=later, cursor=cursor)
@@ -101,6 +102,10 @@ class StepProtocol:
     def _before_micro_batch(self) -> None:
         self._context.waiter.check()
         self._where.reach("step.compute")
+
+    def _while_waiting(self, waited_s: float) -> None:
+        """The loop waits for something of its own; beyond the longest wait in a collective that is silence."""
+        self._context.waiter.check(alive=waited_s < self._context.waiter.timeout_s)
 
     def _reduce(self, seat: Seat, step: int) -> None:
         self._where.show(Phase.REDUCE)
