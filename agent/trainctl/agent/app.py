@@ -75,7 +75,7 @@ class Agent:
         self._metrics = AgentMetrics()
         self._figures = FiguresOutbox()
         self._reports = ReportsOutbox()
-        self._logs = LogStore(options.folder / "logs")
+        self._logs = LogStore(options.folder / "logs", beside=(options.folder / "commands",))
         self._server = ForkServerClient(
             preload=options.preload,
             on_change=lambda: self._supervisor.reconcile(),
@@ -154,6 +154,7 @@ class Agent:
             observe=self._supervisor.observe,
             store_address=lambda: self._store.address,
             set_desired=self._set_desired,
+            forget_jobs=self._logs.remove,
             forget_all=self._forget_all,
         )
         link = ControllerLink(

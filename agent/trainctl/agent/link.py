@@ -49,12 +49,14 @@ class Node:
         observe: all workers.
         store_address: of the collective store, empty while there is none.
         set_desired: takes the whole desired state.
+        forget_jobs: removes what is kept of jobs that were deleted, by uid.
         forget_all: ends all workers and returns when none is left: this agent's life was declared over.
     """
 
     observe: Callable[[], tuple[WorkerObserved, ...]]
     store_address: Callable[[], str]
     set_desired: Callable[[Sequence[WorkerDesired]], None]
+    forget_jobs: Callable[[Sequence[str]], None]
     forget_all: Callable[[], Awaitable[None]]
 
 
@@ -274,5 +276,6 @@ class ControllerLink:
             return
         self._epoch = desired.epoch
         self._node.set_desired(workers)
+        self._node.forget_jobs(desired.deleted_jobs)
         self._desired_version = desired.version
         self.changed()

@@ -7,9 +7,11 @@ from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.catalog import CheckpointInfo, survey
-from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_folder
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_folder, is_attempt, step_of
+from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
+from trainctl.core.errors import CheckpointError
 
 
 def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
@@ -53,6 +55,50 @@ def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozens
         for folder in doomed:
             remove_attempt(storage, folder)
     return tuple(doomed)
+
+
+def forget(uri: str, *, job: str, protect: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
+    """Removes every attempt under ``uri`` whose manifest says that it is of ``job``; looks at nothing else.
+
+    An attempt without a readable manifest says of nobody that it is theirs, and stays.
+
+    Args:
+        uri: the folder that the job saved to; other jobs, and people, may keep things in it.
+        job: uid of the job.
+        protect: attempts that stay in any case.
+
+    Returns:
+        Folders that were removed, relative to ``uri``.
+
+    Raises:
+        CheckpointError: the storage refused; trying again later is safe.
+    """
+    storage = open_storage(uri)
+    removed = []
+    with storage_errors(f"removing the checkpoints of job {job} from {uri}"):
+        for step in (name for name in storage.list("") if step_of(name) is not None):
+            for attempt in filter(is_attempt, storage.list(step)):
+                folder = f"{step}/{attempt}"
+                if attempt not in protect and _job_of(storage, folder) == job:
+                    remove_attempt(storage, folder)
+                    removed.append(folder)
+    return tuple(removed)
+
+
+def holds_any(uri: str) -> bool:
+    """Whether a checkpoint of anybody lies under ``uri``: an attempt whose manifest can be read."""
+    storage = open_storage(uri)
+    with storage_errors(f"looking for checkpoints in {uri}"):
+        steps = [name for name in storage.list("") if step_of(name) is not None]
+        return any(_job_of(storage, f"{step}/{attempt}") for step in steps for attempt in storage.list(step))
+
+
+def _job_of(storage: Storage, folder: str) -> str:
+    """The job that the root manifest names; empty where there is none that can be read."""
+    try:
+        return read_root(storage, folder)[0].job
+    except CheckpointError:
+        return ""
 
 
 def remove_attempt(storage: Storage, folder: str) -> None:

@@ -19,7 +19,10 @@ from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
 from trainctl.controller.jobs.book import JobBook
+from trainctl.controller.jobs.deletion import Deletions
+from trainctl.controller.jobs.requests import RequestLog
 from trainctl.controller.jobs.submission import Submissions
+from trainctl.controller.jobs.verbs import Verbs
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.metrics.registry import ControllerMetrics, MetricsServer
 from trainctl.controller.nodes import NodeKeeper
@@ -126,6 +129,7 @@ async def controller(settings: Settings) -> AsyncIterator[Controller]:
         background = (
             parts.reconciler.run(),
             keeper.run(),
+            Deletions(parts.book, parts.agents, run.jobs, parts.clock.now_s).run(),
             _stay_awake(parts),
             _sample(parts, keeper),
             _until_fenced(parts.leadership),
@@ -153,6 +157,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Parts:
     leadership = await Leadership.take(store, who, counter=metrics)
     agents = AgentRegistry(clock.monotonic_s, settle_s=SETTLE_S)
     agents.load((await store.range(keys.NODES)).items)
+    agents.load_marks((await store.range(keys.MARKS)).items)
     book = JobBook(store, leadership, now_s=clock.now_s, figures_folder=run.figures, faults=FaultPlan())
     clock.not_before(await book.load())
     await book.catch_up()
@@ -176,6 +181,8 @@ def _server(settings: Settings, parts: _Parts, token: str) -> RpcServer:
     jobs = JobService(
         book=parts.book,
         agents=parts.agents,
+        reconciler=parts.reconciler,
+        verbs=Verbs(parts.book, parts.agents, RequestLog(parts.store), parts.leadership, parts.clock.now_s),
         submissions=Submissions(parts.book, parts.agents, parts.store, settings.run_dir.jobs, parts.clock.now_s),
         logs=logs,
         clock=parts.clock,

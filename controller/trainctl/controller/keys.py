@@ -15,6 +15,10 @@ NAMES = f"{ROOT}/names/"
 NODES = f"{ROOT}/nodes/"
 EVENTS = f"{ROOT}/events/"
 INTENTS = f"{ROOT}/intents/"
+MARKS = f"{ROOT}/marks/"
+DELETED = f"{ROOT}/deleted/"
+DELETED_KEPT_S = 7 * 24 * 3600.0
+"""An agent that was away for longer keeps the logs of a deleted job."""
 STATUS = "/status"
 
 _JSON_TAG = b"j"
@@ -48,6 +52,26 @@ def node(name_: str) -> str:
 def events(tenant: str, uid: str, first: int) -> str:
     """The events of one transaction, the first of which has number ``first``."""
     return f"{EVENTS}{tenant}/{uid}/{first:012}"
+
+
+def all_events(tenant: str, uid: str) -> str:
+    """Where all events of a job lie."""
+    return f"{EVENTS}{tenant}/{uid}/"
+
+
+def all_of_job(tenant: str, uid: str) -> str:
+    """Where its state and its records lie."""
+    return f"{JOBS}{tenant}/{uid}/"
+
+
+def deleted(tenant: str, uid: str) -> str:
+    """A job that was deleted lately: agents remove what they still keep of it."""
+    return f"{DELETED}{tenant}/{uid}"
+
+
+def node_mark(name_: str) -> str:
+    """What an operator said of a node: no new work, or none at all."""
+    return f"{MARKS}{name_}"
 
 
 def request(tenant: str, request_id: str) -> str:

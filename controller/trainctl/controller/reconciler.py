@@ -101,13 +101,17 @@ class Reconciler:
             for entry in self._book.entries()
             for worker in entry.desired.get(agent_incarnation, ())
         ]
-        return agent_pb2.AgentDesired(epoch=self._leadership.epoch, version=self._version, workers=workers)
+        return agent_pb2.AgentDesired(
+            epoch=self._leadership.epoch, version=self._version, workers=workers, deleted_jobs=self._book.deleted()
+        )
 
     def queue_depth(self) -> int:
         """Jobs waiting for a pass."""
         return len(self._queue)
 
     async def _pass(self, uid: str) -> None:
+        if not self._book.knows(uid):
+            return
         began_s = self._clock.monotonic_s()
         result = await self._book.apply(uid, self._decide)
         self._book.entry(uid).trouble = None
@@ -123,7 +127,7 @@ class Reconciler:
         return reconcile(state, view, free, self._clock.now_s(), self._leadership.epoch, self._ids)
 
     def _failed(self, uid: str, error: Exception) -> None:
-        if isinstance(error, FencedError):
+        if isinstance(error, FencedError) or not self._book.knows(uid):
             return
         entry = self._book.entry(uid)
         if isinstance(error, UnavailableError):

@@ -93,7 +93,7 @@ class LogFile:
 
 
 def remove_job(root: Path, job_uid: str) -> None:
-    """Removes the folder of a job's logs, if there is one and its name is a plain one.
+    """Removes the folder of a job, if there is one and its name is a plain one.
 
     Raises:
         OSError: the disk refused.

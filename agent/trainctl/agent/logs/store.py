@@ -30,11 +30,15 @@ class LogStore:
 
     Args:
         root: folder of the logs.
+        beside: other folders with one of each job in them, which goes when its logs do.
         make_file: opens one log; tests make small ones.
     """
 
-    def __init__(self, root: Path, *, make_file: Callable[[Path], LogFile] = LogFile) -> None:
+    def __init__(
+        self, root: Path, *, beside: Sequence[Path] = (), make_file: Callable[[Path], LogFile] = LogFile
+    ) -> None:
         self._root = root
+        self._beside = tuple(beside)
         self._make_file = make_file
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="logs")
         self._loop = asyncio.get_running_loop()
@@ -75,7 +79,7 @@ class LogStore:
         self._submit(lambda: self._read(query), done)
 
     def remove(self, job_uids: Sequence[str]) -> None:
-        """Removes all logs of jobs that were deleted, each once; a job is only deleted when its workers are gone."""
+        """Removes all that is kept of jobs that were deleted, each once; by then their workers are gone."""
         for job_uid in job_uids:
             if job_uid not in self._removed:
                 self._removed.add(job_uid)
@@ -110,7 +114,8 @@ class LogStore:
 
     def _remove(self, job_uid: str) -> None:
         try:
-            remove_job(self._root, job_uid)
+            for root in (self._root, *self._beside):
+                remove_job(root, job_uid)
         except OSError as error:
             _LOG.error("logs of the deleted job %s stay: %s", job_uid, error)
 

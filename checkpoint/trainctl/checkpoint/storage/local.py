@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import shutil
@@ -108,10 +109,16 @@ class LocalStorage:
             return ()
 
     def delete(self, path: str) -> None:
-        """Removes and syncs the parent, so that it stays removed."""
+        """Removes and syncs the parent, so that it stays removed. Of a link only the link itself goes.
+
+        Raises:
+            PermissionError: a link on the way leads out of the folder: what lies there is not ours to remove.
+        """
         target = self._root / path
+        if not target.parent.resolve().is_relative_to(self._root.resolve()):
+            raise PermissionError(errno.EPERM, "a link leads out of the folder; remove it by hand", str(target))
         try:
-            if target.is_dir():
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             else:
                 target.unlink()

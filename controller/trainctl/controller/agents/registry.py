@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from trainctl.controller import keys
@@ -10,9 +10,9 @@ from trainctl.controller.agents.session import AgentSession
 from trainctl.controller.cluster.port import AgentProcess
 from trainctl.controller.domain.view import AgentView, ClusterView
 from trainctl.controller.leadership import Leadership
-from trainctl.controller.store.port import KeyValue, Put
+from trainctl.controller.store.port import Compare, KeyValue, Operation, Put
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import FencedError
+from trainctl.core.errors import FencedError, NotFoundError
 from trainctl.core.records.worker import WorkerObserved
 from trainctl.protos.v1 import agent_pb2
 
@@ -37,6 +37,19 @@ class Registration:
     version: str = ""
     metrics_address: str = ""
     device: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeMark:
+    """What an operator said of a node; it outlives its agents.
+
+    Attributes:
+        cordoned: it gets no new work.
+        draining: its workers are moved away, too.
+    """
+
+    cordoned: bool = False
+    draining: bool = False
 
 
 @dataclass(slots=True)
@@ -68,6 +81,7 @@ class AgentRegistry:
         self._settle_s = settle_s
         self._awake_s = monotonic_s()
         self._agents: dict[str, Agent] = {}
+        self._marks: dict[str, NodeMark] = {}
 
     def awake(self) -> None:
         """This process runs; called often. After a gap, what the agents said meanwhile is still to be read.
@@ -90,6 +104,32 @@ class AgentRegistry:
         for item in stored:
             registration = from_wire(Registration, keys.decode(item.value))
             self._agents[registration.node] = Agent(registration, item.mod_revision, self._monotonic_s())
+
+    def load_marks(self, stored: Iterable[KeyValue]) -> None:
+        """Takes in what operators said of nodes."""
+        for item in stored:
+            self._marks[item.key.removeprefix(keys.MARKS)] = from_wire(NodeMark, keys.decode(item.value))
+
+    def mark_of(self, node: str) -> NodeMark:
+        """What was said of a node."""
+        return self._marks.get(node, NodeMark())
+
+    async def mark(
+        self, leadership: Leadership, node: str, mark: NodeMark, *, compares: Sequence[Compare],
+        operations: Sequence[Operation],
+    ) -> None:  # fmt: skip
+        """Writes down what an operator says of a node, together with what the caller adds.
+
+        Raises:
+            NotFoundError: no agent of that name ever registered.
+            FencedError: this controller no longer leads.
+        """
+        if node not in self._agents:
+            known = ", ".join(sorted(self._agents)) or "none yet"
+            raise NotFoundError(f"no node {node!r}; known nodes: {known}", hint="`trainctl nodes list` lists them")
+        put = Put(keys.node_mark(node), keys.encode(to_wire(mark)))
+        await leadership.txn(compares, (put, *operations))
+        self._marks[node] = mark
 
     async def register(self, leadership: Leadership, registration: Registration) -> int:
         """Begins a new agent life; the one before on this node is over. Returns the incarnation.
@@ -191,6 +231,7 @@ class AgentRegistry:
         self._settled = self._settled or everybody or self._monotonic_s() >= self._settle_until_s
 
     def _view_of(self, agent: Agent) -> AgentView:
+        mark = self.mark_of(agent.registration.node)
         return AgentView(
             node=agent.registration.node,
             agent_incarnation=agent.incarnation,
@@ -202,5 +243,7 @@ class AgentRegistry:
             process_exited=agent.process_exited,
             store_address=agent.store_address,
             metrics_address=agent.registration.metrics_address,
+            cordoned=mark.cordoned,
+            draining=mark.draining,
             workers=agent.workers,
         )

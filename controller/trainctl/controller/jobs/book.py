@@ -19,7 +19,9 @@ from trainctl.controller.jobs.figures import FigureLog
 from trainctl.controller.jobs.journal import JobEvent, Journal
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import (
+    MAX_OPERATIONS,
     Compare,
+    Delete,
     Operation,
     Put,
     StateStore,
@@ -71,6 +73,7 @@ class JobBook:
         self._faults = faults
         self._entries: dict[str, JobEntry] = {}
         self._names: dict[tuple[str, str], str] = {}
+        self._deleted: set[str] = set()
         self._listeners: list[Listener] = []
 
     def on_change(self, listener: Listener) -> None:
@@ -84,6 +87,7 @@ class JobBook:
                 state = JobState.from_wire(keys.decode(item.value))
                 self._entries[state.uid] = self._entry(state, item.mod_revision)
                 self._entries[state.uid].figures.load()
+                _follow_lineage(self._entries[state.uid])
         newest_s = 0.0
         for item in (await self._store.range(keys.EVENTS)).items:
             uid = item.key.split("/")[-2]
@@ -94,6 +98,7 @@ class JobBook:
         for item in (await self._store.range(keys.NAMES)).items:
             tenant, name = item.key.removeprefix(keys.NAMES).split("/")
             self._names[(tenant, name)] = str(keys.decode(item.value))
+        self._deleted = {str(keys.decode(item.value)) for item in (await self._store.range(keys.DELETED)).items}
         return newest_s
 
     async def catch_up(self) -> None:
@@ -145,6 +150,14 @@ class JobBook:
         uid = self._names.get((tenant, name))
         return self._entries[uid].state if uid in self._entries else None
 
+    def deleted(self) -> tuple[str, ...]:
+        """Uids of jobs that were deleted lately, for agents that have not heard of it."""
+        return tuple(sorted(self._deleted))
+
+    def knows(self, uid: str) -> bool:
+        """Whether there is a job with this uid."""
+        return uid in self._entries
+
     def free_slots(self, agents: Iterable[AgentView]) -> dict[int, int]:
         """Slots that no job uses, by agent incarnation."""
         entries = tuple(self._entries.values())
@@ -183,10 +196,18 @@ class JobBook:
         self._tell(entry, None, batch)
         return entry
 
-    async def apply(self, uid: str, decide: Decide) -> Reconciliation:
+    async def apply(
+        self, uid: str, decide: Decide, *, compares: Sequence[Compare] = (), operations: Sequence[Operation] = ()
+    ) -> Reconciliation:
         """Lets ``decide`` judge the job's newest state and makes the result true; one at a time for each job.
 
         Once begun it completes, even if the caller is cancelled.
+
+        Args:
+            uid: of the job.
+            decide: the decision; what it raises changes nothing.
+            compares: what must hold beside the job's revision.
+            operations: written in the same transaction, also if the job itself does not change.
 
         Raises:
             NotFoundError: no such job.
@@ -194,13 +215,17 @@ class JobBook:
             RevisionMovedError: the stored state is not the one in memory; memory was corrected.
             StoreUnavailableError: nothing is known to be written; memory is unchanged.
         """
-        return await to_the_end(self._apply(self.entry(uid), decide))
+        return await to_the_end(self._apply(self.entry(uid), decide, compares, operations))
 
-    async def _apply(self, entry: JobEntry, decide: Decide) -> Reconciliation:
+    async def _apply(
+        self, entry: JobEntry, decide: Decide, compares: Sequence[Compare], operations: Sequence[Operation]
+    ) -> Reconciliation:
         async with entry.lock:
             before = entry.state
+            if before.uid not in self._entries:
+                raise NotFoundError(f"job {before.name} was deleted at this moment")
             result = decide(before)
-            if result.state == before and not result.events:
+            if result.state == before and not result.events and not operations:
                 return result
             if not result.durable:
                 entry.state = result.state
@@ -209,23 +234,26 @@ class JobBook:
             batch, event_puts = entry.journal.prepare(result.events, self._now_s())
             entry.pending = result.state
             try:
-                await self._persist(entry, result, event_puts)
+                await self._persist(entry, result, compares, (*event_puts, *operations))
             finally:
                 entry.pending = None
             entry.state = result.state
             entry.journal.commit(batch)
             entry.desired = desired_workers(entry.state)
+            _follow_lineage(entry)
             self._tell(entry, before, batch)
             return result
 
-    async def _persist(self, entry: JobEntry, result: Reconciliation, event_puts: Sequence[Operation]) -> None:
+    async def _persist(
+        self, entry: JobEntry, result: Reconciliation, compares: Sequence[Compare], extra: Sequence[Operation]
+    ) -> None:
         state = result.state
         key, value = keys.status(state.tenant, state.uid), keys.encode(state.to_wire())
         self._reach("controller.before_txn", state, result.events)
         try:
             txn = await self._leadership.txn(
-                (Compare(key, Target.MOD_REVISION, entry.revision),),
-                (Put(key, value), *event_puts, *_records(entry.state, state)),
+                (Compare(key, Target.MOD_REVISION, entry.revision), *compares),
+                (Put(key, value), *extra, *_records(entry.state, state)),
             )
         except StoreUnavailableError:
             # Unknown outcome: only reading tells. The value holds what was decided, so finding it means "written".
@@ -239,6 +267,31 @@ class JobBook:
                 raise RevisionMovedError(f"job {state.name}: its stored state moved on from revision {entry.revision}")
             entry.revision = txn.revision
         self._reach("controller.after_txn", state, result.events)
+
+    async def forget(self, uid: str) -> None:
+        """Takes a job that has ended out of the store, its events and records first, and out of memory.
+
+        Interrupted anywhere it can be done again: the job's state, which says that it is to be deleted, goes last.
+        """
+        await to_the_end(self._forget(self.entry(uid)))
+
+    async def _forget(self, entry: JobEntry) -> None:
+        async with entry.lock:
+            state = entry.state
+            status, name = keys.status(state.tenant, state.uid), keys.name(state.tenant, state.name)
+            for prefix in (keys.all_events(state.tenant, state.uid), keys.all_of_job(state.tenant, state.uid)):
+                for group in _batches([i.key for i in (await self._store.range(prefix)).items if i.key != status]):
+                    await self._leadership.txn((), [Delete(key) for key in group])
+            named = await self._store.get(name)
+            own = named is not None and keys.decode(named.value) == state.uid
+            lease = await self._store.lease_grant(keys.DELETED_KEPT_S)
+            gone = Put(keys.deleted(state.tenant, state.uid), keys.encode(state.uid), lease)
+            await self._leadership.txn((), (Delete(status), gone, *([Delete(name)] if own else [])))
+            del self._entries[state.uid]
+            self._deleted.add(state.uid)
+            if self._names.get((state.tenant, state.name)) == state.uid:
+                del self._names[(state.tenant, state.name)]
+            entry.changed.tell()
 
     async def _reload(self, entry: JobEntry, key: str) -> None:
         found = await self._store.get(key)
@@ -265,6 +318,13 @@ class JobBook:
             listener(before, entry.state, batch)
 
 
+def _follow_lineage(entry: JobEntry) -> None:
+    """What a roll-back gave up is not shown until the new lineage has done those steps again: it is hidden at once."""
+    for island in entry.state.islands:
+        if island.record is not None:
+            entry.figures.begin_lineage(island.record.lineage, after_step=island.record.target_step)
+
+
 def is_live(state: JobState) -> bool:
     """It has not ended."""
     return state.phase not in TERMINAL
@@ -286,3 +346,9 @@ def _records(before: JobState, after: JobState) -> list[Operation]:
         if ref not in known
     ]
     return puts
+
+
+def _batches(names: Sequence[str]) -> list[Sequence[str]]:
+    """As many at a time as one transaction takes."""
+    size = MAX_OPERATIONS // 2
+    return [names[start : start + size] for start in range(0, len(names), size)]

@@ -48,10 +48,20 @@ class FigureLog:
             self._append(fresh)
         return fresh
 
+    def begin_lineage(self, lineage: int, *, after_step: int) -> None:
+        """A lineage goes on after this step: what older ones did beyond it is given up, and no longer shown."""
+        if self._starts.get(lineage, after_step + 2) > after_step + 1:
+            self._start(lineage, after_step + 1)
+
     def after(self, step: int, limit: int = 0) -> list[StepFigures]:
         """Figures of later steps in step order, at most ``limit`` (0: all)."""
         steps = sorted(known for known in self._by_step if known > step)
         return [self._by_step[known] for known in (steps[:limit] if limit else steps)]
+
+    def remove(self) -> None:
+        """Forgets everything, and the file."""
+        self._path.unlink(missing_ok=True)
+        self._by_step.clear()
 
     def _accept(self, one: StepFigures) -> bool:
         if any(lineage > one.lineage and start <= one.step for lineage, start in self._starts.items()):
@@ -60,14 +70,16 @@ class FigureLog:
         if known is not None and (known.lineage, known.generation) >= (one.lineage, one.generation):
             return False
         if one.step < self._starts.get(one.lineage, one.step + 1):
-            self._starts[one.lineage] = one.step
-            hidden = [s for s, f in self._by_step.items() if s >= one.step and f.lineage < one.lineage]
-            for step in hidden:
-                del self._by_step[step]
+            self._start(one.lineage, one.step)
         self._by_step[one.step] = one
         if len(self._by_step) > self._kept:
             del self._by_step[min(self._by_step)]
         return True
+
+    def _start(self, lineage: int, step: int) -> None:
+        self._starts[lineage] = step
+        for hidden in [s for s, f in self._by_step.items() if s >= step and f.lineage < lineage]:
+            del self._by_step[hidden]
 
     def _append(self, fresh: Sequence[StepFigures]) -> None:
         text = "".join(json.dumps(to_wire(one), separators=(",", ":")) + "\n" for one in fresh)

@@ -53,6 +53,11 @@ class Journal:
         """Number of the newest event, 0 if there is none."""
         return self._newest
 
+    @property
+    def last(self) -> JobEvent | None:
+        """The newest event."""
+        return self._batches[-1][-1] if self._batches else None
+
     def load(self, value: Any) -> None:
         """Takes in a stored batch; call in key order."""
         self._append(tuple(from_wire(JobEvent, item) for item in value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,19 +20,11 @@ from trainctl.controller.jobs.book import JobBook, RevisionMovedError, is_live
 from trainctl.controller.jobs.checks import check_outside
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.preview import preview
-from trainctl.controller.store.port import Compare, Put, StateStore, Target
+from trainctl.controller.jobs.requests import RequestLog, digest_of
+from trainctl.controller.store.port import Compare, StateStore, Target
 from trainctl.controller.tasks import to_the_end
-from trainctl.core.errors import ConflictError, UsageError
+from trainctl.core.errors import ConflictError
 from trainctl.core.records.spec import TrainJob
-
-REQUEST_KEPT_S = 24 * 3600.0
-MAX_REQUEST_ID = 128
-
-
-class RequestIdReusedError(UsageError):
-    """A request id came again with another body."""
-
-    code = "REQUEST_ID_REUSED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +52,7 @@ class Submissions:
         self._book = book
         self._agents = agents
         self._store = store
+        self._requests = RequestLog(store)
         self._jobs_folder = jobs_folder
         self._now_s = now_s
         self._lock = asyncio.Lock()
@@ -73,10 +65,8 @@ class Submissions:
             ConflictError: an unfinished job has this name.
             RequestIdReusedError: the request id was used for another body.
         """
-        if len(request_id) > MAX_REQUEST_ID:
-            raise UsageError(f"request id: expected at most {MAX_REQUEST_ID} characters, found {len(request_id)}")
         job = job_from_wire(wire)
-        digest = hashlib.sha256(json.dumps(wire, sort_keys=True).encode()).hexdigest()
+        digest = digest_of("CreateJob", json.dumps(wire, sort_keys=True).encode())
         if not validate_only:
             replay = await self._replay(job.metadata.tenant, request_id, digest)
             if replay is not None:
@@ -104,17 +94,12 @@ class Submissions:
 
     async def _create(self, state: JobState, events: tuple[EventDraft, ...], request_id: str, digest: str) -> JobEntry:
         """One transaction: the name must not have moved, the request id must be new."""
-        tenant, name = state.tenant, state.name
-        name_key, request_key = keys.name(tenant, name), keys.request(tenant, request_id)
+        name = state.name
+        name_key = keys.name(state.tenant, name)
         holder = await self._store.get(name_key)
-        compares = [Compare(name_key, Target.MOD_REVISION, holder.mod_revision if holder else 0)]
-        operations = []
-        if request_id:
-            lease = await self._store.lease_grant(REQUEST_KEPT_S)
-            record = keys.encode({"method": "CreateJob", "digest": digest, "uid": state.uid})
-            compares.append(Compare(request_key, Target.VERSION, 0))
-            operations.append(Put(request_key, record, lease))
-        entry = await self._book.create(state, events, compares=compares, operations=operations)
+        unmoved = Compare(name_key, Target.MOD_REVISION, holder.mod_revision if holder else 0)
+        new, noted = await self._requests.note(state.tenant, request_id, digest, method="CreateJob", subject=state.uid)
+        entry = await self._book.create(state, events, compares=(unmoved, *new), operations=noted)
         if entry is None:
             raise RevisionMovedError(f"job {name!r}: its name or request id was taken at this moment", hint="try again")
         await asyncio.to_thread(Path(state.workdir).mkdir, parents=True, exist_ok=True)
@@ -122,16 +107,8 @@ class Submissions:
 
     async def _replay(self, tenant: str, request_id: str, digest: str) -> JobEntry | None:
         """The job that this request made before."""
-        found = await self._store.get(keys.request(tenant, request_id)) if request_id else None
-        if found is None:
-            return None
-        record = keys.decode(found.value)
-        if record["digest"] != digest:
-            raise RequestIdReusedError(
-                f"request id {request_id} was used for another request before",
-                hint="use a new request id for a new request",
-            )
-        return self._book.entry(record["uid"])
+        uid = await self._requests.find(tenant, request_id, digest)
+        return self._book.entry(uid) if uid is not None else None
 
     def _check_name(self, job: TrainJob) -> None:
         state = self._book.named(job.metadata.tenant, job.metadata.name)

@@ -121,4 +121,6 @@ def _worker(state: JobState, slot: Slot, ranks: Mapping[int, int], view: Cluster
         state=slot.state.value,
         step=progress.step,
         phase=progress.phase.value,
+        rss_bytes=seen.rss_bytes if seen is not None else 0,
+        started_s=slot.started_s,
     )

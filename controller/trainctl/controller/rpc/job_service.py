@@ -18,14 +18,18 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.submission import Submissions
+from trainctl.controller.jobs.verbs import Verbs
+from trainctl.controller.reconciler import Reconciler
 from trainctl.controller.rpc.job_message import job_message
 from trainctl.controller.rpc.log_relay import LogQuery, LogRelay
+from trainctl.controller.rpc.node_message import node_message
 from trainctl.controller.rpc.pages import MAX_SIZE, page
+from trainctl.controller.rpc.verb_service import VerbService
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.core.errors import UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.convert import record_to_message
-from trainctl.protos.v1 import job_pb2, job_pb2_grpc, records_pb2
+from trainctl.protos.v1 import job_pb2, records_pb2
 from trainctl.protos.version import WIRE_VERSION, package_version
 
 WATCH_INTERVAL_S = 0.2
@@ -35,8 +39,6 @@ WATCH_IDLE_S = 1.0
 LOGS_LINGER_S = 1.0
 """A follower of an ended job waits so long for the last lines."""
 DEFAULT_GRACE_S = 30.0
-SILENT_S = 3.0
-"""An agent that reports four times a second and was not heard for so long does not answer."""
 
 Context = Any
 """``grpc.aio.ServicerContext`` of whatever call."""
@@ -50,7 +52,7 @@ class ControllerFacts:
     store: str
 
 
-class JobService(job_pb2_grpc.JobServiceServicer):
+class JobService(VerbService):
     """Thin: every method finds the job, asks the part that knows, and makes a message of the answer."""
 
     def __init__(
@@ -59,10 +61,13 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         book: JobBook,
         agents: AgentRegistry,
         submissions: Submissions,
+        verbs: Verbs,
+        reconciler: Reconciler,
         logs: LogRelay,
         clock: SteadyClock,
         facts: ControllerFacts,
     ) -> None:
+        super().__init__(verbs, show=self._job, show_node=self._node_named, look_at_all=reconciler.look_at_all)
         self._book = book
         self._agents = agents
         self._submissions = submissions
@@ -222,6 +227,9 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     def _job(self, entry: JobEntry) -> job_pb2.Job:
         job = job_message(entry.state, self._agents.view(), now_s=self._clock.now_s(), revision=entry.revision)
+        newest = entry.journal.last
+        if newest is not None:
+            job.last_event.CopyFrom(record_to_message(newest, job_pb2.Event))
         if entry.trouble is not None:
             job.status.conditions.append(record_to_message(entry.trouble, job_pb2.Condition))
         return job
@@ -239,25 +247,15 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             deadline_s = min(deadline_s, quiet_until_s)
             changed = entry.changed.next()
 
+    def _node_named(self, name: str) -> job_pb2.NodeStatus:
+        return next(self._node(agent) for agent in self._agents.agents() if agent.registration.node == name)
+
     def _node(self, agent: Agent) -> job_pb2.NodeStatus:
         view = self._agents.view().agent(agent.incarnation)
         assert view is not None
         used = sum(entry.slots_used(agent.incarnation) for entry in self._book.entries())
-        heard = view.connected and view.last_heard_age_s <= SILENT_S
-        state = "READY" if heard else "EXITED" if view.process_exited else "UNREACHABLE"
-        registration = agent.registration
-        return job_pb2.NodeStatus(
-            node=registration.node,
-            state=state,
-            agent_incarnation=agent.incarnation,
-            pid=registration.pid,
-            slots=registration.slots,
-            slots_used=used,
-            last_heard_age_s=view.last_heard_age_s,
-            version=registration.version,
-            address=registration.address,
-            metrics_address=registration.metrics_address,
-        )
+        states = [entry.state for entry in self._book.entries()]
+        return node_message(agent, view, self._agents.mark_of(view.node), states, used=used)
 
 
 def _limit(limit: int) -> int:

@@ -1,0 +1,83 @@
+"""Carrying deletions out: the wish is in the job's state, so it is taken up again by whatever controller comes next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from trainctl.controller.agents.registry import AgentRegistry
+from trainctl.controller.domain.job_records import Condition
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.states import TERMINAL
+from trainctl.controller.jobs.book import JobBook
+from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.journal import JobEvent
+from trainctl.controller.jobs.remains import remains_of, remove
+from trainctl.core.errors import FencedError, TrainctlError
+
+_log = logging.getLogger(__name__)
+AGAIN_S = 5.0
+"""After something refused to go."""
+DELETION_FAILED = "DeletionFailed"
+
+
+class Deletions:
+    """Removes ended jobs that are to be deleted: files first, then the records that say so.
+
+    Args:
+        book: the jobs.
+        agents: told to remove what they keep.
+        jobs_folder: where every job's work folder lies.
+        now_s: Unix seconds.
+    """
+
+    def __init__(self, book: JobBook, agents: AgentRegistry, jobs_folder: Path, now_s: Callable[[], float]) -> None:
+        self._book = book
+        self._agents = agents
+        self._jobs_folder = jobs_folder
+        self._now_s = now_s
+        self._wake = asyncio.Event()
+        book.on_change(self._changed)
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        while True:
+            self._wake.clear()
+            due = [entry for entry in self._book.entries() if _is_due(entry.state)]
+            failed = [entry for entry in due if not await self._delete(entry)]
+            try:
+                async with asyncio.timeout(AGAIN_S if failed else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _changed(self, before: JobState | None, state: JobState, events: Sequence[JobEvent]) -> None:
+        if _is_due(state):
+            self._wake.set()
+
+    async def _delete(self, entry: JobEntry) -> bool:
+        state = entry.state
+        others = [other for other in self._book.states() if other.uid != state.uid]
+        try:
+            await asyncio.to_thread(remove, remains_of(state, others, jobs_folder=self._jobs_folder))
+            await asyncio.to_thread(entry.figures.remove)
+            await self._book.forget(state.uid)
+        except FencedError:
+            raise
+        except (TrainctlError, OSError) as error:
+            _log.error("job %s cannot be deleted: %s; trying again", state.name, error)
+            entry.trouble = Condition(
+                type=DELETION_FAILED, status="True", reason="Refused", message=str(error), since_s=self._now_s()
+            )
+            entry.changed.tell()
+            return False
+        _log.info("job %s is deleted", state.name, extra={"job": state.name, "uid": state.uid})
+        for session in self._agents.sessions():
+            session.desire()
+        return True
+
+
+def _is_due(state: JobState) -> bool:
+    return state.deletion is not None and state.phase in TERMINAL

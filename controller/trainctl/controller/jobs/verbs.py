@@ -1,0 +1,168 @@
+"""Changes that people ask for: decided by the pure core on the newest state, written together with the request id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from trainctl.controller.agents.registry import AgentRegistry, NodeMark
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.reconcile import (
+    Reconciliation,
+    lost_steps,
+    request_delete,
+    request_rollback,
+    rollback_target,
+)
+from trainctl.controller.jobs.book import JobBook
+from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.remains import refuse_if_needed
+from trainctl.controller.jobs.requests import RequestLog, digest_of
+from trainctl.controller.leadership import Leadership
+from trainctl.controller.store.port import Compare, Operation
+from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.core.records.generation import CheckpointRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request as it came: what it is about, and what tells it from others under the same id."""
+
+    method: str
+    tenant: str
+    subject: str
+    request_id: str
+    body: bytes
+
+    @property
+    def digest(self) -> str:
+        """Of all that it says."""
+        return digest_of(self.method, self.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackPlan:
+    """What a roll-back goes back to, and what it gives up."""
+
+    target: CheckpointRef
+    lost_steps: int
+
+
+class Verbs:
+    """Carries requests out, one at a time, so that a repeated one finds what the first did.
+
+    Args:
+        book: the jobs.
+        agents: the nodes.
+        requests: which requests took effect.
+        leadership: written through.
+        now_s: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        book: JobBook,
+        agents: AgentRegistry,
+        requests: RequestLog,
+        leadership: Leadership,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._book = book
+        self._agents = agents
+        self._requests = requests
+        self._leadership = leadership
+        self._now_s = now_s
+        self._lock = asyncio.Lock()
+
+    async def change(self, call: Call, decide: Callable[[JobState, float], Reconciliation]) -> JobEntry:
+        """Lets ``decide`` change a job, unless this request did so before.
+
+        Raises:
+            NotFoundError: there is no such job (any more).
+            TrainctlError: what ``decide`` raises; nothing is changed then.
+        """
+
+        async def act(compares: tuple[Compare, ...], operations: tuple[Operation, ...]) -> str:
+            entry = self._book.find(call.tenant, call.subject)
+            await self._book.apply(
+                entry.state.uid, lambda s: decide(s, self._now_s()), compares=compares, operations=operations
+            )
+            return entry.state.uid
+
+        uid = await self._once(call, act, lambda: self._book.find(call.tenant, call.subject).state.uid)
+        return self._book.entry(uid)
+
+    async def rollback(self, call: Call, to_step: int | None, *, validate_only: bool) -> tuple[JobEntry, RollbackPlan]:
+        """Goes back to a checkpoint that was looked at first: with one that cannot be loaded nothing is changed.
+
+        Raises:
+            CheckpointError: it is damaged or gone.
+            PreconditionError: there is no such checkpoint, or the job is in no phase to go back.
+        """
+        state = self._book.find(call.tenant, call.subject).state
+        done = await self._requests.find(call.tenant, call.request_id, call.digest)
+        if done is not None:
+            entry = self._book.entry(done)
+            return entry, RollbackPlan(target=entry.state.checkpoints[-1], lost_steps=0)
+        target = rollback_target(state, to_step)
+        plan = RollbackPlan(target=target, lost_steps=lost_steps(state, target))
+        await asyncio.to_thread(_look_at, target)
+        if validate_only:
+            return self._book.entry(state.uid), plan
+        return await self.change(call, partial(request_rollback, target=target)), plan
+
+    async def delete(self, call: Call, *, force: bool, keep_checkpoints: bool) -> str:
+        """Writes down that a job shall go; returns its uid, also when it is gone already."""
+
+        async def act(compares: tuple[Compare, ...], operations: tuple[Operation, ...]) -> str:
+            state = self._book.find(call.tenant, call.subject).state
+            others = [other for other in self._book.states() if other.uid != state.uid]
+            if not keep_checkpoints:
+                refuse_if_needed(state, others)
+            await self._book.apply(
+                state.uid,
+                lambda s: request_delete(s, self._now_s(), keep_checkpoints=keep_checkpoints, force=force),
+                compares=compares,
+                operations=operations,
+            )
+            return state.uid
+
+        return await self._once(call, act, lambda: self._book.find(call.tenant, call.subject).state.uid)
+
+    async def mark(self, call: Call, mark: NodeMark) -> None:
+        """Says of a node what an operator wants of it.
+
+        Raises:
+            NotFoundError: there is no such node.
+        """
+
+        async def act(compares: tuple[Compare, ...], operations: tuple[Operation, ...]) -> str:
+            await self._agents.mark(self._leadership, call.subject, mark, compares=compares, operations=operations)
+            return call.subject
+
+        await self._once(call, act, lambda: call.subject)
+
+    async def _once(
+        self,
+        call: Call,
+        act: Callable[[tuple[Compare, ...], tuple[Operation, ...]], Awaitable[str]],
+        subject: Callable[[], str],
+    ) -> str:
+        """What the request took effect on, now or before."""
+        tenant = call.tenant or DEFAULT_TENANT
+        async with self._lock:
+            done = await self._requests.find(tenant, call.request_id, call.digest)
+            if done is not None:
+                return done
+            compares, operations = await self._requests.note(
+                tenant, call.request_id, call.digest, method=call.method, subject=subject()
+            )
+            return await act(compares, operations)
+
+
+def _look_at(ref: CheckpointRef) -> None:
+    from trainctl.checkpoint import catalog
+
+    catalog.inspect(ref.uri)

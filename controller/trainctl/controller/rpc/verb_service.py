@@ -1,0 +1,129 @@
+"""The part of ``JobService`` that changes jobs and nodes on request; every call is safe to repeat under its id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from trainctl.controller.agents.registry import NodeMark
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.reconcile import (
+    Reconciliation,
+    request_pause,
+    request_restart,
+    request_resume,
+    request_scale,
+)
+from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.verbs import Call, Verbs
+from trainctl.core.errors import UsageError
+from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1 import job_pb2, job_pb2_grpc, records_pb2
+
+Context = Any
+"""``grpc.aio.ServicerContext`` of whatever call."""
+
+
+class VerbService(job_pb2_grpc.JobServiceServicer):
+    """Thin: makes a call record of each request, asks ``Verbs``, and shows the job as it is then.
+
+    Args:
+        verbs: carry the requests out.
+        show: the message of a job.
+        show_node: the message of a node, by name.
+        look_at_all: every job decides anew.
+    """
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        *,
+        show: Callable[[JobEntry], job_pb2.Job],
+        show_node: Callable[[str], job_pb2.NodeStatus],
+        look_at_all: Callable[[], None],
+    ) -> None:
+        self._verbs = verbs
+        self._show = show
+        self._show_node = show_node
+        self._look_at_all = look_at_all
+
+    async def ScaleJob(self, request: job_pb2.ScaleJobRequest, context: Context) -> job_pb2.ScaleJobResponse:  # noqa: N802
+        """New elastic bounds."""
+        least = request.min if request.HasField("min") else None
+        most = request.max if request.HasField("max") else None
+        target = request.target if request.HasField("target") else None
+        if least is None and most is None and target is None:
+            raise UsageError("expected min, max or target, found none of them")
+        decide = partial(request_scale, least=least, most=most, target=target)
+        return job_pb2.ScaleJobResponse(job=await self._change(request, decide))
+
+    async def PauseJob(self, request: job_pb2.PauseJobRequest, context: Context) -> job_pb2.PauseJobResponse:  # noqa: N802
+        """Saves, stops the workers, gives their slots back."""
+        return job_pb2.PauseJobResponse(job=await self._change(request, request_pause))
+
+    async def ResumeJob(self, request: job_pb2.ResumeJobRequest, context: Context) -> job_pb2.ResumeJobResponse:  # noqa: N802
+        """A paused job goes on."""
+        return job_pb2.ResumeJobResponse(job=await self._change(request, request_resume))
+
+    async def RestartJob(self, request: job_pb2.RestartJobRequest, context: Context) -> job_pb2.RestartJobResponse:  # noqa: N802
+        """All workers get new processes."""
+        decide = partial(request_restart, allow_loss=request.allow_loss)
+        return job_pb2.RestartJobResponse(job=await self._change(request, decide))
+
+    async def RollbackJob(  # noqa: N802
+        self, request: job_pb2.RollbackJobRequest, context: Context
+    ) -> job_pb2.RollbackJobResponse:
+        """Goes back to a committed checkpoint."""
+        to_step = request.to_step if request.HasField("to_step") else None
+        entry, plan = await self._verbs.rollback(_call(request), to_step, validate_only=request.validate_only)
+        ref = record_to_message(plan.target, records_pb2.CheckpointRef)
+        return job_pb2.RollbackJobResponse(job=self._show(entry), checkpoint=ref, lost_steps=plan.lost_steps)
+
+    async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:  # noqa: N802
+        """Nothing of the job is left in the end."""
+        uid = await self._verbs.delete(_call(request), force=request.force, keep_checkpoints=request.keep_checkpoints)
+        return job_pb2.DeleteJobResponse(uid=uid)
+
+    async def CordonNode(self, request: job_pb2.CordonNodeRequest, context: Context) -> job_pb2.CordonNodeResponse:  # noqa: N802
+        """No new work for a node; with ``drain`` its workers move away."""
+        await self._mark(request, NodeMark(cordoned=True, draining=request.drain))
+        return job_pb2.CordonNodeResponse(node=self._show_node(request.node))
+
+    async def UncordonNode(  # noqa: N802
+        self, request: job_pb2.UncordonNodeRequest, context: Context
+    ) -> job_pb2.UncordonNodeResponse:
+        """A node takes work again."""
+        await self._mark(request, NodeMark())
+        return job_pb2.UncordonNodeResponse(node=self._show_node(request.node))
+
+    async def _change(self, request: Any, decide: Callable[[JobState, float], Reconciliation]) -> job_pb2.Job:
+        return self._show(await self._verbs.change(_call(request), decide))
+
+    async def _mark(self, request: Any, mark: NodeMark) -> None:
+        await self._verbs.mark(_call(request), mark)
+        self._look_at_all()
+
+
+def _call(request: Any) -> Call:
+    """The request as a record; its body is all but the id.
+
+    Raises:
+        UsageError: it names nothing.
+    """
+    node = "node" in request.DESCRIPTOR.fields_by_name
+    subject = request.node if node else request.name
+    if not subject:
+        expected = "the name of a node" if node else "the name or uid of a job"
+        raise UsageError(f"{'node' if node else 'name'}: expected {expected}, found nothing")
+    body = type(request)()
+    body.CopyFrom(request)
+    body.request_id = ""
+    return Call(
+        method=type(request).__name__.removesuffix("Request"),
+        tenant=DEFAULT_TENANT if node else request.tenant or DEFAULT_TENANT,
+        subject=subject,
+        request_id=request.request_id,
+        body=body.SerializeToString(deterministic=True),
+    )
