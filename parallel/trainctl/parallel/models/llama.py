@@ -21,7 +21,6 @@ from trainctl.core.records.train_spec import ModelSpec
 from trainctl.parallel.models.init import init_normal
 from trainctl.parallel.plan.model_size import ffn_size, hf_shape, kv_head_count, shape_problems
 
-RMS_NORM_EPS = 1e-6
 INIT_STD = 0.02
 _OUTPUT_PROJECTIONS = ("o_proj.weight", "down_proj.weight")  # they write into the residual stream, 2 per layer
 
@@ -29,13 +28,14 @@ _OUTPUT_PROJECTIONS = ("o_proj.weight", "down_proj.weight")  # they write into t
 class RMSNorm(nn.Module):
     """Scales each position to unit root mean square, then by a learned weight."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(hidden))
+        self.eps = eps
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Same shape and dtype as the input."""
-        return functional.rms_norm(x_BTD, self.weight.shape, self.weight, RMS_NORM_EPS)
+        return functional.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
 
 
 class RotaryTable(nn.Module):
@@ -135,9 +135,9 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, model: ModelSpec) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(model.hidden)
+        self.input_layernorm = RMSNorm(model.hidden, model.norm_eps)
         self.self_attn = Attention(model)
-        self.post_attention_layernorm = RMSNorm(model.hidden)
+        self.post_attention_layernorm = RMSNorm(model.hidden, model.norm_eps)
         self.mlp = FeedForward(model)
         self.dropout = model.dropout
 
@@ -157,7 +157,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(vocab_size, model.hidden)
         self.layers = nn.ModuleList(DecoderLayer(model) for _ in range(model.layers))
-        self.norm = RMSNorm(model.hidden)
+        self.norm = RMSNorm(model.hidden, model.norm_eps)
         head_width = model.hidden // model.heads
         self.rotary = RotaryTable(context=model.context, head_width=head_width, theta=model.rope_theta)
 
@@ -217,8 +217,6 @@ def hf_config(model: ModelSpec, vocab_size: int) -> dict[str, Any]:
         "hidden_act": "silu",
         "max_position_embeddings": model.context,
         "initializer_range": INIT_STD,
-        "rms_norm_eps": RMS_NORM_EPS,
-        "rope_theta": model.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
         "attention_bias": False,
         "attention_dropout": 0.0,

@@ -33,8 +33,8 @@ def llama_parameters(model: ModelSpec, vocab_size: int) -> int:
     return model.layers * (attention + feed_forward + norms) + embeddings + model.hidden
 
 
-def hf_shape(model: ModelSpec) -> dict[str, int | bool]:
-    """What of the Hugging Face ``config.json`` decides the shapes of the parameters, but for the vocabulary."""
+def hf_shape(model: ModelSpec) -> dict[str, int | float | bool]:
+    """What of the Hugging Face ``config.json`` decides what the parameters mean, but for the vocabulary."""
     return {
         "hidden_size": model.hidden,
         "intermediate_size": ffn_size(model),
@@ -42,6 +42,8 @@ def hf_shape(model: ModelSpec) -> dict[str, int | bool]:
         "num_attention_heads": model.heads,
         "num_key_value_heads": kv_head_count(model),
         "tie_word_embeddings": model.tie_embeddings,
+        "rms_norm_eps": model.norm_eps,
+        "rope_theta": model.rope_theta,
     }
 
 
@@ -52,6 +54,8 @@ SHAPE_FIELDS = {
     "num_attention_heads": "heads",
     "num_key_value_heads": "kvHeads",
     "tie_word_embeddings": "tieEmbeddings",
+    "rms_norm_eps": "normEps",
+    "rope_theta": "ropeTheta",
 }
 """Names in ``hf_shape`` to names in the job file."""
 
@@ -79,6 +83,8 @@ def _ranges(model: ModelSpec) -> Iterator[tuple[str, str]]:
             yield name, f"expected at least {low}, found {value}"
     if not 0 < model.rope_theta < math.inf:
         yield "ropeTheta", f"expected a number greater than 0 and finite, found {model.rope_theta:g}"
+    if not 0 < model.norm_eps < 1:
+        yield "normEps", f"expected a number greater than 0 and less than 1, found {model.norm_eps:g}"
     if not 0 <= model.dropout < 1:
         yield "dropout", f"expected a number at least 0 and less than 1, found {model.dropout:g}"
 

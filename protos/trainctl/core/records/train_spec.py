@@ -21,6 +21,7 @@ class ModelSpec:
         rope_theta: base of the rotary embedding.
         dropout: probability.
         tie_embeddings: input and output embedding are one.
+        norm_eps: what the norms add to the mean square.
         path: a Hugging Face folder; required by ``hf_causal_lm`` (its ``config.json``), and for ``llama`` the weights
             to begin with.
         weights: ``auto`` (those in ``path`` if there are any), ``load`` (they must be there) or ``random``.
@@ -36,6 +37,7 @@ class ModelSpec:
     rope_theta: float = 10000.0
     dropout: float = 0.0
     tie_embeddings: bool = True
+    norm_eps: float = 1e-6
     path: str = ""
     weights: str = "auto"
     overrides: Mapping[str, Any] = field(default_factory=dict)

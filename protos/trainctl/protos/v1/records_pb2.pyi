@@ -1362,6 +1362,7 @@ class ModelSpec(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    NORM_EPS_FIELD_NUMBER: _builtins.int
     layers: _builtins.int
     hidden: _builtins.int
     heads: _builtins.int
@@ -1375,6 +1376,7 @@ class ModelSpec(_message.Message):
     """A Hugging Face folder."""
     weights: _builtins.str
     """"auto", "load" or "random"."""
+    norm_eps: _builtins.float
     @_builtins.property
     def overrides(self) -> _struct_pb2.Struct: ...
     def __init__(
@@ -1392,10 +1394,11 @@ class ModelSpec(_message.Message):
         path: _builtins.str | None = ...,
         weights: _builtins.str | None = ...,
         overrides: _struct_pb2.Struct | None = ...,
+        norm_eps: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_dropout", b"_dropout", "_ffn", b"_ffn", "_heads", b"_heads", "_hidden", b"_hidden", "_kv_heads", b"_kv_heads", "_layers", b"_layers", "_path", b"_path", "_rope_theta", b"_rope_theta", "_tie_embeddings", b"_tie_embeddings", "_weights", b"_weights", "context", b"context", "dropout", b"dropout", "ffn", b"ffn", "heads", b"heads", "hidden", b"hidden", "kv_heads", b"kv_heads", "layers", b"layers", "overrides", b"overrides", "path", b"path", "rope_theta", b"rope_theta", "tie_embeddings", b"tie_embeddings", "weights", b"weights"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_dropout", b"_dropout", "_ffn", b"_ffn", "_heads", b"_heads", "_hidden", b"_hidden", "_kv_heads", b"_kv_heads", "_layers", b"_layers", "_norm_eps", b"_norm_eps", "_path", b"_path", "_rope_theta", b"_rope_theta", "_tie_embeddings", b"_tie_embeddings", "_weights", b"_weights", "context", b"context", "dropout", b"dropout", "ffn", b"ffn", "heads", b"heads", "hidden", b"hidden", "kv_heads", b"kv_heads", "layers", b"layers", "norm_eps", b"norm_eps", "overrides", b"overrides", "path", b"path", "rope_theta", b"rope_theta", "tie_embeddings", b"tie_embeddings", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_dropout", b"_dropout", "_ffn", b"_ffn", "_heads", b"_heads", "_hidden", b"_hidden", "_kv_heads", b"_kv_heads", "_layers", b"_layers", "_path", b"_path", "_rope_theta", b"_rope_theta", "_tie_embeddings", b"_tie_embeddings", "_weights", b"_weights", "context", b"context", "dropout", b"dropout", "ffn", b"ffn", "heads", b"heads", "hidden", b"hidden", "kv_heads", b"kv_heads", "layers", b"layers", "overrides", b"overrides", "path", b"path", "rope_theta", b"rope_theta", "tie_embeddings", b"tie_embeddings", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_dropout", b"_dropout", "_ffn", b"_ffn", "_heads", b"_heads", "_hidden", b"_hidden", "_kv_heads", b"_kv_heads", "_layers", b"_layers", "_norm_eps", b"_norm_eps", "_path", b"_path", "_rope_theta", b"_rope_theta", "_tie_embeddings", b"_tie_embeddings", "_weights", b"_weights", "context", b"context", "dropout", b"dropout", "ffn", b"ffn", "heads", b"heads", "hidden", b"hidden", "kv_heads", b"kv_heads", "layers", b"layers", "norm_eps", b"norm_eps", "overrides", b"overrides", "path", b"path", "rope_theta", b"rope_theta", "tie_embeddings", b"tie_embeddings", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context: _TypeAlias = _typing.Literal["context"]  # noqa: Y015
     _WhichOneofArgType__context: _TypeAlias = _typing.Literal["_context", b"_context"]  # noqa: Y015
@@ -1411,6 +1414,8 @@ class ModelSpec(_message.Message):
     _WhichOneofArgType__kv_heads: _TypeAlias = _typing.Literal["_kv_heads", b"_kv_heads"]  # noqa: Y015
     _WhichOneofReturnType__layers: _TypeAlias = _typing.Literal["layers"]  # noqa: Y015
     _WhichOneofArgType__layers: _TypeAlias = _typing.Literal["_layers", b"_layers"]  # noqa: Y015
+    _WhichOneofReturnType__norm_eps: _TypeAlias = _typing.Literal["norm_eps"]  # noqa: Y015
+    _WhichOneofArgType__norm_eps: _TypeAlias = _typing.Literal["_norm_eps", b"_norm_eps"]  # noqa: Y015
     _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
     _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
     _WhichOneofReturnType__rope_theta: _TypeAlias = _typing.Literal["rope_theta"]  # noqa: Y015
@@ -1433,6 +1438,8 @@ class ModelSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kv_heads) -> _WhichOneofReturnType__kv_heads | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__layers) -> _WhichOneofReturnType__layers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__norm_eps) -> _WhichOneofReturnType__norm_eps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
     @_typing.overload
