@@ -19,8 +19,10 @@ def count(number: float) -> str:
 
 
 def steps(status: JobStatus) -> str:
-    """``120/500``."""
-    return f"{status.step}/{status.total_steps}" if status.total_steps else str(status.step)
+    """``120/500``; ``-`` for a command, which has no steps that are known here."""
+    if not status.total_steps:
+        return str(status.step) if status.step else "-"
+    return f"{status.step}/{status.total_steps}"
 
 
 def loss(status: JobStatus) -> str:
@@ -45,7 +47,7 @@ def generations(status: JobStatus) -> str:
 
 def progress(status: JobStatus, *, phase: str) -> str:
     """The line that says where a job is. ``phase`` is the phase as it should look, painted or not."""
-    parts = [phase, f"step {steps(status)}"]
+    parts = [phase, f"step {steps(status)}" if status.total_steps else "-"]
     if status.step:
         parts.append(f"loss {loss(status)}")
         if status.HasField("eval_loss"):

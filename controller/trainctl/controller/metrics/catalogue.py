@@ -73,6 +73,12 @@ JOB_METRICS = (
         labels=("job_name", "class"),
     ),
     Metric(
+        name="trainctl_job_uptime_seconds",
+        kind=Kind.GAUGE,
+        help="Seconds that all workers have run since the last start or restart; absent while they do not.",
+        labels=_JOB,
+    ),
+    Metric(
         name="trainctl_job_members",
         kind=Kind.GAUGE,
         help="Worker slots by state.",

@@ -49,6 +49,8 @@ def job_samples(state: JobState, now_s: float) -> Iterator[Sample]:
     yield "trainctl_job_recoveries_total", (name,), float(state.recovery_count)
     yield "trainctl_job_restarts_total", (name, "user"), float(len(state.restarts.user))
     yield "trainctl_job_restarts_total", (name, "process"), float(state.restarts.total - len(state.restarts.user))
+    if state.phase is JobPhase.RUNNING:
+        yield "trainctl_job_uptime_seconds", (name,), max(0.0, now_s - state.phase_since_s)
     yield from _progress_samples(state)
     for island in state.islands:
         yield "trainctl_job_generation", (name, island.id), float(island.generation)

@@ -11,14 +11,16 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.records.step import Phase, StepReport
+from trainctl.core.records.worker import RecoveryReport
 from trainctl.core.timeouts import Timeouts
-from trainctl.parallel.bridge import Finished, Ready, Running
+from trainctl.parallel.bridge import Finished, Ready, Recovered, Running
 from trainctl.parallel.command.guard import Guard
 from trainctl.parallel.command.meeting import Meeting
 from trainctl.parallel.command.process import CommandProcess, adopt_orphans
@@ -115,6 +117,7 @@ class _Launcher:
         rank = rank_of(record, slot=self._desired.slot, incarnation=self._desired.incarnation)
         self._page.phase(record.generation, 0, Phase.REBUILD)
         device = int(os.environ.get(DEVICE_OF_AGENT_VARIABLE, "0"))
+        began_s = time.monotonic()
         with Meeting(record, rank, device=device, timeout_s=self._timeouts.collective_s) as meeting:
             while not meeting.done and not self._called_away():
                 self._idle()
@@ -122,6 +125,7 @@ class _Launcher:
                 _LOG.warning("generation %d: the ranks did not meet: %s", record.generation, meeting.error)
                 self._page.phase(record.generation, 0, Phase.INTERRUPTED)
             elif meeting.done and not self._called_away():
+                self._report(record, rank, met_s=time.monotonic() - began_s)
                 self._run(record, rank, meeting)
 
     def _run(self, record: GenerationRecord, rank: int, meeting: Meeting) -> None:
@@ -137,6 +141,17 @@ class _Launcher:
             self._mind(process, record.generation)
         finally:
             process.stop(_GRACE_SHARE * self._instructions.latest.grace_s, self._page.touch)
+
+    def _report(self, record: GenerationRecord, rank: int, *, met_s: float) -> None:
+        report = RecoveryReport(
+            job_uid=record.job_uid,
+            island=record.island,
+            generation=record.generation,
+            global_rank=rank,
+            slot=self._desired.slot,
+            rebuild_s=met_s,
+        )
+        self._control.send(Recovered(report))
 
     def _mind(self, process: CommandProcess, generation: int) -> None:
         finished = False
