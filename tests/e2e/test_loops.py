@@ -74,6 +74,19 @@ def test_a_loop_survives_a_kill(system: LocalSystem, loop: str) -> None:
         assert disturbed[step].loss == pytest.approx(figure.loss, rel=1e-4)
 
 
+def test_a_frozen_rank_of_a_model_that_shards_itself_is_found(system: LocalSystem) -> None:
+    # Everybody waits for it inside torch's own collectives: its silence has to be told from theirs.
+    system.submit(job_file("fsdp2-frozen", "fsdp2", nodes=2, per_node=2))
+    job = next(job for job in system.watch("fsdp2-frozen", 90) if job.status.step >= 15)
+    worker = job.status.islands[0].workers[2]
+    os.kill(worker.pid, signal.SIGSTOP)
+    job = finish(system, "fsdp2-frozen")
+    (recovery,) = job.status.recoveries
+    assert list(recovery.slots) == [worker.slot]
+    assert "no sign of life" in recovery.fault
+    figures(system, "fsdp2-frozen")
+
+
 @pytest.mark.parametrize("loop", ["plain", "fsdp2", "trainer"])
 def test_the_change_is_less_than_20_lines(loop: str) -> None:
     before, after = ((LOOPS / f"{loop}{part}.py").read_text().splitlines() for part in ("_before", ""))
