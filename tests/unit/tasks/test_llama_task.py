@@ -120,7 +120,7 @@ def test_all_problems_of_a_spec_are_found_at_once(spec: TrainSpec) -> None:
 
 
 def test_an_unknown_task_names_the_known_ones() -> None:
-    with pytest.raises(SpecError, match="expected one of llama, found 'lama'"):
+    with pytest.raises(SpecError, match='expected llama, hf_causal_lm or module:callable, found "lama"'):
         find_task("lama")
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainctl.core.errors import Problem
 from trainctl.core.records.train_spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -24,7 +23,10 @@ class Dataset(Protocol):
     The same on every worker, and the same whenever it is asked: a batch is made again after a failure.
     """
 
-    num_samples: int
+    @property
+    def num_samples(self) -> int:
+        """How many there are."""
+        ...
 
     def batch(self, sample_ids: Sequence[int]) -> Any:
         """The samples with these ids, each ``0 <= id < num_samples``, on the CPU, in whatever form the loss takes."""
@@ -43,7 +45,10 @@ class Loss(Protocol):
 class Evaluate(Protocol):
     """Held-out evaluation in numbered items, which are dealt to the workers."""
 
-    num_items: int
+    @property
+    def num_items(self) -> int:
+        """How many there are."""
+        ...
 
     def __call__(self, item: int) -> tuple[Tensor | float, int]:
         """Summed loss and number of targets of one item; leaves the model as it was."""
@@ -127,9 +132,6 @@ class TaskParts:
 
 class Task(Protocol):
     """A kind of training, chosen by ``spec.train.task``."""
-
-    def check(self, spec: TrainSpec) -> tuple[Problem, ...]:
-        """What is wrong with the spec, found without touching data or devices."""
 
     def build(self, context: TaskContext) -> TaskParts:
         """Makes everything ready to train.

@@ -1,0 +1,114 @@
+"""A Hugging Face folder as it lies on the disk: its ``config.json`` and which files hold the weights. Without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainctl.core.errors import Problem
+from trainctl.core.records.train_spec import ModelSpec
+
+CONFIG = "config.json"
+PATH = "spec.train.model.path"
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_MAX_CONFIG_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HfFolder:
+    """A folder that was looked at.
+
+    Attributes:
+        path: of the folder.
+        config: content of ``config.json``.
+        weight_files: names of the safetensors files to begin with; empty: the weights are random.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    weight_files: tuple[str, ...]
+
+
+def open_folder(model: ModelSpec) -> tuple[HfFolder | None, tuple[Problem, ...]]:
+    """The folder that ``model.path`` names, or what is wrong with it."""
+    path = Path(model.path)
+    if not path.is_absolute():
+        return None, (
+            _problem(
+                f'expected the absolute path of a folder with {CONFIG}, found "{model.path[:100]}"; nothing is '
+                "downloaded: fetch a model of the hub first (hf download NAME --local-dir DIR) and name that folder"
+            ),
+        )
+    if not path.is_dir():
+        return None, (
+            _problem(f"{path} is not a folder" if path.exists() else f"{path} does not exist on this machine"),
+        )
+    config, problems = _read_json(path / CONFIG)
+    if not problems and not isinstance(config.get("model_type"), str):
+        problems = (_problem(f"{path / CONFIG} has no model_type; is it a model of transformers?"),)
+    files, wrong = _weight_files(path, model.weights)
+    if problems or wrong:
+        return None, (*problems, *wrong)
+    return HfFolder(path=path, config=config, weight_files=files), ()
+
+
+def _weight_files(path: Path, wanted: str) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
+    if wanted == "random":
+        return (), ()
+    files, problems = _safetensors(path)
+    if files or problems:
+        return files, problems
+    pickles = [name for name in _PICKLES if (path / name).exists()]
+    if pickles:
+        message = (
+            f"{path} holds its weights in {pickles[0]}, a pickle, which may run any code and is never read; make "
+            "safetensors of it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
+        )
+        return (), (_problem(message + "; or set weights: random"),)
+    if wanted == "load":
+        return (), (_problem(f"expected {_WHOLE} or {_INDEX} in {path}, found neither"),)
+    return (), ()
+
+
+def _safetensors(path: Path) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
+    """The files of the weights; a single file counts before an index, as in transformers."""
+    if (path / _WHOLE).exists():
+        return (_WHOLE,), ()
+    if not (path / _INDEX).exists():
+        return (), ()
+    index, problems = _read_json(path / _INDEX)
+    if problems:
+        return (), problems
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, Mapping) or not all(isinstance(name, str) for name in weight_map.values()):
+        return (), (_problem(f"{path / _INDEX} has no weight_map of file names"),)
+    files = tuple(sorted(set(weight_map.values())))
+    if outside := [name for name in files if Path(name).name != name]:
+        return (), (_problem(f"{path / _INDEX} names a file outside of the folder: {outside[0][:100]}"),)
+    if missing := [name for name in files if not (path / name).exists()]:
+        return (), (_problem(f"{path / _INDEX} names {missing[0]}, which is not there ({len(missing)} missing)"),)
+    return files, ()
+
+
+def _read_json(path: Path) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES and path.name == CONFIG:
+            return {}, (_problem(f"{path} is larger than any {CONFIG}"),)
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}, (_problem(f"expected {path.name} in {path.parent}, found none"),)
+    except OSError as error:
+        return {}, (_problem(f"{path} cannot be read: {error.strerror}"),)
+    except (ValueError, RecursionError) as error:
+        return {}, (_problem(f"{path} is not JSON: {error}"),)
+    if not isinstance(found, dict):
+        return {}, (_problem(f"expected an object in {path}, found {type(found).__name__}"),)
+    return found, ()
+
+
+def _problem(message: str) -> Problem:
+    return Problem(path=PATH, message=message)
