@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: $(PYTHON) lacks the venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "setting up $(VENV) (once, about two minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --quiet -c constraints.txt -e '.[agent,demo,bench,dev]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[agent,data,demo,bench,dev]'
 	@touch $@
 
 demo: install ## The main job: train on real text, lose a worker and an agent, go on, finish

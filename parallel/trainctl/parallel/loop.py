@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 
 from trainctl.core.records.train_spec import TrainSpec
+from trainctl.parallel.data.corpus import names_of
+from trainctl.parallel.data.order import order_of
+from trainctl.parallel.data.prefetch import Prefetcher
 from trainctl.parallel.optim import build_optimizer
 from trainctl.parallel.plan.schedule import learning_rate_schedule
 from trainctl.parallel.replica.generators import seed_generators
@@ -30,11 +33,14 @@ def train(session: Session, spec: TrainSpec, cache_dir: str, device: torch.devic
     prepared = prepare(spec, cache_dir, device)
     prepared.register(session)
     task = prepared.task
-    while not session.done:
-        with session.step() as step:
-            for micro_batch in step.micro_batches():
-                loss_sum, tokens = task.loss(task.dataset.batch(micro_batch.sample_ids))
-                step.backward(loss_sum, tokens)
+    with Prefetcher(task.dataset.batch, depth=prepared.prefetch) as batches:
+        while not session.done:
+            with session.step() as step:
+                for micro_batch in step.micro_batches():
+                    upcoming = (later.sample_ids for later in step.upcoming())
+                    batch = batches.take(micro_batch.sample_ids, upcoming, step.while_waiting)
+                    loss_sum, tokens = task.loss(batch)
+                    step.backward(loss_sum, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Prepared:
     def register(self, session: Session) -> None:
         """Tells the session what the state is, what to train on, and how to evaluate."""
         spec, task = self.spec, self.task
-        objects = {"data": DataIdentity(task.data_digest or f"{task.dataset.num_samples} samples", uri=spec.data.uri)}
+        objects = {"data": DataIdentity(task.data_digest or f"{task.dataset.num_samples} samples", uri=names_of(spec.data))}
         session.register(model=task.model, optimizer=self.optimizer, objects=objects, artifacts=task.artifacts)
         session.set_data(
             num_samples=task.dataset.num_samples,
@@ -57,10 +63,18 @@ class Prepared:
             seed=spec.seed,
             schedule=learning_rate_schedule(spec.schedule, peak=spec.optimizer.lr, steps=spec.steps),
             clip_norm=spec.optimizer.clip_norm,
+            order=order_of(task.dataset, count=task.dataset.num_samples, seed=spec.seed, batch=spec.batch),
         )
+        if notice := getattr(task.dataset, "notice", ""):
+            session.notice(notice)
         evaluation = self.evaluation()
         if evaluation is not None:
             session.on_evaluate(every=spec.eval.every, num_items=evaluation.num_items, evaluate=evaluation)
+
+    @property
+    def prefetch(self) -> int:
+        """Batches to make ahead in a thread; none of a data set that does not say that it bears one."""
+        return self.spec.data.prefetch if getattr(self.task.dataset, "thread_safe", False) else 0
 
     def evaluation(self) -> Evaluate | None:
         """The task's own evaluation, or that of its held-out samples."""

@@ -72,7 +72,9 @@ def test_a_packed_document_has_the_loss_and_gradient_it_has_alone(seed: int, kv_
 
 def test_a_row_of_padding_only_is_finite_and_counts_nothing() -> None:
     model = Llama(ModelSpec(layers=1, hidden=32, heads=4, context=8), 50, dtype=torch.float64)
-    loss_sum, targets = NextTokenLoss(logits_of(model), torch.device("cpu"), bfloat16=False)(packed_rows([[]], context=8))
+    loss_sum, targets = NextTokenLoss(logits_of(model), torch.device("cpu"), bfloat16=False)(
+        packed_rows([[]], context=8)
+    )
     loss_sum.backward()  # type: ignore[no-untyped-call]
     assert targets == 0
     assert loss_sum.item() == 0.0

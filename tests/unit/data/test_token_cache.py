@@ -11,12 +11,28 @@ import numpy as np
 import pytest
 
 from trainctl.core.errors import DataError, UnavailableError
-from trainctl.core.records.train_spec import TokenizerSpec, TrainDataSpec
+from trainctl.core.records.train_spec import TokenizerSpec, TrainDataSpec, TrainSpec
 from trainctl.parallel.data import token_cache
 from trainctl.parallel.data.cache_lock import exclusive
-from trainctl.parallel.data.token_cache import Tokens, open_tokens
+from trainctl.parallel.data.corpus import open_corpus, sources_of
+from trainctl.parallel.data.make_tokenizer import make_tokenizer
+from trainctl.parallel.data.open_data import open_data
+from trainctl.parallel.data.token_cache import Tokens
+from trainctl.parallel.data.tokenizer import TextTokenizer
 
 BYTES = TokenizerSpec()
+
+
+def _open(data: TrainDataSpec, spec: TokenizerSpec, cache_dir: Path) -> tuple[Tokens, TextTokenizer]:
+    ((path, source),) = sources_of(data).items()
+    corpus = open_corpus(source, hold_out_every=data.hold_out_every, path=path)
+    tokenizer = make_tokenizer(spec, [corpus], cache_dir=cache_dir, deadline_s=10)
+    tokens = token_cache.open_tokens(corpus, tokenizer, corrupt=data.corrupt, cache_dir=cache_dir, deadline_s=10)
+    return tokens, tokenizer
+
+
+def open_tokens(data: TrainDataSpec, spec: TokenizerSpec, *, cache_dir: Path) -> Tokens:
+    return _open(data, spec, cache_dir)[0]
 
 
 @pytest.fixture
@@ -37,16 +53,20 @@ def no_building(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _equal(a: Tokens, b: Tokens) -> bool:
-    return np.array_equal(a.train, b.train) and np.array_equal(a.held_out, b.held_out) and a.digest == b.digest
+    parts = ((a.train, b.train), (a.held_out, b.held_out))
+    same = all(np.array_equal(x.ids, y.ids) and np.array_equal(x.ends, y.ends) for x, y in parts)
+    return same and a.digest == b.digest
 
 
 @pytest.mark.parametrize("tokenizer", [BYTES, TokenizerSpec(kind="bpe", vocab_size=270)])
 def test_tokens_are_the_corpus(data: TrainDataSpec, tokenizer: TokenizerSpec, tmp_path: Path) -> None:
-    tokens = open_tokens(data, tokenizer, cache_dir=tmp_path)
+    tokens, made = _open(data, tokenizer, tmp_path)
     train = "".join(f"file number {index}\n" * 20 for index in (0, 1, 3, 4))
-    assert tokens.tokenizer.decode(tokens.train.tolist()) == train
-    assert tokens.tokenizer.decode(tokens.held_out.tolist()) == train.replace("0", "2").replace("1", "5")[: 2 * 280]
-    assert tokens.train.dtype == np.uint16
+    assert made.decode(tokens.train.ids.tolist()) == train
+    assert made.decode(tokens.held_out.ids.tolist()) == train.replace("0", "2").replace("1", "5")[: 2 * 280]
+    assert tokens.train.ids.dtype == np.uint16
+    assert len(tokens.train.ends) == 4
+    assert tokens.train.ends[-1] == len(tokens.train.ids)
 
 
 def test_the_second_worker_reads_what_the_first_built(
@@ -72,27 +92,28 @@ def test_the_digest_is_the_same_on_another_node(data: TrainDataSpec, tmp_path: P
 
 def test_a_torn_cache_is_built_again(data: TrainDataSpec, tmp_path: Path) -> None:
     first = open_tokens(data, BYTES, cache_dir=tmp_path)
-    expected = first.train.tolist()
+    expected = first.train.ids.tolist()
     (path,) = tmp_path.glob("tokens/*/train.bin")
     replacement = path.with_name("short")
     replacement.write_bytes(b"12")
     os.replace(replacement, path)
-    assert open_tokens(data, BYTES, cache_dir=tmp_path).train.tolist() == expected
+    assert open_tokens(data, BYTES, cache_dir=tmp_path).train.ids.tolist() == expected
 
 
 _STUCK_BUILDER = """
 import signal, sys
 from pathlib import Path
-from trainctl.core.records.train_spec import TokenizerSpec, TrainDataSpec
+from trainctl.core.records.train_spec import TrainDataSpec, TrainSpec
 from trainctl.parallel.data import token_cache
+from trainctl.parallel.data.open_data import open_data
 
-def stuck(corpus, tokenizer, folder):
+def stuck(corpus, tokenizer, corrupt, folder):
     (folder / "train.bin").write_bytes(b"half")
     print("building", flush=True)
     signal.pause()
 
 token_cache.build_tokens = stuck
-token_cache.open_tokens(TrainDataSpec(uri=sys.argv[1], hold_out_every=3), TokenizerSpec(), cache_dir=Path(sys.argv[2]))
+open_data(TrainSpec(data=TrainDataSpec(uri=sys.argv[1], hold_out_every=3)), cache_dir=Path(sys.argv[2]))
 """
 
 
@@ -102,10 +123,10 @@ def test_a_killed_builder_leaves_nothing_half_made(data: TrainDataSpec, tmp_path
         assert builder.stdout is not None
         assert builder.stdout.readline() == "building\n"
         with pytest.raises(UnavailableError, match=f"found it held by process {builder.pid}"):
-            open_tokens(data, BYTES, cache_dir=tmp_path, deadline_s=0.0)
+            open_data(TrainSpec(data=data), cache_dir=tmp_path, deadline_s=0.0)
         builder.kill()
     tokens = open_tokens(data, BYTES, cache_dir=tmp_path)
-    assert len(tokens.train) == 4 * 280
+    assert len(tokens.train.ids) == 4 * 280
     assert sorted(path.suffix for path in (tmp_path / "tokens").iterdir()) == ["", ".lock"]
 
 

@@ -14,7 +14,7 @@ from trainctl.core.records.train_spec import BatchSpec, EvalSpec, ModelSpec, Opt
 from trainctl.core.records.train_spec import TrainSpec as Spec
 from trainctl.parallel.loop import train
 from trainctl.parallel.plan.micro_batches import MicroBatch, micro_batches_of_step
-from trainctl.parallel.plan.sample_order import SampleOrder
+from trainctl.parallel.plan.sample_order import Order
 
 
 class FakeStep:
@@ -29,6 +29,12 @@ class FakeStep:
         for micro_batch in self._micro_batches:
             torch.manual_seed(micro_batch.seed)
             yield micro_batch
+
+    def upcoming(self) -> Iterator[MicroBatch]:
+        return iter(self._micro_batches)
+
+    def while_waiting(self, waited_s: float) -> None:
+        assert waited_s < 60
 
     def backward(self, loss_sum: Tensor, tokens: int) -> None:
         loss_sum.backward()  # type: ignore[no-untyped-call]
@@ -64,8 +70,10 @@ class FakeSession:
         seed: int,
         schedule: Callable[[int], float],
         clip_norm: float,
+        order: Order,
     ) -> None:
-        self._order, self._steps, self._batch, self._seed = SampleOrder(num_samples, seed), steps, batch, seed
+        assert num_samples > 0
+        self._order, self._steps, self._batch, self._seed = order, steps, batch, seed
         self._schedule, self._clip_norm = schedule, clip_norm
 
     def on_evaluate(self, *, every: int, num_items: int, evaluate: Callable[[int], tuple[Tensor, int]]) -> None:

@@ -1,51 +1,60 @@
-"""Windows of tokens as training samples."""
+"""Rows of tokens as training samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trainctl.core.errors import DataError
-from trainctl.parallel.data.batch import Batch, whole_rows
+from trainctl.core.records.train_spec import BatchSpec
+from trainctl.parallel.data.batch import Batch
+from trainctl.parallel.data.order import order_of
+from trainctl.parallel.data.rows import Rows, to_batch
+from trainctl.parallel.plan.sample_order import Order
 
 
-class TextDataset:
-    """A stream of tokens cut into windows of ``context`` inputs and, shifted by one, as many targets.
-
-    Inputs of neighbouring windows do not overlap; the last target of one is the first input of the next. A remainder
-    shorter than a window is left out.
-
-    Shape suffixes: B batch, S ``context + 1`` tokens.
+class TokenDataset:
+    """Rows of tokens by number.
 
     Args:
-        tokens: ids, shape (tokens,), any unsigned integer type; a memory map stays on disk until read.
-        context: targets of one sample.
+        rows: what there is.
+        context: positions of a row.
         name: what the tokens are, for messages.
+        expected: the least that one row takes, for messages.
+        found: what there was, for messages.
+        notice: what people should know of it; empty for nothing.
+
+    Attributes:
+        num_samples: rows.
+        notice: as given.
+        thread_safe: a thread may make batches while the loop computes: they depend on nothing but the ids.
 
     Raises:
-        DataError: there are too few tokens for one window.
+        DataError: there is not one row.
     """
 
-    def __init__(self, tokens: NDArray[np.generic], *, context: int, name: str) -> None:
-        self._tokens = tokens
+    thread_safe = True
+
+    def __init__(
+        self, rows: Rows, *, context: int, name: str, expected: str = "samples", found: str = "none", notice: str = ""
+    ) -> None:
+        self.notice = notice
+        self._rows = rows
         self._context = context
         self._name = name
-        self.num_samples = (len(tokens) - 1) // context if len(tokens) else 0
+        self.num_samples = rows.count
         if self.num_samples == 0:
             raise DataError(
-                f"expected at least {context + 1} tokens (spec.train.model.context {context} and one more) in {name}, "
-                f"found {len(tokens)}",
+                f"expected {expected} in {name}, found {found}",
                 hint="give more text, or a smaller spec.train.model.context",
             )
 
     def batch(self, sample_ids: Sequence[int]) -> Batch:
-        """The samples 0 <= id < ``num_samples`` as full rows, in fresh memory."""
-        rows_BS = np.empty((len(sample_ids), self._context + 1), dtype=np.int64)
-        for row_S, sample_id in zip(rows_BS, sample_ids, strict=True):
+        """The samples 0 <= id < ``num_samples``, in fresh memory."""
+        for sample_id in sample_ids:
             if not 0 <= sample_id < self.num_samples:
                 raise IndexError(f"expected a sample of {self._name} in 0..{self.num_samples - 1}, found {sample_id}")
-            start = sample_id * self._context
-            row_S[:] = self._tokens[start : start + self._context + 1]
-        return whole_rows(rows_BS)
+        return to_batch([self._rows.row(sample_id) for sample_id in sample_ids], context=self._context)
+
+    def order(self, *, seed: int, batch: BatchSpec) -> Order:
+        """See ``Ordered``."""
+        return order_of(self._rows, count=self.num_samples, seed=seed, batch=batch)

@@ -1,26 +1,41 @@
-"""Reads a corpus once or twice and writes its token ids: first the tokenizer, then the tokens."""
+"""Reads a corpus and writes its token ids."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from trainctl.core.errors import DataError, SpecError
-from trainctl.core.records.train_spec import TokenizerSpec
-from trainctl.core.system.files import write_atomically
-from trainctl.core.units import format_bytes, format_duration
-from trainctl.parallel.data.corpus import Corpus, Split
+from trainctl.core.errors import DataError
+from trainctl.core.records.train_spec import CorruptSpec
+from trainctl.core.units import format_duration
+from trainctl.parallel.data.corpus import Corpus
+from trainctl.parallel.data.corrupt import CorruptLedger, Skipped
+from trainctl.parallel.data.formats.port import Content
 from trainctl.parallel.data.progress import Progress, say
-from trainctl.parallel.data.tokenizer import TextTokenizer, byte_tokenizer, check_tokenizer, train_bpe
+from trainctl.parallel.data.records import CorpusReader, Split
+from trainctl.parallel.data.tokenizer import TextTokenizer
 
-BPE_SAMPLE_BYTES = 16 << 20
-_PIECE_CHARACTERS = 64 << 10
 _BATCH_CHARACTERS = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitCounts:
+    """What was written of one part.
+
+    Attributes:
+        tokens: in ``<split>.bin``.
+        documents: in ``<split>.ends``.
+    """
+
+    tokens: int
+    documents: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,101 +43,117 @@ class TokenCounts:
     """What was written.
 
     Attributes:
-        train: training tokens.
-        held_out: held-out tokens.
-        dtype: of both files, in numpy's spelling.
-        kind: of the tokenizer.
-        digest: of the tokenizer and all ids.
+        train: training data.
+        held_out: held-out data.
+        dtype: of the ids, in numpy's spelling.
+        digest: of all ids, documents and skipped records.
+        skipped: records that could not be read.
     """
 
-    train: int
-    held_out: int
+    train: SplitCounts
+    held_out: SplitCounts
     dtype: str
-    kind: str
     digest: str
+    skipped: Skipped
 
 
-def build_tokens(corpus: Corpus, spec: TokenizerSpec, folder: Path) -> TokenCounts:
-    """Writes ``tokenizer.json``, ``train.bin`` and ``held_out.bin`` into ``folder``.
+class _Writer:
+    """Tokens and document ends of one part, in files; texts are encoded many at a time to use all cores."""
+
+    def __init__(self, folder: Path, split: Split, tokenizer: TextTokenizer, dtype: np.dtype[Any]) -> None:
+        self._tokenizer = tokenizer
+        self._dtype = dtype
+        self._file: BinaryIO = (folder / f"{split.value}.bin").open("wb")
+        self._ends_path = folder / f"{split.value}.ends"
+        self._ends = array("Q")
+        self._waiting: list[tuple[bool, Content]] = []
+        self._waiting_size = 0
+        self._hasher = hashlib.blake2b(digest_size=16)
+        self._tokens = 0
+
+    def add(self, content: Content, *, begins: bool) -> None:
+        """The next record."""
+        self._waiting.append((begins, content))
+        self._waiting_size += len(content)
+        if self._waiting_size >= _BATCH_CHARACTERS:
+            self._flush()
+
+    def finish(self) -> tuple[SplitCounts, str]:
+        """Writes the rest; what there is, and its digest."""
+        self._flush()
+        self._end_document()
+        self._ends_path.write_bytes(np.array(self._ends, dtype="<u8").tobytes())
+        self._hasher.update(self._ends_path.read_bytes())
+        return SplitCounts(tokens=self._tokens, documents=len(self._ends)), self._hasher.hexdigest()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _flush(self) -> None:
+        texts = [content for _, content in self._waiting if isinstance(content, str)]
+        encoded = self._tokenizer.encode(texts)
+        for begins, content in self._waiting:
+            ids = next(encoded) if isinstance(content, str) else content
+            if begins:
+                self._end_document()
+            data = ids.astype(self._dtype)
+            self._file.write(data.data)
+            self._hasher.update(data.data)
+            self._tokens += len(data)
+        self._waiting, self._waiting_size = [], 0
+
+    def _end_document(self) -> None:
+        if self._tokens > (self._ends[-1] if self._ends else 0):
+            self._ends.append(self._tokens)
+
+
+def build_tokens(corpus: Corpus, tokenizer: TextTokenizer, corrupt: CorruptSpec, folder: Path) -> TokenCounts:
+    """Writes ``train.bin``, ``train.ends``, ``held_out.bin`` and ``held_out.ends`` into ``folder``.
 
     Raises:
-        DataError: a file cannot be read, or there is no text at all.
-        SpecError: the tokenizer's settings are impossible.
+        DataError: a file or too many records cannot be read, or there is no training data at all.
     """
     started_s = time.monotonic()
-    tokenizer = _make_tokenizer(corpus, spec)
-    write_atomically(folder / "tokenizer.json", tokenizer.to_json().encode())
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-    hasher = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
-    counts = dict.fromkeys(Split, 0)
-    with (folder / "train.bin").open("wb") as train, (folder / "held_out.bin").open("wb") as held_out:
-        files = {Split.TRAIN: train, Split.HELD_OUT: held_out}
-        for split, texts in _batches(corpus):
-            for ids in tokenizer.encode(texts):
-                data = ids.astype(dtype)
-                files[split].write(data.data)
-                hasher.update(data.data)
-                counts[split] += len(data)
-    if not counts[Split.TRAIN]:
-        raise DataError(
-            f"expected text at {corpus.uri}, found {len(corpus.files)} files of which all are empty",
-            hint="give another spec.train.data.uri or spec.train.data.include",
-        )
-    hasher.update(str(counts).encode())
-    _say_result(corpus, tokenizer, counts, time.monotonic() - started_s)
+    ledger = CorruptLedger(corrupt, corpus.uri)
+    progress = Progress(f"tokenizing {corpus.uri}", total_bytes=corpus.size_bytes)
+    reader = CorpusReader(corpus, vocab_size=tokenizer.vocab_size)
+    with (
+        _Writer(folder, Split.TRAIN, tokenizer, dtype) as train,
+        _Writer(folder, Split.HELD_OUT, tokenizer, dtype) as held_out,
+    ):
+        writers = {Split.TRAIN: train, Split.HELD_OUT: held_out}
+        for located in reader.records(ledger, on_read=progress.advance):
+            writers[located.split].add(located.content, begins=located.record.begins)
+        (train_counts, train_digest), (held_out_counts, held_out_digest) = train.finish(), held_out.finish()
+    if not train_counts.tokens:
+        raise nothing_there(corpus, ledger.skipped)
+    digests = f"{train_digest} {held_out_digest} {ledger.skipped.digest}"
+    say(
+        f"tokenized {corpus.uri}: {len(corpus.files)} files, {train_counts.tokens} training tokens in "
+        f"{train_counts.documents} documents and {held_out_counts.tokens} held-out tokens, "
+        f"{ledger.skipped.count} corrupt records skipped, in {format_duration(time.monotonic() - started_s)}"
+    )
     return TokenCounts(
-        train=counts[Split.TRAIN],
-        held_out=counts[Split.HELD_OUT],
+        train=train_counts,
+        held_out=held_out_counts,
         dtype=dtype.str,
-        kind=tokenizer.kind,
-        digest=hasher.hexdigest(),
+        digest=hashlib.blake2b(digests.encode(), digest_size=16).hexdigest(),
+        skipped=ledger.skipped,
     )
 
 
-def _make_tokenizer(corpus: Corpus, spec: TokenizerSpec) -> TextTokenizer:
-    """Bytes, or a BPE trained on a sample of the training text.
-
-    The sample is every k-th piece of 64 Ki characters, with the smallest k that keeps it under 16 MiB by the files'
-    stored sizes: a function of the files alone, so all nodes make the same tokenizer. More text barely changes it.
-    """
-    if problems := check_tokenizer(spec):
-        raise SpecError(problems, source="tokenizer")
-    if spec.kind == "bytes":
-        return byte_tokenizer()
-    every = max(1, -(-corpus.size_bytes // BPE_SAMPLE_BYTES))
-    sample_bytes = corpus.size_bytes // every
-    say(f"training a BPE of {spec.vocab_size} entries on {format_bytes(sample_bytes)} of {corpus.uri}")
-    return train_bpe(_sample(corpus, every=every), vocab_size=spec.vocab_size)
-
-
-def _sample(corpus: Corpus, *, every: int) -> Iterator[str]:
-    position = 0
-    for split, text in corpus.texts():
-        if split is Split.TRAIN:
-            for start in range(0, len(text), _PIECE_CHARACTERS):
-                if position % every == 0:
-                    yield text[start : start + _PIECE_CHARACTERS]
-                position += 1
-
-
-def _batches(corpus: Corpus) -> Iterator[tuple[Split, list[str]]]:
-    """Texts of one split in lists of some megabytes, so that a tokenizer can use all cores."""
-    progress = Progress(f"tokenizing {corpus.uri}", total_bytes=corpus.size_bytes)
-    waiting: dict[Split, list[str]] = {split: [] for split in Split}
-    characters = dict.fromkeys(Split, 0)
-    for split, text in corpus.texts(on_read=progress.advance):
-        waiting[split].append(text)
-        characters[split] += len(text)
-        if characters[split] >= _BATCH_CHARACTERS:
-            yield split, waiting[split]
-            waiting[split], characters[split] = [], 0
-    yield from waiting.items()
-
-
-def _say_result(corpus: Corpus, tokenizer: TextTokenizer, counts: dict[Split, int], elapsed_s: float) -> None:
-    total = sum(counts.values())
-    say(
-        f"tokenized {corpus.uri}: {len(corpus.files)} files, {counts[Split.TRAIN]} training and "
-        f"{counts[Split.HELD_OUT]} held-out tokens, {corpus.size_bytes / total:.2f} bytes a token, "
-        f"vocabulary {tokenizer.vocab_size}, in {format_duration(elapsed_s)}"
+def nothing_there(corpus: Corpus, skipped: Skipped) -> DataError:
+    """What is raised where a corpus has no training data."""
+    found = f"{len(corpus.files)} files of which all are empty"
+    if skipped.count:
+        found = f"{len(corpus.files)} files with {skipped.count} corrupt records, the first: {skipped.first[0]}"
+    return DataError(
+        f"expected text at {corpus.uri}, found {found}",
+        hint=f"give another {corpus.path}.uri or {corpus.path}.include",
     )

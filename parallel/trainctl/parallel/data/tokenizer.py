@@ -1,6 +1,6 @@
-"""Text to token ids and back: single bytes, or a BPE trained on the corpus. Both become a ``tokenizer.json``.
+"""Text to token ids and back: single bytes, a BPE trained on the corpus, or any ``tokenizer.json``.
 
-Neither has special tokens: a corpus is one stream of text, and ``decode(encode(text)) == text``.
+The first two have no special tokens, and ``decode(encode(text)) == text``. Nor are special tokens added by the third.
 """
 
 from __future__ import annotations
@@ -13,27 +13,32 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from trainctl.core.errors import Problem
 from trainctl.core.records.train_spec import TokenizerSpec
+from trainctl.parallel.plan.data_names import TOKENIZER_KINDS
 
 NUM_BYTES = 256
 
 
 class TextTokenizer:
-    """A byte-level tokenizer: every text has ids and every id stands for one or more bytes.
+    """A tokenizer. With ``kind="bytes"`` an id is the value of a UTF-8 byte.
 
-    With ``kind="bytes"`` an id is the value of a UTF-8 byte.
+    Args:
+        inner: of the ``tokenizers`` library.
+        kind: as in the spec.
+        vocab_size: entries that a model shall have; 0: as many as there are ids.
     """
 
-    def __init__(self, inner: Tokenizer, *, kind: str) -> None:
+    def __init__(self, inner: Tokenizer, *, kind: str, vocab_size: int = 0) -> None:
         self._inner = inner
         self.kind = kind
-        self.vocab_size: int = inner.get_vocab_size()
+        self.vocab_size: int = vocab_size or id_count(inner)
 
     def encode(self, texts: Sequence[str]) -> Iterator[NDArray[np.generic]]:
         """Ids of each text, shape (tokens,), of an unsigned integer type that holds the vocabulary."""
         if self.kind == "bytes":
             yield from (np.frombuffer(text.encode(), dtype=np.uint8) for text in texts)
         else:
-            yield from (np.array(e.ids, dtype=np.uint32) for e in self._inner.encode_batch_fast(list(texts)))
+            encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+            yield from (np.array(e.ids, dtype=np.uint32) for e in encoded)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text; bytes that are no UTF-8 (a character cut in two) become replacement characters."""
@@ -46,9 +51,14 @@ class TextTokenizer:
         return text
 
 
-def tokenizer_from_json(text: str, *, kind: str) -> TextTokenizer:
+def id_count(inner: Tokenizer) -> int:
+    """One more than the largest id, which may be more than there are entries."""
+    return max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+def tokenizer_from_json(text: str, *, kind: str, vocab_size: int = 0) -> TextTokenizer:
     """The tokenizer that ``to_json`` wrote."""
-    return TextTokenizer(Tokenizer.from_str(text), kind=kind)
+    return TextTokenizer(Tokenizer.from_str(text), kind=kind, vocab_size=vocab_size)
 
 
 def tokenizer_config(context: int) -> dict[str, object]:
@@ -82,8 +92,9 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
 def check_tokenizer(spec: TokenizerSpec) -> tuple[Problem, ...]:
     """What is wrong with the tokenizer's part of a spec."""
     path = "spec.train.tokenizer"
-    if spec.kind not in ("bytes", "bpe"):
-        return (Problem(path=f"{path}.kind", message=f"expected bytes or bpe, found {spec.kind!r}"),)
+    if spec.kind not in TOKENIZER_KINDS:
+        message = f"expected {' or '.join(TOKENIZER_KINDS)}, found {spec.kind!r}"
+        return (Problem(path=f"{path}.kind", message=message),)
     if spec.kind == "bpe" and spec.vocab_size <= NUM_BYTES:
         message = f"expected more than {NUM_BYTES} for kind bpe (every byte is an entry), found {spec.vocab_size}"
         return (Problem(path=f"{path}.vocabSize", message=message),)

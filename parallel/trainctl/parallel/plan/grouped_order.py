@@ -14,8 +14,8 @@ from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.plan.randomness import derive_seed
 from trainctl.parallel.plan.sample_order import permute
 
-_MOST_LANES = 8
-_OPEN_RUNS = 2
+OPEN_RUNS = 2
+"""Runs that a lane mixes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,11 @@ class GroupedOrder:
     lane_width: int
 
     @classmethod
-    def of(cls, num_samples: int, *, seed: int, batch: BatchSpec, group_samples: int) -> GroupedOrder:
-        """An order whose runs are about as long as a group; as many lanes as whole micro-batches allow, 8 at most."""
-        lanes = max(n for n in range(1, _MOST_LANES + 1) if batch.micro_batches % n == 0 and batch.sequences % n == 0)
+    def of(
+        cls, num_samples: int, *, seed: int, batch: BatchSpec, group_samples: int, most_lanes: int = 8
+    ) -> GroupedOrder:
+        """An order whose runs are about as long as a group, with as many lanes as whole micro-batches allow."""
+        lanes = max(n for n in range(1, most_lanes + 1) if batch.micro_batches % n == 0 and batch.sequences % n == 0)
         lane_width = batch.sequences // lanes
         return cls(num_samples, seed, max(1, group_samples // lane_width) * lane_width, lanes, lane_width)
 
@@ -55,9 +57,9 @@ class GroupedOrder:
             return self._closing_id(index - in_lane * self.lanes, key)
         turn, place = divmod(index, self.lanes * self.lane_width)
         lane, column = divmod(place, self.lane_width)
-        window, offset = divmod(turn * self.lane_width + column, _OPEN_RUNS * self.run)
-        start = window * _OPEN_RUNS * self.run
-        size = min(_OPEN_RUNS * self.run, in_lane - start)
+        window, offset = divmod(turn * self.lane_width + column, OPEN_RUNS * self.run)
+        start = window * OPEN_RUNS * self.run
+        size = min(OPEN_RUNS * self.run, in_lane - start)
         run, offset = divmod(start + permute(offset, size, derive_seed(key, lane, window)), self.run)
         return permute(run * self.lanes + lane, num_runs, key) * self.run + offset
 

@@ -103,6 +103,11 @@ class MixtureOrder:
         source = self.cycle[place]
         return source, turn * self._in_cycle[source] + self._before[place]
 
+    def longest_prefix(self) -> int:
+        """Positions from the beginning for which no source needs more than its ``sizes``."""
+        cycle, shares = len(self.cycle), zip(self.sizes, self._in_cycle, strict=True)
+        return min(size * cycle // part for size, part in shares if part)  # of n, a source has at most ceil(n * share)
+
     def ids(self, position: int, count: int) -> tuple[int, ...]:
         """The samples at ``position`` to ``position + count - 1``."""
         ids: list[int] = []

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainctl.core.records.train_spec import TrainSpec
-from trainctl.parallel.data.dataset import TextDataset
-from trainctl.parallel.data.token_cache import open_tokens
+from trainctl.parallel.data.corrupt import Skipped
+from trainctl.parallel.data.open_data import open_data
 from trainctl.parallel.data.tokenizer import tokenizer_config
 from trainctl.parallel.tasks.task import Dataset
 
@@ -24,6 +24,7 @@ class TextData:
         vocab_size: ids are less than this.
         artifacts: ``tokenizer.json`` and ``tokenizer_config.json``, for an export.
         digest: equal on two nodes if and only if they train on the same data.
+        skipped: corrupt records that were left out.
     """
 
     train: Dataset
@@ -31,6 +32,7 @@ class TextData:
     vocab_size: int
     artifacts: Mapping[str, bytes]
     digest: str
+    skipped: Skipped
 
 
 def open_text(spec: TrainSpec, cache_dir: Path) -> TextData:
@@ -40,16 +42,15 @@ def open_text(spec: TrainSpec, cache_dir: Path) -> TextData:
         DataError: the data is missing or unusable.
         SpecError: the tokenizer's settings are impossible.
     """
-    tokens = open_tokens(spec.data, spec.tokenizer, cache_dir=cache_dir)
-    context = spec.model.context
-    held_out = TextDataset(tokens.held_out, context=context, name="the held-out text") if spec.eval.every else None
+    data = open_data(spec, cache_dir=cache_dir)
     return TextData(
-        train=TextDataset(tokens.train, context=context, name=f"the training text of {spec.data.uri}"),
-        held_out=held_out,
-        vocab_size=tokens.tokenizer.vocab_size,
+        train=data.train,
+        held_out=data.held_out,
+        vocab_size=data.tokenizer.vocab_size,
         artifacts={
-            "tokenizer.json": tokens.tokenizer.to_json().encode(),
-            "tokenizer_config.json": json.dumps(tokenizer_config(context), indent=2).encode(),
+            "tokenizer.json": data.tokenizer.to_json().encode(),
+            "tokenizer_config.json": json.dumps(tokenizer_config(spec.model.context), indent=2).encode(),
         },
-        digest=tokens.digest,
+        digest=data.digest,
+        skipped=data.skipped,
     )

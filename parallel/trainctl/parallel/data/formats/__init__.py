@@ -1,0 +1,1 @@
+"""How files become records: one reader a format, each with random access by position."""

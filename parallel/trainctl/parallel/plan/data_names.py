@@ -1,0 +1,24 @@
+"""Names of the data part of a job: formats, packings, modes; which format a file's name means. Pure."""
+
+from __future__ import annotations
+
+FORMATS = ("auto", "text", "jsonl", "parquet", "tokens")
+PACKINGS = ("stream", "documents", "pad")
+MODES = ("cached", "streaming")
+CORRUPT_POLICIES = ("fail", "skip")
+TOKENIZER_KINDS = ("bytes", "bpe", "file")
+STDLIB = "python-stdlib"
+"""The ``uri`` that means the running Python's standard library."""
+
+_BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet", ".bin": "tokens"}
+
+
+def format_of_name(path: str) -> str:
+    """The format ``auto`` means for a file: by its suffix before ``.gz``, ``text`` for every other."""
+    name = path.lower().removesuffix(".gz")
+    return next((chosen for suffix, chosen in _BY_SUFFIX.items() if name.endswith(suffix)), "text")
+
+
+def is_sidecar(path: str) -> bool:
+    """Whether a file is the description of a token shard beside it, and no data."""
+    return path.endswith(".bin.json")
