@@ -45,6 +45,7 @@ from trainctl.parallel.bridge import (
     Finished,
     Instruct,
     MessageReader,
+    Noticed,
     Ready,
     Recovered,
     Reported,
@@ -193,6 +194,7 @@ class ProcessWorld:
         self.figures: dict[tuple[int, int], StepFigures] = {}
         self.figure_log: list[StepFigures] = []
         self.checkpoints: list[CheckpointReport] = []
+        self.notices: list[str] = []
         self.records: list[GenerationRecord] = []
         self.replace_lost = True
         for slot in range(size):
@@ -269,6 +271,8 @@ class ProcessWorld:
                 self.checkpoints.append(checkpoint)
             case Recovered(recovery):
                 life.recoveries.append(recovery)
+            case Noticed(text):
+                self.notices.append(text)
             case Failed(error):
                 life.error = error
             case Finished():

@@ -113,7 +113,13 @@ class Hook:
 
 
 class Recorder(Hook):
-    """A built-in hook that can be made to write at once: a checkpoint waits for it for a moment."""
+    """A built-in hook that can be made to write at once: a checkpoint waits for it for a moment.
+
+    Attributes:
+        trouble: why it cannot write at the moment, in one sentence; it tries again by itself.
+    """
+
+    trouble = ""
 
     def settle(self) -> None:
         """Writes what was collected, whatever ``flush`` would put off."""

@@ -113,6 +113,8 @@ class HookThread:
                 self._deliver(call)
             if self._hook is not None:
                 self._guard("flush", self._hook.flush)
+            if isinstance(self._hook, Recorder) and self._hook.trouble:
+                self._say("trouble", self._hook.trouble)
             if self._off or (ending and not self._waiting):
                 break
             self._delivered.write(self._position, last=False)

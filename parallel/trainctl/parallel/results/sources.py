@@ -72,7 +72,7 @@ def _built_in(results: ResultsSpec) -> Iterator[HookSource]:
 
 def _missing_libraries(results: ResultsSpec) -> Iterator[Problem]:
     wanted = {
-        "tensorboard": ("tensorboardX", results.tensorboard),
+        "tensorboard": ("tensorboard", results.tensorboard),
         "wandb": ("wandb", bool(results.wandb.project)),
     }
     for extra, (module, needed) in wanted.items():

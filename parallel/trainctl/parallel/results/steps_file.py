@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -18,7 +17,6 @@ from trainctl.core.records.step import StepFigures
 from trainctl.parallel.results.delivered import START, Position
 from trainctl.parallel.results.hook import Recorder, Recovery, Run, RunEnd
 
-_LOG = logging.getLogger("trainctl.results")
 MAX_UNWRITTEN = 100_000
 """Lines that wait for a storage that refuses, before the oldest are given up."""
 Line = StepLine | RollbackLine
@@ -45,7 +43,6 @@ class StepsFile(Recorder):
         self._queue: deque[_Queued] = deque()
         self._every_s = 0.0
         self._due_s = 0.0
-        self._refused = False
 
     def on_start(self, run: Run) -> None:
         """Remembers where; the file is looked for when there is something to write."""
@@ -80,14 +77,10 @@ class StepsFile(Recorder):
         except (OSError, TrainctlError) as error:
             self._log = None  # opened anew next time, since somebody else may have written to it
             self._due_s = time.monotonic() + _RETRY_S
-            if not self._refused:
-                _LOG.error("steps.jsonl in %s cannot be written, tried again later: %s", self._records, error)
-            self._refused = True
+            self.trouble = f"cannot write steps.jsonl in {self._records}, and will try again: {error}"
             return
         self._due_s = time.monotonic() + self._every_s
-        if self._refused:
-            _LOG.info("steps.jsonl in %s can be written again", self._records)
-        self._refused = False
+        self.trouble = ""
 
     def _add(self, queued: _Queued) -> None:
         if len(self._queue) >= MAX_UNWRITTEN:

@@ -1,8 +1,7 @@
-"""Event files that TensorBoard shows, written with tensorboardX: it needs neither TensorFlow nor gRPC."""
+"""Event files that TensorBoard shows, written by torch's writer and the library ``tensorboard``."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from trainctl.core.records.places import TENSORBOARD
@@ -18,14 +17,11 @@ class TensorBoard(Hook):
     def __init__(self) -> None:
         self._folder: RecordsFolder | None = None
         self._writer: Any = None
-        self._files = 0
-        self._generation = 0
         self._step = 0
 
     def on_start(self, run: Run) -> None:
         """Begins an event file behind those of former workers."""
         self._folder = RecordsFolder(run.records, TENSORBOARD)
-        self._generation = run.generation
         self._begin(run.step)
 
     def on_step(self, figures: StepFigures) -> None:
@@ -54,11 +50,9 @@ class TensorBoard(Hook):
 
     def _begin(self, step: int) -> None:
         """A new file: what others say of steps after ``step`` no longer counts."""
-        from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
+        from torch.utils.tensorboard import SummaryWriter
 
         assert self._folder is not None
         self._step = step
-        self._files += 1
-        suffix = f".{self._generation:06}.{os.getpid()}.{self._files}"  # else two of one second would share a name
         purge = step + 1 if step else None
-        self._writer = SummaryWriter(str(self._folder.path), purge_step=purge, filename_suffix=suffix)
+        self._writer = SummaryWriter(str(self._folder.path), purge_step=purge)  # type: ignore[no-untyped-call]
