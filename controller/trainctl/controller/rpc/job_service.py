@@ -217,6 +217,7 @@ class JobService(VerbService):
             epoch=self._facts.epoch,
             pid=os.getpid(),
             store=self._facts.store,
+            time_s=self._clock.now_s(),
         )
 
     def _find(self, request: Any) -> JobEntry:

@@ -1615,11 +1615,14 @@ class GetVersionResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    TIME_S_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     wire_version: _builtins.int
     epoch: _builtins.int
     pid: _builtins.int
     store: _builtins.str
+    time_s: _builtins.float
+    """The controller's clock when it answered, Unix seconds."""
     def __init__(
         self,
         *,
@@ -1628,10 +1631,11 @@ class GetVersionResponse(_message.Message):
         epoch: _builtins.int = ...,
         pid: _builtins.int = ...,
         store: _builtins.str = ...,
+        time_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "pid", b"pid", "store", b"store", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "pid", b"pid", "store", b"store", "time_s", b"time_s", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

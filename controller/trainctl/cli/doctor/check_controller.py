@@ -1,0 +1,142 @@
+"""Checks of the controller, its agents, and of one job. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainctl.cli.doctor.check_machine import space_finding
+from trainctl.cli.doctor.facts import Facts, Storage
+from trainctl.cli.doctor.finding import Finding, fail, ok, warn
+from trainctl.core.units import format_duration
+
+SKEW_WARN_S = 2.0
+SKEW_FAIL_S = 60.0
+SLOW_S = 1.0
+
+
+def check_controller(facts: Facts) -> Iterator[Finding]:
+    """Whether it answers, in our language."""
+    controller = facts.controller
+    if controller.frozen:
+        yield fail(
+            "controller",
+            f"the process {controller.local_pid} of the controller at {controller.address} is stopped",
+            f"kill -CONT {controller.local_pid} lets it go on; jobs train meanwhile",
+        )
+    elif controller.error_code == "VERSION_MISMATCH":
+        yield fail("controller", controller.error, f"install the same version on both sides; {controller.remedy}")
+    elif controller.error:
+        yield fail("controller", controller.error, controller.remedy or "trainctl local up")
+    elif controller.wire_version != facts.wire_version:
+        yield fail(
+            "controller",
+            f"it speaks wire version {controller.wire_version}, this command {facts.wire_version}",
+            "install the same version on both sides",
+        )
+    elif controller.version != facts.software.own_version:
+        yield warn(
+            "controller",
+            f"it has version {controller.version}, this command {facts.software.own_version}",
+            "install the same version on both sides",
+        )
+    elif controller.round_trip_s > SLOW_S:
+        yield warn(
+            "controller",
+            f"{controller.address} took {controller.round_trip_s:.1f} s to answer",
+            "is its machine overloaded, or its disk slow?",
+        )
+    else:
+        yield ok(
+            "controller",
+            f"{controller.address} answers in {1000 * controller.round_trip_s:.0f} ms, version {controller.version}",
+        )
+
+
+def check_clock(facts: Facts) -> Iterator[Finding]:
+    """Clock skew against the controller: --since and ages go wrong by it; decisions are made on its clock alone."""
+    skew_s = facts.controller.skew_s
+    if facts.controller.error or skew_s is None:
+        return
+    text = f"the controller's clock is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} this machine's"
+    remedy = "let NTP set both clocks: timedatectl set-ntp true"
+    if abs(skew_s) > SKEW_FAIL_S:
+        yield fail("clock", text, remedy)
+    elif abs(skew_s) > SKEW_WARN_S:
+        yield warn("clock", text, remedy)
+    else:
+        yield ok("clock", "the same as the controller's")
+
+
+def check_agents(facts: Facts) -> Iterator[Finding]:
+    """Whether every agent that ever registered is heard."""
+    controller = facts.controller
+    if controller.error:
+        return
+    if not controller.nodes:
+        yield warn(
+            "agents", "no agent has registered: no job can start", "start one: trainctl local up, or trainctl-agent"
+        )
+        return
+    silent = [node for node in controller.nodes if node.state in ("UNREACHABLE", "EXITED")]
+    other = [node for node in controller.nodes if node.version not in ("", controller.version) and node not in silent]
+    if silent:
+        names = ", ".join(f"{node.name} ({node.state.lower()}, {format_duration(node.silent_s)})" for node in silent)
+        judge = fail if len(silent) == len(controller.nodes) else warn
+        yield judge(
+            "agents",
+            f"{len(silent)} of {len(controller.nodes)} are silent: {names}",
+            "look into agent.log on these machines; trainctl local status shows the processes of this one",
+        )
+    elif other:
+        names = ", ".join(f"{node.name} ({node.version})" for node in other)
+        yield warn(
+            "agents", f"another version than the controller ({controller.version}): {names}", "update these machines"
+        )
+    else:
+        yield ok("agents", f"{len(controller.nodes)} of {len(controller.nodes)} are heard")
+
+
+def check_job(facts: Facts) -> Iterator[Finding]:
+    """The job that was asked for: whether it exists, waits for room, and can use its storage."""
+    job = facts.job
+    if job is None:
+        return
+    if job.error:
+        yield fail("job", job.error, "trainctl get jobs lists all")
+        return
+    text = f"{job.name} is {job.phase}" + (f" ({job.reason})" if job.reason else "")
+    text += f", {job.recoveries} recoveries" if job.recoveries else ""
+    if job.phase in ("FAILED", "REJECTED"):
+        yield fail("job", text, f"trainctl explain {job.name} says why; trainctl logs {job.name} has its last words")
+    elif job.phase == "QUEUED" and job.free_slots < job.wanted_slots:
+        yield warn(
+            "job",
+            f"{text}: it needs {job.wanted_slots} free slots, ready nodes have {job.free_slots}",
+            "start more agents, end another job, or lower spec.nodes.min",
+        )
+    elif job.phase in ("RECOVERING", "FAILING", "QUEUED"):
+        yield warn("job", text, f"trainctl explain {job.name} says what it waits for")
+    else:
+        yield ok("job", text)
+    for storage in job.storages:
+        yield _storage(storage)
+
+
+def _storage(storage: Storage) -> Finding:
+    check = f"storage {storage.field}"
+    remedy = f"choose another place with {storage.field}"
+    if storage.error:
+        return fail(check, f"{storage.uri} cannot be used from here: {storage.error}", remedy)
+    if storage.free_bytes is None:
+        return ok(check, f"{storage.uri} can be reached")
+    return space_finding(check, storage.uri, storage.free_bytes, storage.needed_bytes, remedy)
+
+
+def check_timeouts(facts: Facts) -> Iterator[Finding]:
+    """Shows the time-outs: who draws which conclusion after how long."""
+    shown = ", ".join(f"{name.removesuffix('_s').replace('_', ' ')} {_short(s)}" for name, s in facts.timeouts.items())
+    yield ok("time-outs", f"profile {facts.profile}: {shown}")
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:g}s" if seconds < 60 else format_duration(seconds).replace("m00s", "m")

@@ -1,0 +1,213 @@
+"""Everything that the checks are about, as data: a test writes down a broken machine instead of breaking one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder that is written to.
+
+    Attributes:
+        path: of the folder.
+        error: why nothing can be written there, or empty.
+        free_bytes: for this user, on its file system.
+    """
+
+    path: str
+    error: str = ""
+    free_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """This machine and this user's limits on it.
+
+    Attributes:
+        python: version of the interpreter.
+        host: own name.
+        host_error: why the own name leads to no address, or empty.
+        resolve_s: seconds that took.
+        loopback_error: why nobody can listen on 127.0.0.1, or empty.
+        home: ``TRAINCTL_HOME``.
+        shm_bytes: size of /dev/shm; None where there is none.
+        open_files: soft and hard limit.
+        processes: soft limit of processes of this user; -1 for none.
+        cores: that this process may use.
+    """
+
+    python: tuple[int, int, int]
+    host: str
+    host_error: str
+    resolve_s: float
+    loopback_error: str
+    home: Folder
+    shm_bytes: int | None
+    open_files: tuple[int, int]
+    processes: int
+    cores: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """One line of the distribution's requirements.
+
+    Attributes:
+        name: of a distribution.
+        bounds: such as ``>=1.80,<2``; may be empty.
+        extra: which of our extras wants it; empty for what everybody needs.
+    """
+
+    name: str
+    bounds: str
+    extra: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """What is installed beside us: versions by distribution, None for what is missing."""
+
+    own_version: str
+    requirements: tuple[Requirement, ...]
+    installed: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Torch:
+    """What a process of its own found out about torch.
+
+    Attributes:
+        version: empty if it cannot be imported.
+        error: why not, or what went wrong later.
+        cuda: version of CUDA that it was built with, or empty.
+        backends: for collectives.
+        devices: names of CUDA devices that it can compute on.
+        device_error: why it cannot compute on one, or empty.
+        all_reduce: ``ok`` or what NCCL said over two devices; empty if it was not tried.
+    """
+
+    version: str = ""
+    error: str = ""
+    cuda: str = ""
+    backends: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    device_error: str = ""
+    all_reduce: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """The NVIDIA driver: its version, and how many devices it has. Version empty: there is none."""
+
+    version: str = ""
+    devices: int = 0
+    visible: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node as the controller sees it."""
+
+    name: str
+    state: str
+    silent_s: float
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controller:
+    """The controller that commands would talk to now.
+
+    Attributes:
+        address: host:port; empty if none is named.
+        error: why it cannot be talked to, or empty.
+        error_code: of that error.
+        remedy: what that error said to do.
+        version: of its package.
+        wire_version: that it speaks.
+        skew_s: its clock minus ours; None where it does not tell.
+        round_trip_s: of one request.
+        nodes: with agents.
+        local_pid: of the controller of the local installation, 0 if that is another one or none.
+        frozen: its process is stopped (by a signal or a debugger).
+    """
+
+    address: str = ""
+    error: str = ""
+    error_code: str = ""
+    remedy: str = ""
+    version: str = ""
+    wire_version: int = 0
+    skew_s: float | None = None
+    round_trip_s: float = 0.0
+    nodes: tuple[Node, ...] = ()
+    local_pid: int = 0
+    frozen: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """A place that a job reads or writes.
+
+    Attributes:
+        field: of the job file.
+        uri: of the folder.
+        error: why it cannot be used from here, or empty.
+        free_bytes: None where nobody can tell.
+        needed_bytes: of one more checkpoint, 0 if not known.
+    """
+
+    field: str
+    uri: str
+    error: str = ""
+    free_bytes: int | None = None
+    needed_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """One job and what it needs.
+
+    Attributes:
+        name: of the job, or what was asked for.
+        error: why nothing is known about it, or empty.
+        phase: where it is.
+        reason: why.
+        profile: ``recovery.profile``.
+        replacement_wait_s: as the job has it.
+        wanted_slots: workers that it needs at least.
+        free_slots: on nodes that are ready.
+        cuda: whether its workers want CUDA devices.
+        recoveries: so far.
+        storages: that it reads and writes.
+    """
+
+    name: str
+    error: str = ""
+    phase: str = ""
+    reason: str = ""
+    profile: str = ""
+    replacement_wait_s: float = 0.0
+    wanted_slots: int = 0
+    free_slots: int = 0
+    cuda: bool = False
+    recoveries: int = 0
+    storages: tuple[Storage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All of it. ``local``: an installation of this machine is used, so that its workers run here."""
+
+    machine: Machine
+    software: Software
+    torch: Torch
+    driver: Driver
+    controller: Controller
+    local: bool
+    wire_version: int
+    job: JobFacts | None = None
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    profile: str = "balanced"

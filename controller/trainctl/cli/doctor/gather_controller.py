@@ -1,0 +1,127 @@
+"""Asks the controller, as any other command would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from trainctl.cli.client import Client, find_job
+from trainctl.cli.config.settings import resolve
+from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
+from trainctl.cli.context import Context
+from trainctl.cli.doctor.facts import Controller, JobFacts, Node, Storage
+from trainctl.cli.doctor.gather_machine import folder
+from trainctl.cli.doctor.gather_processes import storage_error
+from trainctl.cli.installation import read_controller
+from trainctl.core.errors import TrainctlError
+from trainctl.core.units import parse_duration_s
+from trainctl.protos.v1.job_pb2 import GetVersionRequest, Job, ListNodesRequest
+
+_LONGEST_S = 5.0
+_READY = "READY"
+
+
+def look(context: Context, job_name: str | None) -> tuple[Controller, JobFacts | None]:
+    """Facts about the controller and, if one is named, about a job."""
+    endpoint: Endpoint | None = None
+    try:
+        settings = resolve(context)
+        endpoint = find_endpoint(context, settings)
+        limit_s = min(timeout_s(settings), _LONGEST_S)
+        with Client(endpoint, timeout_s=limit_s, detail=context.console.detail) as client:
+            controller = _ask(context, client)
+            return controller, None if job_name is None else _job(context, client, job_name)
+    except TrainctlError as error:
+        job = JobFacts(name=job_name, error=f"nothing is known about job {job_name}: {error}") if job_name else None
+        pid = _local_pid(context, endpoint)
+        known = Controller(
+            address=endpoint.address if endpoint is not None else "",
+            error=str(error),
+            error_code=error.code,
+            remedy=error.hint,
+            local_pid=pid,
+            frozen=bool(pid) and _is_stopped(pid),
+        )
+        return known, job
+
+
+def _ask(context: Context, client: Client) -> Controller:
+    begun_s, wall_s = time.monotonic(), time.time()
+    answer = client.call(client.stub.GetVersion, GetVersionRequest())
+    took_s = time.monotonic() - begun_s
+    nodes = client.call(client.stub.ListNodes, ListNodesRequest()).nodes
+    return Controller(
+        address=client.endpoint.address,
+        version=answer.version,
+        wire_version=answer.wire_version,
+        skew_s=answer.time_s - (wall_s + took_s / 2) if answer.time_s else None,
+        round_trip_s=took_s,
+        nodes=tuple(Node(name=n.node, state=n.state, silent_s=n.last_heard_age_s, version=n.version) for n in nodes),
+        local_pid=_local_pid(context, client.endpoint),
+    )
+
+
+def _job(context: Context, client: Client, name: str) -> JobFacts:
+    try:
+        job = find_job(context, client, name)
+    except TrainctlError as error:
+        return JobFacts(name=name, error=str(error))
+    spec = job.effective_spec.spec
+    nodes = client.call(client.stub.ListNodes, ListNodesRequest()).nodes
+    return JobFacts(
+        name=job.spec.metadata.name,
+        phase=job.status.phase,
+        reason=job.status.reason,
+        profile=spec.recovery.profile,
+        replacement_wait_s=parse_duration_s(spec.recovery.replacement_wait or "0s"),
+        wanted_slots=spec.nodes.min * spec.resources.workers_per_node,
+        free_slots=sum(node.slots - node.slots_used for node in nodes if node.state == _READY),
+        cuda=spec.resources.accelerators_per_node > 0,
+        recoveries=job.status.recovery_count,
+        storages=tuple(_storages(job, context.env)),
+    )
+
+
+def _storages(job: Job, env: Mapping[str, str]) -> list[Storage]:
+    spec = job.effective_spec.spec
+    uri = spec.checkpoint.uri or job.status.workdir
+    found = [_storage("spec.checkpoint.uri", uri, env, needed_bytes=_size_bytes(job))] if uri else []
+    data = spec.train.data.uri
+    if "://" in data and not data.startswith("file://"):
+        found.append(_storage("spec.train.data.uri", data, env, needed_bytes=0))
+    return found
+
+
+def _storage(field: str, uri: str, env: Mapping[str, str], *, needed_bytes: int) -> Storage:
+    if "://" in uri and not uri.startswith("file://"):
+        return Storage(field=field, uri=uri, error=storage_error(uri, env))
+    place = folder(Path(uri.removeprefix("file://")))
+    return Storage(field=field, uri=uri, error=place.error, free_bytes=place.free_bytes, needed_bytes=needed_bytes)
+
+
+def _size_bytes(job: Job) -> int:
+    """Of the newest checkpoint, if it lies where this machine can see it."""
+    folder_of = Path(job.status.checkpoint.uri)
+    if not job.status.checkpoint.uri or not folder_of.is_dir():
+        return 0
+    return sum(path.stat().st_size for path in folder_of.rglob("*") if path.is_file())
+
+
+def _local_pid(context: Context, endpoint: Endpoint | None) -> int:
+    """The process of the local controller, if that is the one that was asked and it lives."""
+    try:
+        controller = read_controller(context.run_dir)
+    except TrainctlError:
+        return 0
+    if controller is None or not controller.alive or endpoint is None or controller.address != endpoint.address:
+        return 0
+    return controller.process.pid
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in ("T", "t")
