@@ -6,6 +6,7 @@ from typing import Any
 
 from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output, common
 from trainctl.cli.parser_config import add_config
+from trainctl.cli.parser_operate import add_operations
 
 _DESCRIPTION = "Keeps training runs alive on machines that fail: submit a job, watch it, ask why."
 _EPILOG = """\
@@ -25,6 +26,7 @@ def build_parser() -> Parser:
     _add_reading(commands)
     _add_streams(commands)
     _add_cancel(commands)
+    add_operations(commands)
     _add_checkpoints(commands)
     _add_local(commands)
     _add_rest(commands)

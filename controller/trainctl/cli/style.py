@@ -17,6 +17,7 @@ _CODES: Mapping[str, str] = {
     "cyan": "36",
 }
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_ESCAPE_OR_TEXT = re.compile(r"\x1b\[[0-9;]*m|[^\x1b]+")
 _STATE_COLORS: Mapping[str, str] = {
     "SUCCEEDED": "green",
     "RUNNING": "green",
@@ -33,6 +34,11 @@ _STATE_COLORS: Mapping[str, str] = {
     "FAILING": "yellow",
     "CANCELLING": "yellow",
     "UNREACHABLE": "yellow",
+    "PAUSING": "yellow",
+    "PAUSED": "blue",
+    "RESTARTING": "yellow",
+    "CORDONED": "yellow",
+    "DRAINING": "yellow",
 }
 
 
@@ -86,3 +92,17 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, style: Style
 def shorten(text: str, width: int) -> str:
     """``text`` cut to ``width`` characters, with an ellipsis when something is missing."""
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def clip(text: str, width: int) -> str:
+    """A painted line cut to ``width`` visible characters; whatever colour is open at the cut is closed."""
+    if visible_length(text) <= width:
+        return text
+    kept, left = [], max(width, 0)
+    for part in _ESCAPE_OR_TEXT.findall(text):
+        if part.startswith("\x1b["):
+            kept.append(part)
+        elif left:
+            kept.append(part[:left])
+            left -= len(part[:left])
+    return "".join(kept)

@@ -44,13 +44,18 @@ def run(context: Context) -> int:
     return exit_codes.OK
 
 
+def can_ask() -> bool:
+    """Whether somebody sits at a terminal who can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def confirm(question: str) -> bool:
     """Asks on a terminal.
 
     Raises:
         UsageError: there is none, so nobody can answer.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         raise UsageError(f"{question} there is no terminal to ask on", hint="say so with -y")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()

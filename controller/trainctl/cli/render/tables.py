@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from trainctl.cli.render import figures
+from trainctl.cli.render.node import work_state
 from trainctl.cli.style import Style, table
 from trainctl.cli.times import age, clock, rfc3339
 from trainctl.protos.v1.job_pb2 import Event, IslandStatus, Job, NodeStatus
@@ -50,7 +51,7 @@ def nodes(found: Iterable[NodeStatus], *, style: Style, wide: bool = False) -> l
     rows = [
         (
             node.node,
-            style.state(node.state),
+            style.state(node.state if node.state != "READY" else work_state(node) or node.state),
             f"{node.slots_used}/{node.slots}",
             str(node.pid or "-"),
             f"{node.last_heard_age_s:.1f}s",

@@ -1,0 +1,66 @@
+"""``trainctl delete``: returns when nothing of the job is left, or says why something is."""
+
+from __future__ import annotations
+
+import time
+
+from trainctl.cli import exit_codes
+from trainctl.cli.client import Client, connect, get_job
+from trainctl.cli.commands.cancel import confirm
+from trainctl.cli.commands.operate import begin
+from trainctl.cli.context import Context
+from trainctl.cli.output import emit
+from trainctl.core.errors import NotFoundError, UnavailableError
+from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.protos.v1.job_pb2 import DeleteJobRequest
+
+LOOK_EVERY_S = 0.2
+_FAILED = "DeletionFailed"
+
+
+class NotDeletedError(UnavailableError):
+    """Something of the job cannot be removed; the controller goes on trying."""
+
+    code = "NOT_DELETED"
+
+
+def run(context: Context) -> int:
+    """Deletes a job."""
+    options = context.options
+    what = "its record, events and logs" + ("" if options.keep_checkpoints else ", and all its checkpoints")
+    first = "cancel and " if options.force else ""
+    if not options.yes and not confirm(f"{first}delete job {options.name}: {what}?"):
+        context.console.say("nothing was deleted")
+        return exit_codes.FAILURE
+    request_id = begin(context, "it is being deleted")
+    request = DeleteJobRequest(
+        tenant=DEFAULT_TENANT,
+        name=options.name,
+        request_id=request_id,
+        force=options.force,
+        keep_checkpoints=options.keep_checkpoints,
+    )
+    with connect(context) as client:
+        uid = client.call(client.stub.DeleteJob, request).uid
+        context.on_interrupt = (f"interrupted: job {options.name} is being deleted all the same",)
+        _wait_until_gone(client, uid)
+    kept = "; its checkpoints are where they were" if options.keep_checkpoints else ""
+    data = {"uid": uid, "deleted": True}
+    emit(context, data, table=lambda: [f"job {options.name} is deleted{kept}"], names=[options.name])
+    return exit_codes.OK
+
+
+def _wait_until_gone(client: Client, uid: str) -> None:
+    """Raises: NotDeletedError: something refused to go."""
+    while True:
+        try:
+            job = get_job(client, uid)
+        except NotFoundError:
+            return
+        refused = next((c for c in job.status.conditions if c.type == _FAILED and c.status == "True"), None)
+        if refused is not None:
+            raise NotDeletedError(
+                f"something of job {job.spec.metadata.name} cannot be removed: {refused.message}",
+                hint="remove the cause: the controller tries again every few seconds, also after a restart",
+            )
+        time.sleep(LOOK_EVERY_S)
