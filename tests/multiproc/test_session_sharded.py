@@ -55,6 +55,11 @@ def test_the_losses_do_not_depend_on_the_number_of_ranks(tmp_path: Path, dtype: 
                 assert found[step].eval_loss == pytest.approx(figure.eval_loss, rel=tolerance)
 
 
+def test_more_ranks_than_micro_batches(tmp_path: Path) -> None:
+    alone, found = run(tmp_path / "1", 1, micro_batches=2), run(tmp_path / "3", 3, micro_batches=2)
+    assert [found[step].loss for step in alone] == pytest.approx([f.loss for f in alone.values()], rel=1e-5)
+
+
 @pytest.mark.parametrize("slot", [0, 1, 3])
 def test_a_lost_rank_sends_all_back_to_the_checkpoint(tmp_path: Path, slot: int) -> None:
     undisturbed = run(tmp_path / "undisturbed", 4)

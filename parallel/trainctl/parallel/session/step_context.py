@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -17,8 +18,8 @@ from trainctl.parallel.replica.generators import seed_generators
 class StepContext:
     """This rank's share of one step.
 
-    Where the model itself communicates, all ranks have to run it equally often: ranks with fewer micro-batches do their
-    last one again, ``idle_turns`` times, and it counts for nothing.
+    Where the model itself communicates, all ranks have to run it equally often: ranks with fewer micro-batches run it
+    on ``idle`` ones, too, which count for nothing.
 
     Attributes:
         step: 1-based number of the step.
@@ -33,14 +34,14 @@ class StepContext:
         own: tuple[MicroBatch, ...],
         *,
         before_each: Callable[[], None],
-        idle_turns: int = 0,
+        idle: tuple[MicroBatch, ...] = (),
         ahead: Iterable[MicroBatch] = (),
         while_waiting: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.step = step
         self.tokens = 0
         self._own = own
-        self._turns = (*own, *own[-1:] * idle_turns)
+        self._turns = (*own, *idle)
         self._before_each = before_each
         self._ahead = iter(ahead)
         self._seen_ahead: list[MicroBatch] = []
@@ -67,9 +68,7 @@ class StepContext:
                 return
             yield self._seen_ahead[number]
 
-    def batches(
-        self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any] = default_collate
-    ) -> Iterator[Any]:
+    def batches(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any] = default_collate) -> Iterator[Any]:
         """As ``micro_batches``, but with the samples of a map-style dataset, collated as a ``DataLoader`` would."""
         for micro_batch in self.micro_batches():
             yield collate([dataset[sample_id] for sample_id in micro_batch.sample_ids])

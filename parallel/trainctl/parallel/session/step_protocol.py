@@ -58,12 +58,12 @@ class StepProtocol:
         everything = self._plan.micro_batches(step=step, cursor=replica.cursor)
         parts = deal(len(everything), seat.group.size)
         own = parts[seat.group.rank]
-        idle_turns = max(map(len, parts)) - len(own) if replica.sharded else 0
+        turns = max(map(len, parts)) if replica.sharded else len(own)
         context = StepContext(
             step,
             everything[own.start : own.stop],
             before_each=self._before_micro_batch,
-            idle_turns=idle_turns,
+            idle=everything[:1] * (turns - len(own)),
             ahead=self._ahead(seat, step, replica.cursor),
             while_waiting=self._while_waiting,
         )
