@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
-from trainctl.controller.domain.spec.nodes import shortened
+from trainctl.controller.jobs.model_checks import folder_problems, resume_problems
 from trainctl.core.errors import CheckpointError, Problem, SpecError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
-from trainctl.parallel.plan.model_size import SHAPE_FIELDS, hf_shape
 
 STDLIB = "python-stdlib"
 DATA_PATH = "spec.train.data.uri"
@@ -21,7 +19,6 @@ CHECKPOINT_PATH = "spec.checkpoint.uri"
 RESULTS_PATH = "spec.results.uri"
 RESUME_PATH = "spec.checkpoint.resumeFrom"
 WORKDIR_PATH = "spec.launch.workdir"
-MAX_CONFIG_BYTES = 1 << 20
 
 
 def local_path(uri: str) -> str | None:
@@ -39,6 +36,7 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
     """
     problems = [
         *(_workdir_problems(job) if job.spec.command else _data_problems(job)),
+        *folder_problems(job),
         *_folder_problems(CHECKPOINT_PATH, job.spec.checkpoint.uri),
         *_folder_problems(RESULTS_PATH, job.spec.results.uri),
     ]
@@ -46,7 +44,7 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
     try:
         resume = find_resume(job)
         if resume is not None and not job.spec.command:
-            problems += _shape_problems(job, resume)
+            problems += resume_problems(job, resume)
     except (CheckpointError, UnavailableError) as error:
         problems.append(Problem(path=RESUME_PATH, message=f"{error}" + (f" ({error.hint})" if error.hint else "")))
     problems += _nothing_left(job, resume)
@@ -61,28 +59,6 @@ def _nothing_left(job: TrainJob, resume: CheckpointRef | None) -> list[Problem]:
     if resume is None or resume.step < steps or job.spec.command:
         return []
     return [_problem(RESUME_PATH, f"{resume.uri} is of step {resume.step}, but spec.train.steps is {steps}: raise it")]
-
-
-def _shape_problems(job: TrainJob, resume: CheckpointRef) -> list[Problem]:
-    """Where the checkpoint's model has another shape than the job's."""
-    from trainctl.checkpoint import catalog
-
-    config = catalog.artifact(resume, "config.json", max_bytes=MAX_CONFIG_BYTES)
-    if config is None:
-        return []  # not of the built-in task: the workers compare every tensor
-    try:
-        saved = json.loads(config)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"config.json of {resume.uri} is not JSON") from error
-    model = job.spec.train.model
-    return [
-        _problem(
-            f"spec.train.model.{SHAPE_FIELDS[name]}",
-            f"{resume.uri} was saved with {shortened(str(saved[name]))}, found {wanted}",
-        )
-        for name, wanted in hf_shape(model).items()
-        if isinstance(saved, dict) and saved.get(name, wanted) != wanted
-    ]
 
 
 def find_resume(job: TrainJob) -> CheckpointRef | None:

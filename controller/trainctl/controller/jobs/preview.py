@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from trainctl.controller.domain.command import command_sentences
 from trainctl.controller.domain.placement import place_gang, usable_agents
 from trainctl.controller.domain.view import ClusterView
+from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.records.train_spec import TrainSpec
 from trainctl.core.timeouts import Timeouts
 from trainctl.core.units import format_duration
 from trainctl.parallel.plan.micro_batches import deal
 from trainctl.parallel.plan.model_size import llama_parameters
+from trainctl.parallel.plan.task_rules import HF_CAUSAL_LM, LLAMA
 
 
 def preview(
@@ -48,10 +51,28 @@ def preview(
         f"job {job.metadata.name}: task {train.task}, {train.steps} steps from {start}",
         _placement(job, view, free),
         *_ranks(job),
-        f"model: about {llama_parameters(train.model, train.tokenizer.vocab_size):,} parameters",
+        *_model(train),
         _checkpoints(job, workdir),
         _timeouts(Timeouts.for_job(job), spec.recovery.profile),
     ]
+
+
+def _model(train: TrainSpec) -> list[str]:
+    """The model, and what only the workers can check."""
+    model, unchecked = train.model, [f"{path}, code of your own" for path in _own(train)]
+    lines = []
+    if train.task == LLAMA:
+        lines.append(f"model: about {llama_parameters(model, train.tokenizer.vocab_size):,} parameters")
+    elif train.task == HF_CAUSAL_LM:
+        lines.append(f"model: the causal language model of {model.path}, weights: {model.weights}")
+        unchecked.append("whether transformers can build the model")
+    if train.compile:
+        unchecked.append("whether torch.compile takes the model")
+    return [*lines, *(f"not checked here, but in the workers before the first step: {what}" for what in unchecked)]
+
+
+def _own(train: TrainSpec) -> list[str]:
+    return [path for path in (train.task, train.optimizer.name) if is_import_path(path)]
 
 
 def nodes_of(job: TrainJob) -> str:

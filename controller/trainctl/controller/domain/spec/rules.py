@@ -12,11 +12,11 @@ from trainctl.controller.domain.spec.nodes import Positions, shortened
 from trainctl.core.errors import Problem
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.import_paths import is_import_path
-from trainctl.core.records.spec import API_VERSION, KIND, SESSION, TrainJob
+from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
 from trainctl.core.records.train_spec import CorruptSpec, TrainDataSpec
 from trainctl.core.timeouts import PROFILES
-from trainctl.parallel.plan.model_size import shape_problems
 from trainctl.parallel.plan.optimizer_rules import optimizer_problems
+from trainctl.parallel.plan.task_rules import task_problems
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -62,7 +62,6 @@ def _enumerations(job: TrainJob) -> Iterator[Finding]:
     yield from one_of("spec.parallelism.strategy", spec.parallelism.strategy, "auto", "data")
     yield from one_of("spec.sync.mode", spec.sync.mode, "allreduce")
     yield from one_of("spec.data.ledger", spec.data.ledger, "exact")
-    yield from one_of("spec.train.task", train.task, "llama")
     yield from one_of("spec.train.precision", train.precision, "auto", "float32", "float64")
     yield from one_of("spec.train.tokenizer.kind", train.tokenizer.kind, "bytes", "bpe")
     yield from one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
@@ -179,7 +178,7 @@ def _batch(job: TrainJob) -> Iterator[Finding]:
 
 
 def _model(job: TrainJob) -> Iterator[Finding]:
-    for problem in shape_problems(job.spec.train.model):
+    for problem in task_problems(job.spec.train):
         yield problem.path, problem.message
 
 
@@ -212,13 +211,8 @@ def _results(job: TrainJob) -> Iterator[Finding]:
 
 def _later(job: TrainJob) -> Iterator[Finding]:
     """Fields that the schema knows already and nothing carries out yet: refused, never ignored in silence."""
-    spec, train = job.spec, job.spec.train
+    train = job.spec.train
     written = {
-        "spec.train.options": train.options,
-        "spec.train.compile": train.compile,
-        "spec.train.model.path": train.model.path,
-        "spec.train.model.weights": train.model.weights != "auto",
-        "spec.train.model.overrides": train.model.overrides,
         "spec.train.data.format": train.data.format not in ("auto", "text"),
         "spec.train.data.field": train.data.field != "text",
         "spec.train.data.sources": train.data.sources,
