@@ -87,6 +87,17 @@ def test_a_frozen_rank_of_a_model_that_shards_itself_is_found(system: LocalSyste
     figures(system, "fsdp2-frozen")
 
 
+def test_a_planned_change_of_a_model_that_shards_itself_repeats_nothing(system: LocalSystem) -> None:
+    system.submit(job_file("fsdp2-scaled", "fsdp2", nodes=2, per_node=2))
+    job = next(job for job in system.watch("fsdp2-scaled", 90) if job.status.step >= 13)
+    system.cli("scale", "fsdp2-scaled", "--max", "1")
+    job = finish(system, "fsdp2-scaled")
+    assert len(job.status.islands[0].workers) == 2
+    assert sum(recovery.lost_steps for recovery in job.status.recoveries) == 0
+    assert job.status.goodput_s["recompute"] == 0
+    figures(system, "fsdp2-scaled")
+
+
 @pytest.mark.parametrize("loop", ["plain", "fsdp2", "trainer"])
 def test_the_change_is_less_than_20_lines(loop: str) -> None:
     before, after = ((LOOPS / f"{loop}{part}.py").read_text().splitlines() for part in ("_before", ""))
