@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainctl.cli.log_reader import LogReader
 from trainctl.cli.main import main
 from trainctl.cli.positions import EventPosition
-from trainctl.protos.v1.job_pb2 import Event
+from trainctl.protos.v1.job_pb2 import Event, StreamLogsResponse
+from trainctl.protos.v1.records_pb2 import LogPosition
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
@@ -129,6 +131,127 @@ def test_logs_pick_slots_ranks_and_tail(cli: Cli, controller: FakeController) ->
     for wrong in ("x", "3-1", "0,,1", "0-999999"):
         assert cli("logs", "a", "--slot", wrong).code == 2
     assert cli("logs", "a", "--tail", "0").code == 2
+
+
+def test_logs_after_a_restart_begin_where_they_broke_off_whatever_was_printed_meanwhile(
+    controller: FakeController, environment: dict[str, str]
+) -> None:
+    controller.add_job("a")
+    controller.logs = {(0, 1): ["same"] * 50}
+    running = Running(environment, "logs", "a", "-f", "--tail", "2", "-o", "json")
+    running.shows('"number": 50')
+    controller.stop()
+    controller.logs[0, 1] += ["same"] * 3000  # more than any tail
+    controller.logs[0, 7] = ["new"] * 500  # more than the tail that was asked for, of a life that nobody knew
+    controller.start()
+    running.shows('"number": 500')
+    finish(controller, "a", "SUCCEEDED")
+    running.wait()
+    seen = [(item["incarnation"], item["number"]) for item in map(json.loads, running.out.getvalue().splitlines())]
+    assert seen == [*((1, n) for n in range(49, 3051)), *((7, n) for n in range(1, 501))]
+
+
+def test_lines_that_are_gone_are_counted_and_lines_that_come_twice_are_not_shown() -> None:
+    reader = LogReader(uid="u")
+
+    def lines(first: int, *texts: str) -> list[str]:
+        answer = StreamLogsResponse(slot=0, incarnation=1, lines=texts, first_line=first)
+        return [line for chunk in reader._new(answer) for line in chunk.lines]
+
+    start = StreamLogsResponse(node="n", begun=True, starts=[LogPosition(slot=0, incarnation=1, line=4)])
+    assert list(reader._new(start)) == []
+    assert lines(5, "e", "f") == ["e", "f"]
+    assert lines(5, "e", "f", "g") == ["g"]
+    assert lines(5, "e") == []
+    gap, *rest = lines(20, "t")
+    assert "12 lines left out" in gap
+    assert rest == ["t"]
+    assert lines(0, "[a note]") == ["[a note]"]
+    assert list(reader._new(start)) == []
+    assert lines(21, "u") == ["u"]
+    assert reader.begun == {"n"}
+
+
+def test_logs_by_life_time_and_with_times(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job("a")
+    island = job.status.islands.add(id="island-0", generation=2)
+    island.workers.add(slot=0, incarnation=8, global_rank=0, pid=10)
+    stamp = "2026-01-31T12:00:00.000Z"
+    controller.logs = {(0, 3): [f"{stamp} old"], (0, 8): [f"{stamp} new", "without"]}
+    assert cli("logs", "a").out == "old\nnew\nwithout\n"
+    assert cli("logs", "a", "--timestamps").out == f"{stamp} old\n{stamp} new\nwithout\n"
+    assert cli("logs", "a", "--attempt", "last").out == "new\nwithout\n"
+    assert cli("logs", "a", "--incarnation", "3").out == "old\n"
+    assert cli("logs", "a", "--rank", "all", "--slot", "all").code == 2
+    first = json.loads(cli("logs", "a", "--rank", "0", "-o", "json").out.splitlines()[0])
+    assert first == {"slot": 0, "incarnation": 3, "node": "node-0", "number": 1, "time": stamp, "line": "old"}
+    before_s = time.time()
+    assert cli("logs", "a", "--since", "10m").code == 0
+    request = controller.calls[-1][1]
+    assert (request.tail_lines, round(before_s - request.since_s)) == (0, 600)
+    assert cli("logs", "a", "--since", "2026-01-31T12:00:00Z", "--tail", "5").code == 0
+    assert (controller.calls[-1][1].tail_lines, controller.calls[-1][1].since_s) == (5, 1769860800.0)
+    many = cli("logs", "a", "--rank", "0-50000")
+    assert many.code == 3
+    assert len(many.err) < 300
+
+
+def test_events_since(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a")
+    controller.add_event("job.submitted", "long ago")
+    controller.events[0].time_s = time.time() - 3600
+    controller.add_event("job.running", "just now")
+    controller.events[1].time_s = time.time()
+    assert cli("events", "a", "--since", "10m").out.endswith("just now\n")
+    assert "long ago" not in cli("events", "a", "--since", "10m").out
+    assert "long ago" in cli("events", "a", "--since", "2h", "-o", "wide").out
+
+
+def test_get_watch_shows_changes_only_and_ends_with_the_job(
+    controller: FakeController, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainctl.cli.changes.EVERY_S", 0.01)
+    controller.add_job("a", step=1, total_steps=9)
+    running = Running(environment, "get", "job", "a", "-w")
+    running.shows("RUNNING")
+    controller.stop()
+    controller.jobs["a"].status.phase = "RECOVERING"
+    controller.start()
+    running.shows("RECOVERING")
+    controller.jobs["a"].status.phase = "FAILED"
+    running.wait()
+    assert running.code == 8
+    rows = [line.split() for line in running.out.getvalue().splitlines()]
+    assert [row[1] for row in rows] == ["PHASE", "RUNNING", "RECOVERING", "FAILED"]
+
+
+def test_timeline_as_a_trace_that_viewers_open(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job("a", "SUCCEEDED")
+    begin_s = job.create_time_s
+    job.status.end_time_s = begin_s + 30
+    recovery = job.status.recoveries.add(generation=2, fault="worker 1", rung="peer", started_s=begin_s + 10)
+    recovery.phases_s.update({"detect": 0.5, "restore": 1.25, "total": 1.75})
+    for index, phase in enumerate(("RUNNING", "RECOVERING", "RUNNING", "SUCCEEDED")):
+        controller.add_event("job.phase", phase, to=phase)
+        controller.events[-1].time_s = begin_s + 5 * (index + 1)
+    trace = json.loads(cli("timeline", "a", "-o", "chrome-trace").out)
+    assert trace["displayTimeUnit"] == "ms"
+    for event in trace["traceEvents"]:
+        assert event["ph"] in "XiM"
+        assert isinstance(event["pid"], int)
+        assert isinstance(event["tid"], int)
+        assert event["name"]
+        assert event["ph"] == "M" or (isinstance(event["ts"], int) and event["ts"] >= 0)
+        assert event["ph"] != "X" or (isinstance(event["dur"], int) and event["dur"] >= 0)
+        assert event["ph"] != "i" or event["s"] == "t"
+        assert event["ph"] != "M" or event["args"]["name"]
+    spans = {(e["name"], e["ts"]): e["dur"] for e in trace["traceEvents"] if e["ph"] == "X"}
+    seconds = 1_000_000
+    assert spans["QUEUED", 0] == 5 * seconds
+    assert spans["RECOVERING", 10 * seconds] == 5 * seconds
+    assert spans["generation 2: peer", 10 * seconds] == 1_750_000
+    assert spans["detect", 10 * seconds] == 500_000
+    assert spans["restore", 10 * seconds + 500_000] == 1_250_000
 
 
 def test_following_an_ended_job_shows_its_end(cli: Cli, controller: FakeController) -> None:

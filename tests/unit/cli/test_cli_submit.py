@@ -202,3 +202,42 @@ def test_wait_prints_phases_only_and_json_at_the_end(cli: Cli, controller: FakeC
     assert "QUEUED" in result.err
     assert "SUCCEEDED" in result.err
     assert "worker.exited" not in result.err
+
+
+def test_wait_for_a_phase_ends_there(cli: Cli, controller: FakeController, job_file: str) -> None:
+    def go_on(method: str) -> None:
+        if method == "WatchJob":
+            controller.jobs["first"].status.phase = "RUNNING"
+
+    controller.on_call = go_on
+    result = cli("submit", "-f", job_file, "--wait=running")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == "job first reached RUNNING"
+
+
+@pytest.mark.parametrize(("awaited", "ended", "code"), [("RUNNING", "FAILED", 8), ("FAILED", "FAILED", 0)])
+def test_waiting_for_a_phase_that_is_missed(
+    cli: Cli, controller: FakeController, job_file: str, awaited: str, ended: str, code: int
+) -> None:
+    controller.on_call = lambda method: _end(controller, ended) if method == "WatchJob" else None
+    assert cli("submit", "-f", job_file, f"--wait={awaited}").code == code
+
+
+def _end(controller: FakeController, phase: str) -> None:
+    controller.jobs["first"].status.phase = phase
+
+
+def test_a_dry_run_of_the_client_asks_nobody(cli: Cli, controller: FakeController, job_file: str) -> None:
+    controller.stop()
+    result = cli("submit", "-f", job_file, "--dry-run=client")
+    assert result.code == 0, result.err
+    assert "job first is valid" in result.out
+    full = cli("submit", "-f", job_file, "--dry-run=client", "-o", "jsonpath=.spec.recovery.replacementWait")
+    assert full.out == "30s\n"
+    assert cli("submit", "-f", job_file, "--dry-run=client", "--set", "spec.train.stepz=1").code == 2
+    assert not controller.calls
+
+
+def test_a_value_with_a_star_is_text(cli: Cli, controller: FakeController, job_file: str) -> None:
+    assert cli("submit", "-f", job_file, "--set", "spec.train.data.include=*.py").code == 0
+    assert controller.jobs["first"].spec.spec.train.data.include == "*.py"

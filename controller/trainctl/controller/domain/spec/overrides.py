@@ -46,8 +46,15 @@ def _apply(root: Node, text: str) -> Node:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise _error(path, f"expected PATH=VALUE such as spec.train.steps=5, found {text!r}")
-    parsed = read_yaml(value, source="--set") if value.strip() else Node(value="")
+    parsed = _value(value.strip())
     return _set(root, keys, Node(value=parsed.value, text=parsed.text), path)
+
+
+def _value(text: str) -> Node:
+    """A value by itself has no anchors, so that what begins with a star can only be a pattern such as ``*.txt``."""
+    if not text or text.startswith("*"):
+        return Node(value=text, text=text)
+    return read_yaml(text, source="--set")
 
 
 def _set(node: Node, keys: Sequence[str], value: Node, path: str) -> Node:
