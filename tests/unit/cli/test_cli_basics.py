@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import socket
 import subprocess
@@ -6,11 +7,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trainctl.cli.main import main
 from trainctl.core.errors import ConflictError, PreconditionError, UnavailableError
+from trainctl.core.system.processes import identify
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
@@ -232,3 +235,87 @@ def test_closed_pipe_is_quiet(controller: FakeController, environment: dict[str,
     )
     assert done.stderr == b""
     assert done.returncode == 0
+
+
+MAIN = "import sys; from trainctl.cli.main import main; sys.exit(main())"
+
+
+def python(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, check=False, timeout=30, **options
+    )
+
+
+@pytest.mark.parametrize("module", ["argparse", "trainctl.cli.parser", "trainctl.core.errors", "grpc"])
+def test_ctrl_c_in_the_first_moment_is_no_traceback(module: str, environment: dict[str, str]) -> None:
+    interrupt = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            raise KeyboardInterrupt
+from trainctl.cli.main import main
+sys.modules.pop("{module}", None)
+sys.meta_path.insert(0, Interrupt())
+sys.exit(main())
+"""
+    done = python(interrupt, "get", "jobs", stdout=subprocess.PIPE, env={**os.environ, **environment})
+    assert done.returncode == 130
+    assert done.stderr.strip() == "interrupted"
+
+
+@pytest.mark.parametrize("arguments", [("get", "jobs", "-o", "json"), ("--help",), ("completion", "bash")])
+def test_a_full_disk_behind_stdout_is_no_bug(
+    controller: FakeController, environment: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    controller.add_job("a")
+    with open("/dev/full", "w") as full:
+        done = python(MAIN, *arguments, stdout=full, env={**os.environ, **environment})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == (
+        "error: the output cannot be written: No space left on device (OUTPUT_FAILED)"
+    )
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_closed_streams_are_no_bug(controller: FakeController, environment: dict[str, str], closed: str) -> None:
+    controller.add_job("a")
+    command = f"{sys.executable} -m trainctl.cli get jobs {closed}"
+    done = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, **environment}, capture_output=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml", "name"])
+def test_a_terminal_without_unicode_gets_an_answer(
+    controller: FakeController, environment: dict[str, str], form: str
+) -> None:
+    job = controller.add_job("a")
+    job.status.reason = "Zurück"
+    job.status.recoveries.add(fault="überfahren", started_s=1).phases_s["detect"] = 1.0
+    env = {**os.environ, **environment, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = python(MAIN, "describe", "a", "-o", form, stdout=subprocess.PIPE, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    if form == "json":
+        assert json.loads(done.stdout)["status"]["reason"] == "Zurück"
+    drawn = python(MAIN, "timeline", "a", stdout=subprocess.PIPE, env=env)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+
+
+def test_hints_around_a_silent_controller_lead_somewhere(tmp_path: Path) -> None:
+    """It listens and lives, but never answers: each command names the process and what ends the silence."""
+    identity = identify(os.getpid())
+    assert identity is not None
+    run_dir = tmp_path / "local"
+    run_dir.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        facts = {"pid": identity.pid, "start_ticks": identity.start_ticks, "address": address}
+        (run_dir / "controller.json").write_text(json.dumps(facts))
+        (run_dir / "token").write_text("x")
+        for command in (("get", "jobs", "--timeout", "200ms"), ("local", "up")):
+            _, _, err = offline(*command, env={"TRAINCTL_HOME": str(tmp_path)})
+            assert f"kill -KILL {identity.pid} && trainctl local up" in err
+            assert "local status" not in err

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainctl.cli.client import Client
 from trainctl.cli.connection import local_endpoint
-from trainctl.cli.installation import LocalController, read_controller
+from trainctl.cli.installation import FROZEN_HINT, LocalController, read_controller
 from trainctl.cli.local import folder
 from trainctl.cli.local.stop import stop
 from trainctl.core.errors import (
@@ -30,6 +30,7 @@ DEADLINE_S = 90.0
 LOG = "controller.log"
 _POLL_S = 0.05
 _CALL_S = 5.0
+_ANSWER_S = 3.0
 _QUIET_S = 1.0
 _PROGRESS_EVERY_S = 5.0
 CONNECTED = "READY"
@@ -78,11 +79,24 @@ def controller_command(plan: LocalPlan) -> Sequence[str]:
 
 def _refuse_a_second(run_dir: Path) -> None:
     running = read_controller(run_dir)
-    if running is not None and running.alive:
-        raise ConflictError(
-            f"a controller runs already in {run_dir}: process {running.process.pid} at {running.address}",
-            hint="trainctl local status shows it, trainctl local down stops it",
-        )
+    if running is None or not running.alive:
+        return
+    where = f"in {run_dir}: process {running.process.pid} at {running.address}"
+    if not _answers(run_dir):
+        hint = FROZEN_HINT.format(pid=running.process.pid)
+        raise ConflictError(f"a controller that does not answer runs already {where}", hint=hint)
+    raise ConflictError(
+        f"a controller runs already {where}", hint="trainctl local status shows it, trainctl local down stops it"
+    )
+
+
+def _answers(run_dir: Path) -> bool:
+    try:
+        with Client(local_endpoint(run_dir), timeout_s=_ANSWER_S, retries=False) as client:
+            client.call(client.stub.GetVersion, GetVersionRequest())
+    except UnavailableError:
+        return False
+    return True
 
 
 def _check_port(port: int) -> None:
