@@ -6,18 +6,38 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from trainctl.core.errors import PreconditionError
 from trainctl.parallel.session.control import Control, ProgressPage
-
-if TYPE_CHECKING:
-    from trainctl.parallel.session.session import Session
 
 ALONE = (
     "no agent: this process trains alone, without recovery, checkpoints, figures and other workers; "
     "run it with `trainctl submit` to have them"
 )
+
+
+class OpenSession(Protocol):
+    """What whoever ran the program asks of the session that it opened; ``Session`` is one."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it trained to its end."""
+        ...
+
+    @property
+    def applied_step(self) -> int:
+        """Last step applied."""
+        ...
+
+    @property
+    def open_step(self) -> int:
+        """The step that is worked on."""
+        ...
+
+    def close(self) -> None:
+        """Leaves the group."""
+        ...
 
 
 @dataclass(slots=True)
@@ -32,7 +52,7 @@ class Attachment:
 
     control: Control
     page: ProgressPage
-    session: Session | None = None
+    session: OpenSession | None = None
 
 
 _ATTACHED: ContextVar[Attachment | None] = ContextVar("trainctl.session", default=None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainctl.core.errors import PreconditionError, UsageError
 from trainctl.parallel.plan.program import EXPECTED, python_program
-from trainctl.parallel.session.session import Session
+from trainctl.parallel.session.attachment import OpenSession
 
 
 class ProgramError(PreconditionError):
@@ -53,7 +53,7 @@ def run_program(command: Sequence[str], workdir: str) -> None:
         raise
 
 
-def check_finished(session: Session | None) -> None:
+def check_finished(session: OpenSession | None) -> None:
     """Sees that the program trained to the end.
 
     Raises:

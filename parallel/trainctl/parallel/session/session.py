@@ -100,8 +100,8 @@ class Session:
         if control is None and found is not None:
             if found.session is not None:
                 raise PreconditionError("a session is open already in this program", hint="use one session a program")
-            found.session = cls(found.control, found.page)
-            return found.session
+            found.session = session = cls(found.control, found.page)
+            return session
         if control is None:
             check_alone(os.environ)
             _LOG.warning(ALONE)
