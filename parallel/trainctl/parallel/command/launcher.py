@@ -189,6 +189,7 @@ class _Launcher:
             env.pop("OPENBLAS_NUM_THREADS", None)  # the fork server's, for its own safety
         env["PATH"] = search_path(env)
         env.setdefault("OMP_NUM_THREADS", str(self._threads))
+        env.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
         env.setdefault("PYTHONUNBUFFERED", "1")  # a line shall be seen when it is printed
         if VISIBLE_DEVICES_VARIABLE not in spec.env:
             env[VISIBLE_DEVICES_VARIABLE] = (
