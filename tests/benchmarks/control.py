@@ -1,0 +1,242 @@
+"""``make bench-control``: how fast a job starts and the command line answers, and what a controller costs.
+
+Five figures of one machine, each repeated, the first repetition dropped. The agents of the last one are connections of
+real agents without workers (``simulated_agents``) to a real controller, beside two real agents that run one job.
+Prints a table and, last, one JSON line; exits with 1 if something could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from e2e.local_system import LocalSystem, tiny_job
+from trainctl.controller.rpc.agent_service import HEARTBEAT_S
+from trainctl.protos.version import package_version
+
+HERE = Path(__file__).parent
+TARGETS = {
+    "submit_to_running_p50_s": 3.0,
+    "cli_get_p50_s": 0.5,
+    "help_p50_s": 0.3,
+    "controller_rss_mb": 150.0,
+    "agents_200_controller_cpu": 0.25,
+}
+PROCESSES = 2
+"""That the simulated agents are spread over, so that they never wait for each other."""
+WINDOW_S = 10.0
+LEAST_HEARTBEATS = 0.9
+"""Share of the heartbeats due that must have come, or the agents were not as busy as real ones."""
+PATIENCE_S = 120.0
+PACED_JOB = f"""
+apiVersion: trainctl.dev/v1
+kind: TrainJob
+metadata: {{name: paced}}
+spec:
+  command: [python, {HERE / "paced_loop.py"}]
+  launch: {{mode: session}}
+  nodes: {{min: 2, max: 2}}
+  resources: {{workersPerNode: 2, threadsPerWorker: 1}}
+  recovery: {{profile: fast}}
+"""
+
+
+@dataclass(slots=True)
+class Figures:
+    """Samples by figure, and what went wrong."""
+
+    samples: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TARGETS})
+    load: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def take(self, name: str, value: float, *, keep: bool) -> None:
+        """Notes a sample, unless it is the first of its kind."""
+        print(f"  {name} {value:.3f}{'' if keep else '  (dropped: the first)'}", flush=True)
+        if keep:
+            self.samples[name].append(value)
+            self.load.append(os.getloadavg()[0])
+
+
+@contextmanager
+def local_system() -> Iterator[LocalSystem]:
+    """A controller with two agents of two slots each, as ``trainctl local up`` starts them."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        system = LocalSystem(Path(folder) / "local")
+        try:
+            system.up()
+            yield system
+        finally:
+            system.down()
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Polls a system from outside, gently: the machine is the benchmark's."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"{what}: not within {PATIENCE_S:.0f} s")
+        time.sleep(0.1)
+
+
+def command_s(system: LocalSystem, *arguments: str) -> float:
+    """Seconds of one whole process of the command line."""
+    began_s = time.monotonic()
+    system.cli(*arguments, timeout_s=PATIENCE_S)
+    return time.monotonic() - began_s
+
+
+def measure_commands(figures: Figures, runs: int, corpus: Path) -> None:
+    """In turn: a submission until its job is RUNNING, a listing, a help text."""
+    with local_system() as system:
+        for run in range(runs + 1):
+            (job := system.run_dir.parent / "job.yaml").write_text(tiny_job(name := f"job-{run}", corpus, steps=10**6))
+            submit_s = command_s(system, "submit", "-f", str(job), "--wait=RUNNING")
+            figures.take("submit_to_running_p50_s", submit_s, keep=run > 0)
+            system.cli("cancel", name, "-y")
+            wait_for(lambda name=name: system.job(name).status.phase == "CANCELLED", "the end of the job")  # type: ignore[misc]
+            for _ in range(2):
+                figures.take("cli_get_p50_s", command_s(system, "get", "jobs"), keep=run > 0)
+                figures.take("help_p50_s", command_s(system, "--help"), keep=run > 0)
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process in 10^6 bytes."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
+
+
+def measure_memory(figures: Figures, lives: int) -> None:
+    """Fresh controllers, some seconds after their agents connected."""
+    for life in range(lives + 1):
+        with local_system() as system:
+            wait_for(lambda system=system: all(n.state == "READY" for n in system.nodes()), "the agents")  # type: ignore[misc]
+            time.sleep(3)
+            figures.take("controller_rss_mb", resident_mb(system.controller["pid"]), keep=life > 0)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds that a process has used, its threads and its time in the kernel included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def heartbeats(system: LocalSystem) -> float:
+    """Observations that the controller has received from its agents."""
+    with urllib.request.urlopen(f"http://{system.controller['metrics_address']}/metrics", timeout=10) as page:
+        found = re.search(r"^trainctl_heartbeats_total (\S+)$", page.read().decode(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+@contextmanager
+def simulated_agents(system: LocalSystem, count: int) -> Iterator[None]:
+    """So many more agents, connected."""
+    command = [sys.executable, str(HERE / "simulated_agents.py"), system.controller["address"]]
+    command.append(str(system.run_dir / "token"))
+    shares = [range(count)[index::PROCESSES] for index in range(PROCESSES)]
+    firsts = [sum(len(share) for share in shares[:index]) for index in range(PROCESSES)]
+    processes = [
+        subprocess.Popen([*command, str(first), str(len(share))]) for first, share in zip(firsts, shares, strict=True)
+    ]
+    try:
+        wait_for(lambda: sum(node.state == "READY" for node in system.nodes()) == count + 2, "the simulated agents")
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def measure_agents(figures: Figures, count: int, windows: int) -> None:
+    """The controller's share of a core while so many agents beat and one job of four workers runs."""
+    with local_system() as system:
+        system.submit(PACED_JOB, "--wait=RUNNING")
+        pid = system.controller["pid"]
+        with simulated_agents(system, count - 2):
+            for window in range(windows + 1):
+                used_s, beats, began_s = cpu_s(pid), heartbeats(system), time.monotonic()
+                time.sleep(WINDOW_S)
+                took_s = time.monotonic() - began_s
+                share = (cpu_s(pid) - used_s) / took_s
+                came, due = heartbeats(system) - beats, count * took_s / HEARTBEAT_S
+                if came < LEAST_HEARTBEATS * due:
+                    raise RuntimeError(f"{came:.0f} heartbeats came in {took_s:.1f} s, {due:.0f} were due")
+                figures.take("agents_200_controller_cpu", share, keep=window > 0)
+
+
+def report(figures: Figures, options: argparse.Namespace) -> int:
+    """Prints the table and the JSON line; the exit code."""
+    print(f"\n{'figure':27} {'n':>3} {'median':>8} {'min':>8} {'max':>8} {'target':>8}")
+    medians: dict[str, float | None] = dict.fromkeys(TARGETS)
+    spread: dict[str, Sequence[float]] = {}
+    for name, samples in figures.samples.items():
+        if samples:
+            medians[name] = round(statistics.median(samples), 3)
+            spread[name] = [round(min(samples), 3), round(max(samples), 3)]
+            cells = (medians[name], *spread[name], TARGETS[name])
+            print(f"{name:27} {len(samples):3} " + " ".join(f"{cell:8.3f}" for cell in cells))
+    missed = [name for name, value in medians.items() if value is not None and value > TARGETS[name]]
+    print(
+        json.dumps(
+            {
+                **medians,
+                "spread": spread,
+                "samples": {name: len(samples) for name, samples in figures.samples.items()},
+                "targets": TARGETS,
+                "targets_missed": missed,
+                "agents": options.agents,
+                "heartbeat_s": HEARTBEAT_S,
+                "cores": os.cpu_count(),
+                "load_1min": [round(min(figures.load), 2), round(max(figures.load), 2)] if figures.load else None,
+                "trainctl": package_version(),
+                "grpcio": version("grpcio"),
+                "python": sys.version.split()[0],
+                "errors": figures.errors,
+            }
+        )
+    )
+    return 1 if figures.errors or None in medians.values() else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=12, help="submissions")
+    parser.add_argument("--lives", type=int, default=4, help="controllers whose memory is looked at")
+    parser.add_argument("--agents", type=int, default=200, help="connected agents, the two real ones included")
+    parser.add_argument("--windows", type=int, default=6, help=f"of {WINDOW_S:g} s of the agents' heartbeats")
+    options = parser.parse_args()
+    corpus = Path(json.__file__).parents[1] / "email"
+    figures = Figures()
+    parts: dict[str, Callable[[], None]] = {
+        "commands": lambda: measure_commands(figures, options.runs, corpus),
+        "memory": lambda: measure_memory(figures, options.lives),
+        "agents": lambda: measure_agents(figures, options.agents, options.windows),
+    }
+    print(f"trainctl {package_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}", flush=True)
+    for name, part in parts.items():
+        print(name, flush=True)
+        try:
+            part()
+        except Exception as error:  # what can be measured is, and the exit code says that something could not
+            figures.errors.append(f"{name}: {type(error).__name__}: {error}")
+            print(f"  {figures.errors[-1]}", flush=True)
+    return report(figures, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
