@@ -247,7 +247,10 @@ class Simulation:
             assert after.rollback is None
             assert (new.lineage, new.target_step) == (old.lineage + 1, before.rollback.checkpoint.step)
             return
-        members = [self.cluster.find(m.incarnation) for m in new.members]
+        slots = after.islands[0].slots
+        there = {slot.incarnation for slot in slots if slot.alive or slot.state is SlotState.DRAINING}
+        known = {m.incarnation for m in (*new.members, *old.members)} & there
+        members = [self.cluster.find(incarnation) for incarnation in known]
         live = [w for w in members if w is not None and w.alive and w.lineage == old.lineage and w.applied >= 0]
         if not live:
             return

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from trainctl.controller.domain.desired import desired_workers
-from trainctl.controller.domain.explain import explain
+from trainctl.controller.domain.explain import NEXT, explain
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import observe_figures, observe_recovery, reconcile, request_cancel
 from trainctl.controller.domain.states import JobPhase, SlotState
@@ -549,3 +549,12 @@ def test_resume_begins_at_the_checkpoint() -> None:
     generation(sim, 2)
     assert record(sim).checkpoint == ref
     sim.until(JobPhase.SUCCEEDED)
+
+
+@pytest.mark.parametrize("phase", list(JobPhase))
+def test_every_phase_is_explained_with_what_comes_next(phase: JobPhase) -> None:
+    sim = start()
+    first, following, *_ = explain(replace(sim.state, phase=phase), sim.now_s)
+    assert f"is {phase.value}" in first
+    assert following == NEXT[phase].format(name=sim.state.name)
+    assert "{" not in following

@@ -70,6 +70,8 @@ def next_resize(work: Work, *, room_elsewhere: bool) -> Resize | None:
     coming = ready[: max(0, target - len(staying))]
     least = work.min_groups - len(staying) - len(coming)
     wanted = tuple(sorted([*staying, *coming, *draining[: max(0, least)]]))
+    if not set(wanted) & set(groups) and not work.job.spec.spec.runs_command:
+        wanted = tuple(sorted([*groups, *coming]))  # somebody who holds the state has to hand it over first
     if wanted == groups:
         return None
     return _change(work, groups, wanted, draining)
