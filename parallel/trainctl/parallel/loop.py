@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from trainctl.core.records.train_spec import TrainSpec
+from trainctl.parallel.compiling import compile_model
 from trainctl.parallel.data.corpus import names_of
 from trainctl.parallel.data.order import order_of
 from trainctl.parallel.data.prefetch import Prefetcher
@@ -54,7 +55,9 @@ class Prepared:
     def register(self, session: Session) -> None:
         """Tells the session what the state is, what to train on, and how to evaluate."""
         spec, task = self.spec, self.task
-        objects = {"data": DataIdentity(task.data_digest or f"{task.dataset.num_samples} samples", uri=names_of(spec.data))}
+        objects = {
+            "data": DataIdentity(task.data_digest or f"{task.dataset.num_samples} samples", uri=names_of(spec.data))
+        }
         session.register(model=task.model, optimizer=self.optimizer, objects=objects, artifacts=task.artifacts)
         session.set_data(
             num_samples=task.dataset.num_samples,
@@ -81,8 +84,12 @@ class Prepared:
         spec, task = self.spec, self.task
         if task.evaluation is not None or task.eval_dataset is None:
             return task.evaluation
-        item_samples = max(1, spec.batch.sequences // spec.batch.micro_batches)
-        return Evaluation(spec.eval, task.model, task.eval_dataset, task.loss, item_samples=item_samples)
+        return Evaluation(spec.eval, task.model, task.eval_dataset, task.loss, item_samples=self.samples)
+
+    @property
+    def samples(self) -> int:
+        """Of a micro-batch."""
+        return max(1, self.spec.batch.sequences // self.spec.batch.micro_batches)
 
 
 def prepare(spec: TrainSpec, cache_dir: str, device: torch.device) -> Prepared:
@@ -95,4 +102,8 @@ def prepare(spec: TrainSpec, cache_dir: str, device: torch.device) -> Prepared:
     check(spec)
     seed_generators(spec.seed)
     task = find_task(spec.task).build(TaskContext(spec=spec, device=device, cache_dir=Path(cache_dir)))
-    return Prepared(spec, task, task.optimizer or build_optimizer(task.model, spec.optimizer))
+    prepared = Prepared(spec, task, task.optimizer or build_optimizer(task.model, spec.optimizer))
+    if spec.compile:
+        evaluation = prepared.evaluation() if spec.eval.every else None
+        compile_model(task, evaluation, samples=prepared.samples, cache_dir=Path(cache_dir), device=device)
+    return prepared

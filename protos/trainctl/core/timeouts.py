@@ -10,6 +10,9 @@ from trainctl.core.errors import PlanError
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.units import parse_duration_s
 
+COMPILE_FACTOR = 10
+"""A worker that compiles its model before it is ready (``spec.train.compile``) may take so much longer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
@@ -70,9 +73,12 @@ class Timeouts:
 
     @classmethod
     def for_job(cls, job: TrainJob) -> Timeouts:
-        """The profile's time-outs with the job's own ``replacementWait``, if it gives one."""
+        """The profile's time-outs with the job's own ``replacementWait``, if any; a model is compiled in longer."""
         recovery = job.spec.recovery
         base = cls.for_profile(recovery.profile)
+        if job.spec.train.compile:
+            boot_s = base.boot_s * COMPILE_FACTOR
+            base = replace(base, boot_s=boot_s, orphan_s=max(base.orphan_s, 2 * boot_s))
         if not recovery.replacement_wait:
             return base
         return replace(base, replacement_wait_s=parse_duration_s(recovery.replacement_wait))

@@ -1,4 +1,4 @@
-"""The parameters of a checkpoint as whole tensors, streamed block by block in row-major order."""
+"""Parameters and buffers of a checkpoint as whole tensors, streamed block by block in row-major order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from trainctl.checkpoint.manifest.reading import files_layout, read_artifacts, r
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
 
-_PARAM = "param"
+_MODEL = frozenset({"param", "buffer"})
+"""Kinds that belong to the model; persistent buffers are part of what ``from_pretrained`` wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class ExportSource:
         parts = read_parts(self._storage, self._root)
         self._saved = files_layout(self._root, parts)
         self._reader = BlockReader(self._storage, self._root, parts)
-        self._keys = {key.fqn: key for key in sorted(self._saved.shapes) if key.kind == _PARAM}
+        self._keys = {key.fqn: key for key in sorted(self._saved.shapes) if key.kind in _MODEL}
         if not self._keys:
             raise CheckpointError(
                 f"{info.ref.uri} holds no parameters to export", hint="name a checkpoint of a training job"
@@ -58,7 +59,7 @@ class ExportSource:
         return read_artifacts(self._storage, self._root)
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """All parameters by name. Tied ones: as ``config.json`` says they are, once; else under every name."""
+        """The model's, by name. Tied ones: as ``config.json`` says they are, once; else under every name."""
         config = self.artifacts().get("config.json")
         names = dict(self._keys)
         if config is not None and not json.loads(config).get("tie_word_embeddings", False):
