@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trainctl.controller.domain.command import command_sentences
 from trainctl.controller.domain.goodput import Bucket
@@ -10,6 +10,27 @@ from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.metrics import eta_s, ettr_of, goodput_s, tokens_per_s
 from trainctl.controller.domain.states import TERMINAL, JobPhase, SlotState
 from trainctl.core.units import format_duration
+
+NEXT: Mapping[JobPhase, str] = {
+    JobPhase.QUEUED: "it starts when slots for all its workers are free at once: `trainctl get nodes` shows them",
+    JobPhase.ADMITTED: "it has its slots; its workers are started now",
+    JobPhase.STARTING: "its workers boot and load what they need; it begins when all of them are ready",
+    JobPhase.RUNNING: "it runs until its end; nothing is waited for",
+    JobPhase.RECOVERING: "the survivors keep what they have; it goes on when the new generation has agreed on the step",
+    JobPhase.RESIZING: "it goes on in its new size when the new generation has agreed on the step",
+    JobPhase.PAUSING: "it saves a checkpoint, ends its workers and then gives its slots back",
+    JobPhase.PAUSED: "it holds no slots; `trainctl resume {name}` goes on from its checkpoint",
+    JobPhase.RESTARTING: "its workers are being replaced by new processes, which go on from a checkpoint",
+    JobPhase.COMPLETING: "the last step is done; it has succeeded when its last checkpoint is committed",
+    JobPhase.CANCELLING: "it has ended when its workers have, at the latest after the grace time",
+    JobPhase.FAILING: "it cannot go on; it has failed when its workers have ended",
+    JobPhase.SUCCEEDED: "its checkpoints are there: `trainctl checkpoints list {name}`",
+    JobPhase.CANCELLED: "to go on from where it was, submit it again with spec.checkpoint.resumeFrom: "
+    "`trainctl checkpoints list {name}` shows its checkpoints",
+    JobPhase.FAILED: "once the cause is gone, submit it again; with spec.checkpoint.resumeFrom it goes on from one of "
+    "its checkpoints: `trainctl checkpoints list {name}`",
+}
+"""By phase, what ends it or what can be done now."""
 
 
 def explain(state: JobState, now_s: float) -> tuple[str, ...]:
@@ -55,6 +76,7 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
         + ("" if ended else f" for {since}")
         + f": {state.message or state.reason}"
     )
+    yield NEXT[state.phase].format(name=state.name)
     progress = state.progress
     if progress.step and not ended:
         steps = state.steps

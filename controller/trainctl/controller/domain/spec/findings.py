@@ -17,9 +17,12 @@ def one_of(path: str, value: str, *allowed: str) -> Iterator[Finding]:
         yield path, f'expected {" or ".join(allowed)}, found "{shortened(value)}"'
 
 
-def duration(path: str, text: str) -> Iterator[Finding]:
-    """The text is a duration."""
+def duration(path: str, text: str, *, positive: bool = False) -> Iterator[Finding]:
+    """The text is a duration, of more than nothing if it has to be ``positive``."""
     try:
-        parse_duration_s(text)
+        seconds = parse_duration_s(text)
     except ValueError as error:
         yield path, str(error)
+        return
+    if positive and seconds <= 0:
+        yield path, f'expected more than no time at all, found "{text}"'

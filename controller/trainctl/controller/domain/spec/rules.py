@@ -20,6 +20,8 @@ from trainctl.parallel.plan.task_rules import task_problems
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_THREADS = 1024
+"""Of one worker: more cores than any machine has."""
 
 
 def validate(job: TrainJob) -> tuple[Problem, ...]:
@@ -68,6 +70,11 @@ def _enumerations(job: TrainJob) -> Iterator[Finding]:
     resume = spec.checkpoint.resume_from
     if resume not in ("none", "latest") and "/" not in resume:
         yield "spec.checkpoint.resumeFrom", f'expected none, latest or the URI of a checkpoint, found "{resume}"'
+    if resume == "latest" and not spec.checkpoint.uri:
+        yield (
+            "spec.checkpoint.resumeFrom",
+            "latest is the newest checkpoint in spec.checkpoint.uri, which is not set: a new job's own folder is empty",
+        )
 
 
 def _numbers(job: TrainJob) -> Iterator[Finding]:
@@ -75,7 +82,9 @@ def _numbers(job: TrainJob) -> Iterator[Finding]:
     optimizer = train.optimizer
     yield from _at_least("spec.resources.workersPerNode", spec.resources.workers_per_node, 1)
     yield from _at_least("spec.resources.acceleratorsPerNode", spec.resources.accelerators_per_node, 0)
-    yield from _at_least("spec.resources.threadsPerWorker", spec.resources.threads_per_worker, 0)
+    threads = spec.resources.threads_per_worker
+    if not 0 <= threads <= MAX_THREADS:
+        yield "spec.resources.threadsPerWorker", f"expected 0 (the cores' share) to {MAX_THREADS}, found {threads}"
     yield from _at_least("spec.checkpoint.intervalSteps", spec.checkpoint.interval_steps, 0)
     yield from _at_least("spec.checkpoint.keep.last", spec.checkpoint.keep.last, 1)
     yield from _at_least("spec.recovery.maxRestarts.user", spec.recovery.max_restarts.user, 0)
@@ -126,8 +135,8 @@ def _durations(job: TrainJob) -> Iterator[Finding]:
     }
     for path, text in texts.items():
         if text:
-            yield from duration(path, text)
-    yield from duration("spec.recovery.maxRestarts.window", spec.recovery.max_restarts.window)
+            yield from duration(path, text, positive=path == "spec.scheduling.activeDeadline")
+    yield from duration("spec.recovery.maxRestarts.window", spec.recovery.max_restarts.window, positive=True)
 
 
 def _nodes(job: TrainJob) -> Iterator[Finding]:
