@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Generic, TypeVar, cast
 
 _LOOK_EVERY_S = 0.05
+_JOIN_S = 5.0
 B = TypeVar("B")
 Ids = tuple[int, ...]
 
@@ -74,12 +75,12 @@ class Prefetcher(Generic[B]):
         return cast("B", found.batch)
 
     def close(self) -> None:
-        """Ends the thread after the batch it is at. Safe to repeat."""
+        """Ends the thread after the batch it is at; does not wait long for a storage that hangs. Safe to repeat."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_S)
             self._thread = None
 
     def __enter__(self) -> Prefetcher[B]:

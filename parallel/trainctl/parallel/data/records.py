@@ -128,7 +128,8 @@ class CorpusReader:
             for record in records:
                 if record.start >= extent.stop:
                     return
-                if record.content is not None and extent.split in (None, self._record_split(record)):
+                wanted = extent.split is None or self._record_split(record) is extent.split
+                if record.content is not None and wanted:
                     yield extent.begins if record.start == extent.start else record.begins, record.content
 
     def _split(self, file: int, record: Record, cut: int | None) -> Split:

@@ -87,8 +87,10 @@ class _Collector:
         self._open: tuple[int, ...] | None = None
 
     def add(self, located: Located, size: int, *, full_at: int) -> None:
-        """The next record; with it the group may be full."""
+        """The next record. A full group ends where a document begins, one twice as large anywhere."""
         record = located.record
+        if self._size >= (full_at if record.begins else 2 * full_at):
+            self._close_group()
         if self._open is not None and self._open[0] == located.file:
             self._open = (*self._open[:-1], record.stop)
         else:
@@ -97,8 +99,6 @@ class _Collector:
             self._open = (located.file, int(record.begins), code, record.number, record.start, record.stop)
         self._size += size
         self._documents += record.begins
-        if self._size >= full_at:
-            self._close_group()
 
     def finish(self) -> Groups:
         """All groups; the last may be small."""

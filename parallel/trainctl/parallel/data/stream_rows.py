@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,8 @@ class GroupReader:
             DataError: a file cannot be read any more.
         """
         records = [record for extent in self._groups.extents_of(group) for record in self._reader.extent(extent)]
+        if self._cutting.packing == "pad":  # the rest of a document that has its sample in the group before
+            records = list(dropwhile(lambda record: not record[0], records))
         parts, ends, total = [], [], 0
         for begins, ids in self._encoded(records):
             if begins and total:

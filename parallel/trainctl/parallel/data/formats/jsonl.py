@@ -66,7 +66,9 @@ class JsonlFormat:
     def _text(self, line: bytes) -> tuple[str | None, str]:
         """The text of a line, or why there is none."""
         try:
-            value = json.loads(line.decode("utf-8", errors="replace"))
+            value = json.loads(line.rstrip(b"\r\n").decode("utf-8", errors="replace"))
+        except json.JSONDecodeError as error:
+            return None, f"no JSON: {error.msg} (character {error.pos})"
         except (ValueError, RecursionError) as error:
             return None, f"no JSON: {error}"
         if not isinstance(value, dict):

@@ -75,7 +75,7 @@ class TokensFormat:
     def read(
         self, filesystem: Any, file: CorpusFile, *, start: int = 0, number: int = 0, cut: int | None = None
     ) -> Iterator[Record]:
-        """See ``Format``; a document longer than half a million tokens comes in pieces."""
+        """See ``Format``; a document that does not fit into half a million tokens comes in pieces of one number."""
         shard = self._open(filesystem, file)
         at, begins, width = start, start == 0 or shard.separator is not None, shard.dtype.itemsize
         with filesystem.open(file.path, "rb") as stream:
@@ -96,7 +96,7 @@ class TokensFormat:
                         reason=reason,
                     )
                     begins = ends or (cut is not None and at < cut <= at + len(piece))
-                    at, number = at + len(piece), number + 1
+                    at, number = at + len(piece), number + ends
                 if len(data) < wanted * width:
                     break
         if len(data) % width or (shard.count is not None and at < shard.count):
