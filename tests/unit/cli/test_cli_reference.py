@@ -94,7 +94,11 @@ def test_completion_does_not_wait_for_a_silent_controller(
 ) -> None:
     controller.add_job("a")
     held = threading.Event()
-    controller.on_call = lambda method: bool(held.wait(30))
+
+    def hold(method: str) -> None:
+        held.wait(30)
+
+    controller.on_call = hold
     begun_s = time.monotonic()
     result = cli("__complete", "--", "describe", "")
     held.set()

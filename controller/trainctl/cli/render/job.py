@@ -64,11 +64,17 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Rate", figures.rate(status)),
             ("ETA", rough(status.eta_s) if status.eta_s > 0 else ""),
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
-            ("Recoveries", f"{status.recovery_count}, {status.restarts} of them for workers that ended by themselves"),
+            ("Recoveries", _recoveries(status)),
             ("Work folder", status.workdir),
             ("Records", status.records),
         ]
     )
+
+
+def _recoveries(status: JobStatus) -> str:
+    """How many, and how many ends of workers were charged to the restart budgets."""
+    charged = f" ({status.restarts} charged to recovery.maxRestarts)" if status.restarts else ""
+    return f"{status.recovery_count}{charged}" if status.recovery_count or charged else ""
 
 
 def _conditions(status: JobStatus, *, now_s: float) -> list[str]:

@@ -139,9 +139,9 @@ class LogRelay:
             reader.wake()
 
     def chunk(self, session: AgentSession, chunk: agent_pb2.LogChunk) -> None:
-        """A chunk came from an agent."""
+        """A chunk came from an agent; of a stream that counts as closed, the next one sends it again."""
         reader = self._readers.get(chunk.request_id)
-        if reader is None:
+        if reader is None or session not in reader.open_at:
             return
         reader.take(session.node, chunk)
         if chunk.end:
