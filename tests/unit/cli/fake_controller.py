@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from trainctl.controller.domain.reconcile.wishes import StepsWouldBeLostError
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, TrainctlError
 from trainctl.protos.status import code_of, trailing_metadata
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
@@ -27,6 +28,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.nodes: list[job_pb2.NodeStatus] = []
         self.calls: list[tuple[str, Any]] = []
         self.failures: list[TrainctlError] = []
+        self.stuck = ""
         self.on_call: Callable[[str], None] = lambda method: None
         self.port = 0
         self._stopping = False
@@ -114,6 +116,61 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         job = self._find(request.name, context)
         job.status.phase = "CANCELLING"
         return job_pb2.CancelJobResponse(job=job)
+
+    def ScaleJob(self, request: Any, context: Any) -> job_pb2.ScaleJobResponse:  # noqa: N802
+        self._enter("ScaleJob", request, context)
+        job = self._find(request.name, context)
+        nodes = job.effective_spec.spec.nodes
+        for name in ("min", "max", "target"):
+            if request.HasField(name):
+                setattr(nodes, name, getattr(request, name))
+        return job_pb2.ScaleJobResponse(job=job)
+
+    def PauseJob(self, request: Any, context: Any) -> job_pb2.PauseJobResponse:  # noqa: N802
+        self._enter("PauseJob", request, context)
+        job = self._find(request.name, context)
+        job.status.phase = "PAUSED"
+        return job_pb2.PauseJobResponse(job=job)
+
+    def ResumeJob(self, request: Any, context: Any) -> job_pb2.ResumeJobResponse:  # noqa: N802
+        self._enter("ResumeJob", request, context)
+        job = self._find(request.name, context)
+        job.status.phase = "QUEUED"
+        return job_pb2.ResumeJobResponse(job=job)
+
+    def RestartJob(self, request: Any, context: Any) -> job_pb2.RestartJobResponse:  # noqa: N802
+        self._enter("RestartJob", request, context)
+        job = self._find(request.name, context)
+        if job.status.phase != "RUNNING" and not request.allow_loss:
+            self._abort(StepsWouldBeLostError("it goes on from step 7 and loses 5 steps", hint="or -y"), context)
+        return job_pb2.RestartJobResponse(job=job)
+
+    def RollbackJob(self, request: Any, context: Any) -> job_pb2.RollbackJobResponse:  # noqa: N802
+        self._enter("RollbackJob", request, context)
+        step = request.to_step or 20
+        ref = CheckpointRef(uri=f"/checkpoints/{step}", step=step)
+        return job_pb2.RollbackJobResponse(job=self._find(request.name, context), checkpoint=ref, lost_steps=13)
+
+    def DeleteJob(self, request: Any, context: Any) -> job_pb2.DeleteJobResponse:  # noqa: N802
+        self._enter("DeleteJob", request, context)
+        job = self._find(request.name, context)
+        if not self.stuck:
+            del self.jobs[job.spec.metadata.name]
+        else:
+            job.status.conditions.add(type="DeletionFailed", status="True", message=self.stuck)
+        return job_pb2.DeleteJobResponse(uid=job.uid)
+
+    def CordonNode(self, request: Any, context: Any) -> job_pb2.CordonNodeResponse:  # noqa: N802
+        self._enter("CordonNode", request, context)
+        node = next(node for node in self.nodes if node.node == request.node)
+        node.cordoned, node.draining = True, request.drain
+        return job_pb2.CordonNodeResponse(node=node)
+
+    def UncordonNode(self, request: Any, context: Any) -> job_pb2.UncordonNodeResponse:  # noqa: N802
+        self._enter("UncordonNode", request, context)
+        node = next(node for node in self.nodes if node.node == request.node)
+        node.cordoned = node.draining = False
+        return job_pb2.UncordonNodeResponse(node=node)
 
     def ListEvents(self, request: Any, context: Any) -> job_pb2.ListEventsResponse:  # noqa: N802
         self._enter("ListEvents", request, context)

@@ -15,8 +15,16 @@ from grpc import aio
 
 from trainctl.controller.app import Controller, Settings, controller
 from trainctl.controller.run_dir import RunDir
-from trainctl.core.records.step import StepFigures, StepReport
-from trainctl.core.records.worker import Instruction, Progress, WorkerDesired, WorkerObserved, WorkerPhase
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.step import Phase, StepFigures, StepReport
+from trainctl.core.records.worker import (
+    CheckpointReport,
+    Instruction,
+    Progress,
+    WorkerDesired,
+    WorkerObserved,
+    WorkerPhase,
+)
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.status import error_from_rpc
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, job_pb2, job_pb2_grpc, records_pb2
@@ -123,6 +131,8 @@ class FakeAgent:
         self.desired: tuple[WorkerDesired, ...] = ()
         self.epoch = 0
         self.workers: dict[tuple[int, int], WorkerObserved] = {}
+        self.deleted_jobs: tuple[str, ...] = ()
+        self.saved: list[int] = []
         self.acked = agent_pb2.Ack()
         self.log_requests: list[agent_pb2.LogRequest] = []
         self.error: grpc.RpcError | None = None
@@ -202,11 +212,21 @@ class FakeAgent:
         if kind == "desired":
             self.epoch = response.desired.epoch
             self.desired = tuple(message_to_record(w, WorkerDesired) for w in response.desired.workers)
+            self.deleted_jobs = tuple(response.desired.deleted_jobs)
+            self._save_if_held()
             self._obey()
         elif kind == "ack":
             self.acked = response.ack
         elif kind == "log_request":
             self.log_requests.append(response.log_request)
+
+    def _save_if_held(self) -> None:
+        """Whoever is held has done one more step, and saved it if that is wanted."""
+        for desired in self.desired:
+            held = desired.hold and desired.checkpoint_on_stop and desired.record is not None
+            if held and desired.record is not None and self.saved[-1:] != [held_step(desired)]:
+                self.saved.append(held_step(desired))
+                self.send(checkpoint=record_to_message(_report(desired), records_pb2.CheckpointReport))
 
     def _obey(self) -> None:
         before = dict(self.workers)
@@ -230,10 +250,27 @@ def _obeyed(desired: WorkerDesired, pid: int) -> WorkerObserved:
         return replace(base, report=report)
     if desired.instruction is Instruction.RUN:
         progress = Progress(generation=desired.generation, step=0)
+        if desired.hold:
+            progress = Progress(generation=desired.generation, step=held_step(desired), phase=Phase.HELD)
         return replace(base, phase=WorkerPhase.RUNNING, generation=desired.generation, progress=progress)
     if desired.instruction in (Instruction.STOP, Instruction.KILL):
         return replace(base, phase=WorkerPhase.EXITED, exit_code=0)
     return base
+
+
+def held_step(desired: WorkerDesired) -> int:
+    assert desired.record is not None
+    return desired.record.target_step + 1
+
+
+def _report(desired: WorkerDesired) -> CheckpointReport:
+    record, step = desired.record, held_step(desired)
+    assert record is not None
+    ref = CheckpointRef(uri=f"mem://{step}", step=step, lineage=record.lineage, attempt="a", manifest_sha256="0")
+    return CheckpointReport(
+        job_uid=record.job_uid, island=record.island, generation=record.generation, step=step, lineage=record.lineage,
+        ref=ref,
+    )  # fmt: skip
 
 
 def figure(step: int, generation: int = 1, lineage: int = 1, loss: float = 2.0) -> StepFigures:

@@ -254,6 +254,7 @@ class SimAgent:
     desired: tuple[WorkerDesired, ...] = ()
     workers: dict[int, SimWorker] = field(default_factory=dict)
     gone: list[SimWorker] = field(default_factory=list)
+    worker_type: type[SimWorker] = SimWorker
 
     def converge(self, now_s: float, rng: random.Random) -> None:
         """Kills what is not wanted, starts what is missing; never two lives of a slot at once."""
@@ -276,7 +277,7 @@ class SimAgent:
         for slot, order in wanted.items():
             if slot not in self.workers and order.instruction not in (Instruction.KILL, Instruction.STOP):
                 boot_s = now_s + rng.uniform(0.1, 2.0)
-                self.workers[slot] = SimWorker(order, boot_s, rng, now_s)
+                self.workers[slot] = self.worker_type(order, boot_s, rng, now_s)
 
 
 class SimCluster:

@@ -78,9 +78,9 @@ def test_a_pause_saves_the_newest_step_gives_the_slots_back_and_resumes_there() 
     assert not desired_workers(sim.state)
     asleep_s = sim.now_s
     wait_for(sim, lambda: sim.now_s > asleep_s + 100)
-    assert sim.state.phase is JobPhase.PAUSED
+    assert sim.state.phase.value == "PAUSED"
     ask(sim, request_resume(sim.state, sim.now_s))
-    assert sim.state.phase is JobPhase.QUEUED
+    assert sim.state.phase.value == "QUEUED"
     sim.until(JobPhase.RUNNING)
     record = sim.state.islands[0].record
     assert record is not None

@@ -92,7 +92,7 @@ def test_all_problems_at_once_with_places_and_spelling() -> None:
         ("  train: {optimizer: {betas: [0.9, 1.0]}}", "spec.train.optimizer.betas", "less than 1"),
         ("  train: {optimizer: {lr: .nan}}", "spec.train.optimizer.lr", "greater than 0"),
         ("  train: {optimizer: {lr: .inf}}", "spec.train.optimizer.lr", "finite"),
-        ("  train: {tokenizer: {kind: bpe, vocabSize: 100}}", "spec.train.tokenizer.vocabSize", "at least 259"),
+        ("  train: {tokenizer: {kind: bpe, vocabSize: 100}}", "spec.train.tokenizer.vocabSize", "at least 257"),
         ("  train: {tokenizer: {kind: words}}", "spec.train.tokenizer.kind", "expected bytes or bpe"),
         ("  train: {precision: bf16}", "spec.train.precision", "auto or float32 or float64"),
         ("  train: {steps: 99999999999}", "spec.train.steps", "must lie within"),

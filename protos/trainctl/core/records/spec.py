@@ -57,7 +57,7 @@ class NodesSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingSpec:
-    """Queue, priority (higher goes first) and the wall time after which the job is failed (empty: never)."""
+    """Queue, priority (higher goes first), wall time without PAUSED after which the job is failed (empty: never)."""
 
     queue: str = "default"
     priority: int = 0
