@@ -1,4 +1,4 @@
-"""The simulator's command jobs: launchers that start, stop and lose a command which only works while all its ranks do."""
+"""The simulator's command jobs: launchers of a command that only works while all its ranks do."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class CommandSimulation(Simulation):
         return [w for w in found if isinstance(w, CommandWorker)]
 
     def _gang(self, elapsed_s: float) -> None:
-        """Ranks work only together: when one ends badly the others do, a little later; when one hangs all are silent."""
+        """Ranks work only together: when one ends badly the others soon do; when one hangs all are silent."""
         record = self.state.islands[0].record
         if record is None:
             return
