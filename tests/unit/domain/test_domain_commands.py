@@ -66,6 +66,10 @@ def worker(sim: CommandSimulation, rank: int) -> CommandWorker:
     return sim.members()[rank]
 
 
+def state_of(sim: CommandSimulation, slot: int) -> SlotState:
+    return sim.state.islands[0].slots[slot].state
+
+
 def generation(sim: CommandSimulation, number: int, limit_s: float = 100.0) -> None:
     end_s = sim.now_s + limit_s
     while not (record(sim).generation >= number and sim.state.islands[0].entered):
@@ -102,13 +106,13 @@ def test_the_command_is_done_when_all_ranks_exited_with_0() -> None:
 def test_a_rank_that_finished_starts_again_with_the_others() -> None:
     sim = start()
     worker(sim, 0).phase = WorkerPhase.FINISHED
-    while sim.state.islands[0].slots[0].state is not SlotState.FINISHED:
+    while state_of(sim, 0) is not SlotState.FINISHED:
         sim.tick()
     life = worker(sim, 0).incarnation
     worker(sim, 3).fail(3, sim.now_s)
     generation(sim, 2)
     assert worker(sim, 0).incarnation == life
-    assert sim.state.islands[0].slots[0].state is SlotState.ACTIVE
+    assert state_of(sim, 0) is SlotState.ACTIVE
     sim.work_s = sim.done_s + 3.0
     assert sim.run().phase is JobPhase.SUCCEEDED
 

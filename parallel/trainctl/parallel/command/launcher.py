@@ -23,7 +23,7 @@ from trainctl.core.timeouts import Timeouts
 from trainctl.parallel.bridge import Finished, Ready, Recovered, Running
 from trainctl.parallel.command.guard import Guard
 from trainctl.parallel.command.meeting import Meeting
-from trainctl.parallel.command.process import CommandProcess, adopt_orphans
+from trainctl.parallel.command.process import CommandProcess
 from trainctl.parallel.command.program import Program, check_storage, program_of, search_path
 from trainctl.parallel.command.pulse import Pulse
 from trainctl.parallel.plan.command_env import (
@@ -92,7 +92,6 @@ class _Launcher:
         self._heartbeat = heartbeat
         self._pulse = Pulse(job.spec.launch.hang, heartbeat)
         self._guard = Guard()
-        adopt_orphans()
 
     def run(self) -> None:
         """Serves one generation after the other."""

@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 16
 _DRAIN_S = 0.5
 
 
-def adopt_orphans() -> None:
+def _adopt_orphans() -> None:
     """What the command leaves behind becomes a child of this process, which so knows when the whole group has ended."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -48,6 +48,7 @@ class CommandProcess:
         self._code: int | None = None
         self._empty = False
         self._pump: threading.Thread | None = None
+        _adopt_orphans()
         output = None
         read_end, write_end = os.pipe2(os.O_CLOEXEC) if on_output is not None else (-1, -1)
         if on_output is not None:
