@@ -221,7 +221,9 @@ class ProcessWorld:
         threading.Thread(target=self._listen, args=(life,), daemon=True).start()
         return life
 
-    def _tell(self, life: Life, instruction: Instruction, *, generation: int = 0, save: bool = False) -> None:
+    def _tell(
+        self, life: Life, instruction: Instruction, *, generation: int = 0, save: bool = False, hold: bool = False
+    ) -> None:
         desired = WorkerDesired(
             job_uid="job-1",
             job_name="test",
@@ -234,6 +236,7 @@ class ProcessWorld:
             spec=self._spec,
             workdir=str(self._folder),
             checkpoint_on_stop=save,
+            hold=hold,
         )
         with contextlib.suppress(OSError):  # it may have died
             life.sock.sendall(encode(Instruct(desired)))
@@ -336,6 +339,14 @@ class ProcessWorld:
         self.proposed = tuple(slots)
         for slot in slots:
             self._tell(self.lives[slot], Instruction.PREPARE, generation=self.generation)
+
+    def hold(self, *, save: bool = False) -> int:
+        """Lets all members wait at the next step boundary; returns the step after which they do."""
+        for life in self.members():
+            self._tell(life, Instruction.RUN, generation=self.generation, save=save, hold=True)
+        self.until(lambda: all(life.progress().phase is Phase.HELD for life in self.members()))
+        (step,) = {life.progress().step for life in self.members()}
+        return step
 
     def _all_reported(self) -> bool:
         reports = [life.report for life in self.members()]
