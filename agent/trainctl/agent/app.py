@@ -14,6 +14,7 @@ from typing import Any
 from trainctl.agent.accelerators import accelerator_count, device_of_slots
 from trainctl.agent.forkserver.client import ForkServerClient
 from trainctl.agent.link import ControllerLink, Node
+from trainctl.agent.logs.archive import LogArchive
 from trainctl.agent.logs.store import LogStore
 from trainctl.agent.logs.streams import LogStreams
 from trainctl.agent.metrics import AgentMetrics
@@ -76,6 +77,8 @@ class Agent:
         self._figures = FiguresOutbox()
         self._reports = ReportsOutbox()
         self._logs = LogStore(options.folder / "logs", beside=(options.folder / "commands",))
+        self._archive = LogArchive()
+        self._logs.follow(self._archive.take)
         self._server = ForkServerClient(
             preload=options.preload,
             on_change=lambda: self._supervisor.reconcile(),
@@ -136,6 +139,8 @@ class Agent:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._server.close()
             await self._logs.close()
+            await asyncio.sleep(0)  # the last lines are handed to their followers
+            await asyncio.to_thread(self._archive.close)
 
     def _make_link(self) -> ControllerLink:
         options = self._options
@@ -170,6 +175,7 @@ class Agent:
         return link
 
     def _set_desired(self, desired: Sequence[WorkerDesired]) -> None:
+        self._archive.know(desired)
         if not self._ending.done():  # once it ends, it takes no new work
             self._supervisor.set_desired(desired)
 

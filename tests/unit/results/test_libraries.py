@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 from pathlib import Path
@@ -83,8 +84,7 @@ def stored(file: Path) -> list[bytes]:
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """The rows of all offline runs, and the run ids they belong to."""
-    from wandb.proto import wandb_internal_pb2 as pb
-
+    pb: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
     rows = []
     for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
         uid = ""
@@ -109,7 +109,7 @@ def test_weights_and_biases_offline_keeps_every_figure_of_one_run(
     train(first, range(1, 4))
     first.on_recovery(Recovery(generation=2, lineage=2, step=2, rung=Rung.CHECKPOINT, reason="why", workers=1))
     train(first, range(3, 5), lineage=2)
-    first.on_end(RunEnd(step=4, reason="moved"))
+    first.on_end(RunEnd(step=4, reason="finished"))
     rows = history(tmp_path)
     assert [(row["step"], row["lineage"], row["train/loss"]) for row in rows] == [
         (1, 1, 11.0),

@@ -55,4 +55,4 @@ class TensorBoard(Hook):
         assert self._folder is not None
         self._step = step
         purge = step + 1 if step else None
-        self._writer = SummaryWriter(str(self._folder.path), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(self._folder.path), purge_step=purge)

@@ -51,8 +51,13 @@ class WeightsAndBiases(Hook):
         self._run.summary["recoveries/last_reason"] = recovery.reason
 
     def on_end(self, end: RunEnd) -> None:
-        """Closes the run."""
-        self._run.finish(exit_code=1 if end.reason == "failed" else 0)
+        """Closes the run; a worker that ends then waits for W&B's own process, which writes the file."""
+        import wandb
+
+        exit_code = 1 if end.reason == "failed" else 0
+        self._run.finish(exit_code=exit_code)
+        if end.reason != "moved":
+            wandb.teardown(exit_code=exit_code)
         if self._folder is not None:
             self._folder.publish(last=True)
 
