@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +21,7 @@ from trainctl.protos.v1 import job_pb2
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 SCRIPT = Path(__file__).parent / "scripts" / "ddp_train.py"
 ENDLESS = ("--steps", "100000")
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +271,31 @@ def test_any_program_will_do_and_a_finished_rank_waits_for_the_others(system: Lo
     system.wait_phase("shell", "SUCCEEDED", 60)
     assert "rank 3 of 4: hi" in system.cli("logs", "shell", "--rank", "3").stdout
     assert not [p for p in processes_of(system.run_dir) if "sleep 1000" in p.command]
+
+
+def test_the_page_about_moving_from_torchrun(system: LocalSystem, tmp_path: Path) -> None:
+    """Both commands of docs/howto/torchrun.md are executed, and end with the same loss."""
+    page = (DOCS / "howto" / "torchrun.md").read_text()
+    example = DOCS / "examples" / "torchrun"
+    job = (example / "job.yaml").read_text()
+    assert f"```yaml\n{job}```" in page
+    assert len(job.splitlines()) <= 10
+    old = next(line for line in page.splitlines() if line.startswith("torchrun ")).split()
+    assert old[-3:] == yaml.safe_load(job)["spec"]["command"]
+    old[0], old[-3] = str(Path(sys.executable).with_name("torchrun")), str(example / "train.py")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    before = subprocess.run(
+        [old[0], "--standalone", *old[1:]],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    system.cli("submit", "-f", str(example / "job.yaml"), "--set", f"spec.launch.workdir={example}",
+               "--set", "spec.nodes.max=1", "--wait", timeout_s=100)  # fmt: skip
+    last = "epoch 5 on 2 ranks: loss "
+    (theirs,) = [line for line in before.stdout.splitlines() if last in line]
+    (ours,) = [line for line in system.cli("logs", "line", "--rank", "0").stdout.splitlines() if last in line]
+    assert ours.partition(last)[2] == theirs.partition(last)[2]
