@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.records.train_spec import TrainSpec
 
 _NAMES = frozenset({"", "none", "latest", "python-stdlib"})
 """Values that are words of the job file, not paths."""
@@ -13,14 +14,23 @@ _NAMES = frozenset({"", "none", "latest", "python-stdlib"})
 
 def with_absolute_paths(job: TrainJob, *, here: Path) -> TrainJob:
     """The job with local paths made absolute, seen from the folder ``here``; URLs and names stay as they are."""
-    data, checkpoint = job.spec.train.data, job.spec.checkpoint
-    train = replace(job.spec.train, data=replace(data, uri=_absolute(data.uri, here)))
+    checkpoint, train = job.spec.checkpoint, _train(job.spec.train, here)
     saved = replace(
         checkpoint, uri=_absolute(checkpoint.uri, here), resume_from=_absolute(checkpoint.resume_from, here)
     )
     results = replace(job.spec.results, uri=_absolute(job.spec.results.uri, here))
     launch = replace(job.spec.launch, workdir=_absolute(job.spec.launch.workdir, here))
     return replace(job, spec=replace(job.spec, train=train, checkpoint=saved, results=results, launch=launch))
+
+
+def _train(train: TrainSpec, here: Path) -> TrainSpec:
+    data, tokenizer = train.data, train.tokenizer
+    sources = tuple(replace(source, uri=_absolute(source.uri, here)) for source in data.sources)
+    return replace(
+        train,
+        data=replace(data, uri=_absolute(data.uri, here), sources=sources),
+        tokenizer=replace(tokenizer, path=_absolute(tokenizer.path, here)),
+    )
 
 
 def _absolute(uri: str, here: Path) -> str:

@@ -13,11 +13,11 @@ from trainctl.core.records.train_spec import TokenizerSpec
 from trainctl.parallel.data.tokenizer import (
     TextTokenizer,
     byte_tokenizer,
-    check_tokenizer,
     tokenizer_config,
     tokenizer_from_json,
     train_bpe,
 )
+from trainctl.parallel.plan.data_rules import tokenizer_problems
 
 TEXTS = ["def f(self):\n    return self.x\n" * 40, "the cat and the dog\tand the tree\r\n" * 40]
 ODD_TEXT = "  leading, ütf-8 \U0001f600 \x00 tab\t\r\n  trailing   "
@@ -80,9 +80,14 @@ def test_cut_characters_are_replaced() -> None:
     ("spec", "path"),
     [
         (TokenizerSpec(kind="words"), "spec.train.tokenizer.kind"),
+        (TokenizerSpec(kind="bpe"), "spec.train.tokenizer.vocabSize"),
         (TokenizerSpec(kind="bpe", vocab_size=256), "spec.train.tokenizer.vocabSize"),
+        (TokenizerSpec(vocab_size=300), "spec.train.tokenizer.vocabSize"),
+        (TokenizerSpec(kind="file"), "spec.train.tokenizer.path"),
+        (TokenizerSpec(kind="file", path="x", vocab_size=-1), "spec.train.tokenizer.vocabSize"),
+        (TokenizerSpec(path="x"), "spec.train.tokenizer.path"),
     ],
 )
 def test_impossible_settings_are_problems(spec: TokenizerSpec, path: str) -> None:
-    assert [problem.path for problem in check_tokenizer(spec)] == [path]
-    assert not check_tokenizer(TokenizerSpec(kind="bpe", vocab_size=257))
+    assert [problem.path for problem in tokenizer_problems(spec)] == [path]
+    assert not tokenizer_problems(TokenizerSpec(kind="bpe", vocab_size=257))

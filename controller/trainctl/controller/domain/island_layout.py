@@ -11,6 +11,7 @@ from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, file_holder, rank_holder, replicated
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.train_spec import TrainSpec
+from trainctl.parallel.plan.data_rules import likely_vocabulary
 from trainctl.parallel.plan.model_size import llama_parameters
 
 STATE_KINDS = ("param", "exp_avg", "exp_avg_sq")
@@ -35,6 +36,6 @@ def state_bytes(train: TrainSpec) -> int:
 
 
 def _shapes(island: str, train: TrainSpec, version: StateVersion) -> dict[StateKey, tuple[int, ...]]:
-    size = llama_parameters(train.model, train.tokenizer.vocab_size)
+    size = llama_parameters(train.model, likely_vocabulary(train.tokenizer))
     dtype = "F64" if train.precision == "float64" else "F32"
     return {StateKey("island", kind, dtype, island, version): (size,) for kind in STATE_KINDS}

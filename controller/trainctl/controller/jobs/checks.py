@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import tempfile
-from fnmatch import fnmatch
 from pathlib import Path
 
+from trainctl.controller.jobs.data_checks import data_problems
 from trainctl.controller.jobs.model_checks import folder_problems, resume_problems
+from trainctl.controller.jobs.paths import local_path
 from trainctl.core.errors import CheckpointError, Problem, SpecError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
 
-STDLIB = "python-stdlib"
-DATA_PATH = "spec.train.data.uri"
 CHECKPOINT_PATH = "spec.checkpoint.uri"
 RESULTS_PATH = "spec.results.uri"
 RESUME_PATH = "spec.checkpoint.resumeFrom"
 WORKDIR_PATH = "spec.launch.workdir"
-
-
-def local_path(uri: str) -> str | None:
-    """The path of a local URI; None for one that lies elsewhere."""
-    if uri.startswith("file://"):
-        return uri.removeprefix("file://")
-    return None if "://" in uri or "::" in uri else uri
 
 
 def check_outside(job: TrainJob) -> CheckpointRef | None:
@@ -35,7 +26,7 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
         SpecError: something is missing or unusable; lists all of it.
     """
     problems = [
-        *(_workdir_problems(job) if job.spec.command else _data_problems(job)),
+        *(_workdir_problems(job) if job.spec.command else data_problems(job.spec.train)),
         *folder_problems(job),
         *_folder_problems(CHECKPOINT_PATH, job.spec.checkpoint.uri),
         *_folder_problems(RESULTS_PATH, job.spec.results.uri),
@@ -83,29 +74,6 @@ def _workdir_problems(job: TrainJob) -> list[Problem]:
     if not path or os.path.isabs(path):
         return []
     return [_problem(WORKDIR_PATH, f"expected an absolute path, found {path!r}")]
-
-
-def _data_problems(job: TrainJob) -> list[Problem]:
-    data = job.spec.train.data
-    path = local_path(data.uri)
-    if data.uri == STDLIB or path is None:
-        return []
-    if not os.path.isabs(path):
-        return [_problem(DATA_PATH, f"expected an absolute path or a URL, found {data.uri!r}")]
-    if glob.has_magic(path) and not os.path.exists(path):
-        found = next(glob.iglob(path, recursive=True), None)
-        return [] if found else [_problem(DATA_PATH, f"no file matches {path}")]
-    if not os.path.exists(path):
-        return [_problem(DATA_PATH, f"{path} does not exist on the controller's machine")]
-    if not os.access(path, os.R_OK):
-        return [_problem(DATA_PATH, f"{path} cannot be read by this user")]
-    if os.path.isdir(path) and not _has_file(path, data.include):
-        return [_problem("spec.train.data.include", f"no file in {path} matches {data.include!r}")]
-    return []
-
-
-def _has_file(folder: str, include: str) -> bool:
-    return any(fnmatch(name, include) for _, _, names in os.walk(folder) for name in names)
 
 
 def _folder_problems(field: str, uri: str) -> list[Problem]:

@@ -13,6 +13,7 @@ from trainctl.core.records.spec import TrainJob
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.core.timeouts import Timeouts
 from trainctl.core.units import format_duration
+from trainctl.parallel.plan.data_rules import likely_vocabulary
 from trainctl.parallel.plan.micro_batches import deal
 from trainctl.parallel.plan.model_size import llama_parameters
 from trainctl.parallel.plan.task_rules import HF_CAUSAL_LM, LLAMA
@@ -62,7 +63,7 @@ def _model(train: TrainSpec) -> list[str]:
     model, unchecked = train.model, [f"{path}, code of your own" for path in _own(train)]
     lines = []
     if train.task == LLAMA:
-        lines.append(f"model: about {llama_parameters(model, train.tokenizer.vocab_size):,} parameters")
+        lines.append(f"model: about {llama_parameters(model, likely_vocabulary(train.tokenizer)):,} parameters")
     elif train.task == HF_CAUSAL_LM:
         lines.append(f"model: the causal language model of {model.path}, weights: {model.weights}")
         unchecked.append("whether transformers can build the model")

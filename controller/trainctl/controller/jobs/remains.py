@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.states import TERMINAL
-from trainctl.controller.jobs.checks import local_path
+from trainctl.controller.jobs.paths import local_path
 from trainctl.core.errors import PreconditionError
 
 

@@ -21,11 +21,11 @@ from trainctl.parallel.data.records import CorpusReader, Split
 from trainctl.parallel.data.tokenizer import (
     TextTokenizer,
     byte_tokenizer,
-    check_tokenizer,
     tokenizer_from_json,
     train_bpe,
 )
 from trainctl.parallel.data.tokenizer_file import read_tokenizer
+from trainctl.parallel.plan.data_rules import tokenizer_problems
 
 BPE_SAMPLE_BYTES = 16 << 20
 _PIECE_CHARACTERS = 64 << 10
@@ -42,7 +42,7 @@ def make_tokenizer(
         SpecError: the settings are impossible.
         UnavailableError: another worker was still training after ``deadline_s`` seconds; names it.
     """
-    if problems := check_tokenizer(spec):
+    if problems := tokenizer_problems(spec):
         raise SpecError(problems, source="tokenizer")
     if spec.kind == "bytes":
         return byte_tokenizer()

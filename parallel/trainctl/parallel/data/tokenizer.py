@@ -11,11 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from trainctl.core.errors import Problem
-from trainctl.core.records.train_spec import TokenizerSpec
-from trainctl.parallel.plan.data_names import TOKENIZER_KINDS
-
-NUM_BYTES = 256
+from trainctl.parallel.plan.data_rules import NUM_BYTES
 
 
 class TextTokenizer:
@@ -87,18 +83,6 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
     )
     inner.train_from_iterator(texts, trainer)
     return TextTokenizer(inner, kind="bpe")
-
-
-def check_tokenizer(spec: TokenizerSpec) -> tuple[Problem, ...]:
-    """What is wrong with the tokenizer's part of a spec."""
-    path = "spec.train.tokenizer"
-    if spec.kind not in TOKENIZER_KINDS:
-        message = f"expected {' or '.join(TOKENIZER_KINDS)}, found {spec.kind!r}"
-        return (Problem(path=f"{path}.kind", message=message),)
-    if spec.kind == "bpe" and spec.vocab_size <= NUM_BYTES:
-        message = f"expected more than {NUM_BYTES} for kind bpe (every byte is an entry), found {spec.vocab_size}"
-        return (Problem(path=f"{path}.vocabSize", message=message),)
-    return ()
 
 
 def _byte_level(model: models.BPE, *, split_words: bool) -> Tokenizer:

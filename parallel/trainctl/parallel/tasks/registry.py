@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainctl.core.errors import Problem, SpecError
 from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.train_spec import TrainSpec
-from trainctl.parallel.data.tokenizer import check_tokenizer
+from trainctl.parallel.plan.data_rules import data_problems, tokenizer_problems
 from trainctl.parallel.plan.optimizer_rules import optimizer_problems
 from trainctl.parallel.plan.task_rules import HF_CAUSAL_LM, LLAMA, task_problems
 from trainctl.parallel.tasks.hf_causal_lm import HfCausalLmTask
@@ -37,7 +37,7 @@ def check(spec: TrainSpec) -> None:
     Raises:
         SpecError: lists all problems.
     """
-    problems = task_problems(spec) + check_tokenizer(spec.tokenizer)
+    problems = task_problems(spec) + data_problems(spec.data) + tokenizer_problems(spec.tokenizer)
     if spec.precision not in PRECISIONS:
         message = f"expected one of {', '.join(PRECISIONS)}, found {spec.precision!r}"
         problems += (Problem(path="spec.train.precision", message=message),)

@@ -115,12 +115,12 @@ class TokenizerSpec:
 
     Attributes:
         kind: ``bytes``, ``bpe`` or ``file``.
-        vocab_size: entries; for ``file`` 0 takes what the file has.
+        vocab_size: entries; 0: 256 for ``bytes``, what the file has for ``file``; ``bpe`` needs a number.
         path: with ``file``, a ``tokenizer.json`` as the ``tokenizers`` library writes it, or a folder with one.
     """
 
     kind: str = "bytes"
-    vocab_size: int = 256
+    vocab_size: int = 0
     path: str = ""
 
 

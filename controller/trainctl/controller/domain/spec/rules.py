@@ -13,8 +13,8 @@ from trainctl.core.errors import Problem
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
-from trainctl.core.records.train_spec import CorruptSpec, TrainDataSpec
 from trainctl.core.timeouts import PROFILES
+from trainctl.parallel.plan.data_rules import data_problems, tokenizer_problems
 from trainctl.parallel.plan.optimizer_rules import optimizer_problems
 from trainctl.parallel.plan.task_rules import task_problems
 
@@ -65,7 +65,6 @@ def _enumerations(job: TrainJob) -> Iterator[Finding]:
     yield from one_of("spec.sync.mode", spec.sync.mode, "allreduce")
     yield from one_of("spec.data.ledger", spec.data.ledger, "exact")
     yield from one_of("spec.train.precision", train.precision, "auto", "float32", "float64")
-    yield from one_of("spec.train.tokenizer.kind", train.tokenizer.kind, "bytes", "bpe")
     yield from one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
     resume = spec.checkpoint.resume_from
     if resume not in ("none", "latest") and "/" not in resume:
@@ -196,15 +195,10 @@ def _optimizer(job: TrainJob) -> Iterator[Finding]:
         yield problem.path, problem.message
 
 
-def _tokenizer(job: TrainJob) -> Iterator[Finding]:
-    tokenizer = job.spec.train.tokenizer
-    if tokenizer.kind == "bpe" and tokenizer.vocab_size < 259:
-        yield (
-            "spec.train.tokenizer.vocabSize",
-            f"expected at least 259 for bpe (256 bytes and 3 special tokens), found {tokenizer.vocab_size}",
-        )
-    if tokenizer.kind == "bytes" and tokenizer.vocab_size != 256:
-        yield "spec.train.tokenizer.vocabSize", f"expected 256 for the bytes tokenizer, found {tokenizer.vocab_size}"
+def _data(job: TrainJob) -> Iterator[Finding]:
+    train = job.spec.train
+    for problem in (*data_problems(train.data), *tokenizer_problems(train.tokenizer)):
+        yield problem.path, problem.message
 
 
 def _results(job: TrainJob) -> Iterator[Finding]:
@@ -218,22 +212,6 @@ def _results(job: TrainJob) -> Iterator[Finding]:
             )
 
 
-def _later(job: TrainJob) -> Iterator[Finding]:
-    """Fields that the schema knows already and nothing carries out yet: refused, never ignored in silence."""
-    train = job.spec.train
-    written = {
-        "spec.train.data.format": train.data.format not in ("auto", "text"),
-        "spec.train.data.field": train.data.field != "text",
-        "spec.train.data.sources": train.data.sources,
-        "spec.train.data.packing": train.data.packing != "stream",
-        "spec.train.data.mode": train.data.mode != "cached",
-        "spec.train.data.prefetch": train.data.prefetch != TrainDataSpec().prefetch,
-        "spec.train.data.corrupt": train.data.corrupt != CorruptSpec(),
-        "spec.train.tokenizer.path": train.tokenizer.path,
-    }
-    yield from ((path, "is not supported by this version; leave it out") for path, set_ in written.items() if set_)
-
-
 RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _header,
     _enumerations,
@@ -245,9 +223,8 @@ RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _batch,
     _model,
     _optimizer,
-    _tokenizer,
+    _data,
     _results,
     command_rules,
-    _later,
 )
 """All rules, each over the whole job; each yields what it finds."""

@@ -1,0 +1,80 @@
+"""What a look at the disk tells of a job's data and tokenizer, where they are on this machine."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatch
+
+from trainctl.controller.jobs.paths import local_path
+from trainctl.core.errors import Problem
+from trainctl.core.records.train_spec import DataSourceSpec, TokenizerSpec, TrainSpec
+from trainctl.parallel.plan.data_names import STDLIB, is_sidecar
+from trainctl.parallel.plan.data_rules import DATA, TOKENIZER
+
+_TOKENIZER_FILE = "tokenizer.json"
+_MAX_TOKENIZER_BYTES = 256 << 20
+
+
+def data_problems(train: TrainSpec) -> list[Problem]:
+    """Sources and tokenizer that are not there or cannot be read."""
+    data = train.data
+    single = DataSourceSpec(uri=data.uri, include=data.include)
+    sources = {f"{DATA}.sources[{number}]": source for number, source in enumerate(data.sources)} or {DATA: single}
+    found = [
+        Problem(path=f"{path}.{field}", message=message)
+        for path, source in sources.items()
+        for field, message in _source(source)
+    ]
+    return found + [Problem(path=f"{TOKENIZER}.path", message=message) for message in _tokenizer(train.tokenizer)]
+
+
+def _source(source: DataSourceSpec) -> Iterator[tuple[str, str]]:
+    path = local_path(source.uri)
+    if source.uri == STDLIB or path is None:
+        return
+    if problem := _not_readable(path, source.uri):
+        if not glob.has_magic(path) or not os.path.isabs(path) or os.path.exists(path):
+            yield "uri", problem
+        elif next(glob.iglob(path, recursive=True), None) is None:
+            yield "uri", f"no file matches {path}"
+    elif os.path.isdir(path) and not _has_file(path, source.include):
+        yield "include", f"no file in {path} matches {source.include!r}"
+
+
+def _has_file(folder: str, include: str) -> bool:
+    return any(fnmatch(name, include) and not is_sidecar(name) for _, _, names in os.walk(folder) for name in names)
+
+
+def _tokenizer(tokenizer: TokenizerSpec) -> Iterator[str]:
+    path = local_path(tokenizer.path)
+    if tokenizer.kind != "file" or path is None:
+        return
+    if problem := _not_readable(path, tokenizer.path):
+        yield problem
+        return
+    file = os.path.join(path, _TOKENIZER_FILE) if os.path.isdir(path) else path
+    try:
+        if os.path.getsize(file) > _MAX_TOKENIZER_BYTES:
+            yield f"{file} is larger than {_MAX_TOKENIZER_BYTES >> 20} MiB: no tokenizer"
+            return
+        with open(file, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except FileNotFoundError:
+        yield f"there is no {_TOKENIZER_FILE} in {path}"
+    except (OSError, ValueError, RecursionError) as error:
+        yield f"{file} is not the JSON of a tokenizer: {error}"
+    else:
+        if not isinstance(content, dict) or "model" not in content:
+            yield f'{file} is not the JSON of a tokenizer: it has no "model"'
+
+
+def _not_readable(path: str, uri: str) -> str:
+    """Why a local path cannot be used; empty if it can."""
+    if not os.path.isabs(path):
+        return f"expected an absolute path or a URL, found {uri!r}"
+    if not os.path.exists(path):
+        return f"{path} does not exist on the controller's machine"
+    return "" if os.access(path, os.R_OK) else f"{path} cannot be read by this user"

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainctl.cli.paths import with_absolute_paths
+from trainctl.controller.jobs.data_checks import data_problems
+from trainctl.core.records.spec import JobMetadata, JobSpec, TrainJob
+from trainctl.core.records.train_spec import DataSourceSpec, TokenizerSpec, TrainDataSpec, TrainSpec
+
+
+def _found(train: TrainSpec) -> dict[str, str]:
+    return {problem.path: problem.message for problem in data_problems(train)}
+
+
+def test_each_source_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.bin.json").write_text("{}")
+    uris = (str(tmp_path), "s3://bucket/x", "python-stdlib", f"{tmp_path}/none", "relative", f"{tmp_path}/shards")
+    sources = tuple(DataSourceSpec(uri=uri) for uri in uris)
+    found = _found(TrainSpec(data=TrainDataSpec(sources=sources)))
+    assert {path: message.rpartition(" ")[0].replace(str(tmp_path), "") for path, message in found.items()} == {
+        "spec.train.data.sources[3].uri": "/none does not exist on the controller's",
+        "spec.train.data.sources[4].uri": "expected an absolute path or a URL, found",
+        "spec.train.data.sources[5].include": "no file in /shards matches",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"model": {}}', ""),
+        ("{", "is not the JSON of a tokenizer: Expecting"),
+        ("[]", 'is not the JSON of a tokenizer: it has no "model"'),
+        (None, "there is no tokenizer.json in"),
+    ],
+)
+def test_a_tokenizer_is_looked_at(content: str | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    found = _found(TrainSpec(tokenizer=TokenizerSpec(kind="file", path=str(tmp_path))))
+    assert list(found) == (["spec.train.tokenizer.path"] if message else [])
+    assert message in found.get("spec.train.tokenizer.path", "")
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
+    found = _found(TrainSpec(tokenizer=TokenizerSpec(kind="file", path=f"{tmp_path}/x.json")))
+    assert "does not exist on the controller's machine" in found["spec.train.tokenizer.path"]
+
+
+def test_relative_paths_of_sources_and_tokenizers_become_absolute(tmp_path: Path) -> None:
+    train = TrainSpec(
+        data=TrainDataSpec(sources=(DataSourceSpec(uri="a/*.txt"), DataSourceSpec(uri="s3://b/c"))),
+        tokenizer=TokenizerSpec(kind="file", path="tokenizer"),
+    )
+    job = with_absolute_paths(TrainJob(metadata=JobMetadata(name="a"), spec=JobSpec(train=train)), here=tmp_path)
+    assert [source.uri for source in job.spec.train.data.sources] == [f"{tmp_path}/a/*.txt", "s3://b/c"]
+    assert job.spec.train.tokenizer.path == f"{tmp_path}/tokenizer"
+    assert job.spec.train.data.uri == "python-stdlib"
