@@ -39,7 +39,7 @@ class KeepingControl(NoControl):
         if isinstance(message, Figures):
             self.figures += message.figures
         if isinstance(message, Checkpointed):
-            assert not message.report.error
+            assert not message.report.error, message.report.error
             assert message.report.ref is not None
             self.saved.append(message.report.ref)
         super().send(message)

@@ -80,12 +80,14 @@ def write_model(folder: Path, kind: str, *, seed: int = 7, dtype: torch.dtype = 
     """A folder as ``save_pretrained`` leaves it; returns the model."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    make: Any = AutoModelForCausalLM
+
     settings = dict(CONFIGS[kind])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = make.from_config(config, dtype=dtype)
         model.save_pretrained(folder, **more)
     return model.eval()
 
@@ -94,9 +96,10 @@ def load(folder: Path) -> Any:
     """The model of a folder as transformers loads it, with nothing missing."""
     from transformers import AutoModelForCausalLM
 
-    model, report = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
     )
+    model, report = loaded
     assert not report["missing_keys"], report
     assert not report["unexpected_keys"], report
     return model.eval()

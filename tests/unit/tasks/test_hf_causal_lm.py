@@ -115,7 +115,7 @@ def test_experts_train_and_come_back_with_their_buffers(kind: str, spec: TrainSp
 
 def test_without_weights_they_come_from_the_seed(spec: TrainSpec, tmp_path: Path) -> None:
     write_config(tmp_path / "model", "llama")
-    states = []
+    states: list[dict[str, Any]] = []
     for seed, precision in ((3, "auto"), (3, "float64"), (4, "auto")):
         torch.manual_seed(99 + len(states))
         changed = replace(spec, seed=seed, precision=precision)
@@ -146,7 +146,8 @@ def test_overrides_replace_values_and_are_exported(spec: TrainSpec, tmp_path: Pa
     write_config(tmp_path / "model", "gpt2")
     wanted = replace(spec, model=replace(spec.model, overrides={"n_layer": 1, "vocab_size": 300}))
     task = prepare(wanted, str(tmp_path / "cache"), CPU).task
-    assert task.model.config.n_layer == 1
+    config: Any = task.model.config
+    assert config.n_layer == 1
     exported = json.loads(task.artifacts["config.json"])
     assert (exported["n_layer"], exported["vocab_size"], exported["tie_word_embeddings"]) == (1, 300, True)
 

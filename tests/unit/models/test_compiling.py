@@ -1,0 +1,129 @@
+"""``torch.compile`` with inductor, which on a CPU runs a C++ compiler: one has to be installed for these tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+
+from trainctl.checkpoint.export import export_checkpoint
+from trainctl.core.errors import SpecError
+from trainctl.core.records.train_spec import BatchSpec, EvalSpec, ModelSpec, TrainDataSpec, TrainSpec
+from trainctl.parallel.compiling import compile_model
+from trainctl.parallel.tasks.evaluation import Evaluation
+from trainctl.parallel.tasks.task import TaskParts
+from unit.tasks.alone import train_alone
+from unit.tasks.hf_folders import load
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own parts, which inductor imports
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One for all tests here: what every kernel includes is compiled once."""
+    folder = tmp_path_factory.mktemp("inductor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        yield folder
+
+
+@pytest.mark.timeout(400)
+def test_a_compiled_run_learns_the_same_and_keeps_its_names(cache: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for index in range(4):
+        (corpus / f"{index}.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 20)
+    spec = TrainSpec(
+        model=ModelSpec(layers=1, hidden=16, heads=2, context=16),
+        data=TrainDataSpec(uri=str(corpus), hold_out_every=4),
+        steps=4,
+        batch=BatchSpec(sequences=4, micro_batches=2),
+        eval=EvalSpec(every=0),
+    )
+    plain = train_alone(spec, tmp_path / "plain")
+    compiled = train_alone(replace(spec, compile=True), tmp_path / "compiled")
+    assert compiled.prepared.task.model._compiled_call_impl is not None  # type: ignore[truthy-function]
+    assert compiled.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert any(cache.rglob("*.so")), "inductor made kernels, and made them here"
+    assert not [path for path in cache.rglob("*") if "fxgraph" in str(path) or "aotautograd" in str(path)]
+    assert compiled.state.keys() == plain.state.keys()
+    export_checkpoint(compiled.saved[-1].uri, str(tmp_path / "export"))
+    exported = load(tmp_path / "export").state_dict()
+    assert torch.equal(exported["model.norm.weight"], compiled.state["model.norm.weight"])
+    resumed = train_alone(spec, tmp_path / "again", resume=compiled.saved[-1])
+    assert resumed.losses == [], "a run without compile takes the state over"
+
+
+class Rows:
+    num_samples = 3
+
+    def batch(self, sample_ids: object) -> torch.Tensor:
+        return torch.ones(2, 4)
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.norm(x)
+        return y
+
+
+@pytest.mark.timeout(400)
+def test_the_trial_run_leaves_no_trace_in_the_state(cache: Path, tmp_path: Path) -> None:
+    model = Normed()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    task = TaskParts(model=model, dataset=Rows(), loss=lambda batch: (model(batch + 1).sum(), 2))
+    data = Rows()
+    evaluation = Evaluation(EvalSpec(sequences=3), model, data, task.loss, item_samples=2)
+    compile_model(task, evaluation, samples=2, cache_dir=tmp_path, device=torch.device("cpu"))
+    assert model.training
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_the_compiler_does_not_take_is_an_error_of_the_job_file(cache: Path, tmp_path: Path) -> None:
+    def refuse(batch: object) -> tuple[torch.Tensor, int]:
+        raise TorchDynamoException("no such kernel\nand much more")
+
+    task = TaskParts(model=nn.Linear(4, 1), dataset=Rows(), loss=refuse)
+    with pytest.raises(SpecError, match=r"spec.train.compile: torch.compile does not take this model: no such kernel$"):
+        compile_model(task, None, samples=2, cache_dir=tmp_path, device=torch.device("cpu"))
+
+
+@pytest.mark.timeout(200)
+def test_without_a_compiler_it_says_what_to_install(tmp_path: Path) -> None:
+    script = (
+        "import torch; from pathlib import Path\n"
+        "from trainctl.parallel.compiling import compile_model\n"
+        "from trainctl.parallel.tasks.task import TaskParts\n"
+        "model = torch.nn.Linear(1, 1)\n"
+        "task = TaskParts(model=model, dataset=None, loss=None)\n"
+        "try:\n"
+        f"    compile_model(task, None, samples=1, cache_dir=Path({str(tmp_path)!r}), device=torch.device('cpu'))\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error, error.hint)\n"
+    )
+    environment = {
+        **os.environ,
+        "PATH": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    environment.pop("CXX", None)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=180
+    )
+    assert done.stdout.startswith("SpecError"), done.stderr
+    assert "needs a C++ compiler on every node, found none on this one" in done.stdout
+    assert "apt-get install g++" in done.stdout
