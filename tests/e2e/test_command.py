@@ -172,6 +172,25 @@ def test_sigkill_of_a_command_a_launcher_and_an_agent(system: LocalSystem) -> No
     cancel(system, "killed")
 
 
+def test_the_controller_may_die_and_a_pause_stops_the_command(system: LocalSystem) -> None:
+    system.submit(command_job("calm", *ENDLESS, per_node=1))
+    first = trains(system, "calm", 1, 2)
+    os.kill(system.controller["pid"], signal.SIGKILL)
+    system.up()
+    system.wait("calm", "the next controller", lambda job: job.status.phase == "RUNNING" and len(workers(job)) == 2)
+    assert trains(system, "calm", 1, 2) == first, "nobody was disturbed"
+
+    system.cli("pause", "calm")
+    system.wait_phase("calm", "PAUSED", 40)
+    assert not [p for p in processes_of(system.run_dir) if SCRIPT.name in p.command]
+    system.cli("resume", "calm")
+    job = system.wait("calm", "the command again", lambda job: job.status.phase == "RUNNING")
+    again = trains(system, "calm", job.status.islands[0].generation, 2)
+    assert {line["TORCHELASTIC_RESTART_COUNT"] for line in again.values()} == {1}
+    assert system.job("calm").status.restarts == 0
+    cancel(system, "calm")
+
+
 def test_exit_codes_are_tried_again_within_their_budget(system: LocalSystem) -> None:
     arguments = ("--steps", "12", "--behave", "exit:1:4:3:2")
     system.submit(command_job("twice", *arguments, per_node=1, restarts={"user": 2}))

@@ -140,9 +140,9 @@ class HangSpec:
     """How a command shows that it goes on.
 
     Attributes:
-        watch: ``none``, ``log`` (every line it prints) or ``heartbeat`` (it touches the file that the environment
-            variable ``TRAINCTL_HEARTBEAT_FILE`` names).
-        after: silence of this length is a hang: all ranks are started again.
+        watch: ``none``, ``log`` (some rank prints something) or ``heartbeat`` (every rank touches the file that the
+            environment variable ``TRAINCTL_HEARTBEAT_FILE`` names).
+        after: silence of this length, from the start of the command on, is a hang: all ranks are started again.
     """
 
     watch: str = NOTHING
