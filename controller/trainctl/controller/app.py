@@ -19,6 +19,7 @@ from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
 from trainctl.controller.jobs.book import JobBook
+from trainctl.controller.jobs.closing import Closing
 from trainctl.controller.jobs.deletion import Deletions
 from trainctl.controller.jobs.requests import RequestLog
 from trainctl.controller.jobs.submission import Submissions
@@ -130,6 +131,7 @@ async def controller(settings: Settings) -> AsyncIterator[Controller]:
             parts.reconciler.run(),
             keeper.run(),
             Deletions(parts.book, parts.agents, run.jobs, parts.clock.now_s).run(),
+            Closing(parts.book, parts.agents).run(),
             _stay_awake(parts),
             _sample(parts, keeper),
             _until_fenced(parts.leadership),

@@ -35,6 +35,11 @@ def job_message(state: JobState, view: ClusterView, *, now_s: float, revision: i
     )
 
 
+def records_of(state: JobState) -> str:
+    """Folder or URI of the job's records."""
+    return records_uri(state.spec.spec.results, workdir=state.workdir, job_uid=state.uid)
+
+
 def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStatus:
     ended = state.phase in TERMINAL
     progress = state.progress
@@ -59,7 +64,7 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
         start_time_s=state.started_s,
         end_time_s=state.ended_s,
         workdir=state.workdir,
-        records=records_uri(state.spec.spec.results, workdir=state.workdir, job_uid=state.uid),
+        records=records_of(state),
         recoveries=[record_to_message(r, job_pb2.Recovery) for r in state.recoveries],
         recovery_count=state.recovery_count,
         wall_s=(state.ended_s if ended else now_s) - state.submitted_s,

@@ -20,7 +20,8 @@ from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.jobs.verbs import Verbs
 from trainctl.controller.reconciler import Reconciler
-from trainctl.controller.rpc.job_message import job_message
+from trainctl.controller.rpc.job_message import job_message, records_of
+from trainctl.controller.rpc.kept_logs import kept_logs
 from trainctl.controller.rpc.log_relay import LogQuery, LogRelay
 from trainctl.controller.rpc.node_message import node_message
 from trainctl.controller.rpc.pages import MAX_SIZE, page
@@ -154,7 +155,7 @@ class JobService(VerbService):
     async def StreamLogs(  # noqa: N802
         self, request: job_pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[job_pb2.StreamLogsResponse]:
-        """Lines of running and of ended workers, relayed from the agents."""
+        """Lines of running and of ended workers, relayed from the agents; else from the job's records."""
         if request.tail_lines < 0:
             raise UsageError(f"tail_lines: expected 0 (all) or more, found {request.tail_lines}")
         entry = self._find(request)
@@ -179,6 +180,10 @@ class JobService(VerbService):
                     return
             while (chunk := await reader.next(0.0)) is not None:
                 yield chunk
+            if not follow:
+                records = records_of(entry.state)
+                for kept in await asyncio.to_thread(kept_logs, records, query, reader.positions):
+                    yield kept
         finally:
             self._logs.close(reader)
 

@@ -1,0 +1,97 @@
+"""An ended job's last state and its events, written to its records: to be read when this controller is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.controller.agents.registry import AgentRegistry
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.jobs.book import JobBook, is_live
+from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.journal import JobEvent
+from trainctl.controller.rpc.job_message import job_message, records_of
+from trainctl.core.codec import to_wire
+from trainctl.core.errors import TrainctlError
+from trainctl.core.records.places import EVENTS_FILE, JOB_FILE
+
+_log = logging.getLogger(__name__)
+AGAIN_S = 5.0
+"""After a storage refused."""
+MAX_TRIES = 10
+"""Of one controller's life; the next one tries again."""
+
+
+class Closing:
+    """Writes ``job.json`` (the job as the API shows it) and ``events.jsonl`` of every job that has ended, once.
+
+    Args:
+        book: the jobs.
+        agents: what is shown of workers.
+    """
+
+    def __init__(self, book: JobBook, agents: AgentRegistry) -> None:
+        self._book = book
+        self._agents = agents
+        self._tries: dict[str, int] = {}
+        self._wake = asyncio.Event()
+        book.on_change(self._changed)
+
+    async def run(self) -> None:
+        """Works until cancelled; begins with the jobs that an earlier controller left open."""
+        self._tries = {entry.state.uid: 0 for entry in self._book.entries() if not is_live(entry.state)}
+        while True:
+            self._wake.clear()
+            for uid in tuple(self._tries):
+                await self._try(uid)
+            try:
+                async with asyncio.timeout(AGAIN_S if self._tries else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _changed(self, before: JobState | None, state: JobState, events: Sequence[JobEvent]) -> None:
+        if before is not None and is_live(before) and not is_live(state):
+            self._tries[state.uid] = 0
+            self._wake.set()
+
+    async def _try(self, uid: str) -> None:
+        entry = next((entry for entry in self._book.entries() if entry.state.uid == uid), None)
+        if entry is None or entry.state.deletion is not None:
+            del self._tries[uid]
+            return
+        try:
+            await asyncio.to_thread(_write, entry, self._job(entry), _lines(entry))
+            del self._tries[uid]
+        except (OSError, TrainctlError) as error:
+            self._tries[uid] += 1
+            if self._tries[uid] == 1:
+                _log.error("job %s: its records cannot be closed, trying again: %s", entry.state.name, error)
+            if self._tries[uid] >= MAX_TRIES:
+                del self._tries[uid]
+
+    def _job(self, entry: JobEntry) -> bytes:
+        message = job_message(entry.state, self._agents.view(), now_s=entry.state.ended_s, revision=entry.revision)
+        return json.dumps(json_format.MessageToDict(message), indent=2).encode() + b"\n"
+
+
+def _lines(entry: JobEntry) -> bytes:
+    return b"".join(json.dumps(to_wire(event)).encode() + b"\n" for event in entry.journal.after(0))
+
+
+def _write(entry: JobEntry, job: bytes, events: bytes) -> None:
+    """The job last: when it is there, so are the events. Nothing is written twice, nor where the folder is gone."""
+    state = entry.state
+    records = records_of(state)
+    if not records or (not state.spec.spec.results.uri and not Path(state.workdir).is_dir()):
+        return
+    storage = open_storage(records)
+    if storage.size(JOB_FILE) is None:
+        storage.write_file(EVENTS_FILE, [events])
+        storage.create_file(JOB_FILE, job)
