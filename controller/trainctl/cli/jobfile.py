@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from trainctl.controller.domain.spec.yaml_text import MAX_BYTES
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, Problem, SpecError, UsageError
 
-MAX_BYTES = 256 * 1024
 STDIN = "-"
+_OF_OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_job_file(name: str, *, stdin: BinaryIO | None = None) -> tuple[str, str]:
@@ -45,17 +46,21 @@ def read_job_file(name: str, *, stdin: BinaryIO | None = None) -> tuple[str, str
 
 def _text(data: bytes, source: str) -> str:
     if len(data) > MAX_BYTES:
-        raise _invalid(source, f"expected at most {MAX_BYTES // 1024} KiB, found more", "is this really a job file?")
+        problem = Problem(path="", message=f"expected at most {MAX_BYTES // 1024} KiB, found more")
+        raise SpecError((problem,), source=source, hint="is this really a job file?")
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _invalid(
-            source, f"expected UTF-8 text, found a byte 0x{data[error.start]:02x}", "is it binary?"
-        ) from error
-    if "\0" in text:
-        raise _invalid(source, "expected text, found a zero byte", "is it binary?")
-    return text
+        problem = _not_text(data, error.start)
+        hint = "is it UTF-16? save it as UTF-8" if data.startswith(_OF_OTHER_ENCODINGS) else "is it binary?"
+        raise SpecError((problem,), source=source, hint=hint) from error
 
 
-def _invalid(source: str, message: str, hint: str) -> SpecError:
-    return SpecError((Problem(path="", message=message),), source=source, hint=hint)
+def _not_text(data: bytes, offset: int) -> Problem:
+    before = data[:offset].decode("utf-8")
+    return Problem(
+        path="",
+        message=f"expected UTF-8 text, found a byte 0x{data[offset]:02x}",
+        line=before.count("\n") + 1,
+        column=len(before) - before.rfind("\n"),
+    )

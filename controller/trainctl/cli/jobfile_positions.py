@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from trainctl.controller.domain.spec.nodes import Node, Positions
+from trainctl.controller.domain.spec.overrides import named, set_values
 from trainctl.controller.domain.spec.yaml_text import compose
 from trainctl.core.errors import SpecError
+from trainctl.core.texts import shortened
 
 
-def with_positions(error: SpecError, *, text: str, source: str) -> SpecError:
-    """The same error with the line and column of each problem in ``text``, the job file called ``source``."""
+def with_positions(error: SpecError, *, text: str, source: str, overrides: Sequence[str] = ()) -> SpecError:
+    """The same error with the line and column of each problem in ``text``, the job file called ``source``.
+
+    What the ``overrides`` of the command line set has no position.
+    """
     root, _ = compose(text, source=source)
+    root, _ = set_values(root, overrides)
     positions = Positions()
     _collect(root, "", positions)
     problems = tuple(p if p.line else positions.problem(p.path, p.message) for p in error.problems)
+    problems = tuple(named(p, overrides) for p in problems)
     return SpecError(problems, source=source, hint=error.hint)
 
 
@@ -22,4 +29,7 @@ def _collect(node: Node, path: str, positions: Positions) -> None:
     positions.by_path[path] = (node.line, node.column)
     if isinstance(node.value, Mapping):
         for name, entry in node.value.items():
-            _collect(entry.value, f"{path}.{name}" if path else name, positions)
+            _collect(entry.value, f"{path}.{shortened(name)}" if path else shortened(name), positions)
+    elif isinstance(node.value, tuple):
+        for index, item in enumerate(node.value):
+            _collect(item, f"{path}[{index}]", positions)

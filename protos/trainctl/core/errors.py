@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainctl.core.texts import printable
+
 
 class TrainctlError(Exception):
     """Base of all deliberate errors.
@@ -69,7 +71,7 @@ class SpecError(TrainctlError):
         lines = [f"{source or 'job spec'} is invalid ({count})"]
         for p in problems:
             where = f"{source}:{p.line}:{p.column}  " if p.line else ""
-            lines.append(f"  {where}{p.path}: {p.message}" if p.path else f"  {where}{p.message}")
+            lines.append(printable(f"  {where}{p.path}: {p.message}" if p.path else f"  {where}{p.message}"))
         super().__init__("\n".join(lines), hint=hint)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_DURATION = re.compile(r"(?P<value>\d+(?:\.\d+)?)(?P<unit>ms|s|m|h|d)")
+from trainctl.core.texts import shortened
+
+_DURATION = re.compile(r"(?P<value>[0-9]{1,9}(?:\.[0-9]{1,9})?)(?P<unit>ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -17,7 +19,7 @@ def parse_duration_s(text: str) -> float:
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"expected a duration such as 500ms, 30s, 5m, 2h or 1d, found {text!r}")
+        raise ValueError(f'expected a duration such as 500ms, 30s, 5m, 2h or 1d, found "{shortened(text)}"')
     return float(match["value"]) * _SECONDS[match["unit"]]
 
 

@@ -47,7 +47,7 @@ def run(context: Context) -> int:
         try:
             answer = client.call(client.stub.CreateJob, request)
         except SpecError as error:
-            raise with_positions(error, text=text, source=source) from error
+            raise with_positions(error, text=text, source=source, overrides=options.set) from error
     if options.dry_run is not None:
         return _show_plan(context, answer)
     context.request_id = ""

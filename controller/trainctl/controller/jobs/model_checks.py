@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from trainctl.controller.domain.spec.nodes import shortened
 from trainctl.core.errors import CheckpointError, Problem
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.texts import shortened
 from trainctl.parallel.models.hf_folder import open_folder
 from trainctl.parallel.plan.llama_folder import llama_folder_problems
 from trainctl.parallel.plan.model_size import SHAPE_FIELDS, hf_shape

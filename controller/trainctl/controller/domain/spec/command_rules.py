@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainctl.controller.domain.spec.findings import Finding, duration, one_of
-from trainctl.controller.domain.spec.nodes import shortened
 from trainctl.core.records.spec import (
     HEARTBEAT,
     LOG,
@@ -18,6 +17,7 @@ from trainctl.core.records.spec import (
     TrainJob,
 )
 from trainctl.core.records.train_spec import TrainSpec
+from trainctl.core.texts import shortened
 from trainctl.core.units import parse_duration_s
 from trainctl.parallel.plan.command_env import RESERVED
 from trainctl.parallel.plan.program import EXPECTED as PYTHON_PROGRAM
@@ -49,17 +49,12 @@ def _launch(job: TrainJob) -> Iterator[Finding]:
         yield "spec.launch.hang.after", f"expected at least {_LEAST_SILENCE_S:g}s, found {launch.hang.after}"
     if launch.mode == SESSION and launch.hang != HangSpec():
         yield "spec.launch.hang", "is of mode torchrun; in mode session a frozen worker is found by itself"
-    if "\0" in launch.workdir:
-        yield "spec.launch.workdir", "a zero byte cannot be part of a path"
 
 
 def _words(job: TrainJob) -> Iterator[Finding]:
     command = job.spec.command
     if not command[0]:
         yield "spec.command[0]", "expected the name or path of a program, found an empty text"
-    for index, word in enumerate(command):
-        if "\0" in word:
-            yield f"spec.command[{index}]", "a zero byte cannot be passed to a program"
     if job.spec.launch.mode == SESSION and python_program(command) is None:
         yield "spec.command", f"{PYTHON_PROGRAM} for spec.launch.mode session, found {shortened(' '.join(command))!r}"
 

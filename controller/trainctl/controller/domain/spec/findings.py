@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainctl.controller.domain.spec.nodes import shortened
+from trainctl.core.texts import look_alikes, shortened
 from trainctl.core.units import parse_duration_s
 
 Finding = tuple[str, str]
@@ -14,7 +14,7 @@ Finding = tuple[str, str]
 def one_of(path: str, value: str, *allowed: str) -> Iterator[Finding]:
     """The value is one of few words."""
     if value not in allowed:
-        yield path, f'expected {" or ".join(allowed)}, found "{shortened(value)}"'
+        yield path, f'expected {" or ".join(allowed)}, found "{shortened(value)}"{look_alikes(value)}'
 
 
 def duration(path: str, text: str, *, positive: bool = False) -> Iterator[Finding]:
@@ -25,4 +25,4 @@ def duration(path: str, text: str, *, positive: bool = False) -> Iterator[Findin
         yield path, str(error)
         return
     if positive and seconds <= 0:
-        yield path, f'expected more than no time at all, found "{text}"'
+        yield path, f'expected more than no time at all, found "{shortened(text)}"'

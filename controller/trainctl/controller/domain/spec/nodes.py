@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trainctl.core.errors import Problem
+from trainctl.core.texts import shortened
 
 Scalar = str | int | float | bool | None
 
@@ -49,7 +50,7 @@ class Positions:
         """A problem at ``path``, with the position of it or of its nearest written parent."""
         probe = path
         while probe and probe not in self.by_path:
-            probe = probe.rpartition(".")[0]
+            probe = probe[: max(probe.rfind("."), probe.rfind("["), 0)]
         line, column = self.by_path.get(probe, (0, 0))
         return Problem(path=path, message=message, line=line, column=column)
 
@@ -70,12 +71,6 @@ def kind_of(node: Node) -> str:
     return f'the text "{shortened(value)}"'
 
 
-def shortened(text: str) -> str:
-    """A text that fits into a message, and that a terminal only shows: control characters are spelled out."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:61])
-    return shown if len(text) <= 60 else f"{shown[:57]}..."
-
-
 def from_plain(value: object) -> Node:
     """Nodes without positions, from JSON-like data."""
     if isinstance(value, Mapping):
@@ -84,7 +79,7 @@ def from_plain(value: object) -> Node:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return Node(value=tuple(from_plain(item) for item in value))
     if value is None or isinstance(value, (str, int, float, bool)):
-        return Node(value=value, text=str(value))
+        return Node(value=value, text=str(value).lower() if isinstance(value, bool) else str(value))
     return Node(value=str(value), text=str(value))
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from trainctl.controller.domain.spec.nodes import Entry, Node, from_plain, to_plain
+from trainctl.controller.domain.spec.yaml_nodes import MAX_DEPTH
 from trainctl.controller.domain.spec.yaml_text import read_yaml
 from trainctl.core.errors import Problem, SpecError
+from trainctl.core.texts import shortened
+
+OPTION = "--set"
 
 
 def apply_overrides(
@@ -20,32 +25,60 @@ def apply_overrides(
         SpecError: the text is not YAML, or an override cannot be applied.
     """
     root = read_yaml(document, source=source) if isinstance(document, str) else from_plain(document)
-    changed = to_plain(set_values(root, overrides))
+    root, problems = set_values(root, overrides)
+    if problems:
+        raise SpecError(problems, source=source, hint="write --set spec.train.steps=5")
+    changed = to_plain(root)
     return changed if isinstance(changed, dict) else {}
 
 
-def set_values(root: Node, overrides: Sequence[str]) -> Node:
-    """The nodes with each ``path=value`` set; the value is YAML (``[0.9, 0.95]``, ``30s``, ``true``).
+def set_values(root: Node, overrides: Sequence[str]) -> tuple[Node, tuple[Problem, ...]]:
+    """The nodes with each ``path=value`` set, and what is wrong with those that could not be.
 
-    Raises:
-        SpecError: an override is not ``path=value``, or its path runs through something that is not a mapping.
+    The value is YAML (``[0.9, 0.95]``, ``30s``, ``true``).
     """
     problems: list[Problem] = []
     for text in overrides:
+        path, _, _ = text.partition("=")
         try:
             root = _apply(root, text)
+        except _UnusableError as error:
+            problems.append(Problem(path=shortened(path), message=f"{error}{_FROM}"))
         except SpecError as error:
-            problems += error.problems
-    if problems:
-        raise SpecError(tuple(problems), source="--set", hint="write --set spec.train.steps=5")
-    return root
+            problems += [_inside(path, problem) for problem in error.problems]
+    return root, tuple(problems)
+
+
+def named(problem: Problem, overrides: Sequence[str]) -> Problem:
+    """The problem; where it has no line since its value comes from the command line, it says so."""
+    set_paths = [text.partition("=")[0].strip() for text in overrides]
+    if problem.line or problem.message.endswith(_FROM) or not any(_related(problem.path, path) for path in set_paths):
+        return problem
+    return replace(problem, message=f"{problem.message}{_FROM}")
+
+
+_FROM = f" (from {OPTION})"
+
+
+class _UnusableError(Exception):
+    """An override that cannot be applied."""
+
+
+def _related(one: str, other: str) -> bool:
+    return f"{one}.".startswith((f"{other}.", f"{other}[")) or f"{other}.".startswith(f"{one}.")
+
+
+def _inside(path: str, problem: Problem) -> Problem:
+    """A problem of the value: its line and column would be those of the option's text."""
+    inner = f"{path}.{problem.path}" if problem.path else path
+    return Problem(path=inner, message=f"{problem.message}{_FROM}")
 
 
 def _apply(root: Node, text: str) -> Node:
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise _error(path, f"expected PATH=VALUE such as spec.train.steps=5, found {text!r}")
+    if not equals or not all(keys) or len(keys) > MAX_DEPTH:
+        raise _UnusableError(f'expected PATH=VALUE such as spec.train.steps=5, found "{shortened(text)}"')
     parsed = _value(value.strip())
     return _set(root, keys, Node(value=parsed.value, text=parsed.text), path)
 
@@ -54,21 +87,29 @@ def _value(text: str) -> Node:
     """A value by itself has no anchors, so that what begins with a star can only be a pattern such as ``*.txt``."""
     if not text or text.startswith("*"):
         return Node(value=text, text=text)
-    return read_yaml(text, source="--set")
+    return _without_position(read_yaml(text, source=OPTION))
+
+
+def _without_position(node: Node) -> Node:
+    value = node.value
+    if isinstance(value, Mapping):
+        value = {
+            key: Entry(key=_without_position(entry.key), value=_without_position(entry.value))
+            for key, entry in value.items()
+        }
+    elif isinstance(value, tuple):
+        value = tuple(_without_position(item) for item in value)
+    return replace(node, value=value, line=0, column=0)
 
 
 def _set(node: Node, keys: Sequence[str], value: Node, path: str) -> Node:
     if not keys:
         return value
     if not isinstance(node.value, Mapping):
-        raise _error(path, f"{keys[0]!r} cannot be set: its parent is not a mapping")
+        raise _UnusableError(f'expected a mapping that "{shortened(keys[0])}" can be set in, found something else')
     entries = dict(node.value)
     entry = entries.get(keys[0])
     child = entry.value if entry is not None else Node(value={})
     key = entry.key if entry is not None else Node(value=keys[0], text=keys[0])
     entries[keys[0]] = Entry(key=key, value=_set(child, keys[1:], value, path))
     return Node(value=entries, line=node.line, column=node.column)
-
-
-def _error(path: str, message: str) -> SpecError:
-    return SpecError((Problem(path=path, message=message),), source="--set")

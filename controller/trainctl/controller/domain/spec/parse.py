@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 
 from trainctl.controller.domain.spec.nodes import Node, from_plain
-from trainctl.controller.domain.spec.overrides import set_values
+from trainctl.controller.domain.spec.overrides import named, set_values
 from trainctl.controller.domain.spec.rules import check
 from trainctl.controller.domain.spec.schema import Shaper
 from trainctl.controller.domain.spec.yaml_text import HINT, compose
@@ -14,6 +15,8 @@ from trainctl.core.errors import Problem, SpecError
 from trainctl.core.records.spec import TrainJob
 
 MAX_PROBLEMS = 50
+
+_WORD = re.compile(r"[\w.]+")
 
 
 def parse_job(text: str, *, source: str, overrides: Sequence[str] = ()) -> TrainJob:
@@ -28,7 +31,7 @@ def parse_job(text: str, *, source: str, overrides: Sequence[str] = ()) -> Train
         SpecError: with every problem, its line and column, and the nearest right spelling.
     """
     root, problems = compose(text, source=source)
-    return _job(set_values(root, overrides), source, problems)
+    return _job(root, overrides, source, problems)
 
 
 def job_from_wire(data: Mapping[str, object], *, source: str = "", overrides: Sequence[str] = ()) -> TrainJob:
@@ -37,7 +40,7 @@ def job_from_wire(data: Mapping[str, object], *, source: str = "", overrides: Se
     Raises:
         SpecError: with every problem.
     """
-    return _job(set_values(from_plain(_without_empty_lists(data)), overrides), source, ())
+    return _job(from_plain(_without_empty_lists(data)), overrides, source, ())
 
 
 def _first(problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -54,15 +57,35 @@ def _without_empty_lists(data: object) -> object:
     return data
 
 
-def _job(root: Node, source: str, known: tuple[Problem, ...]) -> TrainJob:
+def _job(root: Node, overrides: Sequence[str], source: str, known: tuple[Problem, ...]) -> TrainJob:
+    root, unusable = set_values(root, overrides)
     shaper = Shaper()
     shaped = shaper.shape(TrainJob, root)
-    problems = [*known, *shaper.problems]
-    if "metadata" in shaped and "name" in shaped["metadata"]:
-        job = from_wire(TrainJob, shaped)
-        broken = {p.path for p in problems}
-        problems += [p for p in check(job, shaper.positions) if p.path not in broken]
+    problems = [*known, *unusable, *shaper.problems]
+    # A missing name is a problem already; all others are wanted at once.
+    shaped.setdefault("metadata", {}).setdefault("name", "unnamed")
+    job = from_wire(TrainJob, shaped)
+    broken = {p.path for p in problems}
+    found = (p for p in check(job, shaper.positions) if p.path not in broken)
+    problems += [p for p in found if not _follows(p, shaper.doubtful)]
     if problems:
-        ordered = sorted(problems, key=lambda p: (p.line, p.column, p.path))
+        ordered = sorted((named(p, overrides) for p in problems), key=lambda p: (p.line, p.column, p.path))
         raise SpecError(_first(ordered), source=source, hint=HINT)
     return job
+
+
+def _follows(problem: Problem, doubtful: Set[str]) -> bool:
+    """Whether a rule may have found this only because a default stands in for a value that is not known.
+
+    Messages name the other fields they are about by path, or by name where those are neighbours.
+    """
+    words = {word.rstrip(".") for word in _WORD.findall(problem.message)}
+    for path in doubtful:
+        parent, _, name = path.rpartition(".")
+        if not parent:
+            continue
+        if any(f"{word}.".startswith(f"{path}.") for word in words):
+            return True
+        if name in words and problem.path.startswith(f"{parent}."):
+            return True
+    return False

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 
 from trainctl.controller.domain.spec.command_rules import command_rules
 from trainctl.controller.domain.spec.findings import Finding, duration, one_of
-from trainctl.controller.domain.spec.nodes import Positions, shortened
+from trainctl.controller.domain.spec.nodes import Positions
 from trainctl.core.errors import Problem
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
+from trainctl.core.texts import shortened
 from trainctl.core.timeouts import PROFILES
 from trainctl.parallel.plan.data_rules import data_problems, tokenizer_problems
 from trainctl.parallel.plan.optimizer_rules import optimizer_problems
@@ -50,12 +51,10 @@ def _header(job: TrainJob) -> Iterator[Finding]:
             )
     if _DNS_LABEL.fullmatch(job.metadata.tenant) and job.metadata.tenant != DEFAULT_TENANT:
         yield "metadata.tenant", f'expected "{DEFAULT_TENANT}", found "{job.metadata.tenant}": there are no tenants yet'
-    for key, value in job.spec.env.items():
-        path = f"spec.env.{shortened(key)}"
+    for key in job.spec.env:
         if not _ENV_NAME.fullmatch(key):
-            yield path, "expected the name of an environment variable (letters, digits, underscores)"
-        if "\0" in value:
-            yield path, "a zero byte cannot be passed in the environment"
+            message = "expected the name of an environment variable (letters, digits, underscores; no digit first)"
+            yield f"spec.env.{shortened(key)}", message
 
 
 def _enumerations(job: TrainJob) -> Iterator[Finding]:
@@ -68,7 +67,10 @@ def _enumerations(job: TrainJob) -> Iterator[Finding]:
     yield from one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
     resume = spec.checkpoint.resume_from
     if resume not in ("none", "latest") and "/" not in resume:
-        yield "spec.checkpoint.resumeFrom", f'expected none, latest or the URI of a checkpoint, found "{resume}"'
+        yield (
+            "spec.checkpoint.resumeFrom",
+            f'expected none, latest or the URI of a checkpoint, found "{shortened(resume)}"',
+        )
     if resume == "latest" and not spec.checkpoint.uri:
         yield (
             "spec.checkpoint.resumeFrom",
@@ -122,7 +124,7 @@ def _within(path: str, value: float, low: float, high: float, *, low_open: bool 
 def _betas(job: TrainJob) -> Iterator[Finding]:
     betas = job.spec.train.optimizer.betas
     if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
-        found = ", ".join(f"{beta:g}" for beta in betas)
+        found = shortened(", ".join(f"{beta:g}" for beta in betas))
         yield "spec.train.optimizer.betas", f"expected two numbers, each at least 0 and less than 1, found [{found}]"
 
 
@@ -175,14 +177,18 @@ def _world_size(job: TrainJob) -> Iterator[Finding]:
 
 def _batch(job: TrainJob) -> Iterator[Finding]:
     batch = job.spec.train.batch
-    if batch.micro_batches >= 1 and batch.sequences % batch.micro_batches:
-        legal = [d for d in range(1, batch.sequences + 1) if batch.sequences % d == 0]
-        near = sorted(sorted(legal, key=lambda d: abs(d - batch.micro_batches))[:4])
+    if batch.micro_batches >= 1 and batch.sequences >= 1 and batch.sequences % batch.micro_batches:
+        near = sorted(sorted(_divisors(batch.sequences), key=lambda d: abs(d - batch.micro_batches))[:4])
         yield (
             "spec.train.batch.sequences",
             f"{batch.sequences} sequences cannot be split evenly into {batch.micro_batches} micro-batches; "
             f"microBatches that fit: {', '.join(map(str, near))}",
         )
+
+
+def _divisors(number: int) -> set[int]:
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return {*small, *(number // d for d in small)}
 
 
 def _model(job: TrainJob) -> Iterator[Finding]:

@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import math
 import typing
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-from trainctl.controller.domain.spec.nodes import Node, Positions, kind_of, shortened, to_plain
-from trainctl.core.codec import camel
+from trainctl.controller.domain.spec.advice import advice, is_misread, type_words, unknown_field
+from trainctl.controller.domain.spec.fields import INT_LIMIT, Field, fields_of
+from trainctl.controller.domain.spec.nodes import Node, Positions, kind_of
 from trainctl.core.errors import Problem
+from trainctl.core.texts import shortened
 
-_WORDS: Mapping[type, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-_REJECTED_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
-_INT_LIMIT = 2**31
+_EXACT = 2**53
+"""Free values travel as JSON, whose numbers are exact up to here."""
 
 
 class Shaper:
-    """Turns nodes into the wire dict of a dataclass; remembers every problem and the position of every value."""
+    """Turns nodes into the wire dict of a dataclass.
+
+    Attributes:
+        problems: everything wrong.
+        positions: of every value.
+        doubtful: paths whose value is not known, since it is wrong or its key is misspelt.
+    """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.positions = Positions()
+        self.doubtful: set[str] = set()
 
     def shape(self, cls: type, node: Node, path: str = "") -> dict[str, Any]:
         """The wire dict of what is well-formed; the rest is in ``problems``."""
         self.positions.by_path[path] = (node.line, node.column)
         if not isinstance(node.value, Mapping):
-            name = path or "the job file"
-            self.problems.append(node.problem(path, f"expected a mapping for {name}, found {kind_of(node)}"))
+            self._problem(node, path, f"expected a mapping for {path or 'the job file'}, found {kind_of(node)}")
             return {}
-        fields = _fields(cls)
+        fields = fields_of(cls)
         shaped: dict[str, Any] = {}
         for name, entry in node.value.items():
             here = f"{path}.{shortened(name)}" if path else shortened(name)
             if name not in fields:
-                self.problems.append(entry.key.problem(here, f"unknown field{_nearest(name, fields)}"))
+                message, meant = unknown_field(name, fields, path)
+                self._problem(entry.key, here, message)
+                self.doubtful.add(f"{path}.{meant}" if path else meant)
                 continue
             self.positions.by_path[here] = (entry.value.line, entry.value.column)
             found, value = self._value(fields[name].type, entry.value, here)
@@ -46,17 +54,20 @@ class Shaper:
         self._missing(fields, node, path)
         return shaped
 
-    def _missing(self, fields: Mapping[str, _Field], node: Node, path: str) -> None:
+    def _problem(self, node: Node, path: str, message: str) -> None:
+        self.problems.append(node.problem(path, message))
+        self.doubtful.add(path)
+
+    def _missing(self, fields: Mapping[str, Field], node: Node, path: str) -> None:
         assert isinstance(node.value, Mapping)
         for name, field in fields.items():
             if field.required and name not in node.value:
-                here = f"{path}.{name}" if path else name
-                self.problems.append(node.problem(here, "is required and missing"))
+                self._problem(node, f"{path}.{name}" if path else name, "is required and missing")
 
     def _value(self, hint: Any, node: Node, path: str) -> tuple[bool, Any]:
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if hint is Any:
-            return True, to_plain(node)
+            return True, self._free(node, path)
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             return True, self.shape(hint, node, path)
         if origin is tuple:
@@ -67,7 +78,7 @@ class Shaper:
 
     def _list(self, item: Any, node: Node, path: str) -> tuple[bool, Any]:
         if not isinstance(node.value, tuple):
-            self.problems.append(node.problem(path, f"expected a list, found {kind_of(node)}"))
+            self._problem(node, path, f"expected a list, found {kind_of(node)}{advice(tuple, node)}")
             return False, None
         for i, element in enumerate(node.value):
             self.positions.by_path[f"{path}[{i}]"] = (element.line, element.column)
@@ -75,61 +86,49 @@ class Shaper:
         return all(ok for ok, _ in values), [value for _, value in values]
 
     def _mapping(self, item: Any, node: Node, path: str) -> tuple[bool, Any]:
+        """A mapping with keys of the user's own. What rules find wrong in it are the keys: those have the position."""
         if not isinstance(node.value, Mapping):
-            self.problems.append(node.problem(path, f"expected a mapping, found {kind_of(node)}"))
+            self._problem(node, path, f"expected a mapping, found {kind_of(node)}")
             return False, None
-        values = {key: self._value(item, entry.value, f"{path}.{key}") for key, entry in node.value.items()}
+        values = {}
+        for key, entry in node.value.items():
+            here = f"{path}.{shortened(key)}"
+            self.positions.by_path[here] = (entry.key.line, entry.key.column)
+            self._no_zero_byte(key, entry.key, here)
+            values[key] = self._value(item, entry.value, here)
         return all(ok for ok, _ in values.values()), {key: value for key, (_, value) in values.items()}
 
     def _scalar(self, hint: type, node: Node, path: str) -> tuple[bool, Any]:
         value = node.value
-        word = node.text.lower() in _REJECTED_WORDS
-        if hint is bool and isinstance(value, bool) and not word:
+        if hint is bool and isinstance(value, bool) and not is_misread(node):
             return True, value
-        if hint is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT_LIMIT:
+        if hint is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) < INT_LIMIT:
             return True, value
         if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return True, float(value)
         if hint is str and isinstance(value, str):
+            self._no_zero_byte(value, node, path)
             return True, value
-        self.problems.append(node.problem(path, f"expected {_WORDS[hint]}, found {kind_of(node)}{_advice(hint, node)}"))
+        self._problem(node, path, f"expected {type_words(hint)}, found {kind_of(node)}{advice(hint, node)}")
         return False, None
 
+    def _no_zero_byte(self, text: str, node: Node, path: str) -> None:
+        """Paths, programs and environments end at a zero byte, whatever comes after it."""
+        if "\0" in text:
+            self.problems.append(node.problem(path, "expected a text without a zero byte, found one"))
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Field:
-    type: Any
-    required: bool
-
-
-@cache
-def _fields(cls: type) -> Mapping[str, _Field]:
-    hints = typing.get_type_hints(cls)
-    missing = dataclasses.MISSING
-    return {
-        camel(f.name): _Field(hints[f.name], f.default is missing and f.default_factory is missing)
-        for f in dataclasses.fields(cls)
-    }
-
-
-def _nearest(name: str, fields: Mapping[str, _Field]) -> str:
-    lowered = {field.lower(): field for field in fields}
-    probe = name.replace("_", "").replace("-", "").lower()
-    close = difflib.get_close_matches(probe, lowered, n=1, cutoff=0.6)
-    if close:
-        return f' (did you mean "{lowered[close[0]]}"?)'
-    return f" (known here: {', '.join(sorted(fields))})"
-
-
-def _advice(hint: type, node: Node) -> str:
-    value = node.value
-    if hint is str and isinstance(value, (bool, int, float)):
-        spelled = shortened(node.text or str(value))
-        return f'; YAML reads it so, put it in quotes: "{spelled}"'
-    if hint is bool and node.text.lower() in _REJECTED_WORDS:
-        return "; write true or false"
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return f"; it must lie within -{_INT_LIMIT} and {_INT_LIMIT}"
-    if hint in (int, float) and isinstance(value, str) and value.replace("_", "").isdigit():
-        return "; write it without quotes and leading zeros"
-    return ""
+    def _free(self, node: Node, path: str) -> Any:
+        """A value that this program only hands on: anything JSON can say, and nothing that YAML misreads."""
+        value = node.value
+        if isinstance(value, Mapping):
+            return {k: self._free(entry.value, f"{path}.{shortened(k)}") for k, entry in value.items()}
+        if isinstance(value, tuple):
+            return [self._free(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        if isinstance(value, bool) and is_misread(node):
+            message = f"{node.text} is read as {str(value).lower()}; write {str(value).lower()}, or put it in quotes"
+            self._problem(node, path, message)
+        elif isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) <= _EXACT):
+            self._problem(node, path, f"expected a finite number within -2^53 and 2^53, found {kind_of(node)}")
+        elif isinstance(value, str):
+            self._no_zero_byte(value, node, path)
+        return value
