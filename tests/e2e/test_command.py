@@ -220,13 +220,12 @@ def test_a_hang_is_found_and_all_are_started_again(system: LocalSystem, watch: s
     hang = {"watch": watch, "after": "12s"}  # longer than the script takes to start on a busy machine
     system.submit(command_job(name, *arguments, per_node=1, hang=hang))
     job = system.wait_phase(name, "SUCCEEDED", 120)
-    (recovery,) = job.status.recoveries
-    assert words in recovery.fault
-    assert "limit 12s" in recovery.fault
-    assert "(rank " in recovery.fault
-    if watch == "heartbeat":
-        assert "worker 1 (rank 1) on node-1" in recovery.fault
-    assert job.status.restarts == 1
+    assert (Path(job.status.workdir) / "mark-0").exists(), "it never hung"
+    found = [r.fault for r in job.status.recoveries if words in r.fault and "(rank " in r.fault]
+    assert any("limit 12s" in fault for fault in found)
+    if watch == "heartbeat":  # where output is watched all ranks are silent, and any may be named
+        assert any("worker 1 (rank 1) on node-1" in fault for fault in found)
+    assert job.status.restarts == len(job.status.recoveries), "on a very busy machine a start may look like a hang, too"
     assert job.status.goodput_s["hang"] > 11
 
 
