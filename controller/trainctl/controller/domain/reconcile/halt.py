@@ -16,6 +16,7 @@ from trainctl.controller.domain.reconcile.hold import held_step, hold, may_hold
 from trainctl.controller.domain.reconcile.lifecycle import set_phase
 from trainctl.controller.domain.reconcile.propose import abort, open_proposal
 from trainctl.controller.domain.reconcile.recoveries import begin_resize
+from trainctl.controller.domain.reconcile.wishes import where_it_goes_on
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
 
@@ -107,7 +108,8 @@ def _stop(work: Work) -> bool:
     for slot in work.slots():
         if slot.bound:
             work.set_slot(slot.index, node="", agent_incarnation=0, address="")
-    set_phase(work, JobPhase.PAUSED, "Paused", f"{_where(work)}; go on with: trainctl resume {work.job.name}")
+    resume = f"trainctl resume {work.job.name}"
+    set_phase(work, JobPhase.PAUSED, "Paused", f"{where_it_goes_on(work.job)}; resume it with: {resume}")
     if wish.resume:
         set_phase(work, JobPhase.QUEUED, "Resumed", "the pause was taken back")
     return True
@@ -119,14 +121,4 @@ def _start_again(work: Work) -> None:
     assert record is not None
     slots = [m.slot for m in record.members]
     begin_resize(work, "restart requested", slots)
-    open_proposal(work, slots, Cause.RESTART, f"restart requested: {_where(work)}")
-
-
-def _where(work: Work) -> str:
-    """What the job goes on from."""
-    newest = work.job.checkpoints[-1] if work.job.checkpoints else work.job.resume
-    step = work.job.progress.step
-    if newest is None:
-        return f"no checkpoint: it begins at step 0 again, {step} steps are lost" if step else "nothing was trained yet"
-    lost = max(0, step - newest.step)
-    return f"goes on from the checkpoint of step {newest.step}" + (f", {lost} steps are done again" if lost else "")
+    open_proposal(work, slots, Cause.RESTART, f"restart requested: {where_it_goes_on(work.job)}")

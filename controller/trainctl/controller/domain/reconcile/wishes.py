@@ -111,10 +111,14 @@ def where_it_goes_on(state: JobState) -> str:
     """What a job without its workers' state goes on from, and what that costs."""
     newest = state.checkpoints[-1] if state.checkpoints else state.resume
     step = state.progress.step
+    if state.spec.spec.runs_command:
+        return "the command goes on from what it saved itself"
     if newest is None:
-        return f"there is no checkpoint: it begins at step 0 again and loses {step} steps"
+        none = f"there is no checkpoint: it begins at step 0 again and loses {step} steps"
+        return none if step else "nothing was trained yet"
     lost = max(0, step - newest.step)
-    return f"it goes on from the checkpoint of step {newest.step} and loses {lost} steps"
+    costs = f"and loses {lost} steps" if lost else "and loses nothing"
+    return f"it goes on from the checkpoint of step {newest.step} {costs}"
 
 
 def rollback_target(state: JobState, to_step: int | None) -> CheckpointRef:
