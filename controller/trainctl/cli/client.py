@@ -15,8 +15,9 @@ from trainctl.cli.context import Context
 from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
-from trainctl.protos.v1.job_pb2 import GetJobRequest, Job, ListJobsRequest
+from trainctl.protos.v1.job_pb2 import GetJobRequest, Job, ListFiguresRequest, ListJobsRequest
 from trainctl.protos.v1.job_pb2_grpc import JobServiceStub
+from trainctl.protos.v1.records_pb2 import StepFigures
 from trainctl.protos.version import call_metadata
 
 Q = TypeVar("Q")
@@ -40,6 +41,7 @@ _OPTIONS = (
 
 
 _PAGE_SIZE = 200
+_PAGE_FIGURES = 1000
 
 
 class AmbiguousNameError(UsageError):
@@ -189,6 +191,18 @@ def find_job(context: Context, client: Client, name: str) -> Job:
     job = found[0]
     context.console.say(f"{name}: job {job.spec.metadata.name}, the only one that begins so")
     return job
+
+
+def list_figures(client: Client, name: str) -> list[StepFigures]:
+    """All step figures of a job's surviving lineage, by step."""
+    figures: list[StepFigures] = []
+    while True:
+        after = figures[-1].step if figures else 0
+        request = ListFiguresRequest(tenant=DEFAULT_TENANT, name=name, after_step=after, limit=_PAGE_FIGURES)
+        page = client.call(client.stub.ListFigures, request).figures
+        if not page:
+            return figures
+        figures.extend(page)
 
 
 def _beginning_with(jobs: Iterable[Job], name: str) -> list[Job]:

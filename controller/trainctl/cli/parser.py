@@ -156,6 +156,32 @@ def _add_streams(commands: Any) -> None:
     events.add_argument("--since", metavar="WHEN", help="only newer ones: an age such as 10m, or an RFC 3339 time")
     add_output(events)
     _add_logs(commands)
+    _add_plot(commands)
+
+
+def _add_plot(commands: Any) -> None:
+    plot = add_command(
+        commands,
+        "plot",
+        "plot:run",
+        "draw curves of a job, with its recoveries marked, in the terminal or into a file",
+        examples=(
+            "trainctl plot first",
+            "trainctl plot first --metric loss,eval_loss,tokens_per_s -o png",
+            "trainctl plot first -o curves.svg",
+        ),
+    )
+    add_name(plot)
+    plot.add_argument(
+        "--metric",
+        metavar="LIST",
+        default="loss,eval_loss",
+        help="what to draw (loss,eval_loss): loss, eval_loss, tokens_per_s, learning_rate, gradient_norm, step_s, "
+        "reduce_s, vote_s",
+    )
+    plot.add_argument(
+        "-o", "--output", metavar="png|FILE", help="a picture: NAME.png (or svg, pdf), or the file named here"
+    )
 
 
 def _add_logs(commands: Any) -> None:

@@ -11,7 +11,7 @@ from trainctl.controller.domain.reconcile.wishes import StepsWouldBeLostError
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, TrainctlError
 from trainctl.protos.status import code_of, trailing_metadata
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
-from trainctl.protos.v1.records_pb2 import CheckpointRef, LogPosition
+from trainctl.protos.v1.records_pb2 import CheckpointRef, LogPosition, StepFigures
 
 TOKEN = "secret"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
@@ -25,6 +25,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.events: list[job_pb2.Event] = []
         self.logs: dict[tuple[int, int], list[str]] = {}
         self.checkpoints: list[CheckpointRef] = []
+        self.figures: list[StepFigures] = []
         self.nodes: list[job_pb2.NodeStatus] = []
         self.calls: list[tuple[str, Any]] = []
         self.failures: list[TrainctlError] = []
@@ -239,7 +240,9 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
 
     def ListFigures(self, request: Any, context: Any) -> job_pb2.ListFiguresResponse:  # noqa: N802
         self._enter("ListFigures", request, context)
-        return job_pb2.ListFiguresResponse()
+        self._find(request.name, context)
+        newer = [one for one in self.figures if one.step > request.after_step]
+        return job_pb2.ListFiguresResponse(figures=newer[: min(request.limit or 1000, 7)])  # every list needs several
 
     def ListNodes(self, request: Any, context: Any) -> job_pb2.ListNodesResponse:  # noqa: N802
         self._enter("ListNodes", request, context)

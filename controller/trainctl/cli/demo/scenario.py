@@ -10,23 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainctl.cli.client import Client, connect
+from trainctl.cli.client import Client, connect, list_figures
 from trainctl.cli.context import Context
 from trainctl.cli.demo.failures import FAILURES
 from trainctl.cli.demo.guard import clean_up, only_demo
 from trainctl.cli.demo.guard import start as start_guard
 from trainctl.cli.demo.job import NAME, job_file
-from trainctl.cli.demo.picture import draw_loss
 from trainctl.cli.demo.summary import summarize
 from trainctl.cli.local.folder import make as make_folder
 from trainctl.cli.phases import has_ended
+from trainctl.cli.plot.curves import DEFAULT, metrics_of, plot_of
+from trainctl.cli.plot.picture import draw_picture
 from trainctl.core.errors import TrainctlError
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.protos.v1.job_pb2 import Event, GetJobRequest, Job, ListFiguresRequest, WatchJobRequest
+from trainctl.protos.v1.job_pb2 import Event, GetJobRequest, Job, WatchJobRequest
 from trainctl.protos.v1.records_pb2 import StepFigures
 
 PROGRESS_EVERY_S = 4.0
 PROMPT = "class Test"
+TITLE = "one run, its failures, nothing lost"
 
 
 class DemoError(TrainctlError):
@@ -68,7 +70,7 @@ class Demo:
             self._trainctl("submit", "-f", str(path), "-o", "name")
             with connect(self.context) as client:
                 job = self._look_on(client)
-                self._sum_up(job, self._figures(client))
+                self._sum_up(job, list_figures(client, job.uid))
         finally:
             self._trainctl("local", "down", "--purge", "-y")
             shutil.rmtree(self.home, ignore_errors=True)
@@ -113,20 +115,11 @@ class Demo:
     def _show(self, event: Event) -> None:
         self._say(f"{event.type}: {event.message}")
 
-    def _figures(self, client: Client) -> Sequence[StepFigures]:
-        figures: list[StepFigures] = []
-        while True:
-            after = figures[-1].step if figures else 0
-            request = ListFiguresRequest(tenant=DEFAULT_TENANT, name=NAME, after_step=after, limit=1000)
-            page = client.call(client.stub.ListFigures, request).figures
-            if not page:
-                return figures
-            figures.extend(page)
-
     def _sum_up(self, job: Job, figures: Sequence[StepFigures]) -> None:
         model = self.folder / "model"
         self._trainctl("checkpoints", "export", NAME, str(model))
-        draw_loss(figures, job.status.recoveries, self.folder / "loss.png")
+        plot = plot_of(TITLE, figures, job.status.recoveries, metrics_of(DEFAULT))
+        draw_picture(plot, self.folder / "loss.png")
         self.context.console.data(["", *summarize(job, figures)])
         command = [sys.executable, "-m", "trainctl.parallel.generate", str(model), "--prompt", PROMPT]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
