@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
@@ -64,13 +65,24 @@ class Client:
         timeout_s: float,
         detail: Callable[[str], None] = lambda line: None,
         retries: bool = True,
+        request_id: str = "",
     ) -> None:
-        """Says with ``detail`` what it does; without ``retries`` the first answer counts."""
+        """Connects when the first call is made.
+
+        Args:
+            endpoint: where to.
+            timeout_s: of each call.
+            detail: told what it does.
+            retries: whether a call that meets nobody is tried again.
+            request_id: sent with each call, so that the controller's log and the user name a refusal alike.
+        """
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._detail = detail
         self._delays_s = RETRY_DELAYS_S if retries else ()
-        self._metadata = call_metadata(endpoint.token)
+        sendable = request_id.isascii() and request_id.isprintable()  # what metadata may hold
+        self._request_id = request_id if request_id and sendable else str(uuid.uuid4())
+        self._metadata = call_metadata(endpoint.token, self._request_id)
         self._channel = grpc.insecure_channel(endpoint.address, options=_OPTIONS)
         self.stub = JobServiceStub(self._channel)
 
@@ -128,7 +140,9 @@ class Client:
         said_by_controller = any(item.key == STATUS_DETAILS_KEY for item in error.trailing_metadata() or ())
         where = f"{self.endpoint.address} (from {self.endpoint.origin})"
         if said_by_controller or code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return error_from_rpc(error)
+            known = error_from_rpc(error)
+            known.request_id = self._request_id
+            return known
         if code is grpc.StatusCode.UNAVAILABLE:
             return UnavailableError(f"no controller answers at {where}", hint=self.endpoint.hint)
         return UnavailableError(
@@ -145,7 +159,7 @@ def connect(context: Context) -> Client:
     settings = resolve(context)
     endpoint = find_endpoint(context, settings)
     context.console.detail(f"controller {endpoint.address} (from {endpoint.origin})")
-    return Client(endpoint, timeout_s=timeout_s(settings), detail=context.console.detail)
+    return Client(endpoint, timeout_s=timeout_s(settings), detail=context.console.detail, request_id=context.request_id)
 
 
 def list_jobs(client: Client) -> Iterator[Job]:

@@ -6,11 +6,23 @@ import os
 import tempfile
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
 from trainctl.core.errors import PermissionDeniedError, TrainctlError, UnavailableError
+
+_HINTS: Mapping[int, str] = {
+    exit_codes.FAILURE: "the controller's log has more, under the request-id below",
+    exit_codes.USAGE: "trainctl version shows whether command and controller belong together",
+    exit_codes.NOT_FOUND: "trainctl get jobs lists all jobs",
+    exit_codes.CONFLICT: "trainctl get jobs shows what there is",
+    exit_codes.PERMISSION: "trainctl config explain shows which token is used",
+    exit_codes.PRECONDITION: "trainctl explain NAME says where the job is",
+    exit_codes.UNAVAILABLE: "try again; trainctl doctor tells more",
+}
+"""For a controller's error that brings none of its own."""
 
 
 def report(context: Context, error: Exception, *, debug: bool) -> int:
@@ -22,10 +34,12 @@ def report(context: Context, error: Exception, *, debug: bool) -> int:
     style = context.console.style(context.console.err)
     first, *rest = str(error).split("\n")
     lines = [f"{style.paint('error:', 'red')} {first} ({error.code})", *rest]
-    if error.hint:
-        lines.append(f"{style.paint('hint:', 'cyan')} {error.hint}")
-    if context.request_id:
-        lines.append(f"request-id: {context.request_id}")
+    hint = error.hint or (_HINTS.get(error.exit_code, _HINTS[exit_codes.FAILURE]) if error.request_id else "")
+    if hint:
+        lines.append(f"{style.paint('hint:', 'cyan')} {hint}")
+    request_id = context.request_id or error.request_id
+    if request_id:
+        lines.append(f"request-id: {request_id}")
     context.console.complain(lines)
     return error.exit_code
 

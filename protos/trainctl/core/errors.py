@@ -31,10 +31,12 @@ class TrainctlError(Exception):
         code: stable, documented reason such as ``SPEC_INVALID``; it becomes ``ErrorInfo.reason`` on the wire.
         exit_code: what the command line exits with (table in docs/cli.md).
         hint: what the person can do next, or an empty string.
+        request_id: of the call that the controller refused with this error; empty if it did not come from there.
     """
 
     code = "INTERNAL"
     exit_code = 1
+    request_id = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

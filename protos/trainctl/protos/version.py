@@ -13,6 +13,9 @@ WIRE_HEADER = "x-trainctl-wire"
 AUTH_HEADER = "authorization"
 """Metadata key that carries ``Bearer <token>``."""
 
+REQUEST_HEADER = "x-trainctl-request"
+"""Metadata key of an id under which the controller logs a call that it refuses; the caller shows it, too."""
+
 DISTRIBUTION = "trainctl-orchestrator"
 
 
@@ -24,6 +27,7 @@ def package_version() -> str:
         return "0+source"
 
 
-def call_metadata(token: str) -> tuple[tuple[str, str], ...]:
+def call_metadata(token: str, request_id: str = "") -> tuple[tuple[str, str], ...]:
     """The metadata every call to a controller carries."""
-    return ((AUTH_HEADER, f"Bearer {token}"), (WIRE_HEADER, str(WIRE_VERSION)))
+    named = ((REQUEST_HEADER, request_id),) if request_id else ()
+    return ((AUTH_HEADER, f"Bearer {token}"), (WIRE_HEADER, str(WIRE_VERSION)), *named)

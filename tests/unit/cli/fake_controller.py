@@ -28,6 +28,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.figures: list[StepFigures] = []
         self.nodes: list[job_pb2.NodeStatus] = []
         self.calls: list[tuple[str, Any]] = []
+        self.request_ids: list[str] = []
         self.failures: list[TrainctlError] = []
         self.stuck = ""
         self.on_call: Callable[[str], None] = lambda method: None
@@ -71,6 +72,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         metadata = dict((k, v) for k, v in context.invocation_metadata())
         assert context.time_remaining() is not None, f"{method} has no deadline"
         assert metadata["x-trainctl-wire"] == "1"
+        self.request_ids.append(str(metadata["x-trainctl-request"]))
         if metadata["authorization"] != f"Bearer {TOKEN}":
             error = PermissionDeniedError("the token is wrong", hint="give the right one with --token-file")
             error.code = "UNAUTHENTICATED"

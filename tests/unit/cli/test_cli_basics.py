@@ -13,11 +13,20 @@ from typing import Any
 import pytest
 
 from trainctl.cli.main import main
-from trainctl.core.errors import ConflictError, PreconditionError, UnavailableError
+from trainctl.core.errors import (
+    ConflictError,
+    FencedError,
+    PermissionDeniedError,
+    PreconditionError,
+    TrainctlError,
+    UnavailableError,
+    UsageError,
+)
 from trainctl.core.system.processes import identify
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
+REFUSALS = (ConflictError, FencedError, PermissionDeniedError, PreconditionError, UnavailableError, UsageError)
 NOTHING = {"TRAINCTL_HOME": "/nonexistent", "TRAINCTL_CONFIG": ""}
 
 
@@ -88,7 +97,7 @@ def test_no_command_shows_the_help() -> None:
         (("submit", "-f", ""), "found an empty text"),
         (("demo", "--corpus", "/nowhere/at-all"), "does not exist"),
         (("config", "set-context", "x"), "something to set"),
-        (("get", "jobs", "--address", "h:1", "--timeout", "99999999999999999999d"), "1ms to 1h00m"),
+        (("get", "jobs", "--address", "h:1", "--timeout", "9999d"), "1ms to 1h00m"),
         (("get", "jobs", "--address", "h:99999999999999"), "HOST:PORT"),
         (("get", "jobs", "--address", "nowhere"), "HOST:PORT"),
         (("get", "jobs", "--address", "h:1", "--timeout", "5"), "duration"),
@@ -178,8 +187,24 @@ def test_unavailable_is_tried_again_other_errors_are_not(cli: Cli, controller: F
     assert cli("get", "job", "a").code == 4
     result = cli("get", "job", "a")
     assert result.code == 6
-    assert result.err == "error: wrong state (FAILED_PRECONDITION)\nhint: wait\n"
+    first, hint, request_id = result.err.splitlines()
+    assert (first, hint) == ("error: wrong state (FAILED_PRECONDITION)", "hint: wait")
+    assert request_id == f"request-id: {controller.request_ids[-1]}"
     assert len(controller.calls) == 2
+
+
+@pytest.mark.parametrize("error", [TrainctlError("odd"), *(kind("no") for kind in REFUSALS)])
+def test_every_error_of_the_controller_has_a_hint_and_a_request_id(
+    cli: Cli, controller: FakeController, error: TrainctlError
+) -> None:
+    controller.add_job("a")
+    controller.failures = [error] * 4
+    result = cli("get", "job", "a")
+    first, hint, request_id = result.err.splitlines()
+    assert first == f"error: {error} ({error.code})"
+    assert hint.startswith("hint: ")
+    assert request_id == f"request-id: {controller.request_ids[-1]}"
+    assert len(set(controller.request_ids)) == 1
 
 
 def test_unanswered_call_ends_at_its_deadline(cli: Cli, controller: FakeController) -> None:

@@ -180,6 +180,20 @@ def test_events_are_watched_without_a_gap(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_refused_call_is_in_the_log_under_the_callers_name_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            metadata = (*running.client.metadata, ("x-trainctl-request", "r-17"))
+            with caplog.at_level("INFO"), pytest.raises(grpc.RpcError):
+                await running.client.jobs.GetJob(job_pb2.GetJobRequest(name="nobody"), metadata=metadata, timeout=10)
+            (record,) = [record for record in caplog.records if record.getMessage() == "GetJob refused"]
+            assert (record.__dict__["request_id"], record.__dict__["reason"]) == ("r-17", "NOT_FOUND")
+
+    run(main)
+
+
 def test_logs_are_relayed_from_all_agents(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as running:

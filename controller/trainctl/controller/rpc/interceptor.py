@@ -25,7 +25,7 @@ from trainctl.core.errors import (
     UsageError,
 )
 from trainctl.protos.status import code_of, status_of, trailing_metadata
-from trainctl.protos.version import AUTH_HEADER, WIRE_HEADER, WIRE_VERSION, package_version
+from trainctl.protos.version import AUTH_HEADER, REQUEST_HEADER, WIRE_HEADER, WIRE_VERSION, package_version
 
 _log = logging.getLogger(__name__)
 OPEN_SERVICES = ("/grpc.health.v1.Health/",)
@@ -198,7 +198,7 @@ async def _abort(context: aio.ServicerContext[Any, Any], error: Exception, metho
     """Ends the call with the error's status and returns its code."""
     if isinstance(error, aio.AbortError):
         raise error
-    known = _as_ours(error, method)
+    known = _as_ours(error, method, _request_id(context))
     code = code_of(known)
     try:
         await context.abort(code, status_of(known).message, trailing_metadata(known))
@@ -208,12 +208,20 @@ async def _abort(context: aio.ServicerContext[Any, Any], error: Exception, metho
     return code
 
 
-def _as_ours(error: Exception, method: _Method) -> TrainctlError:
+def _request_id(context: aio.ServicerContext[Any, Any]) -> str:
+    """The caller's name for this call, shortened to what a log can bear."""
+    metadata: Mapping[str, Any] = {str(k): v for k, v in context.invocation_metadata() or ()}
+    return str(metadata.get(REQUEST_HEADER, ""))[:100]
+
+
+def _as_ours(error: Exception, method: _Method, request_id: str) -> TrainctlError:
     if isinstance(error, WireError):
         return UsageError(f"{method.name}: {error}", hint="use the same trainctl version on both sides")
     if isinstance(error, TrainctlError):
+        refusal = {"request_id": request_id, "reason": error.code, "why": str(error)[:500]}
+        _log.info("%s refused", method.name, extra=refusal)
         return error
-    _log.error("%s failed", method.name, exc_info=error)
+    _log.error("%s failed", method.name, exc_info=error, extra={"request_id": request_id})
     return InternalError(
         f"{method.name} failed: {type(error).__name__}: {error}", hint="the controller's log has the traceback"
     )
