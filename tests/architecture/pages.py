@@ -128,9 +128,10 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 
 def _simple_commands(line: str) -> Iterator[list[str]]:
-    # What stands within "$( )" is a command, too.
+    # What stands within "$( )" is a command, too; its output, and a variable's value, may be a number.
+    line = re.sub(r"\$\(\(.*?\)\)|\$\w+|\$\{[^}]*\}", "1", line)
     inner = re.findall(r"\$\(([^()]*)\)", line)
-    for text in (re.sub(r"\$\([^()]*\)", "VALUE", line), *inner):
+    for text in (re.sub(r"\$\([^()]*\)", "1", line), *inner):
         lexer = shlex.shlex(re.sub(r"[0-2]?>(&[0-2])?", ">", text), posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         words: list[str] = []

@@ -104,6 +104,11 @@ def completed(block: Block, part: Mapping[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "trainctl.dev/v1", "kind": "TrainJob", "metadata": metadata, "spec": spec}
 
 
+def test_the_first_job_is_the_one_that_the_guide_explains() -> None:
+    shown = [block.text for block in blocks(ROOT / "docs" / "guide.md") if block.file == "job.yaml"]
+    assert shown == [(ROOT / "docs" / "examples" / "first.yaml").read_text()]
+
+
 @pytest.mark.parametrize("block", of_language("python"))
 def test_python_compiles(block: Block) -> None:
     compile(block.text, block.where, "exec")
@@ -142,7 +147,7 @@ def test_commands_in_the_text_exist(page: Path) -> None:
 
 PAGE = """# A page: one
 ```sh run
-trainctl get jobs | head -n 1 > jobs.txt  # all
+trainctl get jobs --timeout ${X} | head -n 1 > jobs.txt  # all
 FORM=json trainctl describe \\
   first -o $(trainctl version --client -o name) 2>&1 && make demo
 ```
@@ -167,8 +172,8 @@ def test_a_page_is_read_as_it_is_meant(tmp_path: Path) -> None:
     assert [block.line for block in (shell, job, drawing)] == [3, 10, 16]
     assert (shell.runs, job.runs, job.file, job.text) == (True, False, "job.yaml", "a:\n  b\n")
     found = [words for words in commands(shell) if words[:1] == ["trainctl"] or words[:1] == ["make"]]
-    described = ["trainctl", "describe", "first", "-o", "VALUE"]
+    described = ["trainctl", "describe", "first", "-o", "1"]
     version = ["trainctl", "version", "--client", "-o", "name"]
-    assert found == [["trainctl", "get", "jobs"], described, ["make", "demo"], version]
+    assert found == [["trainctl", "get", "jobs", "--timeout", "1"], described, ["make", "demo"], version]
     assert list(commands(drawing)) == [["trainctl", "explain", "first"]]
     assert (links(page), anchors(page), inline_commands(page)) == (["#a-page-one"], {"a-page-one"}, ["trainctl cancel"])
