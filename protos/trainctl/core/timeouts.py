@@ -25,7 +25,8 @@ class Timeouts:
         hang_floor_s: a worker that did not touch its progress page for max(this, 3 steps) is frozen.
         collective_s: longest wait in one collective, and longest silence in a save, load or rebuild.
         prepare_s: a member that did not answer PREPARE by then is condemned.
-        boot_s: a worker that did not become ready (or did not enter a committed generation) by then is replaced.
+        boot_s: a worker that did not become ready (or did not enter a committed generation) by then is replaced; a
+            watched command has so long for its first sign of life.
         orphan_s: agents end their workers after so long without a controller; survivors hold their state so long.
         replacement_wait_s: how long to wait for a lost node's replacement before shrinking.
         settle_s: after a controller start, nobody is declared lost for silence that began earlier.

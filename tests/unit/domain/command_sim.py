@@ -56,7 +56,8 @@ class CommandWorker(SimWorker):
         phase = phases.get(self.phase, Phase.READY)
         since_s = [since_s for since_s in (self.silent_since_s, self.frozen_since_s) if since_s >= 0]
         age_s = now_s - min(since_s) if since_s else 0.05
-        return replace(seen, progress=Progress(generation=self.generation, phase=phase, alive_age_s=age_s))
+        progress = Progress(generation=self.generation, phase=phase, phase_age_s=age_s + 1.0, alive_age_s=age_s)
+        return replace(seen, progress=progress)
 
     def fail(self, code: int, now_s: float) -> None:
         """Its command ended with ``code``, as a shell would show it, and so does the launcher."""

@@ -11,7 +11,8 @@ from trainctl.controller.domain.hang import silent_rank
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.spec import HEARTBEAT, LOG, NOTHING, HangSpec, MaxRestartsSpec, NodesSpec
-from trainctl.core.records.worker import WorkerError, WorkerPhase
+from trainctl.core.records.worker import Progress, WorkerError, WorkerPhase
+from trainctl.core.timeouts import Timeouts
 from unit.domain.command_sim import CommandSimulation, CommandWorker, command_job
 
 SHAPES = ((NodesSpec(min=1, max=1), 4, 1), (NodesSpec(min=1, max=2), 2, 2), (NodesSpec(min=2, max=2), 2, 3),
@@ -215,12 +216,26 @@ def test_without_a_watch_a_silent_command_is_left_alone() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_silence_of_one_rank_or_of_all(seed: int) -> None:
     rng = random.Random(seed)
+    timeouts = Timeouts.for_profile("fast")
     ages_s = {rank: rng.uniform(0.0, 20.0) for rank in range(rng.randint(1, 8))}
     longest = max(ages_s, key=lambda rank: ages_s[rank])
-    assert silent_rank(ages_s, HangSpec(watch=NOTHING, after="1s")) is None
-    assert silent_rank(ages_s, HangSpec(watch=HEARTBEAT, after="10s")) == (longest if ages_s[longest] > 10 else None)
-    assert silent_rank(ages_s, HangSpec(watch=LOG, after="10s")) == (longest if min(ages_s.values()) > 10 else None)
-    assert silent_rank({}, HangSpec(watch=LOG, after="10s")) is None
+
+    def found(watch: str, *, heard: bool, after: str = "10s") -> int | None:
+        seen = {r: Progress(phase_age_s=s + 5.0 if heard else s, alive_age_s=s) for r, s in ages_s.items()}
+        return silent_rank(seen, HangSpec(watch=watch, after=after), timeouts)
+
+    assert found(NOTHING, heard=True, after="1s") is None
+    assert found(HEARTBEAT, heard=True) == (longest if ages_s[longest] > 10 else None)
+    assert found(LOG, heard=True) == (longest if min(ages_s.values()) > 10 else None)
+    assert found(HEARTBEAT, heard=False) is None, "a start may take the profile's boot_s"
+    assert silent_rank({}, HangSpec(watch=LOG, after="10s"), timeouts) is None
+
+
+def test_a_start_without_any_sign_of_life_is_a_hang_at_last() -> None:
+    timeouts = Timeouts.for_profile("fast")
+    dead = {0: Progress(phase_age_s=timeouts.boot_s + 1, alive_age_s=timeouts.boot_s + 1)}
+    assert silent_rank(dead, HangSpec(watch=LOG, after="1s"), timeouts) == 0
+    assert silent_rank(dead, HangSpec(watch=LOG, after="1h"), timeouts) is None
 
 
 def test_a_command_that_cannot_be_started_is_not_tried_again_and_names_the_rank() -> None:

@@ -55,18 +55,31 @@ def frozen(progress: Progress, step_s: float | None, timeouts: Timeouts, *, firs
     )
 
 
-def silent_rank(ages_s: Mapping[int, float], hang: HangSpec) -> int | None:
+def silent_rank(seen: Mapping[int, Progress], hang: HangSpec, timeouts: Timeouts) -> int | None:
     """The rank whose silence says that a command hangs; None if it goes on.
 
     Every rank touches its own heartbeat file, so the first silent one counts. Of the output, only the silence of all
-    does: many scripts print on rank 0 alone, and where one rank hangs in a collective, all soon do.
+    does: many scripts print on rank 0 alone, and where one rank hangs in a collective, all soon do. Before its first
+    sign of life a rank has at least ``boot_s``: to load libraries and data takes longer than anything later.
 
     Args:
-        ages_s: seconds since the last sign of life of each rank whose command runs.
+        seen: of each rank whose command runs.
         hang: of the job file.
+        timeouts: of the job.
     """
-    if not ages_s or hang.watch == NOTHING:
+    if not seen or hang.watch == NOTHING:
         return None
-    longest = max(ages_s, key=lambda rank: ages_s[rank])
-    deciding_s = min(ages_s.values()) if hang.watch == LOG else ages_s[longest]
-    return longest if deciding_s > parse_duration_s(hang.after) else None
+    after_s = parse_duration_s(hang.after)
+    silent = {
+        rank: progress.alive_age_s
+        for rank, progress in seen.items()
+        if progress.alive_age_s > (after_s if _was_heard(progress) else max(after_s, timeouts.boot_s))
+    }
+    if not silent or (hang.watch == LOG and len(silent) < len(seen)):
+        return None
+    return max(silent, key=lambda rank: silent[rank])
+
+
+def _was_heard(progress: Progress) -> bool:
+    """Whether the page was touched after the phase began."""
+    return progress.alive_age_s < progress.phase_age_s

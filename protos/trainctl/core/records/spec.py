@@ -142,7 +142,8 @@ class HangSpec:
     Attributes:
         watch: ``none``, ``log`` (some rank prints something) or ``heartbeat`` (every rank touches the file that the
             environment variable ``TRAINCTL_HEARTBEAT_FILE`` names).
-        after: silence of this length, from the start of the command on, is a hang: all ranks are started again.
+        after: silence of this length is a hang: all ranks are started again. Until its first sign of life a rank has
+            the profile's ``boot_s`` if that is longer.
     """
 
     watch: str = NOTHING

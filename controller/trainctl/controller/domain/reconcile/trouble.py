@@ -54,18 +54,17 @@ def _silent(work: Work) -> tuple[int, str] | None:
     record, hang = work.island.record, work.job.spec.spec.launch.hang
     if record is None or not work.job.spec.spec.runs_command:
         return None
-    seen = {m.global_rank: work.observed(work.slot(m.slot)) for m in record.members}
-    ages_s = {
-        rank: worker.progress.alive_age_s
-        for rank, worker in seen.items()
-        if worker is not None
-        and worker.progress.phase is Phase.COMMAND
-        and worker.progress.generation == record.generation
+    workers = {m.global_rank: work.observed(work.slot(m.slot)) for m in record.members}
+    seen = {rank: worker.progress for rank, worker in workers.items() if worker is not None}
+    running = {
+        rank: progress
+        for rank, progress in seen.items()
+        if progress.phase is Phase.COMMAND and progress.generation == record.generation
     }
-    rank = silent_rank(ages_s, hang)
+    rank = silent_rank(running, hang, work.timeouts)
     if rank is None:
         return None
-    silent_s = ages_s[rank]
+    silent_s = seen[rank].alive_age_s
     work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.HANG, silent_s, work.now_s))
     sign = "printed nothing" if hang.watch == LOG else "did not touch its heartbeat file"
     member = record.members[rank]
