@@ -19,7 +19,9 @@ from trainctl.controller.domain.states import Machine, mermaid
 from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
 from trainctl.core import errors
 from trainctl.core.codec import camel
+from trainctl.core.records.lines import RollbackLine, StepLine
 from trainctl.core.records.spec import JobSpec, TrainJob
+from trainctl.core.records.step import StepFigures
 from trainctl.core.system.faults import POINTS
 from trainctl.core.timeouts import PROFILES, Timeouts
 
@@ -152,6 +154,29 @@ def events_page() -> str:
     return "# Events\n\n" + MADE + text + table(("type",), sorted(rows))
 
 
+def records_page() -> str:
+    text = (
+        "Files in a job's records; how to get at them: [results.md](../howto/results.md).\n\n"
+        "## steps.jsonl\n\nJSON lines. Numbers that are not finite are the texts `NaN`, `Infinity` and `-Infinity`. "
+        "Further parts are `steps.1.jsonl`, `steps.2.jsonl`, and so on.\n\n"
+    )
+    for cls, spread in ((StepLine, StepFigures), (RollbackLine, None)):
+        summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
+        docs = {**(attribute_docs(spread) if spread else {}), **attribute_docs(cls)}
+        names = [f.name for f in (*(dataclasses.fields(spread) if spread else ()), *dataclasses.fields(cls))]
+        rows = [(f"`{camel(name)}`", docs[name]) for name in names if name != "figures"]
+        text += f"{summary}\n\n{table(('field', 'meaning'), rows)}\n"
+    files = (
+        ("`tensorboard/`", "event files"),
+        ("`wandb/`", "offline runs, for `wandb sync`"),
+        ("`logs/SLOT-INCARNATION.log`", "what one life of a worker printed; then `SLOT-INCARNATION.1.log`, ..."),
+        ("`delivered/HOOK.jsonl`", "lineage and step that a hook has finished with, newest last"),
+        ("`job.json`", "the ended job as the API shows it (message `Job`)"),
+        ("`events.jsonl`", "its newest 1000 events (message `Event`), oldest first"),
+    )
+    return "# Records\n\n" + MADE + text + "## Other files\n\n" + table(("file", "content"), files)
+
+
 def faults_page() -> str:
     return "# Fault points\n\n" + MADE + table(("point", "where"), [(f"`{k}`", v) for k, v in POINTS.items()])
 
@@ -166,6 +191,7 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics_page(),
         "events.md": events_page(),
         "fault-points.md": faults_page(),
+        "records.md": records_page(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,30 +60,25 @@ def test_the_records_lie_where_the_job_file_says(tmp_path: Path) -> None:
 def test_a_full_storage_is_tried_again_and_a_later_controller_fills_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tries = asyncio.Event()
+    tries = threading.Semaphore(0)
 
     def full(self: LocalStorage, path: str, buffers: object) -> int:
-        loop.call_soon_threadsafe(tries.set)
+        tries.release()
         raise OSError(28, "No space left on device")
 
     async def main() -> None:
-        nonlocal loop
-        loop = asyncio.get_running_loop()
         with monkeypatch.context() as patched:
             patched.setattr(closing, "AGAIN_S", 0.01)
             patched.setattr(LocalStorage, "write_file", full)
             async with serving(tmp_path) as running:
                 job = await ended_job(running)
                 for _ in range(2):
-                    async with asyncio.timeout(DEADLINE_S):
-                        await tries.wait()
-                    tries.clear()
+                    assert await asyncio.to_thread(tries.acquire, timeout=DEADLINE_S)
                 records = Path(job.status.records)
                 assert not (records / "job.json").exists()
         async with serving(tmp_path):
             await appears(records / "job.json")
 
-    loop: asyncio.AbstractEventLoop
     run(main)
 
 
