@@ -19,6 +19,10 @@ from trainctl.core.errors import UsageError
 
 def run(arguments: Sequence[str], *, out: TextIO | None, err: TextIO | None, env: Mapping[str, str] | None) -> int:
     """Runs the command that ``arguments`` name and returns its exit code; see ``main.main``."""
+    if env is None:
+        os.environ.setdefault(
+            "GRPC_VERBOSITY", "ERROR"
+        )  # gRPC's own notices of a controller that ends are not for people
     environment = dict(os.environ if env is None else env)
     console = Console(_stream(out, sys.stdout), _stream(err, sys.stderr), environment)
     context = Context(options=argparse.Namespace(), console=console, env=environment)

@@ -229,6 +229,17 @@ def test_what_is_absent_on_purpose_is_no_finding() -> None:
     assert any("one device only" in finding.message for finding in examine(one))
 
 
+def test_a_package_that_another_extra_brought_is_no_half_of_this_one() -> None:
+    shared = (
+        *WELL.software.requirements,
+        *(Requirement(name=n, bounds="", extra="hf") for n in ("numpy", "transformers")),
+    )
+    whole = well(software={"requirements": shared})
+    assert "not installed: transformers" in {finding.message for finding in examine(whole)}
+    half = well(local=False, software={"requirements": shared, "installed": {"grpcio": "2", "numpy": "2"}})
+    assert {f.check for f in examine(half) if f.status is Status.WARN} >= {"extra hf", "extra agent"}
+
+
 @pytest.mark.parametrize(
     ("version", "bounds", "fit"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainctl.cli import jobfile
+from trainctl.controller.domain.spec.yaml_text import MAX_BYTES
 from trainctl.core.errors import ConflictError, Problem, SpecError, UnavailableError
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
@@ -149,7 +150,7 @@ def test_never_reads_more_than_a_byte_over_the_limit() -> None:
     endless = Endless()
     with pytest.raises(SpecError):
         jobfile.read_job_file("-", stdin=endless)  # type: ignore[arg-type]
-    assert endless.asked == jobfile.MAX_BYTES + 1
+    assert endless.asked == MAX_BYTES + 1
 
 
 def test_unreadable_file_is_a_permission_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from trainctl.cli.doctor.facts import Facts, Requirement
 from trainctl.cli.doctor.finding import Finding, fail, ok, warn
 from trainctl.protos.version import DISTRIBUTION
 
-USED_EXTRAS = ("agent", "export", "demo")
-"""Those of users; the others are for work on this project."""
+_OF_DEVELOPERS = frozenset({"bench", "dev"})
+"""Extras for work on this project."""
 _BOUND = re.compile(r"\s*(>=|<=|==|!=|~=|<|>)\s*([\w.*+!-]+)\s*")
 
 
@@ -56,30 +56,41 @@ def check_packages(facts: Facts) -> Iterator[Finding]:
 
 def check_extras(facts: Facts) -> Iterator[Finding]:
     """Extras: whole, absent, or half there, which is never meant."""
-    for extra in USED_EXTRAS:
-        wanted = [each for each in facts.software.requirements if each.extra == extra]
-        missing = [each.name for each in wanted if facts.software.installed.get(each.name) is None]
-        wrong = [text for each in wanted if (text := _problem(facts, each)) and each.name not in missing]
-        name, remedy = f"extra {extra}", f"pip install '{DISTRIBUTION}[{extra}]'"
-        if not wanted:
-            continue
-        if wrong:
-            yield fail(name, "; ".join(wrong), f"{remedy} --upgrade")
-        elif not missing:
-            yield ok(name, f"{', '.join(each.name for each in wanted)} fit")
-        elif extra == "agent" and facts.local:
-            yield fail(name, f"workers run here, but {', '.join(missing)} is missing", remedy)
-        elif len(missing) < len(wanted):
-            yield warn(name, f"half there: {', '.join(missing)} is missing", remedy)
-        else:
-            yield ok(name, "not installed; only needed for " + _PURPOSES[extra])
+    extras = dict.fromkeys(each.extra for each in facts.software.requirements if each.extra)
+    for extra in extras:
+        if extra not in _OF_DEVELOPERS:
+            yield _check_extra(facts, extra)
 
 
-_PURPOSES = {
-    "agent": "machines that train",
-    "export": "trainctl checkpoints export",
-    "demo": "trainctl demo",
-}
+def _check_extra(facts: Facts, extra: str) -> Finding:
+    wanted = _of_extra(facts, extra)
+    missing = [each.name for each in wanted if _is_missing(facts, each)]
+    wrong = [text for each in wanted if each.name not in missing and (text := _problem(facts, each))]
+    name, remedy = f"extra {extra}", f"pip install '{DISTRIBUTION}[{extra}]'"
+    if wrong:
+        return fail(name, "; ".join(wrong), f"{remedy} --upgrade")
+    if not missing:
+        return ok(name, f"{', '.join(each.name for each in wanted)} fit")
+    if extra == "agent" and facts.local:
+        return fail(name, f"workers run here, but {', '.join(missing)} is missing", remedy)
+    if {each.name for each in wanted} - set(missing) - _explained(facts, extra):
+        return warn(name, f"half there: {', '.join(missing)} is missing", remedy)
+    return ok(name, f"not installed: {', '.join(missing)}")
+
+
+def _explained(facts: Facts, extra: str) -> set[str]:
+    """Packages that are here for another extra, which is whole, or for everybody."""
+    others = {each.extra for each in facts.software.requirements} - {extra}
+    whole = [other for other in others if not any(_is_missing(facts, each) for each in _of_extra(facts, other))]
+    return {each.name for other in whole for each in _of_extra(facts, other)}
+
+
+def _of_extra(facts: Facts, extra: str) -> list[Requirement]:
+    return [each for each in facts.software.requirements if each.extra == extra]
+
+
+def _is_missing(facts: Facts, requirement: Requirement) -> bool:
+    return facts.software.installed.get(requirement.name) is None
 
 
 def _problem(facts: Facts, requirement: Requirement) -> str:
