@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from trainctl.controller.domain.spec.nodes import Node, Positions
 from trainctl.controller.domain.spec.overrides import named, set_values
+from trainctl.controller.domain.spec.schema import Shaper
 from trainctl.controller.domain.spec.yaml_text import compose
 from trainctl.core.errors import SpecError
-from trainctl.core.texts import shortened
+from trainctl.core.records.spec import TrainJob
 
 
 def with_positions(error: SpecError, *, text: str, source: str, overrides: Sequence[str] = ()) -> SpecError:
@@ -18,18 +18,8 @@ def with_positions(error: SpecError, *, text: str, source: str, overrides: Seque
     """
     root, _ = compose(text, source=source)
     root, _ = set_values(root, overrides)
-    positions = Positions()
-    _collect(root, "", positions)
-    problems = tuple(p if p.line else positions.problem(p.path, p.message) for p in error.problems)
+    shaper = Shaper()
+    shaper.shape(TrainJob, root)
+    problems = tuple(p if p.line else shaper.positions.problem(p.path, p.message) for p in error.problems)
     problems = tuple(named(p, overrides) for p in problems)
     return SpecError(problems, source=source, hint=error.hint)
-
-
-def _collect(node: Node, path: str, positions: Positions) -> None:
-    positions.by_path[path] = (node.line, node.column)
-    if isinstance(node.value, Mapping):
-        for name, entry in node.value.items():
-            _collect(entry.value, f"{path}.{shortened(name)}" if path else shortened(name), positions)
-    elif isinstance(node.value, tuple):
-        for index, item in enumerate(node.value):
-            _collect(item, f"{path}[{index}]", positions)

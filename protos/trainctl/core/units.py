@@ -19,7 +19,9 @@ def parse_duration_s(text: str) -> float:
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f'expected a duration such as 500ms, 30s, 5m, 2h or 1d, found "{shortened(text)}"')
+        raise ValueError(
+            f'expected a duration such as 500ms, 30s, 5m, 2h or 1d (one number, one unit), found "{shortened(text)}"'
+        )
     return float(match["value"]) * _SECONDS[match["unit"]]
 
 

@@ -99,7 +99,7 @@ def test_all_problems_at_once_with_places_and_spelling() -> None:
         ("  train: {task: bert}", "spec.train.task", "expected llama"),
         ("  train: [1]", "spec.train", "expected a mapping"),
         ("  nodes: {max: 2, target: 3}", "spec.nodes.target", "expected 1 to 2"),
-        ("  scheduling: {activeDeadline: 30}", "spec.scheduling.activeDeadline", 'put it in quotes: "30"'),
+        ("  scheduling: {activeDeadline: 30}", "spec.scheduling.activeDeadline", "a duration has a unit: 30s"),
         ("  scheduling: {activeDeadline: 0s}", "spec.scheduling.activeDeadline", "more than no time"),
         ("  recovery: {maxRestarts: {window: 0s}}", "spec.recovery.maxRestarts.window", "more than no time"),
         ("  resources: {threadsPerWorker: 10000}", "spec.resources.threadsPerWorker", "to 1024, found 10000"),

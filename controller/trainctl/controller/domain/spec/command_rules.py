@@ -56,7 +56,8 @@ def _words(job: TrainJob) -> Iterator[Finding]:
     if not command[0]:
         yield "spec.command[0]", "expected the name or path of a program, found an empty text"
     if job.spec.launch.mode == SESSION and python_program(command) is None:
-        yield "spec.command", f"{PYTHON_PROGRAM} for spec.launch.mode session, found {shortened(' '.join(command))!r}"
+        shown = shortened(" ".join(command))
+        yield "spec.command", f'{PYTHON_PROGRAM} for spec.launch.mode session, found "{shown}"'
 
 
 def _not_of_torchrun(job: TrainJob) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +41,9 @@ class Entry:
     value: Node
 
 
+_PATH = re.compile(r"spec\.[\w.]+")
+
+
 @dataclass(slots=True)
 class Positions:
     """Positions of the values by dotted path, so that rules about several values can point at one of them."""
@@ -47,8 +51,12 @@ class Positions:
     by_path: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def problem(self, path: str, message: str) -> Problem:
-        """A problem at ``path``, with the position of it or of its nearest written parent."""
-        probe = path
+        """A problem at ``path``, with the position of what was written of it.
+
+        That is the value itself, or the first of those that the message names by path, or the nearest parent.
+        """
+        named = (word.rstrip(".") for word in _PATH.findall(message))
+        probe = next((name for name in (path, *named) if name in self.by_path), path)
         while probe and probe not in self.by_path:
             probe = probe[: max(probe.rfind("."), probe.rfind("["), 0)]
         line, column = self.by_path.get(probe, (0, 0))

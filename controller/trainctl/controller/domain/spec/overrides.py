@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from trainctl.controller.domain.spec.nodes import Entry, Node, from_plain, to_plain
+from trainctl.controller.domain.spec.nodes import Entry, Node, from_plain, kind_of, to_plain
 from trainctl.controller.domain.spec.yaml_nodes import MAX_DEPTH
 from trainctl.controller.domain.spec.yaml_text import read_yaml
 from trainctl.core.errors import Problem, SpecError
@@ -106,7 +106,7 @@ def _set(node: Node, keys: Sequence[str], value: Node, path: str) -> Node:
     if not keys:
         return value
     if not isinstance(node.value, Mapping):
-        raise _UnusableError(f'expected a mapping that "{shortened(keys[0])}" can be set in, found something else')
+        raise _UnusableError(f'expected a mapping to set "{shortened(keys[0])}" in, found {kind_of(node)}')
     entries = dict(node.value)
     entry = entries.get(keys[0])
     child = entry.value if entry is not None else Node(value={})

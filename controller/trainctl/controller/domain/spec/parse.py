@@ -31,7 +31,7 @@ def parse_job(text: str, *, source: str, overrides: Sequence[str] = ()) -> Train
         SpecError: with every problem, its line and column, and the nearest right spelling.
     """
     root, problems = compose(text, source=source)
-    return _job(root, overrides, source, problems)
+    return _job(root, overrides, source, problems, Shaper())
 
 
 def job_from_wire(data: Mapping[str, object], *, source: str = "", overrides: Sequence[str] = ()) -> TrainJob:
@@ -40,7 +40,7 @@ def job_from_wire(data: Mapping[str, object], *, source: str = "", overrides: Se
     Raises:
         SpecError: with every problem.
     """
-    return _job(from_plain(_without_empty_lists(data)), overrides, source, ())
+    return _job(from_plain(data), overrides, source, (), Shaper(json_form=True))
 
 
 def _first(problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -50,18 +50,11 @@ def _first(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     return (*problems[:MAX_PROBLEMS], *more)
 
 
-def _without_empty_lists(data: object) -> object:
-    """In protobuf's JSON form an empty list is a field that was not set."""
-    if isinstance(data, Mapping):
-        return {key: _without_empty_lists(value) for key, value in data.items() if value != []}
-    return data
-
-
-def _job(root: Node, overrides: Sequence[str], source: str, known: tuple[Problem, ...]) -> TrainJob:
+def _job(root: Node, overrides: Sequence[str], source: str, known: tuple[Problem, ...], shaper: Shaper) -> TrainJob:
     root, unusable = set_values(root, overrides)
-    shaper = Shaper()
     shaped = shaper.shape(TrainJob, root)
-    problems = [*known, *unusable, *shaper.problems]
+    told = {(p.path, p.line, p.column) for p in known}
+    problems = [*known, *unusable, *(p for p in shaper.problems if (p.path, p.line, p.column) not in told)]
     # A missing name is a problem already; all others are wanted at once.
     shaped.setdefault("metadata", {}).setdefault("name", "unnamed")
     job = from_wire(TrainJob, shaped)
@@ -81,6 +74,8 @@ def _follows(problem: Problem, doubtful: Set[str]) -> bool:
     """
     words = {word.rstrip(".") for word in _WORD.findall(problem.message)}
     for path in doubtful:
+        if path and f"{problem.path}.".startswith((f"{path}.", f"{path}[")):
+            return True
         parent, _, name = path.rpartition(".")
         if not parent:
             continue

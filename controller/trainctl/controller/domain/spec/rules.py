@@ -144,14 +144,14 @@ def _nodes(job: TrainJob) -> Iterator[Finding]:
     nodes, resources = job.spec.nodes, job.spec.resources
     yield from _at_least("spec.nodes.min", nodes.min, 1)
     yield from _at_least("spec.nodes.max", nodes.max, 1)
-    if nodes.min > nodes.max:
+    if nodes.min > nodes.max >= 1:
         yield "spec.nodes.min", f"{nodes.min} is greater than spec.nodes.max ({nodes.max})"
     if nodes.target and not nodes.min <= nodes.target <= nodes.max:
         yield (
             "spec.nodes.target",
             f"expected {nodes.min} to {nodes.max} (spec.nodes.min to max), or 0 for max, found {nodes.target}",
         )
-    if resources.accelerators_per_node not in (0, resources.workers_per_node):
+    if resources.accelerators_per_node > 0 and resources.accelerators_per_node != resources.workers_per_node:
         yield (
             "spec.resources.acceleratorsPerNode",
             f"expected 0 (CPU) or workersPerNode ({resources.workers_per_node}), "
@@ -167,11 +167,14 @@ def _world_size(job: TrainJob) -> Iterator[Finding]:
     if job.spec.command or nodes.max < 1 or per_node < 1 or micro_batches < 1 or world <= micro_batches:
         return
     legal = micro_batches // per_node
-    sizes = f"with workersPerNode {per_node}, spec.nodes.max may be 1 to {legal}" if legal else "no size is legal"
+    sizes = f"with workersPerNode {per_node} spec.nodes.max may be 1 to {legal}, or"
+    if not legal:
+        sizes = f"no size is legal with spec.resources.workersPerNode {per_node};"
+    nodes_of = f"{nodes.max} {'nodes' if nodes.max > 1 else 'node'} of {per_node}"
     yield (
         "spec.train.batch.microBatches",
-        f"{micro_batches} micro-batches cannot be dealt to {world} workers ({nodes.max} nodes of {per_node}): each "
-        f"worker needs at least one; {sizes}, or raise microBatches to {world} or more",
+        f"{micro_batches} micro-batches cannot be dealt to {world} workers ({nodes_of}): each worker needs at "
+        f"least one; {sizes} raise microBatches to {world} or more",
     )
 
 

@@ -21,13 +21,17 @@ _EXACT = 2**53
 class Shaper:
     """Turns nodes into the wire dict of a dataclass.
 
+    Args:
+        json_form: the nodes are protobuf's JSON form: an empty list is one that was not set, ``"NaN"`` is a number.
+
     Attributes:
         problems: everything wrong.
         positions: of every value.
         doubtful: paths whose value is not known, since it is wrong or its key is misspelt.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, json_form: bool = False) -> None:
+        self._json_form = json_form
         self.problems: list[Problem] = []
         self.positions = Positions()
         self.doubtful: set[str] = set()
@@ -36,7 +40,8 @@ class Shaper:
         """The wire dict of what is well-formed; the rest is in ``problems``."""
         self.positions.by_path[path] = (node.line, node.column)
         if not isinstance(node.value, Mapping):
-            self._problem(node, path, f"expected a mapping for {path or 'the job file'}, found {kind_of(node)}")
+            of = "" if path else f" with {', '.join(sorted(fields_of(cls)))}"
+            self._problem(node, path, f"expected a mapping{of}, found {kind_of(node)}{advice(Mapping, node)}")
             return {}
         fields = fields_of(cls)
         shaped: dict[str, Any] = {}
@@ -48,6 +53,8 @@ class Shaper:
                 self.doubtful.add(f"{path}.{meant}" if path else meant)
                 continue
             self.positions.by_path[here] = (entry.value.line, entry.value.column)
+            if self._json_form and entry.value.value == () and typing.get_origin(fields[name].type) is tuple:
+                continue
             found, value = self._value(fields[name].type, entry.value, here)
             if found:
                 shaped[name] = value
@@ -88,7 +95,7 @@ class Shaper:
     def _mapping(self, item: Any, node: Node, path: str) -> tuple[bool, Any]:
         """A mapping with keys of the user's own. What rules find wrong in it are the keys: those have the position."""
         if not isinstance(node.value, Mapping):
-            self._problem(node, path, f"expected a mapping, found {kind_of(node)}")
+            self._problem(node, path, f"expected a mapping, found {kind_of(node)}{advice(Mapping, node)}")
             return False, None
         values = {}
         for key, entry in node.value.items():
@@ -106,10 +113,12 @@ class Shaper:
             return True, value
         if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return True, float(value)
+        if hint is float and self._json_form and value in ("NaN", "Infinity", "-Infinity"):
+            return True, float(str(value))
         if hint is str and isinstance(value, str):
             self._no_zero_byte(value, node, path)
             return True, value
-        self._problem(node, path, f"expected {type_words(hint)}, found {kind_of(node)}{advice(hint, node)}")
+        self._problem(node, path, f"expected {type_words(hint)}, found {kind_of(node)}{advice(hint, node, path)}")
         return False, None
 
     def _no_zero_byte(self, text: str, node: Node, path: str) -> None:

@@ -54,7 +54,9 @@ class Reader:
         for raw_key, raw_value in raw.value:
             line, column = raw_key.start_mark.line + 1, raw_key.start_mark.column + 1
             if not isinstance(raw_key, yaml.ScalarNode):
-                self._problem(raw_key, path, "a key must be a text, found a list or mapping")
+                self._problem(
+                    raw_key, path, "a key must be a text, found a list or mapping; is {{ }} of a template left over?"
+                )
                 continue
             name = raw_key.value
             here = f"{path}.{shortened(name)}" if path else shortened(name)
