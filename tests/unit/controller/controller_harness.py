@@ -266,7 +266,7 @@ def held_step(desired: WorkerDesired) -> int:
 def _report(desired: WorkerDesired) -> CheckpointReport:
     record, step = desired.record, held_step(desired)
     assert record is not None
-    ref = CheckpointRef(uri=f"mem://{step}", step=step, lineage=record.lineage, attempt="a", manifest_sha256="0")
+    ref = CheckpointRef(uri=f"/nowhere/{step}", step=step, lineage=record.lineage, attempt="a", manifest_sha256="0")
     return CheckpointReport(
         job_uid=record.job_uid, island=record.island, generation=record.generation, step=step, lineage=record.lineage,
         ref=ref,

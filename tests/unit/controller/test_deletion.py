@@ -296,3 +296,23 @@ def test_a_pause_and_a_restart_go_through_the_agent(tmp_path: Path) -> None:
             assert "job.paused" in shown
 
     run(main)
+
+
+def test_a_rollback_to_a_checkpoint_that_is_gone_changes_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            await running.agent()
+            await client.call("CreateJob", create(spec()))
+            await client.until_phase("a", "RUNNING")
+            await client.call("RestartJob", job_pb2.RestartJobRequest(name="a"))
+            before = await client.until("a", lambda job: job.status.lineage == 2 and job.status.phase == "RUNNING")
+            for validate_only in (True, False):
+                request = job_pb2.RollbackJobRequest(name="a", to_step=1, validate_only=validate_only, request_id="r")
+                with pytest.raises(CheckpointError):
+                    await client.call("RollbackJob", request)
+            after = await client.job("a")
+            assert (after.status.lineage, after.revision) == (before.status.lineage, before.revision)
+            assert after.status.checkpoint.step == 1
+
+    run(main)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from trainctl.controller.domain.desired import desired_workers
+from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.goodput import Bucket, totals_s
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (
@@ -345,3 +346,16 @@ def test_deletion_is_for_ended_jobs_or_ends_them() -> None:
     sim.until(JobPhase.CANCELLED)
     assert sim.state.deletion is not None
     assert sim.state.deletion.keep_checkpoints
+
+
+def test_what_was_asked_for_is_explained_until_it_is_done() -> None:
+    sim = start()
+    wait_for(sim, lambda: len(sim.state.checkpoints) >= 2)
+    asked = request_rollback(sim.state, sim.now_s, target=sim.state.checkpoints[0]).state
+    assert any("roll-back to step 7 was requested" in sentence for sentence in explain(asked, sim.now_s))
+    ask(sim, request_pause(sim.state, sim.now_s))
+    assert any("a pause was requested" in sentence for sentence in explain(sim.state, sim.now_s))
+    sim.until(JobPhase.PAUSED)
+    told = explain(sim.state, sim.now_s)
+    assert "resume it with: trainctl resume sim" in told[0]
+    assert not any("was requested" in sentence for sentence in told)

@@ -35,7 +35,7 @@ NEXT: Mapping[JobPhase, str] = {
 
 def explain(state: JobState, now_s: float) -> tuple[str, ...]:
     """What there is to say about a job now, the most important first."""
-    return tuple([*_phase(state, now_s), *_islands(state), *_faults(state), *_time(state, now_s)])
+    return tuple([*_phase(state, now_s), *_wishes(state), *_islands(state), *_faults(state), *_time(state, now_s)])
 
 
 def plan_sentences(state: JobState) -> tuple[str, ...]:
@@ -84,6 +84,17 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
             f"step {progress.step} of {steps}, loss {progress.loss:.4f}, {tokens_per_s(state):.0f} tokens/s, "
             f"about {format_duration(eta_s(state))} to go"
         )
+
+
+def _wishes(state: JobState) -> Iterator[str]:
+    """What somebody asked for and is not done yet."""
+    if state.halt is not None:
+        waits = "its workers stop" if state.halt.stopping else "it is done as soon as it trains and its step is saved"
+        yield f"a {state.halt.kind.value} was requested: {waits}"
+    if state.rollback is not None:
+        yield f"a roll-back to step {state.rollback.checkpoint.step} was requested: the next generation begins there"
+    if state.deletion is not None:
+        yield "its deletion was requested: nothing of it is left when it has ended"
 
 
 def _islands(state: JobState) -> Iterator[str]:
