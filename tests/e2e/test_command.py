@@ -216,7 +216,7 @@ def test_a_budget_that_is_used_up_fails_the_job_and_says_all(system: LocalSystem
 )
 def test_a_hang_is_found_and_all_are_started_again(system: LocalSystem, watch: str, words: str) -> None:
     name = f"hang-{watch}"
-    arguments = ("--steps", "12", "--beat", "--behave", "hang:1:5")
+    arguments = ("--steps", "7", "--pause", "1", "--beat", "--behave", "hang:1:3")
     hang = {"watch": watch, "after": "12s"}
     system.submit(command_job(name, *arguments, per_node=1, hang=hang))
     job = system.wait_phase(name, "SUCCEEDED", 120)
