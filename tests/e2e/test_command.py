@@ -162,11 +162,12 @@ def test_sigkill_of_a_command_a_launcher_and_an_agent(system: LocalSystem) -> No
     ).status.islands[0].generation  # fmt: skip
     trains(system, "killed", generation, 4)
     job = system.job("killed")
+    assert "nothing: the command keeps its state itself" in system.cli("describe", "killed").stdout
     assert job.status.restarts == 3, "one a restart, however many ranks failed after each other"
-    metrics = system.cli("explain", "killed").stdout
-    assert "peer" not in metrics
-    assert "the command was started again 3 times" in metrics
-    assert "rung" not in metrics
+    explained = system.cli("explain", "killed").stdout
+    assert "peer" not in explained
+    assert "start 4 of the command" in explained
+    assert "rung" not in explained
     decided = events(system, "killed", "recovery.decided")
     assert all("the command is started again on all 4 ranks" in event.message for event in decided)
     cancel(system, "killed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trainctl.cli.style import Style
+from trainctl.core.records.generation import Rung
 from trainctl.core.units import format_bytes
 from trainctl.protos.v1.job_pb2 import Recovery
 
@@ -33,13 +34,21 @@ def copied(recovery: Recovery) -> str:
     return ", ".join(f"{route} {format_bytes(routes[route])}" for route in sorted(routes)) or "nothing"
 
 
+def is_restart(recovery: Recovery) -> bool:
+    """Whether a command was started again: then steps and copies mean nothing."""
+    return recovery.rung == Rung.RESTART
+
+
 def describe(recovery: Recovery) -> list[str]:
     """One recovery in a few lines."""
     phases = ", ".join(f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in ordered_phases(recovery))
     how = recovery.rung or "in progress"
     head = f"generation {recovery.generation}: {recovery.fault}; {how}, {total_s(recovery):.2f} s"
     lines = [head, f"  seconds  {phases or '-'}"]
-    lines.append(f"  copied   {copied(recovery)}; {recovery.lost_steps} committed steps lost")
+    lost = f"; {recovery.lost_steps} committed steps lost"
+    lines.append(
+        f"  copied   {copied(recovery)}{': the command keeps its state itself' if is_restart(recovery) else lost}"
+    )
     if recovery.reason:
         lines.append(f"  why      {recovery.reason}")
     return lines
