@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from trainctl.core.errors import Problem, SpecError
 from trainctl.parallel.replica.generators import seed_generators
@@ -40,19 +42,48 @@ def compile_model(
     Raises:
         SpecError: there is no compiler, or it does not take the model.
     """
-    os.environ.setdefault(_CACHE_VARIABLE, str(cache_dir / "inductor"))
+    _keep_kernels_in(cache_dir / "inductor")
     if device.type == "cpu":
         _check_compiler()
-    task.model.compile(dynamic=False, options=dict(_OPTIONS))
+    _compile_in_place(task.model)
+    graphs = _graphs()
     print("compiling the model for its first use ...", flush=True)
     with _compile_errors(), _buffers_kept(task.model):
         seed_generators(0)
         ids = [number % task.dataset.num_samples for number in range(samples)]
         loss_sum, _ = task.loss(task.dataset.batch(ids))
         loss_sum.backward()  # type: ignore[no-untyped-call]
-        for item in {0, evaluation.num_items - 1} if evaluation is not None and evaluation.num_items else ():
-            evaluation(item)
+        if evaluation is not None and evaluation.num_items:
+            for item in sorted({0, evaluation.num_items - 1}):  # the last one may be smaller
+                evaluation(item)
     task.model.zero_grad(set_to_none=True)
+    if _graphs() == graphs:
+        raise _wrong(
+            "torch.compile found nothing in the model that it can compile",
+            hint="does the loss call the model itself (model(...), not model.forward or its parts)?",
+        )
+
+
+def _compile_in_place(model: nn.Module) -> None:
+    """As ``model.compile``, but with a frame of our own on top: torch's skips models made of torch's modules alone."""
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return model._call_impl(*arguments, **keywords)  # type: ignore[no-untyped-call]
+
+    model._compiled_call_impl = torch.compile(call, dynamic=False, options=dict(_OPTIONS))
+
+
+def _graphs() -> int:
+    """How many graphs this process compiled so far."""
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
+
+
+def _keep_kernels_in(folder: Path) -> None:
+    """Unless the job file names a folder: torch's own choice is one under /tmp that anybody may make first."""
+    if os.environ.get(_CACHE_VARIABLE) in (None, default_cache_dir()):  # importing torch sets it
+        os.environ[_CACHE_VARIABLE] = str(folder)
 
 
 def _check_compiler() -> None:

@@ -50,7 +50,7 @@ def test_a_compiled_run_learns_the_same_and_keeps_its_names(cache: Path, tmp_pat
     )
     plain = train_alone(spec, tmp_path / "plain")
     compiled = train_alone(replace(spec, compile=True), tmp_path / "compiled")
-    assert compiled.prepared.task.model._compiled_call_impl is not None  # type: ignore[truthy-function]
+    assert compiled.prepared.task.model._compiled_call_impl is not None
     assert compiled.losses == pytest.approx(plain.losses, rel=1e-5)
     assert any(cache.rglob("*.so")), "inductor made kernels, and made them here"
     assert not [path for path in cache.rglob("*") if "fxgraph" in str(path) or "aotautograd" in str(path)]
@@ -100,6 +100,25 @@ def test_what_the_compiler_does_not_take_is_an_error_of_the_job_file(cache: Path
     task = TaskParts(model=nn.Linear(4, 1), dataset=Rows(), loss=refuse)
     with pytest.raises(SpecError, match=r"spec.train.compile: torch.compile does not take this model: no such kernel$"):
         compile_model(task, None, samples=2, cache_dir=tmp_path, device=torch.device("cpu"))
+
+
+NOT_CALLED = nn.Linear(4, 1)
+
+
+def test_a_loss_that_goes_round_the_model_is_found(cache: Path, tmp_path: Path) -> None:
+    task = TaskParts(model=NOT_CALLED, dataset=Rows(), loss=lambda batch: (NOT_CALLED.forward(batch).sum(), 2))
+    with pytest.raises(SpecError, match="found nothing in the model that it can compile"):
+        compile_model(task, None, samples=2, cache_dir=tmp_path, device=torch.device("cpu"))
+
+
+@pytest.mark.timeout(400)
+def test_a_model_of_torchs_modules_alone_is_compiled(cache: Path, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.GELU())
+    task = TaskParts(model=model, dataset=Rows(), loss=lambda batch: (model(batch).sum(), 2))
+    before = len(list(cache.rglob("*.so")))
+    compile_model(task, None, samples=2, cache_dir=tmp_path, device=torch.device("cpu"))
+    assert len(list(cache.rglob("*.so"))) > before
+    assert list(model.state_dict()) == ["0.weight", "0.bias"]
 
 
 @pytest.mark.timeout(200)

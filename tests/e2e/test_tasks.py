@@ -1,0 +1,102 @@
+"""Tasks of one's own, models of transformers and compiled models on a whole system, from the job file to the export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.local_system import LocalSystem
+from trainctl.protos.v1 import job_pb2
+from unit.tasks.hf_folders import load, logits, write_model
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own_task"
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
+    system = LocalSystem(tmp_path_factory.mktemp("tasks") / "local", agents=2, slots=1)
+    system.up()
+    yield system
+    system.down()
+
+
+def ended(system: LocalSystem, name: str) -> job_pb2.Job:
+    return next(job for job in system.watch(name, 300) if job.status.phase in ("SUCCEEDED", "FAILED"))
+
+
+def own(name: str, **train: Any) -> str:
+    job = yaml.safe_load((EXAMPLE / "job.yaml").read_text())
+    job["metadata"]["name"] = name
+    job["spec"]["env"]["PYTHONPATH"] = str(EXAMPLE)
+    job["spec"]["train"] |= train
+    return yaml.safe_dump(job)
+
+
+def corpus(folder: Path) -> str:
+    folder.mkdir()
+    for index in range(4):
+        (folder / f"{index}.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 30)
+    return str(folder)
+
+
+def test_the_example_trains_on_two_nodes(system: LocalSystem) -> None:
+    system.submit(own("ratings"))
+    job = ended(system, "ratings")
+    assert job.status.phase == "SUCCEEDED", job.status.message
+    figures = system.figures("ratings")
+    assert figures[-1].loss < figures[0].loss / 3
+
+
+def test_a_module_that_is_not_there_fails_once_and_says_so(system: LocalSystem) -> None:
+    system.submit(own("nowhere", task="not_there:build"))
+    job = ended(system, "nowhere")
+    assert job.status.phase == "FAILED"
+    shown = system.cli("describe", "nowhere").stdout + system.cli("explain", "nowhere").stdout
+    assert "module not_there was not found" in shown
+    assert "spec.env.PYTHONPATH" in shown
+
+
+def test_a_model_of_transformers_and_back(system: LocalSystem, tmp_path: Path) -> None:
+    write_model(tmp_path / "model", "qwen3")
+    job = {
+        "metadata": {"name": "qwen"},
+        "spec": {
+            "nodes": {"min": 1, "max": 2},
+            "resources": {"threadsPerWorker": 1},
+            "train": {
+                "task": "hf_causal_lm",
+                "model": {"path": str(tmp_path / "model"), "context": 16},
+                "data": {"uri": corpus(tmp_path / "corpus"), "holdOutEvery": 4},
+                "steps": 5,
+                "batch": {"sequences": 8, "microBatches": 4},
+                "eval": {"every": 0},
+            },
+        },
+    }
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    plan = system.cli("submit", "-f", str(file), "--dry-run").stdout
+    assert (
+        "not checked here, but in the workers before the first step: whether transformers can build the model" in plan
+    )
+    system.submit(file.read_text())
+    found = ended(system, "qwen")
+    assert found.status.phase == "SUCCEEDED", found.status.message
+    system.cli("checkpoints", "export", "qwen", str(tmp_path / "export"))
+    assert logits(load(tmp_path / "export")).shape == logits(load(tmp_path / "model")).shape
+    assert not logits(load(tmp_path / "export")).equal(logits(load(tmp_path / "model")))
+
+
+def test_a_compiled_model_trains_in_a_forked_worker(system: LocalSystem) -> None:
+    system.submit(own("compiled", compile=True, eval={"every": 0}, steps=8))
+    job = ended(system, "compiled")
+    assert job.status.phase == "SUCCEEDED", job.status.message
+    assert job.status.islands[0].generation == 1, "nobody took a compiling worker for a stuck one"
+    assert len(system.figures("compiled")) == 8
+    assert "compiling the model for its first use" in system.cli("logs", "compiled").stdout
+    assert list((system.run_dir / "nodes").rglob("inductor/**/*.so")), "kernels lie in the node's own folder"
