@@ -29,7 +29,7 @@ def run(folder: Path, train: TrainSpec, *faults: object, size: int = 2) -> tuple
     """Losses by step and the last checkpoint."""
     folder.mkdir()
     spec = JobSpec(train=train, checkpoint=CheckpointSpec(interval_steps=0))
-    with ProcessWorld(folder, size, run_worker, spec=spec, faults=json.dumps(faults), deadline_s=200) as w:
+    with ProcessWorld(folder, size, run_worker, spec=spec, faults=json.dumps(faults), deadline_s=240) as w:
         w.run()
         assert len(w.past) == len(faults)
         losses = {figure.step: figure.loss for figure in w.figure_log}
@@ -70,6 +70,16 @@ def test_own_task_and_other_optimizers_lose_a_worker_and_change_no_bit(
         assert same(tensors(ref, tmp_path / f"ea{index}"), tensors(ref_again, tmp_path / f"eb{index}"))
     assert len(set(losses)) == STEPS
     assert (tmp_path / "ea0" / "width.txt").read_bytes() == b"6"
+
+
+@pytest.mark.timeout(500)
+def test_a_compiled_model_loses_a_worker_and_changes_no_bit(tmp_path: Path) -> None:
+    train = TrainSpec(task=f"{OWN}:build", compile=True, steps=STEPS, batch=BatchSpec(sequences=12, micro_batches=4))
+    losses, ref = run(tmp_path / "a", train)
+    again, ref_again = run(tmp_path / "b", train, KILL)
+    assert again == losses
+    assert same(tensors(ref, tmp_path / "ea"), tensors(ref_again, tmp_path / "eb"))
+    assert list((tmp_path / "a" / "cache").rglob("*.so"))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen3"])
