@@ -45,7 +45,6 @@ class TestLocalStorage(StorageContract):
         storage.create_file("manifest", b"y")
         assert storage.read("manifest") == b"y"
 
-
     def test_what_a_full_disk_took_of_an_append_is_taken_back(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
