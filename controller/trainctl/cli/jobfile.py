@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from trainctl.controller.domain.spec.yaml_text import MAX_BYTES
+from trainctl.controller.domain.spec.yaml_text import MAX_BYTES, line_and_column
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, Problem, SpecError, UsageError
 
 STDIN = "-"
@@ -57,10 +57,6 @@ def _text(data: bytes, source: str) -> str:
 
 
 def _not_text(data: bytes, offset: int) -> Problem:
-    before = data[:offset].decode("utf-8")
-    return Problem(
-        path="",
-        message=f"expected UTF-8 text, found a byte 0x{data[offset]:02x}",
-        line=before.count("\n") + 1,
-        column=len(before) - before.rfind("\n"),
-    )
+    line, column = line_and_column(data[:offset].decode("utf-8"))
+    message = f"expected UTF-8 text, found a byte 0x{data[offset]:02x}"
+    return Problem(path="", message=message, line=line, column=column)

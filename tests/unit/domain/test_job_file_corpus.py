@@ -68,13 +68,13 @@ def test_the_corpus_is_whole() -> None:
     assert len(WELL_FORMED) > 100
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_messages_are_fit_to_be_shown(name: str) -> None:
-    text = CASES[name].expected.read_text()
-    assert text.endswith("exit code 2\n")
-    assert all(line.isprintable() for line in text.splitlines())
-    assert len(text) < 10_000
-    assert max(map(len, text.splitlines())) < 400
+def test_expectations_are_fit_to_be_shown() -> None:
+    for case in CASES.values():
+        text = case.expected.read_text()
+        assert text.endswith("\nexit code 2\n"), case.name
+        assert "\nhint: " in text, case.name
+        assert all(line.isprintable() and len(line) < 400 for line in text.splitlines()), case.name
+        assert len(text) < 10_000, case.name
 
 
 @pytest.mark.parametrize("name", AS_DATA)
@@ -98,3 +98,10 @@ def test_a_client_that_checks_nothing_is_told_the_same(name: str, tmp_path: Path
     expected = error_of(case, tmp_path)
     assert expected is not None
     assert set(found.problems) == set(expected.problems)
+
+
+def test_the_docs_show_what_is_said() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "job-file-errors.md").read_text()
+    case = CASES["several/job"]
+    assert case.content.decode() in page
+    assert case.expected.read_text().removesuffix("exit code 2\n") in page

@@ -20,6 +20,7 @@ MAX_ALIASES = 100
 # What YAML takes for characters of a text (and PyYAML refuses without a position), and the mark that begins a file.
 _NOT_ALLOWED = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _BYTE_ORDER_MARK = "\ufeff"
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _KINDS: Mapping[type[yaml.Event], type[yaml.Node]] = {
     yaml.ScalarEvent: yaml.ScalarNode,
     yaml.SequenceStartEvent: yaml.SequenceNode,
@@ -61,6 +62,12 @@ def compose(text: str, *, source: str) -> tuple[Node, tuple[Problem, ...]]:
     return reader.node(root), tuple(reader.problems)
 
 
+def line_and_column(before: str) -> tuple[int, int]:
+    """Where the character after this beginning of a text stands, counted as YAML counts: from 1."""
+    lines = _LINE_BREAK.split(before)
+    return len(lines), len(lines[-1]) + 1
+
+
 def _check_raw(text: str, source: str) -> None:
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
@@ -70,11 +77,10 @@ def _check_raw(text: str, source: str) -> None:
     odd = _NOT_ALLOWED.search(text, start)
     if odd is None:
         return
-    line_start = text.rfind("\n", 0, odd.start()) + 1
     message = f"character U+{ord(odd.group()):04X} is not allowed in a job file"
     if odd.group() == "\0":
         message += " (a zero byte: is it binary?)"
-    line, column = text.count("\n", 0, odd.start()) + 1, odd.start() - max(line_start, start) + 1
+    line, column = line_and_column(text[start : odd.start()])
     raise SpecError((Problem(path="", message=message, line=line, column=column),), source=source, hint=HINT)
 
 
