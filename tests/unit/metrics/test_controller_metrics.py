@@ -38,6 +38,12 @@ def test_what_was_not_measured_is_absent() -> None:
     assert 'trainctl_job_samples_total{job_name="a",outcome="committed"} 12.0' in text(trained, 101.0)
 
 
+def test_uptime_counts_from_the_last_start_and_only_while_all_run() -> None:
+    running = replace(job(), phase=JobPhase.RUNNING, phase_since_s=120.0)
+    assert 'trainctl_job_uptime_seconds{job_name="a"} 22.5' in text(running, 142.5)
+    assert "trainctl_job_uptime_seconds{" not in text(replace(running, phase=JobPhase.RECOVERING), 142.5)
+
+
 def test_the_age_of_the_newest_checkpoint_stops_with_the_job() -> None:
     ref = CheckpointRef(uri="u", step=20, lineage=1, attempt="x", manifest_sha256="d", committed_s=130.0)
     saved = replace(job(), checkpoints=(replace(ref, step=10, committed_s=110.0), ref))

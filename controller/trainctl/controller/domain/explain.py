@@ -108,8 +108,8 @@ def _island(state: JobState, island: IslandState) -> Iterator[str]:
     record, proposal = island.record, island.proposal
     if record is not None and state.spec.spec.runs_command:
         yield (
-            f"{island.id} has generation {record.generation} with {record.world_size} ranks, start {record.restarts + 1} "
-            f"of the command: {record.reason}"
+            f"{island.id} has generation {record.generation} with {record.world_size} ranks, "
+            f"start {record.restarts + 1} of the command: {record.reason}"
         )
     elif record is not None:
         yield (
