@@ -21,12 +21,12 @@ from trainctl.parallel.session import Session
 
 
 def sharded(mesh: DeviceMesh, dtype: torch.dtype, hidden: int) -> TrainingState:
-    model, optimizer = build(1, hidden, dtype)
+    model, _ = build(1, hidden, dtype)
     for module in model.modules():
         if isinstance(module, nn.Linear):
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    optimizer = type(optimizer)(model.parameters(), lr=0.01, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
     return TrainingState(model=model, optimizers=[optimizer], schedulers=[scheduler])
 

@@ -7,7 +7,7 @@ _NAMED = 3
 
 
 def printable(text: str) -> str:
-    """The same text with everything spelled out that a terminal would obey or hide (escape codes, a zero-width space)."""
+    """The same text with everything spelled out that a terminal would obey or hide, such as escape codes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

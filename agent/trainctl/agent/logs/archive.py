@@ -15,7 +15,7 @@ from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.codec import from_wire
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.places import LOGS, records_uri
-from trainctl.core.records.spec import TrainJob
+from trainctl.core.records.spec import JobSpec
 from trainctl.core.records.worker import WorkerDesired
 
 _LOG = logging.getLogger(__name__)
@@ -193,7 +193,8 @@ class _JobWriter:
 
 def _place(worker: WorkerDesired) -> str:
     """Where the job keeps its records; empty if it keeps no logs."""
-    results = from_wire(TrainJob, worker.spec).spec.results if worker.spec else None
+    spec = worker.spec.get("spec")
+    results = from_wire(JobSpec, spec).results if spec else None
     if results is None or not results.logs:
         return ""
     return records_uri(results, workdir=worker.workdir, job_uid=worker.job_uid)

@@ -52,7 +52,7 @@ class WorkerDesired:
         workdir: URI under which the job keeps checkpoints and artifacts.
         grace_s: with STOP, seconds until SIGKILL.
         checkpoint_on_stop: with STOP or a hold, save a checkpoint at the step boundary first.
-        hold: with RUN, wait at the next step boundary, all ranks at the same one; only STOP or a newer generation ends it.
+        hold: with RUN, wait at the next step boundary, all ranks at the same; only STOP or a newer generation ends it.
     """
 
     job_uid: str
