@@ -34,7 +34,7 @@ def test_the_tail_of_ended_workers(tmp_path: Path) -> None:
             ask(controller, "all")
             await until(lambda: ended(controller, "all"))
             assert controller.lines("all")[-1].endswith("Z last words, without a newline")
-            assert {chunk.incarnation for chunk in controller.chunks if not chunk.end} == {1}
+            assert {chunk.incarnation for chunk in controller.chunks if chunk.lines} == {1}
 
     asyncio.run(scenario())
 
