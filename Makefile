@@ -8,7 +8,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check $(PIP_ARGS)
 PORTIONS := protos parallel checkpoint controller agent
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead bench-control protos docs clean
+.PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead bench-control bench-data protos docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ check: install ## Lint, types, contracts, freshness of everything generated
 chaos: install ## Random faults at random times on the whole system, for five minutes
 	$(BIN)/pytest tests/e2e -m chaos --timeout 600 $(PYTEST_ARGS)
 
-bench: bench-recovery bench-overhead bench-control ## All benchmarks
+bench: bench-recovery bench-overhead bench-control bench-data ## All benchmarks
 
 bench-recovery: install ## Seconds from a kill to the first new committed step: here, under torchrun, under torchft
 	$(BIN)/python tests/benchmarks/recovery.py $(BENCH_ARGS)
@@ -56,6 +56,9 @@ bench-overhead: install ## Tokens per second here and in a plain DDP loop
 
 bench-control: install ## Seconds from a submission to RUNNING and of commands; what a controller costs with 200 agents
 	$(BIN)/python tests/benchmarks/control.py $(BENCH_ARGS)
+
+bench-data: install ## Tokens per second of the loader, every format, against reading the same bytes plainly
+	$(BIN)/python tests/benchmarks/data.py $(BENCH_ARGS)
 
 protos: install ## Regenerate the stubs from the schema
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from multiproc.builtin import run_worker
-from multiproc.world import ProcessWorld
+from multiproc.builtin import run_on_another_corpus, run_worker
+from multiproc.world import ProcessWorld, WorldError
 from trainctl.core.records.spec import CheckpointSpec, JobSpec, ResourcesSpec
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.train_spec import (
@@ -107,7 +107,7 @@ def test_a_broken_sample_fails_the_worker_with_where_it_is(tmp_path: Path) -> No
     data = TrainDataSpec(uri=str(tmp_path / "jsonl"), mode="streaming", hold_out_every=5)
     train = TrainSpec(model=ModelSpec(layers=1, hidden=32, heads=2, context=24), data=data, steps=2)
     with ProcessWorld(tmp_path, 1, run_worker, spec=JobSpec(train=train, resources=ONE_THREAD)) as world:
-        with pytest.raises(AssertionError, match="raised DataError"):
+        with pytest.raises(WorldError, match="raised DataError"):
             world.run()
         error = world.lives[0].error
         assert error is not None
@@ -127,3 +127,20 @@ def test_skipped_records_are_noticed_once_for_all_workers(tmp_path: Path) -> Non
         (notice,) = set(world.notices)
     assert notice.startswith("1 corrupt records skipped (digest ")
     assert "2.jsonl, line 1, byte 0: no JSON" in notice
+
+
+def test_nodes_with_different_files_do_not_even_start(tmp_path: Path) -> None:
+    """The second worker sees another file: it would train on other samples under the same numbers."""
+    write_corpus(tmp_path / "corpus", "jsonl", documents(random.Random(0), 60))
+    data = TrainDataSpec(uri=str(tmp_path / "corpus"), hold_out_every=5, mode="streaming")
+    train = TrainSpec(model=ModelSpec(layers=1, hidden=32, heads=2, context=24), data=data, steps=2)
+    spec = JobSpec(train=train, resources=ONE_THREAD)
+    with ProcessWorld(tmp_path, 2, run_on_another_corpus, spec=spec) as world:
+        with pytest.raises(
+            WorldError, match="worker 1 raised DataError: expected the data that the run was started with"
+        ):
+            world.run()
+        error = world.lives[1].error
+        assert error is not None
+        assert error.code == "DATA_UNUSABLE"
+        assert not world.figure_log

@@ -98,5 +98,8 @@ def rows_of(ids: Ids, ends: NDArray[np.generic], *, packing: str, context: int, 
 def to_batch(rows: Sequence[Sequence[Ids]], *, context: int) -> Batch:
     """Rows as a batch in fresh memory; full windows come without documents, so that plain causal attention does."""
     if all(len(row) == 1 and len(row[0]) == context + 1 for row in rows):
-        return whole_rows(np.stack([row[0] for row in rows]).astype(np.int64))
+        rows_BS = np.empty((len(rows), context + 1), dtype=np.int64)
+        for row_S, (ids,) in zip(rows_BS, rows, strict=True):
+            row_S[:] = ids
+        return whole_rows(rows_BS)
     return packed_rows(rows, context=context)

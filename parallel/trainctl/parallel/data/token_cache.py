@@ -124,4 +124,4 @@ def map_array(path: Path, count: int, dtype: np.dtype[np.generic] | str) -> NDAr
         raise ValueError(f"expected {count} entries in {path}")
     if count == 0:  # an empty file cannot be mapped
         return np.empty(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # plain: slices of a memmap cost ten times more

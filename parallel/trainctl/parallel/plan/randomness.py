@@ -6,14 +6,16 @@ Source: SplitMix64, Steele, Lea and Flood, "Fast splittable pseudorandom number 
 from __future__ import annotations
 
 MASK_64 = (1 << 64) - 1
-_GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+MULTIPLIER_2 = 0x94D049BB133111EB
 
 
 def mix64(value: int) -> int:
     """A bijection of 64-bit integers in which every input bit flips about half of the output bits."""
-    value = (value + _GOLDEN_GAMMA) & MASK_64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK_64
+    value = (value + GOLDEN_GAMMA) & MASK_64
+    value = ((value ^ (value >> 30)) * MULTIPLIER_1) & MASK_64
+    value = ((value ^ (value >> 27)) * MULTIPLIER_2) & MASK_64
     return value ^ (value >> 31)
 
 

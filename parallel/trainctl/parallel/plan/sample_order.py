@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trainctl.core.errors import DataError
-from trainctl.parallel.plan.randomness import derive_seed, mix64
+from trainctl.parallel.plan.randomness import GOLDEN_GAMMA, MASK_64, MULTIPLIER_1, MULTIPLIER_2, derive_seed
 
-_ROUNDS = 6
+_ROUND_KEYS = tuple(number << 56 for number in range(6))
 
 
 class Order(Protocol):
@@ -27,18 +27,17 @@ class Order(Protocol):
 def permute(index: int, size: int, key: int) -> int:
     """Where the permutation of ``range(size)`` named by ``key`` sends ``index``."""
     half_bits = ((size - 1).bit_length() + 1) // 2
+    mask = (1 << half_bits) - 1
     while True:
-        index = _feistel(index, half_bits, key)
+        left, right = index >> half_bits, index & mask
+        for round_key in _ROUND_KEYS:
+            mixed = ((key ^ round_key ^ right) + GOLDEN_GAMMA) & MASK_64  # mix64, written out: this is the inner loop
+            mixed = ((mixed ^ (mixed >> 30)) * MULTIPLIER_1) & MASK_64
+            mixed = ((mixed ^ (mixed >> 27)) * MULTIPLIER_2) & MASK_64
+            left, right = right, left ^ ((mixed ^ (mixed >> 31)) & mask)
+        index = (left << half_bits) | right
         if index < size:  # outside: walk on along the cycle, which must come back
             return index
-
-
-def _feistel(value: int, half_bits: int, key: int) -> int:
-    mask = (1 << half_bits) - 1
-    left, right = value >> half_bits, value & mask
-    for round_number in range(_ROUNDS):
-        left, right = right, left ^ (mix64(key ^ (round_number << 56) ^ right) & mask)
-    return (left << half_bits) | right
 
 
 @dataclass(frozen=True, slots=True)

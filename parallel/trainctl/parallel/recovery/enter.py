@@ -197,6 +197,11 @@ class Entry:
         self.replica.checkpoint = from_wire(CheckpointRef, found) if found else None
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
 
+    def _objects_to_compare(self) -> Any:
+        """Rank 0's registered objects where everybody starts from what it built itself, and nothing was handed over."""
+        starts = self.record.rung is Rung.START and self.rank == 0 and not self.replica.sharded
+        return self.replica.export_objects()["registered"] if starts else None
+
     def _agree(self, group: Group) -> bool:
         """Sees that all ranks hold the same; whether any of them knows the target step to be evaluated."""
         replica = self.replica
@@ -210,7 +215,8 @@ class Entry:
         }
         if self.rank in joiners(self.record):
             replica.applied_step = EMPTY  # not to be copied from before everybody confirmed it
-        said = gather_json(group, {**own, "evaluated": self.evaluated_step}, waiter=self.waiter, what="agreeing")
+        more = {"evaluated": self.evaluated_step, "objects": self._objects_to_compare()}
+        said = gather_json(group, {**own, **more}, waiter=self.waiter, what="agreeing")
         for rank, other in enumerate(said):
             wrong = [name for name in own if other[name] != said[0][name]]
             if wrong:
@@ -219,5 +225,7 @@ class Entry:
                     f"generation {self.record.generation}, step {self.record.target_step}: rank {rank} "
                     f"({self.record.members[rank].node}) does not hold what rank 0 holds: {facts}"
                 )
+        if said[0]["objects"] is not None:
+            replica.adopt_registered(said[0]["objects"])
         replica.applied_step = own["step"]
         return any(other["evaluated"] == self.record.target_step for other in said)

@@ -204,6 +204,14 @@ class Replica:
         optimizers = [optimizer.export() for optimizer in self._optimizers]
         return {"cursor": self.cursor, "registered": registered, "optimizers": optimizers}
 
+    def adopt_registered(self, values: Mapping[str, Any]) -> None:
+        """Loads the registered objects of another rank, and nothing else.
+
+        Raises:
+            PlanError: they are not those that were registered here.
+        """
+        self.training.import_objects(values, hyperparameters=not self.sets_learning_rate)
+
     def import_objects(self, values: Mapping[str, Any]) -> int:
         """Loads the registered objects; returns the cursor.
 

@@ -9,7 +9,7 @@ from typing import Any
 from trainctl.core.errors import DataError
 from trainctl.parallel.data.formats.port import CorpusFile, Record
 
-GROUP_BYTES = 16 << 20
+GROUP_BYTES = 8 << 20
 _BATCH_ROWS = 256
 _BUFFER_BYTES = 1 << 20
 _SHOWN_COLUMNS = 8

@@ -11,7 +11,7 @@ from trainctl.parallel.data.formats.port import CorpusFile, Record, is_packed, o
 
 PIECE_BYTES = 1 << 20
 PLAIN_GROUP_BYTES = 1 << 20
-PACKED_GROUP_BYTES = 16 << 20
+PACKED_GROUP_BYTES = 8 << 20
 DAMAGE = (EOFError, zlib.error, BadGzipFile)
 """What reading a damaged packed file raises."""
 
