@@ -10,6 +10,7 @@ from trainctl.cli.jobfile_positions import with_positions
 from trainctl.controller.domain.spec import job_from_wire
 from trainctl.controller.domain.spec.nodes import Node, to_plain
 from trainctl.controller.domain.spec.overrides import set_values
+from trainctl.controller.domain.spec.rules import RULES
 from trainctl.controller.domain.spec.schema import Shaper
 from trainctl.controller.domain.spec.yaml_text import compose
 from trainctl.core.codec import from_wire
@@ -66,6 +67,8 @@ def test_the_corpus_is_whole() -> None:
     assert set(FOLDER.rglob("*.expected")) == {case.expected for case in CASES.values()}
     assert len(AS_DATA) > 200
     assert len(WELL_FORMED) > 100
+    for rule in RULES:
+        assert any(any(rule(job)) for job in WELL_FORMED.values()), f"{rule.__name__} finds nothing in the corpus"
 
 
 def test_expectations_are_fit_to_be_shown() -> None:

@@ -43,6 +43,8 @@ def advice(hint: type, node: Node, path: str = "") -> str:
         return _for_boolean(node)
     if hint in (int, float):
         return _for_number(hint, value)
+    if hint is tuple and isinstance(value, str) and value.startswith("-"):
+        return "; a dash needs a space after it"
     if hint is tuple and isinstance(value, str):
         return "; write [a, b], or a line with a dash for each"
     if hint is Mapping and isinstance(value, tuple):
@@ -85,6 +87,8 @@ def unknown_field(name: str, fields: Mapping[str, Field], path: str) -> tuple[st
     known = f" (known here: {', '.join(sorted(fields))})"
     if "[" in name and name.partition("[")[0] in fields:
         return "unknown field (the entries of a list are not set one by one; write the whole list)", name
+    if "=" in name:
+        return "unknown field (a key is followed by a colon and a space, not by =)", name
     if "." in name:
         return "unknown field (a dot does not nest: write mappings inside each other)", name
     close = difflib.get_close_matches(probe, lowered, n=1, cutoff=0.6)

@@ -14,7 +14,7 @@ _MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("duplicate anchor", "this &anchor is defined a second time", "an anchor is defined once"),
     ("scanning an alias", "* here begins an alias, and no name follows", _QUOTES.format("*")),
     ("scanning an anchor", "& here begins an anchor, and no name follows", _QUOTES.format("&")),
-    ("scanning a tag", "", _QUOTES.format("!")),
+    ("ing a tag", "", _QUOTES.format("!")),
     ("scanning a block scalar", "", _QUOTES.format("| or >")),
     ("unknown escape character", "", "in double quotes a backslash begins an escape; single quotes take it as it is"),
     ("cannot start any token", "", _QUOTES.format("it")),
@@ -63,6 +63,8 @@ def yaml_problem(error: yaml.MarkedYAMLError) -> Problem:
         elif "expected ',' or" in problem:
             where = f"{error.context_mark.line + 1}:{error.context_mark.column + 1}"
             advice = f"a comma is missing, or the {opener} opened at {where} is not closed"
+    if "expected ':'" in problem:
+        mark = error.context_mark or mark  # the key itself; PyYAML notices on the next line
     message = f"not YAML: {instead or problem}" + (f" ({advice})" if advice else "")
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
     return Problem(path="", message=message, line=line, column=column)
