@@ -8,7 +8,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check $(PIP_ARGS)
 PORTIONS := protos parallel checkpoint controller agent
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead bench-control bench-data protos docs clean
+.PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead bench-control bench-data protos docs corpus clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ protos: install ## Regenerate the stubs from the schema
 docs: install ## Rewrite the pages of docs/reference that are made from the code
 	PYTHONPATH=tests $(BIN)/python tests/architecture/reference.py
 	$(BIN)/python -m trainctl.cli.reference docs/cli.md
+
+corpus: install ## Rewrite what users are told about the wrong job files of tests/corpus; shows what changed
+	PYTHONPATH=tests $(BIN)/python tests/corpus/wrong_files.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-run

@@ -59,7 +59,7 @@ WELL_FORMED = {name: job for name, root in AS_DATA.items() if (job := well_forme
 def test_what_a_user_is_told(name: str, tmp_path: Path) -> None:
     error = error_of(CASES[name], tmp_path)
     assert error is not None, "a valid job file"
-    assert shown(error) == CASES[name].expected.read_text(), "as intended? PYTHONPATH=tests tests/corpus/wrong_files.py"
+    assert shown(error) == CASES[name].expected.read_text(), "as intended? make corpus"
 
 
 def test_the_corpus_is_whole() -> None:
