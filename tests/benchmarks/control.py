@@ -57,15 +57,17 @@ spec:
 
 @dataclass(slots=True)
 class Figures:
-    """Samples by figure, and what went wrong."""
+    """Samples by figure, their first repetitions, and what went wrong."""
 
     samples: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TARGETS})
+    first: dict[str, float] = field(default_factory=dict)
     load: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def take(self, name: str, value: float, *, keep: bool) -> None:
         """Notes a sample, unless it is the first of its kind."""
         print(f"  {name} {value:.3f}{'' if keep else '  (dropped: the first)'}", flush=True)
+        self.first.setdefault(name, round(value, 3))
         if keep:
             self.samples[name].append(value)
             self.load.append(os.getloadavg()[0])
@@ -197,6 +199,7 @@ def report(figures: Figures, options: argparse.Namespace) -> int:
                 **medians,
                 "spread": spread,
                 "samples": {name: len(samples) for name, samples in figures.samples.items()},
+                "first_dropped": figures.first,
                 "targets": TARGETS,
                 "targets_missed": missed,
                 "agents": options.agents,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
 WIRE_VERSION = 1
 """Rises when an older peer could misread what we send; additions to messages do not count."""
 
@@ -21,6 +19,8 @@ DISTRIBUTION = "trainctl-orchestrator"
 
 def package_version() -> str:
     """Version of the installed distribution, or ``0+source`` when running from a source tree."""
+    from importlib import metadata  # a command that asks nobody for its version does without
+
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from trainctl.cli import exit_codes, phases
@@ -11,10 +11,6 @@ from trainctl.cli.changes import watch_rows
 from trainctl.cli.client import Client, connect, find_job, get_job, list_jobs
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, is_table, plain
-from trainctl.cli.query.ast import Predicate
-from trainctl.cli.query.labels import Term, fits, read_labels
-from trainctl.cli.query.reader import read_predicate
-from trainctl.cli.query.select import holds
 from trainctl.cli.render import tables
 from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
@@ -22,11 +18,11 @@ from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
 
 def jobs(context: Context) -> int:
     """Lists the jobs."""
-    labels, predicate = _chosen(context)
+    wanted = _wanted(context)
     if context.options.watch:
         watch_rows(
             context,
-            lambda client: _choose(list_jobs(client), labels, predicate),
+            lambda client: _choose(list_jobs(client), wanted),
             key=lambda job: job.uid,
             state=_state,
             data=lambda job: _plain_job(context, job),
@@ -35,10 +31,11 @@ def jobs(context: Context) -> int:
         )
         return exit_codes.OK
     with connect(context) as client:
-        found = _choose(list_jobs(client), labels, predicate)
+        found = _choose(list_jobs(client), wanted)
     if not found and is_table(context):
-        narrowed = labels or predicate is not None
-        context.console.say("no such job" if narrowed else "no jobs yet; submit one with: trainctl submit -f job.yaml")
+        context.console.say(
+            "no such job" if wanted is not None else "no jobs yet; submit one with: trainctl submit -f job.yaml"
+        )
         return exit_codes.OK
     emit(
         context,
@@ -130,22 +127,24 @@ def _state(job: Job) -> object:
     return (status.phase, status.reason, status.message, len(status.recoveries), status.checkpoint.step)
 
 
-def _chosen(context: Context) -> tuple[Sequence[Term], Predicate | None]:
-    """What ``-l`` and ``--filter`` ask for, checked before anybody is called."""
+def _wanted(context: Context) -> Callable[[Job], bool] | None:
+    """What ``-l`` and ``--filter`` ask for, checked before anybody is called; None: every job."""
     _check_defaults(context)
     options = context.options
-    return (
-        read_labels(options.selector) if options.selector is not None else (),
-        read_predicate(options.filter) if options.filter is not None else None,
-    )
+    if options.selector is None and options.filter is None:
+        return None
+    # A plain listing does without the language of expressions.
+    from trainctl.cli.query.labels import fits, read_labels
+    from trainctl.cli.query.reader import read_predicate
+    from trainctl.cli.query.select import holds
+
+    labels = read_labels(options.selector) if options.selector is not None else ()
+    predicate = read_predicate(options.filter) if options.filter is not None else None
+    return lambda job: fits(job.spec.metadata.labels, labels) and (predicate is None or holds(predicate, plain(job)))
 
 
-def _choose(found: Iterable[Job], labels: Sequence[Term], predicate: Predicate | None) -> list[Job]:
-    return [
-        job
-        for job in found
-        if fits(job.spec.metadata.labels, labels) and (predicate is None or holds(predicate, plain(job)))
-    ]
+def _choose(found: Iterable[Job], wanted: Callable[[Job], bool] | None) -> list[Job]:
+    return [job for job in found if wanted is None or wanted(job)]
 
 
 def _check_defaults(context: Context) -> None:
