@@ -1,5 +1,6 @@
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,13 @@ Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     made: Calls = []
-    monkeypatch.setattr(export, "_exporter", lambda: lambda *args, **kwargs: made.append((args, kwargs)))
+
+    def exporter(source: str, *args: Any, **kwargs: Any) -> SimpleNamespace:
+        made.append(((source, *args), kwargs))
+        names = ("model.safetensors", "config.json") if source.startswith("s3:") else ("model.safetensors",)
+        return SimpleNamespace(files=names)
+
+    monkeypatch.setattr(export, "_exporter", lambda: exporter)
     return made
 
 
@@ -40,8 +47,12 @@ def test_export_of_a_job_takes_the_newest_or_the_chosen_step(
 
 def test_export_of_a_path_asks_nobody(cli: Cli, controller: FakeController, calls: Calls, tmp_path: Path) -> None:
     controller.stop()
-    assert cli("checkpoints", "export", str(tmp_path), "out").code == 0
-    assert cli("checkpoints", "export", "s3://bucket/run", "out", "--step", "7").code == 0
+    weights = cli("checkpoints", "export", str(tmp_path), "out")
+    model = cli("checkpoints", "export", "s3://bucket/run", "out", "--step", "7")
+    assert (weights.code, model.code) == (0, 0)
+    assert "weights only" in weights.err
+    assert "transformers loads it" in model.err
+    assert "transformers" not in weights.err
     assert [args[0] for args, _ in calls] == [str(tmp_path), "s3://bucket/run/step-000000000007"]
 
 

@@ -22,9 +22,12 @@ def run(context: Context) -> int:
     destination = str(Path(options.destination).expanduser().absolute())
     context.console.say(f"exporting {source}")
     context.on_interrupt = (f"interrupted: what is in {destination} may be incomplete",)
-    exporter(source, destination, dtype=options.dtype, overwrite=options.force)
+    report = exporter(source, destination, dtype=options.dtype, overwrite=options.force)
     context.console.data(destination)
-    context.console.say("transformers loads it: AutoModelForCausalLM.from_pretrained(...)")
+    if "config.json" in report.files:
+        context.console.say("transformers loads it: AutoModelForCausalLM.from_pretrained(...)")
+    else:
+        context.console.say("weights only, by the model's own names: no config.json is kept with this checkpoint")
     return exit_codes.OK
 
 
