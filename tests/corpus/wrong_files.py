@@ -4,8 +4,8 @@ A case is a file ``cases/GROUP/NAME.yaml``, or bytes that ``made.py`` makes, wit
 ``trainctl submit -f NAME.yaml --dry-run`` writes, and its exit code. Lines ``# --set PATH=VALUE`` at the head of a file
 are options.
 
-After a rule or message has changed, ``make corpus`` rewrites the expectations and lists those that changed; read them as
-somebody who made the mistake.
+After a rule or message has changed, ``make corpus`` rewrites the expectations and lists those that changed; read them
+as somebody who made the mistake.
 """
 
 from __future__ import annotations
