@@ -125,7 +125,7 @@ def test_skipped_records_are_noticed_once_for_all_workers(tmp_path: Path) -> Non
         world.run()
         assert len(world.notices) == 2
         (notice,) = set(world.notices)
-    assert notice.startswith("1 corrupt records skipped (digest ")
+    assert notice.startswith("1 corrupt record skipped (digest ")
     assert "2.jsonl, line 1, byte 0: no JSON" in notice
 
 

@@ -102,7 +102,7 @@ def test_damage_is_named_or_skipped(damage: str, mode: str, tmp_path: Path, caps
     data = _open(folder, tmp_path / "cache", corrupt=SKIP, mode=mode)
     assert data.skipped.count == 1
     assert "skipping a corrupt record: " + data.skipped.first[0] in capsys.readouterr().out
-    assert data.train.notice.startswith("1 corrupt records skipped (digest ")
+    assert data.train.notice.startswith("1 corrupt record skipped (digest ")
     assert data.train.batch(range(data.train.num_samples)).num_targets > 0
 
 

@@ -96,7 +96,8 @@ def notice_of(skipped: Skipped) -> str:
     if not skipped.count:
         return ""
     some = "; ".join(skipped.first[:_NOTICED])
-    return f"{skipped.count} corrupt records skipped (digest {skipped.digest[:12]}), the first: {some}"
+    records = "1 corrupt record" if skipped.count == 1 else f"{skipped.count} corrupt records"
+    return f"{records} skipped (digest {skipped.digest[:12]}), the first: {some}"
 
 
 def together(parts: Sequence[Skipped]) -> Skipped:
