@@ -129,7 +129,7 @@ def test_sigkill_of_the_controller(reference: Reference, corpus: Path, tmp_path:
     os.kill(system.controller["pid"], signal.SIGKILL)
     system.up()
     system.wait_step("headless", before.status.step + 1)
-    after = system.wait("headless", "workers", lambda job: all(w.pid for w in workers(job).values()))  # figures go first
+    after = system.wait("headless", "workers", lambda job: all(w.pid for w in workers(job).values()))
     assert after.status.islands[0].generation == before.status.islands[0].generation == 1
     assert {w.pid for w in workers(after).values()} == {w.pid for w in workers(before).values()}
     assert_as_if_nothing_happened(reference, "headless")
