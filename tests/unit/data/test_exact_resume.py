@@ -17,7 +17,7 @@ from trainctl.core.records.train_spec import (
     TrainDataSpec,
     TrainSpec,
 )
-from trainctl.parallel.data import stream_rows
+from trainctl.parallel.data import stream_cache, stream_rows
 from trainctl.parallel.data.batch import Batch
 from trainctl.parallel.data.dataset import TokenDataset
 from trainctl.parallel.data.formats import jsonl, parquet, text
@@ -34,6 +34,7 @@ STEPS = 30
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (text, jsonl):
         monkeypatch.setattr(module, "group_bytes_of_stream", lambda _: 2000)
+    monkeypatch.setattr(stream_cache, "_GROUP_BYTES_PER_POSITION", 1)
     monkeypatch.setattr(parquet, "GROUP_BYTES", 2000)
     monkeypatch.setattr(stream_rows, "KEPT_BYTES", 1 << 14)
 

@@ -1,11 +1,11 @@
 """What a corpus that is read when needed keeps on the node: where its groups of records are, and nothing of the text.
 
 The index is made by reading the corpus once, so damage is found before training and all nodes can compare what they
-have. It takes about 40 bytes for each megabyte of text.
+have. It takes some 200 bytes for each megabyte of text.
 
-A *group* is about a megabyte of neighbouring records (more where reaching a place in a file costs much), read and
-tokenised as a whole. It gives a fixed number of rows, so that the row of a sample id is found without tokenising what
-lies before it.
+A *group* is a quarter of a megabyte of neighbouring records or more (where samples are long, or reaching a place in a
+file costs much), read and tokenised as a whole. It gives a fixed number of rows, so that the row of a sample id is
+found without tokenising what lies before it.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class Indexed:
     skipped: Skipped
 
 
-def index_corpus(reader: CorpusReader, corrupt: CorruptSpec) -> Indexed:
-    """Reads a corpus once.
+def index_corpus(reader: CorpusReader, corrupt: CorruptSpec, *, group_bytes: int) -> Indexed:
+    """Reads a corpus once, and cuts it into groups of at least ``group_bytes``.
 
     Raises:
         DataError: a file or too many records cannot be read, or there is no training data at all.
@@ -143,7 +143,7 @@ def index_corpus(reader: CorpusReader, corrupt: CorruptSpec) -> Indexed:
     progress = Progress(f"indexing {corpus.uri}", total_bytes=corpus.size_bytes)
     collectors = {split: _Collector() for split in Split}
     hasher = hashlib.blake2b(digest_size=16)
-    full_at = _GroupSizes(reader)
+    full_at = _GroupSizes(reader, group_bytes)
     for located in reader.records(ledger, on_read=progress.advance):
         data = _bytes(located.content)
         hasher.update(f"{located.split.value} {located.record.begins} {len(data)}\n".encode())
@@ -165,14 +165,15 @@ def index_corpus(reader: CorpusReader, corrupt: CorruptSpec) -> Indexed:
 class _GroupSizes:
     """Size of a full group by file; the format is looked up once a file."""
 
-    def __init__(self, reader: CorpusReader) -> None:
+    def __init__(self, reader: CorpusReader, least: int) -> None:
         self._reader = reader
+        self._least = least
         self._of: tuple[int, int] = (-1, 0)
 
     def __call__(self, file: int) -> int:
         if self._of[0] != file:
             found = self._reader.corpus.files[file]
-            self._of = (file, self._reader.format(found).group_bytes(found.path))
+            self._of = (file, max(self._least, self._reader.format(found).group_bytes(found.path)))
         return self._of[1]
 
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from trainctl.parallel.data.formats.port import CorpusFile, Record, is_packed, open_unpacked
 
 PIECE_BYTES = 1 << 20
-PLAIN_GROUP_BYTES = 1 << 20
+PLAIN_GROUP_BYTES = 256 << 10
 PACKED_GROUP_BYTES = 8 << 20
 DAMAGE = (EOFError, zlib.error, BadGzipFile)
 """What reading a damaged packed file raises."""
