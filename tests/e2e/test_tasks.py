@@ -61,6 +61,26 @@ def test_a_module_that_is_not_there_fails_once_and_says_so(system: LocalSystem) 
     assert "spec.env.PYTHONPATH" in shown
 
 
+def test_weights_that_every_worker_draws_anew_fail_with_what_to_do(system: LocalSystem, tmp_path: Path) -> None:
+    (tmp_path / "unseeded.py").write_text(
+        """
+import os
+import torch
+from ratings import build as seeded
+
+def build(context):
+    torch.manual_seed(int.from_bytes(os.urandom(4), "big"))
+    return seeded(context)
+"""
+    )
+    job = yaml.safe_load(own("unseeded", task="unseeded:build"))
+    job["spec"]["env"]["PYTHONPATH"] = f"{EXAMPLE}:{tmp_path}"
+    system.submit(yaml.safe_dump(job))
+    ended_job = ended(system, "unseeded")
+    assert ended_job.status.phase == "FAILED"
+    assert "built a model or optimizer of other values than rank 0 did" in system.cli("explain", "unseeded").stdout
+
+
 def test_a_model_of_transformers_and_back(system: LocalSystem, tmp_path: Path) -> None:
     write_model(tmp_path / "model", "qwen3")
     job = {

@@ -13,7 +13,7 @@ from typing import Any
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.loading import load
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import InternalError, UnavailableError
+from trainctl.core.errors import InternalError, PlanError, TrainctlError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
 from trainctl.core.records.step import Outcome, Phase
 from trainctl.parallel.collectives.gather import gather_json
@@ -197,6 +197,20 @@ class Entry:
         self.replica.checkpoint = from_wire(CheckpointRef, found) if found else None
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
 
+    def _disagreement(self, rank: int, facts: Mapping[str, tuple[Any, Any]]) -> TrainctlError:
+        record = self.record
+        where = f"generation {record.generation}, step {record.target_step}"
+        who = f"rank {rank} ({record.members[rank].node})"
+        if record.rung is Rung.START and facts.keys() <= {"state", "schema"}:
+            what = "of other names, shapes or types" if "schema" in facts else "of other values"
+            return PlanError(
+                f"{where}: {who} built a model or optimizer {what} than rank 0 did; all ranks must build the same: "
+                "draw initial weights from torch's global generator, which is seeded alike, and let nothing depend on "
+                "the rank, the host, the time or the order of a set"
+            )
+        shown = ", ".join(f"{name} {found} instead of {expected}" for name, (found, expected) in facts.items())
+        return InternalError(f"{where}: {who} does not hold what rank 0 holds: {shown}")
+
     def _objects_to_compare(self) -> Any:
         """Rank 0's registered objects where everybody starts from what it built itself, and nothing was handed over."""
         starts = self.record.rung is Rung.START and self.rank == 0 and not self.replica.sharded
@@ -220,11 +234,7 @@ class Entry:
         for rank, other in enumerate(said):
             wrong = [name for name in own if other[name] != said[0][name]]
             if wrong:
-                facts = ", ".join(f"{name} {other[name]} instead of {said[0][name]}" for name in wrong)
-                raise InternalError(
-                    f"generation {self.record.generation}, step {self.record.target_step}: rank {rank} "
-                    f"({self.record.members[rank].node}) does not hold what rank 0 holds: {facts}"
-                )
+                raise self._disagreement(rank, {name: (other[name], said[0][name]) for name in wrong})
         if said[0]["objects"] is not None:
             replica.adopt_registered(said[0]["objects"])
         replica.applied_step = own["step"]
