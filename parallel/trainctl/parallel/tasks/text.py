@@ -9,9 +9,9 @@ from pathlib import Path
 
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.data.corrupt import Skipped
+from trainctl.parallel.data.dataset import TokenDataset
 from trainctl.parallel.data.open_data import open_data
 from trainctl.parallel.data.tokenizer import tokenizer_config
-from trainctl.parallel.tasks.task import Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +27,8 @@ class TextData:
         skipped: corrupt records that were left out.
     """
 
-    train: Dataset
-    held_out: Dataset | None
+    train: TokenDataset
+    held_out: TokenDataset | None
     vocab_size: int
     artifacts: Mapping[str, bytes]
     digest: str
