@@ -29,6 +29,8 @@ def watch_rows(
 ) -> None:
     """Looks every ``EVERY_S`` seconds and writes what is new or has changed since it was last written.
 
+    What is there no longer is told on stderr: it has no row and no data to write.
+
     Args:
         context: where to write, in which form.
         look: asks for all things.
@@ -41,10 +43,14 @@ def watch_rows(
     """
     context.on_interrupt = ("interrupted: nothing was changed",)
     shown: dict[str, object] = {}
+    names: dict[str, str] = {}
     headed = False
     for found in resume(context, lambda client: _looks(client, look, until)):
         fresh = [each for each in found if shown.get(key(each), _NOTHING) != state(each)]
         shown = {key(each): state(each) for each in found}
+        for gone in names.keys() - shown.keys():
+            context.console.say(f"{names[gone]} is there no longer")
+        names = {key(each): name(each) for each in found}
         if not fresh:
             continue
         if is_table(context):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trainctl.cli.log_reader import LogReader
 from trainctl.cli.main import main
 from trainctl.cli.positions import EventPosition
-from trainctl.protos.v1.job_pb2 import Event, StreamLogsResponse
+from trainctl.protos.v1.job_pb2 import Event, Job, StreamLogsResponse
 from trainctl.protos.v1.records_pb2 import LogPosition
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
@@ -223,6 +223,26 @@ def test_get_watch_shows_changes_only_and_ends_with_the_job(
     assert running.code == 8
     rows = [line.split() for line in running.out.getvalue().splitlines()]
     assert [row[1] for row in rows] == ["PHASE", "RUNNING", "RECOVERING", "FAILED"]
+
+
+def test_get_watch_tells_of_what_is_deleted(
+    cli: Cli, controller: FakeController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [controller.add_job("a"), controller.add_job("b")]
+    looks = [there, there[1:], there[1:]]
+
+    def look(client: object) -> list[Job]:
+        if not looks:
+            raise KeyboardInterrupt
+        return looks.pop(0)
+
+    monkeypatch.setattr("trainctl.cli.changes.EVERY_S", 0.0)
+    monkeypatch.setattr("trainctl.cli.commands.get.list_jobs", look)
+    found = cli("get", "jobs", "-w", "-o", "name")
+    assert found.code == 130
+    assert found.out.splitlines() == ["a", "b"]
+    assert found.err.splitlines().count("a is there no longer") == 1
+    assert "b is there no longer" not in found.err
 
 
 def test_timeline_as_a_trace_that_viewers_open(cli: Cli, controller: FakeController) -> None:
