@@ -16,6 +16,7 @@ import yaml
 
 from e2e.local_system import LocalSystem, workers
 from e2e.process_tree import processes_of
+from trainctl.core.system.processes import identify, is_alive
 from trainctl.protos.v1 import job_pb2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -151,9 +152,10 @@ def test_sigkill_of_a_command_a_launcher_and_an_agent(system: LocalSystem) -> No
     assert recovery.phases_s["total"] > 0
 
     launcher = after[3].pid
-    command = command_of(launcher)
+    command = identify(command_of(launcher))
+    assert command is not None
     os.kill(launcher, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{command}").exists(), lambda: "the command outlived its launcher", 5)
+    until(lambda: not is_alive(command), lambda: "the command outlived its launcher", 10)
     trains(system, "killed", 3, 4)
 
     os.kill(system.agent_pid("node-1"), signal.SIGKILL)
