@@ -94,7 +94,9 @@ def test_restart_gives_new_processes_and_loses_nothing(
 
 
 def test_rollback_goes_back_in_a_new_lineage(system: LocalSystem, corpus: Path, undisturbed: list[Any]) -> None:
-    system.submit(tiny_job("back", corpus, steps=STEPS, interval_steps=10))
+    job = tiny_job("back", corpus, steps=STEPS, interval_steps=10)
+    # All are kept: what the list shows must still be there when the roll-back asks for it.
+    system.submit(job.replace("intervalSteps: 10", "intervalSteps: 10\n    keep: {last: 50}"))
     before = system.wait("back", "three checkpoints", lambda job: job.status.checkpoint.step >= 30, DEADLINE_S)
     no_terminal = system.cli("rollback", "back", check=False)
     assert no_terminal.returncode == 2
