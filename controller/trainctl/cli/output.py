@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from trainctl.cli.context import Context
@@ -32,7 +33,7 @@ def plain(message: Message) -> dict[str, Any]:
         if field.name in _UNIX_TIMES:
             data[field.json_name.removesuffix("S")] = rfc3339(value) if value else None
         elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-            data[field.json_name] = {key: _scalar(value[key]) for key in sorted(value)}
+            data[field.json_name] = {key: _value(value[key]) for key in sorted(value)}
         elif field.is_repeated:
             data[field.json_name] = [_value(item) for item in value]
         else:
@@ -41,7 +42,10 @@ def plain(message: Message) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    return plain(value) if isinstance(value, Message) else _scalar(value)
+    if not isinstance(value, Message):
+        return _scalar(value)
+    free = value.DESCRIPTOR.full_name.startswith("google.protobuf.")  # values of the user's own, such as options
+    return MessageToDict(value) if free else plain(value)
 
 
 def _scalar(value: Any) -> Any:

@@ -3,6 +3,7 @@ import json
 import time
 from typing import Any
 
+import pytest
 import yaml
 
 from trainctl.cli.console import Console
@@ -186,3 +187,15 @@ def test_plain_progress_comes_every_few_seconds_and_only_when_new() -> None:
         view.job(job)
         now[0] += PROGRESS_EVERY_S / 10
     assert len(lines) == 10
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "jsonpath={.jobs[0].spec.spec.train.options}"])
+def test_values_of_ones_own_are_shown_as_they_were_written(cli: Cli, controller: FakeController, form: str) -> None:
+    job = controller.add_job("a")
+    options: dict[str, Any] = {"width": 16, "name": "x", "deep": {"list": [1, None, True]}}
+    job.spec.spec.train.options.update(options)
+    found = cli("get", "jobs", "-o", form)
+    assert found.code == 0, found.err
+    if form == "json":
+        assert json.loads(found.out)["jobs"][0]["spec"]["spec"]["train"]["options"] == options
+    assert "16" in found.out

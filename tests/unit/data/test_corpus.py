@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sysconfig
 import threading
 from collections.abc import Iterator
@@ -152,6 +153,13 @@ def test_a_file_that_went_away_is_named(folder: Path) -> None:
     (folder / "b.txt").unlink()
     with pytest.raises(DataError, match=r"b\.txt .*found: FileNotFoundError"):
         _read(corpus)
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(folder: Path) -> None:
+    data = TrainDataSpec(uri=str(folder))
+    before = _names(open_corpus(data))
+    os.mkfifo(folder / "pipe.txt")
+    assert _names(open_corpus(data)) == before
 
 
 def test_link_to_a_folder_is_entered_once(tmp_path: Path) -> None:

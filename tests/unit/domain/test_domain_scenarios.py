@@ -280,6 +280,9 @@ def test_the_same_user_exception_again_fails_the_job_with_all_that_is_known() ->
     assert failure.error is not None
     assert failure.error.log_tail == ("last words",)
     assert "same exception in the same step" in failure.message
+    (recovery,) = sim.state.recoveries
+    assert recovery.generation == 2, "what failed the job was not recovered from"
+    assert sim.state.recovery_count == 1
     assert not desired_workers(sim.state)
     assert any("what to do" in sentence for sentence in explain(sim.state, sim.now_s))
 
@@ -317,7 +320,7 @@ def test_an_exception_while_booting_is_not_tried_for_ever() -> None:
     assert sim.state.failure.code == "USER_EXCEPTION"
 
 
-@pytest.mark.parametrize("code", ["DATA_UNUSABLE", "CHECKPOINT_UNUSABLE"])
+@pytest.mark.parametrize("code", ["DATA_UNUSABLE", "CHECKPOINT_UNUSABLE", "PROGRAM_UNUSABLE", "FAILED_PRECONDITION"])
 def test_what_would_fail_again_fails_at_once_with_a_hint(code: str) -> None:
     sim = start()
     raise_in(sim, 0, "no such folder", code)

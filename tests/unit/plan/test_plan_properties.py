@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainctl.core.errors import DataError, InternalError, PlanError
+from trainctl.core.errors import DataError, InternalError, PlanError, PreconditionError
 from trainctl.core.records.step import StepAction
 from trainctl.core.records.train_spec import BatchSpec, ScheduleSpec
 from trainctl.parallel.plan.digest import add_digests, sample_digest
@@ -188,6 +188,13 @@ def test_fold_skips_and_says_why(changes: dict[str, object], reason: str) -> Non
     assert outcome.action is StepAction.SKIP
     assert reason in outcome.reason
     assert outcome.cursor == 40  # a skip commits the step, too
+
+
+def test_fold_refuses_a_step_to_which_nobody_gave_a_gradient() -> None:
+    nothing: dict[str, object] = {"flags": VoteFlag(0), "tokens": 0}
+    with pytest.raises(PreconditionError, match=r"no rank called step\.backward"):
+        fold([record(0, **nothing), record(1, **nothing)], ballot())
+    assert fold([record(0), record(1, **nothing)], ballot()).action is StepAction.SKIP
 
 
 def test_fold_skips_a_batch_without_targets() -> None:

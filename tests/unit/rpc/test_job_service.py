@@ -369,6 +369,24 @@ def test_callers_are_checked(tmp_path: Path) -> None:
     run(main)
 
 
+def test_bytes_that_are_no_message_are_refused_in_a_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            channel: Any = running.client.channel
+            metadata = tuple(running.client.metadata)
+            unary = channel.unary_unary("/trainctl.v1.JobService/GetJob")
+            with pytest.raises(grpc.RpcError) as raised:
+                await unary(b"\xff\xff\xff", metadata=metadata, timeout=10)
+            assert "expected a protobuf message, found 3 bytes" in str(error_from_rpc(raised.value))
+            stream = channel.unary_stream("/trainctl.v1.JobService/WatchJob")
+            with pytest.raises(grpc.RpcError) as raised:
+                await anext(aiter(stream(b"\xff\xff\xff", metadata=metadata, timeout=10)))
+            assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(main)
+    assert "Traceback" not in caplog.text
+
+
 def test_health_needs_no_token_and_reflection_does(tmp_path: Path) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc

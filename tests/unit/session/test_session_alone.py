@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from trainctl.core.errors import PlanError, PreconditionError
 from trainctl.core.records.train_spec import BatchSpec
+from trainctl.parallel.results import Hook
 from trainctl.parallel.session import Session
 
 
@@ -84,6 +86,56 @@ def test_a_step_with_micro_batches_left_out_is_skipped() -> None:
             break
     assert session.applied_step == 1
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_loop_that_goes_past_the_session_fails_at_once() -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer)
+
+    def past_the_session() -> None:
+        with session.step() as step:
+            for micro_batch in step.micro_batches():
+                loss, _ = loss_of(model, micro_batch.sample_ids)
+                loss.backward()  # type: ignore[no-untyped-call]
+
+    with pytest.raises(PreconditionError, match=r"no rank called step\.backward"):
+        past_the_session()
+
+
+@pytest.mark.parametrize("tokens", [-3, 2.5, math.nan, True])
+def test_a_number_of_targets_that_is_none_is_refused(tokens: float) -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer)
+    with session.step() as step:
+        micro_batch = next(iter(step.micro_batches()))
+        loss, targets = loss_of(model, micro_batch.sample_ids)
+        with pytest.raises(PreconditionError, match="expected the number of targets"):
+            step.backward(loss, tokens)  # type: ignore[arg-type]
+        step.backward(loss, targets)
+
+
+def test_a_step_inside_a_step_is_refused() -> None:
+    session = open_session(*build())
+    with pytest.raises(PreconditionError, match="inside another"), session.step(), session.step():
+        pass
+
+
+@pytest.mark.parametrize("what", ["register", "set_data", "on_evaluate", "add_hook"])
+def test_nothing_is_registered_after_the_first_step(what: str) -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer)
+    with session.step() as step:
+        for micro_batch in step.micro_batches():
+            step.backward(*loss_of(model, micro_batch.sample_ids))
+    calls: dict[str, Callable[[], None]] = {
+        "register": lambda: session.register(model=model, optimizer=optimizer),
+        "set_data": lambda: session.set_data(num_samples=1, steps=1, batch=BatchSpec(), seed=0),
+        "on_evaluate": lambda: session.on_evaluate(every=1, num_items=1, evaluate=lambda item: (1.0, 1)),
+        "add_hook": lambda: session.add_hook(Hook),
+    }
+    with pytest.raises(PreconditionError, match=f"{what} was called after the first step"):
+        calls[what]()
+    assert session.applied_step == 1
 
 
 def test_evaluation_runs_when_due() -> None:

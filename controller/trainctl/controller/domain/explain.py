@@ -24,13 +24,23 @@ NEXT: Mapping[JobPhase, str] = {
     JobPhase.COMPLETING: "the last step is done; it has succeeded when its last checkpoint is committed",
     JobPhase.CANCELLING: "it has ended when its workers have, at the latest after the grace time",
     JobPhase.FAILING: "it cannot go on; it has failed when its workers have ended",
+    JobPhase.SUCCEEDED: "it is done",
+    JobPhase.CANCELLED: "to run it, submit it again",
+    JobPhase.FAILED: "once the cause is gone, submit it again",
+}
+"""By phase, what ends it or what can be done now."""
+
+_WITH_CHECKPOINTS: Mapping[JobPhase, str] = {
     JobPhase.SUCCEEDED: "its checkpoints are there: `trainctl checkpoints list {name}`",
     JobPhase.CANCELLED: "to go on from where it was, submit it again with spec.checkpoint.resumeFrom: "
     "`trainctl checkpoints list {name}` shows its checkpoints",
     JobPhase.FAILED: "once the cause is gone, submit it again; with spec.checkpoint.resumeFrom it goes on from one of "
     "its checkpoints: `trainctl checkpoints list {name}`",
 }
-"""By phase, what ends it or what can be done now."""
+"""The same for a job that has ended and left some."""
+
+_TRAINING = frozenset({JobPhase.RUNNING, JobPhase.RECOVERING, JobPhase.RESIZING})
+"""Where a speed and a time to go say something."""
 
 
 def explain(state: JobState, now_s: float) -> tuple[str, ...]:
@@ -76,14 +86,13 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
         + ("" if ended else f" for {since}")
         + f": {state.message or state.reason}"
     )
-    yield NEXT[state.phase].format(name=state.name)
+    left = _WITH_CHECKPOINTS if state.checkpoints else {}
+    yield left.get(state.phase, NEXT[state.phase]).format(name=state.name)
     progress = state.progress
     if progress.step and not ended:
-        steps = state.steps
-        yield (
-            f"step {progress.step} of {steps}, loss {progress.loss:.4f}, {tokens_per_s(state):.0f} tokens/s, "
-            f"about {format_duration(eta_s(state))} to go"
-        )
+        stands = f"step {progress.step} of {state.steps}, loss {progress.loss:.4f}"
+        moves = f", {tokens_per_s(state):.0f} tokens/s, about {format_duration(eta_s(state))} to go"
+        yield stands + (moves if state.phase in _TRAINING else "")
 
 
 def _wishes(state: JobState) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from trainctl.core.codec import WireError
@@ -121,7 +122,7 @@ class Gate(aio.ServerInterceptor):
         self, handler: grpc.RpcMethodHandler[Any, Any], method: _Method, refusal: TrainctlError | None
     ) -> grpc.RpcMethodHandler[Any, Any]:
         coders = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _reading(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         kind = (handler.request_streaming, handler.response_streaming)
@@ -158,6 +159,8 @@ class Gate(aio.ServerInterceptor):
             try:
                 if refusal is not None:
                     raise refusal
+                if isinstance(request, WireError):
+                    raise request
                 if inspect.isasyncgenfunction(behaviour):
                     # Closed explicitly: when the client hangs up, the generator's clean-up runs now, not some day.
                     async with contextlib.aclosing(behaviour(request, context)) as answers:
@@ -182,9 +185,25 @@ class Gate(aio.ServerInterceptor):
         )
 
 
+def _reading(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Hands on, instead of a message, why there is none: gRPC itself would log a traceback and answer UNKNOWN."""
+    if deserializer is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError as error:
+            return WireError(f"expected a protobuf message, found {len(data)} bytes that are none: {error}")
+
+    return read
+
+
 async def _within_deadline(behaviour: Any, request: Any, context: Any, refusal: TrainctlError | None) -> Any:
     if refusal is not None:
         raise refusal
+    if isinstance(request, WireError):
+        raise request
     left_s = context.time_remaining()
     limit_s = LONGEST_UNARY_S if left_s is None else min(LONGEST_UNARY_S, left_s)
     try:

@@ -121,6 +121,8 @@ def _walk(filesystem: Any, root: str, source: DataSourceSpec, spec_path: str) ->
     for folders, files in _folders(filesystem, root):
         for name in [name for name in folders if name in skipped or name.startswith(".")]:
             del folders[name]  # a walk does not enter what is deleted here
+        # A pipe or a socket would be waited for, and holds no text.
+        files = {name: info for name, info in files.items() if info["type"] != "other" or info.get("islink")}
         seen += len(files)
         names = [name for name in files if not name.startswith(".") and all(fnmatch(name, p) for p in patterns)]
         matching += [_file(files[name]["name"], files[name]) for name in names]

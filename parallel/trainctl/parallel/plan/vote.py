@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
-from trainctl.core.errors import InternalError
+from trainctl.core.errors import InternalError, PreconditionError
 from trainctl.core.records.step import Outcome, StepAction
 from trainctl.parallel.plan.digest import add_digests
 
@@ -115,6 +115,7 @@ def fold(records: Sequence[VoteRecord], ballot: Ballot) -> Outcome:
 
     Raises:
         InternalError: a rank voted on something else, or the samples are not those of the step.
+        PreconditionError: no rank gave a single gradient: the loop goes past the session.
     """
     _check(records, ballot)
     tokens = sum(record.tokens for record in records)
@@ -149,6 +150,11 @@ def _clip_factor(norm: float, clip_norm: float) -> float:
 
 
 def _reason_to_skip(records: Sequence[VoteRecord], tokens: int) -> str:
+    if not any(VoteFlag.OK in record.flags or record.tokens for record in records):
+        raise PreconditionError(
+            "no rank called step.backward: call step.backward(loss_sum, targets) once for each micro-batch, "
+            "and not loss.backward()"
+        )
     incomplete = [rank for rank, record in enumerate(records) if VoteFlag.OK not in record.flags]
     if incomplete:
         return f"micro-batches were left out on rank {', '.join(map(str, incomplete))}"

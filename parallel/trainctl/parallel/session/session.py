@@ -82,6 +82,7 @@ class Session:
         self._run: _Run | None = None
         self._seat: Seat | None = None
         self._over = False
+        self._in_step = False
         self._hooks: list[HookSource] = []
 
     @classmethod
@@ -144,7 +145,9 @@ class Session:
 
         Raises:
             PlanError: a parameter, the optimizer or an object is of a kind that cannot be copied exactly.
+            PreconditionError: the first step has begun.
         """
+        self._before_first_step("register")
         training = TrainingState(
             model=model,
             optimizers=(optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else tuple(optimizer),
@@ -168,6 +171,7 @@ class Session:
                 whatever the size of the mesh.
             device: of this rank; default: CPU.
         """
+        self._before_first_step("register_sharded")
         where = device or torch.device("cpu")
         self._replica = Replica(None, instance=self._context.desired.island)
         self._sharded = ShardedModel(build, where, self._replica, self._context)
@@ -204,6 +208,7 @@ class Session:
         Raises:
             DataError: there is no sample.
         """
+        self._before_first_step("set_data")
         self._plan = WorkPlan(
             order=SampleOrder(num_samples, seed) if order is None else order,
             steps=steps,
@@ -222,6 +227,7 @@ class Session:
 
         The items are dealt to the ranks. ``evaluate`` must leave the state as it is.
         """
+        self._before_first_step("on_evaluate")
         self._evaluation = EvaluationPlan(every, num_items, evaluate)
 
     def add_hook(self, make: Callable[[], Hook]) -> None:
@@ -230,8 +236,7 @@ class Session:
         Raises:
             PreconditionError: the first step has begun.
         """
-        if self._run is not None:
-            raise PreconditionError("a hook was added after the first step", hint="add hooks before the loop")
+        self._before_first_step("add_hook")
         name = getattr(make, "__qualname__", type(make).__name__).replace("<", "").replace(">", "")
         self._hooks.append(HookSource(name=f"{name}-{len(self._hooks)}", make=make))
 
@@ -243,14 +248,17 @@ class Session:
         there are no micro-batches, and nothing is committed.
 
         Raises:
-            PreconditionError: ``register`` or ``set_data`` was not called.
+            PreconditionError: ``register`` or ``set_data`` was not called, or a step is open already.
         """
+        if self._in_step:
+            raise PreconditionError("a step was begun inside another one", hint="leave `with session.step()` first")
         run = self._prepared()
         seat = self._become_member(run)
         if seat is None:
             yield StepContext(run.replica.applied_step, (), before_each=self._context.waiter.check)
             return
         step = run.protocol.open(seat)
+        self._in_step = True
         try:
             yield step.context
             run.reporter.note_commit(run.protocol.commit(seat, step))
@@ -261,6 +269,8 @@ class Session:
             if self._sharded is None or not self._sharded.is_interruption(error):
                 raise
             self._leave(error)
+        finally:
+            self._in_step = False
         self._become_member(run)
 
     def close(self) -> None:
@@ -344,6 +354,13 @@ class Session:
     def _build_shards(self, rendezvous: Rendezvous) -> None:
         if self._sharded is not None and self._plan is not None:
             self._sharded.enter(rendezvous, self._plan.seed)
+
+    def _before_first_step(self, what: str) -> None:
+        if self._run is not None:
+            raise PreconditionError(
+                f"{what} was called after the first step had begun",
+                hint="say everything before the loop: the other ranks count on it",
+            )
 
     def _prepared(self) -> _Run:
         if self._run is not None:

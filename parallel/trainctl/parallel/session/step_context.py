@@ -81,8 +81,14 @@ class StepContext:
             tokens: number of targets in it.
 
         Raises:
-            PreconditionError: it was called more often than there were micro-batches.
+            PreconditionError: it was called more often than there were micro-batches, or ``tokens`` is no number of
+                targets.
         """
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+            raise PreconditionError(
+                f"step {self.step}: expected the number of targets, 0 or more, found {tokens!r}",
+                hint="step.backward(loss_sum, targets): the loss is divided by their number over the whole batch",
+            )
         if self._finished == self._started:
             raise PreconditionError(
                 f"step {self.step}: backward was called {self._finished + 1} times for {self._started} micro-batches",

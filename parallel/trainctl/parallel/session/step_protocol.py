@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainctl.core.records.step import Outcome, Phase, StepFigures
+from trainctl.parallel.bridge import Noticed
 from trainctl.parallel.plan.micro_batches import MicroBatch, deal
 from trainctl.parallel.plan.vote import Ballot, VoteFlag, VoteRecord, fold, fold_flags
 from trainctl.parallel.replica.replica import Replica
@@ -21,6 +22,8 @@ from trainctl.parallel.session.worker_context import WorkerContext
 
 _LOG = logging.getLogger("trainctl.session")
 _FENCE_S = 5.0
+_TOLD_SKIPS = frozenset(10**power for power in range(9))
+"""The first step of this worker that is skipped is an event of the job; then fewer and fewer are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class StepProtocol:
         self._fence = fence
         self.agreed = VoteFlag(0)
         self.clock = StepClock()
+        self._skipped = 0
 
     def open(self, seat: Seat) -> OpenStep:
         """Begins the step after the one applied: gradients are zero, the micro-batches are dealt."""
@@ -160,4 +164,8 @@ class StepProtocol:
         self._where.show(Phase.APPLIED)
         self._where.reach("apply.after")
         if outcome.reason:
+            self._skipped += 1
             _LOG.warning("%s: the step is skipped: %s", self._where, outcome.reason)
+            if self._skipped in _TOLD_SKIPS:
+                so_far = f"; it is the {self._skipped}th that is skipped" if self._skipped > 1 else ""
+                self._context.control.send(Noticed(f"step {outcome.step} is skipped: {outcome.reason}{so_far}"))

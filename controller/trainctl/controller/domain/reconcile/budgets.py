@@ -33,6 +33,8 @@ DETERMINISTIC_HINTS: Mapping[str, str] = {
     "PERMISSION_DENIED": "give the worker's user access to that path",
     "NOT_FOUND": "check the path or name in the job file",
     "COMMAND_UNUSABLE": "every node needs the program and its folder at the same path, with the rights to use them",
+    "PROGRAM_UNUSABLE": "correct the program: the worker runs it again only as a new job",
+    "FAILED_PRECONDITION": "correct the program; docs/howto/loops.md says what a session expects",
     "SCHEMA_MISMATCH": "all nodes must run the same version with the same spec",
 }
 """Error codes that no restart cures, and what does."""
@@ -125,7 +127,7 @@ def failure_of(work: Work, fault: Fault, code: str, why: str, hint: str) -> JobF
     """The job's failure by a fault that is not met by trying again."""
     slot = work.slot(fault.slot)
     rank = rank_of(work, fault.slot)
-    where = f"worker {fault.slot}" + (f" (rank {rank})" if rank >= 0 else "")
+    where = worker_of(work, fault)
     generation = f", generation {fault.generation}" if fault.generation else ""
     return JobFailure(
         code=code,
@@ -137,6 +139,12 @@ def failure_of(work: Work, fault: Fault, code: str, why: str, hint: str) -> JobF
         generation=fault.generation,
         error=fault.error,
     )
+
+
+def worker_of(work: Work, fault: Fault) -> str:
+    """The worker by slot and rank, as the subject of the fault's reason, which may begin with the rank itself."""
+    rank = rank_of(work, fault.slot)
+    return f"worker {fault.slot}" + (f" (rank {rank})" if rank >= 0 and not fault.reason.startswith("(rank") else "")
 
 
 def rank_of(work: Work, slot: int) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from trainctl.controller.domain import events
 from trainctl.controller.domain.goodput import Bucket, move
-from trainctl.controller.domain.reconcile.budgets import charge, rank_of
+from trainctl.controller.domain.reconcile.budgets import charge, worker_of
 from trainctl.controller.domain.reconcile.command_budget import charge_command
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
 from trainctl.controller.domain.reconcile.lifecycle import fail_job
-from trainctl.controller.domain.reconcile.recoveries import begin_recovery
+from trainctl.controller.domain.reconcile.recoveries import abandon_recovery, begin_recovery
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import STOPPING, JobPhase, SlotState
 
@@ -67,6 +67,7 @@ def _apply(work: Work, fault: Fault, *, news: bool, member: bool) -> None:
         _give_up_group(work, fault)
     if failure is not None:
         _tell_failure(work, fault)
+        abandon_recovery(work, "the job failed")
         fail_job(work, failure)
 
 
@@ -105,8 +106,7 @@ def _give_up_group(work: Work, fault: Fault) -> None:
 
 def _tell(work: Work, fault: Fault, *, news: bool) -> None:
     slot = work.slot(fault.slot)
-    rank = rank_of(work, fault.slot)
-    name = f"worker {fault.slot}" + (f" (rank {rank})" if rank >= 0 else "")
+    name = worker_of(work, fault)
     details = {"slot": fault.slot, "incarnation": slot.incarnation, "node": slot.node, "exit_code": fault.exit_code}
     if fault.kind is FaultKind.STUCK:
         message = f"{name} {fault.reason}; it is killed and replaced once its exit is confirmed"

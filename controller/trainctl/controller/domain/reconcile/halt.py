@@ -15,7 +15,7 @@ from trainctl.controller.domain.job_state import Cause, Hold
 from trainctl.controller.domain.reconcile.hold import held_step, hold, may_hold
 from trainctl.controller.domain.reconcile.lifecycle import set_phase
 from trainctl.controller.domain.reconcile.propose import abort, open_proposal
-from trainctl.controller.domain.reconcile.recoveries import begin_resize
+from trainctl.controller.domain.reconcile.recoveries import abandon_recovery, begin_resize
 from trainctl.controller.domain.reconcile.wishes import where_it_goes_on
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
@@ -104,7 +104,7 @@ def _stop(work: Work) -> bool:
     if wish.kind is HaltKind.RESTART:
         _start_again(work)
         return False
-    work.set_island(marks=None)
+    abandon_recovery(work, "the job was paused meanwhile")
     for slot in work.slots():
         if slot.bound:
             work.set_slot(slot.index, node="", agent_incarnation=0, address="")

@@ -69,6 +69,21 @@ def update_recovery(work: Work, **changes: object) -> None:
         work.set_job(recoveries=(*work.job.recoveries[:-1], latest))
 
 
+def abandon_recovery(work: Work, why: str) -> None:
+    """Closes the recovery in progress without its end; one that was only opened in this pass never began."""
+    marks = work.island.marks
+    if marks is None or not work.job.recoveries:
+        return
+    work.set_island(marks=None)
+    *earlier, last = work.job.recoveries
+    if not last.rung and marks.detected_s == work.now_s:
+        work.set_job(recoveries=tuple(earlier), recovery_count=work.job.recovery_count - 1)
+        return
+    ended = {"total": max(0.0, work.now_s - last.started_s)}
+    closed = replace(last, rung=last.rung or "none", reason=last.reason or why, phases_s=ended)
+    work.set_job(recoveries=(*earlier, closed))
+
+
 def finish_recovery(
     state: JobState, island: IslandState, finished_s: float
 ) -> tuple[JobState, IslandState, tuple[EventDraft, ...]]:
