@@ -26,10 +26,11 @@ class FaultClass(StrEnum):
 
 
 DETERMINISTIC_HINTS: Mapping[str, str] = {
-    "DATA_UNUSABLE": "check spec.train.data.uri and that every node can read it",
+    "DATA_UNUSABLE": "check what spec.train.data and spec.train.tokenizer name, and that every node can read it; "
+    "spec.train.data.corrupt.policy: skip leaves damaged records out",
     "CHECKPOINT_UNUSABLE": "no other is left: restore its files from a copy, or name another with resumeFrom",
     "SPEC_INVALID": "correct the job file and submit it again",
-    "PLAN_IMPOSSIBLE": "change the spec so that it fits the resources",
+    "PLAN_IMPOSSIBLE": "change what does not fit: the spec, the resources, or what the program registers",
     "PERMISSION_DENIED": "give the worker's user access to that path",
     "NOT_FOUND": "check the path or name in the job file",
     "COMMAND_UNUSABLE": "every node needs the program and its folder at the same path, with the rights to use them",
