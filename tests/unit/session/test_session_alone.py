@@ -114,6 +114,17 @@ def test_a_number_of_targets_that_is_none_is_refused(tokens: float) -> None:
         step.backward(loss, targets)
 
 
+def test_a_parameter_group_that_comes_late_is_found_in_the_next_step() -> None:
+    model, optimizer = build()
+    session = open_session(model, optimizer)
+    with session.step() as step:
+        for micro_batch in step.micro_batches():
+            step.backward(*loss_of(model, micro_batch.sample_ids))
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3, dtype=torch.float64))]})
+    with pytest.raises(PlanError, match="as registered, found"), session.step():
+        pass
+
+
 def test_a_step_inside_a_step_is_refused() -> None:
     session = open_session(*build())
     with pytest.raises(PreconditionError, match="inside another"), session.step(), session.step():

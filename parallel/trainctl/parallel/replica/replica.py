@@ -6,7 +6,7 @@ the first generation, while it is received or loaded, and between applying(s) an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -76,6 +76,7 @@ class Replica:
         groups = tuple(training.parameter_groups())
         self.gradients: Gradients = ShardedGradients(groups) if self.sharded else FlatGradients(groups)
         self.training = training
+        self._group_sizes = _sizes(groups)
         self._optimizers = [OptimizerState(optimizer) for optimizer in training.optimizers]
         if self.sharded:
             sum_instead_of_mean(training.model)
@@ -108,7 +109,17 @@ class Replica:
         return tensors_digest(tensor.tensor for tensor in self.state(StateVersion(0, 0)).tensors)
 
     def begin_step(self) -> None:
-        """Forgets the retained gradients (their step is settled) and starts with zeros."""
+        """Forgets the retained gradients (their step is settled) and starts with zeros.
+
+        Raises:
+            PlanError: an optimizer has other parameters than when it was registered.
+        """
+        found = _sizes(self.training.parameter_groups())
+        if found != self._group_sizes:
+            raise PlanError(
+                f"expected parameter groups of {self._group_sizes} parameters, as registered, found {found}",
+                hint="add all parameter groups before session.register(...)",
+            )
         self.discard()
         self.gradients.clear()
 
@@ -228,3 +239,7 @@ class Replica:
         for optimizer, saved in zip(self._optimizers, optimizers, strict=True):
             optimizer.load(saved)
         return int(values["cursor"])
+
+
+def _sizes(groups: Iterable[Mapping[str, Any]]) -> list[int]:
+    return [len(group["params"]) for group in groups]
