@@ -25,14 +25,18 @@ def test_the_demo_survives_its_failures_and_shows_what_it_did(tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
     timeline, _, summary = done.stdout.partition("\njob        ")
+    # On a busy machine the lost agent may come back too late: then the job shrinks, and grows again.
+    recoveries = 2 + timeline.count("recovery.started: grow from 2 to 4 workers")
     assert timeline.count("kill -9") == 2
-    assert timeline.count("recovery.finished") == 2
+    assert timeline.count("recovery.started") == recoveries <= 3
+    assert timeline.count("recovery.finished") == recoveries
     assert "succeeded: 180 of 180 steps, 368,640 tokens" in summary
     loss = re.search(r"loss       (\S+) -> (\S+) nats per token, held out (\S+)", summary)
     assert loss is not None
     assert float(loss[2]) < float(loss[1]) - 1.0
-    assert summary.count("steps lost: 0") == 2
+    assert summary.count("steps lost: 0") == recoveries
     assert len(re.findall(r"rank \d -> rank \d [\d.]+ MiB", summary)) >= 4
     assert "transformers loads it; it writes:" in summary
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
