@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,10 @@ class LocalState:
     def shapes(self) -> dict[StateKey, Shape]:
         """Global shape of every key."""
         return {t.key: t.shape for t in self.tensors}
+
+    def full_bytes(self) -> int:
+        """Size of one full copy, whatever part of it this rank holds."""
+        return sum(key.item_bytes * math.prod(shape) for key, shape in self.shapes().items())
 
     def layout(self, holder: str) -> Layout:
         """This state as the layout of one holder."""

@@ -61,6 +61,7 @@ def test_the_state_names_live_tensors_once() -> None:
     step = next(t for t in state.tensors if t.key.kind == "step")
     assert step.shape == ()
     assert step.key.dtype == "F32"
+    assert state.full_bytes() == sum(t.tensor.numel() * t.tensor.element_size() for t in state.tensors)
 
 
 def test_the_digest_sees_names_and_shapes_but_not_values_or_versions() -> None:

@@ -298,6 +298,24 @@ def test_a_pause_and_a_restart_go_through_the_agent(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_job_whose_checkpoint_is_away_stays_paused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            await running.agent()
+            await client.call("CreateJob", create(spec()))
+            await client.until_phase("a", "RUNNING")
+            await client.call("PauseJob", job_pb2.PauseJobRequest(name="a"))
+            before = await client.until_phase("a", "PAUSED")
+            with pytest.raises(CheckpointError, match="job a stays paused") as error:
+                await client.call("ResumeJob", job_pb2.ResumeJobRequest(name="a", request_id="r"))
+            assert "resume again" in error.value.hint
+            after = await client.job("a")
+            assert (after.status.phase, after.revision) == ("PAUSED", before.revision)
+
+    run(main)
+
+
 def test_a_rollback_to_a_checkpoint_that_is_gone_changes_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as running:

@@ -171,6 +171,7 @@ class SimWorker:
             retained_generation=self.retained[0],
             retained_step=self.retained[1],
             schema_digest=self.digest,
+            state_bytes=640,
         )
 
     def _run(self, world: SimCluster, record: GenerationRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -82,6 +83,7 @@ def test_a_killed_worker_is_replaced_in_its_rank_from_a_live_peer() -> None:
     assert list(parts) == ["detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step"]
     assert sum(parts.values()) == pytest.approx(recovery.phases_s["total"])
     assert recovery.slots == (1,)
+    assert "1 joiner copy 640 B from 3 live holders" in recovery.reason
     assert "SIGKILL" in recovery.fault
     assert {c.rung for c in recovery.candidates} == {"shrink", "peer", "snapshot", "checkpoint", "start"}
 
@@ -330,6 +332,28 @@ def test_what_would_fail_again_fails_at_once_with_a_hint(code: str) -> None:
     assert sim.state.failure.hint
 
 
+def test_what_is_redone_counts_from_the_newest_step_even_if_a_checkpoint_turns_out_to_be_damaged() -> None:
+    sim = start()
+    wait_for(sim, lambda: len(sim.state.checkpoints) == 2)
+    trained(sim, sim.state.checkpoints[-1].step + 3)
+    sim._checkpoints = lambda: None  # type: ignore[method-assign]
+    older, newest = (ref.step for ref in sim.state.checkpoints)
+    stood = max(worker(sim, slot).applied for slot in range(4))
+    tokens = sim.state.progress.tokens - sim.state.progress.step * 100
+    for slot in range(4):
+        worker(sim, slot).end(-9, sim.now_s)
+    wait_for(sim, lambda: record(sim).rung is Rung.CHECKPOINT)
+    assert record(sim).target_step == newest
+    stood = newest + sim.state.recoveries[-1].lost_steps
+    for slot in range(4):
+        raise_in(sim, slot, "a chunk is damaged", "CHECKPOINT_UNUSABLE")
+    wait_for(sim, lambda: record(sim).target_step == older)
+    recovery = sim.state.recoveries[-1]
+    assert recovery.lost_steps == stood - older > newest - older
+    assert recovery.reason.endswith(f"and redo {stood - older} steps")
+    assert sim.state.progress.tokens - sim.state.progress.step * 100 == tokens
+
+
 def test_the_crash_budget_is_kept() -> None:
     sim = start()
     limit_user(sim, 1, process=2)
@@ -402,6 +426,28 @@ def test_it_starts_with_fewer_nodes_when_the_rest_does_not_come() -> None:
     sim.until(JobPhase.RUNNING)
     assert record(sim).world_size == 2
     assert sim.now_s - began_s >= sim.timeouts.replacement_wait_s
+
+
+@pytest.mark.parametrize(("every", "phase"), [(1, JobPhase.FAILED), (5, JobPhase.SUCCEEDED)])
+def test_skipped_steps_are_counted_and_a_job_that_skipped_all_of_them_has_failed(every: int, phase: JobPhase) -> None:
+    sim = Simulation(7, sim_job(nodes=NodesSpec(min=2, max=2), per_node=2, steps=20), agents=2, slots=2, fault_rate=0.0)
+    take_in = sim._checkpoints
+
+    def skip() -> None:
+        found = sim.cluster.figures
+        found[:] = [replace(f, skipped=f.step % every == 0, loss=math.nan if f.step % every == 0 else 2.0) for f in found]
+        take_in()
+
+    sim._checkpoints = skip  # type: ignore[method-assign]
+    sim.until(phase)
+    assert sim.state.progress.skipped == 20 // every
+    if phase is JobPhase.FAILED:
+        assert sim.state.failure is not None
+        assert sim.state.failure.code == "EVERY_STEP_SKIPPED"
+        assert "trainctl get events" in sim.state.failure.hint
+        assert sim.state.progress.loss is None
+    else:
+        assert sim.state.message.endswith("finished 20 steps (4 of them skipped), last loss 2.0000")
 
 
 def figures(of: JobState, step: int, wall_s: float) -> StepFigures:

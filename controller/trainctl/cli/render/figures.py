@@ -26,8 +26,8 @@ def steps(status: JobStatus) -> str:
 
 
 def loss(status: JobStatus) -> str:
-    """Training loss of the newest step; ``-`` before the first."""
-    return f"{status.loss:.4f}" if status.step and status.loss else "-"
+    """Training loss of the newest step that was not skipped; ``-`` before the first."""
+    return f"{status.loss:.4f}" if status.HasField("loss") else "-"
 
 
 def eval_loss(status: JobStatus) -> str:
@@ -49,7 +49,7 @@ def progress(status: JobStatus, *, phase: str) -> str:
     """The line that says where a job is. ``phase`` is the phase as it should look, painted or not."""
     parts = [phase, f"step {steps(status)}" if status.total_steps else "-"]
     if status.step:
-        parts.append(f"loss {loss(status)}")
+        parts.append(f"loss {loss(status)}" if status.HasField("loss") else "-")
         if status.HasField("eval_loss"):
             parts.append(f"eval {eval_loss(status)}")
         parts.append(rate(status))

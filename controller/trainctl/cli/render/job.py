@@ -59,6 +59,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
                 f"{rfc3339(status.end_time_s)} ({age(status.end_time_s, now_s)} ago)" if status.end_time_s else "",
             ),
             ("Step", figures.steps(status) + (f" in lineage {status.lineage}" if status.lineage else "")),
+            ("Skipped steps", str(status.skipped_steps) if status.skipped_steps else ""),
             ("Loss", figures.loss(status)),
             ("Eval loss", figures.eval_loss(status)),
             ("Rate", figures.rate(status)),
@@ -111,6 +112,7 @@ def summary(job: Job, *, style: Style) -> list[str]:
             [
                 ("steps", figures.steps(status)),
                 ("tokens", f"{figures.count(status.tokens)}{average}" if status.tokens else ""),
+                ("skipped", f"{status.skipped_steps} of the steps" if status.skipped_steps else ""),
                 ("loss", f"{figures.loss(status)}{held_out}" if status.step else ""),
                 ("goodput", figures.goodput_sentence(status.goodput_s)),
                 ("checkpoint", status.checkpoint.uri if status.HasField("checkpoint") else ""),

@@ -90,7 +90,9 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
     yield left.get(state.phase, NEXT[state.phase]).format(name=state.name)
     progress = state.progress
     if progress.step and not ended:
-        stands = f"step {progress.step} of {state.steps}, loss {progress.loss:.4f}"
+        stands = f"step {progress.step} of {state.steps}"
+        stands += f", loss {progress.loss:.4f}" if progress.loss is not None else ""
+        stands += f", {progress.skipped} of them skipped" if progress.skipped else ""
         moves = f", {tokens_per_s(state):.0f} tokens/s, about {format_duration(eta_s(state))} to go"
         yield stands + (moves if state.phase in _TRAINING else "")
 

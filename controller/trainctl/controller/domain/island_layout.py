@@ -29,12 +29,6 @@ def checkpoint_layout(island: str, train: TrainSpec, ref: CheckpointRef) -> Layo
     return replicated(_shapes(island, train, version), [file_holder(ref.uri)])
 
 
-def state_bytes(train: TrainSpec) -> int:
-    """Bytes of one full copy of the state."""
-    version = StateVersion(lineage=0, step=0)
-    return sum(key.item_bytes * shape[0] for key, shape in _shapes("", train, version).items())
-
-
 def _shapes(island: str, train: TrainSpec, version: StateVersion) -> dict[StateKey, tuple[int, ...]]:
     size = llama_parameters(train.model, likely_vocabulary(train.tokenizer))
     dtype = "F64" if train.precision == "float64" else "F32"

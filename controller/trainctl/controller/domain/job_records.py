@@ -207,11 +207,12 @@ class TrainProgress:
         cursor: samples consumed after it.
         tokens: trained in the surviving lineage.
         step_tokens: tokens of the newest step.
-        loss: of the newest step, nats per token.
+        loss: of the newest step that was not skipped, nats per token; None before there was one.
         eval_loss: newest held-out loss.
         eval_step: step it belongs to.
         learning_rate: of the newest step.
         recent_step_s: durations of the newest steps, oldest first, at most ``RECENT_STEPS``.
+        skipped: steps up to ``step`` whose gradient was thrown away.
         updated_s: when the newest figures came.
     """
 
@@ -220,11 +221,12 @@ class TrainProgress:
     cursor: int = 0
     tokens: int = 0
     step_tokens: int = 0
-    loss: float = 0.0
+    loss: float | None = None
     eval_loss: float | None = None
     eval_step: int = 0
     learning_rate: float = 0.0
     recent_step_s: tuple[float, ...] = ()
+    skipped: int = 0
     updated_s: float = 0.0
 
 

@@ -22,7 +22,7 @@ class Costs:
 
     Attributes:
         step_s: seconds per step; 0 while unknown.
-        state_bytes: size of one full copy of the state.
+        state_bytes: size of one full copy of the state, as the workers report it.
         peer_bytes_per_s: one worker to another.
         storage_bytes_per_s: a checkpoint to all workers.
         rebuild_s: building the group and its connections.
@@ -44,6 +44,8 @@ class Situation:
     Attributes:
         target_step: step that the evidence says everybody shall hold; what a rung returns to earlier is lost work.
         initial: nothing was ever trained: there is nothing to recover.
+        stood_step: newest step that was committed before the recovery began; later than the target where it already
+            went back, to a state that is lost now, too.
         wanted: what each member must hold.
         live: what live members hold at the target (their retained gradients count as far as they complete it).
         snapshots: what host memories hold at the target, by ``host:<node>``; empty in this version.
@@ -68,6 +70,11 @@ class Situation:
     short: int
     grown: int
     costs: Costs
+    stood_step: int = 0
+
+    def lost_steps(self, step: int) -> int:
+        """Committed steps that going on after ``step`` throws away."""
+        return max(0, max(self.stood_step, self.target_step) - step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +86,7 @@ class Candidate:
         eligible: it can supply every range.
         cost_s: predicted seconds until the state of the target step is reached again.
         reason: one sentence.
-        lost_steps: committed steps that it throws away.
+        lost_steps: committed steps that were thrown away by then.
         exact: the result equals the undisturbed run's.
         in_place: what live workers hold is kept; otherwise everybody's state is replaced.
         restart_step: step it returns to.
@@ -192,7 +199,7 @@ def checkpoint(s: Situation) -> Candidate:
         missing = uncovered(_at_version_of(layout, s.wanted), layout)
         if missing:
             continue
-        lost = max(0, s.target_step - ref.step)
+        lost = s.lost_steps(ref.step)
         load_s = s.costs.state_bytes / s.costs.storage_bytes_per_s
         cost_s = s.costs.rebuild_s + s.costs.boot_s + load_s + lost * s.costs.step_s
         return Candidate(
@@ -209,7 +216,8 @@ def checkpoint(s: Situation) -> Candidate:
 
 def start(s: Situation) -> Candidate:
     """Build the initial state from the seed: the first start, and the last resort."""
-    cost_s = s.costs.rebuild_s + s.costs.boot_s + s.target_step * s.costs.step_s
+    lost = s.lost_steps(0)
+    cost_s = s.costs.rebuild_s + s.costs.boot_s + lost * s.costs.step_s
     if s.initial:
         reason = "nothing was trained yet: every member builds the initial state from the seed"
         if s.resume is not None:
@@ -221,8 +229,8 @@ def start(s: Situation) -> Candidate:
         rung=Rung.START,
         eligible=True,
         cost_s=cost_s,
-        reason=f"start again from step 0 and redo {_count(s.target_step, 'step')}",
-        lost_steps=s.target_step,
+        reason=f"start again from step 0 and redo {_count(lost, 'step')}",
+        lost_steps=lost,
         restart_step=0,
     )
 
@@ -232,7 +240,11 @@ LADDER: tuple[Callable[[Situation], Candidate], ...] = (shrink, peer, snapshot, 
 
 
 def _yes(rung: Rung, s: Situation, cost_s: float, reason: str) -> Candidate:
-    return Candidate(rung=rung, eligible=True, cost_s=cost_s, reason=reason, restart_step=s.target_step, in_place=True)
+    step = s.target_step
+    lost = s.lost_steps(step)
+    return Candidate(
+        rung=rung, eligible=True, cost_s=cost_s, reason=reason, lost_steps=lost, restart_step=step, in_place=True
+    )
 
 
 def _no(rung: Rung, reason: str, missing: tuple[MissingRange, ...] = ()) -> Candidate:

@@ -13,15 +13,18 @@ from trainctl.controller.domain.reconcile import (
     Reconciliation,
     lost_steps,
     request_delete,
+    request_resume,
     request_rollback,
     rollback_target,
 )
+from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.remains import refuse_if_needed
 from trainctl.controller.jobs.requests import RequestLog, digest_of
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import Compare, Operation
+from trainctl.core.errors import CheckpointError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.records.generation import CheckpointRef
 
@@ -112,6 +115,26 @@ class Verbs:
         if validate_only:
             return self._book.entry(state.uid), plan
         return await self.change(call, partial(request_rollback, target=target)), plan
+
+    async def resume(self, call: Call) -> JobEntry:
+        """Lets a paused job go on, from a checkpoint that was looked at first: it stays paused where that is away.
+
+        Raises:
+            CheckpointError: it is damaged, gone, or on a storage that is away for now.
+            IllegalTransitionError: the job is not paused and not about to be.
+        """
+        state = self._book.find(call.tenant, call.subject).state
+        source = state.checkpoints[-1] if state.checkpoints else state.resume
+        if state.phase is JobPhase.PAUSED and source is not None and not state.spec.spec.runs_command:
+            try:
+                await asyncio.to_thread(_look_at, source)
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"job {state.name} stays paused: {error}",
+                    hint="bring its files back and resume again, or give it up for an older one: trainctl rollback "
+                    + state.name,
+                ) from error
+        return await self.change(call, request_resume)
 
     async def delete(self, call: Call, *, force: bool, keep_checkpoints: bool) -> str:
         """Writes down that a job shall go; returns its uid, also when it is gone already."""

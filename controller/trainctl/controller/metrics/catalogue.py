@@ -52,7 +52,18 @@ JOB_METRICS = (
         labels=_JOB,
     ),
     Metric(name="trainctl_job_step", kind=Kind.GAUGE, help="Last committed step known.", labels=_JOB),
-    Metric(name="trainctl_job_loss", kind=Kind.GAUGE, help="Training loss of that step, nats per token.", labels=_JOB),
+    Metric(
+        name="trainctl_job_loss",
+        kind=Kind.GAUGE,
+        help="Training loss of the newest step that was not skipped, nats per token.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_skipped_steps",
+        kind=Kind.GAUGE,
+        help="Steps up to that one whose gradient was thrown away.",
+        labels=_JOB,
+    ),
     Metric(name="trainctl_job_eval_loss", kind=Kind.GAUGE, help="Newest held-out loss, nats per token.", labels=_JOB),
     Metric(name="trainctl_job_tokens_total", kind=Kind.COUNTER, help="Tokens trained on.", labels=_JOB),
     Metric(

@@ -70,7 +70,9 @@ def _progress_samples(state: JobState) -> Iterator[Sample]:
     if not progress.step:
         return
     yield "trainctl_job_step", (name,), float(progress.step)
-    yield "trainctl_job_loss", (name,), progress.loss
+    yield "trainctl_job_skipped_steps", (name,), float(progress.skipped)
+    if progress.loss is not None:
+        yield "trainctl_job_loss", (name,), progress.loss
     yield "trainctl_job_tokens_total", (name,), float(progress.tokens)
     yield "trainctl_job_samples_total", (name, "committed"), float(progress.cursor)
     if progress.eval_loss is not None:

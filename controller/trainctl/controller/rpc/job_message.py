@@ -67,6 +67,7 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
         records=records_of(state),
         recoveries=[record_to_message(r, job_pb2.Recovery) for r in state.recoveries],
         recovery_count=state.recovery_count,
+        skipped_steps=progress.skipped,
         wall_s=(state.ended_s if ended else now_s) - state.submitted_s,
     )
     if state.checkpoints:

@@ -12,7 +12,6 @@ from trainctl.controller.domain.reconcile import (
     Reconciliation,
     request_pause,
     request_restart,
-    request_resume,
     request_scale,
 )
 from trainctl.controller.jobs.entry import JobEntry
@@ -65,7 +64,7 @@ class VerbService(job_pb2_grpc.JobServiceServicer):
 
     async def ResumeJob(self, request: job_pb2.ResumeJobRequest, context: Context) -> job_pb2.ResumeJobResponse:  # noqa: N802
         """A paused job goes on."""
-        return job_pb2.ResumeJobResponse(job=await self._change(request, request_resume))
+        return job_pb2.ResumeJobResponse(job=self._show(await self._verbs.resume(_call(request))))
 
     async def RestartJob(self, request: job_pb2.RestartJobRequest, context: Context) -> job_pb2.RestartJobResponse:  # noqa: N802
         """All workers get new processes."""

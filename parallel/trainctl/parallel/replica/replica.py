@@ -83,7 +83,9 @@ class Replica:
         self.discard()
         self.applied_step = EMPTY
         self.pristine = True
-        self.schema_digest = schema_digest(self.state(StateVersion(0, 0)))
+        initial = self.state(StateVersion(0, 0))
+        self.schema_digest = schema_digest(initial)
+        self.state_bytes = initial.full_bytes()
 
     def state(self, version: StateVersion) -> LocalState:
         """The live tensors, named as being of ``version``, and the objects."""
@@ -207,6 +209,7 @@ class Replica:
             retained_generation=self.retained_generation,
             retained_step=self.retained_step,
             schema_digest=self.schema_digest,
+            state_bytes=self.state_bytes,
         )
 
     def export_objects(self) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class StepReport:
         retained_generation: generation in which the complete reduced gradient held was made; 0 if none is held.
         retained_step: step of that gradient; 0 if none is held.
         schema_digest: digest of the state's names, dtypes and shapes; equal on all ranks of an island.
+        state_bytes: size of one full copy of that state.
     """
 
     prepared_generation: int
@@ -89,6 +90,7 @@ class StepReport:
     retained_generation: int = 0
     retained_step: int = 0
     schema_digest: str = ""
+    state_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,7 @@ class JobStatus(_message.Message):
     WALL_S_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     RECOVERY_COUNT_FIELD_NUMBER: _builtins.int
+    SKIPPED_STEPS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     message: _builtins.str
@@ -122,6 +123,7 @@ class JobStatus(_message.Message):
     total_steps: _builtins.int
     tokens: _builtins.int
     loss: _builtins.float
+    """Of the newest step that was not skipped."""
     eval_loss: _builtins.float
     tokens_per_s: _builtins.float
     eta_s: _builtins.float
@@ -135,6 +137,8 @@ class JobStatus(_message.Message):
     """Folder or URI of the job's records."""
     recovery_count: _builtins.int
     """All recoveries of the job's life; the list above keeps the newest."""
+    skipped_steps: _builtins.int
+    """Steps whose gradient was thrown away."""
     @_builtins.property
     def islands(self) -> _containers.RepeatedCompositeFieldContainer[Global___IslandStatus]: ...
     @_builtins.property
@@ -158,7 +162,7 @@ class JobStatus(_message.Message):
         step: _builtins.int = ...,
         total_steps: _builtins.int = ...,
         tokens: _builtins.int = ...,
-        loss: _builtins.float = ...,
+        loss: _builtins.float | None = ...,
         eval_loss: _builtins.float | None = ...,
         tokens_per_s: _builtins.float = ...,
         eta_s: _builtins.float = ...,
@@ -176,14 +180,20 @@ class JobStatus(_message.Message):
         wall_s: _builtins.float = ...,
         records: _builtins.str = ...,
         recovery_count: _builtins.int = ...,
+        skipped_steps: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "checkpoint", b"checkpoint", "error", b"error", "eval_loss", b"eval_loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "checkpoint", b"checkpoint", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "goodput_s", b"goodput_s", "islands", b"islands", "lineage", b"lineage", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "start_time_s", b"start_time_s", "step", b"step", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "goodput_s", b"goodput_s", "islands", b"islands", "lineage", b"lineage", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015
+    _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
+    _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eval_loss) -> _WhichOneofReturnType__eval_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
 
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 

@@ -12,7 +12,7 @@ from trainctl.controller.domain.command import start_command
 from trainctl.controller.domain.conditions import DEGRADED, with_condition
 from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.hang import typical_step_s
-from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, state_bytes
+from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout
 from trainctl.controller.domain.job_records import JobFailure
 from trainctl.controller.domain.job_state import Cause, Hold, Proposal, global_ranks
 from trainctl.controller.domain.reconcile.budgets import DETERMINISTIC_HINTS
@@ -102,8 +102,7 @@ def _choose_store(work: Work, proposal: Proposal) -> str:
 def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], store: str) -> None:
     previous = work.island.record
     settled = _without_holders(work, _settled(work, reports))
-    decision = _decide(work, proposal, settled)
-    rolled_back = decision.lost_steps > 0 or decision.target_step != settled.step
+    decision = _decide(work, proposal, settled, reports)
     fresh = decision.rung in (Rung.CHECKPOINT, Rung.START)
     members = global_ranks(work.slot(index) for index in proposal.slots)
     record = GenerationRecord(
@@ -127,16 +126,17 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
         reason=decision.reason,
         restarts=previous.restarts + 1 if previous is not None else 0,
     )
-    if rolled_back:
+    if decision.target_step != settled.step:
         _roll_back(work, settled, decision)
     _adopt(work, proposal, record, decision)
 
 
-def _decide(work: Work, proposal: Proposal, settled: Settled) -> Decision:
+def _decide(work: Work, proposal: Proposal, settled: Settled, reports: Mapping[int, StepReport]) -> Decision:
     """How the members come to one state; of a command it is none of ours."""
     if work.job.spec.spec.runs_command:
         return start_command(len(proposal.slots), again_because=proposal.reason if work.island.record else "")
-    return choose_recovery(_situation(work, proposal, settled))
+    state_bytes = max(report.state_bytes for report in reports.values())
+    return choose_recovery(_situation(work, proposal, settled, state_bytes))
 
 
 def _settled(work: Work, reports: Mapping[int, StepReport]) -> Settled:
@@ -166,7 +166,7 @@ def _last_known_step(work: Work, record: GenerationRecord) -> int:
     return max(saved, progress.step if progress.lineage == record.lineage else 0)
 
 
-def _situation(work: Work, proposal: Proposal, settled: Settled) -> Situation:
+def _situation(work: Work, proposal: Proposal, settled: Settled, state_bytes: int) -> Situation:
     train = work.job.spec.spec.train
     island = work.island
     previous = island.record
@@ -187,8 +187,17 @@ def _situation(work: Work, proposal: Proposal, settled: Settled) -> Situation:
         replaced=sum(1 for s in proposal.slots if s in before and before[s] != work.slot(s).incarnation),
         short=sum(1 for slot in before if slot not in proposal.slots),
         grown=sum(1 for slot in proposal.slots if before and slot not in before),
-        costs=Costs(step_s=typical_step_s(work.job.progress.recent_step_s) or 0.0, state_bytes=state_bytes(train)),
+        costs=Costs(step_s=typical_step_s(work.job.progress.recent_step_s) or 0.0, state_bytes=state_bytes),
+        stood_step=_stood_step(work),
     )
+
+
+def _stood_step(work: Work) -> int:
+    """Newest step before the recovery in progress, which may have gone back already to what is lost now, too."""
+    if work.island.marks is None or not work.job.recoveries:
+        return 0
+    recovery = work.job.recoveries[-1]
+    return recovery.target_step + recovery.lost_steps
 
 
 def _checkpointed_step(work: Work, decision: Decision) -> int:
@@ -200,11 +209,12 @@ def _roll_back(work: Work, settled: Settled, decision: Decision) -> None:
     """Work was lost: its time was not productive after all, and the figures go back to where training goes on."""
     progress = work.job.progress
     step_s = typical_step_s(progress.recent_step_s) or 0.0
-    lost_s = decision.lost_steps * step_s
+    lost_s = max(0, settled.step - decision.target_step) * step_s
     work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.RECOMPUTE, lost_s, work.now_s))
     known_lost = max(0, progress.step - decision.target_step)
     tokens = max(0, progress.tokens - known_lost * progress.step_tokens)
-    progress = replace(progress, step=min(progress.step, decision.target_step), tokens=tokens)
+    step = min(progress.step, decision.target_step)
+    progress = replace(progress, step=step, tokens=tokens, skipped=min(progress.skipped, step))
     if progress.eval_step > decision.target_step:
         progress = replace(progress, eval_loss=None, eval_step=0)
     work.set_job(progress=progress)

@@ -49,12 +49,14 @@ def grace_s(work: Work) -> float:
 
 def _end(work: Work) -> None:
     phase = work.job.phase
-    if phase is JobPhase.COMPLETING and (unsaved := _unsaved(work)):
-        fail_job(work, unsaved)
+    if phase is JobPhase.COMPLETING and (in_vain := _unsaved(work) or _untrained(work)):
+        fail_job(work, in_vain)
         phase = work.job.phase
     if phase is JobPhase.COMPLETING:
         progress = work.job.progress
-        message = f"job {work.job.name} finished {work.job.steps} steps, last loss {progress.loss:.4f}"
+        skipped = f" ({progress.skipped} of them skipped)" if progress.skipped else ""
+        loss = f", last loss {progress.loss:.4f}" if progress.loss is not None else ""
+        message = f"job {work.job.name} finished {work.job.steps} steps{skipped}{loss}"
         if work.job.spec.spec.runs_command:
             message = f"the command of job {work.job.name} exited with code 0 on all ranks"
         set_phase(work, JobPhase.SUCCEEDED, "Succeeded", message)
@@ -80,4 +82,17 @@ def _unsaved(work: Work) -> JobFailure | None:
         code="CHECKPOINT_NOT_SAVED",
         message=f"job {job.name} did all {steps} steps, but its last state was not saved; {left} ({failed.message})",
         hint="make room or correct spec.checkpoint.uri, then submit again; resumeFrom takes the newest checkpoint",
+    )
+
+
+def _untrained(work: Work) -> JobFailure | None:
+    """A job whose every gradient was thrown away ends with the parameters that it began with: that is no success."""
+    job = work.job
+    if not 0 < job.steps <= job.progress.skipped:
+        return None
+    return JobFailure(
+        code="EVERY_STEP_SKIPPED",
+        message=f"job {job.name} did all {job.steps} steps, but every one of them was skipped: nothing was learned",
+        hint=f"the worker.notice events say why: trainctl get events {job.name}; a loss that is not finite from the "
+        "first step on points to the data, the precision or the loss function, not to the learning rate",
     )
