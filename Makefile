@@ -30,7 +30,7 @@ demo: install ## The main job: train on real text, lose a worker and an agent, g
 
 test: install ## All tests that need nothing but Python
 	$(BIN)/pytest -n 2 --ignore tests/system --ignore tests/gpu --ignore tests/e2e --ignore tests/multiproc $(PYTEST_ARGS)
-	$(BIN)/pytest tests/multiproc $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile tests/multiproc $(PYTEST_ARGS)
 	$(BIN)/pytest -n 2 --dist loadfile tests/e2e $(PYTEST_ARGS)
 
 test-system: install ## Tests of whole environments: without torch, a wheel in a clean one

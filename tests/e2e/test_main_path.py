@@ -1,7 +1,7 @@
 """Submit, train, finish, export: the path that everything else disturbs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 Local = Callable[..., LocalSystem]
 
 
-def test_job_trains_to_the_end_and_its_checkpoint_is_exported(local: Local, corpus: Path, tmp_path: Path) -> None:
-    system = local()
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
+    system = LocalSystem(tmp_path_factory.mktemp("main") / "local", agents=2, slots=2)
+    system.up()
+    yield system
+    system.down()
+
+
+def test_a_job_trains_to_its_end_and_is_exported(system: LocalSystem, corpus: Path, tmp_path: Path) -> None:
     system.submit(tiny_job("main", corpus, steps=40, interval_steps=20))
     job = system.wait_phase("main", "SUCCEEDED", 90)
     figures = system.figures("main")
@@ -47,8 +54,7 @@ def test_transformers_loads_and_generates_from_the_export(local: Local, corpus: 
     assert generated.shape == (1, tokens.shape[1] + 16)
 
 
-def test_resume_after_cancel_on_another_number_of_workers(local: Local, corpus: Path, tmp_path: Path) -> None:
-    system = local()
+def test_resume_after_cancel_on_another_number_of_workers(system: LocalSystem, corpus: Path, tmp_path: Path) -> None:
     uri = str(tmp_path / "checkpoints")
     first = tiny_job("first", corpus, steps=60, interval_steps=10)
     path = tmp_path / "first.yaml"
@@ -69,19 +75,17 @@ def test_resume_after_cancel_on_another_number_of_workers(local: Local, corpus: 
     assert figures[0].cursor == 24 * (stopped_at + 1)
 
 
-def test_two_jobs_share_the_nodes_one_waits_and_says_why(local: Local, corpus: Path) -> None:
-    system = local()
-    system.submit(tiny_job("a", corpus, steps=40))
+def test_two_jobs_share_the_nodes_one_waits_and_says_why(system: LocalSystem, corpus: Path) -> None:
+    system.submit(tiny_job("a", corpus, steps=4000))
     system.wait_step("a", 1)
     system.submit(tiny_job("b", corpus, steps=5))
     assert system.job("b").status.phase == "QUEUED"
     assert "slot" in system.cli("explain", "b").stdout
-    system.wait_phase("a", "SUCCEEDED", 60)
+    system.cli("cancel", "a", "-y")
     system.wait_phase("b", "SUCCEEDED", 60)
 
 
-def test_workers_are_shown_with_rank_node_and_pid(local: Local, corpus: Path) -> None:
-    system = local()
+def test_workers_are_shown_with_rank_node_and_pid(system: LocalSystem, corpus: Path) -> None:
     system.submit(tiny_job("seen", corpus, steps=200))
     shown = workers(system.wait_step("seen", 2))
     assert sorted(shown) == [0, 1, 2, 3]

@@ -72,9 +72,10 @@ def test_who_dies_while_held_is_replaced_from_the_others(
         w.until(lambda: reached(w, 3))
         step = w.hold()
         victim = w.lives[1]
+        survivors = [life for life in w.members() if life is not victim]
         victim.kill()
         w.until(lambda: not victim.alive)
-        assert {life.progress().phase for life in w.members() if life is not victim} <= {
+        assert {life.progress().phase for life in survivors} <= {
             Phase.HELD,
             Phase.INTERRUPTED,
             Phase.REBUILD,

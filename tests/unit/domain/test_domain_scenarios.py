@@ -435,7 +435,9 @@ def test_skipped_steps_are_counted_and_a_job_that_skipped_all_of_them_has_failed
 
     def skip() -> None:
         found = sim.cluster.figures
-        found[:] = [replace(f, skipped=f.step % every == 0, loss=math.nan if f.step % every == 0 else 2.0) for f in found]
+        found[:] = [
+            replace(f, skipped=f.step % every == 0, loss=math.nan if f.step % every == 0 else 2.0) for f in found
+        ]
         take_in()
 
     sim._checkpoints = skip  # type: ignore[method-assign]
