@@ -47,3 +47,8 @@ def format_bytes(size_bytes: float) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} {_BINARY[-1]}"
+
+
+def format_count(number: int, noun: str) -> str:
+    """A number of things for people: ``1 step``, ``2 steps``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,7 +1,7 @@
 import pytest
 
 from trainctl.core.clock import ManualClock
-from trainctl.core.units import format_bytes, format_duration, parse_duration_s
+from trainctl.core.units import format_bytes, format_count, format_duration, parse_duration_s
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
@@ -36,3 +36,7 @@ def test_manual_clock_never_goes_back() -> None:
     assert clock.monotonic_s() == 7.5
     with pytest.raises(ValueError, match="cannot go back"):
         clock.advance(-1)
+
+
+def test_things_are_counted_in_words() -> None:
+    assert [format_count(number, "step") for number in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]

@@ -10,7 +10,9 @@ import pytest
 
 from trainctl.controller.domain.desired import desired_workers
 from trainctl.controller.domain.explain import NEXT, explain
+from trainctl.controller.domain.job_records import TrainProgress
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.metrics import eta_s, stalled_s, tokens_per_s
 from trainctl.controller.domain.reconcile import observe_figures, observe_recovery, reconcile, request_cancel
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.controller.domain.submit import new_job
@@ -364,7 +366,7 @@ def test_the_crash_budget_is_kept() -> None:
     sim.until(JobPhase.FAILED)
     assert sim.state.failure is not None
     assert sim.state.failure.code == "RESTART_BUDGET"
-    assert "3 process crashes" in sim.state.failure.message
+    assert "process crash number 3 within" in sim.state.failure.message
 
 
 def test_cancel_saves_a_checkpoint_first_and_ends_cancelled() -> None:
@@ -456,6 +458,26 @@ def figures(of: JobState, step: int, wall_s: float) -> StepFigures:
     found = of.islands[0].record
     assert found is not None
     return figures_of(found.generation, found.lineage, step, wall_s)
+
+
+def test_a_job_that_commits_no_step_any_more_is_shown_as_slow_and_then_explained() -> None:
+    sim = start()
+    wait_for(sim, lambda: len(sim.state.progress.recent_step_s) > 3)
+    state, seen_s = sim.state, sim.state.progress.updated_s
+    assert tokens_per_s(state, seen_s) == pytest.approx(200)  # 100 tokens in 0.5 s
+    assert eta_s(state, seen_s) == (400 - state.progress.step) * 0.5
+    assert not any("no step" in line for line in explain(state, seen_s + 9))
+    late_s = seen_s + 90
+    assert 0 < tokens_per_s(state, late_s) < 10
+    assert eta_s(state, late_s) == 0
+    assert any("no step was committed for 1m30s" in line for line in explain(state, late_s))
+
+
+def test_a_job_that_never_commits_a_step_is_explained() -> None:
+    sim = start()
+    never = replace(sim.state, progress=TrainProgress())
+    assert stalled_s(never, never.phase_since_s + 59) == 0
+    assert stalled_s(never, never.phase_since_s + 61) == pytest.approx(61)
 
 
 def test_figures_are_telemetry_but_the_first_new_step_ends_the_recovery() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from trainctl.controller.domain.command import command_sentences
 from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.job_state import IslandState, JobState
-from trainctl.controller.domain.metrics import eta_s, ettr_of, goodput_s, tokens_per_s
+from trainctl.controller.domain.metrics import TRAINING, eta_s, ettr_of, goodput_s, stalled_s, tokens_per_s
 from trainctl.controller.domain.states import TERMINAL, JobPhase, SlotState
 from trainctl.core.units import format_duration
 
@@ -38,9 +38,6 @@ _WITH_CHECKPOINTS: Mapping[JobPhase, str] = {
     "its checkpoints: `trainctl checkpoints list {name}`",
 }
 """The same for a job that has ended and left some."""
-
-_TRAINING = frozenset({JobPhase.RUNNING, JobPhase.RECOVERING, JobPhase.RESIZING})
-"""Where a speed and a time to go say something."""
 
 
 def explain(state: JobState, now_s: float) -> tuple[str, ...]:
@@ -93,8 +90,15 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
         stands = f"step {progress.step} of {state.steps}"
         stands += f", loss {progress.loss:.4f}" if progress.loss is not None else ""
         stands += f", {progress.skipped} of them skipped" if progress.skipped else ""
-        moves = f", {tokens_per_s(state):.0f} tokens/s, about {format_duration(eta_s(state))} to go"
-        yield stands + (moves if state.phase in _TRAINING else "")
+        left_s = eta_s(state, now_s)
+        moves = f", {tokens_per_s(state, now_s):.0f} tokens/s"
+        moves += f", about {format_duration(left_s)} to go" if left_s else ""
+        yield stands + (moves if state.phase in TRAINING else "")
+    if stalled := stalled_s(state, now_s):
+        yield (
+            f"no step was committed for {format_duration(stalled)}, though its workers show signs of life: "
+            f"`trainctl describe {state.name}` shows what each does, `trainctl logs {state.name}` what it prints"
+        )
 
 
 def _wishes(state: JobState) -> Iterator[str]:

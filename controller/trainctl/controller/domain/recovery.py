@@ -13,7 +13,7 @@ from trainctl.checkpoint.layout.copy_plan import MissingRange, uncovered
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.controller.domain.job_records import RecoveryCandidate
 from trainctl.core.records.generation import CheckpointRef, Rung
-from trainctl.core.units import format_bytes
+from trainctl.core.units import format_bytes, format_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ def shrink(s: Situation) -> Candidate:
     missing = uncovered(s.wanted, s.live)
     if s.joiners or missing:
         return _no(Rung.SHRINK, f"{s.joiners} of the members left hold no state themselves", missing)
-    reason = f"no replacement in time for {_count(s.short, 'slot')}; every member left holds step {s.target_step}"
+    reason = f"no replacement in time for {format_count(s.short, 'slot')}; every member left holds step {s.target_step}"
     return _yes(Rung.SHRINK, s, cost_s, reason)
 
 
@@ -165,15 +165,15 @@ def peer(s: Situation) -> Candidate:
         return _no(rung, f"no live worker holds the state of step {s.target_step}")
     missing = uncovered(s.wanted, s.live)
     if missing:
-        return _no(rung, f"{_count(len(missing), 'range')} without a live holder, first: {missing[0]}", missing)
+        return _no(rung, f"{format_count(len(missing), 'range')} without a live holder, first: {missing[0]}", missing)
     size = s.costs.state_bytes * s.joiners
     boot_s = s.costs.boot_s if s.replaced else 0.0
     cost_s = s.costs.rebuild_s + boot_s + size / s.costs.peer_bytes_per_s
     if s.joiners == 0:
         return _yes(rung, s, cost_s, f"every member holds step {s.target_step} itself; nothing to copy")
-    holders = _count(len(s.live.holders), "live holder")
+    holders = format_count(len(s.live.holders), "live holder")
     reason = (
-        f"{_count(s.joiners, 'joiner')} copy {format_bytes(size)} from {holders} of step {s.target_step}: exact, "
+        f"{format_count(s.joiners, 'joiner')} copy {format_bytes(size)} from {holders} of step {s.target_step}: exact, "
         "only the open step is repeated"
     )
     return _yes(rung, s, cost_s, reason)
@@ -186,7 +186,7 @@ def snapshot(s: Situation) -> Candidate:
     both = Layout({**s.snapshots.shapes, **s.live.shapes}, {**s.snapshots.holders, **s.live.holders})
     missing = uncovered(s.wanted, both)
     if missing:
-        return _no(Rung.SNAPSHOT, f"{_count(len(missing), 'range')} not in any snapshot", missing)
+        return _no(Rung.SNAPSHOT, f"{format_count(len(missing), 'range')} not in any snapshot", missing)
     cost_s = s.costs.rebuild_s + s.costs.boot_s + s.costs.state_bytes * s.joiners / s.costs.peer_bytes_per_s
     return _yes(Rung.SNAPSHOT, s, cost_s, f"host memory holds step {s.target_step} of every range")
 
@@ -206,7 +206,7 @@ def checkpoint(s: Situation) -> Candidate:
             rung=Rung.CHECKPOINT,
             eligible=True,
             cost_s=cost_s,
-            reason=f"load step {ref.step} from {ref.uri} and redo {_count(lost, 'step')}",
+            reason=f"load step {ref.step} from {ref.uri} and redo {format_count(lost, 'step')}",
             lost_steps=lost,
             restart_step=ref.step,
             checkpoint=ref,
@@ -229,7 +229,7 @@ def start(s: Situation) -> Candidate:
         rung=Rung.START,
         eligible=True,
         cost_s=cost_s,
-        reason=f"start again from step 0 and redo {_count(lost, 'step')}",
+        reason=f"start again from step 0 and redo {format_count(lost, 'step')}",
         lost_steps=lost,
         restart_step=0,
     )
@@ -249,10 +249,6 @@ def _yes(rung: Rung, s: Situation, cost_s: float, reason: str) -> Candidate:
 
 def _no(rung: Rung, reason: str, missing: tuple[MissingRange, ...] = ()) -> Candidate:
     return Candidate(rung=rung, eligible=False, cost_s=0.0, reason=reason, missing=missing)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _at_version_of(checkpoint_layout: Layout, wanted: Layout) -> Layout:

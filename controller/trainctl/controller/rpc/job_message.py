@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from trainctl.controller.domain.goodput import totals_s
 from trainctl.controller.domain.job_state import IslandState, JobState, Slot
+from trainctl.controller.domain.metrics import eta_s, tokens_per_s
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.records.places import records_uri
@@ -54,8 +55,8 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
         tokens=progress.tokens,
         loss=progress.loss,
         eval_loss=progress.eval_loss,
-        tokens_per_s=tokens_per_s(state),
-        eta_s=eta_s(state),
+        tokens_per_s=tokens_per_s(state, now_s),
+        eta_s=eta_s(state, now_s),
         lineage=record.lineage if record is not None and not command else 0,
         islands=[_island(state, island, view) for island in state.islands],
         conditions=[record_to_message(c, job_pb2.Condition) for c in state.conditions],
@@ -78,22 +79,6 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
         if state.failure.error is not None:
             status.error.CopyFrom(record_to_message(state.failure.error, WorkerError))
     return status
-
-
-def tokens_per_s(state: JobState) -> float:
-    """Throughput over the newest steps; 0 unless the job trains."""
-    recent = state.progress.recent_step_s
-    if state.phase is not JobPhase.RUNNING or not recent or sum(recent) <= 0:
-        return 0.0
-    return state.progress.step_tokens * len(recent) / sum(recent)
-
-
-def eta_s(state: JobState) -> float:
-    """Seconds until the last step at the pace of the newest ones; 0 where that means nothing."""
-    recent = sorted(state.progress.recent_step_s)
-    if state.phase is not JobPhase.RUNNING or not recent:
-        return 0.0
-    return (state.steps - state.progress.step) * recent[len(recent) // 2]
 
 
 def _island(state: JobState, island: IslandState, view: ClusterView) -> job_pb2.IslandStatus:

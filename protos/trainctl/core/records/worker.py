@@ -100,6 +100,7 @@ class WorkerError:
         step: step it happened in.
         code: stable reason such as ``USER_EXCEPTION``, ``DATA_UNUSABLE``, ``CHECKPOINT_UNUSABLE``.
         log_tail: last lines the worker printed.
+        hint: what the person can do, if whoever raised it knew; empty otherwise.
     """
 
     type: str
@@ -108,6 +109,7 @@ class WorkerError:
     step: int = 0
     code: str = "USER_EXCEPTION"
     log_tail: tuple[str, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,7 +119,7 @@ def charge_process(work: Work, fault: Fault) -> JobFailure | None:
     work.set_job(restarts=replace(work.job.restarts, process_s=(*recent, work.now_s)))
     if len(recent) + 1 <= limits.process:
         return None
-    why = f"{len(recent) + 1} process crashes within {limits.window}, maxRestarts.process is {limits.process}"
+    why = f"process crash number {len(recent) + 1} within {limits.window}, maxRestarts.process is {limits.process}"
     hint = f"find the cause in `trainctl logs {work.job.name}`, or raise spec.recovery.maxRestarts.process"
     return failure_of(work, fault, "RESTART_BUDGET", why, hint)
 

@@ -70,17 +70,18 @@ def _agent_lost(work: Work, slot: Slot) -> tuple[str, float] | None:
 
 
 def _exited(work: Work, slot: Slot, seen: WorkerObserved) -> Fault:
-    how = f"ended with exit code {seen.exit_code}"
+    how = f"ended with exit code {seen.exit_code} on {slot.node}"
     if seen.exit_code in _SIGNALS:
-        how = f"was ended by {_SIGNALS[seen.exit_code]}"
+        how = f"was ended by {_SIGNALS[seen.exit_code]} on {slot.node}"
     if seen.error is not None:
-        how = f"raised {seen.error.type} in step {seen.error.step}: {seen.error.message}"
+        when = f"in step {seen.error.step}" if seen.error.step > 0 else "before its first step"
+        how = f"raised {seen.error.type} {when} on {slot.node}: {seen.error.message}"
         if work.job.spec.spec.runs_command:
-            how = f"failed: {seen.error.message}"
+            how = f"failed: {seen.error.message} on {slot.node}"
     return Fault(
         slot=slot.index,
         kind=FaultKind.EXITED,
-        reason=f"{how} on {slot.node}",
+        reason=how,
         at_s=work.now_s - max(0.0, seen.exited_age_s),
         exit_code=seen.exit_code,
         error=seen.error,

@@ -8,6 +8,7 @@ from trainctl.controller.domain.reconcile.lifecycle import fail_job, set_phase
 from trainctl.controller.domain.reconcile.propose import abort
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
+from trainctl.core.units import format_count
 
 STOP_GRACE_S = 10.0
 """Seconds that a worker has to end in good order when nothing has to be saved."""
@@ -56,7 +57,7 @@ def _end(work: Work) -> None:
         progress = work.job.progress
         skipped = f" ({progress.skipped} of them skipped)" if progress.skipped else ""
         loss = f", last loss {progress.loss:.4f}" if progress.loss is not None else ""
-        message = f"job {work.job.name} finished {work.job.steps} steps{skipped}{loss}"
+        message = f"job {work.job.name} finished {format_count(work.job.steps, 'step')}{skipped}{loss}"
         if work.job.spec.spec.runs_command:
             message = f"the command of job {work.job.name} exited with code 0 on all ranks"
         set_phase(work, JobPhase.SUCCEEDED, "Succeeded", message)

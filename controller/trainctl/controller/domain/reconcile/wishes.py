@@ -18,6 +18,7 @@ from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
 from trainctl.core.errors import PreconditionError
 from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.units import format_count
 
 _TRAINS = (JobPhase.RUNNING, JobPhase.RECOVERING, JobPhase.RESIZING)
 
@@ -114,10 +115,10 @@ def where_it_goes_on(state: JobState) -> str:
     if state.spec.spec.runs_command:
         return "the command goes on from what it saved itself"
     if newest is None:
-        none = f"there is no checkpoint: it begins at step 0 again and loses {step} steps"
+        none = f"there is no checkpoint: it begins at step 0 again and loses {format_count(step, 'step')}"
         return none if step else "nothing was trained yet"
     lost = max(0, step - newest.step)
-    costs = f"and loses {lost} steps" if lost else "and loses nothing"
+    costs = f"and loses {format_count(lost, 'step')}" if lost else "and loses nothing"
     return f"it goes on from the checkpoint of step {newest.step} {costs}"
 
 
@@ -173,7 +174,9 @@ def request_rollback(state: JobState, now_s: float, *, target: CheckpointRef) ->
     given_up = [ref for ref in state.checkpoints if ref not in kept]
     left = f"; given up: {', '.join(ref.uri for ref in given_up)}" if given_up else ""
     steps = lost_steps(state, target)
-    message = f"roll-back to the checkpoint of step {target.step} requested, {steps} steps are given up{left}"
+    message = (
+        f"roll-back to the checkpoint of step {target.step} requested, giving up {format_count(steps, 'step')}{left}"
+    )
     wish = RollbackRequest(requested_s=now_s, checkpoint=target)
     changed = replace(state, checkpoints=kept, rollback=wish)
     return _noted(changed, events.JOB_ROLLBACK_REQUESTED, message)
