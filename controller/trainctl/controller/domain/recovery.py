@@ -206,7 +206,7 @@ def checkpoint(s: Situation) -> Candidate:
             rung=Rung.CHECKPOINT,
             eligible=True,
             cost_s=cost_s,
-            reason=f"load step {ref.step} from {ref.uri} and redo {format_count(lost, 'step')}",
+            reason=f"load step {ref.step} from {ref.uri} and redo {format_count(lost, 'step') if lost else 'nothing'}",
             lost_steps=lost,
             restart_step=ref.step,
             checkpoint=ref,
