@@ -118,7 +118,7 @@ def test_a_loop_runs_alone_and_says_what_is_missing(script: str) -> None:
     ("text", "message"),
     [
         ("print('hello')", "the program ended without a session"),
-        ("from trainctl.parallel.session import Session\nSession.open()", "before its last step"),
+        ("from trainctl.parallel.session import Session\nSession.open()", "to its last step"),
         ("import sys\nsys.exit(3)", "ended with exit code 3"),
         ("def f():\n    raise KeyError('weights')\nf()", "weights"),
     ],

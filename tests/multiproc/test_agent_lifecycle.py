@@ -147,7 +147,8 @@ def test_errors_carry_the_last_lines(tmp_path: Path) -> None:
             raised, exited = controller.workers()
             assert raised.error is not None
             assert (raised.exit_code, raised.error.type, raised.error.step) == (1, "ValueError", 3)
-            assert raised.error.log_tail[-1].endswith("as raise")
+            assert raised.error.hint == "ask for less"
+            assert raised.error.log_tail[-1].endswith("as raise"), "what it printed of the error is not said twice"
             assert exited.error is not None
             assert (exited.exit_code, exited.error.code) == (3, "WORKER_EXIT")
             assert exited.error.log_tail[-1] == "last words, without a newline"

@@ -233,7 +233,8 @@ class Worker:
             message = f"the worker exited with code {code} and did not say why; its last lines tell more"
             error = WorkerError(type="SystemExit", message=message, code=UNEXPLAINED_EXIT_CODE, step=step)
         if error is not None:
-            error = replace(error, log_tail=tail)
+            said = frozenset(error.lines)  # what it printed about the error itself need not be shown twice
+            error = replace(error, log_tail=tuple(line for line in tail if line not in said))
         self._set(phase=WorkerPhase.EXITED, exit_code=code, error=error, rss_bytes=0)
         self._exited_at_s = time.monotonic()
         self._life = replace(self._life, exited=True)

@@ -22,6 +22,7 @@ from trainctl.parallel.session import Session
 from trainctl.parallel.session.attachment import Attachment, attach
 from trainctl.parallel.session.program import check_finished, run_program
 from trainctl.parallel.tasks.device import device_of
+from trainctl.parallel.user_frames import begin_with_user
 
 THREADS_VARIABLE = "TRAINCTL_THREADS"
 _RESOLVER = "timeout:1 attempts:3"
@@ -57,11 +58,10 @@ def run(bridge: WorkerBridge, page: ProgressWriter, node_dir: str) -> None:
             torch.set_num_threads(threads(job.spec.resources))
             _train(job, attachment, node_dir)
         except Exception as error:
-            if is_expected(error):
-                print(f"error: {error}", flush=True)
-            else:
-                traceback.print_exc()
-            bridge.send(Failed(describe(error, step=attachment.session.open_step if attachment.session else 0)))
+            begin_with_user(error)
+            report = describe(error, step=attachment.session.open_step if attachment.session else 0)
+            print(*report.lines, sep="\n", flush=True)
+            bridge.send(Failed(report))
             bridge.flush(_FLUSH_S)
             raise SystemExit(1) from None
         finally:
@@ -101,4 +101,5 @@ def describe(error: Exception, *, step: int) -> WorkerError:
         traceback="" if is_expected(error) else text,
         step=step,
         code=error.code if isinstance(error, TrainctlError) else "USER_EXCEPTION",
+        hint=error.hint if isinstance(error, TrainctlError) else "",
     )

@@ -41,6 +41,8 @@ class TrainctlError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # for a plain traceback, in a program that runs without trainctl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

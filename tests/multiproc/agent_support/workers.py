@@ -30,7 +30,9 @@ def main(bridge_fd: int, page_path: str, node_dir: str) -> None:
     bridge, page = WorkerBridge(bridge_fd), ProgressWriter(page_path)
     print(f"worker of {node_dir} with local rank {os.environ['LOCAL_RANK']} as {behaviour or 'default'}")
     if behaviour == "raise":
-        bridge.send(Failed(WorkerError(type="ValueError", message="as asked", step=3)))
+        error = WorkerError(type="ValueError", message="as asked", step=3, code="DATA_UNUSABLE", hint="ask for less")
+        print(*error.lines, sep="\n")
+        bridge.send(Failed(error))
         bridge.flush(5)
         sys.exit(1)
     if behaviour == "exit":

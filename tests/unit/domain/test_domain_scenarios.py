@@ -334,6 +334,17 @@ def test_what_would_fail_again_fails_at_once_with_a_hint(code: str) -> None:
     assert sim.state.failure.hint
 
 
+def test_a_hint_of_the_worker_that_knows_better_is_taken() -> None:
+    sim = start()
+    worker(sim, 0).error = WorkerError(
+        type="CheckpointError", message="cut", code="CHECKPOINT_UNUSABLE", hint="fetch the folder again"
+    )
+    worker(sim, 0).end(1, sim.now_s)
+    sim.until(JobPhase.FAILED)
+    assert sim.state.failure is not None
+    assert sim.state.failure.hint == "fetch the folder again"
+
+
 def test_what_is_redone_counts_from_the_newest_step_even_if_a_checkpoint_turns_out_to_be_damaged() -> None:
     sim = start()
     wait_for(sim, lambda: len(sim.state.checkpoints) == 2)

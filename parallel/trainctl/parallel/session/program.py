@@ -65,9 +65,10 @@ def check_finished(session: OpenSession | None) -> None:
             hint="call Session.open(), or use spec.launch.mode: torchrun for a program that knows no session",
         )
     if not session.done:
+        how_far = f"after step {session.applied_step}" if session.applied_step > 0 else "before its first step"
         raise ProgramError(
-            f"the program ended after step {session.applied_step}, before its last step",
-            hint="loop `while not session.done`",
+            f"expected the program to train to its last step, but it ended {how_far}",
+            hint="loop `while not session.done` around `with session.step()`",
         )
 
 

@@ -111,6 +111,13 @@ class WorkerError:
     log_tail: tuple[str, ...] = ()
     hint: str = ""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What the worker prints about it: the traceback, or where that says nothing, message and hint."""
+        if self.traceback:
+            return tuple(self.traceback.rstrip().splitlines())
+        return tuple(f"error: {self.message}".splitlines()) + ((f"hint: {self.hint}",) if self.hint else ())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerObserved:

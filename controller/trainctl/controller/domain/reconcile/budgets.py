@@ -38,7 +38,7 @@ DETERMINISTIC_HINTS: Mapping[str, str] = {
     "FAILED_PRECONDITION": "correct the program; docs/howto/loops.md says what a session expects",
     "SCHEMA_MISMATCH": "all nodes must run the same version with the same spec",
 }
-"""Error codes that no restart cures, and what does."""
+"""Error codes that no restart cures, and what does where the worker has no hint of its own."""
 
 _USER_HINT = "the log lines before it: `trainctl logs {name}`; the same exception in the same step is not tried again"
 
@@ -69,7 +69,8 @@ def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:
     if fault.error is not None and fault.error.code == "CHECKPOINT_UNUSABLE" and _try_an_older_one(work, fault):
         return charge_process(work, fault)
     if fault.error is not None and kind is FaultClass.DETERMINISTIC:
-        return failure_of(work, fault, fault.error.code, "cannot go on", DETERMINISTIC_HINTS[fault.error.code])
+        hint = fault.error.hint or DETERMINISTIC_HINTS[fault.error.code]
+        return failure_of(work, fault, fault.error.code, "cannot go on", hint)
     if fault.error is not None and kind is FaultClass.USER:
         return _charge_user(work, fault, fault.error)
     return charge_process(work, fault)
