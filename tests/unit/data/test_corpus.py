@@ -18,6 +18,7 @@ from trainctl.parallel.data import corpus as corpus_module
 from trainctl.parallel.data.corpus import Corpus, sources_of
 from trainctl.parallel.data.corrupt import CorruptLedger
 from trainctl.parallel.data.records import CorpusReader, Split
+from trainctl.parallel.plan.data_rules import data_problems
 
 
 @pytest.fixture
@@ -174,3 +175,22 @@ def test_link_to_a_folder_is_entered_once(tmp_path: Path) -> None:
     (corpus / "b.txt").write_text("b")
     found = open_corpus(TrainDataSpec(uri=str(corpus), include="*.txt"))
     assert [Path(file.path).name for file in found.files] == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "B.TXT.XZ", "c.tar.gz", "d.zip"])
+def test_archives_are_refused_and_not_read_as_text(folder: Path, name: str) -> None:
+    (folder / "sub" / name).write_bytes(os.urandom(1000))
+    with pytest.raises(DataError, match=rf"found .*/{name} \(1 of 5 files") as caught:
+        open_corpus(TrainDataSpec(uri=str(folder)))
+    assert "spec.train.data.include" in caught.value.hint
+    assert _names(open_corpus(TrainDataSpec(uri=str(folder), include="*.md"))) == ["d.md"]
+
+
+@pytest.mark.parametrize(
+    ("include", "advice"), [("**/*.md", 'write "*.md"'), ("./*.md", 'write "*.md"'), ("sub/*.md", "into uri")]
+)
+def test_an_include_with_a_folder_is_explained(include: str, advice: str) -> None:
+    (problem,) = data_problems(TrainDataSpec(uri="/data", include=include))
+    assert problem.path == "spec.train.data.include"
+    assert f'"{include}"' in problem.message
+    assert advice in problem.message

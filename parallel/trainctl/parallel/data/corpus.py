@@ -18,7 +18,7 @@ import fsspec  # type: ignore[import-untyped]
 from trainctl.core.errors import DataError
 from trainctl.core.records.train_spec import DataSourceSpec, TrainDataSpec
 from trainctl.parallel.data.formats.port import CorpusFile
-from trainctl.parallel.plan.data_names import STDLIB, is_sidecar
+from trainctl.parallel.plan.data_names import STDLIB, is_archive, is_sidecar
 
 _BUILD_FOLDERS = frozenset({"__pycache__"})
 _INSTALLED_FOLDERS = frozenset({"site-packages", "dist-packages"})
@@ -93,6 +93,12 @@ def open_corpus(source: DataSourceSpec, *, hold_out_every: int, path: str = _DAT
             f"expected {_kind(source)} files at {source.uri}, found: {type(error).__name__}: {error}",
             hint="check the URI, its permissions, and that fsspec's package for this protocol is installed",
         ) from error
+    if packed := [file.path for file in files if is_archive(file.path)]:
+        raise DataError(
+            f"expected plain files or .gz at {source.uri}, found {packed[0]} ({len(packed)} of {len(files)} files are "
+            "compressed or packed in a way that is not read)",
+            hint=f"unpack them, compress them with gzip, or leave them out with {path}.include",
+        )
     files.sort(key=lambda file: file.path)
     return Corpus(source=source, path=path, filesystem=filesystem, files=tuple(files), hold_out_every=hold_out_every)
 

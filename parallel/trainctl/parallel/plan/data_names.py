@@ -11,6 +11,12 @@ STDLIB = "python-stdlib"
 """The ``uri`` that means the running Python's standard library."""
 
 _BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet", ".bin": "tokens"}
+_ARCHIVES = (".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz")
+
+
+def is_archive(path: str) -> bool:
+    """Whether the name is that of a compressed or packed file of a kind that nothing here unpacks."""
+    return path.lower().endswith(_ARCHIVES)
 
 
 def format_of_name(path: str) -> str:

@@ -56,6 +56,14 @@ def _source(prefix: str, source: DataSourceSpec) -> Iterator[tuple[str, str]]:
     for name in ("uri", "field", "include"):
         if not getattr(source, name):
             yield f"{prefix}{name}", "expected some text, found none"
+    folders, slash, name = source.include.rpartition("/")
+    if slash:
+        advice = f'write "{name or "*"}"' if folders in ("**", ".") else "put the folder into uri"
+        yield (
+            f"{prefix}include",
+            f'expected a pattern for the names of files, found "{source.include[:100]}": files are looked for in all '
+            f"folders below uri; {advice}",
+        )
 
 
 def _weights(sources: tuple[DataSourceSpec, ...]) -> Iterator[tuple[str, str]]:

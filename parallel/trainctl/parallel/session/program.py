@@ -10,7 +10,11 @@ from pathlib import Path
 
 from trainctl.core.errors import PreconditionError, UsageError
 from trainctl.parallel.plan.program import EXPECTED, python_program
+from trainctl.parallel.replica.generators import seed_generators
 from trainctl.parallel.session.attachment import OpenSession
+
+_SEED = 0
+"""What torch's generators begin with, unless the program seeds them itself."""
 
 
 class ProgramError(PreconditionError):
@@ -22,7 +26,8 @@ class ProgramError(PreconditionError):
 def run_program(command: Sequence[str], workdir: str) -> None:
     """Runs ``[python, SCRIPT, ...]`` or ``[python, -m, MODULE, ...]`` to its end, in ``workdir`` if one is given.
 
-    It runs in this process, which has torch loaded already, so a replacement is there in a fraction of a second.
+    It runs in this process, which has torch loaded already, so a replacement is there in a fraction of a second. It
+    begins with torch's generators seeded alike on every worker, so that all draw the same initial weights.
 
     Raises:
         ProgramError: it is not there, or exited with another code than 0.
@@ -34,6 +39,7 @@ def run_program(command: Sequence[str], workdir: str) -> None:
     _enter(workdir)
     name = program.script or program.module
     sys.argv = [name, *program.arguments]
+    seed_generators(_SEED)
     try:
         if program.module:
             sys.path.insert(0, os.getcwd())
