@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from trainctl.core.errors import PlanError, PreconditionError
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.results import Hook
 from trainctl.parallel.session import Session
+from trainctl.parallel.session.oddities import Oddities
 
 
 def build(*, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -196,3 +198,31 @@ def test_half_precision_parameters_are_refused() -> None:
     model, optimizer = build(dtype=torch.bfloat16)
     with pytest.raises(PlanError, match="float32 or float64"):
         Session.open().register(model=model, optimizer=optimizer)
+
+
+def test_a_loop_that_catches_what_left_its_step_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Session, "notice", lambda _, text: told.append(text))
+    model, optimizer = build()
+    session = open_session(model, optimizer, steps=2)
+    for _ in range(12):
+        with contextlib.suppress(ValueError), session.step():
+            raise ValueError("no such sample")
+    assert session.applied_step == 0
+    first, tenth = told
+    assert "step 1 is begun again" in first
+    assert "ValueError: no such sample" in first
+    assert "by now 10 times" in tenth
+    with session.step() as step:
+        for micro_batch in step.micro_batches():
+            step.backward(*loss_of(model, micro_batch.sample_ids))
+    assert session.applied_step == 1, "the step that was left can still be done"
+
+
+@pytest.mark.parametrize(
+    ("rank", "ranks", "micro_batches", "told"), [(0, 6, 4, 1), (1, 6, 4, 0), (0, 4, 4, 0), (0, 1, 7, 0)]
+)
+def test_workers_without_a_micro_batch_are_told_once(rank: int, ranks: int, micro_batches: int, told: int) -> None:
+    notices: list[str] = []
+    Oddities(notices.append).entered(rank=rank, ranks=ranks, micro_batches=micro_batches)
+    assert [notice[:33] for notice in notices] == ["2 of 6 workers have nothing to do"] * told

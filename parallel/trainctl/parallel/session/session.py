@@ -33,6 +33,7 @@ from trainctl.parallel.session.control import Control, NoControl, NoPage, Progre
 from trainctl.parallel.session.duties import Duties
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.fence import SnapshotFence
+from trainctl.parallel.session.oddities import Oddities
 from trainctl.parallel.session.reporter import Reporter
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.sharded_model import Build, ShardedModel
@@ -84,6 +85,7 @@ class Session:
         self._over = False
         self._in_step = False
         self._hooks: list[HookSource] = []
+        self._oddities = Oddities(self.notice)
 
     @classmethod
     def open(cls, *, control: Control | None = None, page: ProgressPage | None = None) -> Session:
@@ -258,6 +260,7 @@ class Session:
             yield StepContext(run.replica.applied_step, (), before_each=self._context.waiter.check)
             return
         step = run.protocol.open(seat)
+        self._oddities.begun(step.context.step)
         self._in_step = True
         try:
             yield step.context
@@ -265,8 +268,9 @@ class Session:
             seat.report_recovery()
         except (Interrupted, CollectiveError) as cause:
             self._leave(cause)
-        except RuntimeError as error:
-            if self._sharded is None or not self._sharded.is_interruption(error):
+        except Exception as error:
+            if not (isinstance(error, RuntimeError) and self._sharded and self._sharded.is_interruption(error)):
+                self._oddities.left(step.context.step, error)
                 raise
             self._leave(error)
         finally:
@@ -333,6 +337,7 @@ class Session:
         run.duties.note_entry(seat)
         run.protocol.clock.restart()
         context.control.send(Running(record.generation))
+        self._oddities.entered(rank=rank, ranks=seat.group.size, micro_batches=run.protocol.micro_batches)
         _LOG.info("%s: entered with step %d (%s) %s", where, record.target_step, record.rung.value, record.reason)
         return seat
 

@@ -52,6 +52,11 @@ class StepProtocol:
         self.clock = StepClock()
         self._skipped = 0
 
+    @property
+    def micro_batches(self) -> int:
+        """Of one step."""
+        return self._plan.batch.micro_batches
+
     def open(self, seat: Seat) -> OpenStep:
         """Begins the step after the one applied: gradients are zero, the micro-batches are dealt."""
         replica = self._replica
