@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,15 @@ def spec_rows(cls: type[Any], path: str) -> list[tuple[str, ...]]:
         default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
         if field.default_factory is not dataclasses.MISSING:
             default = "`{}`"
-        rows.append((f"`{name.removeprefix('.')}`", default, docs.get(field.name, "")))
+        rows.append((f"`{name.removeprefix('.')}`", default, in_job_file(docs[field.name], hints)))
     return rows
+
+
+def in_job_file(text: str, names: Iterable[str]) -> str:
+    """Fields are written in camel case there."""
+    for name in names:
+        text = text.replace(f"``{name}``", f"``{camel(name)}``")
+    return text
 
 
 def spec_page() -> str:

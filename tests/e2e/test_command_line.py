@@ -114,7 +114,7 @@ def test_the_doctor_finds_this_installation_well_and_a_frozen_controller_not(sys
     well = json.loads(system.cli("doctor", "-o", "json").stdout)
     assert well["healthy"]
     by_name = {check["check"]: check for check in well["checks"]}
-    assert by_name["agents"]["message"] == "2 of 2 are heard"
+    assert by_name["agents"]["message"] == "heard: 2 of 2"
     assert by_name["clock"]["status"] == "ok"
     assert "gloo" in by_name["torch"]["message"]
     pid = system.controller["pid"]

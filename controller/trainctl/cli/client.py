@@ -162,16 +162,17 @@ def connect(context: Context) -> Client:
     return Client(endpoint, timeout_s=timeout_s(settings), detail=context.console.detail, request_id=context.request_id)
 
 
-def list_jobs(client: Client) -> Iterator[Job]:
-    """All jobs, page by page."""
+def list_jobs(client: Client) -> list[Job]:
+    """All jobs, the newest first."""
+    found: list[Job] = []
     token = ""
     while True:
         request = ListJobsRequest(tenant=DEFAULT_TENANT, page_size=_PAGE_SIZE, page_token=token)
         page = client.call(client.stub.ListJobs, request)
-        yield from page.jobs
+        found += page.jobs
         token = page.next_page_token
         if not token:
-            return
+            return sorted(found, key=lambda job: -job.create_time_s)
 
 
 def get_job(client: Client, name: str) -> Job:
@@ -220,10 +221,10 @@ def list_figures(client: Client, name: str) -> list[StepFigures]:
 
 
 def _beginning_with(jobs: Iterable[Job], name: str) -> list[Job]:
-    """Jobs whose uid begins so, and of each name that begins so the newest."""
+    """Of jobs, the newest first: those whose uid begins so, and of each name that begins so the newest."""
     found: dict[str, Job] = {}
     named: set[str] = set()
-    for job in sorted(jobs, key=lambda job: -job.create_time_s):
+    for job in jobs:
         own = job.spec.metadata.name
         if job.uid.startswith(name) or (own.startswith(name) and own not in named):
             found[job.uid] = job

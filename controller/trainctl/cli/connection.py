@@ -7,12 +7,13 @@ from pathlib import Path
 
 from trainctl.cli.config.settings import Found, Settings
 from trainctl.cli.context import Context
-from trainctl.cli.installation import FROZEN_HINT, read_controller, read_token
-from trainctl.core.errors import PreconditionError, UnavailableError, UsageError
+from trainctl.cli.installation import LocalController, frozen_hint, read_controller, read_token
+from trainctl.core.errors import PreconditionError, TrainctlError, UnavailableError, UsageError
 from trainctl.core.units import format_duration, parse_duration_s
 
 MAX_TIMEOUT_S = 3600.0
 _START = "start one on this machine with: trainctl local up"
+_AGAIN = "start it again, with all its jobs: trainctl local up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +52,30 @@ def find_endpoint(context: Context, settings: Settings) -> Endpoint:
     address, token_file = settings["address"], settings["tokenFile"]
     if not address.value:
         return local_endpoint(context.run_dir, token_file.value)
-    host, _, port = address.value.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port[:9]) <= 65535:
-        raise UsageError(
-            f"{address.origin}: expected HOST:PORT, found {address.value!r}",
-            hint="for example --address 127.0.0.1:7070",
-        )
+    check_address(address.value, address.origin)
     return Endpoint(
         address=address.value,
         token=_token(context, address, token_file),
         origin=address.origin,
-        hint=f"check {address.origin}; or {_START}",
+        hint=_silence_hint(context, settings),
     )
+
+
+def check_address(text: str, origin: str) -> None:
+    """Raises: UsageError: it is not host:port; names its origin."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port[:9]) <= 65535:
+        hint = "for example --address 127.0.0.1:7070"
+        raise UsageError(f"{origin}: expected HOST:PORT, found {text!r}", hint=hint)
+
+
+def _silence_hint(context: Context, settings: Settings) -> str:
+    local = named_installation(context, settings)
+    if local is None:
+        return f"check {settings['address'].origin}; or {_START}"
+    folder, controller = local
+    where = context.dir_option(folder)
+    return frozen_hint(controller.process.pid, where) if controller.alive else f"{_AGAIN}{where}"
 
 
 def _token(context: Context, address: Found, token_file: Found) -> str:
@@ -89,16 +102,26 @@ def local_endpoint(run_dir: Path, token_file: str = "") -> Endpoint:
     if not controller.alive:
         raise UnavailableError(
             f"the controller at {controller.address} is not running (process {controller.process.pid} has ended)",
-            hint="start it again, with all its jobs: trainctl local up",
+            hint=_AGAIN,
         )
     token = read_token(Path(token_file).expanduser() if token_file else run_dir / "token")
-    return Endpoint(
-        address=controller.address,
-        token=token,
-        origin=str(run_dir / "controller.json"),
-        hint=FROZEN_HINT.format(pid=controller.process.pid),
-        late_hint=FROZEN_HINT.format(pid=controller.process.pid),
-    )
+    frozen = frozen_hint(controller.process.pid)
+    origin = str(run_dir / "controller.json")
+    return Endpoint(address=controller.address, token=token, origin=origin, hint=frozen, late_hint=frozen)
+
+
+def named_installation(context: Context, settings: Settings) -> tuple[Path, LocalController] | None:
+    """The local installation whose controller the address is of: the one by itself, or where the token file lies."""
+    token_file = settings["tokenFile"].value
+    folders = [context.run_dir, *([Path(token_file).expanduser().absolute().parent] if token_file else [])]
+    for folder in folders:
+        try:
+            controller = read_controller(folder)
+        except TrainctlError:
+            continue
+        if controller is not None and controller.address == settings["address"].value:
+            return folder, controller
+    return None
 
 
 def _own_token(run_dir: Path, address: str) -> str:

@@ -13,10 +13,6 @@ from trainctl.cli.style import Style
 from trainctl.core.errors import TrainctlError
 
 
-def _wants_color(stream: TextIO, env: Mapping[str, str], *, no_color: bool) -> bool:
-    return not no_color and not env.get("NO_COLOR") and env.get("TERM") != "dumb" and stream.isatty()
-
-
 class OutputError(TrainctlError):
     """What is to be shown cannot be written where it should go."""
 
@@ -55,7 +51,12 @@ class Console:
 
     def style(self, stream: TextIO | None = None) -> Style:
         """How to paint what goes to ``stream`` (default: ``out``)."""
-        return Style(enabled=_wants_color(stream or self.out, self.env, no_color=self.no_color))
+        plain = self.no_color or self.env.get("NO_COLOR")
+        return Style(enabled=not plain and self.draws_again(stream or self.out))
+
+    def draws_again(self, stream: TextIO) -> bool:
+        """Whether what is on ``stream`` can be drawn again: it leads to a terminal that knows escape codes."""
+        return stream.isatty() and self.env.get("TERM") != "dumb"
 
     def data(self, lines: str | Iterable[str]) -> None:
         """Writes lines of data, at once visible to whoever reads them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,3 +34,7 @@ class Context:
         """Folder of the local installation: ``$TRAINCTL_HOME/local``, by default ``~/.trainctl/local``."""
         home = self.env.get("TRAINCTL_HOME")
         return (Path(home).expanduser() if home else Path.home() / ".trainctl").absolute() / "local"
+
+    def dir_option(self, run_dir: Path) -> str:
+        """What a hint puts behind ``trainctl local up``: the folder, where it is not the one taken by itself."""
+        return "" if run_dir == self.run_dir else f" --dir {shlex.quote(str(run_dir))}"

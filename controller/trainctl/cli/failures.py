@@ -19,7 +19,7 @@ _HINTS: Mapping[int, str] = {
     exit_codes.NOT_FOUND: "trainctl get jobs lists all jobs",
     exit_codes.CONFLICT: "trainctl get jobs shows what there is",
     exit_codes.PERMISSION: "trainctl config explain shows which token is used",
-    exit_codes.PRECONDITION: "trainctl explain NAME says where the job is",
+    exit_codes.PRECONDITION: "trainctl explain {name} says where the job is",
     exit_codes.UNAVAILABLE: "try again; trainctl doctor tells more",
 }
 """For a controller's error that brings none of its own."""
@@ -34,7 +34,7 @@ def report(context: Context, error: Exception, *, debug: bool) -> int:
     style = context.console.style(context.console.err)
     first, *rest = str(error).split("\n")
     lines = [f"{style.paint('error:', 'red')} {first} ({error.code})", *rest]
-    hint = error.hint or (_HINTS.get(error.exit_code, _HINTS[exit_codes.FAILURE]) if error.request_id else "")
+    hint = error.hint or (_own_hint(context, error) if error.request_id else "")
     if hint:
         lines.append(f"{style.paint('hint:', 'cyan')} {hint}")
     request_id = context.request_id or error.request_id
@@ -42,6 +42,11 @@ def report(context: Context, error: Exception, *, debug: bool) -> int:
         lines.append(f"request-id: {request_id}")
     context.console.complain(lines)
     return error.exit_code
+
+
+def _own_hint(context: Context, error: TrainctlError) -> str:
+    name = getattr(context.options, "name", None) or "NAME"
+    return _HINTS.get(error.exit_code, _HINTS[exit_codes.FAILURE]).format(name=name)
 
 
 def _deliberate(error: Exception, *, debug: bool) -> TrainctlError:

@@ -11,11 +11,13 @@ from typing import Any
 from trainctl.core.errors import PermissionDeniedError, PreconditionError
 from trainctl.core.system.processes import ProcessId, is_alive
 
-FROZEN_HINT = (
-    "its process {pid} lives: trainctl doctor looks why. If it stays silent: kill -KILL {pid} && trainctl local up; "
-    "the agents and their workers go on meanwhile"
-)
-"""What helps against a local controller that does not answer."""
+
+def frozen_hint(pid: int, dir_option: str = "") -> str:
+    """What helps against a local controller that does not answer; ``dir_option`` as ``Context.dir_option`` gives it."""
+    return (
+        f"its process {pid} lives: trainctl doctor looks why. If it stays silent: kill -KILL {pid} && "
+        f"trainctl local up{dir_option}; the agents and their workers go on meanwhile"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from trainctl.cli import phases
 from trainctl.cli.client import Client, get_job
 from trainctl.cli.resume import StreamEndedError
 from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import StreamLogsRequest, StreamLogsResponse
 
 Life = tuple[int, int]
@@ -90,7 +91,8 @@ class LogReader:
         missing = answer.first_line - expected
         self.positions[life] = max(expected, answer.first_line + len(answer.lines)) - 1
         if missing > 0:
-            yield _like(answer, [f"[{missing} lines left out: not kept any more, or the reader was too slow]"], 0)
+            lines_missing = format_count(missing, "line")
+            yield _like(answer, [f"[{lines_missing} left out: not kept any more, or the reader was too slow]"], 0)
         lines = answer.lines[max(-missing, 0) :]
         if lines:
             yield _like(answer, lines, max(answer.first_line, expected))

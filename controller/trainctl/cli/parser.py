@@ -75,18 +75,29 @@ def _add_submit(commands: Any) -> None:
 
 def _add_reading(commands: Any) -> None:
     _add_get(commands)
-    for name, function, summary, example in (
-        (
-            "describe",
-            "describe:run",
-            "show all of a job: conditions, members, goodput, recoveries, error",
-            "trainctl describe first",
-        ),
-        ("explain", "explain:run", "say why a job waits, restarted or failed", "trainctl explain first"),
-    ):
-        parser = add_command(commands, name, function, summary, examples=(example,))
-        add_name(parser)
-        add_output(parser)
+    describe = add_command(
+        commands,
+        "describe",
+        "describe:run",
+        "show all of a job: conditions, members, goodput, recoveries, error; or of a node",
+        examples=("trainctl describe first", "trainctl describe node node-0"),
+    )
+    describe.add_argument(
+        "words",
+        metavar="NAME",
+        nargs="+",
+        help="name or uid of a job, or its beginning if only one job has that; or the word node and a node's name",
+    )
+    add_output(describe)
+    explain = add_command(
+        commands,
+        "explain",
+        "explain:run",
+        "say why a job waits, restarted or failed",
+        examples=("trainctl explain first",),
+    )
+    add_name(explain)
+    add_output(explain)
     timeline = add_command(
         commands,
         "timeline",
@@ -124,6 +135,7 @@ def _add_get(commands: Any) -> None:
         if name in ("job", "checkpoints"):
             add_name(parser)
         if name == "jobs":
+            parser.add_argument("name", metavar="NAME", nargs="?", default="", help="only this one, as `get job` does")
             parser.add_argument(
                 "-l", "--selector", metavar="LABELS", help="only jobs with these labels: a=b, a!=b, a, !a; by commas"
             )

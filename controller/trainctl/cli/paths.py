@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from trainctl.core.records.train_spec import TrainSpec
 
 _NAMES = frozenset({"", "none", "latest", "python-stdlib"})
 """Values that are words of the job file, not paths."""
+_SEARCHED = frozenset({"PYTHONPATH"})
+"""Variables of ``spec.env`` that list folders."""
 
 
 def with_absolute_paths(job: TrainJob, *, here: Path) -> TrainJob:
@@ -20,7 +23,9 @@ def with_absolute_paths(job: TrainJob, *, here: Path) -> TrainJob:
     )
     results = replace(job.spec.results, uri=_absolute(job.spec.results.uri, here))
     launch = replace(job.spec.launch, workdir=_absolute(job.spec.launch.workdir, here))
-    return replace(job, spec=replace(job.spec, train=train, checkpoint=saved, results=results, launch=launch))
+    env = {name: _search(value, here) if name in _SEARCHED else value for name, value in job.spec.env.items()}
+    spec = replace(job.spec, train=train, checkpoint=saved, results=results, launch=launch, env=env)
+    return replace(job, spec=spec)
 
 
 def _train(train: TrainSpec, here: Path) -> TrainSpec:
@@ -31,6 +36,11 @@ def _train(train: TrainSpec, here: Path) -> TrainSpec:
         data=replace(data, uri=_absolute(data.uri, here), sources=sources),
         tokenizer=replace(tokenizer, path=_absolute(tokenizer.path, here)),
     )
+
+
+def _search(folders: str, here: Path) -> str:
+    """A list of folders as ``PATH`` is one; an empty entry, the folder that the program runs in, stays."""
+    return os.pathsep.join(str(here / Path(each).expanduser()) if each else each for each in folders.split(os.pathsep))
 
 
 def _absolute(uri: str, here: Path) -> str:

@@ -249,10 +249,14 @@ def test_interrupt_exits_with_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     assert cli("get", "jobs").code == 130
 
 
-def test_closed_pipe_is_quiet(controller: FakeController, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("words", ["get jobs -o json", "logs -f job-1", "events -w job-1", "watch job-1"])
+def test_closed_pipe_is_quiet(controller: FakeController, environment: dict[str, str], words: str) -> None:
     for index in range(50):
         controller.add_job(f"job-{index}")
-    command = f"{sys.executable} -m trainctl.cli get jobs -o json | head -c 10"
+    controller.logs[0, 1] = ["x" * 10_000] * 20
+    for index in range(20):
+        controller.add_event("worker.ready", f"{index} " + "y" * 10_000)
+    command = f"{sys.executable} -m trainctl.cli {words} | head -c 10"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], env={**os.environ, **environment}, capture_output=True, check=False
     )

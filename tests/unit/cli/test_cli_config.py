@@ -113,6 +113,19 @@ def test_what_cannot_be_is_refused(cli: Cli, nowhere: dict[str, str], tmp_path: 
     assert cli("get", "jobs").code == 5
 
 
+def test_what_a_context_says_is_right_wherever_it_is_read(
+    cli: Cli, nowhere: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wrong in (("--address", "127.0.0.1"), ("--address", "h:99999"), ("--timeout", "soon"), ("--timeout", "9999d")):
+        assert cli("config", "set-context", "lab", *wrong).code == 2
+    assert not Path(nowhere["TRAINCTL_CONFIG"]).exists()
+    monkeypatch.chdir(tmp_path)
+    done = cli("config", "set-context", "lab", "--address", "h:1", "--token-file", "lab.token")
+    assert "trainctl config use-context lab" in done.err
+    config = yaml.safe_load(Path(nowhere["TRAINCTL_CONFIG"]).read_text())
+    assert config["contexts"]["lab"]["tokenFile"] == str(tmp_path / "lab.token")
+
+
 def test_the_token_of_a_context_goes_only_to_its_address(
     cli: Cli, controller: FakeController, nowhere: dict[str, str], tmp_path: Path
 ) -> None:

@@ -154,6 +154,17 @@ def test_chosen_folder_and_port(local: Local, tmp_path: Path) -> None:
     assert up.code == 0, up.err
     assert f"TRAINCTL_ADDRESS=127.0.0.1:{port}" in up.err
     assert local("status", "--dir", str(tmp_path / "mine")).code == 0
+    again = local("up", "--dir", str(tmp_path / "mine"))
+    assert f"trainctl local down --dir {tmp_path}/mine stops it" in again.err
+    controller = processes(tmp_path / "mine")[0]
+    here = ("--address", f"127.0.0.1:{port}", "--token-file", str(tmp_path / "mine" / "token"))
+    assert str(tmp_path / "mine") in local("status", *here).out
+    os.kill(controller.pid, signal.SIGKILL)
+    os.waitpid(controller.pid, 0)
+    assert local("status", *here).err.endswith(f"start it with: trainctl local up --dir {tmp_path}/mine\n")
+    out, err = io.StringIO(), io.StringIO()
+    assert main(("get", "jobs", *here), out=out, err=err, env={"TRAINCTL_HOME": str(tmp_path)}) == 7
+    assert f"with all its jobs: trainctl local up --dir {tmp_path}/mine" in err.getvalue()
     assert local("down", "--dir", str(tmp_path / "mine"), "--purge", "-y").code == 0
     assert not (tmp_path / "mine").exists()
 

@@ -106,6 +106,43 @@ def test_delete_waits_until_it_is_gone_or_says_what_is_not(cli: Cli, controller:
     assert "permission denied: /checkpoints (NOT_DELETED)" in failed.err
 
 
+@pytest.mark.parametrize("command", ["cancel", "delete"])
+def test_nobody_is_asked_about_a_job_that_does_not_exist(
+    cli: Cli, controller: FakeController, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    controller.add_job("a")
+    heard = answer(monkeypatch, "y\n")
+    assert cli(command, "b").code == 3
+    assert heard.getvalue() == ""
+    heard = answer(monkeypatch, "n\n")
+    assert cli(command, "uid-a").code == 1
+    assert f"{command} job a" in heard.getvalue()
+    assert [method for method, _ in controller.calls] == ["GetJob", "GetJob"]
+
+
+def test_a_command_has_no_checkpoints_and_nobody_says_so(
+    cli: Cli, controller: FakeController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = controller.add_job("a", workdir="/jobs/a")
+    job.effective_spec.spec.command.append("train.py")
+    job.effective_spec.spec.launch.mode = "torchrun"
+    listed = cli("get", "checkpoints", "a")
+    assert (listed.code, listed.out) == (0, "")
+    assert "saves no checkpoints of it" in listed.err
+    assert "/jobs/a" in listed.err
+    assert "saves no checkpoints of it" in cli("checkpoints", "export", "a", "/tmp/nowhere").err
+    assert "trainctl restart a" in cli("rollback", "a", "-y").err
+    assert "there is nothing to draw" in cli("plot", "a").err
+    for command in ("pause", "restart", "cancel"):
+        job.status.phase = "RUNNING"
+        done = cli(command, "a", *(() if command == "pause" else ("-y",)))
+        assert done.code == 0
+        assert "checkpoint" not in done.out
+    heard = answer(monkeypatch, "n\n")
+    assert cli("delete", "a").code == 1
+    assert "with all that the command saved there" in heard.getvalue()
+
+
 def test_a_drain_is_followed_until_the_node_is_empty(cli: Cli, controller: FakeController) -> None:
     node = job_pb2.NodeStatus(node="node-0", state="READY", slots=2, slots_used=2)
     node.jobs.add(name="a", slots=[0, 1], waiting="needs room on another node")
@@ -140,7 +177,7 @@ def test_top_is_plain_and_once_without_a_terminal(cli: Cli, controller: FakeCont
     workers = cli("top", "a").out.splitlines()
     assert workers[-1].split()[:5] == ["0", "node-0", "ACTIVE", "compute", "7"]
     assert "1.0 MiB" in workers[-1]
-    assert json.loads(cli("top", "-o", "json").out)["jobs"][0]["lastEvent"]["type"] == "checkpoint.committed"
+    assert json.loads(cli("top", "-o", "json").out)["jobs"][1]["lastEvent"]["type"] == "checkpoint.committed"
     assert cli("top", "nobody").code == 3
 
 

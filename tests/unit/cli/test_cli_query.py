@@ -132,10 +132,10 @@ def test_every_reading_command_takes_every_form(cli: Cli, controller: FakeContro
     job.spec.metadata.labels["team"] = "nlp"
     controller.add_job("b", "FAILED", step=5, total_steps=9)
     controller.add_event("job.submitted", "here we go")
-    assert cli("get", "jobs", "-o", "jsonpath={.jobs[*].spec.metadata.name}").out == "a b\n"
+    assert cli("get", "jobs", "-o", "jsonpath={.jobs[*].spec.metadata.name}").out == "b a\n"
     assert cli("get", "job", "a", "-o", "jsonpath=.status.step").out == "3\n"
     table = cli("get", "jobs", "-o", "custom-columns=JOB:.spec.metadata.name,STEP:.status.step").out
-    assert [line.split() for line in table.splitlines()] == [["JOB", "STEP"], ["a", "3"], ["b", "5"]]
+    assert [line.split() for line in table.splitlines()] == [["JOB", "STEP"], ["b", "5"], ["a", "3"]]
     assert "team=nlp" in cli("get", "jobs", "-o", "wide").out
     assert cli("get", "jobs", "-l", "team=nlp", "-o", "name").out == "a\n"
     assert cli("get", "jobs", "-l", "!team", "--filter", "status.step>4", "-o", "name").out == "b\n"

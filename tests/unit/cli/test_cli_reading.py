@@ -89,16 +89,53 @@ def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
         controller.add_job(name, step=1, total_steps=2)
     controller.nodes.append(NodeStatus(node="node-0", state="READY", pid=5, slots=2, slots_used=1))
     header, *rows = cli("get", "jobs").out.splitlines()
-    assert header.split() == ["NAME", "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE"]
+    assert header.split() == ["NAME", "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES+RESIZES", "AGE"]
     assert len(rows) == 3
     assert rows[0].endswith("1m00s")
-    assert cli("get", "jobs", "-o", "name").out == "a\nb\nc\n"
-    assert [j["spec"]["metadata"]["name"] for j in json.loads(cli("get", "jobs", "-o", "json").out)["jobs"]] == [*"abc"]
     assert yaml.safe_load(cli("get", "nodes", "-o", "yaml").out)["nodes"][0]["slotsUsed"] == 1
     assert "node-0" in cli("get", "nodes").out
     assert "no checkpoint yet" in cli("get", "checkpoints", "a").err
     controller.checkpoints.append(CheckpointRef(uri="/c/12", step=12))
     assert json.loads(cli("checkpoints", "list", "a", "-o", "json").out)["checkpoints"][0]["step"] == 12
+
+
+@pytest.mark.parametrize(("command", "order"), [(("get", "jobs"), "cba"), (("top",), "cab")])
+def test_a_list_has_one_order_in_every_form(
+    cli: Cli, controller: FakeController, command: tuple[str, ...], order: str
+) -> None:
+    for name, phase in (("a", "RUNNING"), ("b", "FAILED"), ("c", "QUEUED")):
+        controller.add_job(name, phase).create_time_s = ord(name)
+    assert [line[0] for line in cli(*command).out.splitlines()[1:]] == [*order]
+    assert cli(*command, "-o", "name").out.split() == [*order]
+    shown = json.loads(cli(*command, "-o", "json").out)["jobs"]
+    assert [job["spec"]["metadata"]["name"] for job in shown] == [*order]
+
+
+def test_what_kubectl_taught_works_here(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("node", step=3, total_steps=9)
+    controller.nodes.append(NodeStatus(node="node-0", state="READY", pid=5, slots=2))
+    for words in (("get", "jobs", "node"), ("describe", "job", "node"), ("describe", "node")):
+        assert cli(*words, "-o", "jsonpath=.uid").out == "uid-node\n"
+    assert cli("describe", "node", "node-0").out == cli("nodes", "describe", "node-0").out
+    assert cli("describe", "node", "node-7").code == 3
+    wrong = cli("describe", "pod", "x")
+    assert wrong.code == 2
+    assert "trainctl describe node node-0" in wrong.err
+    assert cli("get", "jobs", "node", "-l", "a=b").code == 2
+
+
+def test_workers_of_an_ended_job_have_a_rank_and_a_last_step(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job("a", "SUCCEEDED", step=9, total_steps=9)
+    job.status.islands.add(id="island-0").workers.add(slot=4, global_rank=3, node="node-1", state="ENDED")
+    title, header, row = cli("describe", "a").out.partition("Workers:")[2].splitlines()[:3]
+    assert (title, header.split()) == ("", ["ISLAND", "SLOT", "RANK", "NODE", "STATE", "STEP"])
+    assert row.split() == ["island-0", "4", "3", "node-1", "ENDED", "9"]
+    assert cli("top", "a").out.splitlines()[-1].split()[:5] == ["3", "node-1", "ENDED", "-", "9"]
+
+
+def test_a_job_without_a_loss_shows_none(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a", "SUCCEEDED", step=9, total_steps=9)
+    assert "loss" not in cli("watch", "a").out
 
 
 def test_empty_lists_say_so_on_stderr(cli: Cli) -> None:
@@ -167,6 +204,18 @@ def test_live_line_is_drawn_in_place_below_the_events() -> None:
     last = text.split("\r\x1b[2K")[-2]
     assert "step 5/10  loss 2.5000  12.3k tok/s  ETA 1m15s  last worker.exited" in last
     assert all(visible_length(piece.split("\n")[0]) <= console.width() for piece in text.split("\r\x1b[2K"))
+
+
+@pytest.mark.parametrize("command", ["top", "watch"])
+def test_a_dumb_terminal_gets_neither_colour_nor_cursor_movement(
+    cli: Cli, controller: FakeController, environment: dict[str, str], command: str
+) -> None:
+    environment["TERM"] = "dumb"
+    controller.add_job("a", "SUCCEEDED", step=9, total_steps=9)
+    shown = cli(command, "a", out=Terminal(), err=Terminal())
+    assert shown.code == 0
+    assert "SUCCEEDED" in shown.out
+    assert not {"\x1b", "\r"} & {*shown.out, *shown.err}
 
 
 def test_colour_can_be_switched_off() -> None:

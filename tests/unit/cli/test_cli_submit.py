@@ -99,11 +99,14 @@ def test_relative_paths_are_made_absolute(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     changes = ("--set", "spec.train.data.uri=texts/*.txt", "--set", "spec.checkpoint.uri=../saved")
-    assert cli("submit", "-f", job_file, *changes).code == 0
+    search = ("--set", "spec.env.PYTHONPATH=.:/abs:latest::../lib", "--set", "spec.env.OTHER=.")
+    assert cli("submit", "-f", job_file, *changes, *search).code == 0
     spec = controller.jobs["first"].spec.spec
     assert spec.train.data.uri == f"{tmp_path}/texts/*.txt"
     assert spec.checkpoint.uri == f"{tmp_path}/../saved"
     assert spec.checkpoint.resume_from == "none"
+    assert spec.env["PYTHONPATH"] == f"{tmp_path}:/abs:{tmp_path}/latest::{tmp_path}/../lib"
+    assert spec.env["OTHER"] == "."
     assert cli("submit", "-f", job_file, "--name", "b", "--set", "spec.train.data.uri=s3://bucket/texts").code == 0
     assert controller.jobs["b"].spec.spec.train.data.uri == "s3://bucket/texts"
 

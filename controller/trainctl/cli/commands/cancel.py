@@ -6,21 +6,22 @@ import sys
 import uuid
 
 from trainctl.cli import exit_codes
-from trainctl.cli.client import connect
+from trainctl.cli.client import connect, get_job
 from trainctl.cli.connection import duration_option_s
 from trainctl.cli.context import Context
+from trainctl.cli.job_kind import runs_command
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
 from trainctl.core.errors import UsageError
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.protos.v1.job_pb2 import CancelJobRequest
+from trainctl.protos.v1.job_pb2 import CancelJobRequest, Job
 
 
 def run(context: Context) -> int:
     """Asks the controller to stop a job; returns when that is recorded, not when it has ended."""
     options = context.options
     grace_s = duration_option_s("--grace", options.grace)
-    if not options.yes and not confirm(f"cancel job {options.name}?"):
+    if not options.yes and not confirm(f"cancel job {look(context).spec.metadata.name}?"):
         context.console.say("nothing was cancelled")
         return exit_codes.FAILURE
     context.request_id = options.request_id or str(uuid.uuid4())
@@ -36,12 +37,28 @@ def run(context: Context) -> int:
         job = client.call(client.stub.CancelJob, request).job
     name = job.spec.metadata.name
     ended = has_ended(job.status.phase)
-    first = "after one more checkpoint" if options.checkpoint else "without a further checkpoint"
-    text = f"job {name} is {job.status.phase} already" if ended else f"job {name} is {job.status.phase}, {first}"
+    how = "already" if ended else _how(job, checkpoint=options.checkpoint, grace=options.grace)
+    text = f"job {name} is {job.status.phase}{'' if ended else ','} {how}"
     emit(context, plain(job), table=lambda: [text], names=[name])
     if is_table(context) and not ended:
         context.console.say(f"see it end with: trainctl watch {name}")
     return exit_codes.OK
+
+
+def _how(job: Job, *, checkpoint: bool, grace: str) -> str:
+    if runs_command(job):
+        return f"its command is told to end and has {grace} to do so"
+    return "after one more checkpoint" if checkpoint else "without a further checkpoint"
+
+
+def look(context: Context) -> Job:
+    """The job that a question is about: nobody is asked about one that does not exist.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    with connect(context) as client:
+        return get_job(client, context.options.name)
 
 
 def can_ask() -> bool:

@@ -9,10 +9,12 @@ from trainctl.cli import exit_codes
 from trainctl.cli.changes import watch_rows
 from trainctl.cli.client import Client, connect, find_job
 from trainctl.cli.context import Context
+from trainctl.cli.job_kind import runs_command, without_checkpoints
 from trainctl.cli.output import emit, is_table, plain
+from trainctl.cli.phases import has_ended
 from trainctl.cli.render import tables
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.protos.v1.job_pb2 import ListCheckpointsRequest, ListCheckpointsResponse
+from trainctl.protos.v1.job_pb2 import Job, ListCheckpointsRequest, ListCheckpointsResponse
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 
 
@@ -38,8 +40,7 @@ def list_checkpoints(context: Context) -> int:
         )
         return exit_codes.OK
     if not answer.checkpoints and is_table(context):
-        name = job.spec.metadata.name
-        context.console.say(f"job {name} has no checkpoint yet; they will be under {answer.uri}")
+        context.console.say(_none(job, answer.uri))
         return exit_codes.OK
     emit(
         context,
@@ -48,6 +49,14 @@ def list_checkpoints(context: Context) -> int:
         names=[checkpoint.uri for checkpoint in answer.checkpoints],
     )
     return exit_codes.OK
+
+
+def _none(job: Job, uri: str) -> str:
+    if runs_command(job):
+        return f"{without_checkpoints(job)}; the folder that it can save to is {job.status.workdir}"
+    if has_ended(job.status.phase):
+        return f"job {job.spec.metadata.name} ended without a checkpoint"
+    return f"job {job.spec.metadata.name} has no checkpoint yet; they will be under {uri}"
 
 
 def ask(client: Client, name: str) -> ListCheckpointsResponse:

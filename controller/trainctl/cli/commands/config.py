@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from trainctl.cli import exit_codes
 from trainctl.cli.config.file import ConfigFile, check, read_config, write_config
 from trainctl.cli.config.settings import CONTEXT, SETTINGS, Found, resolve
+from trainctl.cli.connection import MAX_TIMEOUT_S, check_address, duration_option_s
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit
 from trainctl.cli.style import table
@@ -88,8 +92,7 @@ def set_context(context: Context) -> int:
     """Adds, changes or removes a context; what is not named stays as it is."""
     config, options = read_config(context.env), context.options
     name = options.name
-    flags = {"address": "address", "tokenFile": "token_file", "timeout": "timeout", "caFile": "ca_file"}
-    changes = {key: str(value) for key, option in flags.items() if (value := getattr(options, option, None))}
+    changes = _changes(options)
     contexts = {known: dict(entries) for known, entries in config.contexts.items()}
     if options.remove:
         if changes:
@@ -105,14 +108,35 @@ def set_context(context: Context) -> int:
             "expected the name of a context and something to set",
             hint="for example trainctl config set-context lab --address 127.0.0.1:7070",
         )
-    contexts[name] = {**contexts.get(name, {}), **changes}
+    contexts[name] = {**contexts.get(name, {}), **_checked(changes)}
     changed = replace(config, contexts=contexts)
     problems = tuple(Problem(path=where, message=message) for where, message in check(changed.data()))
     if problems:
         raise SpecError(problems, source="the context")
     write_config(changed)
     context.console.data(f"context {name} written to {config.path}")
+    if name != config.current:
+        context.console.say(f"take it with --context {name}, or from now on: trainctl config use-context {name}")
     return exit_codes.OK
+
+
+def _changes(options: argparse.Namespace) -> dict[str, str]:
+    flags = {"address": "address", "tokenFile": "token_file", "timeout": "timeout", "caFile": "ca_file"}
+    return {key: str(value) for key, option in flags.items() if (value := getattr(options, option, None))}
+
+
+def _checked(changes: Mapping[str, str]) -> dict[str, str]:
+    """What is written down must be right wherever it is read: files are seen from here only now.
+
+    Raises:
+        UsageError: the address or the deadline cannot be right.
+    """
+    if "address" in changes:
+        check_address(changes["address"], "--address")
+    if "timeout" in changes:
+        duration_option_s("--timeout", changes["timeout"], most_s=MAX_TIMEOUT_S)
+    files = {key: str(Path(changes[key]).expanduser().absolute()) for key in ("tokenFile", "caFile") if key in changes}
+    return {**changes, **files}
 
 
 def _unknown(config: ConfigFile, name: str) -> NotFoundError:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 
 from trainctl.cli import exit_codes
 from trainctl.cli.client import Client, connect, get_job
-from trainctl.cli.commands.cancel import confirm
+from trainctl.cli.commands.cancel import confirm, look
 from trainctl.cli.commands.operate import begin
 from trainctl.cli.context import Context
+from trainctl.cli.job_kind import runs_command
 from trainctl.cli.output import emit
+from trainctl.cli.phases import has_ended
 from trainctl.core.errors import NotFoundError, UnavailableError
 from trainctl.core.ids import DEFAULT_TENANT
-from trainctl.protos.v1.job_pb2 import DeleteJobRequest
+from trainctl.protos.v1.job_pb2 import DeleteJobRequest, Job
 
 LOOK_EVERY_S = 0.2
 _FAILED = "DeletionFailed"
@@ -27,9 +30,7 @@ class NotDeletedError(UnavailableError):
 def run(context: Context) -> int:
     """Deletes a job."""
     options = context.options
-    what = "its record, events and logs" + ("" if options.keep_checkpoints else ", and all its checkpoints")
-    first = "cancel and " if options.force else ""
-    if not options.yes and not confirm(f"{first}delete job {options.name}: {what}?"):
+    if not options.yes and not confirm(_question(look(context), options)):
         context.console.say("nothing was deleted")
         return exit_codes.FAILURE
     request_id = begin(context, "it is being deleted")
@@ -48,6 +49,16 @@ def run(context: Context) -> int:
     data = {"uid": uid, "deleted": True}
     emit(context, data, table=lambda: [f"job {options.name} is deleted{kept}"], names=[options.name])
     return exit_codes.OK
+
+
+def _question(job: Job, options: argparse.Namespace) -> str:
+    if runs_command(job):
+        what = "its record, events, logs and work folder, with all that the command saved there"
+        what += " outside of checkpoints/" if options.keep_checkpoints else ""
+    else:
+        what = "its record, events and logs" + ("" if options.keep_checkpoints else ", and all its checkpoints")
+    first = "cancel and " if options.force and not has_ended(job.status.phase) else ""
+    return f"{first}delete job {job.spec.metadata.name}: {what}?"
 
 
 def _wait_until_gone(client: Client, uid: str) -> None:

@@ -7,15 +7,29 @@ import time
 from trainctl.cli import exit_codes
 from trainctl.cli.client import connect, find_job
 from trainctl.cli.commands.checkpoints import ask
+from trainctl.cli.commands.nodes import describe_node
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, plain
 from trainctl.cli.render.job import describe
+from trainctl.core.errors import UsageError
 
 
 def run(context: Context) -> int:
-    """Shows all of a job."""
+    """Shows all of a job, or of a node.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    *kind, name = context.options.words
+    if kind in (["node"], ["nodes"]):
+        return describe_node(context, name)
+    if kind not in ([], ["job"], ["jobs"]):
+        raise UsageError(
+            f"expected a job, or node and its name, found {' '.join(context.options.words)!r}",
+            hint="for example trainctl describe first, trainctl describe node node-0",
+        )
     with connect(context) as client:
-        job = find_job(context, client, context.options.name)
+        job = find_job(context, client, name)
         checkpoints = ask(client, job.uid).checkpoints
     style = context.console.style()
     emit(

@@ -14,6 +14,7 @@ from trainctl.cli.doctor.gather_controller import look
 from trainctl.cli.output import emit
 from trainctl.cli.style import Style
 from trainctl.core.timeouts import Timeouts
+from trainctl.core.units import format_count
 from trainctl.protos.version import WIRE_VERSION
 
 _COLORS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
@@ -35,7 +36,7 @@ def run(context: Context) -> int:
     )
     failed = sum(finding.status is Status.FAIL for finding in findings)
     doubtful = sum(finding.status is Status.WARN for finding in findings)
-    context.console.say(f"{len(findings)} checks: {failed} failed, {doubtful} with a warning")
+    context.console.say(f"{format_count(len(findings), 'check')}: {failed} failed, {doubtful} with a warning")
     return exit_codes.OK if healthy(findings) else exit_codes.FAILURE
 
 

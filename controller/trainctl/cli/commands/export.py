@@ -58,11 +58,14 @@ def _job_source(context: Context) -> str:
     """The newest checkpoint of the job, or the one of ``--step``."""
     from trainctl.cli.client import connect, find_job
     from trainctl.cli.commands.checkpoints import ask
+    from trainctl.cli.job_kind import runs_command, without_checkpoints
 
     step = context.options.step
     with connect(context) as client:
         job = find_job(context, client, context.options.source)
         found = ask(client, job.uid).checkpoints
+    if runs_command(job):
+        raise NotFoundError(without_checkpoints(job), hint=f"the folder that it can save to is {job.status.workdir}")
     name = job.spec.metadata.name
     chosen = [checkpoint for checkpoint in found if step is None or checkpoint.step == step]
     if not chosen:

@@ -17,7 +17,12 @@ from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
 
 
 def jobs(context: Context) -> int:
-    """Lists the jobs."""
+    """Lists the jobs, or shows the one that is named."""
+    options = context.options
+    if options.name:
+        if options.selector is not None or options.filter is not None:
+            raise UsageError("a job's name goes with neither --selector nor --filter", hint="leave one of them out")
+        return job(context)
     wanted = _wanted(context)
     if context.options.watch:
         watch_rows(

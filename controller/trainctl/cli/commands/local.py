@@ -7,14 +7,17 @@ from pathlib import Path
 
 from trainctl.cli import exit_codes
 from trainctl.cli.commands.cancel import confirm
+from trainctl.cli.config.settings import resolve
+from trainctl.cli.connection import named_installation
 from trainctl.cli.context import Context
-from trainctl.cli.installation import FROZEN_HINT, LocalController, read_agents
+from trainctl.cli.installation import LocalController, frozen_hint, read_agents
 from trainctl.cli.local import folder
 from trainctl.cli.local.start import LocalPlan, start
 from trainctl.cli.local.status import data, lines, look, state
 from trainctl.cli.local.stop import stop
 from trainctl.cli.output import emit
 from trainctl.core.errors import UsageError
+from trainctl.core.units import format_count
 
 _MAX_AGENTS = 64
 _MAX_SLOTS = 64
@@ -41,23 +44,20 @@ def up(context: Context) -> int:
         agents=_check_range("--agents", options.agents, 0, _MAX_AGENTS, 2),
         slots=_check_range("--slots", options.slots, 1, _MAX_SLOTS, 2),
         port=_check_range("--port", options.port, 0, 65535, 7070),
+        dir_option=context.dir_option(_run_dir(context)),
     )
     context.on_interrupt = ("interrupted: what was started was stopped again",)
     running = sum(agent.alive for agent in read_agents(plan.run_dir))
     begun_s = time.monotonic()
     controller = start(plan, say=context.console.say)
     took_s = time.monotonic() - begun_s
-    agents = _counted(plan.agents, "agent")
-    slots = f" of {_counted(plan.slots, 'slot')} each" if plan.agents else ""
+    agents = format_count(plan.agents, "agent")
+    slots = f" of {format_count(plan.slots, 'slot')} each" if plan.agents else ""
     context.console.data([f"controller at {controller.address} with {agents}{slots} ({took_s:.1f} s)"])
     if running:
-        context.console.say(f"{_counted(running, 'running agent')} adopted: their workers trained on")
+        context.console.say(f"{format_count(running, 'running agent')} adopted: their workers trained on")
     context.console.say(_next_steps(context, plan.run_dir, controller))
     return exit_codes.OK
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _next_steps(context: Context, run_dir: Path, controller: LocalController) -> list[str]:
@@ -81,12 +81,13 @@ def down(context: Context) -> int:
     if purge and not context.options.yes and not confirm(question):
         context.console.say("nothing was stopped or deleted")
         return exit_codes.FAILURE
-    context.on_interrupt = ("interrupted: some of it may still run; trainctl local status shows it",)
+    where = context.dir_option(run_dir)
+    context.on_interrupt = (f"interrupted: some of it may still run; trainctl local status{where} shows it",)
     with folder.locked(run_dir):
         stopped = stop(run_dir)
         if purge:
             folder.purge(run_dir)
-    agents = _counted(len(stopped.agents), "agent")
+    agents = format_count(len(stopped.agents), "agent")
     was = [*(["the controller"] if stopped.controller else []), *([agents] if stopped.agents else [])]
     forced = f" ({stopped.killed} had to be killed)" if stopped.killed else ""
     context.console.data([f"stopped {' and '.join(was)}{forced}" if was else f"nothing was running in {run_dir}"])
@@ -98,7 +99,8 @@ def down(context: Context) -> int:
 
 def status(context: Context) -> int:
     """Shows what runs in the folder; exits with 7 when the controller does not."""
-    found = look(_run_dir(context))
+    named = None if context.options.dir is not None else named_installation(context, resolve(context))
+    found = look(named[0] if named is not None else _run_dir(context))
     style = context.console.style()
     emit(
         context,
@@ -108,7 +110,9 @@ def status(context: Context) -> int:
     )
     if found.answers:
         return exit_codes.OK
-    frozen = found.controller is not None and found.controller.alive
-    what = FROZEN_HINT.format(pid=found.controller.process.pid) if found.controller is not None else ""
-    context.console.say(f"the controller is {state(found)}; {what if frozen else 'start it with: trainctl local up'}")
+    where = context.dir_option(found.run_dir)
+    what = f"start it with: trainctl local up{where}"
+    if found.controller is not None and found.controller.alive:
+        what = frozen_hint(found.controller.process.pid, where)
+    context.console.say(f"the controller is {state(found)}; {what}")
     return exit_codes.UNAVAILABLE

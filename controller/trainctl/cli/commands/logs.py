@@ -27,7 +27,7 @@ def run(context: Context) -> int:
     """Shows what the workers printed; with ``-f`` goes on until the job ends."""
     options = context.options
     tail, since_s = _tail(context), since(options.since)
-    incarnation = _incarnation(options.attempt)
+    incarnation = _incarnation(options.attempt, options.name)
     with connect(context) as client:
         job = find_job(context, client, options.name)
         reader = LogReader(
@@ -60,14 +60,14 @@ def _tail(context: Context) -> int:
     return tail
 
 
-def _incarnation(text: str) -> int:
+def _incarnation(text: str, name: str) -> int:
     """The one life that is asked for by its number; 0 for ``all`` and ``last``."""
     if text in ("all", "last"):
         return 0
     if not re.fullmatch(r"[1-9]\d{0,17}", text):
         raise UsageError(
             f"--attempt: expected last, all or the number of a worker's life, found {text!r}",
-            hint="trainctl describe NAME -o json shows the numbers as incarnation",
+            hint=f"trainctl describe {name} -o json shows the numbers as incarnation",
         )
     return int(text)
 

@@ -12,6 +12,7 @@ from trainctl.cli.context import Context
 from trainctl.cli.output import emit, plain
 from trainctl.cli.render.node import describe as described
 from trainctl.core.errors import NotFoundError
+from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import CordonNodeRequest, NodeStatus, UncordonNodeRequest
 
 LOOK_EVERY_S = 0.5
@@ -19,8 +20,17 @@ LOOK_EVERY_S = 0.5
 
 def describe(context: Context) -> int:
     """Shows one node."""
+    return describe_node(context, context.options.node)
+
+
+def describe_node(context: Context, name: str) -> int:
+    """Shows the node of this name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     with connect(context) as client:
-        node = _find(client, context.options.node)
+        node = _find(client, name)
     style = context.console.style()
     emit(context, plain(node), table=lambda: described(node, style=style), names=[node.node])
     return exit_codes.OK
@@ -65,7 +75,7 @@ def _left(node: NodeStatus) -> str:
     if not node.slots_used:
         return "is empty: it can be taken away"
     jobs = "; ".join(f"job {job.name}: {job.waiting}" for job in node.jobs)
-    return f"is being emptied, {node.slots_used} of {node.slots} slots are taken: {jobs}"
+    return f"is being emptied, {node.slots_used} of {format_count(node.slots, 'slot')} taken: {jobs}"
 
 
 def _cordon(context: Context, *, drain: bool) -> NodeStatus:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from trainctl.cli import exit_codes
-from trainctl.cli.client import Client, connect
+from trainctl.cli.client import Client, connect, get_job
 from trainctl.cli.commands.cancel import can_ask, confirm
 from trainctl.cli.context import Context
+from trainctl.cli.job_kind import runs_command, without_checkpoints
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.core.errors import PreconditionError, UsageError
 from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import (
     Job,
     PauseJobRequest,
@@ -46,7 +48,7 @@ def scale(context: Context) -> int:
 
 def _scaled(job: Job) -> str:
     nodes = job.effective_spec.spec.nodes
-    return f"is to run on {nodes.target} node(s), at least {nodes.min}, at most {nodes.max}"
+    return f"is to run on {format_count(nodes.target, 'node')}, at least {nodes.min}, at most {nodes.max}"
 
 
 def pause(context: Context) -> int:
@@ -58,6 +60,8 @@ def pause(context: Context) -> int:
 def _pausing(job: Job) -> str:
     if job.status.phase == "PAUSED":
         return "is PAUSED already"
+    if runs_command(job):
+        return f"is {job.status.phase}: its command is told to end; `trainctl resume` starts it again"
     return f"is {job.status.phase}: it saves a checkpoint and stops as soon as it trains"
 
 
@@ -89,7 +93,13 @@ def restart(context: Context) -> int:
         request.request_id = context.request_id = str(uuid.uuid4())
         return client.call(client.stub.RestartJob, request).job
 
-    return _send(context, send, lambda job: f"is {job.status.phase}: all its workers get new processes")
+    return _send(context, send, _restarting)
+
+
+def _restarting(job: Job) -> str:
+    if runs_command(job):
+        return f"is {job.status.phase}: its command is started again and goes on from what it saved itself"
+    return f"is {job.status.phase}: all its workers get new processes"
 
 
 def rollback(context: Context) -> int:
@@ -100,8 +110,12 @@ def rollback(context: Context) -> int:
         look.to_step = _int32("--to-step", options.to_step)
 
     def send(client: Client) -> Job:
+        job = get_job(client, options.name)
+        if runs_command(job):
+            raise PreconditionError(without_checkpoints(job), hint=f"trainctl restart {options.name} starts it again")
         plan = client.call(client.stub.RollbackJob, look)
-        what = f"to step {plan.checkpoint.step} ({plan.checkpoint.uri}), giving up {plan.lost_steps} steps"
+        lost = format_count(plan.lost_steps, "step")
+        what = f"to step {plan.checkpoint.step} ({plan.checkpoint.uri}), giving up {lost}"
         if not options.yes and not confirm(f"roll job {options.name} back {what}?"):
             return Job()
         request = _request(context, RollbackJobRequest, "it goes back")

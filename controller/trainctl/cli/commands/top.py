@@ -10,6 +10,7 @@ from trainctl.cli import exit_codes
 from trainctl.cli.client import Client, connect, find_job, list_jobs
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, is_table, plain
+from trainctl.cli.phases import has_ended
 from trainctl.cli.render import top
 from trainctl.cli.resume import resume
 from trainctl.cli.style import clip
@@ -21,7 +22,7 @@ _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 def run(context: Context) -> int:
     """Shows jobs, or one job's workers."""
-    if is_table(context) and context.console.out.isatty():
+    if is_table(context) and context.console.draws_again(context.console.out):
         return _follow(context)
     with connect(context) as client:
         found = _look(context, client)
@@ -49,7 +50,7 @@ def _follow(context: Context) -> int:
 def _look(context: Context, client: Client) -> Sequence[Job]:
     name = context.options.name
     if not name:
-        return list(list_jobs(client))
+        return sorted(list_jobs(client), key=lambda job: has_ended(job.status.phase))  # those that live first
     job = find_job(context, client, name)
     context.options.name = job.uid  # from now on this one, even if its name is used again
     return [job]

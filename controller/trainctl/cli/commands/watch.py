@@ -70,7 +70,7 @@ def _view(context: Context, *, only_phases: bool) -> View:
     stream = console.out if to_stdout else console.err
     if only_phases:
         return PhaseView(write, console.say)
-    return LiveView(console, stream) if stream.isatty() else PlainView(write, console.say)
+    return LiveView(console, stream) if console.draws_again(stream) else PlainView(write, console.say)
 
 
 def _updates(client: Client, name: str, position: EventPosition) -> Iterator[tuple[Job, Sequence[Event]]]:

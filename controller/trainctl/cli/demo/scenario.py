@@ -21,6 +21,7 @@ from trainctl.cli.local.folder import make as make_folder
 from trainctl.cli.phases import has_ended
 from trainctl.cli.plot.curves import DEFAULT, metrics_of, plot_of
 from trainctl.cli.plot.picture import draw_picture
+from trainctl.cli.render.figures import progress
 from trainctl.core.errors import TrainctlError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import Event, GetJobRequest, Job, WatchJobRequest
@@ -103,10 +104,7 @@ class Demo:
                 self._say(self.context.console.style().paint(pending.pop(0).strike(client, job), "red"))
             elif job.status.step and time.monotonic() > shown_s + PROGRESS_EVERY_S:
                 shown_s = time.monotonic()
-                self._say(
-                    f"step {job.status.step}/{job.status.total_steps}  loss {job.status.loss:.3f}"
-                    f"  {job.status.tokens_per_s:,.0f} tokens/s"
-                )
+                self._say(progress(job.status, phase=job.status.phase))
         job = client.call(client.stub.GetJob, GetJobRequest(tenant=DEFAULT_TENANT, name=NAME)).job
         if job.status.phase != "SUCCEEDED":
             raise DemoError(f"the job ended {job.status.phase}: {job.status.message}", hint=job.status.error.traceback)

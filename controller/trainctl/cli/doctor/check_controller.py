@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from trainctl.cli.doctor.check_machine import space_finding
 from trainctl.cli.doctor.facts import Facts, Storage
 from trainctl.cli.doctor.finding import Finding, fail, ok, warn
-from trainctl.core.units import format_duration
+from trainctl.core.units import format_count, format_duration
 
 SKEW_WARN_S = 2.0
 SKEW_FAIL_S = 60.0
@@ -84,7 +84,7 @@ def check_agents(facts: Facts) -> Iterator[Finding]:
         judge = fail if len(silent) == len(controller.nodes) else warn
         yield judge(
             "agents",
-            f"{len(silent)} of {len(controller.nodes)} are silent: {names}",
+            f"silent: {len(silent)} of {len(controller.nodes)}: {names}",
             "look into agent.log on these machines; trainctl local status shows the processes of this one",
         )
     elif other:
@@ -93,7 +93,7 @@ def check_agents(facts: Facts) -> Iterator[Finding]:
             "agents", f"another version than the controller ({controller.version}): {names}", "update these machines"
         )
     else:
-        yield ok("agents", f"{len(controller.nodes)} of {len(controller.nodes)} are heard")
+        yield ok("agents", f"heard: {len(controller.nodes)} of {len(controller.nodes)}")
 
 
 def check_job(facts: Facts) -> Iterator[Finding]:
@@ -105,13 +105,13 @@ def check_job(facts: Facts) -> Iterator[Finding]:
         yield fail("job", job.error, "trainctl get jobs lists all")
         return
     text = f"{job.name} is {job.phase}" + (f" ({job.reason})" if job.reason else "")
-    text += f", {job.recoveries} recoveries" if job.recoveries else ""
+    text += f", recovered or resized {format_count(job.recoveries, 'time')}" if job.recoveries else ""
     if job.phase in ("FAILED", "REJECTED"):
         yield fail("job", text, f"trainctl explain {job.name} says why; trainctl logs {job.name} has its last words")
     elif job.phase == "QUEUED" and job.free_slots < job.wanted_slots:
         yield warn(
             "job",
-            f"{text}: it needs {job.wanted_slots} free slots, ready nodes have {job.free_slots}",
+            f"{text}: it needs {format_count(job.wanted_slots, 'free slot')}, ready nodes have {job.free_slots}",
             "start more agents, end another job, or lower spec.nodes.min",
         )
     elif job.phase in ("RECOVERING", "FAILING", "QUEUED"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trainctl.cli.doctor.facts import Facts, Folder
 from trainctl.cli.doctor.finding import Finding, fail, ok, warn
-from trainctl.core.units import format_bytes
+from trainctl.core.units import format_bytes, format_count
 
 MIN_PYTHON = (3, 11)
 LITTLE_BYTES = 2 * 2**30
@@ -96,7 +96,7 @@ def check_processes(facts: Facts) -> Iterator[Finding]:
         )
     else:
         number = "any number of" if limit < 0 else str(limit)
-        yield ok("processes", f"{number} processes are allowed, {facts.machine.cores} cores are usable")
+        yield ok("processes", f"{number} processes and {format_count(facts.machine.cores, 'core')} are allowed")
 
 
 def check_names(facts: Facts) -> Iterator[Finding]:

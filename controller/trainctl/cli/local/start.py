@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainctl.cli.client import Client
 from trainctl.cli.connection import local_endpoint
-from trainctl.cli.installation import FROZEN_HINT, LocalController, read_controller
+from trainctl.cli.installation import LocalController, frozen_hint, read_controller
 from trainctl.cli.local import folder
 from trainctl.cli.local.stop import stop
 from trainctl.core.errors import (
@@ -38,12 +38,16 @@ CONNECTED = "READY"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalPlan:
-    """What to start: so many agents with so many worker slots each; ``port`` 0 takes any that is free."""
+    """What to start: so many agents with so many worker slots each; ``port`` 0 takes any that is free.
+
+    ``dir_option`` is what hints put behind ``trainctl local up``, see ``Context.dir_option``.
+    """
 
     run_dir: Path
     agents: int
     slots: int
     port: int = 0
+    dir_option: str = ""
 
 
 def start(plan: LocalPlan, *, say: Callable[[str], None]) -> LocalController:
@@ -54,12 +58,12 @@ def start(plan: LocalPlan, *, say: Callable[[str], None]) -> LocalController:
         PermissionDeniedError: the folder or the port is not ours.
         UnavailableError: it did not come up; the message ends with its log. Nothing is left running.
     """
-    _refuse_a_second(plan.run_dir)
+    _refuse_a_second(plan)
     _check_port(plan.port)
     folder.make(plan.run_dir)
     log_start = folder.log_size(plan.run_dir / LOG)
     with folder.locked(plan.run_dir):
-        _refuse_a_second(plan.run_dir)
+        _refuse_a_second(plan)
         process = _spawn(plan)
         try:
             controller = _wait_until_up(plan, process, say=say, log_start=log_start)
@@ -77,17 +81,17 @@ def controller_command(plan: LocalPlan) -> Sequence[str]:
     return [*command, "--listen", f"127.0.0.1:{plan.port}"] if plan.port else command
 
 
-def _refuse_a_second(run_dir: Path) -> None:
+def _refuse_a_second(plan: LocalPlan) -> None:
+    run_dir, option = plan.run_dir, plan.dir_option
     running = read_controller(run_dir)
     if running is None or not running.alive:
         return
     where = f"in {run_dir}: process {running.process.pid} at {running.address}"
     if not _answers(run_dir):
-        hint = FROZEN_HINT.format(pid=running.process.pid)
+        hint = frozen_hint(running.process.pid, option)
         raise ConflictError(f"a controller that does not answer runs already {where}", hint=hint)
-    raise ConflictError(
-        f"a controller runs already {where}", hint="trainctl local status shows it, trainctl local down stops it"
-    )
+    hint = f"trainctl local status{option} shows it, trainctl local down{option} stops it"
+    raise ConflictError(f"a controller runs already {where}", hint=hint)
 
 
 def _answers(run_dir: Path) -> bool:

@@ -50,7 +50,7 @@ def look(run_dir: Path) -> LocalStatus:
     try:
         with Client(local_endpoint(run_dir), timeout_s=_CALL_S) as client:
             nodes = client.call(client.stub.ListNodes, ListNodesRequest()).nodes
-            jobs = list(list_jobs(client))
+            jobs = list_jobs(client)
             answers = True
     except UnavailableError:
         answers = False
@@ -98,7 +98,7 @@ def lines(status: LocalStatus, *, now_s: float, style: Style) -> list[str]:
     if status.jobs:
         sections.append(tables.jobs(status.jobs, now_s=now_s, style=style))
     for job in status.jobs:
-        workers = [] if has_ended(job.status.phase) else tables.workers(job.status.islands, style=style)
+        workers = [] if has_ended(job.status.phase) else tables.workers(job, style=style)
         if workers:
             sections.append([f"workers of {job.spec.metadata.name}:", *(f"  {line}" for line in workers)])
     return [line for section in sections if section for line in [*section, ""]][:-1]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from trainctl.cli.render.recoveries import total_s
 from trainctl.core.errors import PreconditionError, UsageError
+from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import Recovery
 from trainctl.protos.v1.records_pb2 import StepFigures
 
@@ -119,22 +120,26 @@ def metrics_of(text: str) -> tuple[Metric, ...]:
 
 
 def plot_of(
-    title: str, figures: Sequence[StepFigures], recoveries: Sequence[Recovery], metrics: Sequence[Metric]
+    title: str,
+    figures: Sequence[StepFigures],
+    recoveries: Sequence[Recovery],
+    metrics: Sequence[Metric],
+    *,
+    hint: str = "",
 ) -> Plot:
     """Sorts everything into panels.
 
     Raises:
-        PreconditionError: there is nothing to draw yet.
+        PreconditionError: there is nothing to draw yet; ``hint`` says what to do then.
     """
     curves = [_curve(metric, figures) for metric in metrics]
     units = dict.fromkeys(metric.unit for metric in metrics)
     panels = [Panel(unit=u, curves=tuple(c for c in curves if c.metric.unit == u and c.points)) for u in units]
     drawn = tuple(panel for panel in panels if panel.curves)
     if not drawn:
-        found = "no step is committed yet" if not figures else f"none of its {len(figures)} steps has such a figure"
-        raise PreconditionError(
-            f"{title}: there is nothing to draw: {found}", hint="look again later: trainctl watch NAME"
-        )
+        there = format_count(len(figures), "step")
+        found = f"none of its {there} has such a figure" if figures else "no step is committed yet"
+        raise PreconditionError(f"{title}: there is nothing to draw: {found}", hint=hint)
     return Plot(title=title, panels=drawn, marks=tuple(_mark(recovery) for recovery in recoveries))
 
 
@@ -144,6 +149,6 @@ def _curve(metric: Metric, figures: Sequence[StepFigures]) -> Curve:
 
 
 def _mark(recovery: Recovery) -> Mark:
-    lost = f", {recovery.lost_steps} steps lost" if recovery.lost_steps else ", nothing lost"
+    lost = f", {format_count(recovery.lost_steps, 'step')} lost" if recovery.lost_steps else ", nothing lost"
     answer = f"{recovery.rung}: {total_s(recovery):.1f} s{lost}" if recovery.rung else "in progress"
     return Mark(step=recovery.target_step, fault=recovery.fault, answer=answer)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainctl.cli.phases import has_ended
 from trainctl.cli.times import rough
-from trainctl.protos.v1.job_pb2 import JobStatus
+from trainctl.protos.v1.job_pb2 import JobStatus, WorkerStatus
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -23,6 +24,12 @@ def steps(status: JobStatus) -> str:
     if not status.total_steps:
         return str(status.step) if status.step else "-"
     return f"{status.step}/{status.total_steps}"
+
+
+def worker_step(worker: WorkerStatus, status: JobStatus) -> str:
+    """The step that a worker is at, of one whose job has ended the last; ``-`` where it has none."""
+    step = worker.step if worker.pid else status.step if has_ended(status.phase) else 0
+    return str(step) if step or (worker.pid and status.total_steps) else "-"
 
 
 def loss(status: JobStatus) -> str:

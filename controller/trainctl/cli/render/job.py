@@ -23,9 +23,9 @@ def describe(job: Job, checkpoints: Sequence[CheckpointRef], *, now_s: float, st
         ("", _head(job, now_s=now_s, style=style)),
         ("Error", error(status.error) if status.HasField("error") else []),
         ("Conditions", _conditions(status, now_s=now_s)),
-        ("Workers", tables.workers(status.islands, style=style)),
+        ("Workers", tables.workers(job, style=style)),
         ("Goodput", figures.goodput_lines(status.goodput_s)),
-        (f"Recoveries{more}", [line for recovery in shown for line in recoveries.describe(recovery)]),
+        (f"Recoveries and resizes{more}", [line for recovery in shown for line in recoveries.describe(recovery)]),
         ("Checkpoints", tables.checkpoints(checkpoints, now_s=now_s, style=style) if checkpoints else []),
     ]
     lines: list[str] = []
@@ -65,7 +65,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Rate", figures.rate(status)),
             ("ETA", rough(status.eta_s) if status.eta_s > 0 else ""),
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
-            ("Recoveries", _recoveries(status)),
+            ("Recoveries+resizes", _recoveries(status)),
             ("Work folder", status.workdir),
             ("Records", status.records),
         ]
@@ -113,10 +113,10 @@ def summary(job: Job, *, style: Style) -> list[str]:
                 ("steps", figures.steps(status)),
                 ("tokens", f"{figures.count(status.tokens)}{average}" if status.tokens else ""),
                 ("skipped", f"{status.skipped_steps} of the steps" if status.skipped_steps else ""),
-                ("loss", f"{figures.loss(status)}{held_out}" if status.step else ""),
+                ("loss", f"{figures.loss(status)}{held_out}" if status.HasField("loss") else ""),
                 ("goodput", figures.goodput_sentence(status.goodput_s)),
                 ("checkpoint", status.checkpoint.uri if status.HasField("checkpoint") else ""),
-                ("recoveries", str(len(status.recoveries)) if status.recoveries else "none"),
+                ("recoveries+resizes", str(status.recovery_count or "none")),
             ]
         ),
         2,

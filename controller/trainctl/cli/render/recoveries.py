@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from trainctl.cli.style import Style
 from trainctl.core.records.generation import Rung
-from trainctl.core.units import format_bytes
+from trainctl.core.units import format_bytes, format_count
 from trainctl.protos.v1.job_pb2 import Recovery
 
 PHASES = ("detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step")
@@ -45,7 +45,7 @@ def describe(recovery: Recovery) -> list[str]:
     how = recovery.rung or "in progress"
     head = f"generation {recovery.generation}: {recovery.fault}; {how}, {total_s(recovery):.2f} s"
     lines = [head, f"  seconds  {phases or '-'}"]
-    lost = f"; {recovery.lost_steps} committed steps lost"
+    lost = f"; {format_count(recovery.lost_steps, 'committed step')} lost"
     lines.append(
         f"  copied   {copied(recovery)}{': the command keeps its state itself' if is_restart(recovery) else lost}"
     )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from trainctl.cli.phases import has_ended
 from trainctl.cli.render import figures
 from trainctl.cli.render.node import work_state
 from trainctl.cli.style import Style, table
 from trainctl.cli.times import age, clock, rfc3339
-from trainctl.protos.v1.job_pb2 import Event, IslandStatus, Job, NodeStatus
+from trainctl.protos.v1.job_pb2 import Event, Job, NodeStatus
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 
 
 def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False) -> list[str]:
-    """One line per job, the newest first. Jobs of one name are told apart by their uid."""
+    """One line per job. Jobs of one name are told apart by their uid."""
     names = [job.spec.metadata.name for job in found]
     uids = wide or len(set(names)) < len(names)
     rows = [
@@ -28,11 +29,11 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False
             age(job.create_time_s, now_s),
             *(_wide_job(job) if wide else []),
         )
-        for job in sorted(found, key=lambda job: -job.create_time_s)
+        for job in found
     ]
-    headers = ("NAME", *(["UID"] if uids else []), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE")
+    headers = ("NAME", *(["UID"] if uids else []), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES+RESIZES", "AGE")
     more = ("WORKERS", "GENERATION", "REASON", "LABELS") if wide else ()
-    return table((*headers, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES,AGE,WORKERS,GENERATION")
+    return table((*headers, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES+RESIZES,AGE,WORKERS,GENERATION")
 
 
 def _wide_job(job: Job) -> tuple[str, ...]:
@@ -66,26 +67,29 @@ def nodes(found: Iterable[NodeStatus], *, style: Style, wide: bool = False) -> l
     return table((*headers, *more), rows, style=style, right="SLOTS,PID,HEARD,INCARNATION")
 
 
-def workers(islands: Iterable[IslandStatus], *, style: Style) -> list[str]:
-    """One line per worker slot, by rank; a slot outside the generation has no rank."""
+def workers(job: Job, *, style: Style) -> list[str]:
+    """One line per worker slot, by rank; a slot outside the generation has no rank.
+
+    Of a job that has ended those who were there last, without what only a process has.
+    """
+    ended = has_ended(job.status.phase)
     rows = []
-    for island in islands:
+    for island in job.status.islands:
         for worker in sorted(island.workers, key=lambda w: (w.global_rank < 0, w.global_rank, w.slot)):
             alive = worker.pid > 0
             rows.append(
                 (
                     island.id,
                     str(worker.slot),
-                    str(worker.global_rank) if worker.global_rank >= 0 and alive else "-",
+                    str(worker.global_rank) if worker.global_rank >= 0 and (alive or ended) else "-",
                     worker.node or "-",
-                    str(worker.pid) if alive else "-",
                     style.state(worker.state),
-                    str(worker.step) if alive else "-",
-                    worker.phase or "-",
+                    figures.worker_step(worker, job.status),
+                    *(() if ended else (str(worker.pid) if alive else "-", worker.phase or "-")),
                 )
             )
-    headers = ("ISLAND", "SLOT", "RANK", "NODE", "PID", "STATE", "STEP", "DOING")
-    return table(headers, rows, style=style, right="SLOT,RANK,PID,STEP") if rows else []
+    headers = ("ISLAND", "SLOT", "RANK", "NODE", "STATE", "STEP", *(() if ended else ("PID", "DOING")))
+    return table(headers, rows, style=style, right="SLOT,RANK,STEP,PID") if rows else []
 
 
 def checkpoints(found: Iterable[CheckpointRef], *, now_s: float, style: Style) -> list[str]:

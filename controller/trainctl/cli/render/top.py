@@ -12,7 +12,7 @@ from trainctl.protos.v1.job_pb2 import Job
 
 
 def jobs(found: Sequence[Job], *, now_s: float, style: Style) -> list[str]:
-    """One line per job, those that live first, then the newest first."""
+    """One line per job."""
     rows = [
         (
             job.spec.metadata.name,
@@ -24,7 +24,7 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style) -> list[str]:
             str(_alive(job)),
             _last_event(job, now_s),
         )
-        for job in sorted(found, key=lambda job: (bool(job.status.end_time_s), -job.create_time_s))
+        for job in found
     ]
     headers = ("NAME", "PHASE", "STEP", "LOSS", "RATE", "ETA", "WORKERS", "LAST EVENT")
     return table(headers, rows, style=style, right="STEP,LOSS,RATE,ETA,WORKERS")
@@ -39,7 +39,7 @@ def workers(job: Job, *, now_s: float, style: Style) -> list[str]:
             worker.node or "-",
             style.state(worker.state),
             worker.phase or "-",
-            str(worker.step) if worker.pid else "-",
+            figures.worker_step(worker, job.status),
             format_bytes(worker.rss_bytes) if worker.rss_bytes else "-",
             age(worker.started_s, now_s),
             str(worker.pid or "-"),

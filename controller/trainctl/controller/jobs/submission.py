@@ -73,7 +73,7 @@ class Submissions:
                 return Submitted(entry=replay)
         spec = effective(job)
         resume = await asyncio.to_thread(check_outside, spec)
-        uid = new_uid(self._now_s())
+        uid = "<uid>" if validate_only else new_uid(self._now_s())
         workdir = str(self._jobs_folder / uid)
         if validate_only:
             self._check_name(job)

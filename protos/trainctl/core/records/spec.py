@@ -22,7 +22,13 @@ HEARTBEAT = "heartbeat"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobMetadata:
-    """Name (DNS label, unique among unfinished jobs of the tenant), tenant and free labels."""
+    """Which job it is.
+
+    Attributes:
+        name: a DNS label, unique among the unfinished jobs of the tenant.
+        tenant: whose job it is.
+        labels: free names and values, to choose jobs by.
+    """
 
     name: str
     tenant: str = "default"
@@ -48,7 +54,13 @@ class ResourcesSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodesSpec:
-    """Elastic bounds in nodes: the job starts with ``target`` (0: ``max``), runs with at least ``min``."""
+    """Elastic bounds in nodes.
+
+    Attributes:
+        min: fewest nodes that the job goes on with.
+        max: most nodes.
+        target: nodes that it starts with and grows back to; 0: ``max``.
+    """
 
     min: int = 1
     max: int = 1
@@ -57,7 +69,13 @@ class NodesSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingSpec:
-    """Queue, priority (higher goes first), wall time without PAUSED after which the job is failed (empty: never)."""
+    """When it runs.
+
+    Attributes:
+        queue: name of the queue that it waits in.
+        priority: of jobs that wait, higher goes first.
+        active_deadline: wall time without PAUSED after which the job is failed; empty: never.
+    """
 
     queue: str = "default"
     priority: int = 0
@@ -66,21 +84,33 @@ class SchedulingSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParallelismSpec:
-    """``auto`` or ``data``: this version runs one data-parallel island."""
+    """How the work is split.
+
+    Attributes:
+        strategy: ``auto`` or ``data``: this version runs one data-parallel island.
+    """
 
     strategy: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncSpec:
-    """``allreduce``: synchronous data parallelism in one island."""
+    """How workers come to the same weights.
+
+    Attributes:
+        mode: ``allreduce``: synchronous data parallelism in one island.
+    """
 
     mode: str = "allreduce"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointKeepSpec:
-    """Retention: the newest ``last`` committed checkpoints stay."""
+    """Retention.
+
+    Attributes:
+        last: so many of the newest committed checkpoints stay.
+    """
 
     last: int = 3
 
@@ -104,14 +134,24 @@ class CheckpointSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataLedgerSpec:
-    """``exact``: every sample counts once in the surviving lineage; the only mode of this version."""
+    """Which samples count.
+
+    Attributes:
+        ledger: ``exact``: every sample counts once in the surviving lineage; the only mode of this version.
+    """
 
     ledger: str = "exact"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxRestartsSpec:
-    """Restart budgets: user exceptions per job; process crashes per ``window``."""
+    """Restart budgets: what is over them fails the job.
+
+    Attributes:
+        user: exceptions of the user's code, or exit codes of a command, in the job's life.
+        process: crashes of processes and nodes within ``window``.
+        window: sliding time that ``process`` counts in.
+    """
 
     user: int = 1
     process: int = 20
@@ -210,7 +250,7 @@ class JobSpec:
         image: only matters on Kubernetes.
         command: program and arguments, run by every worker instead of the built-in loop.
         launch: how the command is started.
-        env: environment of the workers.
+        env: environment of the workers. Relative folders in ``PYTHONPATH`` are seen from where ``submit`` is called.
         resources: what each node contributes.
         nodes: elastic bounds.
         scheduling: queue, priority, deadline.
@@ -245,7 +285,14 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
-    """A whole job file."""
+    """A whole job file.
+
+    Attributes:
+        metadata: which job it is.
+        spec: what it does.
+        api_version: of the job file's form.
+        kind: of file; there is only this one.
+    """
 
     metadata: JobMetadata
     spec: JobSpec = JobSpec()

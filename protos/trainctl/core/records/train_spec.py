@@ -149,7 +149,13 @@ class OptimizerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSpec:
-    """``cosine`` or ``constant`` after a linear warm-up; cosine ends at ``min_lr_ratio`` of the peak."""
+    """How the learning rate goes on from step to step.
+
+    Attributes:
+        kind: ``cosine`` or ``constant``, after a linear warm-up.
+        warmup_steps: steps of the warm-up; 0: none.
+        min_lr_ratio: share of the peak learning rate at which ``cosine`` ends.
+    """
 
     kind: str = "cosine"
     warmup_steps: int = 20
@@ -158,7 +164,12 @@ class ScheduleSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSpec:
-    """Sequences in a global batch and the logical micro-batches they are dealt in; both independent of world size."""
+    """The global batch of a step, the same on any number of workers.
+
+    Attributes:
+        sequences: of a global batch.
+        micro_batches: parts of equal size that it is cut into; they are dealt to the workers.
+    """
 
     sequences: int = 16
     micro_batches: int = 4
@@ -166,7 +177,12 @@ class BatchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSpec:
-    """Held-out evaluation every ``every`` steps (0: never) on ``sequences`` sequences."""
+    """Evaluation on documents that are held out.
+
+    Attributes:
+        every: steps between two evaluations; 0: never.
+        sequences: held-out ones that each evaluation computes.
+    """
 
     every: int = 50
     sequences: int = 16
