@@ -109,6 +109,27 @@ def test_a_file_that_changed_under_the_index_is_noticed_or_named(tmp_path: Path)
         data.train.batch(range(data.train.num_samples))
 
 
+@pytest.mark.parametrize("kind", ["text", "jsonl"])
+def test_a_text_that_was_replaced_under_the_index_is_not_trained_on(kind: str, tmp_path: Path) -> None:
+    texts = documents(random.Random(1), 40)
+    write_corpus(tmp_path / kind, kind, texts)
+    data = _open(tmp_path, kind)
+    write_corpus(tmp_path / kind, kind, [text.swapcase() for text in texts])
+    with pytest.raises(DataError, match="had when the run began, found another one") as caught:
+        data.train.batch(range(data.train.num_samples))
+    assert str(tmp_path / kind) in str(caught.value)
+
+
+def test_text_that_is_appended_to_a_file_in_use_is_not_seen(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "jsonl", "jsonl", documents(random.Random(2), 40))
+    before = _targets(_open(tmp_path, "jsonl"))
+    data = _open(tmp_path, "jsonl")
+    for path in (tmp_path / "jsonl").iterdir():
+        with path.open("a") as file:
+            file.write('\n{"text": "later"}\n')
+    assert _targets(data) == before
+
+
 def test_nothing_but_a_small_index_is_written(tmp_path: Path) -> None:
     write_corpus(tmp_path / "text", "text", ["word " * 200_000])
     _open(tmp_path, "text")

@@ -109,7 +109,9 @@ def test_a_hook_that_hangs_is_left_behind() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt()])
-def test_whatever_a_hook_raises_it_is_switched_off_after_three(error: BaseException) -> None:
+def test_whatever_a_hook_raises_it_is_switched_off_after_three(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     calls: list[int] = []
 
     class Bad(Hook):
@@ -123,6 +125,8 @@ def test_whatever_a_hook_raises_it_is_switched_off_after_three(error: BaseExcept
         thread.put(figures(step))
     finish(thread)
     assert len(calls) == 3
+    assert "in on_step" in caplog.text
+    assert "hook_thread.py" not in caplog.text, "its traceback begins with the hook's own code"
     assert [text.split(":")[0] for text in said] == [
         f"h on_step raised {type(error).__name__}",
         "h is switched off after 3 errors; training goes on",

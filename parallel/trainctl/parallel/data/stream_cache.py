@@ -19,7 +19,7 @@ from trainctl.parallel.data.stream_rows import Cutting, GroupReader, StreamRows
 from trainctl.parallel.data.token_cache import corpus_identity
 from trainctl.parallel.data.tokenizer import TextTokenizer
 
-_FORMAT = 1
+_FORMAT = 2
 _GROUP_BYTES_PER_POSITION = 256
 """Some 64 samples a group at 4 bytes a token: what is lost at the end of a group is a percent."""
 

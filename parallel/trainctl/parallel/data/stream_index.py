@@ -11,6 +11,7 @@ found without tokenising what lies before it.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ _SPLITS = {Split.TRAIN: 1, Split.HELD_OUT: 2}
 _EXTENT = np.dtype(
     [("file", "<u4"), ("begins", "u1"), ("split", "u1"), ("number", "<u8"), ("start", "<u8"), ("stop", "<u8")]
 )
-_GROUP = np.dtype([("first", "<u8"), ("size", "<u8"), ("documents", "<u8")])
+_GROUP = np.dtype([("first", "<u8"), ("size", "<u8"), ("documents", "<u8"), ("checksum", "<u4")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Groups:
 
     Attributes:
         extents: of all groups, in order.
-        groups: first extent, size (bytes of text, or tokens) and documents of each.
+        groups: first extent, size (bytes of text, or tokens), documents and checksum of the contents of each.
     """
 
     extents: NDArray[np.void]
@@ -80,10 +81,11 @@ class _Collector:
 
     def __init__(self) -> None:
         self._extents: list[tuple[int, ...]] = []
-        self._groups: list[tuple[int, int, int]] = []
+        self._groups: list[tuple[int, int, int, int]] = []
         self._first = 0
         self._size = 0
         self._documents = 0
+        self._checksum = 0
         self._open: tuple[int, ...] | None = None
 
     def add(self, located: Located, size: int, *, full_at: int) -> None:
@@ -99,6 +101,7 @@ class _Collector:
             self._open = (located.file, int(record.begins), code, record.number, record.start, record.stop)
         self._size += size
         self._documents += record.begins
+        self._checksum = checksum(located.content, self._checksum)
 
     def finish(self) -> Groups:
         """All groups; the last may be small."""
@@ -113,8 +116,8 @@ class _Collector:
     def _close_group(self) -> None:
         self._close_extent()
         if len(self._extents) > self._first:
-            self._groups.append((self._first, self._size, self._documents))
-        self._first, self._size, self._documents = len(self._extents), 0, 0
+            self._groups.append((self._first, self._size, self._documents, self._checksum))
+        self._first, self._size, self._documents, self._checksum = len(self._extents), 0, 0, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,11 @@ class _GroupSizes:
             found = self._reader.corpus.files[file]
             self._of = (file, max(self._least, self._reader.format(found).group_bytes(found.path)))
         return self._of[1]
+
+
+def checksum(content: Content, before: int = 0) -> int:
+    """CRC-32 of what came before and this content: the same in however many pieces a text is read."""
+    return zlib.crc32(_bytes(content), before)
 
 
 def _bytes(content: Content) -> bytes:

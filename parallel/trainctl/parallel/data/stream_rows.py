@@ -10,11 +10,12 @@ from itertools import dropwhile
 import numpy as np
 from numpy.typing import NDArray
 
+from trainctl.core.errors import DataError
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.data.formats.port import Content
 from trainctl.parallel.data.records import CorpusReader
 from trainctl.parallel.data.rows import Ids, Rows, rows_of
-from trainctl.parallel.data.stream_index import Groups
+from trainctl.parallel.data.stream_index import Groups, checksum
 from trainctl.parallel.data.tokenizer import TextTokenizer
 from trainctl.parallel.plan.grouped_order import OPEN_RUNS, GroupedOrder
 from trainctl.parallel.plan.sample_order import Order
@@ -67,9 +68,10 @@ class GroupReader:
         """Ids of a group, and the ends of its documents.
 
         Raises:
-            DataError: a file cannot be read any more.
+            DataError: a file cannot be read any more, or has other content than when the index was made.
         """
         records = [record for extent in self._groups.extents_of(group) for record in self._reader.extent(extent)]
+        self._check(group, records)
         if self._cutting.packing == "pad":  # the rest of a document that has its sample in the group before
             records = list(dropwhile(lambda record: not record[0], records))
         parts, ends, total = [], [], 0
@@ -81,6 +83,20 @@ class GroupReader:
         dtype = np.uint16 if self._tokenizer.vocab_size <= 1 << 16 else np.uint32
         joined = np.concatenate(parts).astype(dtype) if parts else np.empty(0, dtype=dtype)
         return joined, np.array([*ends, total] if total else [], dtype=np.int64)
+
+    def _check(self, group: int, records: Sequence[tuple[bool, Content]]) -> None:
+        found = 0
+        for _, content in records:
+            found = checksum(content, found)
+        if found == self._groups.groups[group]["checksum"]:
+            return
+        corpus = self._reader.corpus
+        files = sorted({corpus.files[extent.file].path for extent in self._groups.extents_of(group)})
+        more = f" or one of the {len(files) - 1} files after it" if len(files) > 1 else ""
+        raise DataError(
+            f"expected the content that {files[0]}{more} had when the run began, found another one",
+            hint="put the files back as they were, or start a new run; a run's data must not change under it",
+        )
 
     def _encoded(self, records: Sequence[tuple[bool, Content]]) -> list[tuple[bool, Ids]]:
         """All texts at once, so that the tokenizer can use all cores."""

@@ -14,6 +14,7 @@ from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport
 from trainctl.parallel.results.delivered import START, Delivered, Position
 from trainctl.parallel.results.hook import Hook, Recorder, Recovery, Run, RunEnd
+from trainctl.parallel.user_frames import begin_with_user
 
 _LOG = logging.getLogger("trainctl.results")
 MAX_WAITING = 4096
@@ -168,7 +169,9 @@ class HookThread:
             work()
         except BaseException as error:  # not even SystemExit of somebody's code ends the training
             self._errors += 1
-            self._say("error", f"{what} raised {type(error).__name__}: {error}", traceback.format_exc())
+            begin_with_user(error)
+            details = "".join(traceback.format_exception(error))
+            self._say("error", f"{what} raised {type(error).__name__}: {error}", details)
             if self._errors >= MAX_ERRORS:
                 self._off = True
                 self._say("off", f"is switched off after {MAX_ERRORS} errors; training goes on")

@@ -23,7 +23,7 @@ class Oddities:
     def left(self, step: int, error: Exception) -> None:
         """An exception of the loop's own left ``step``: if the loop catches it, the step begins again."""
         self._repeats = self._repeats + 1 if step == self._step else 1
-        self._step, self._why = step, f"{type(error).__name__}: {error}"
+        self._step, self._why = step, f"{type(error).__name__}: {error}".removesuffix(": ")
 
     def begun(self, step: int) -> None:
         """``step`` begins, for the first time or again."""
