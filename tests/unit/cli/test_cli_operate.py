@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from trainctl.cli.style import Style, clip, visible_length
+from trainctl.core.errors import PreconditionError
 from trainctl.protos.v1 import job_pb2
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
@@ -118,6 +119,16 @@ def test_nobody_is_asked_about_a_job_that_does_not_exist(
     assert cli(command, "uid-a").code == 1
     assert f"{command} job a" in heard.getvalue()
     assert [method for method, _ in controller.calls] == ["GetJob", "GetJob"]
+
+
+def test_nobody_is_asked_whether_an_ended_job_shall_be_cancelled(
+    cli: Cli, controller: FakeController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.add_job("a", "SUCCEEDED")
+    controller.on_call = lambda method: controller.failures.append(PreconditionError("it has ended"))
+    heard = answer(monkeypatch, "y\n")
+    assert cli("cancel", "a").code == 6
+    assert heard.getvalue() == ""
 
 
 def test_a_command_has_no_checkpoints_and_nobody_says_so(

@@ -7,12 +7,13 @@ import pytest
 import yaml
 
 from trainctl.cli.console import Console
-from trainctl.cli.render.recoveries import timeline
+from trainctl.cli.plot.curves import metrics_of, plot_of
+from trainctl.cli.render.recoveries import describe, timeline
 from trainctl.cli.style import PLAIN, Style, table, visible_length
 from trainctl.cli.views import PROGRESS_EVERY_S, LiveView, PlainView
-from trainctl.core.errors import NotFoundError
-from trainctl.protos.v1.job_pb2 import Event, Job, NodeStatus
-from trainctl.protos.v1.records_pb2 import CheckpointRef
+from trainctl.core.errors import NotFoundError, PreconditionError
+from trainctl.protos.v1.job_pb2 import Event, Job, NodeStatus, Recovery
+from trainctl.protos.v1.records_pb2 import CheckpointRef, StepFigures
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
@@ -136,6 +137,36 @@ def test_workers_of_an_ended_job_have_a_rank_and_a_last_step(cli: Cli, controlle
 def test_a_job_without_a_loss_shows_none(cli: Cli, controller: FakeController) -> None:
     controller.add_job("a", "SUCCEEDED", step=9, total_steps=9)
     assert "loss" not in cli("watch", "a").out
+
+
+def test_one_is_not_many(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a")
+    assert "on 1 node," in cli("scale", "a", "--target", "1").out
+    assert "on 2 nodes," in cli("scale", "a", "--target", "2").out
+    recovery = Recovery(generation=2, rung="checkpoint", lost_steps=1)
+    assert "1 committed step lost" in "".join(describe(recovery))
+    assert (
+        plot_of("", [StepFigures(step=1, loss=2.0)], [recovery], metrics_of("loss"))
+        .marks[0]
+        .answer.endswith(", 1 step lost")
+    )
+
+
+@pytest.mark.parametrize(
+    ("phase", "words", "hint"),
+    [
+        ("RUNNING", ("plot", "a"), "look again later: trainctl watch a"),
+        ("FAILED", ("plot", "a"), "how it ended says: trainctl explain a"),
+        ("RUNNING", ("logs", "a", "--attempt", "x"), "trainctl describe a -o json shows the numbers as incarnation"),
+        ("PAUSED", ("pause", "a"), "trainctl explain a says where the job is"),
+    ],
+)
+def test_a_hint_names_the_job(
+    cli: Cli, controller: FakeController, phase: str, words: tuple[str, ...], hint: str
+) -> None:
+    controller.add_job("a", phase)
+    controller.failures = [PreconditionError("not now")] if words[0] == "pause" else []
+    assert f"hint: {hint}\n" in cli(*words).err
 
 
 def test_empty_lists_say_so_on_stderr(cli: Cli) -> None:

@@ -286,13 +286,18 @@ def test_following_an_ended_job_shows_its_end(cli: Cli, controller: FakeControll
     assert cli("watch", "nothing").code == 3
 
 
+@pytest.mark.parametrize("command", [("watch", "a"), ("submit", "--watch", "-f")])
 def test_ctrl_c_detaches_and_says_how_to_come_back(
-    controller: FakeController, environment: dict[str, str], tmp_path: Path
+    controller: FakeController, environment: dict[str, str], tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    controller.add_job("a", step=1, total_steps=9)
+    if command[0] == "submit":
+        (tmp_path / "job.yaml").write_text("{apiVersion: trainctl.dev/v1, kind: TrainJob, metadata: {name: a}}")
+        command = (*command, str(tmp_path / "job.yaml"))
+    else:
+        controller.add_job("a", step=1, total_steps=9)
     controller.add_event("job.submitted", "here we go")
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainctl.cli", "watch", "a"],
+        [sys.executable, "-m", "trainctl.cli", *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -305,6 +310,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(
     assert process.returncode == 130
     assert "detached: job a goes on" in err
     assert "trainctl watch a" in err
+    assert controller.jobs["a"].status.phase in ("QUEUED", "RUNNING")
     assert "Traceback" not in err
 
 

@@ -21,7 +21,7 @@ def run(context: Context) -> int:
     """Asks the controller to stop a job; returns when that is recorded, not when it has ended."""
     options = context.options
     grace_s = duration_option_s("--grace", options.grace)
-    if not options.yes and not confirm(f"cancel job {look(context).spec.metadata.name}?"):
+    if not options.yes and not _agreed(look(context)):
         context.console.say("nothing was cancelled")
         return exit_codes.FAILURE
     context.request_id = options.request_id or str(uuid.uuid4())
@@ -37,12 +37,17 @@ def run(context: Context) -> int:
         job = client.call(client.stub.CancelJob, request).job
     name = job.spec.metadata.name
     ended = has_ended(job.status.phase)
-    how = "already" if ended else _how(job, checkpoint=options.checkpoint, grace=options.grace)
-    text = f"job {name} is {job.status.phase}{'' if ended else ','} {how}"
+    how = " already" if ended else f", {_how(job, checkpoint=options.checkpoint, grace=options.grace)}"
+    text = f"job {name} is {job.status.phase}{how}"
     emit(context, plain(job), table=lambda: [text], names=[name])
     if is_table(context) and not ended:
         context.console.say(f"see it end with: trainctl watch {name}")
     return exit_codes.OK
+
+
+def _agreed(job: Job) -> bool:
+    """Whether it shall be; of one that has ended the controller says what there is to say."""
+    return has_ended(job.status.phase) or confirm(f"cancel job {job.spec.metadata.name}?")
 
 
 def _how(job: Job, *, checkpoint: bool, grace: str) -> str:
@@ -57,6 +62,7 @@ def look(context: Context) -> Job:
     Raises:
         NotFoundError: there is none.
     """
+    context.on_interrupt = ("interrupted: nothing was changed",)
     with connect(context) as client:
         return get_job(client, context.options.name)
 

@@ -61,7 +61,8 @@ def _pausing(job: Job) -> str:
     if job.status.phase == "PAUSED":
         return "is PAUSED already"
     if runs_command(job):
-        return f"is {job.status.phase}: its command is told to end; `trainctl resume` starts it again"
+        again = f"trainctl resume {job.spec.metadata.name} starts it again"
+        return f"is {job.status.phase}: its command is told to end; {again}"
     return f"is {job.status.phase}: it saves a checkpoint and stops as soon as it trains"
 
 
