@@ -152,7 +152,7 @@ def test_empty_files_are_an_error_and_leave_nothing(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "a.txt").touch()
     (folder / "b.txt").touch()
-    with pytest.raises(DataError, match="found 2 files of which all are empty"):
+    with pytest.raises(DataError, match="found 2 files without any text"):
         open_tokens(TrainDataSpec(uri=str(folder)), BYTES, cache_dir=tmp_path)
     assert [path.suffix for path in (tmp_path / "tokens").iterdir()] == [".lock"]
 

@@ -100,8 +100,9 @@ def test_a_loop_that_goes_past_the_session_fails_at_once() -> None:
                 loss, _ = loss_of(model, micro_batch.sample_ids)
                 loss.backward()  # type: ignore[no-untyped-call]
 
-    with pytest.raises(PreconditionError, match=r"no rank called step\.backward"):
+    with pytest.raises(PreconditionError, match=r"no rank called step\.backward") as caught:
         past_the_session()
+    assert "not loss.backward()" in caught.value.hint
 
 
 @pytest.mark.parametrize("tokens", [-3, 2.5, math.nan, True])

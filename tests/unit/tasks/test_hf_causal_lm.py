@@ -202,6 +202,28 @@ def test_folders_that_are_no_model(content: str | None, message: str, spec: Trai
     assert message in found
 
 
+@pytest.mark.parametrize("content", ["[]", '{"model_type": "nova"}'])
+def test_where_the_folder_is_wrong_the_hint_says_so(content: str, spec: TrainSpec, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(content)
+    with pytest.raises(SpecError) as caught:
+        prepare(spec, str(tmp_path / "cache"), CPU)
+    assert "that folder" in caught.value.hint
+
+
+def test_a_folder_that_may_not_be_entered_is_named(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    found, problems = open_folder(replace(spec.model, path=str(tmp_path / "model")))
+    monkeypatch.undo()
+    assert found is None
+    assert [p.message for p in problems] == [f"{tmp_path / 'model'} cannot be read: Permission denied"]
+
+
 def test_a_model_that_looks_ahead_is_refused(spec: TrainSpec, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     shape = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 32}

@@ -47,6 +47,13 @@ def program_of(spec: JobSpec, *, own_folder: Path, env: Mapping[str, str]) -> Pr
     Raises:
         CommandUnusableError: program or folder is missing, or may not be used.
     """
+    try:
+        return _program_of(spec, own_folder, env)
+    except PermissionError as error:  # to look whether a file is there takes permission, too
+        raise CommandUnusableError(f"spec.command: {error.filename} cannot be read by this user") from error
+
+
+def _program_of(spec: JobSpec, own_folder: Path, env: Mapping[str, str]) -> Program:
     folder = _folder(spec.launch.workdir, own_folder)
     name = spec.command[0]
     if name.endswith(_SCRIPT_SUFFIX):

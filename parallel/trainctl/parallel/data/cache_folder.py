@@ -55,7 +55,10 @@ def cached_folder(
             hint=f"{advice}; make room, or allow writing there",
         ) from error
     if content is None:
-        raise DataError(f"expected the cache {folder} that was just written, found it incomplete")
+        raise DataError(
+            f"expected the cache {folder} that was just written, found it incomplete",
+            hint="see that nothing else deletes or writes files there, then submit again",
+        )
     return content
 
 

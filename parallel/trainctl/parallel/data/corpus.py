@@ -17,6 +17,7 @@ import fsspec  # type: ignore[import-untyped]
 
 from trainctl.core.errors import DataError
 from trainctl.core.records.train_spec import DataSourceSpec, TrainDataSpec
+from trainctl.core.units import format_count
 from trainctl.parallel.data.formats.port import CorpusFile
 from trainctl.parallel.plan.data_names import STDLIB, is_archive, is_sidecar
 
@@ -134,7 +135,8 @@ def _walk(filesystem: Any, root: str, source: DataSourceSpec, spec_path: str) ->
         matching += [_file(files[name]["name"], files[name]) for name in names]
     if not matching:
         raise DataError(
-            f"expected files that match {source.include!r} in {source.uri}, found {seen} files of which none matches",
+            f"expected files that match {source.include!r} in {source.uri}, found "
+            f"{format_count(seen, 'file')} of which none matches",
             hint=f"change {spec_path}.include or {spec_path}.uri",
         )
     return matching

@@ -14,7 +14,7 @@ import numpy as np
 
 from trainctl.core.errors import DataError
 from trainctl.core.records.train_spec import CorruptSpec
-from trainctl.core.units import format_duration
+from trainctl.core.units import format_count, format_duration
 from trainctl.parallel.data.corpus import Corpus
 from trainctl.parallel.data.corrupt import CorruptLedger, Skipped
 from trainctl.parallel.data.formats.port import Content
@@ -150,9 +150,10 @@ def build_tokens(corpus: Corpus, tokenizer: TextTokenizer, corrupt: CorruptSpec,
 
 def nothing_there(corpus: Corpus, skipped: Skipped) -> DataError:
     """What is raised where a corpus has no training data."""
-    found = f"{len(corpus.files)} files of which all are empty"
+    files = format_count(len(corpus.files), "file")
+    found = f"{files} without any text"
     if skipped.count:
-        found = f"{len(corpus.files)} files with {skipped.count} corrupt records, the first: {skipped.first[0]}"
+        found = f"{files} with {format_count(skipped.count, 'corrupt record')}, the first: {skipped.first[0]}"
     return DataError(
         f"expected text at {corpus.uri}, found {found}",
         hint=f"give another {corpus.path}.uri or {corpus.path}.include",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from trainctl.core.errors import CheckpointError, Problem, SpecError
-from trainctl.parallel.models.hf_folder import PATH, HfFolder
+from trainctl.parallel.models.hf_folder import FOLDER_HINT, PATH, HfFolder
 from trainctl.parallel.replica.generators import seed_generators
 
 _OVERRIDES = "spec.train.model.overrides"
@@ -145,4 +145,5 @@ def _unknown(name: str, kind: str, known: set[str]) -> Problem:
 
 
 def _wrong(path: str, message: str) -> SpecError:
-    return SpecError((Problem(path=path, message=message),), source="spec.train")
+    hint = FOLDER_HINT if path == PATH else ""
+    return SpecError((Problem(path=path, message=message),), source="spec.train", hint=hint)

@@ -13,6 +13,7 @@ from trainctl.core.records.train_spec import ModelSpec
 
 CONFIG = "config.json"
 PATH = "spec.train.model.path"
+FOLDER_HINT = "correct the job file, or that folder: every node needs the same one"
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _MAX_CONFIG_BYTES = 8 << 20
@@ -35,6 +36,13 @@ class HfFolder:
 
 def open_folder(model: ModelSpec) -> tuple[HfFolder | None, tuple[Problem, ...]]:
     """The folder that ``model.path`` names, or what is wrong with it."""
+    try:
+        return _open(model)
+    except OSError as error:  # to look whether a file is there takes permission, too
+        return None, (_problem(f"{error.filename or model.path[:100]} cannot be read: {error.strerror}"),)
+
+
+def _open(model: ModelSpec) -> tuple[HfFolder | None, tuple[Problem, ...]]:
     path = Path(model.path)
     if not path.is_absolute():
         return None, (

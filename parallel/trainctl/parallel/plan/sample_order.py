@@ -54,7 +54,10 @@ class SampleOrder:
 
     def __post_init__(self) -> None:
         if self.num_samples < 1:
-            raise DataError(f"expected at least one sample to train on, found {self.num_samples}")
+            raise DataError(
+                f"expected at least one sample to train on, found {self.num_samples}",
+                hint="num_samples is the number of samples of the data set: is it empty?",
+            )
 
     def ids(self, position: int, count: int) -> tuple[int, ...]:
         """The samples at ``position`` to ``position + count - 1`` of the stream; positions run through the epochs."""

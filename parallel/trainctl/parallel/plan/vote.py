@@ -152,8 +152,8 @@ def _clip_factor(norm: float, clip_norm: float) -> float:
 def _reason_to_skip(records: Sequence[VoteRecord], tokens: int) -> str:
     if not any(VoteFlag.OK in record.flags or record.tokens for record in records):
         raise PreconditionError(
-            "no rank called step.backward: call step.backward(loss_sum, targets) once for each micro-batch, "
-            "and not loss.backward()"
+            "no rank called step.backward in this step",
+            hint="call step.backward(loss_sum, targets) once for each micro-batch, and not loss.backward()",
         )
     incomplete = [rank for rank, record in enumerate(records) if VoteFlag.OK not in record.flags]
     if incomplete:

@@ -204,9 +204,9 @@ class Entry:
         if record.rung is Rung.START and facts.keys() <= {"state", "schema"}:
             what = "of other names, shapes or types" if "schema" in facts else "of other values"
             return PlanError(
-                f"{where}: {who} built a model or optimizer {what} than rank 0 did; all ranks must build the same: "
-                "draw initial weights from torch's global generator, which is seeded alike, and let nothing depend on "
-                "the rank, the host, the time or the order of a set"
+                f"{where}: {who} built a model or optimizer {what} than rank 0 did; all ranks must build the same",
+                hint="draw initial weights from torch's global generator, which is seeded alike, and let nothing "
+                "depend on the rank, the host, the time or the order of a set",
             )
         shown = ", ".join(f"{name} {found} instead of {expected}" for name, (found, expected) in facts.items())
         return InternalError(f"{where}: {who} does not hold what rank 0 holds: {shown}")

@@ -57,6 +57,13 @@ def run_program(command: Sequence[str], workdir: str) -> None:
                 hint="give an absolute path that every node has, or set spec.launch.workdir",
             ) from error
         raise
+    except PermissionError as error:
+        if program.script and error.filename == program.script:
+            raise ProgramError(
+                f"the script {program.script} cannot be read by the worker's user",
+                hint="give that user access to it on every node",
+            ) from error
+        raise
 
 
 def check_finished(session: OpenSession | None) -> None:

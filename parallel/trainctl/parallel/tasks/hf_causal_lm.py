@@ -13,7 +13,7 @@ from trainctl.core.errors import Problem, SpecError
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.data.batch import Batch
 from trainctl.parallel.models.hf_causal_lm import build_model, documents_are_apart
-from trainctl.parallel.models.hf_folder import CONFIG, HfFolder, open_folder
+from trainctl.parallel.models.hf_folder import CONFIG, FOLDER_HINT, HfFolder, open_folder
 from trainctl.parallel.tasks.next_token import NextTokenLoss
 from trainctl.parallel.tasks.task import TaskContext, TaskParts
 from trainctl.parallel.tasks.text import TextData
@@ -43,7 +43,7 @@ class HfCausalLmTask:
         spec = context.spec
         folder, problems = open_folder(spec.model)
         if folder is None:
-            raise SpecError(problems, source="spec.train")
+            raise SpecError(problems, source="spec.train", hint=FOLDER_HINT)
         model = build_model(folder, spec.model.overrides, seed=context.seed, dtype=context.dtype)
         text = context.text()
         config = model.config.get_text_config()

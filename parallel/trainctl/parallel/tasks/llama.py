@@ -10,7 +10,7 @@ from torch import Tensor
 from trainctl.core.errors import Problem, SpecError
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.data.batch import Batch
-from trainctl.parallel.models.hf_folder import CONFIG, HfFolder, open_folder
+from trainctl.parallel.models.hf_folder import CONFIG, FOLDER_HINT, HfFolder, open_folder
 from trainctl.parallel.models.hf_weights import load_weights
 from trainctl.parallel.models.llama import Llama, Packing, hf_config
 from trainctl.parallel.plan.llama_folder import llama_folder_problems
@@ -60,7 +60,7 @@ def _folder(spec: TrainSpec) -> HfFolder | None:
     if folder is not None:
         problems = llama_folder_problems(folder.config, spec.model)
     if problems:
-        raise SpecError(problems, source="spec.train")
+        raise SpecError(problems, source="spec.train", hint=FOLDER_HINT)
     return folder if folder is not None and folder.weight_files else None
 
 
