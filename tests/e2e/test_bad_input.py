@@ -151,13 +151,15 @@ def test_a_name_in_use(system: LocalSystem, corpus: Path) -> None:
     system.wait_phase("twice", "RUNNING")
     done = system.cli("submit", "-f", str(system.run_dir.parent / "job.yaml"), check=False)
     assert_one_error(done, 4, "'twice' exists", "trainctl cancel twice", "request-id: ")
+    assert_one_error(system.cli("cancel", "twice", check=False), 2, "there is no terminal to ask on", "say so with -y")
     system.cli("cancel", "twice", "-y")
     system.wait_phase("twice", "CANCELLED", 30)
     assert system.cli("get", "jobs", "-o", "name").stdout.split().count("twice") == 1
 
 
 def test_things_that_do_not_exist(system: LocalSystem, tmp_path: Path) -> None:
-    for command in (["get", "job"], ["describe"], ["explain"], ["logs"], ["events"], ["checkpoints", "list"]):
+    reading = (["get", "job"], ["describe"], ["explain"], ["logs"], ["events"], ["checkpoints", "list"])
+    for command in (*reading, ["cancel"], ["delete"]):
         assert_one_error(system.cli(*command, "nobody", check=False), 3, "no job 'nobody'")
     assert_one_error(system.cli("submit", "-f", str(tmp_path / "none.yaml"), check=False), 3, "does not exist")
 
@@ -256,7 +258,6 @@ def test_damaged_files_of_the_installation(idle: LocalSystem) -> None:
 def test_what_destroys_is_not_done_without_a_yes(system: LocalSystem) -> None:
     asked = system.cli("local", "down", "--purge", "--dir", str(system.run_dir), check=False)
     assert_one_error(asked, 2, "there is no terminal to ask on", "say so with -y")
-    assert_one_error(system.cli("cancel", "anything", check=False), 2, "say so with -y")
     assert_one_error(system.cli("local", "down", "--dir", "", check=False), 2, "--dir: expected a folder")
     assert_one_error(system.cli("logs", "anything", "--tail", "3000000000", check=False), 2, "--tail: expected 1 to")
     assert system.nodes()
