@@ -25,6 +25,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.events: list[job_pb2.Event] = []
         self.logs: dict[tuple[int, int], list[str]] = {}
         self.checkpoints: list[CheckpointRef] = []
+        self.missing_checkpoints: list[str] = []
         self.figures: list[StepFigures] = []
         self.nodes: list[job_pb2.NodeStatus] = []
         self.calls: list[tuple[str, Any]] = []
@@ -238,7 +239,9 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
     def ListCheckpoints(self, request: Any, context: Any) -> job_pb2.ListCheckpointsResponse:  # noqa: N802
         self._enter("ListCheckpoints", request, context)
         self._find(request.name, context)
-        return job_pb2.ListCheckpointsResponse(checkpoints=self.checkpoints, uri="/checkpoints")
+        return job_pb2.ListCheckpointsResponse(
+            checkpoints=self.checkpoints, uri="/checkpoints", missing=self.missing_checkpoints
+        )
 
     def ListFigures(self, request: Any, context: Any) -> job_pb2.ListFiguresResponse:  # noqa: N802
         self._enter("ListFigures", request, context)

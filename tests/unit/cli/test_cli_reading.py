@@ -90,7 +90,7 @@ def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
         controller.add_job(name, step=1, total_steps=2)
     controller.nodes.append(NodeStatus(node="node-0", state="READY", pid=5, slots=2, slots_used=1))
     header, *rows = cli("get", "jobs").out.splitlines()
-    assert header.split() == ["NAME", "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES+RESIZES", "AGE"]
+    assert header.split() == ["NAME", "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE"]
     assert len(rows) == 3
     assert rows[0].endswith("1m00s")
     assert yaml.safe_load(cli("get", "nodes", "-o", "yaml").out)["nodes"][0]["slotsUsed"] == 1
@@ -98,6 +98,9 @@ def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
     assert "no checkpoint yet" in cli("get", "checkpoints", "a").err
     controller.checkpoints.append(CheckpointRef(uri="/c/12", step=12))
     assert json.loads(cli("checkpoints", "list", "a", "-o", "json").out)["checkpoints"][0]["step"] == 12
+    assert "not there" not in cli("get", "checkpoints", "a").err
+    controller.missing_checkpoints.append("/c/12")
+    assert "warning: it is not there any more: /c/12" in cli("get", "checkpoints", "a").err
 
 
 @pytest.mark.parametrize(("command", "order"), [(("get", "jobs"), "cba"), (("top",), "cab")])

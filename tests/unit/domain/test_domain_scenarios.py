@@ -124,6 +124,9 @@ def test_a_lost_node_without_replacement_shrinks_and_the_old_order_is_back_after
     assert survivors < {m.incarnation for m in grown.members}
     wait_for(sim, lambda: sim.state.phase is JobPhase.RUNNING)
     assert any(c.type == "Degraded" and c.status == "False" for c in sim.state.conditions)
+    assert [recovery.planned for recovery in sim.state.recoveries] == [False, True]
+    assert sim.state.recovery_count == 1
+    assert "recoveries so far: 1; the last planned change" in "\n".join(explain(sim.state, sim.now_s))
 
 
 def test_newcomers_boot_before_the_running_ones_are_disturbed() -> None:

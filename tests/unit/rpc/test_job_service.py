@@ -87,7 +87,13 @@ def test_a_dry_run_says_what_would_start_and_starts_nothing(tmp_path: Path) -> N
             await running.agent(slots=2)
             reply = await running.client.call("CreateJob", create(spec(per_node=2), validate_only=True))
             text = "\n".join(reply.plan)
-            for words in ("2 ranks: 2 of 4 micro-batches each", "parameters", "jobs/<uid>/checkpoints", "lost after", "node-0"):
+            for words in (
+                "2 ranks: 2 of 4 micro-batches each",
+                "parameters",
+                "jobs/<uid>/checkpoints",
+                "lost after",
+                "node-0",
+            ):
                 assert words in text
             assert not reply.job.uid
             assert not (await running.client.call("ListJobs", job_pb2.ListJobsRequest())).jobs

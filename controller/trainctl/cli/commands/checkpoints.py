@@ -48,6 +48,8 @@ def list_checkpoints(context: Context) -> int:
         table=lambda: table(answer.checkpoints),
         names=[checkpoint.uri for checkpoint in answer.checkpoints],
     )
+    for uri in answer.missing:
+        context.console.say(f"warning: it is not there any more: {uri}")
     return exit_codes.OK
 
 

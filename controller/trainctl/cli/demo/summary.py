@@ -38,7 +38,8 @@ def describe_recovery(recovery: Recovery) -> list[str]:
     phases = recovery.phases_s
     known = [f"{name.replace('_', ' ')} {phases[name]:.2f}" for name in PHASES if name in phases]
     lines = [
-        f"recovery   generation {recovery.generation}, {recovery.fault}: {recovery.rung}, {phases['total']:.2f} s",
+        f"{'change' if recovery.planned else 'recovery':<10} generation {recovery.generation}, {recovery.fault}: "
+        f"{recovery.rung}, {phases['total']:.2f} s",
         f"           seconds: {', '.join(known)}",
     ]
     copies = [f"{route} {format_bytes(size)}" for route, size in sorted(recovery.copied_bytes.items())]

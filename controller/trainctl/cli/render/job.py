@@ -116,7 +116,7 @@ def summary(job: Job, *, style: Style) -> list[str]:
                 ("loss", f"{figures.loss(status)}{held_out}" if status.HasField("loss") else ""),
                 ("goodput", figures.goodput_sentence(status.goodput_s)),
                 ("checkpoint", status.checkpoint.uri if status.HasField("checkpoint") else ""),
-                ("recoveries+resizes", str(status.recovery_count or "none")),
+                ("recoveries", str(status.recovery_count or "none")),
             ]
         ),
         2,

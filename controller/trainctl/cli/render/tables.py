@@ -31,9 +31,9 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False
         )
         for job in found
     ]
-    headers = ("NAME", *(["UID"] if uids else []), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES+RESIZES", "AGE")
+    headers = ("NAME", *(["UID"] if uids else []), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE")
     more = ("WORKERS", "GENERATION", "REASON", "LABELS") if wide else ()
-    return table((*headers, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES+RESIZES,AGE,WORKERS,GENERATION")
+    return table((*headers, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES,AGE,WORKERS,GENERATION")
 
 
 def _wide_job(job: Job) -> tuple[str, ...]:

@@ -150,7 +150,8 @@ def _faults(state: JobState) -> Iterator[str]:
     total = last.phases_s.get("total")
     unfinished = "was not finished" if state.phase in TERMINAL else "is in progress"
     took = f"took {total:.2f} s" if total is not None else unfinished
-    yield f"{state.recovery_count} recoveries; the last one {took}: {last.fault}"
+    kind = "planned change" if last.planned else "recovery"
+    yield f"recoveries so far: {state.recovery_count}; the last {kind} {took}: {last.fault}"
     for candidate in last.candidates:
         judged = f"{candidate.cost_s:.2f} s" if candidate.eligible else "not possible"
         chosen = " (chosen)" if candidate.rung == last.rung else ""

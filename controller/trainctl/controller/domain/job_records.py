@@ -36,6 +36,7 @@ class Recovery:
         target_step: step that training went on from.
         lost_steps: committed steps that were thrown away.
         slots: worker slots hit.
+        planned: a change that somebody asked for, or growth; no fault was behind it.
     """
 
     generation: int
@@ -49,6 +50,7 @@ class Recovery:
     target_step: int = 0
     lost_steps: int = 0
     slots: tuple[int, ...] = ()
+    planned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,7 +191,7 @@ class JobState:
         goodput: where the time went.
         restarts: use of the budgets.
         recoveries: newest ``RECOVERIES_KEPT``.
-        recovery_count: all of them.
+        recovery_count: all that a fault caused.
         conditions: true or false beside the phase.
         suspects: agent incarnations silent for longer than ``suspect_s``.
         cancel: the user's wish to end it.

@@ -76,7 +76,12 @@ JOB_METRICS = (
         name="trainctl_job_generation", kind=Kind.GAUGE, help="Generation of the island.", labels=("job_name", "island")
     ),
     Metric(name="trainctl_job_lineage", kind=Kind.GAUGE, help="Lineage; rises with each roll-back.", labels=_JOB),
-    Metric(name="trainctl_job_recoveries_total", kind=Kind.COUNTER, help="Recoveries and resizes begun.", labels=_JOB),
+    Metric(
+        name="trainctl_job_recoveries_total",
+        kind=Kind.COUNTER,
+        help="Recoveries that a fault caused; planned changes do not count.",
+        labels=_JOB,
+    ),
     Metric(
         name="trainctl_job_restarts_total",
         kind=Kind.COUNTER,

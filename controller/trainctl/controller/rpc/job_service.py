@@ -17,6 +17,7 @@ from trainctl.controller.domain.reconcile import IllegalTransitionError, Reconci
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.presence import missing_checkpoints
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.jobs.verbs import Verbs
 from trainctl.controller.reconciler import Reconciler
@@ -208,7 +209,8 @@ class JobService(VerbService):
         state = self._find(request).state
         refs = [record_to_message(ref, records_pb2.CheckpointRef) for ref in state.checkpoints]
         uri = state.spec.spec.checkpoint.uri or f"{state.workdir}/checkpoints"
-        return job_pb2.ListCheckpointsResponse(checkpoints=refs, uri=uri)
+        missing = await asyncio.to_thread(missing_checkpoints, state.checkpoints)
+        return job_pb2.ListCheckpointsResponse(checkpoints=refs, uri=uri, missing=missing)
 
     async def ListNodes(self, request: job_pb2.ListNodesRequest, context: Context) -> job_pb2.ListNodesResponse:  # noqa: N802
         """Every node that ever registered an agent."""

@@ -136,7 +136,7 @@ class JobStatus(_message.Message):
     records: _builtins.str
     """Folder or URI of the job's records."""
     recovery_count: _builtins.int
-    """All recoveries of the job's life; the list above keeps the newest."""
+    """All recoveries of the job's life that a fault caused; the list above keeps the newest, and planned changes, too."""
     skipped_steps: _builtins.int
     """Steps whose gradient was thrown away."""
     @_builtins.property
@@ -361,6 +361,7 @@ class Recovery(_message.Message):
     TARGET_STEP_FIELD_NUMBER: _builtins.int
     LOST_STEPS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     fault: _builtins.str
     rung: _builtins.str
@@ -368,6 +369,8 @@ class Recovery(_message.Message):
     started_s: _builtins.float
     target_step: _builtins.int
     lost_steps: _builtins.int
+    planned: _builtins.bool
+    """Nobody's fault: it was asked for, or the job grew."""
     @_builtins.property
     def phases_s(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Seconds by phase: detect, decide, stop, boot, rendezvous, restore, first_step, total."""
@@ -394,10 +397,11 @@ class Recovery(_message.Message):
         target_step: _builtins.int = ...,
         lost_steps: _builtins.int = ...,
         slots: _abc.Iterable[_builtins.int] | None = ...,
+        planned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "copied_bytes", b"copied_bytes", "fault", b"fault", "generation", b"generation", "lost_steps", b"lost_steps", "phases_s", b"phases_s", "reason", b"reason", "rung", b"rung", "slots", b"slots", "started_s", b"started_s", "target_step", b"target_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "copied_bytes", b"copied_bytes", "fault", b"fault", "generation", b"generation", "lost_steps", b"lost_steps", "phases_s", b"phases_s", "planned", b"planned", "reason", b"reason", "rung", b"rung", "slots", b"slots", "started_s", b"started_s", "target_step", b"target_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1366,18 +1370,24 @@ class ListCheckpointsResponse(_message.Message):
 
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.CheckpointRef]: ...
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """URIs of those that are not there any more, as far as the controller can see."""
+
     def __init__(
         self,
         *,
         checkpoints: _abc.Iterable[_records_pb2.CheckpointRef] | None = ...,
         uri: _builtins.str = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "missing", b"missing", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,32 +25,33 @@ def begin_recovery(work: Work, faults: Sequence[Fault]) -> None:
     if work.island.record is None:
         return
     if work.island.marks is None:
-        _open(work, what, slots, min(f.at_s for f in faults))
+        _open(work, what, slots, min(f.at_s for f in faults), planned=False)
         return
     current = work.job.recoveries[-1]
     fault = f"{current.fault}; then {what}"
     fault = fault if len(fault) <= _FAULT_CHARACTERS else f"{fault[:_FAULT_CHARACTERS]} ..."
-    longer = replace(current, fault=fault, slots=tuple(sorted({*current.slots, *slots})))
+    longer = replace(current, fault=fault, slots=tuple(sorted({*current.slots, *slots})), planned=False)
     survivors = _survivors(work, slots)
     work.set_island(marks=replace(work.island.marks, survivors=survivors, stopped_s=0.0, booted_s=0.0, committed_s=0.0))
-    work.set_job(recoveries=(*work.job.recoveries[:-1], longer))
+    count = work.job.recovery_count + current.planned
+    work.set_job(recoveries=(*work.job.recoveries[:-1], longer), recovery_count=count)
 
 
 def begin_resize(work: Work, what: str, slots: Sequence[int]) -> None:
     """Opens the record of a change of size that no fault caused."""
     if work.island.marks is None and work.island.record is not None:
-        _open(work, what, tuple(slots), work.now_s)
+        _open(work, what, tuple(slots), work.now_s, planned=True)
 
 
-def _open(work: Work, what: str, slots: tuple[int, ...], at_s: float) -> None:
+def _open(work: Work, what: str, slots: tuple[int, ...], at_s: float, *, planned: bool) -> None:
     at_s = min(max(at_s, work.job.submitted_s), work.now_s)
     marks = RecoveryMarks(faulted_s=at_s, detected_s=work.now_s, survivors=_survivors(work, slots))
-    recovery = Recovery(generation=work.island.generation + 1, fault=what, started_s=at_s, slots=slots)
+    recovery = Recovery(generation=work.island.generation + 1, fault=what, started_s=at_s, slots=slots, planned=planned)
     old = work.job.recoveries
     slim = tuple(replace(r, candidates=()) for r in old[:-_WITH_CANDIDATES])
     recoveries = (*slim, *old[-_WITH_CANDIDATES:], recovery)[-RECOVERIES_KEPT:]
     work.set_island(marks=marks)
-    work.set_job(recoveries=recoveries, recovery_count=work.job.recovery_count + 1)
+    work.set_job(recoveries=recoveries, recovery_count=work.job.recovery_count + (not planned))
     message = f"{what}; noticed after {work.now_s - at_s:.2f} s, {len(marks.survivors)} workers live on"
     work.emit(events.RECOVERY_STARTED, "Fault", message, slots=",".join(map(str, slots)))
 
@@ -77,7 +78,7 @@ def abandon_recovery(work: Work, why: str) -> None:
     work.set_island(marks=None)
     *earlier, last = work.job.recoveries
     if not last.rung and marks.detected_s == work.now_s:
-        work.set_job(recoveries=tuple(earlier), recovery_count=work.job.recovery_count - 1)
+        work.set_job(recoveries=tuple(earlier), recovery_count=work.job.recovery_count - (not last.planned))
         return
     ended = {"total": max(0.0, work.now_s - last.started_s)}
     closed = replace(last, rung=last.rung or "none", reason=last.reason or why, phases_s=ended)
