@@ -14,12 +14,14 @@ from trainctl.core.codec import from_wire
 from trainctl.core.errors import InternalError, TrainctlError
 from trainctl.core.records.spec import ResourcesSpec, TrainJob
 from trainctl.core.records.worker import WorkerError
+from trainctl.core.timeouts import Timeouts
 from trainctl.parallel.bridge import Failed, WorkerBridge
 from trainctl.parallel.command.launcher import launch
 from trainctl.parallel.loop import train
 from trainctl.parallel.progress_page import ProgressWriter
 from trainctl.parallel.session import Session
 from trainctl.parallel.session.attachment import Attachment, attach
+from trainctl.parallel.session.late_start import told_of_late_start
 from trainctl.parallel.session.program import check_finished, run_program
 from trainctl.parallel.tasks.device import device_of
 from trainctl.parallel.user_frames import begin_with_user
@@ -75,7 +77,8 @@ def _train(job: TrainJob, attachment: Attachment, node_dir: str) -> None:
     if job.spec.runs_command:
         launch(attachment.control, attachment.page, job, node_dir=Path(node_dir), threads=threads(job.spec.resources))
     elif job.spec.command:
-        run_program(job.spec.command, job.spec.launch.workdir)
+        with told_of_late_start(attachment, Timeouts.for_profile(job.spec.recovery.profile).boot_s):
+            run_program(job.spec.command, job.spec.launch.workdir)
         check_finished(attachment.session)
     else:
         train(Session.open(), job.spec.train, os.path.join(node_dir, "cache"), device_of(job.spec.resources))

@@ -26,6 +26,11 @@ class OpenSession(Protocol):
         ...
 
     @property
+    def begun(self) -> bool:
+        """Whether its first step was asked for."""
+        ...
+
+    @property
     def applied_step(self) -> int:
         """Last step applied."""
         ...

@@ -116,6 +116,11 @@ class Session:
         return self._over
 
     @property
+    def begun(self) -> bool:
+        """Whether the first step was asked for."""
+        return self._run is not None
+
+    @property
     def applied_step(self) -> int:
         """Last step applied; -1 while this worker holds no state."""
         return EMPTY if self._replica is None else self._replica.applied_step
