@@ -185,7 +185,7 @@ CASES: list[tuple[str, str, Status, Facts, str]] = [
         "job",
         Status.WARN,
         well(job=job(phase="RECOVERING", recoveries=2)),
-        "resized 2 times",
+        "recovered 2 times",
     ),
     ("no storage", "storage spec.checkpoint.uri", Status.FAIL, well(job=storage(error="refused")), "refused"),
     (

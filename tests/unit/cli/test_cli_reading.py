@@ -148,6 +148,7 @@ def test_one_is_not_many(cli: Cli, controller: FakeController) -> None:
     assert "on 2 nodes," in cli("scale", "a", "--target", "2").out
     recovery = Recovery(generation=2, rung="checkpoint", lost_steps=1)
     assert "1 committed step lost" in "".join(describe(recovery))
+    assert describe(Recovery(generation=3, fault="grow", planned=True))[0].startswith("generation 3 (planned): grow")
     assert (
         plot_of("", [StepFigures(step=1, loss=2.0)], [recovery], metrics_of("loss"))
         .marks[0]

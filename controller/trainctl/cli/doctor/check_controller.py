@@ -105,7 +105,7 @@ def check_job(facts: Facts) -> Iterator[Finding]:
         yield fail("job", job.error, "trainctl get jobs lists all")
         return
     text = f"{job.name} is {job.phase}" + (f" ({job.reason})" if job.reason else "")
-    text += f", recovered or resized {format_count(job.recoveries, 'time')}" if job.recoveries else ""
+    text += f", recovered {format_count(job.recoveries, 'time')}" if job.recoveries else ""
     if job.phase in ("FAILED", "REJECTED"):
         yield fail("job", text, f"trainctl explain {job.name} says why; trainctl logs {job.name} has its last words")
     elif job.phase == "QUEUED" and job.free_slots < job.wanted_slots:

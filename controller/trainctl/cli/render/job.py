@@ -25,7 +25,10 @@ def describe(job: Job, checkpoints: Sequence[CheckpointRef], *, now_s: float, st
         ("Conditions", _conditions(status, now_s=now_s)),
         ("Workers", tables.workers(job, style=style)),
         ("Goodput", figures.goodput_lines(status.goodput_s)),
-        (f"Recoveries and resizes{more}", [line for recovery in shown for line in recoveries.describe(recovery)]),
+        (
+            f"Recoveries and planned changes{more}",
+            [line for recovery in shown for line in recoveries.describe(recovery)],
+        ),
         ("Checkpoints", tables.checkpoints(checkpoints, now_s=now_s, style=style) if checkpoints else []),
     ]
     lines: list[str] = []
@@ -65,7 +68,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Rate", figures.rate(status)),
             ("ETA", rough(status.eta_s) if status.eta_s > 0 else ""),
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
-            ("Recoveries+resizes", _recoveries(status)),
+            ("Recoveries", _recoveries(status)),
             ("Work folder", status.workdir),
             ("Records", status.records),
         ]

@@ -43,7 +43,8 @@ def describe(recovery: Recovery) -> list[str]:
     """One recovery in a few lines."""
     phases = ", ".join(f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in ordered_phases(recovery))
     how = recovery.rung or "in progress"
-    head = f"generation {recovery.generation}: {recovery.fault}; {how}, {total_s(recovery):.2f} s"
+    planned = " (planned)" if recovery.planned else ""
+    head = f"generation {recovery.generation}{planned}: {recovery.fault}; {how}, {total_s(recovery):.2f} s"
     lines = [head, f"  seconds  {phases or '-'}"]
     lost = f"; {format_count(recovery.lost_steps, 'committed step')} lost"
     lines.append(
