@@ -10,7 +10,7 @@ import pytest
 
 from trainctl.protos.v1 import job_pb2
 
-_COMMIT = re.compile(r": (\d+) workers go on after step (\d+) \(lineage (\d+), (\w+)\)")
+_COMMIT = re.compile(r": (\d+) workers? to go on after step (\d+) \(lineage (\d+), (\w+)\)")
 _PID = re.compile(r"\(pid (\d+)\)")
 _GONE = ("worker.exited", "worker.lost", "worker.condemned")
 

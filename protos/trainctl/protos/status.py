@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from trainctl.core import errors
+from trainctl.core.units import format_count
 
 DOMAIN = "trainctl"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
@@ -94,7 +95,7 @@ def status_of(error: errors.TrainctlError) -> status_pb2.Status:
     if isinstance(error, errors.SpecError):
         problems = _first(error.problems)
         room = MAX_PROBLEM_CHARACTERS // max(1, len(problems))
-        status.message = f"{error.source or 'job spec'} is invalid ({len(error.problems)} problem(s))"
+        status.message = f"{error.source or 'job spec'} is invalid ({format_count(len(error.problems), 'problem')})"
         info.metadata["source"] = error.source
         info.metadata["positions"] = json.dumps([[p.line, p.column] for p in problems])
         violations = [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.hang import silent_rank
+from trainctl.controller.domain.reconcile.wishes import refuse_ending, rollback_target
 from trainctl.controller.domain.states import JobPhase, SlotState
+from trainctl.core.errors import PreconditionError
 from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.spec import HEARTBEAT, LOG, NOTHING, HangSpec, MaxRestartsSpec, NodesSpec
 from trainctl.core.records.worker import Progress, WorkerError, WorkerPhase
@@ -252,3 +255,16 @@ def test_a_command_that_cannot_be_started_is_not_tried_again_and_names_the_rank(
     assert failure.code == "COMMAND_UNUSABLE"
     assert "worker 3 (rank 3) failed: no program 'x' in PATH on node-1; cannot go on" in failure.message
     assert sim.state.restarts.total == 0
+
+
+@pytest.mark.parametrize("phase", list(JobPhase))
+def test_nothing_is_said_of_a_commands_checkpoints(phase: JobPhase) -> None:
+    state = replace(start().state, phase=phase)
+    assert not any("checkpoint" in line or "agreed on the step" in line for line in explain(state, 0.0))
+    with pytest.raises(PreconditionError, match="keeps its state itself") as error:
+        rollback_target(state, None)
+    assert error.value.hint.endswith("trainctl restart sim")
+    ended = replace(state, phase=JobPhase.FAILED)
+    with pytest.raises(PreconditionError) as error:
+        refuse_ending(ended, "paused")
+    assert error.value.hint == "it has ended; submit it again"

@@ -69,7 +69,7 @@ def test_gangs_are_placed_whole_or_not_at_all() -> None:
     assert {g: a.node for g, a in placed.agents.items()} == {0: "node-0", 1: "node-2"}
     refused = place_gang([0, 1, 2, 3], usable, at_least=4, resources=TWO)
     assert not refused.agents
-    assert "needs 4 node(s) with 2 free worker slots each, found 3" in refused.reason
+    assert "needs 4 nodes with 2 free worker slots each, found 3" in refused.reason
     silent = [replace(a, last_heard_age_s=9.0) for a in views]
     assert not usable_agents(silent, free, resources=TWO, timeouts=PROFILES["fast"])
 
@@ -82,7 +82,7 @@ def test_a_job_with_accelerators_goes_where_there_are_some_and_says_so() -> None
     refused = place_gang(
         [0], usable_agents(views, free, resources=wants, timeouts=PROFILES["fast"]), at_least=1, resources=wants
     )
-    assert refused.reason == "needs 1 node(s) with 2 free worker slots with an accelerator each, found 0"
+    assert refused.reason == "needs 1 node with 2 free worker slots with an accelerator each, found 0"
 
 
 def test_frozen_is_judged_by_the_step_time_and_the_phase() -> None:
@@ -245,5 +245,5 @@ def test_accepted_evidence_counts_although_its_reporter_is_gone() -> None:
 
 def test_models_that_differ_are_named() -> None:
     reports = [(0, replace(report(-1), schema_digest="a" * 64)), (1, replace(report(-1), schema_digest="b" * 64))]
-    assert "worker(s) 0; bbbbbbbbbbbb on worker(s) 1" in schema_conflict(reports)
+    assert "worker 0; bbbbbbbbbbbb on worker 1" in schema_conflict(reports)
     assert not schema_conflict(reports[:1])

@@ -129,6 +129,18 @@ def test_a_lost_node_without_replacement_shrinks_and_the_old_order_is_back_after
     assert "recoveries so far: 1; the last planned change" in "\n".join(explain(sim.state, sim.now_s))
 
 
+def test_a_job_that_has_ended_waits_for_no_node_any_more() -> None:
+    sim = start()
+    trained(sim, 3)
+    sim._heal = lambda: None  # type: ignore[method-assign]
+    sim.kill_agent(agent_of(sim, 0))
+    generation(sim, 2)
+    assert [c.status for c in sim.state.conditions if c.type == "Degraded"] == ["True"]
+    sim.cancel()
+    sim.until(JobPhase.CANCELLED)
+    assert [c.status for c in sim.state.conditions if c.type == "Degraded"] == ["False"]
+
+
 def test_newcomers_boot_before_the_running_ones_are_disturbed() -> None:
     sim = start()
     sim._heal = lambda: None  # type: ignore[method-assign]
@@ -400,7 +412,7 @@ def test_cancel_saves_a_checkpoint_first_and_ends_cancelled() -> None:
 def test_a_queued_job_is_cancelled_at_once() -> None:
     sim = Simulation(1, sim_job(nodes=NodesSpec(min=2, max=2), per_node=2), agents=1, slots=2, fault_rate=0.0)
     wait_for(sim, lambda: sim.state.reason == "WaitingForCapacity")
-    assert "needs 2 node(s) with 2 free worker slots each, found 1" in sim.state.message
+    assert "needs 2 nodes with 2 free worker slots each, found 1" in sim.state.message
     assert not any(s.bound for s in sim.state.islands[0].slots)
     sim.cancel()
     sim.until(JobPhase.CANCELLED, limit_s=5.0)
@@ -412,7 +424,7 @@ def test_below_the_minimum_survivors_wait_with_their_state() -> None:
     sim._heal = lambda: None  # type: ignore[method-assign]
     sim.kill_agent(agent_of(sim, 0))
     sim.until(JobPhase.QUEUED)
-    assert "1 of at least 2 node(s)" in sim.state.message
+    assert "1 of at least 2 nodes" in sim.state.message
     survivors = {s.incarnation for s in sim.state.islands[0].slots if s.alive}
     assert len(survivors) == 2
     sim._start_agent("node-0", 2)

@@ -253,7 +253,7 @@ def test_fewer_nodes_leave_at_a_boundary_and_come_back_without_a_step_repeated()
     sim = start()
     before = {w.incarnation for w in members(sim)}
     ask(sim, request_scale(sim.state, sim.now_s, most=1))
-    assert "from 2 node(s) (min 1, max 2) to 1 node(s) (min 1, max 1)" in sim.events[-1].message
+    assert "from 2 nodes (min 1, max 2) to 1 node (min 1, max 1)" in sim.events[-1].message
     wait_for(sim, lambda: len(members(sim)) == 2 and sim.state.phase is JobPhase.RUNNING)
     kept = {w.incarnation for w in members(sim)}
     assert kept < before

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trainctl.controller.domain.recovery import Decision
 from trainctl.core.records.generation import Rung
 from trainctl.core.records.spec import NOTHING, TrainJob
+from trainctl.core.units import format_count
 
 
 def start_command(ranks: int, *, again_because: str) -> Decision:
@@ -14,7 +15,7 @@ def start_command(ranks: int, *, again_because: str) -> Decision:
         ranks: of the generation.
         again_because: why it is started again; empty the first time.
     """
-    again = f" again on all {ranks} ranks: {again_because}" if again_because else f" on {ranks} ranks"
+    again = f" again on all {ranks} ranks: {again_because}" if again_because else f" on {format_count(ranks, 'rank')}"
     return Decision(
         rung=Rung.RESTART if again_because else Rung.START,
         reason=f"the command is started{again}",

@@ -9,7 +9,7 @@ from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.metrics import TRAINING, eta_s, ettr_of, goodput_s, stalled_s, tokens_per_s
 from trainctl.controller.domain.states import TERMINAL, JobPhase, SlotState
-from trainctl.core.units import format_duration
+from trainctl.core.units import format_count, format_duration
 
 NEXT: Mapping[JobPhase, str] = {
     JobPhase.QUEUED: "it starts when slots for all its workers are free at once: `trainctl get nodes` shows them",
@@ -39,6 +39,16 @@ _WITH_CHECKPOINTS: Mapping[JobPhase, str] = {
 }
 """The same for a job that has ended and left some."""
 
+_OF_COMMAND: Mapping[JobPhase, str] = {
+    JobPhase.RECOVERING: "the command is started again on all ranks when each has a worker",
+    JobPhase.RESIZING: "the command is started again when each rank of its new size has a worker",
+    JobPhase.PAUSING: "it ends the command and then gives its slots back",
+    JobPhase.PAUSED: "it holds no slots; `trainctl resume {name}` starts the command again",
+    JobPhase.RESTARTING: "its workers are being replaced by new processes, which start the command again",
+    JobPhase.COMPLETING: "the command has ended on all ranks; it has succeeded when its workers have ended, too",
+}
+"""The same for a command, which keeps its state itself."""
+
 
 def explain(state: JobState, now_s: float) -> tuple[str, ...]:
     """What there is to say about a job now, the most important first."""
@@ -51,8 +61,8 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
     per_node, nodes = spec.resources.workers_per_node, spec.nodes
     batch = spec.train.batch
     size = (
-        f"{nodes.target} node(s) with {per_node} worker(s) each: world size {nodes.target * per_node}; "
-        f"elastic from {nodes.min} to {nodes.target} node(s)"
+        f"{format_count(nodes.target, 'node')} with {format_count(per_node, 'worker')} each: world size "
+        f"{nodes.target * per_node}; elastic from {nodes.min} to {format_count(nodes.target, 'node')}"
     )
     if spec.runs_command:
         return size, *command_sentences(state.spec)
@@ -60,7 +70,8 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
         size,
         f"each step trains {batch.sequences} sequences of {spec.train.model.context} tokens in {batch.micro_batches} "
         "micro-batches, whatever the world size",
-        f"{spec.train.steps} steps of task {spec.train.task}; a checkpoint {_interval(spec.checkpoint.interval_steps)}",
+        f"{format_count(spec.train.steps, 'step')} of task {spec.train.task}; "
+        f"a checkpoint {_interval(spec.checkpoint.interval_steps)}",
         f"a lost worker is replaced from a live peer; without one within {spec.recovery.replacement_wait} the "
         f"job goes on with fewer nodes, but at least {nodes.min}",
     ]
@@ -83,8 +94,8 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
         + ("" if ended else f" for {since}")
         + f": {state.message or state.reason}"
     )
-    left = _WITH_CHECKPOINTS if state.checkpoints else {}
-    yield left.get(state.phase, NEXT[state.phase]).format(name=state.name)
+    special = _OF_COMMAND if state.spec.spec.runs_command else _WITH_CHECKPOINTS if state.checkpoints else {}
+    yield special.get(state.phase, NEXT[state.phase]).format(name=state.name)
     progress = state.progress
     if progress.step and not ended:
         stands = f"step {progress.step} of {state.steps}"
@@ -123,12 +134,12 @@ def _island(state: JobState, island: IslandState) -> Iterator[str]:
     record, proposal = island.record, island.proposal
     if record is not None and state.spec.spec.runs_command:
         yield (
-            f"{island.id} has generation {record.generation} with {record.world_size} ranks, "
+            f"{island.id} has generation {record.generation} with {format_count(record.world_size, 'rank')}, "
             f"start {record.restarts + 1} of the command: {record.reason}"
         )
     elif record is not None:
         yield (
-            f"{island.id} has generation {record.generation} with {record.world_size} workers, "
+            f"{island.id} has generation {record.generation} with {format_count(record.world_size, 'worker')}, "
             f"lineage {record.lineage}, from step {record.target_step} ({record.rung.value}): {record.reason}"
         )
     if proposal is not None:

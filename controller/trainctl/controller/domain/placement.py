@@ -14,6 +14,7 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.view import AgentView
 from trainctl.core.records.spec import ResourcesSpec
 from trainctl.core.timeouts import Timeouts
+from trainctl.core.units import format_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,11 @@ def place_gang(
     found = min(len(groups), len(agents))
     workers = describe_room(resources)
     if found < at_least or found == 0:
-        return Placement(agents={}, reason=f"needs {at_least} node(s) with {workers} each, found {len(agents)}")
+        return Placement(
+            agents={}, reason=f"needs {format_count(at_least, 'node')} with {workers} each, found {len(agents)}"
+        )
     chosen = dict(zip(groups, agents, strict=False))
     where = ", ".join(f"group {group} on {agent.node}" for group, agent in chosen.items())
-    return Placement(agents=chosen, reason=f"{found} of {len(groups)} node(s) with {workers} each: {where}")
+    return Placement(
+        agents=chosen, reason=f"{found} of {format_count(len(groups), 'node')} with {workers} each: {where}"
+    )

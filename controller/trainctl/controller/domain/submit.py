@@ -10,6 +10,7 @@ from trainctl.controller.domain.spec import effective
 from trainctl.core.ids import FIRST_ISLAND
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.units import format_count
 
 
 def new_job(
@@ -39,7 +40,11 @@ def new_job(
         resume=resume,
     )
     origin = f"from checkpoint {resume.uri} at step {resume.step}" if resume else "from step 0"
-    what = f"command {spec.spec.command[0]}" if spec.spec.command else f"{spec.spec.train.steps} steps {origin}"
+    what = (
+        f"command {spec.spec.command[0]}"
+        if spec.spec.command
+        else f"{format_count(spec.spec.train.steps, 'step')} {origin}"
+    )
     message = f"job {state.name} accepted: {what}"
     event = EventDraft(type=events.JOB_SUBMITTED, reason="Submitted", message=message, fields={"name": state.name})
     return state, (event,)

@@ -12,7 +12,7 @@ from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.core.timeouts import Timeouts
-from trainctl.core.units import format_duration
+from trainctl.core.units import format_count, format_duration
 from trainctl.parallel.plan.data_rules import likely_vocabulary
 from trainctl.parallel.plan.micro_batches import deal
 from trainctl.parallel.plan.model_size import llama_parameters
@@ -49,7 +49,7 @@ def preview(
         ]
     start = f"checkpoint {resume.uri} (step {resume.step})" if resume else "step 0"
     return [
-        f"job {job.metadata.name}: task {train.task}, {train.steps} steps from {start}",
+        f"job {job.metadata.name}: task {train.task}, {format_count(train.steps, 'step')} from {start}",
         _placement(job, view, free),
         *_ranks(job),
         *_model(train),
@@ -79,7 +79,8 @@ def _own(train: TrainSpec) -> list[str]:
 def nodes_of(job: TrainJob) -> str:
     """Nodes and ranks that a job begins with."""
     nodes, per_node = job.spec.nodes, job.spec.resources.workers_per_node
-    return f"{nodes.target} node(s) with {per_node} rank(s) each, {nodes.min} to {nodes.max} node(s) later"
+    first = f"{format_count(nodes.target, 'node')} with {format_count(per_node, 'rank')} each"
+    return f"{first}, {nodes.min} to {format_count(nodes.max, 'node')} later"
 
 
 def _placement(job: TrainJob, view: ClusterView, free: Mapping[int, int]) -> str:
@@ -100,7 +101,7 @@ def _ranks(job: TrainJob) -> list[str]:
         counts = [len(part) for part in deal(batch.micro_batches, world_size)]
         each = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
         lines.append(
-            f"{world_size} ranks: {each} of {batch.micro_batches} micro-batches each, "
+            f"{format_count(world_size, 'rank')}: {each} of {batch.micro_batches} micro-batches each, "
             f"{batch.sequences} sequences in a global batch"
         )
     return lines

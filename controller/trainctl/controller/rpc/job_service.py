@@ -121,7 +121,7 @@ class JobService(VerbService):
         if entry.state.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED):
             raise IllegalTransitionError(
                 f"job {entry.state.name} has ended ({entry.state.phase}): it cannot be cancelled",
-                hint="its checkpoints are still there: `trainctl checkpoints list`",
+                hint=f"to see how it went: trainctl describe {entry.state.name}",
             )
 
         def decide(state: JobState) -> Reconciliation:

@@ -8,6 +8,7 @@ from trainctl.controller.agents.registry import Agent, NodeMark
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.view import AgentView
+from trainctl.core.units import format_count
 from trainctl.protos.v1 import job_pb2
 
 SILENT_S = 3.0
@@ -63,7 +64,6 @@ def _why_still_there(state: JobState, leaving: int) -> str:
     left = (record.world_size if record is not None else 0) - leaving
     least = state.spec.spec.nodes.min * state.spec.spec.resources.workers_per_node
     if left < least:
-        return (
-            f"needs room on another node: without this one {left} workers are left, and it trains with {least} at least"
-        )
+        rest = format_count(left, "worker")
+        return f"needs room on another node: without this one {rest} would be left, and it trains with {least} at least"
     return "its workers leave at the next step boundary"

@@ -24,6 +24,7 @@ from trainctl.controller.domain.recovery import Costs, Decision, Situation, choo
 from trainctl.controller.domain.states import GenerationPhase, Machine, SlotState, advance
 from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.step import StepReport
+from trainctl.core.units import format_count
 
 
 def accept_evidence(work: Work) -> None:
@@ -266,7 +267,7 @@ def _let_go(work: Work, previous: GenerationRecord | None, record: GenerationRec
 
 def _note_degraded(work: Work, record: GenerationRecord) -> None:
     wanted, size = work.target_groups * work.per_node, record.world_size
-    message = f"{size} of {wanted} workers train; the rest joins when a node has free slots"
+    message = f"{size} of {format_count(wanted, 'worker')} at work; the rest joins when a node has free slots"
     reason = f"Workers{size}"
     work.job = with_condition(work.job, DEGRADED, size < wanted, work.now_s, reason=reason, message=message)
 
@@ -279,8 +280,9 @@ def _tell(work: Work, proposal: Proposal, record: GenerationRecord, decision: De
         )
         weighed = f"{decision.reason} ({costs})" if costs else decision.reason
         work.emit(events.RECOVERY_DECIDED, record.rung.value.capitalize(), weighed)
-    how = f"{record.world_size} workers go on after step {record.target_step} (lineage {record.lineage}, "
-    how = "" if work.job.spec.spec.runs_command else f"{how}{record.rung.value}): "
+    workers = format_count(record.world_size, "worker")
+    how = f"{workers} to go on after step {record.target_step} (lineage {record.lineage}, {record.rung.value}): "
+    how = "" if work.job.spec.spec.runs_command else how
     message = f"generation {record.generation} of {record.island}: {how}{record.reason}"
     details = {"generation": record.generation, "rung": record.rung.value, "target_step": record.target_step}
     work.emit(events.GENERATION_COMMITTED, proposal.cause.value.capitalize(), message, **details)

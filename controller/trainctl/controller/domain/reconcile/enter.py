@@ -41,9 +41,11 @@ def _entered(work: Work) -> None:
     if work.island.marks is not None:
         work.set_island(marks=replace(work.island.marks, entered_s=work.now_s))
     runs_command = work.job.spec.spec.runs_command
-    message = f"all {record.world_size} workers train in generation {record.generation} after step {record.target_step}"
+    everybody = "the worker trains" if record.world_size == 1 else f"all {record.world_size} workers train"
+    message = f"{everybody} in generation {record.generation} after step {record.target_step}"
     if runs_command:
-        message = f"the command runs on all {record.world_size} ranks in generation {record.generation}"
+        where = "its rank" if record.world_size == 1 else f"all {record.world_size} ranks"
+        message = f"the command runs on {where} in generation {record.generation}"
     work.emit(events.GENERATION_ENTERED, "Entered", message, generation=record.generation)
     set_phase(work, JobPhase.RUNNING, "CommandRuns" if runs_command else "Training", message)
 
@@ -68,5 +70,5 @@ def complete(work: Work) -> bool:
 def _command_done(work: Work, *, ended: int, ranks: int) -> bool:
     if ended < ranks or work.island.proposal is not None:
         return False
-    set_phase(work, JobPhase.COMPLETING, "Finished", f"the command exited with code 0 on all {ranks} ranks")
+    set_phase(work, JobPhase.COMPLETING, "Finished", f"the command exited with code 0 on all ranks ({ranks})")
     return True

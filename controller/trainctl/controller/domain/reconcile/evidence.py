@@ -88,5 +88,5 @@ def schema_conflict(reports: Iterable[tuple[int, StepReport]]) -> str:
             by_digest.setdefault(report.schema_digest, []).append(slot)
     if len(by_digest) < 2:
         return ""
-    parts = (f"{digest[:12]} on worker(s) {', '.join(map(str, slots))}" for digest, slots in sorted(by_digest.items()))
+    parts = (f"{digest[:12]} on worker {', '.join(map(str, slots))}" for digest, slots in sorted(by_digest.items()))
     return "workers built states with different names, dtypes or shapes: " + "; ".join(parts)

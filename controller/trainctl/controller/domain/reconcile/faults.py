@@ -37,7 +37,7 @@ def _tell_lost_agents(work: Work, faults: Sequence[Fault]) -> None:
     for agent, group in lost.items():
         slot = work.slot(group[0].slot)
         slots = ", ".join(str(f.slot) for f in group)
-        message = f"agent on {slot.node} is lost with worker slot(s) {slots}: {group[0].reason}"
+        message = f"agent on {slot.node} is lost with worker slot {slots}: {group[0].reason}"
         work.emit(events.AGENT_LOST, "AgentLost", message, node=slot.node, agent=agent)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from trainctl.controller.domain import events
+from trainctl.controller.domain.conditions import DEGRADED, with_condition
 from trainctl.controller.domain.job_records import HaltKind, HaltRequest
 from trainctl.controller.domain.job_state import Cause, Hold
 from trainctl.controller.domain.reconcile.hold import held_step, hold, may_hold
@@ -105,6 +106,7 @@ def _stop(work: Work) -> bool:
         _start_again(work)
         return False
     abandon_recovery(work, "the job was paused meanwhile")
+    work.job = with_condition(work.job, DEGRADED, False, work.now_s, reason="Paused", message="its workers have ended")
     for slot in work.slots():
         if slot.bound:
             work.set_slot(slot.index, node="", agent_incarnation=0, address="")

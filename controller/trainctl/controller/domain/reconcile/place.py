@@ -12,7 +12,7 @@ from trainctl.controller.domain.reconcile.resize import on_draining_node
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.controller.domain.view import AgentView
-from trainctl.core.units import format_duration
+from trainctl.core.units import format_count, format_duration
 
 
 def place(work: Work) -> None:
@@ -121,7 +121,6 @@ def fill(work: Work) -> None:
 
 def describe_wait(work: Work, bound: int, since_s: float) -> str:
     """Why a job below its minimum waits."""
-    return (
-        f"{bound} of at least {work.min_groups} node(s) left for {format_duration(work.now_s - since_s)}; "
-        f"needs {work.min_groups - bound} more with {describe_room(work.resources)} each"
-    )
+    least, waited = format_count(work.min_groups, "node"), format_duration(work.now_s - since_s)
+    room = describe_room(work.resources)
+    return f"{bound} of at least {least} left for {waited}; needs {work.min_groups - bound} more with {room} each"

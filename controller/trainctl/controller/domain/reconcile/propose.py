@@ -19,6 +19,7 @@ from trainctl.controller.domain.reconcile.resize import next_resize
 from trainctl.controller.domain.reconcile.trouble import trouble
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import GenerationPhase, JobPhase, Machine, SlotState, advance
+from trainctl.core.units import format_count
 
 _RESIZES = {Cause.GROW: "Growing", Cause.RESIZE: "Resizing"}
 _INTERRUPTIONS = {
@@ -115,7 +116,7 @@ def open_proposal(work: Work, slots: Iterable[int], cause: Cause, reason: str, *
     )
     phase = advance(Machine.GENERATION, GenerationPhase.PROPOSED, GenerationPhase.PREPARING)
     work.set_island(generation=generation, generation_phase=phase, proposal=proposal)
-    live = f"{len(members)} of {len(proposal.slots)} workers live"
+    live = f"{len(members)} of {format_count(len(proposal.slots), 'worker')} alive"
     message = f"generation {generation} of {work.island.id} is prepared: {reason}; {live}"
     work.emit(events.GENERATION_PREPARING, cause.value.capitalize(), message, generation=generation)
     _phase_of(work, cause, reason)
@@ -195,7 +196,7 @@ def _mind_short(work: Work) -> None:
 def _shrink(work: Work, bound: list[int]) -> None:
     proposal = work.island.proposal
     assert proposal is not None
-    left = f"{len(bound)} of {len(proposal.slots)} workers"
+    left = f"{len(bound)} of {format_count(len(proposal.slots), 'worker')}"
     left = left if work.job.spec.spec.runs_command else f"{left}, same global batch"
     reason = f"no replacement within {work.timeouts.replacement_wait_s:g} s: going on with {left}"
     cause = Cause.START if proposal.cause is Cause.START else Cause.SHRINK

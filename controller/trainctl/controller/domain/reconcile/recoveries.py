@@ -12,6 +12,7 @@ from trainctl.controller.domain.job_state import RECOVERIES_KEPT, IslandState, J
 from trainctl.controller.domain.reconcile.fault import Fault, describe
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.core.records.generation import Rung
+from trainctl.core.units import format_count
 
 _FAULT_CHARACTERS = 600
 _WITH_CANDIDATES = 8
@@ -52,7 +53,8 @@ def _open(work: Work, what: str, slots: tuple[int, ...], at_s: float, *, planned
     recoveries = (*slim, *old[-_WITH_CANDIDATES:], recovery)[-RECOVERIES_KEPT:]
     work.set_island(marks=marks)
     work.set_job(recoveries=recoveries, recovery_count=work.job.recovery_count + (not planned))
-    message = f"{what}; noticed after {work.now_s - at_s:.2f} s, {len(marks.survivors)} workers live on"
+    alive = format_count(len(marks.survivors), "worker")
+    message = f"{what}; noticed after {work.now_s - at_s:.2f} s, {alive} left alive"
     work.emit(events.RECOVERY_STARTED, "Fault", message, slots=",".join(map(str, slots)))
 
 

@@ -13,6 +13,7 @@ from trainctl.controller.domain.job_state import Cause
 from trainctl.controller.domain.placement import group_slots
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import SlotState
+from trainctl.core.units import format_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +83,11 @@ def _change(work: Work, groups: tuple[int, ...], wanted: tuple[int, ...], draini
     joining = [g for g in wanted if g not in groups]
     before, after = (len(g) * work.per_node for g in (groups, wanted))
     if not leaving:
-        cause, reason = Cause.GROW, f"grow from {before} to {after} workers"
+        cause, reason = Cause.GROW, f"grow from {before} to {format_count(after, 'worker')}"
     else:
         drained = sorted({work.slot(i).node for g in leaving if g in draining for i in _indices(work, g)})
-        why = f"drain of {', '.join(drained)}" if drained else f"{work.target_groups} node(s) are wanted"
-        how = f"{before} to {after} workers" if before != after else f"{after} workers"
+        why = f"drain of {', '.join(drained)}" if drained else f"wanted are {format_count(work.target_groups, 'node')}"
+        how = f"{before} to {format_count(after, 'worker')}" if before != after else format_count(after, "worker")
         cause, reason = Cause.RESIZE, f"{why}: {how}"
     slots = tuple(i for g in wanted for i in group_slots(g, work.per_node))
     moved = tuple(i for g in (*leaving, *joining) for i in group_slots(g, work.per_node))

@@ -15,6 +15,7 @@ from trainctl.controller.domain.spec import validate
 from trainctl.controller.domain.states import TERMINAL
 from trainctl.core.errors import SpecError
 from trainctl.core.records.spec import NodesSpec
+from trainctl.core.units import format_count
 
 
 def request_scale(
@@ -64,7 +65,7 @@ def _scaled(state: JobState, least: int | None, most: int | None, target: int | 
 
 
 def _words(nodes: NodesSpec) -> str:
-    return f"{nodes.target} node(s) (min {nodes.min}, max {nodes.max})"
+    return f"{format_count(nodes.target, 'node')} (min {nodes.min}, max {nodes.max})"
 
 
 def request_delete(state: JobState, now_s: float, *, keep_checkpoints: bool, force: bool) -> Reconciliation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainctl.controller.domain.conditions import CHECKPOINT_STALE
+from trainctl.controller.domain.conditions import CHECKPOINT_STALE, DEGRADED, with_condition
 from trainctl.controller.domain.job_records import JobFailure
 from trainctl.controller.domain.reconcile.lifecycle import fail_job, set_phase
 from trainctl.controller.domain.reconcile.propose import abort
@@ -50,6 +50,7 @@ def grace_s(work: Work) -> float:
 
 def _end(work: Work) -> None:
     phase = work.job.phase
+    work.job = with_condition(work.job, DEGRADED, False, work.now_s, reason="Ended", message="its workers have ended")
     if phase is JobPhase.COMPLETING and (in_vain := _unsaved(work) or _untrained(work)):
         fail_job(work, in_vain)
         phase = work.job.phase
@@ -81,7 +82,7 @@ def _unsaved(work: Work) -> JobFailure | None:
     left = f"the newest checkpoint is of step {newest.step}: {newest.uri}" if newest else "no checkpoint was ever saved"
     return JobFailure(
         code="CHECKPOINT_NOT_SAVED",
-        message=f"job {job.name} did all {steps} steps, but its last state was not saved; {left} ({failed.message})",
+        message=f"job {job.name} did all its steps, but its last state was not saved; {left} ({failed.message})",
         hint="make room or correct spec.checkpoint.uri, then submit again; resumeFrom takes the newest checkpoint",
     )
 
@@ -93,7 +94,7 @@ def _untrained(work: Work) -> JobFailure | None:
         return None
     return JobFailure(
         code="EVERY_STEP_SKIPPED",
-        message=f"job {job.name} did all {job.steps} steps, but every one of them was skipped: nothing was learned",
+        message=f"job {job.name} did its steps, but every one of the {job.steps} was skipped: nothing was learned",
         hint=f"the worker.notice events say why: trainctl get events {job.name}; a loss that is not finite from the "
         "first step on points to the data, the precision or the loss function, not to the learning rate",
     )

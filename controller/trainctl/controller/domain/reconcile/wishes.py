@@ -133,6 +133,9 @@ def rollback_target(state: JobState, to_step: int | None) -> CheckpointRef:
         IllegalTransitionError: the job ends, has ended, or its workers are being stopped.
         PreconditionError: there is no such checkpoint; lists those that there are.
     """
+    if state.spec.spec.runs_command:
+        hint = "give the command what it shall begin with, and restart it: trainctl restart " + state.name
+        raise PreconditionError(f"job {state.name} runs a command, which keeps its state itself", hint=hint)
     if state.phase in TERMINAL or state.phase in STOPPING:
         known = [*state.checkpoints[-2:]] or ([state.resume] if state.resume else [])
         uri = known[0].uri if known else "<uri of a checkpoint>"
@@ -189,7 +192,8 @@ def refuse_ending(state: JobState, what: str) -> None:
         IllegalTransitionError: it ends or has ended.
     """
     if state.phase in TERMINAL:
-        raise illegal(state, what, "it has ended; submit it again with spec.checkpoint.resumeFrom to go on from it")
+        again = "" if state.spec.spec.runs_command else " with spec.checkpoint.resumeFrom to go on from it"
+        raise illegal(state, what, f"it has ended; submit it again{again}")
     if state.phase in STOPPING:
         raise illegal(state, what, "its workers are on their way out; submit it again when it has ended")
 
