@@ -8,6 +8,7 @@ import os
 import tempfile
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from trainctl.controller.identities import LeaderIds, new_uid
 from trainctl.controller.jobs.checks import check_outside
 from trainctl.controller.jobs.figures import FigureLog
 from trainctl.controller.jobs.journal import EventsExpiredError, Journal
+from trainctl.controller.jobs.presence import missing_checkpoints
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.store.port import Compare, Delete, Put, Target
@@ -26,6 +28,7 @@ from trainctl.controller.tasks import to_the_end
 from trainctl.controller.work_queue import WorkQueue
 from trainctl.core.clock import ManualClock
 from trainctl.core.errors import FencedError, SpecError
+from trainctl.core.records.generation import CheckpointRef
 from unit.controller.controller_harness import figure, spec
 
 
@@ -251,3 +254,25 @@ def test_a_checkpoint_folder_that_cannot_be_written_is_found_before_anything_sta
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(SpecError, match="cannot be written by this user: Read-only file system"):
         check_outside(effective(job_from_wire(job)))
+
+
+def test_what_lies_below_a_closed_folder_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below, look = tmp_path / "closed" / "below", os.stat
+    below.parent.mkdir()
+
+    def closed(path: Any, **kwargs: Any) -> os.stat_result:
+        if str(path).startswith(str(below)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look(path, **kwargs)
+
+    def refuse(**where: object) -> None:
+        raise PermissionError(errno.EACCES, f"not in {where['dir']}")
+
+    monkeypatch.setattr(os, "stat", closed)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    job = spec()
+    job["spec"]["checkpoint"] = {"uri": str(below / "folder")}
+    with pytest.raises(SpecError, match="closed cannot be written by this user: not in"):
+        check_outside(effective(job_from_wire(job)))
+    refs = [CheckpointRef(uri=str(below), step=1, lineage=1, attempt="a", manifest_sha256="0")]
+    assert missing_checkpoints(refs) == [str(below)]

@@ -85,7 +85,7 @@ def _folder_problems(field: str, uri: str) -> list[Problem]:
         return []
     if not os.path.isabs(path):
         return [_problem(field, f"expected an absolute path or a URL, found {uri!r}")]
-    existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    existing = next(folder for folder in (Path(path), *Path(path).parents) if os.path.exists(folder))
     if not existing.is_dir():
         return [_problem(field, f"{existing} is not a folder")]
     try:

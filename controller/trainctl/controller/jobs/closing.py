@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from google.protobuf import json_format
 
@@ -89,7 +89,7 @@ def _write(entry: JobEntry, job: bytes, events: bytes) -> None:
     """The job last: when it is there, so are the events. Nothing is written twice, nor where the folder is gone."""
     state = entry.state
     records = records_of(state)
-    if not records or (not state.spec.spec.results.uri and not Path(state.workdir).is_dir()):
+    if not records or (not state.spec.spec.results.uri and not os.path.isdir(state.workdir)):
         return
     storage = open_storage(records)
     if storage.size(JOB_FILE) is None:

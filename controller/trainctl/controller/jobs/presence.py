@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
 from trainctl.controller.jobs.paths import local_path
@@ -13,4 +13,4 @@ from trainctl.core.records.generation import CheckpointRef
 def missing_checkpoints(refs: Iterable[CheckpointRef]) -> list[str]:
     """URIs of those that somebody removed. Only paths are looked at: elsewhere a look may cost time and money."""
     paths = ((ref.uri, local_path(ref.uri)) for ref in refs)
-    return [uri for uri, path in paths if path is not None and not (Path(path) / ROOT_MANIFEST).is_file()]
+    return [uri for uri, path in paths if path is not None and not os.path.isfile(f"{path}/{ROOT_MANIFEST}")]
