@@ -80,8 +80,10 @@ def main() -> int:
         system.system.up()
         try:
             for pair in range(options.pairs + 1):
+                # In turn first and second, so that a machine that gets slower or faster favours nobody.
+                first = run_ddp(workload, options.steps) if pair % 2 else 0.0
                 ours, figures = run_ours(workload, options.steps, system)
-                ddp = run_ddp(workload, options.steps)
+                ddp = first or run_ddp(workload, options.steps)
                 print(
                     f"pair {pair} trainctl {ours:8.0f} tokens/s   ddp {ddp:8.0f} tokens/s   {ours / ddp:.3f}",
                     flush=True,

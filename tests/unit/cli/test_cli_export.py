@@ -56,6 +56,20 @@ def test_export_of_a_path_asks_nobody(cli: Cli, controller: FakeController, call
     assert [args[0] for args, _ in calls] == [str(tmp_path), "s3://bucket/run/step-000000000007"]
 
 
+def test_a_folder_does_not_hide_a_job(
+    cli: Cli, controller: FakeController, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    controller.add_job("a")
+    controller.checkpoints.append(CheckpointRef(uri="/c/10", step=10))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    cli("checkpoints", "export", "a", "out")
+    cli("checkpoints", "export", "./a", "out")
+    assert [args[0] for args, _ in calls] == ["/c/10", str(tmp_path / "a")]
+    assert "for the folder of that name write ./b" in cli("checkpoints", "export", "b", "out").err
+
+
 def test_export_says_which_extra_is_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "numpy" else real(name, *rest))

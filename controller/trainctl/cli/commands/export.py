@@ -43,8 +43,8 @@ def _exporter() -> Any:
 
 
 def _is_path(source: str) -> bool:
-    """A job's name has no slash; a folder that is there is a folder."""
-    return "/" in source or Path(source).is_dir()
+    """A job's name has no slash: a folder here is ``./name``."""
+    return "/" in source
 
 
 def _path_source(source: str, step: int | None) -> str:
@@ -60,9 +60,14 @@ def _job_source(context: Context) -> str:
     from trainctl.cli.commands.checkpoints import ask
     from trainctl.cli.job_kind import runs_command, without_checkpoints
 
-    step = context.options.step
+    source, step = context.options.source, context.options.step
     with connect(context) as client:
-        job = find_job(context, client, context.options.source)
+        try:
+            job = find_job(context, client, source)
+        except NotFoundError as error:
+            if Path(source).is_dir():
+                raise NotFoundError(str(error), hint=f"for the folder of that name write ./{source}") from error
+            raise
         found = ask(client, job.uid).checkpoints
     if runs_command(job):
         raise NotFoundError(without_checkpoints(job), hint=f"the folder that it can save to is {job.status.workdir}")
