@@ -98,7 +98,7 @@ def test_what_the_compiler_does_not_take_is_an_error_of_the_job_file(cache: Path
         raise TorchDynamoException("no such kernel\nand much more")
 
     task = TaskParts(model=nn.Linear(4, 1), dataset=Rows(), loss=refuse)
-    with pytest.raises(SpecError, match=r"spec.train.compile: torch.compile does not take this model: no such kernel\n"):
+    with pytest.raises(SpecError, match=r"compile: torch.compile does not take this model: no such kernel\n"):
         compile_model(task, None, samples=2, cache_dir=tmp_path, device=torch.device("cpu"))
 
 
