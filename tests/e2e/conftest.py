@@ -16,6 +16,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
+    """One running local system for all tests of a file: two agents with two slots each."""
+    system = LocalSystem(tmp_path_factory.mktemp("system") / "local", agents=2, slots=2)
+    system.up()
+    yield system
+    system.down()
+
+
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[Callable[..., LocalSystem]]:
     """Makes running local systems; all of them end with the test."""

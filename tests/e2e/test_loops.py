@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ from trainctl.protos.v1.records_pb2 import StepFigures
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 LOOPS = Path(__file__).parents[2] / "docs" / "examples" / "loops"
 STEPS = 60
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    system = LocalSystem(tmp_path_factory.mktemp("loops") / "local", agents=2, slots=2)
-    system.up()
-    yield system
-    system.down()
 
 
 def job_file(name: str, loop: str, *, nodes: int, per_node: int) -> str:

@@ -1,7 +1,7 @@
 """Submit, train, finish, export: the path that everything else disturbs."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,6 @@ from e2e.local_system import LocalSystem, tiny_job, workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 Local = Callable[..., LocalSystem]
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    system = LocalSystem(tmp_path_factory.mktemp("main") / "local", agents=2, slots=2)
-    system.up()
-    yield system
-    system.down()
 
 
 def test_a_job_trains_to_its_end_and_is_exported(system: LocalSystem, corpus: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import re
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,14 +52,6 @@ def goodput_s(samples: dict[tuple[str, tuple[tuple[str, str], ...]], float], job
         for (name, labels), value in samples.items()
         if name == "trainctl_job_time_seconds_total" and dict(labels)["job_name"] == job
     )
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    system = LocalSystem(tmp_path_factory.mktemp("metrics") / "local")
-    system.up()
-    yield system
-    system.down()
 
 
 def test_metrics_of_a_running_and_of_an_ended_job(system: LocalSystem, corpus: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,6 @@ from e2e.local_system import LocalSystem, tiny_job, workers
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 STEPS, SEQUENCES = 120, 24
 DEADLINE_S = 90
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    made = LocalSystem(tmp_path_factory.mktemp("operate") / "local", agents=2, slots=2)
-    made.up()
-    yield made
-    made.down()
 
 
 @pytest.fixture(scope="module")

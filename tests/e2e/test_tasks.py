@@ -11,7 +11,7 @@ import yaml
 
 from e2e.local_system import LocalSystem
 from trainctl.protos.v1 import job_pb2
-from unit.tasks.hf_folders import load, logits, write_model
+from unit.tasks.hf_folders import load, logits, write_corpus, write_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own_task"
@@ -35,13 +35,6 @@ def own(name: str, **train: Any) -> str:
     job["spec"]["env"]["PYTHONPATH"] = str(EXAMPLE)
     job["spec"]["train"] |= train
     return yaml.safe_dump(job)
-
-
-def corpus(folder: Path) -> str:
-    folder.mkdir()
-    for index in range(4):
-        (folder / f"{index}.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 30)
-    return str(folder)
 
 
 def test_the_example_trains_on_two_nodes(system: LocalSystem) -> None:
@@ -91,7 +84,7 @@ def test_a_model_of_transformers_and_back(system: LocalSystem, tmp_path: Path) -
             "train": {
                 "task": "hf_causal_lm",
                 "model": {"path": str(tmp_path / "model"), "context": 16},
-                "data": {"uri": corpus(tmp_path / "corpus"), "holdOutEvery": 4},
+                "data": {"uri": write_corpus(tmp_path / "corpus"), "holdOutEvery": 4},
                 "steps": 5,
                 "batch": {"sequences": 8, "microBatches": 4},
                 "eval": {"every": 0},

@@ -111,3 +111,11 @@ def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model(input_ids=ids, use_cache=False).logits
     return found
+
+
+def write_corpus(folder: Path) -> str:
+    """Four small text files; the path of their folder."""
+    folder.mkdir()
+    for index in range(4):
+        (folder / f"{index}.txt").write_text(f"{index} the quick brown fox jumps over the lazy dog\n" * 30)
+    return str(folder)

@@ -28,21 +28,17 @@ from trainctl.parallel.plan.schedule import learning_rate_schedule
 from trainctl.parallel.tasks.hf_causal_lm import logits_of
 from trainctl.parallel.tasks.next_token import NextTokenLoss
 from unit.tasks.alone import train_alone
-from unit.tasks.hf_folders import CONFIGS, load, logits, write_config, write_model
+from unit.tasks.hf_folders import CONFIGS, load, logits, write_config, write_corpus, write_model
 
 STEPS = 6
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> TrainSpec:
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for index in range(4):
-        (corpus / f"{index}.txt").write_text(f"{index} the quick brown fox jumps over the lazy dog\n" * 30)
     return TrainSpec(
         task="hf_causal_lm",
         model=ModelSpec(path=str(tmp_path / "model"), context=24),
-        data=TrainDataSpec(uri=str(corpus), hold_out_every=4),
+        data=TrainDataSpec(uri=write_corpus(tmp_path / "corpus"), hold_out_every=4),
         optimizer=OptimizerSpec(lr=1e-2, clip_norm=0.5),
         schedule=ScheduleSpec(warmup_steps=2),
         steps=STEPS,

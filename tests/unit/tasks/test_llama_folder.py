@@ -16,20 +16,16 @@ from trainctl.parallel.data.batch import whole_rows
 from trainctl.parallel.loop import CPU, prepare
 from trainctl.parallel.plan.llama_folder import llama_folder_problems
 from unit.tasks.alone import train_alone
-from unit.tasks.hf_folders import CONFIGS, load, logits, write_config, write_model
+from unit.tasks.hf_folders import CONFIGS, load, logits, write_config, write_corpus, write_model
 
 SHAPE = ModelSpec(layers=2, hidden=32, heads=4, kv_heads=2, ffn=48, context=24, tie_embeddings=False)
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> TrainSpec:
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for index in range(4):
-        (corpus / f"{index}.txt").write_text(f"{index} the quick brown fox jumps over the lazy dog\n" * 30)
     return TrainSpec(
         model=replace(SHAPE, path=str(tmp_path / "model")),
-        data=TrainDataSpec(uri=str(corpus), hold_out_every=4),
+        data=TrainDataSpec(uri=write_corpus(tmp_path / "corpus"), hold_out_every=4),
         eval=EvalSpec(every=0),
         steps=4,
     )
