@@ -149,12 +149,14 @@ class FakeAgent:
         self.incarnation = reply.agent_incarnation
         return self.incarnation
 
-    def connect(self) -> None:
+    def connect(self, *, observes: bool = True) -> None:
+        """Opens a session. One that shall be refused says nothing more: grpc.aio may lose the status to a write."""
         hello = agent_pb2.AgentHello(node=self.node, agent_incarnation=self.incarnation, epoch=self.epoch)
         self.error = None
         self._outgoing = asyncio.Queue()
         self.send(hello=hello)
-        self.observe()
+        if observes:
+            self.observe()
         self._task = asyncio.create_task(self._talk())
 
     async def disconnect(self) -> None:

@@ -38,7 +38,7 @@ def test_unknown_and_stale_incarnations_are_refused(tmp_path: Path) -> None:
             for node, incarnation in (("node-0", agent.incarnation - 1), ("node-9", agent.incarnation)):
                 other = FakeAgent(running.client, node, 1)
                 other.incarnation = incarnation
-                other.connect()
+                other.connect(observes=False)
                 error = await other.ended()
                 assert error is not None
                 assert error_from_rpc(error).code == "STALE_INCARNATION"
@@ -52,7 +52,7 @@ def test_an_agent_that_obeyed_a_newer_leader_is_told_so(tmp_path: Path) -> None:
             agent = FakeAgent(running.client, "node-0", 1)
             await agent.register()
             agent.epoch = 99
-            agent.connect()
+            agent.connect(observes=False)
             error = await agent.ended()
             assert error is not None
             assert error_from_rpc(error).code == "STALE_EPOCH"
