@@ -76,8 +76,6 @@ def assert_nobody_else_died(events: Sequence[job_pb2.Event], hit: set[int]) -> N
     pids = {e.fields["incarnation"]: int(m[1]) for e in events if (m := _PID.search(e.message))}
     for event in events:
         unexpected = event.type in ("worker.lost", "worker.condemned") or event.reason == "Unexpected"
-        # A joiner whose sources all died in the middle of its copy, before any checkpoint, makes room for a new one.
-        unexpected &= "raised StateLostError before its first step" not in event.message
         pid = pids.get(event.fields.get("incarnation", ""), 0) if unexpected else 0
         assert not pid or pid in hit, f"nobody touched pid {pid}: {event.message}"
 
