@@ -193,6 +193,41 @@ def test_all_at_once_without_a_checkpoint_start_again(
         assert final_states(tmp_path, SIZE) == {undisturbed[0]}
 
 
+@pytest.mark.parametrize("point", ["rebuild.in", "restore.send"])
+def test_joiners_whose_sources_die_start_again_themselves(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], point: str
+) -> None:
+    # Rank 2 joins; while it waits for the state, or has a part of it, both holders die; nothing was saved yet.
+    second = [fault(point, slot=slot, generation=2) for slot in (0, 1)]
+    with make(tmp_path, fault("vote.before", slot=2, step=3), *second) as w:
+        w.run()
+        assert [record.lineage for record in w.records][-1] == 2
+        assert w.records[-1].rung is Rung.START
+        joiner = w.lives[2]
+        assert joiner.incarnation == SIZE + 1  # it lives on
+        assert final_states(tmp_path, SIZE) == {undisturbed[0]}
+
+
+def test_a_joiner_that_received_a_part_gets_the_initial_state_from_a_new_worker(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]
+) -> None:
+    # Rank 1 freezes before it sends its part, rank 0 has sent its own; then both are lost.
+    with make(tmp_path, fault("vote.before", slot=2, step=3), fault("restore.send", "stop", slot=1)) as w:
+        w.propose(range(SIZE))
+        w.until(lambda: len(w.records) == 2 and w.lives[1].progress().alive_age_s > 1.0)
+        joiner = w.lives[2]
+        assert joiner.progress().phase is Phase.RESTORE
+        w.lives[0].kill()
+        w.lives[1].kill()
+        w.until(lambda: all(life.finished for life in w.members()))
+        w.stop()
+        assert (w.records[2].rung, w.records[2].lineage, w.records[2].holders) == (Rung.START, 2, (0, 1))
+        assert w.lives[2] is joiner
+        assert final_states(tmp_path, SIZE) == {undisturbed[0]}
+        (started,) = [r for r in joiner.recoveries if r.generation == w.records[2].generation]
+        assert set(started.received_bytes) == {"rank 0", "rank 1"}
+
+
 @pytest.mark.parametrize("slot", [0, 1])
 def test_a_full_disk_costs_the_checkpoint_not_the_training(
     tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], slot: int

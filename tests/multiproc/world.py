@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from torch._C._distributed_c10d import TCPStore
 
-from trainctl.controller.domain.reconcile.evidence import newest_vote, settle
+from trainctl.controller.domain.reconcile.evidence import newest_vote, settle, starters
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
 from trainctl.core.records.spec import JobMetadata, JobSpec, TrainJob
@@ -380,7 +380,14 @@ class ProcessWorld:
             )
         saved = self.saved()
         if saved is None:
-            return self._record(slots, lineage=previous.lineage + 1, target_step=0, rung=Rung.START)
+            makers = starters(reports)
+            return self._record(
+                slots,
+                lineage=previous.lineage + 1,
+                target_step=0,
+                rung=Rung.START,
+                holders=tuple(index for index, slot in enumerate(slots) if slot in makers),
+            )
         return self._record(
             slots, lineage=previous.lineage + 1, target_step=saved.step, rung=Rung.CHECKPOINT, checkpoint=saved
         )

@@ -81,7 +81,7 @@ class CommandWorker(SimWorker):
         self.silent_since_s, self.fails_at_s = -1.0, 0.0
         self.report = StepReport(prepared_generation=generation, lineage=0, applied_step=-1)
 
-    def _run(self, world: SimCluster, record: GenerationRecord) -> None:
+    def _run(self, world: SimCluster, record: GenerationRecord, now_s: float) -> None:
         called_away = self.prepared > record.generation
         if called_away or self.generation == record.generation:
             return

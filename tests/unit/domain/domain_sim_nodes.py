@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from trainctl.core.records.generation import CheckpointRef, GenerationRecord
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
 from trainctl.core.records.step import Outcome, Phase, StepAction, StepFigures, StepReport
 from trainctl.core.records.worker import (
     CheckpointReport,
@@ -92,6 +92,9 @@ class SimWorker:
     held: int = 0
     error: WorkerError | None = None
     digest: str = "s"
+    pristine: bool = True
+    receiving: int = 0
+    """Generation whose state has begun to come in."""
     history: tuple[int, ...] = ()
     """What the state was made from: the generation that voted each step."""
 
@@ -149,7 +152,7 @@ class SimWorker:
         elif order.instruction is Instruction.STOP:
             self.end(0, now_s)
         elif order.instruction is Instruction.RUN and order.record is not None:
-            self._run(world, order.record)
+            self._run(world, order.record, now_s)
             if self.phase is WorkerPhase.FINISHED:
                 self._linger(now_s)
 
@@ -172,15 +175,16 @@ class SimWorker:
             retained_step=self.retained[1],
             schema_digest=self.digest,
             state_bytes=640,
+            pristine=self.pristine,
         )
 
-    def _run(self, world: SimCluster, record: GenerationRecord) -> None:
+    def _run(self, world: SimCluster, record: GenerationRecord, now_s: float) -> None:
         if self.prepared > record.generation:
             return
         group = world.group(record)
         self.joined = record.generation
         if self.generation != record.generation:
-            if group.arrive("rebuild", self.incarnation) and self._restore(world, record):
+            if group.arrive("rebuild", self.incarnation) and self._restore(world, record, now_s):
                 restored = group.arrive("restored", self.incarnation)
                 if restored:
                     assert (self.lineage, self.applied) == (record.lineage, record.target_step)
@@ -189,9 +193,10 @@ class SimWorker:
             return
         self._train(world, group, record)
 
-    def _restore(self, world: SimCluster, record: GenerationRecord) -> bool:
+    def _restore(self, world: SimCluster, record: GenerationRecord, now_s: float) -> bool:
         rank = next(m.global_rank for m in record.members if m.incarnation == self.incarnation)
-        if rank in record.holders:
+        starts = record.rung is Rung.START and record.checkpoint is None
+        if rank in record.holders and not starts:
             if self.applied == record.target_step - 1:
                 assert record.outcome is not None
                 assert self.retained == (record.outcome.generation, record.target_step)
@@ -200,18 +205,27 @@ class SimWorker:
             assert (self.lineage, self.applied) == (record.lineage, record.target_step)
             self.voted = record.outcome or self.voted
             return True
-        if record.holders:
+        if record.holders and rank not in record.holders:
             donors = [world.find(m.incarnation) for m in record.members if m.global_rank in record.holders]
             whole = [d for d in donors if d and d.moving and d.joined == record.generation]
             ready = [d for d in whole if d.applied == record.target_step and d.lineage == record.lineage]
             if not ready:
                 return False
+            if self.receiving != record.generation:
+                self.receiving, self.applied, self.pristine, self.retained = record.generation, -1, False, (0, 0)
+                return False
             self.history = ready[0].history
         elif record.checkpoint is not None:
             assert record.checkpoint.step == record.target_step
             self.history = world.saved.get(record.checkpoint.uri, (0,) * record.target_step)
+            self.pristine = False
         else:
             assert record.target_step == 0
+            if not self.pristine:
+                assert not record.holders, "who is to make the initial state can make it"
+                self.error = WorkerError(type="StateLostError", message="lost", code="STATE_LOST", traceback="")
+                self.end(1, now_s)
+                return False
             self.history = ()
         self.lineage, self.applied = record.lineage, record.target_step
         self.retained, self.voted = (0, 0), None
@@ -228,7 +242,7 @@ class SimWorker:
         voted = self.voted is not None and self.voted.step == step and self.voted.generation == record.generation
         if voted:
             assert self.voted is not None
-            self.applied, self.retained = step, (0, 0)
+            self.applied, self.retained, self.pristine = step, (0, 0), False
             self.history = (*self.history, self.voted.generation)
             world.completed(self, record, step, save=group.held_after.get(step, False))
             if step in group.held_after and step < world.steps:

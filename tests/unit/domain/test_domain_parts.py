@@ -13,7 +13,7 @@ from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.hang import frozen, frozen_limit_s, typical_step_s
 from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout
 from trainctl.controller.domain.placement import place_gang, usable_agents
-from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle
+from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle, starters
 from trainctl.controller.domain.recovery import Costs, Situation, choose_recovery
 from trainctl.controller.domain.states import TRANSITIONS, IllegalTransition, JobPhase, Machine, advance, mermaid
 from trainctl.controller.domain.view import AgentView
@@ -241,6 +241,13 @@ def test_accepted_evidence_counts_although_its_reporter_is_gone() -> None:
     vote = outcome_of(3, 1, 10)
     found = settle(committed(5), vote, {1: report(9, retained=(3, 10))})
     assert (found.step, found.outcome, found.holders) == (10, vote, (1,))
+
+
+def test_who_can_make_the_initial_state_gives_it_to_those_who_cannot() -> None:
+    fresh, used = replace(report(-1), pristine=True), report(-1)
+    assert starters({0: used, 1: fresh, 2: fresh}) == (1, 2)
+    assert starters({0: fresh, 1: fresh}) == ()
+    assert starters({0: used, 1: used}) == ()
 
 
 def test_models_that_differ_are_named() -> None:

@@ -395,6 +395,44 @@ def test_the_crash_budget_is_kept() -> None:
     assert "process crash number 3 within" in sim.state.failure.message
 
 
+def joiners_lose_their_sources(*, shrink: bool) -> Simulation:
+    """Workers 2 and 3 are replaced and have received a part when 0 and 1 die, before anything was saved."""
+    sim = start()
+    limit_user(sim, 1, process=2)
+    sim.cluster.checkpoint_every = 1000
+    trained(sim, 1)
+    for slot in (2, 3):
+        worker(sim, slot).end(-9, sim.now_s)
+    wait_for(sim, lambda: record(sim).generation == 2)
+    for slot in (2, 3):
+        joiner = worker(sim, slot)
+        joiner.receiving, joiner.applied, joiner.pristine = 2, -1, False
+    sim.kill_agent(agent_of(sim, 0))
+    if shrink:
+        sim._heal = lambda: None  # type: ignore[method-assign]  # the node does not come back
+    else:
+        sim._start_agent("node-9", 2)
+    return sim
+
+
+def test_joiners_that_received_a_part_get_the_initial_state_from_new_ones() -> None:
+    sim = joiners_lose_their_sources(shrink=False)
+    joiners = [worker(sim, slot).incarnation for slot in (2, 3)]
+    generation(sim, 3)
+    assert (record(sim).rung, record(sim).lineage, record(sim).holders) == (Rung.START, 2, (0, 1))
+    assert [worker(sim, slot).incarnation for slot in (2, 3)] == joiners
+    trained(sim, 3)
+    assert record(sim).lineage == 2
+
+
+def test_where_nobody_has_the_initial_state_any_more_new_workers_make_it_and_no_budget_is_charged() -> None:
+    sim = joiners_lose_their_sources(shrink=True)
+    charged = sim.state.restarts
+    wait_for(sim, lambda: record(sim).lineage == 3 and sim.state.islands[0].entered)
+    assert sim.state.restarts == charged
+    assert record(sim).world_size == 2
+
+
 def test_cancel_saves_a_checkpoint_first_and_ends_cancelled() -> None:
     sim = start()
     trained(sim, 2)

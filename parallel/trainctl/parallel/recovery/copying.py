@@ -56,11 +56,15 @@ class StateCopy:
         for work, message in in_flight:
             self._wait_sent(work, message)
 
-    def receive(self, messages: Sequence[Message]) -> dict[str, int]:
+    def receive(self, messages: Sequence[Message], *, writing: Callable[[], None]) -> dict[str, int]:
         """Receives what is meant for this rank into the live tensors; returns bytes by source.
 
+        Args:
+            messages: the plan.
+            writing: called when the first bytes are there, before they are written: until then nothing has changed.
+
         Raises:
-            Interrupted, CollectiveError: as ``Waiter.wait``; the live tensors are then worthless.
+            Interrupted, CollectiveError: as ``Waiter.wait``; after ``writing`` the live tensors are worthless.
         """
         waiting = deque(message for message in messages if message.destination == self._group.rank)
         in_flight: deque[tuple[Work, Message, Tensor]] = deque()
@@ -71,6 +75,8 @@ class StateCopy:
             self._reach("restore.receive")
             work, message, staged = in_flight.popleft()
             self._waiter.wait(work, f"receiving the state from rank {message.source}")
+            if not received:
+                writing()
             self._unpack(message, staged)
             source = f"rank {message.source}"
             received[source] = received.get(source, 0) + message.size_bytes

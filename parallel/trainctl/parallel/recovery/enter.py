@@ -26,7 +26,7 @@ from trainctl.parallel.replica.replica import EMPTY, Replica
 
 
 class StateLostError(UnavailableError):
-    """This worker cannot make the initial state again; a new one in its place can."""
+    """The initial state is wanted and no worker can make it any more; new ones in their places can."""
 
     code = "STATE_LOST"
 
@@ -66,7 +66,7 @@ class Entry:
 
         Raises:
             Interrupted, CollectiveError: as ``Waiter.wait``; the group is abandoned.
-            StateLostError: the initial state is wanted and this worker has trained already.
+            StateLostError: the initial state is wanted and nobody has it any more.
             CheckpointError: the checkpoint cannot be loaded.
             InternalError: the ranks do not agree.
         """
@@ -120,8 +120,7 @@ class Entry:
         if self.record.checkpoint is not None and self.record.rung in (Rung.CHECKPOINT, Rung.START):
             return False, self._load(self.record.checkpoint), ()
         if self.record.rung is Rung.START:
-            self._start()
-            return False, {}, ()
+            return False, self._start(group), ()
         if not self.record.holders:
             raise InternalError(f"generation {self.record.generation}: rung {self.record.rung} without a holder")
         applied = self.rank in self.record.holders and self._settle_open_step()
@@ -129,15 +128,21 @@ class Entry:
             return applied, {}, ()
         return applied, *self._copy(group)
 
-    def _start(self) -> None:
+    def _start(self, group: Group) -> dict[str, int]:
+        """The initial state; whoever has written over it gets it from those who have not."""
+        if self.record.holders and self.rank not in self.record.holders:
+            return self._copy(group)[0]
         if not self.replica.pristine:
             raise StateLostError(
-                f"generation {self.record.generation} starts from the initial state, but this worker has trained; "
-                "a new one takes its place"
+                f"generation {self.record.generation} starts from the initial state, but this worker had trained, or "
+                "had received a part of the state of workers that are lost; a new one takes its place"
             )
         self.replica.discard()
         self.replica.checkpoint = None
         self.replica.stand_at(lineage=self.record.lineage, step=0, cursor=0)
+        if self.record.holders:
+            self._copy(group)
+        return {}
 
     def _load(self, ref: CheckpointRef) -> dict[str, int]:
         self.replica.make_empty()
@@ -168,8 +173,6 @@ class Entry:
     def _copy(self, group: Group) -> tuple[dict[str, int], Sequence[Any]]:
         """Objects first, in one gather, since everybody needs them to be small; then tensors, rank to rank."""
         holder = self.rank in self.record.holders
-        if not holder:
-            self.replica.make_empty()
         shared = self._shared() if holder else None
         everyone = gather_json(group, shared, waiter=self.waiter, what="sharing the objects")
         state = self.replica.state(StateVersion(self.record.lineage, self.record.target_step))
@@ -178,7 +181,7 @@ class Entry:
         if holder:
             copy.send(messages)
             return {}, ()
-        received = copy.receive(messages)
+        received = copy.receive(messages, writing=self.replica.make_empty)
         first = everyone[min(self.record.holders)]
         self._adopt(first)
         return received, first["figures"]
@@ -192,6 +195,7 @@ class Entry:
         }
 
     def _adopt(self, shared: Mapping[str, Any]) -> None:
+        self.replica.make_empty()
         cursor = self.replica.import_objects(shared["objects"])
         found = shared["checkpoint"]
         self.replica.checkpoint = from_wire(CheckpointRef, found) if found else None

@@ -45,7 +45,7 @@ class Replica:
         voted: newest outcome seen, applied or not.
         retained_generation: generation that made the complete reduced gradient held; 0 if none is held.
         retained_step: step of it; 0 if none is held.
-        pristine: the state is still the initial one, as the seed made it.
+        pristine: the state is still the initial one, as the seed made it; one that is sharded is made again every time.
         checkpoint: newest complete checkpoint of this lineage: the parent of the next.
         sets_learning_rate: the outcome's learning rate counts; otherwise the loop's own schedulers say it.
     """
@@ -161,8 +161,8 @@ class Replica:
                 f"{self.retained_generation} on step {self.applied_step}"
             )
         self.applied_step = EMPTY
+        self.pristine = False
         if outcome.action is StepAction.APPLY:
-            self.pristine = False
             self.gradients.scale(outcome.gradient_scale)
             seed_generators(derive_seed(outcome.step))  # an optimizer that rounds at random does so alike on all ranks
             self._step(outcome.learning_rate)
@@ -210,6 +210,7 @@ class Replica:
             retained_step=self.retained_step,
             schema_digest=self.schema_digest,
             state_bytes=self.state_bytes,
+            pristine=self.pristine or self.sharded,
         )
 
     def export_objects(self) -> dict[str, Any]:

@@ -84,7 +84,8 @@ class GenerationRecord:
         target_step: the step whose state everybody holds before going on; 0 is the initial state.
         outcome: outcome of ``target_step`` for those who still have to apply it; None where nobody has to.
         rung: how ranks without the state obtain it.
-        holders: ranks that hold the state at ``target_step``, or will once they applied ``outcome``.
+        holders: ranks that hold the state at ``target_step``, or will once they applied ``outcome``; with rung
+            ``start`` those that can still make it. Empty: everybody makes or loads it for itself.
         checkpoint: the checkpoint to load, with rung ``checkpoint`` (or ``start`` when resuming).
         checkpointed_step: newest step with a committed checkpoint in this lineage, -1 if none: it is not saved again.
         reason: one sentence for people.

@@ -81,6 +81,7 @@ class StepReport:
         retained_step: step of that gradient; 0 if none is held.
         schema_digest: digest of the state's names, dtypes and shapes; equal on all ranks of an island.
         state_bytes: size of one full copy of that state.
+        pristine: it can still stand on the initial state: nothing was trained with it, received or loaded into it.
     """
 
     prepared_generation: int
@@ -91,6 +92,7 @@ class StepReport:
     retained_step: int = 0
     schema_digest: str = ""
     state_bytes: int = 0
+    pristine: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,7 @@ class StepReport(_message.Message):
     RETAINED_STEP_FIELD_NUMBER: _builtins.int
     SCHEMA_DIGEST_FIELD_NUMBER: _builtins.int
     STATE_BYTES_FIELD_NUMBER: _builtins.int
+    PRISTINE_FIELD_NUMBER: _builtins.int
     prepared_generation: _builtins.int
     lineage: _builtins.int
     applied_step: _builtins.int
@@ -92,6 +93,7 @@ class StepReport(_message.Message):
     retained_step: _builtins.int
     schema_digest: _builtins.str
     state_bytes: _builtins.int
+    pristine: _builtins.bool
     @_builtins.property
     def voted(self) -> Global___Outcome: ...
     def __init__(
@@ -105,10 +107,11 @@ class StepReport(_message.Message):
         retained_step: _builtins.int = ...,
         schema_digest: _builtins.str = ...,
         state_bytes: _builtins.int = ...,
+        pristine: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["voted", b"voted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_step", b"applied_step", "lineage", b"lineage", "prepared_generation", b"prepared_generation", "retained_generation", b"retained_generation", "retained_step", b"retained_step", "schema_digest", b"schema_digest", "state_bytes", b"state_bytes", "voted", b"voted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_step", b"applied_step", "lineage", b"lineage", "prepared_generation", b"prepared_generation", "pristine", b"pristine", "retained_generation", b"retained_generation", "retained_step", b"retained_step", "schema_digest", b"schema_digest", "state_bytes", b"state_bytes", "voted", b"voted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,8 @@ def classify(fault: Fault) -> FaultClass:
         return FaultClass.NODE
     if fault.error is None:
         return FaultClass.PROCESS
+    if fault.error.code == "STATE_LOST":  # the machines that it was lost with are to blame
+        return FaultClass.NODE
     if fault.error.code in DETERMINISTIC_HINTS:
         return FaultClass.DETERMINISTIC
     return FaultClass.USER if fault.error.code == "USER_EXCEPTION" else FaultClass.PROCESS

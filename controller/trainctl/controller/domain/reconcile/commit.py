@@ -16,7 +16,7 @@ from trainctl.controller.domain.island_layout import checkpoint_layout, island_l
 from trainctl.controller.domain.job_records import JobFailure
 from trainctl.controller.domain.job_state import Cause, Hold, Proposal, global_ranks
 from trainctl.controller.domain.reconcile.budgets import DETERMINISTIC_HINTS
-from trainctl.controller.domain.reconcile.evidence import Settled, newest_vote, schema_conflict, settle
+from trainctl.controller.domain.reconcile.evidence import Settled, newest_vote, schema_conflict, settle, starters
 from trainctl.controller.domain.reconcile.lifecycle import attempt_restoring, fail_job, wait_in
 from trainctl.controller.domain.reconcile.recoveries import update_recovery
 from trainctl.controller.domain.reconcile.work import Work
@@ -121,7 +121,7 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
         target_step=decision.target_step,
         outcome=settled.outcome if settled.pending and not fresh else None,
         rung=decision.rung,
-        holders=() if fresh else tuple(m.global_rank for m in members if m.slot in settled.holders),
+        holders=tuple(m.global_rank for m in members if m.slot in _holders(settled, decision, reports)),
         checkpoint=decision.checkpoint,
         checkpointed_step=_checkpointed_step(work, decision),
         reason=decision.reason,
@@ -130,6 +130,13 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
     if decision.target_step != settled.step:
         _roll_back(work, settled, decision)
     _adopt(work, proposal, record, decision)
+
+
+def _holders(settled: Settled, decision: Decision, reports: Mapping[int, StepReport]) -> tuple[int, ...]:
+    """Slots that the others copy from."""
+    if decision.rung is Rung.CHECKPOINT or decision.checkpoint is not None:
+        return ()
+    return starters(reports) if decision.rung is Rung.START else settled.holders
 
 
 def _decide(work: Work, proposal: Proposal, settled: Settled, reports: Mapping[int, StepReport]) -> Decision:

@@ -80,6 +80,12 @@ def _can_apply(report: StepReport, step: int, outcome: Outcome | None) -> bool:
     )
 
 
+def starters(reports: Mapping[int, StepReport]) -> tuple[int, ...]:
+    """Slots that the others get the initial state from; empty where everybody makes it, or nobody can."""
+    pristine = tuple(sorted(slot for slot, report in reports.items() if report.pristine))
+    return pristine if len(pristine) < len(reports) else ()
+
+
 def schema_conflict(reports: Iterable[tuple[int, StepReport]]) -> str:
     """The sentence that says which workers built different models; empty if all agree."""
     by_digest: dict[str, list[int]] = {}
