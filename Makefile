@@ -64,7 +64,7 @@ bench-data: install ## Tokens per second of the loader, every format, against re
 
 protos: install ## Regenerate the stubs from the schema
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
-	  --mypy_out=protos --mypy_grpc_out=protos protos/trainctl/protos/v1/*.proto
+	  --mypy_out=protos --mypy_grpc_out=protos protos/trainctl/protos/*/*.proto
 
 docs: install ## Rewrite the pages of docs/reference that are made from the code
 	PYTHONPATH=tests $(BIN)/python tests/architecture/reference.py

@@ -149,8 +149,18 @@ class StateStoreContract:
                 await store.txn((), [Put(f"k{i}", b"") for i in range(MAX_OPERATIONS + 1)])
             with pytest.raises(TransactionLimitError, match="bytes"):
                 await store.txn((), (Put("big", bytes(MAX_VALUE_BYTES + 1)),))
+            with pytest.raises(TransactionLimitError, match="bytes in a transaction"):
+                await store.txn((), (Put("one", bytes(MAX_VALUE_BYTES)), Put("two", bytes(MAX_VALUE_BYTES))))
             with pytest.raises(TransactionLimitError, match="twice"):
                 await store.txn((), (Put("a", b""), Delete("a")))
+            with pytest.raises(TransactionLimitError, match="lease"):
+                await store.txn((), (Put("a", b"", 987654321),))
+            assert (await store.range("")).items == ()
+            value = bytes(range(256)) * (MAX_VALUE_BYTES // 256)
+            await store.txn((), (Put("largest", value),))
+            found = await store.get("largest")
+            assert found is not None
+            assert found.value == value
 
         self.run(tmp_path, body)
 

@@ -163,7 +163,7 @@ class Agent:
             forget_all=self._forget_all,
         )
         link = ControllerLink(
-            target=options.controller,
+            targets=options.controller.split(","),
             token=self._read_token,
             registration=registration,
             node=node,

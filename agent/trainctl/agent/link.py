@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import grpc
 
@@ -24,13 +25,19 @@ from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, records_pb2
 from trainctl.protos.version import call_metadata
 
 _LOG = logging.getLogger(__name__)
+_SessionCall: TypeAlias = "grpc.aio.StreamStreamCall[agent_pb2.SessionRequest, agent_pb2.SessionResponse]"
 _COALESCE_S = 0.005
+_NEXT_TARGET_S = 0.02
+"""Before the next of several controllers is tried."""
 _REGISTER_TIMEOUT_S = 10.0
+_LEADER_SILENT_S = 3.0
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # How long one tries to connect to a machine that is gone, before the next controller is asked.
+    ("grpc.min_reconnect_backoff_ms", 3000),
     # Each link dials for itself: a connection shared within a process would hand on another one's back-off.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -66,7 +73,7 @@ class ControllerLink:
     """Talks to the controller.
 
     Args:
-        target: ``host:port``.
+        targets: ``host:port`` of each controller; the one that leads answers.
         token: reads the bearer token; asked before each connection, so that a new one is taken up.
         registration: what the agent says of itself.
         node: the rest of the agent.
@@ -79,7 +86,7 @@ class ControllerLink:
     def __init__(
         self,
         *,
-        target: str,
+        targets: Sequence[str],
         token: Callable[[], str],
         registration: agent_pb2.RegisterRequest,
         node: Node,
@@ -87,7 +94,8 @@ class ControllerLink:
         reports: ReportsOutbox,
         metrics: AgentMetrics,
     ) -> None:
-        self._target = target
+        self._targets = tuple(targets)
+        self._turn = 0
         self._token = token
         self._registration = registration
         self._node = node
@@ -104,7 +112,7 @@ class ControllerLink:
         self._incarnation = 0
         self._epoch = 0
         self._heartbeat_s = 1.0
-        self._heard_at_s = time.monotonic()
+        self._heard_at_s = self._answered_s = time.monotonic()
         self._connected = False
         self._backoff = Backoff()
         self.orphan_timeout_s = DEFAULT_ORPHAN_TIMEOUT_S
@@ -144,9 +152,14 @@ class ControllerLink:
                     await self._talk(agent_pb2_grpc.AgentServiceStub(channel))
             except grpc.aio.AioRpcError as error:
                 await self._judge(error_from_rpc(error))
-            pause_s = self._backoff.next_s()
-            await asyncio.sleep(pause_s)
+            self._turn += 1
+            everybody_asked = self._turn % len(self._targets) == 0
+            await asyncio.sleep(self._backoff.next_s() if everybody_asked else _NEXT_TARGET_S)
             self._metrics.reconnects.inc()
+
+    @property
+    def _target(self) -> str:
+        return self._targets[self._turn % len(self._targets)]
 
     async def _talk(self, stub: agent_pb2_grpc.AgentServiceAsyncStub) -> None:
         metadata = call_metadata(self._token())
@@ -159,11 +172,15 @@ class ControllerLink:
         self._figures.rewind()
         self._reports.rewind()
         self._due = True
-        tasks = [asyncio.create_task(self._write(call, hello)), asyncio.create_task(self._beat())]
+        beat = asyncio.create_task(self._beat(call))
+        tasks = [asyncio.create_task(self._write(call, hello)), beat]
         try:
             async for response in call:
                 self._connected = True  # a controller that froze is noticed by the channel's keep-alive
                 self._handle(response)
+        except asyncio.CancelledError:  # so gRPC says, too, that the call was cancelled
+            if not beat.done() or _is_cancelled():
+                raise
         finally:
             if self._connected:
                 self._connected = False
@@ -202,15 +219,22 @@ class ControllerLink:
         self._due = True
         self._wake.set()
 
-    async def _beat(self) -> None:
+    async def _beat(self, call: _SessionCall) -> None:
+        """Every heartbeat is answered; a leader that does not answer any more may be frozen, and another one lead."""
+        self._answered_s = time.monotonic()
         while True:
             await asyncio.sleep(self._heartbeat_s)
+            silent_s = time.monotonic() - self._answered_s
+            if len(self._targets) > 1 and silent_s > max(_LEADER_SILENT_S, 4 * self._heartbeat_s):
+                _LOG.warning("no answer from the controller at %s for %.1f s: asking others", self._target, silent_s)
+                call.cancel()
+                return
             self._observation_due()
             self._metrics.heartbeats.inc()
 
     async def _write(
         self,
-        call: grpc.aio.StreamStreamCall[agent_pb2.SessionRequest, agent_pb2.SessionResponse],
+        call: _SessionCall,
         hello: agent_pb2.AgentHello,
     ) -> None:
         message: agent_pb2.SessionRequest | None = agent_pb2.SessionRequest(hello=hello)
@@ -256,6 +280,7 @@ class ControllerLink:
         )
 
     def _handle(self, response: agent_pb2.SessionResponse) -> None:
+        self._answered_s = time.monotonic()
         self._backoff.reset()
         kind = response.WhichOneof("message")
         if kind == "desired":
@@ -281,3 +306,9 @@ class ControllerLink:
         self._node.forget_jobs(desired.deleted_jobs)
         self._desired_version = desired.version
         self.changed()
+
+
+def _is_cancelled() -> bool:
+    """Whether this very task is to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

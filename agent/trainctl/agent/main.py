@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trainctl-agent", description="Runs the workers of one node.")
-    parser.add_argument("--controller", required=True, metavar="HOST:PORT", help="where the controller listens")
+    parser.add_argument("--controller", required=True, metavar="HOST:PORT,...", help="where the controllers listen")
     parser.add_argument("--node", required=True, help="name of this machine in the cluster")
     parser.add_argument("--slots", type=_positive, default=1, help="workers this machine takes (default 1)")
     parser.add_argument(

@@ -6,13 +6,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 import grpc
 
 from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
 from trainctl.cli.context import Context
+from trainctl.cli.following import FollowingChannel
 from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
@@ -83,8 +84,8 @@ class Client:
         sendable = request_id.isascii() and request_id.isprintable()  # what metadata may hold
         self._request_id = request_id if request_id and sendable else str(uuid.uuid4())
         self._metadata = call_metadata(endpoint.token, self._request_id)
-        self._channel = grpc.insecure_channel(endpoint.address, options=_OPTIONS)
-        self.stub = JobServiceStub(self._channel)
+        self._channel = FollowingChannel(endpoint.address.split(","), _OPTIONS)
+        self.stub = JobServiceStub(cast("grpc.Channel", self._channel))
 
     def __enter__(self) -> Self:
         return self
@@ -102,20 +103,31 @@ class Client:
         Raises:
             TrainctlError: the error that the controller sent, or UnavailableError if it does not answer.
         """
-        for delay_s in (*self._delays_s, None):
-            begun_s = time.monotonic()
-            code = grpc.StatusCode.OK
+        delays_s = iter(self._delays_s)
+        while True:
             try:
-                return method(request, timeout=self._timeout_s, metadata=self._metadata)
+                return self._try(method, request)
             except grpc.RpcError as error:
-                code = error.code()
-                if code is not grpc.StatusCode.UNAVAILABLE or delay_s is None:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise self._explained(error) from error
-            finally:
-                took_ms = 1000 * (time.monotonic() - begun_s)
-                self._detail(f"{type(request).__name__} to {self.endpoint.address}: {code.name} in {took_ms:.0f} ms")
+                if self._channel.follow():
+                    continue  # another one may lead
+                delay_s = next(delays_s, None)
+                if delay_s is None:
+                    raise self._explained(error) from error
             time.sleep(delay_s)
-        raise AssertionError("the last try returns or raises")
+
+    def _try(self, method: grpc.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
+        begun_s, address = time.monotonic(), self._channel.address
+        code = grpc.StatusCode.OK
+        try:
+            return method(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            code = error.code()
+            raise
+        finally:
+            took_ms = 1000 * (time.monotonic() - begun_s)
+            self._detail(f"{type(request).__name__} to {address}: {code.name} in {took_ms:.0f} ms")
 
     def stream(self, method: grpc.UnaryStreamMultiCallable[Q, A], request: Q) -> Iterator[A]:
         """The messages of one server stream, until the server ends it.
@@ -124,15 +136,22 @@ class Client:
             StreamAgedError: it is open for ``STREAM_S`` seconds.
             TrainctlError: as ``call``.
         """
-        answers = method(request, timeout=STREAM_S, metadata=self._metadata)
-        try:
-            yield from answers
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise StreamAgedError("the stream reached its deadline") from error
-            raise self._explained(error) from error
-        finally:
-            answers.cancel()
+        begun = False
+        while True:
+            answers = method(request, timeout=STREAM_S, metadata=self._metadata)
+            try:
+                for answer in answers:
+                    begun = True
+                    yield answer
+                return
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise StreamAgedError("the stream reached its deadline") from error
+                elsewhere = error.code() is grpc.StatusCode.UNAVAILABLE and self._channel.follow()
+                if begun or not elsewhere:
+                    raise self._explained(error) from error
+            finally:
+                answers.cancel()
 
     def _explained(self, error: grpc.RpcError) -> TrainctlError:
         """Says which address was tried when nobody answered there; otherwise what the controller said."""

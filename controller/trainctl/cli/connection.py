@@ -21,7 +21,7 @@ class Endpoint:
     """A controller's address.
 
     Attributes:
-        address: host:port.
+        address: host:port; several, with commas between, where controllers take turns.
         token: bearer token, or empty.
         origin: where the address was found, for messages.
         hint: what to do if nobody listens there.
@@ -63,10 +63,11 @@ def find_endpoint(context: Context, settings: Settings) -> Endpoint:
 
 def check_address(text: str, origin: str) -> None:
     """Raises: UsageError: it is not host:port; names its origin."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port[:9]) <= 65535:
-        hint = "for example --address 127.0.0.1:7070"
-        raise UsageError(f"{origin}: expected HOST:PORT, found {text!r}", hint=hint)
+    for one in text.split(","):
+        host, _, port = one.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port[:9]) <= 65535:
+            hint = "for example --address 127.0.0.1:7070; of several controllers HOST:PORT,HOST:PORT"
+            raise UsageError(f"{origin}: expected HOST:PORT, found {one!r}", hint=hint)
 
 
 def _silence_hint(context: Context, settings: Settings) -> str:

@@ -9,11 +9,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from trainctl.controller.app import Settings, controller
+from trainctl.controller.app import serve
 from trainctl.controller.logs import log_to_stderr
 from trainctl.controller.run_dir import RunDir
+from trainctl.controller.settings import Settings
+from trainctl.controller.store.opening import StoreAddress
 from trainctl.core.errors import TrainctlError, UsageError
 from trainctl.core.units import parse_duration_s
 
@@ -39,14 +40,7 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with controller(settings) as running:
-        stopping = asyncio.create_task(stop.wait())
-        endings: set[asyncio.Future[Any]] = {stopping, running.failed}
-        await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if running.failed.done():
-            running.failed.result()
-        _log.info("controller stops; agents and workers run on")
+    await serve(settings, stop)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -54,10 +48,6 @@ def _settings(options: argparse.Namespace) -> Settings:
     for flag, least in (("agents", 0), ("slots", 1)):
         if getattr(options, flag) < least:
             raise UsageError(f"--{flag}: expected at least {least}, found {getattr(options, flag)}")
-    try:
-        respawn_delay_s = parse_duration_s(options.respawn_delay)
-    except ValueError as error:
-        raise UsageError(f"--respawn-delay: {error}") from error
     return Settings(
         run_dir=RunDir(options.dir.absolute()),
         host=host,
@@ -65,9 +55,21 @@ def _settings(options: argparse.Namespace) -> Settings:
         metrics_port=options.metrics_port,
         agents=options.agents,
         slots=options.slots,
-        store=options.store,
-        respawn_delay_s=respawn_delay_s,
+        advertise=options.advertise,
+        store=StoreAddress.parse(options.store) if options.store else None,
+        lease_ttl_s=_duration_s("--lease-ttl", options.lease_ttl, least_s=1.0),
+        respawn_delay_s=_duration_s("--respawn-delay", options.respawn_delay),
     )
+
+
+def _duration_s(flag: str, text: str, *, least_s: float = 0.0) -> float:
+    try:
+        seconds = parse_duration_s(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
+    if seconds < least_s:
+        raise UsageError(f"{flag}: expected at least {least_s:g}s, found {text}")
+    return seconds
 
 
 def _host_and_port(listen: str) -> tuple[str, int]:
@@ -83,7 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="port 0: the former one, or any")
     parser.add_argument("--agents", type=int, default=0, help="local agents to keep running")
     parser.add_argument("--slots", type=int, default=1, help="workers that each agent takes")
-    parser.add_argument("--store", type=Path, default=None, help="file of the state store (default: in the folder)")
+    parser.add_argument(
+        "--store", default="", metavar="ADDRESS",
+        help="the state store: file:PATH (default: a file in the folder), or etcd://HOST:PORT,HOST:PORT/PREFIX?ca=...",
+    )  # fmt: skip
+    parser.add_argument("--lease-ttl", default="10s", help="with etcd: how long a silent leader is waited for")
+    parser.add_argument("--advertise", default="", metavar="HOST:PORT", help="where others reach this controller")
     parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics; 0: any")
     parser.add_argument("--respawn-delay", default="200ms", help="pause before a dead agent is started again")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))

@@ -20,7 +20,7 @@ from trainctl.controller.jobs.checks import check_outside
 from trainctl.controller.jobs.figures import FigureLog
 from trainctl.controller.jobs.journal import EventsExpiredError, Journal
 from trainctl.controller.jobs.presence import missing_checkpoints
-from trainctl.controller.leadership import Leadership
+from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.store.port import Compare, Delete, Put, Target
 from trainctl.controller.store.sqlite import SqliteStore
@@ -153,9 +153,9 @@ def test_figures_stay_in_memory_when_the_disk_does_not_take_them(tmp_path: Path)
 def test_every_leader_has_a_greater_epoch_and_the_former_one_is_fenced(tmp_path: Path) -> None:
     async def main() -> None:
         store = await SqliteStore.open(tmp_path / "s")
-        first = await Leadership.take(store, "first")
+        first = await Leadership.take(store, Candidate(holder="first"))
         assert (await first.txn((), (Put("a", b"1"),))).succeeded
-        second = await Leadership.take(store, "second")
+        second = await Leadership.take(store, Candidate(holder="second"))
         assert second.epoch == first.epoch + 1
         with pytest.raises(FencedError):
             await first.txn((), (Put("a", b"stale"),))

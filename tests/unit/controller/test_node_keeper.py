@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainctl.controller import keys
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
-from trainctl.controller.leadership import Leadership
+from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.nodes import NodeKeeper
 from trainctl.controller.store.port import Put
 from trainctl.controller.store.sqlite import SqliteStore
@@ -71,7 +71,7 @@ async def keeping(
     folder: Path, *nodes: str, failures: int = 0, intents: tuple[str, ...] = (), respawn_delay_s: float = 0.01
 ) -> AsyncIterator[tuple[FakeCluster, SqliteStore, list[tuple[AgentProcess, ...]]]]:
     store = await SqliteStore.open(folder / "s")
-    leadership = await Leadership.take(store, "test")
+    leadership = await Leadership.take(store, Candidate(holder="test"))
     for node in intents:
         await store.txn((), (Put(keys.intent(node), keys.encode({"create": node})),))
     cluster, seen = FakeCluster(store, *nodes), list[tuple[AgentProcess, ...]]()

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainctl.controller.store.limits import check_limits
 from trainctl.controller.store.port import (
-    MAX_OPERATIONS,
-    MAX_VALUE_BYTES,
     CompactedError,
     Compare,
     Delete,
@@ -64,7 +63,7 @@ class Database:
 
     def txn(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TxnResult:
         """Compare and swap; durable on return."""
-        _check_limits(compares, operations)
+        check_limits(compares, operations)
         with _transaction(self._connection):
             revision = self._meta("revision")
             current = [self.get(compare.key) for compare in compares]
@@ -207,22 +206,6 @@ def _holds(compare: Compare, found: KeyValue | None) -> bool:
     if compare.target is Target.VALUE:
         return found is not None and found.value == compare.expected
     return compare.expected == (0 if found is None else getattr(found, compare.target.value))
-
-
-def _check_limits(compares: Sequence[Compare], operations: Sequence[Operation]) -> None:
-    if len(compares) + len(operations) > MAX_OPERATIONS:
-        raise TransactionLimitError(
-            f"expected at most {MAX_OPERATIONS} compares and operations in a transaction, "
-            f"found {len(compares) + len(operations)}"
-        )
-    keys = [operation.key for operation in operations]
-    if len(set(keys)) != len(keys):
-        raise TransactionLimitError(f"a key occurs twice in one transaction: {sorted(keys)}")
-    for operation in operations:
-        if isinstance(operation, Put) and len(operation.value) > MAX_VALUE_BYTES:
-            raise TransactionLimitError(
-                f"put of {operation.key}: expected at most {MAX_VALUE_BYTES} bytes, found {len(operation.value)}"
-            )
 
 
 def _batches(rows: Sequence[Sequence[Any]]) -> list[WatchBatch]:

@@ -19,6 +19,9 @@ MAX_OPERATIONS = 128
 MAX_VALUE_BYTES = 1 << 20
 """Largest value; larger things belong on storage, with their URI and digest in the store."""
 
+MAX_TRANSACTION_BYTES = 5 << 18
+"""All values of one transaction: etcd takes requests of 1.5 MiB."""
+
 
 class StoreUnavailableError(UnavailableError):
     """The store did not answer: whether a transaction was applied is unknown until its keys are read again."""
@@ -183,7 +186,7 @@ class StateStore(Protocol):
         Raises:
             StoreUnavailableError: the outcome is unknown.
             StoreFullError: nothing was written, there is no room.
-            TransactionLimitError: over ``MAX_OPERATIONS`` or ``MAX_VALUE_BYTES``, or a key occurs twice.
+            TransactionLimitError: see ``check_limits``, which every store asks first; or a lease does not exist.
         """
         ...
 

@@ -1,0 +1,91 @@
+"""What a controller process has from its start to its end, whether it leads or stands by."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.jobs.book import JobBook
+from trainctl.controller.metrics.registry import ControllerMetrics, MetricsServer
+from trainctl.controller.settings import Settings
+from trainctl.controller.steady_clock import SteadyClock
+from trainctl.controller.store.port import StateStore
+from trainctl.core.system.clock import SystemClock
+from trainctl.protos.version import package_version
+
+
+@dataclass(slots=True, kw_only=True)
+class Shown:
+    """The jobs that metrics show: those of the term in which this controller leads."""
+
+    book: JobBook | None = None
+
+    def states(self) -> Iterable[JobState]:
+        """One job for each name."""
+        return self.book.newest_by_name() if self.book is not None else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """The process-wide things.
+
+    Attributes:
+        settings: how to run.
+        who: host and process, for people.
+        clock: time that never goes back.
+        metrics: what is counted.
+        metrics_address: where it is served.
+        store: the state.
+        shown: whose jobs are shown.
+    """
+
+    settings: Settings
+    who: str
+    clock: SteadyClock
+    metrics: ControllerMetrics
+    metrics_address: str
+    store: StateStore
+    shown: Shown = field(default_factory=Shown)
+
+    def write_run_file(self, address: str) -> None:
+        """Says in the folder where this controller listens."""
+        self.settings.run_dir.write(
+            address=address,
+            metrics_address=self.metrics_address,
+            version=package_version(),
+            started_s=self.clock.now_s(),
+        )
+
+
+@asynccontextmanager
+async def framed(settings: Settings) -> AsyncIterator[Frame]:
+    """Opens the store and serves metrics for as long as the block lasts.
+
+    Raises:
+        TrainctlError: the folder, the store or a port cannot be had.
+    """
+    settings.run_dir.prepare()
+    shown, clock = Shown(), SteadyClock(SystemClock())
+    metrics = ControllerMetrics(shown.states, clock.now_s)
+    metrics.set("trainctl_build_info", 1, version=package_version())
+    async with AsyncExitStack() as stack:
+        store = await settings.store_address.open(
+            on_request=lambda op, seconds: metrics.observe("trainctl_store_request_seconds", seconds, op=op)
+        )
+        stack.push_async_callback(store.close)
+        server = MetricsServer(metrics, settings.host, settings.metrics_port)
+        stack.push_async_callback(asyncio.to_thread, server.close)
+        yield Frame(
+            settings=settings,
+            who=f"{socket.gethostname()}:{os.getpid()}",
+            clock=clock,
+            metrics=metrics,
+            metrics_address=server.address,
+            store=store,
+            shown=shown,
+        )

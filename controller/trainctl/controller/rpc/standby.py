@@ -1,0 +1,70 @@
+"""The server of a controller that waits for its turn: it says who leads, and tells probes that it lives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+
+from trainctl.controller.rpc.interceptor import OWN_SERVICES
+from trainctl.controller.rpc.listening import OPTIONS, bind
+from trainctl.core.errors import UnavailableError
+from trainctl.protos.status import code_of, status_of, trailing_metadata
+
+
+class NotLeaderError(UnavailableError):
+    """This controller stands by; another one leads."""
+
+    code = "NOT_LEADER"
+
+
+class StandbyServer:
+    """Serves from ``start`` to ``stop``. Made and used in one event loop.
+
+    Attributes:
+        leader: who leads and where, for those who ask; empty while nobody does.
+    """
+
+    def __init__(self) -> None:
+        self.leader = ""
+        self._server = aio.server(options=OPTIONS)
+        self._server.add_generic_rpc_handlers((_RefuseAll(self),))
+        self._health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def bind(self, host: str, port: int) -> str:
+        """See ``listening.bind``."""
+        return bind(self._server, host, port)
+
+    async def start(self) -> None:
+        """Answers from now on."""
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set("leader", health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Gives the port free at once: whoever asks finds the next server there."""
+        await self._server.stop(None)
+
+
+class _RefuseAll(grpc.GenericRpcHandler):
+    def __init__(self, server: StandbyServer) -> None:
+        self._server = server
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Every method of ours, whatever its kind: a stream of anything is refused before it is read."""
+        if not str(handler_call_details.method).startswith(OWN_SERVICES):
+            return None
+        return grpc.stream_stream_rpc_method_handler(self._refuse)
+
+    async def _refuse(self, _: AsyncIterator[bytes], context: aio.ServicerContext[Any, Any]) -> None:
+        leader = self._server.leader
+        error = NotLeaderError(
+            f"this controller stands by; {leader} leads" if leader else "this controller stands by; nobody leads yet",
+            hint="name all controllers, and the one that leads is found: --controller HOST:PORT,HOST:PORT",
+        )
+        await context.abort(code_of(error), status_of(error).message, trailing_metadata(error))

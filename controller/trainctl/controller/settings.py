@@ -1,0 +1,51 @@
+"""How a controller is to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainctl.controller.cluster.port import AgentRequest
+from trainctl.controller.leadership import LEASE_TTL_S
+from trainctl.controller.run_dir import RunDir
+from trainctl.controller.store.opening import StoreAddress
+
+AgentCommand = Callable[[AgentRequest, Path, str], Sequence[str]]
+"""From a request, the node's folder and the controller's address to an agent's command line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to run.
+
+    Attributes:
+        run_dir: the controller's folder.
+        host: to listen on.
+        port: to listen on; 0: the former one of this folder, or any.
+        advertise: ``host:port`` where others reach this controller; empty: where it listens.
+        metrics_port: 0: any.
+        agents: local agents to keep running.
+        slots: workers that each of them takes.
+        store: where the state is; None: a file in the folder.
+        lease_ttl_s: how long a leader that says nothing is waited for, where several share a store.
+        respawn_delay_s: pause before a dead agent is started again.
+        agent_command: how agents are started.
+    """
+
+    run_dir: RunDir
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertise: str = ""
+    metrics_port: int = 0
+    agents: int = 0
+    slots: int = 1
+    store: StoreAddress | None = None
+    lease_ttl_s: float = LEASE_TTL_S
+    respawn_delay_s: float = 0.2
+    agent_command: AgentCommand | None = None
+
+    @property
+    def store_address(self) -> StoreAddress:
+        """Where the state is."""
+        return self.store or StoreAddress(self.run_dir.store_file)

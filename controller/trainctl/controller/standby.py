@@ -1,0 +1,53 @@
+"""Waiting for one's turn: beside the leader of a shared store, until it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from trainctl.controller.leadership import Candidate, FenceCounter, Leadership, find_leader, wait_vacant
+from trainctl.controller.rpc.standby import StandbyServer
+from trainctl.controller.store.port import StateStore, StoreUnavailableError
+from trainctl.core.errors import ConflictError
+
+_log = logging.getLogger(__name__)
+RETRY_S = 0.2
+
+
+@asynccontextmanager
+async def standing_by(host: str, port: int) -> AsyncIterator[tuple[StandbyServer, str]]:
+    """A server that refuses, and its address, for as long as the block lasts.
+
+    Raises:
+        ConflictError: the port is taken.
+    """
+    server = StandbyServer()
+    address = server.bind(host, port)
+    await server.start()
+    try:
+        yield server, address
+    finally:
+        await server.stop()
+
+
+async def campaign(
+    store: StateStore, candidate: Candidate, server: StandbyServer, *, counter: FenceCounter | None = None
+) -> Leadership:
+    """Waits, however long it takes, until this controller leads; a store that is away is waited for."""
+    while True:
+        try:
+            leader = await find_leader(store)
+            if leader is None:
+                server.leader = ""
+                return await Leadership.take(store, candidate, counter=counter)
+            if server.leader != f"{leader.holder} at {leader.address}":
+                server.leader = f"{leader.holder} at {leader.address}"
+                _log.info("standing by: %s leads with epoch %d", server.leader, leader.epoch)
+            await wait_vacant(store, leader)
+        except ConflictError as error:
+            _log.info("not this time: %s", error)
+        except StoreUnavailableError as error:
+            _log.warning("standing by without the store: %s", error)
+            await asyncio.sleep(RETRY_S)

@@ -1,0 +1,241 @@
+"""One term of leading: everything that acts on the jobs, in the order it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainctl.controller import keys
+from trainctl.controller.agents.registry import AgentRegistry
+from trainctl.controller.cluster.local import LocalCluster
+from trainctl.controller.cluster.port import AgentProcess, AgentRequest
+from trainctl.controller.frame import Frame
+from trainctl.controller.jobs.book import JobBook
+from trainctl.controller.jobs.closing import Closing
+from trainctl.controller.jobs.deletion import Deletions
+from trainctl.controller.jobs.requests import RequestLog
+from trainctl.controller.jobs.submission import Submissions
+from trainctl.controller.jobs.verbs import Verbs
+from trainctl.controller.leadership import Leadership
+from trainctl.controller.nodes import NodeKeeper
+from trainctl.controller.reconciler import Reconciler
+from trainctl.controller.rpc.agent_service import AgentService
+from trainctl.controller.rpc.interceptor import Gate
+from trainctl.controller.rpc.job_service import ControllerFacts, JobService
+from trainctl.controller.rpc.log_relay import LogRelay
+from trainctl.controller.rpc.server import RpcServer
+from trainctl.controller.settings import AgentCommand
+from trainctl.core.errors import ConflictError, FencedError, UnavailableError
+from trainctl.core.system.clock import SystemClock
+from trainctl.core.system.faults import FaultPlan
+
+_log = logging.getLogger(__name__)
+SAMPLE_EVERY_S = 1.0
+AWAKE_EVERY_S = 0.25
+SETTLE_S = 10.0
+"""Longer than an agent ever pauses between two tries to connect; over as soon as all known agents have reported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controller:
+    """A controller that leads and serves."""
+
+    address: str
+    metrics_address: str
+    leadership: Leadership
+    failed: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    leadership: Leadership
+    agents: AgentRegistry
+    book: JobBook
+    reconciler: Reconciler
+
+
+@asynccontextmanager
+async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIterator[Controller]:
+    """Serves and acts for as long as the block lasts; agents are left running.
+
+    Args:
+        frame: of the process.
+        leadership: held already.
+        port: to listen on; 0: the former one of this folder, or any.
+
+    Raises:
+        TrainctlError: what earlier lives left behind cannot be read, or the port cannot be had.
+    """
+    async with AsyncExitStack() as stack:
+        parts = await _open(frame, leadership, stack)
+        server = _server(frame, parts)
+        address = _bind(frame, server, port)
+        keeper = _keeper(frame, parts, address, stack)
+        await keeper.observe()
+        await server.start()
+        stack.push_async_callback(server.stop)
+        stack.callback(parts.agents.close_sessions)
+        frame.write_run_file(address)
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stack.callback(_look_at, failed)
+        run = frame.settings.run_dir
+        background = (
+            leadership.renew(frame.clock.monotonic_s, frame.settings.lease_ttl_s),
+            parts.reconciler.run(),
+            keeper.run(),
+            Deletions(parts.book, parts.agents, run.jobs, frame.clock.now_s).run(),
+            Closing(parts.book, parts.agents).run(),
+            _stay_awake(parts),
+            _sample(frame, parts, keeper),
+            _until_fenced(leadership),
+        )
+        for work in background:
+            stack.push_async_callback(_end, _start(work, failed))
+        _log.info("controller serves", extra={"address": address, "epoch": leadership.epoch})
+        yield Controller(address=address, metrics_address=frame.metrics_address, leadership=leadership, failed=failed)
+
+
+async def _open(frame: Frame, leadership: Leadership, stack: AsyncExitStack) -> _Parts:
+    """All that an earlier life left behind."""
+    clock, metrics, store = frame.clock, frame.metrics, frame.store
+    agents = AgentRegistry(clock.monotonic_s, settle_s=SETTLE_S)
+    agents.load((await store.range(keys.NODES)).items)
+    agents.load_marks((await store.range(keys.MARKS)).items)
+    figures = frame.settings.run_dir.figures
+    book = JobBook(store, leadership, now_s=clock.now_s, figures_folder=figures, faults=FaultPlan())
+    clock.not_before(await book.load())
+    await book.catch_up()
+    frame.shown.book = book
+    metrics.set("trainctl_leader", 1, controller=frame.who)
+    stack.callback(metrics.set, "trainctl_leader", 0, controller=frame.who)
+    metrics.set("trainctl_leader_epoch", leadership.epoch, controller=frame.who)
+    return _Parts(
+        leadership=leadership,
+        agents=agents,
+        book=book,
+        reconciler=Reconciler(book, agents, leadership, clock, metrics),
+    )
+
+
+def _server(frame: Frame, parts: _Parts) -> RpcServer:
+    logs = LogRelay(parts.agents)
+    run, clock = frame.settings.run_dir, frame.clock
+    jobs = JobService(
+        book=parts.book,
+        agents=parts.agents,
+        reconciler=parts.reconciler,
+        verbs=Verbs(parts.book, parts.agents, RequestLog(frame.store), parts.leadership, clock.now_s),
+        submissions=Submissions(parts.book, parts.agents, frame.store, run.jobs, clock.now_s),
+        logs=logs,
+        clock=clock,
+        facts=ControllerFacts(epoch=parts.leadership.epoch, store=str(frame.settings.store_address)),
+    )
+    agents = AgentService(
+        book=parts.book,
+        agents=parts.agents,
+        reconciler=parts.reconciler,
+        leadership=parts.leadership,
+        logs=logs,
+        clock=clock,
+        metrics=frame.metrics,
+    )
+    return RpcServer(jobs, agents, Gate(run.token(), frame.metrics))
+
+
+def _bind(frame: Frame, server: RpcServer, port: int) -> str:
+    """The given port, or the former one: agents that run on look for their controller there."""
+    host, former = frame.settings.host, frame.settings.run_dir.former_port()
+    if port or not former:
+        return server.bind(host, port)
+    try:
+        return server.bind(host, former)
+    except ConflictError:
+        _log.warning("the former port %d is taken: agents that still run there will not find this controller", former)
+        return server.bind(host, 0)
+
+
+def _keeper(frame: Frame, parts: _Parts, address: str, stack: AsyncExitStack) -> NodeKeeper:
+    settings = frame.settings
+    slots = settings.slots
+    nodes = [
+        AgentRequest(node=f"node-{index}", slots=slots, first_local_rank=index * slots)
+        for index in range(settings.agents)
+    ]
+    command = settings.agent_command or _agent_command(settings.run_dir.token_file)
+    cluster = LocalCluster(settings.run_dir.nodes, nodes, lambda request, folder: command(request, folder, address))
+    stack.push_async_callback(cluster.close)
+
+    def seen(processes: tuple[AgentProcess, ...]) -> None:
+        parts.agents.processes(processes)
+        parts.reconciler.look_at_all()
+
+    return NodeKeeper(
+        cluster, frame.store, parts.leadership, SystemClock(), respawn_delay_s=settings.respawn_delay_s, seen=seen
+    )
+
+
+def _agent_command(token_file: Path) -> AgentCommand:
+    def command(request: AgentRequest, folder: Path, address: str) -> Sequence[str]:
+        program = (sys.executable, "-m", "trainctl.agent")
+        where = ("--controller", address, "--node", request.node, "--slots", str(request.slots))
+        here = ("--first-local-rank", str(request.first_local_rank), "--dir", str(folder))
+        return (*program, *where, *here, "--token-file", str(token_file))
+
+    return command
+
+
+async def _stay_awake(parts: _Parts) -> None:
+    """Lets the registry notice when this process was frozen."""
+    while True:
+        await asyncio.sleep(AWAKE_EVERY_S)
+        parts.agents.awake()
+
+
+async def _sample(frame: Frame, parts: _Parts, keeper: NodeKeeper) -> None:
+    """Gauges that nobody pushes."""
+    metrics, clock = frame.metrics, frame.clock
+    while True:
+        due_s = clock.monotonic_s() + SAMPLE_EVERY_S
+        await asyncio.sleep(SAMPLE_EVERY_S)
+        metrics.set("trainctl_event_loop_lag_seconds", max(0.0, clock.monotonic_s() - due_s))
+        metrics.set("trainctl_reconcile_queue_depth", parts.reconciler.queue_depth())
+        metrics.set("trainctl_intents_pending", keeper.intents_pending)
+        with contextlib.suppress(UnavailableError):
+            metrics.set("trainctl_store_db_bytes", await frame.store.size_bytes())
+
+
+async def _until_fenced(leadership: Leadership) -> None:
+    await leadership.fenced.wait()
+    raise FencedError("another controller leads; this one stops", hint="the agents find the new one by themselves")
+
+
+def _start(work: Coroutine[Any, Any, None], failed: asyncio.Future[None]) -> asyncio.Task[None]:
+    """Runs ``work`` beside the server; if it ends with an exception, so does the term."""
+    task = asyncio.create_task(work)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not failed.done():
+            failed.set_exception(error)
+
+    task.add_done_callback(ended)
+    return task
+
+
+def _look_at(failed: asyncio.Future[None]) -> None:
+    """What fails while the term ends is nothing more to be told."""
+    if failed.done() and not failed.cancelled():
+        failed.exception()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task
