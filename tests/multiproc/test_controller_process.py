@@ -83,6 +83,10 @@ def test_killed_beside_the_transaction_that_commits_a_generation(tmp_path: Path,
         asyncio.run(go_on(data, agent))
 
 
+def store_in(path: Path) -> tuple[str, str]:
+    return "--store", f"file:{path}"
+
+
 def refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(folder, *arguments), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
@@ -130,8 +134,8 @@ def test_a_second_one_in_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_in_use_is_refused(tmp_path: Path) -> None:
-    with started(tmp_path / "one", "--store", f"file:{tmp_path / "store"}") as (process, _):
-        assert_one_clear_line(refused(tmp_path / "two", "--store", f"file:{tmp_path / "store")), 4, str(process.pid}")
+    with started(tmp_path / "one", *store_in(tmp_path / "store")) as (process, _):
+        assert_one_clear_line(refused(tmp_path / "two", *store_in(tmp_path / "store")), 4, str(process.pid))
 
 
 def test_a_taken_port_is_refused(tmp_path: Path) -> None:
@@ -144,9 +148,9 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
 def test_a_folder_or_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_one_clear_line(refused(tmp_path / "file" / "run"), 5, "file")
-    assert_one_clear_line(refused(tmp_path / "run", "--store", f"file:{tmp_path / "no" / "store"}"), 5, "store")
+    assert_one_clear_line(refused(tmp_path / "run", *store_in(tmp_path / "no" / "store")), 5, "store")
     (tmp_path / "foreign").write_text("this is no store\n" * 200)
-    assert_one_clear_line(refused(tmp_path / "run", "--store", f"file:{tmp_path / "foreign"}"), 6, "foreign")
+    assert_one_clear_line(refused(tmp_path / "run", *store_in(tmp_path / "foreign")), 6, "foreign")
 
 
 @pytest.mark.parametrize("arguments", [("--listen", "nowhere"), ("--agents", "-1"), ("--respawn-delay", "soon")])
