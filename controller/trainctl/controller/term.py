@@ -20,6 +20,7 @@ from trainctl.controller.frame import Frame
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.closing import Closing
 from trainctl.controller.jobs.deletion import Deletions
+from trainctl.controller.jobs.figure_recovery import FigureRecovery
 from trainctl.controller.jobs.requests import RequestLog
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.jobs.verbs import Verbs
@@ -92,6 +93,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
             keeper.run(),
             Deletions(parts.book, parts.agents, run.jobs, frame.clock.now_s).run(),
             Closing(parts.book, parts.agents).run(),
+            FigureRecovery(parts.book, frame.clock.now_s).run(),
             _stay_awake(parts),
             _sample(frame, parts, keeper),
             _until_fenced(leadership),

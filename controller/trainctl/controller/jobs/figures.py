@@ -22,11 +22,16 @@ class FigureLog:
 
     def __init__(self, path: Path, *, kept: int = FIGURES_KEPT) -> None:
         self._path = path
-        self._kept = kept
+        self.kept = kept
         self._by_step: dict[int, StepFigures] = {}
         self._starts: dict[int, int] = {}
         self._broken = False
         self._torn = False
+
+    @property
+    def count(self) -> int:
+        """Steps that have a figure."""
+        return len(self._by_step)
 
     def load(self) -> None:
         """Reads the file; a last line that was cut off by a crash is left out."""
@@ -72,7 +77,7 @@ class FigureLog:
         if one.step < self._starts.get(one.lineage, one.step + 1):
             self._start(one.lineage, one.step)
         self._by_step[one.step] = one
-        if len(self._by_step) > self._kept:
+        if len(self._by_step) > self.kept:
             del self._by_step[min(self._by_step)]
         return True
 
