@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 import sys
-from pathlib import Path
 from typing import BinaryIO
 
 from trainctl.controller.domain.spec.yaml_text import MAX_BYTES, line_and_column
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, Problem, SpecError, UsageError
 
 STDIN = "-"
+_STDIN_NAMES = (STDIN, "/dev/stdin")
+_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
+"""Where a shell puts the pipe of ``<(command)``: somebody writes to that, or has written."""
+_OTHER_WAYS = "give a regular file, or - to read stdin"
 _OF_OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -23,25 +29,45 @@ def read_job_file(name: str, *, stdin: BinaryIO | None = None) -> tuple[str, str
     Raises:
         NotFoundError: there is no such file.
         PermissionDeniedError: it may not be read.
-        UsageError: it is a folder.
+        UsageError: it is a folder, a named pipe or a device: reading it may never end.
         SpecError: it is too large, or not text.
     """
     if not name:
         raise UsageError("-f: expected a file, found an empty text", hint="is the variable in it set? - reads stdin")
-    if name == STDIN:
+    if name in _STDIN_NAMES:
         return _text((stdin or sys.stdin.buffer).read(MAX_BYTES + 1), "<stdin>"), "<stdin>"
     try:
-        with Path(name).open("rb") as file:
+        with io.BufferedReader(io.FileIO(name, opener=_without_waiting)) as file:
+            _check_kind(name, os.fstat(file.fileno()).st_mode)
+            os.set_blocking(file.fileno(), True)
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFoundError(f"job file {name} does not exist", hint="give an existing file, or - for stdin") from error
     except IsADirectoryError as error:
-        raise UsageError(f"job file {name} is a folder", hint="give a file in it, such as job.yaml") from error
+        raise _folder(name) from error
     except PermissionError as error:
         raise PermissionDeniedError(f"job file {name} may not be read", hint="check who owns it") from error
     except OSError as error:
-        raise UsageError(f"job file {name} cannot be read: {error.strerror}") from error
+        raise UsageError(f"job file {name} cannot be read: {error.strerror}", hint=_OTHER_WAYS) from error
     return _text(data, name), name
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    """Opens what may be a named pipe without a writer; what it is, the open file tells."""
+    return os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _check_kind(name: str, mode: int) -> None:
+    if stat.S_ISREG(mode) or (stat.S_ISFIFO(mode) and name.startswith(_DESCRIPTORS)):
+        return
+    if stat.S_ISDIR(mode):
+        raise _folder(name)
+    what = "a named pipe" if stat.S_ISFIFO(mode) else "a device"
+    raise UsageError(f"job file {name} is {what}: expected a regular file", hint=_OTHER_WAYS)
+
+
+def _folder(name: str) -> UsageError:
+    return UsageError(f"job file {name} is a folder", hint="give a file in it, such as job.yaml")
 
 
 def _text(data: bytes, source: str) -> str:

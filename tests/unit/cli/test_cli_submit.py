@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 import threading
 import uuid
 from pathlib import Path
@@ -157,13 +160,32 @@ def test_never_reads_more_than_a_byte_over_the_limit() -> None:
 
 
 def test_unreadable_file_is_a_permission_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, *args: object, **kwargs: object) -> None:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(name: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", name)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     result = cli("submit", "-f", "/theirs/job.yaml")
     assert result.code == 5
     assert "/theirs/job.yaml may not be read" in result.err
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(cli: Cli, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for name, what in ((str(pipe), "a named pipe"), ("/dev/zero", "a device")):
+        result = cli("submit", "-f", name, "--dry-run=client")
+        assert result.code == 2
+        assert f"job file {name} is {what}: expected a regular file (USAGE)" in result.err
+        assert "hint: " in result.err
+
+
+def test_the_pipe_of_a_process_substitution_is_read_to_its_end(job_file: str) -> None:
+    script = f"(head -c 7 {job_file}; tail -c +8 {job_file})"
+    command = f'"{sys.executable}" -m trainctl.cli submit --dry-run=client -o name -f '
+    env = {**os.environ, "TRAINCTL_CONFIG": ""}
+    for words in (f"{command} <({script})", f"{script} | {command} /dev/stdin", f"{script} | {command} -"):
+        done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60, env=env)
+        assert (done.stdout, done.returncode) == ("first\n", 0), done.stderr
 
 
 @pytest.mark.parametrize(("phase", "code"), [("SUCCEEDED", 0), ("FAILED", 8), ("CANCELLED", 9)])
