@@ -112,7 +112,7 @@ def set_context(context: Context) -> int:
     changed = replace(config, contexts=contexts)
     problems = tuple(Problem(path=where, message=message) for where, message in check(changed.data()))
     if problems:
-        raise SpecError(problems, source="the context")
+        raise SpecError(problems, source="the context", hint="nothing was written; set what is named here anew")
     write_config(changed)
     context.console.data(f"context {name} written to {config.path}")
     if name != config.current:

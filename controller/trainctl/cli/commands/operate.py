@@ -154,5 +154,5 @@ def _int32(flag: str, value: int) -> int:
         UsageError: it does not.
     """
     if not -(2**31) <= value < 2**31:
-        raise UsageError(f"{flag}: expected a whole number below {2**31}, found {value}")
+        raise UsageError(f"{flag}: expected a whole number below {2**31}, found {value}", hint=f"for example {flag} 2")
     return value

@@ -148,5 +148,6 @@ def _parse(raw: bytes, path: Path) -> Mapping[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, Mapping):
-        raise SpecError((Problem(path="", message="expected a mapping with contexts"),), source=str(path))
+        problem = Problem(path="", message="expected a mapping with contexts")
+        raise SpecError((problem,), source=str(path), hint="repair or remove it")
     return data

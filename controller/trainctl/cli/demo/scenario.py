@@ -122,7 +122,10 @@ class Demo:
         command = [sys.executable, "-m", "trainctl.parallel.generate", str(model), "--prompt", PROMPT]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
-            raise DemoError(f"the exported model could not generate text:\n{done.stderr.strip()}")
+            raise DemoError(
+                f"the exported model could not generate text:\n{done.stderr.strip()}",
+                hint=f"the model is kept in {model}; what this machine lacks shows: trainctl doctor",
+            )
         text = [f"           | {line}" for line in done.stdout.strip().splitlines()]
         self.context.console.data([f"model      {model}  (transformers loads it; it writes:)", *text])
         self.context.console.data(f"picture    {self.folder / 'loss.png'}")
@@ -134,8 +137,11 @@ class Demo:
         with (self.folder / "demo.log").open("a") as log:
             code = main(arguments, out=log, err=log, env=self.context.env)
         if code != 0:
-            said = "\n".join((self.folder / "demo.log").read_text().splitlines()[-5:])
-            raise DemoError(f"trainctl {' '.join(arguments)} ended with exit code {code}:\n{said}")
+            path = self.folder / "demo.log"
+            said = "\n".join(path.read_text().splitlines()[-5:])
+            raise DemoError(
+                f"trainctl {' '.join(arguments)} ended with exit code {code}:\n{said}", hint=f"{path} has more"
+            )
 
     def _say(self, text: str) -> None:
         self.context.console.data(f"{time.monotonic() - self.started_s:7.1f} s  {text}")

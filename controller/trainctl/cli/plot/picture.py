@@ -25,7 +25,10 @@ def picture_path(wanted: str, *, job: str) -> Path:
     path = Path(f"{job}.{wanted}") if f".{wanted}" in SUFFIXES else Path(wanted).expanduser()
     if path.suffix.lower() not in SUFFIXES:
         known = ", ".join(SUFFIXES)
-        raise UsageError(f"-o: expected png, svg, pdf or a file that ends in {known}, found {wanted!r}")
+        raise UsageError(
+            f"-o: expected png, svg, pdf or a file that ends in {known}, found {wanted!r}",
+            hint=f"for example -o {path.stem or job}.png",
+        )
     return path
 
 
