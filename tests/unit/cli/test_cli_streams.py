@@ -128,6 +128,18 @@ def test_logs_pick_slots_ranks_and_tail(cli: Cli, controller: FakeController) ->
     missing = cli("logs", "a", "--rank", "0-2")
     assert missing.code == 3
     assert "no rank 2; it has 0, 1" in missing.err
+    for words, said in (
+        (("--slot", "77"), "no worker slot 77; it has 0, 1, 2 (NOT_FOUND)"),
+        (("--slot", "1,8-9"), "no worker slot 8, 9; it has 0, 1, 2 (NOT_FOUND)"),
+        (("--attempt", "99"), "no attempt 99; it has 1, 2, 3 (NOT_FOUND)"),
+        (("--slot", "1", "--attempt", "3"), "no attempt 3 in slot 1; it has 2 (NOT_FOUND)"),
+        (("--rank", "1", "--attempt", "3", "-f"), "no attempt 3 in slot 0; it has 1 (NOT_FOUND)"),
+    ):
+        missing = cli("logs", "a", *words)
+        assert (missing.code, missing.out) == (3, "")
+        assert said in missing.err
+        assert "hint: trainctl describe a" in missing.err
+    assert cli("logs", "a", "--slot", "1", "--attempt", "2", "--tail", "1").out == "s1 4\n"
     for wrong in ("x", "3-1", "0,,1", "0-999999"):
         assert cli("logs", "a", "--slot", wrong).code == 2
     assert cli("logs", "a", "--tail", "0").code == 2
@@ -272,6 +284,17 @@ def test_timeline_as_a_trace_that_viewers_open(cli: Cli, controller: FakeControl
     assert spans["generation 2: peer", 10 * seconds] == 1_750_000
     assert spans["detect", 10 * seconds] == 500_000
     assert spans["restore", 10 * seconds + 500_000] == 1_250_000
+
+
+def test_a_slot_that_may_get_a_worker_can_be_followed_and_no_other(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job("a", "CANCELLED")
+    job.effective_spec.spec.nodes.max = 2
+    job.effective_spec.spec.resources.workers_per_node = 2
+    assert cli("logs", "a", "--slot", "3", "-f").code == 9
+    missing = cli("logs", "a", "--slot", "4", "-f")
+    assert missing.code == 3
+    assert "no worker slot 4; it has 0, 1, 2, 3" in missing.err
+    assert "it has none at the moment" in cli("logs", "a", "--slot", "3").err
 
 
 def test_following_an_ended_job_shows_its_end(cli: Cli, controller: FakeController) -> None:

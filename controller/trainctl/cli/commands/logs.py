@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from trainctl.cli import exit_codes, phases
 from trainctl.cli.client import connect, find_job
 from trainctl.cli.context import Context
+from trainctl.cli.log_choice import check_choice, check_known
 from trainctl.cli.log_reader import LogReader
 from trainctl.cli.output import is_table, stream_item
 from trainctl.cli.ranges import parse_numbers
 from trainctl.cli.resume import resume
 from trainctl.cli.style import Style
 from trainctl.cli.times import since
-from trainctl.core.errors import NotFoundError, UsageError
+from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import Job, StreamLogsResponse
 
 MAX_TAIL = 1_000_000
@@ -30,9 +31,12 @@ def run(context: Context) -> int:
     incarnation = _incarnation(options.attempt, options.name)
     with connect(context) as client:
         job = find_job(context, client, options.name)
+        slots = _slots(context, job)
+        if incarnation or options.slot is not None:
+            check_choice(client, job, slots=slots, incarnation=incarnation, follow=options.follow)
         reader = LogReader(
             uid=job.uid,
-            slots=_slots(context, job),
+            slots=slots,
             incarnation=incarnation,
             at_least=_newest(job) if options.attempt == "last" else {},
             tail=tail,
@@ -85,14 +89,7 @@ def _slots(context: Context, job: Job) -> tuple[int, ...]:
         return ()
     by_rank = {worker.global_rank: worker.slot for island in job.status.islands for worker in island.workers}
     ranks = parse_numbers("--rank", options.rank)
-    missing = [str(rank) for rank in ranks if rank not in by_rank]
-    if missing:
-        known = ", ".join(str(rank) for rank in sorted(by_rank) if rank >= 0) or "none at the moment"
-        some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise NotFoundError(
-            f"job {job.spec.metadata.name} has no rank {some}; it has {known}",
-            hint=f"trainctl describe {job.spec.metadata.name} shows its workers",
-        )
+    check_known(job, "rank", ranks, [rank for rank in by_rank if rank >= 0])
     return tuple(sorted(by_rank[rank] for rank in ranks))
 
 
