@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from multiproc.toy import batch, build, loss_of
+from multiproc.toy import Counter, batch, build, loss_of
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import WorkerBridge
 from trainctl.parallel.progress_page import ProgressWriter
@@ -20,7 +20,9 @@ from trainctl.parallel.replica.training_state import TrainingState
 from trainctl.parallel.session import Session
 
 
-def sharded(mesh: DeviceMesh, dtype: torch.dtype, hidden: int) -> TrainingState:
+def sharded(
+    mesh: DeviceMesh, dtype: torch.dtype, hidden: int, counter: Counter, after_step: Callable[[int], None]
+) -> TrainingState:
     model, _ = build(1, hidden, dtype)
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -28,7 +30,13 @@ def sharded(mesh: DeviceMesh, dtype: torch.dtype, hidden: int) -> TrainingState:
     fully_shard(model, mesh=mesh)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
-    return TrainingState(model=model, optimizers=[optimizer], schedulers=[scheduler])
+    return TrainingState(
+        model=model,
+        optimizers=[optimizer],
+        schedulers=[scheduler],
+        objects={"counter": counter},
+        after_step=after_step,
+    )
 
 
 def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]) -> None:
@@ -36,7 +44,9 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
     torch.set_num_threads(1)
     dtype = getattr(torch, options.get("dtype", "float32"))
     session = Session.open(control=bridge, page=page)
-    session.register_sharded(lambda mesh: sharded(mesh, dtype, options["hidden"]))
+    counter = Counter()
+    committed: list[int] = []
+    session.register_sharded(lambda mesh: sharded(mesh, dtype, options["hidden"], counter, committed.append))
     micro_batches = options.get("micro_batches", 4)
     session.set_data(
         num_samples=97, steps=options["steps"], batch=BatchSpec(sequences=12, micro_batches=micro_batches), seed=5,
@@ -53,10 +63,12 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
     session.on_evaluate(every=4, num_items=5, evaluate=evaluate)
     while not session.done:
         with session.step() as step:
+            counter.count += 1
             for micro_batch in step.micro_batches():
                 step.backward(*loss_of(session.model, batch(micro_batch.sample_ids, dtype)))
         if session.applied_step == options["steps"] and not session.done:
             _write(session.model, Path(options["folder"]))
+    assert counter.count == committed[-1] == session.applied_step
 
 
 def _write(model: nn.Module, folder: Path) -> None:

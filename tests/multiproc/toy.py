@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,19 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
     dtype = getattr(torch, options.get("dtype", "float32"))
     model, optimizer = build(options.get("seed", 1), options.get("hidden", 40), dtype)
     session = Session.open(control=bridge, page=page)
-    session.register(model=model, optimizer=optimizer, objects={"counter": Counter()})
+    counter, average = Counter(), copy.deepcopy(model).requires_grad_(False)
+
+    def update_average(_: int) -> None:
+        for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(value.detach(), 0.1)
+
+    session.register(
+        model=model,
+        optimizer=optimizer,
+        modules={"average": average},
+        objects={"counter": counter},
+        after_step=update_average,
+    )
     session.set_data(
         num_samples=97,
         steps=options["steps"],
@@ -79,12 +92,15 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
     session.on_evaluate(every=options.get("evaluate_every", 0), num_items=5, evaluate=evaluate)
     while not session.done:
         with session.step() as step:
+            counter.count += 1
             for micro_batch in step.micro_batches():
                 step.backward(*loss_of(model, batch(micro_batch.sample_ids, dtype)))
+    assert counter.count == session.applied_step, f"step {session.applied_step} counted as {counter.count}"
     latest = bridge.latest()
     state = torch.cat([p.detach().reshape(-1).view(torch.uint8) for p in model.parameters()])
     moments = [v.reshape(-1).view(torch.uint8) for s in optimizer.state.values() for v in s.values()]
-    Path(options["folder"], f"final-{latest.slot}").write_bytes(bytes(torch.cat([state, *moments]).numpy()))
+    means = [p.reshape(-1).view(torch.uint8) for p in average.parameters()]
+    Path(options["folder"], f"final-{latest.slot}").write_bytes(bytes(torch.cat([state, *moments, *means]).numpy()))
 
 
 def final_states(folder: Path, slots: int) -> set[bytes]:

@@ -137,7 +137,7 @@ class Entry:
                 f"generation {self.record.generation} starts from the initial state, but this worker had trained, or "
                 "had received a part of the state of workers that are lost; a new one takes its place"
             )
-        self.replica.discard()
+        self.replica.give_up_step()
         self.replica.checkpoint = None
         self.replica.stand_at(lineage=self.record.lineage, step=0, cursor=0)
         if self.record.holders:
@@ -159,7 +159,7 @@ class Entry:
         """Finishes the target step from the retained gradients, or discards what is open; whether it applied one."""
         replica, outcome = self.replica, self.record.outcome
         if replica.applied_step == self.record.target_step and replica.lineage == self.record.lineage:
-            replica.discard()
+            replica.give_up_step()
             return False
         if outcome is None or outcome.step != self.record.target_step:
             raise InternalError(

@@ -6,6 +6,7 @@ the first generation, while it is received or loaded, and between applying(s) an
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainctl.parallel.plan.randomness import derive_seed
 from trainctl.parallel.replica.digest import tensors_digest
 from trainctl.parallel.replica.generators import seed_generators
 from trainctl.parallel.replica.gradients import FlatGradients, Gradients
+from trainctl.parallel.replica.rest import Rest
 from trainctl.parallel.replica.sharded_gradients import ShardedGradients, settle_shards, sum_instead_of_mean
 from trainctl.parallel.replica.training_state import TrainingState
 
@@ -47,6 +49,7 @@ class Replica:
         retained_step: step of it; 0 if none is held.
         pristine: the state is still the initial one, as the seed made it; one that is sharded is made again every time.
         checkpoint: newest complete checkpoint of this lineage: the parent of the next.
+        rest: the objects as they belong to ``applied_step``; None as long as the worker stood at none.
         sets_learning_rate: the outcome's learning rate counts; otherwise the loop's own schedulers say it.
     """
 
@@ -62,9 +65,11 @@ class Replica:
         self.retained_step = 0
         self.pristine = True
         self.checkpoint: CheckpointRef | None = None
+        self.rest: Rest | None = None
+        self._initial_objects: dict[str, Any] | None = None
         self.install(training or TrainingState(model=nn.Module(), optimizers=()))
         if self.sharded:
-            self.schema_digest = ""  # of nothing
+            self.schema_digest, self._initial_objects = "", None  # of nothing
 
     def install(self, training: TrainingState) -> None:
         """Takes over freshly built modules and optimizers: the initial state, which nothing is known of yet.
@@ -76,11 +81,16 @@ class Replica:
         groups = tuple(training.parameter_groups())
         self.gradients: Gradients = ShardedGradients(groups) if self.sharded else FlatGradients(groups)
         self.training = training
+        if self._initial_objects is None:
+            self._initial_objects = copy.deepcopy(training.export_objects(hyperparameters=False))
+        else:  # built again: what the loop has of its own lives on, and begins anew, too
+            training.import_objects(copy.deepcopy(self._initial_objects), hyperparameters=False)
         self._group_sizes = _sizes(groups)
         self._optimizers = [OptimizerState(optimizer) for optimizer in training.optimizers]
         if self.sharded:
             sum_instead_of_mean(training.model)
         self.discard()
+        self.rest = None
         self.applied_step = EMPTY
         self.pristine = True
         initial = self.state(StateVersion(0, 0))
@@ -168,6 +178,7 @@ class Replica:
             self._step(outcome.learning_rate)
         for scheduler in self.training.schedulers:
             scheduler.step()
+        self.training.after_step(outcome.step)
         reach("apply.in")
         self.discard()
         self.stand_at(lineage=outcome.lineage, step=outcome.step, cursor=outcome.cursor)
@@ -194,10 +205,21 @@ class Replica:
         self.pristine = False
 
     def stand_at(self, *, lineage: int, step: int, cursor: int) -> None:
-        """The tensors are the state of ``step``."""
+        """The tensors and objects are the state of ``step``."""
         self.lineage = lineage
         self.applied_step = step
         self.cursor = cursor
+        self._rest_here()
+
+    def _rest_here(self) -> None:
+        own = not self.sets_learning_rate
+        self.rest = Rest(self.training, hyperparameters=own, watch_tensors=not self.sharded)
+
+    def give_up_step(self) -> None:
+        """The open step is to be repeated: nothing of it stays."""
+        self.discard()
+        if self.rest is not None:
+            self.rest.put_back()
 
     def report(self, prepared_generation: int) -> StepReport:
         """What this worker can say to the recovery decision."""
@@ -226,6 +248,7 @@ class Replica:
             PlanError: they are not those that were registered here.
         """
         self.training.import_objects(values, hyperparameters=not self.sets_learning_rate)
+        self._rest_here()
 
     def import_objects(self, values: Mapping[str, Any]) -> int:
         """Loads the registered objects; returns the cursor.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainctl.core.errors import PlanError
 
 _SCALARS = (bool, int, float, str)
+AfterStep = Callable[[int], None]
+"""Called with the number of a committed step."""
+
+
+def nothing(_: int) -> None:
+    """After a step there is nothing to do."""
 
 
 class Stateful(Protocol):
@@ -37,8 +43,10 @@ class TrainingState:
         optimizers: over parameters of ``model`` and ``modules``.
         modules: further modules by name, such as an average of the weights; their tensors are named ``<name>.<fqn>``.
         schedulers: learning-rate schedulers, stepped once for every committed step.
-        objects: other things with a state of JSON values.
+        objects: other things with a state of JSON values; changes made in a step are taken back if it is repeated.
         artifacts: files to keep in every checkpoint, by relative path.
+        after_step: brings ``modules`` up to date: called on every rank, once for every committed step, before the
+            step's state can be saved or copied.
     """
 
     model: nn.Module
@@ -47,6 +55,7 @@ class TrainingState:
     schedulers: Sequence[LRScheduler] = ()
     objects: Mapping[str, Stateful] = field(default_factory=dict)
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    after_step: AfterStep = nothing
 
     def check(self) -> None:
         """Sees that it can be saved.

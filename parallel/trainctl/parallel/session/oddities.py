@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trainctl.parallel.replica.rest import Rest
+
 _TOLD_REPEATS = frozenset(10**power for power in range(9))
 
 
@@ -19,6 +21,35 @@ class Oddities:
         self._step = 0
         self._repeats = 0
         self._why = ""
+        self._told: set[str] = set()
+
+    def changed_between(self, rest: Rest | None) -> None:
+        """Before a step begins: registered objects and modules are to be what they were when the last one ended."""
+        if rest is None:
+            return
+        for name in (*rest.changed_objects(), *rest.changed_modules()):
+            self._tell_once(
+                f"{name!r} was changed between two steps: what was saved or copied at the step's end is without it, "
+                "and it may happen twice or never; change objects inside `with session.step()`, modules in "
+                "register(after_step=...)"
+            )
+        rest.note_writes()
+
+    def changed_inside(self, rest: Rest | None) -> None:
+        """Before a step is committed: its repetition would change modules a second time."""
+        for name in rest.changed_modules() if rest is not None else ():
+            self._tell_once(
+                "buffers of the model change in the forward pass, as those of BatchNorm do: each rank has others, and "
+                "after a loss they do not fit together; use a norm without running statistics"
+                if name == "model"
+                else f"module {name!r} was changed inside `with session.step()`: if the step is repeated that happens "
+                "twice; change it in register(after_step=...)"
+            )
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._tell(text)
 
     def left(self, step: int, error: Exception) -> None:
         """An exception of the loop's own left ``step``: if the loop catches it, the step begins again."""

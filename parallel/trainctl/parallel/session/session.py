@@ -24,7 +24,7 @@ from trainctl.parallel.plan.vote import VoteFlag
 from trainctl.parallel.recovery.enter import Entry
 from trainctl.parallel.recovery.membership import rank_of
 from trainctl.parallel.replica.replica import EMPTY, Replica
-from trainctl.parallel.replica.training_state import Stateful, TrainingState
+from trainctl.parallel.replica.training_state import AfterStep, Stateful, TrainingState, nothing
 from trainctl.parallel.results.hook import Hook
 from trainctl.parallel.results.sources import HookSource
 from trainctl.parallel.session.attachment import ALONE, attached, check_alone
@@ -139,16 +139,20 @@ class Session:
         schedulers: Sequence[LRScheduler] = (),
         objects: Mapping[str, Stateful] | None = None,
         artifacts: Mapping[str, bytes] | None = None,
+        after_step: AfterStep = nothing,
     ) -> None:
         """Says what the training state is; it must come out alike on all ranks.
 
         Args:
             model: its parameters and buffers.
             optimizer: one or several over its parameters; their moments are allocated now.
-            modules: further modules by name, such as an average of the weights.
+            modules: further modules by name, such as an average of the weights; brought up to date by ``after_step``.
             schedulers: of the learning rate, stepped once a committed step; then leave out ``set_data(schedule=...)``.
-            objects: things with ``state_dict`` and ``load_state_dict`` that give and take JSON values.
+            objects: things with ``state_dict`` and ``load_state_dict`` that give and take JSON values; change them
+                inside ``with session.step()``: what a step changed is taken back if it is repeated.
             artifacts: files to keep in every checkpoint, by relative path.
+            after_step: called with the step's number on every rank, once for every committed step, whatever is lost
+                meanwhile: the place to update ``modules``.
 
         Raises:
             PlanError: a parameter, the optimizer or an object is of a kind that cannot be copied exactly.
@@ -162,6 +166,7 @@ class Session:
             schedulers=tuple(schedulers),
             objects=objects or {},
             artifacts=artifacts or {},
+            after_step=after_step,
         )
         self._replica = Replica(training, instance=self._context.desired.island)
         self._collectives = collectives_for(next(model.parameters()).device)
@@ -264,11 +269,13 @@ class Session:
         if seat is None:
             yield StepContext(run.replica.applied_step, (), before_each=self._context.waiter.check)
             return
+        self._oddities.changed_between(run.replica.rest)
         step = run.protocol.open(seat)
         self._oddities.begun(step.context.step)
         self._in_step = True
         try:
             yield step.context
+            self._oddities.changed_inside(run.replica.rest)
             run.reporter.note_commit(run.protocol.commit(seat, step))
             seat.report_recovery()
         except (Interrupted, CollectiveError) as cause:
@@ -276,6 +283,7 @@ class Session:
         except Exception as error:
             if not (isinstance(error, RuntimeError) and self._sharded and self._sharded.is_interruption(error)):
                 self._oddities.left(step.context.step, error)
+                run.replica.give_up_step()
                 raise
             self._leave(error)
         finally:
