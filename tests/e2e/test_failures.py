@@ -235,6 +235,7 @@ def test_a_job_whose_last_state_cannot_be_saved_is_no_success(
     system.submit(tiny_job("unsaved", corpus, steps=20, interval_steps=10, env=env))
     job = system.wait_phase("unsaved", "FAILED", 60)
     assert "did all its steps, but its last state was not saved" in job.status.message
+    assert "then submit again" in job.status.hint
     assert "the newest checkpoint is of step 10" in job.status.message
     assert "space" in job.status.message
 

@@ -94,8 +94,8 @@ def _load(
         _copy(reader, reads, state, alive)
     except (CheckpointError, OSError) as error:
         raise CheckpointError(
-            f"{error}; the state is poisoned: some of its tensors hold values of step {root.step}",
-            hint="load another checkpoint, or end this process",
+            f"{error}; the state of this process is poisoned: some of its tensors hold values of step {root.step}",
+            hint="restore the checkpoint's files from a copy, or name another one",
         ) from error
     objects: Mapping[str, Any] = decode_value(root.objects)
     return objects

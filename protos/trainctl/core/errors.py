@@ -75,7 +75,8 @@ class SpecError(TrainctlError):
         lines = [f"{source or 'job spec'} is invalid ({count})"]
         for p in problems:
             where = f"{source}:{p.line}:{p.column}  " if p.line else ""
-            lines.append(printable(f"  {where}{p.path}: {p.message}" if p.path else f"  {where}{p.message}"))
+            text = f"  {where}{p.path}: {p.message}" if p.path else f"  {where}{p.message}"
+            lines += [printable(line) for line in text.replace("\n", "\n    ").split("\n")]
         super().__init__("\n".join(lines), hint=hint)
 
 

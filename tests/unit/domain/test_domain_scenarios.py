@@ -456,6 +456,26 @@ def test_a_queued_job_is_cancelled_at_once() -> None:
     sim.until(JobPhase.CANCELLED, limit_s=5.0)
 
 
+def test_a_job_that_no_node_can_take_says_so_and_what_to_change() -> None:
+    sim = Simulation(1, sim_job(nodes=NodesSpec(), per_node=3), agents=2, slots=2, fault_rate=0.0)
+    wait_for(sim, lambda: sim.state.reason == "WaitingForCapacity")
+    assert (
+        "no node is that large: the largest has 2 slots (lower spec.resources.workersPerNode to 2" in sim.state.message
+    )
+
+
+def test_a_last_state_that_was_not_saved_is_told_with_its_own_failure() -> None:
+    sim = start(steps=30)
+    sim.cluster.disk_full = True
+    sim.until(JobPhase.FAILED)
+    assert sim.state.failure is not None
+    assert sim.state.failure.code == "CHECKPOINT_NOT_SAVED"
+    assert "(checkpoint of step 30 failed: no space left on device)" in sim.state.failure.message
+    told = [e.message for e in sim.events if e.type == "checkpoint.failed"]
+    assert len(told) > 2
+    assert [message.endswith("; training goes on") for message in told] == [True] * (len(told) - 1) + [False]
+
+
 def test_below_the_minimum_survivors_wait_with_their_state() -> None:
     sim = start(least=2)
     trained(sim, 5)

@@ -56,6 +56,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Name", style.paint(job.spec.metadata.name, "bold")),
             ("Uid", job.uid),
             ("Phase", phase + (f": {status.message}" if status.message else "")),
+            ("What to do", status.hint),
             ("Created", f"{rfc3339(job.create_time_s)} ({age(job.create_time_s, now_s)} ago)"),
             (
                 "Ended",
@@ -113,6 +114,7 @@ def summary(job: Job, *, style: Style) -> list[str]:
     lines += _indent(
         _pairs(
             [
+                ("what to do", status.hint),
                 ("steps", figures.steps(status)),
                 ("tokens", f"{figures.count(status.tokens)}{average}" if status.tokens else ""),
                 ("skipped", f"{status.skipped_steps} of the steps" if status.skipped_steps else ""),

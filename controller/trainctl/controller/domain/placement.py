@@ -59,6 +59,17 @@ def describe_room(resources: ResourcesSpec) -> str:
     return f"{count} free worker slot{'s' if count > 1 else ''}{accelerators}"
 
 
+def too_small(agents: Iterable[AgentView], resources: ResourcesSpec) -> str:
+    """The clause that says that no node takes a group even when it is empty; empty if one does, or none is known."""
+    largest = max((agent.slots for agent in agents if agent.connected), default=0)
+    if not 0 < largest < resources.workers_per_node:
+        return ""
+    return (
+        f"; no node is that large: the largest has {format_count(largest, 'slot')} "
+        f"(lower spec.resources.workersPerNode to {largest}, or add a larger node)"
+    )
+
+
 def place_gang(
     groups: Sequence[int], agents: Sequence[AgentView], *, at_least: int, resources: ResourcesSpec
 ) -> Placement:

@@ -75,7 +75,7 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
         status.checkpoint.CopyFrom(record_to_message(state.checkpoints[-1], CheckpointRef))
     if state.failure is not None:
         if state.phase in (JobPhase.FAILED, JobPhase.FAILING):
-            status.message = state.failure.message
+            status.message, status.hint = state.failure.message, state.failure.hint
         if state.failure.error is not None:
             status.error.CopyFrom(record_to_message(state.failure.error, WorkerError))
     return status

@@ -70,7 +70,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     record = state.islands[0].record
     ref = report.ref
     if ref is None:
-        message = f"checkpoint of step {report.step} failed: {report.error}; training goes on"
+        onward = "; training goes on" if report.step < state.steps else ""
+        message = f"checkpoint of step {report.step} failed: {report.error}{onward}"
         stale = with_condition(state, CHECKPOINT_STALE, True, now_s, reason="SaveFailed", message=message)
         if state.halt is not None and record is not None and report.lineage == record.lineage:
             stale = replace(stale, halt=replace(state.halt, failed_step=report.step))

@@ -6,7 +6,7 @@ import itertools
 
 from trainctl.controller.domain import events
 from trainctl.controller.domain.job_state import with_slots
-from trainctl.controller.domain.placement import describe_room, group_slots, place_gang, usable_agents
+from trainctl.controller.domain.placement import describe_room, group_slots, place_gang, too_small, usable_agents
 from trainctl.controller.domain.reconcile.lifecycle import set_phase, wait_in
 from trainctl.controller.domain.reconcile.resize import on_draining_node
 from trainctl.controller.domain.reconcile.work import Work
@@ -27,7 +27,8 @@ def place(work: Work) -> None:
     if placement.agents and work.job.phase is JobPhase.QUEUED and work.island.proposal is None:
         set_phase(work, JobPhase.ADMITTED, "Placed", f"placed {placement.reason}")
     elif not placement.agents and work.job.phase is JobPhase.QUEUED and work.island.proposal is None:
-        wait_in(work, "WaitingForCapacity", f"waiting for capacity: {placement.reason}")
+        hopeless = too_small(work.view.agents, work.resources)
+        wait_in(work, "WaitingForCapacity", f"waiting for capacity: {placement.reason}{hopeless}")
 
 
 def _wanted_groups(work: Work) -> list[int]:
