@@ -7,15 +7,16 @@ from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.catalog import CheckpointInfo, survey
-from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_folder, is_attempt, step_of
+from trainctl.checkpoint.manifest.names import PIN, ROOT_MANIFEST, attempt_folder, is_attempt, step_of
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError
+from trainctl.core.records.generation import CheckpointRef
 
 
 def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
-    """Keeps the newest ``keep`` checkpoints of a job (at least one) and the protected ones; removes its others.
+    """Keeps the newest ``keep`` checkpoints of a job (at least one), pinned and protected ones; removes its others.
 
     "Newest" follows the chain of parents first, so a branch that was rolled back goes before what the job continues.
     Attempts that were interrupted at an earlier step than the newest checkpoint's are garbage and go, too. Other jobs'
@@ -40,11 +41,9 @@ def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozens
         if not own:
             return ()
         others = {info.manifest.job for info in found.checkpoints} - {job}
-        doomed = [
-            attempt_folder(info.ref.step, info.ref.attempt)
-            for info in _by_need(own)[max(1, keep) :]
-            if info.ref.attempt not in protect
-        ]
+        old = [info for info in _by_need(own)[max(1, keep) :] if info.ref.attempt not in protect]
+        doomed = [attempt_folder(info.ref.step, info.ref.attempt) for info in old]
+        doomed = [folder for folder in doomed if storage.size(f"{folder}/{PIN}") is None]
         if not others:  # with others in the folder, an interrupted attempt may be theirs
             newest_step = own[0].ref.step
             doomed += [
@@ -83,6 +82,19 @@ def forget(uri: str, *, job: str, protect: AbstractSet[str] = frozenset()) -> tu
                     remove_attempt(storage, folder)
                     removed.append(folder)
     return tuple(removed)
+
+
+def discard(ref: CheckpointRef) -> None:
+    """Removes the files of one checkpoint, pinned or not; nothing happens if they are gone.
+
+    Raises:
+        CheckpointError: the storage refused; trying again later is safe. Or the folder is not one of ours.
+    """
+    root, step, attempt = ref.uri.rsplit("/", 2)
+    if step_of(step) is None or not is_attempt(attempt):
+        raise CheckpointError(f"{ref.uri}: expected the folder of an attempt", hint="remove it by hand")
+    with storage_errors(f"removing the checkpoint {ref.uri}"):
+        remove_attempt(open_storage(root), f"{step}/{attempt}")
 
 
 def holds_any(uri: str) -> bool:

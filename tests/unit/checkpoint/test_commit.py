@@ -14,7 +14,10 @@ import torch
 from trainctl.checkpoint.catalog import inspect, newest, resolve, survey
 from trainctl.checkpoint.engine import CheckpointWriter, load
 from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.pins import pin, unpin
+from trainctl.checkpoint.retention import discard
 from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, FencedError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FAULTS_VARIABLE, FaultPlan
@@ -237,6 +240,48 @@ def test_retention_removes_old_leftovers_but_no_attempt_in_flight(tmp_path: Path
     assert survey(str(tmp_path)).interrupted == ((2, attempt(2).attempt), (9, attempt(9).attempt))
 
 
+def test_retention_leaves_a_pinned_one_until_it_is_unpinned(tmp_path: Path) -> None:
+    refs = [save_step(tmp_path, step) for step in range(1, 5)]
+    writer = CheckpointWriter(str(tmp_path), faults=FaultPlan())
+    pin(refs[1])
+    pin(refs[1])
+    writer.retain(job="job-a", keep=1)
+    assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [4, 2]
+    with pytest.raises(CheckpointError):
+        pin(refs[0])
+    assert not Path(refs[0].uri).exists(), "nothing is left where nothing could be pinned"
+    unpin(refs[1])
+    unpin(refs[1])
+    writer.retain(job="job-a", keep=1)
+    assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [4]
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_pinned_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = save_step(tmp_path, 1)
+    create = LocalStorage.create_file
+
+    def late(self: LocalStorage, path: str, data: bytes) -> None:
+        discard(ref)
+        create(self, path, data)
+
+    monkeypatch.setattr(LocalStorage, "create_file", late)
+    with pytest.raises(CheckpointError, match="is missing"):
+        pin(ref)
+    assert not Path(ref.uri).exists()
+
+
+def test_one_checkpoint_is_discarded_and_nothing_else(tmp_path: Path) -> None:
+    kept, gone = save_step(tmp_path, 1), save_step(tmp_path, 2)
+    pin(gone)
+    discard(gone)
+    discard(gone)
+    assert [info.ref for info in survey(str(tmp_path)).checkpoints] == [kept]
+    with pytest.raises(CheckpointError, match="expected the folder of an attempt"):
+        discard(dataclasses.replace(kept, uri=str(tmp_path)))
+
+
 def test_retention_never_touches_another_job(tmp_path: Path) -> None:
     other = save_step(tmp_path, 1, job="other")
     writer = CheckpointWriter(str(tmp_path), faults=FaultPlan())
@@ -247,8 +292,6 @@ def test_retention_never_touches_another_job(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_deleted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainctl.checkpoint.storage.local import LocalStorage
-
     deleted: list[str] = []
     real = LocalStorage.delete
 

@@ -6,6 +6,7 @@
                                        parts/w00003.json             one per writer
                                        data/w00003-000.safetensors   tensors
                                        artifacts/config.json         files kept beside them
+                                       pinned                        if there: somebody wants it kept
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 from trainctl.checkpoint.layout.region import Flat, Shape, whole
 
 ROOT_MANIFEST = "manifest.json"
+PIN = "pinned"
 _STEP = re.compile(r"step-(\d{12})")
 _ATTEMPT = re.compile(r"[0-9a-f]{16}")
 

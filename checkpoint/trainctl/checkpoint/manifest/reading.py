@@ -7,7 +7,7 @@ from trainctl.checkpoint.layout.layout import Layout, file_holder
 from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.manifest.codec import parse_part, parse_root, sha256
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path
-from trainctl.checkpoint.manifest.records import PartManifest, RootManifest, StoredFile
+from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError
 
@@ -46,17 +46,29 @@ def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
     """
     problems = []
     for file in root.stored_files:
-        path = f"{folder}/{file.path}".lstrip("/")
-        size = storage.size(path)
-        if size is None:
-            problems.append(f"{storage.uri}/{path} is missing")
-        elif size != file.size_bytes:
-            problems.append(f"{storage.uri}/{path} is truncated: expected {file.size_bytes} bytes, found {size}")
+        try:
+            check_size(storage, file, folder)
+        except CheckpointError as error:
+            problems.append(str(error))
     if problems:
         raise CheckpointError(
             "\n".join([f"the checkpoint of step {root.step} is incomplete:", *problems]),
             hint="resume from an older checkpoint, or restore the files from a copy",
         )
+
+
+def check_size(storage: Storage, file: StoredFile, folder: str = "") -> None:
+    """Sees that one file of the attempt is there with its size.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    path = f"{folder}/{file.path}".lstrip("/")
+    size = storage.size(path)
+    if size is None:
+        raise CheckpointError(f"{storage.uri}/{path} is missing")
+    if size != file.size_bytes:
+        raise CheckpointError(f"{storage.uri}/{path} is truncated: expected {file.size_bytes} bytes, found {size}")
 
 
 def read_parts(storage: Storage, root: RootManifest) -> tuple[PartManifest, ...]:
@@ -65,22 +77,28 @@ def read_parts(storage: Storage, root: RootManifest) -> tuple[PartManifest, ...]
     Raises:
         CheckpointError: one is missing, corrupt, or of another attempt.
     """
-    parts = []
-    for report in root.parts:
-        where = f"{storage.uri}/{report.manifest.path}"
-        try:
-            data = storage.read(report.manifest.path)
-        except FileNotFoundError:
-            raise CheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
-        part = parse_part(data, report.manifest, where=where)
-        if (part.attempt, part.step) != (root.attempt, root.step):
-            raise CheckpointError(
-                f"{where}: expected a part of attempt {root.attempt} of step {root.step}, "
-                f"found one of attempt {part.attempt} of step {part.step}",
-                hint="files of two checkpoints were mixed; resume from another checkpoint",
-            )
-        parts.append(part)
-    return tuple(parts)
+    return tuple(read_part(storage, root, report) for report in root.parts)
+
+
+def read_part(storage: Storage, root: RootManifest, report: PartReport) -> PartManifest:
+    """The part manifest of one writer.
+
+    Raises:
+        CheckpointError: as ``read_parts``.
+    """
+    where = f"{storage.uri}/{report.manifest.path}"
+    try:
+        data = storage.read(report.manifest.path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
+    part = parse_part(data, report.manifest, where=where)
+    if (part.attempt, part.step) != (root.attempt, root.step):
+        raise CheckpointError(
+            f"{where}: expected a part of attempt {root.attempt} of step {root.step}, "
+            f"found one of attempt {part.attempt} of step {part.step}",
+            hint="files of two checkpoints were mixed; resume from another checkpoint",
+        )
+    return part
 
 
 def files_layout(root: RootManifest, parts: tuple[PartManifest, ...]) -> Layout:

@@ -1,0 +1,75 @@
+"""Verifying a checkpoint without loading it: every byte counts, every damaged file is named, torch is not needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trainctl.checkpoint.verification import verify
+from trainctl.core.errors import CheckpointError
+from trainctl.core.records.generation import CheckpointRef
+from unit.checkpoint.ranks import save
+
+
+@pytest.fixture(scope="module")
+def ref(tmp_path_factory: pytest.TempPathFactory) -> CheckpointRef:
+    return save(tmp_path_factory.mktemp("checkpoints"), artifacts={"config.json": b"{}"}, max_file_bytes=1 << 10)
+
+
+def stored(ref: CheckpointRef) -> list[Path]:
+    return sorted(path for path in Path(ref.uri).rglob("*") if path.is_file() and path.name != "manifest.json")
+
+
+def test_a_whole_one_has_no_damage(ref: CheckpointRef) -> None:
+    found = verify(ref)
+    assert found.damage == ()
+    assert found.files == len(stored(ref)) + 1
+    assert found.size_bytes == sum(path.stat().st_size for path in stored(ref))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_changed_byte_of_any_file_is_found_and_its_file_named(ref: CheckpointRef, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(stored(ref)))
+    before = path.read_bytes()
+    position = data.draw(st.integers(0, len(before) - 1))
+    changed = bytearray(before)
+    changed[position] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(changed)
+    try:
+        (damage,) = verify(ref).damage
+        assert str(path) in damage
+        assert "is corrupt" in damage
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("hurt", "word"), [(Path.unlink, "is missing"), (lambda path: path.write_bytes(b""), "is truncated")]
+)
+def test_all_damaged_files_are_named_at_once(tmp_path: Path, hurt: Callable[[Path], object], word: str) -> None:
+    ref = save(tmp_path, artifacts={"config.json": b"{}"})
+    paths = stored(ref)
+    for path in paths:
+        hurt(path)
+    damage = verify(ref).damage
+    assert sorted(line.split()[0] for line in damage) == [str(path) for path in paths]
+    assert all(word in line for line in damage)
+
+
+def test_another_manifest_than_the_committed_one_is_an_error(tmp_path: Path) -> None:
+    ref = save(tmp_path)
+    (Path(ref.uri) / "manifest.json").write_bytes(b"{}")
+    with pytest.raises(CheckpointError, match="expected the manifest with sha256"):
+        verify(ref)
+
+
+def test_it_does_without_torch() -> None:
+    code = "import sys, trainctl.checkpoint.verification, trainctl.checkpoint.pins; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
