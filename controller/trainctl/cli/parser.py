@@ -179,17 +179,17 @@ def _add_plot(commands: Any) -> None:
         "draw curves of a job, with its recoveries marked, in the terminal or into a file",
         examples=(
             "trainctl plot first",
-            "trainctl plot first --metric loss,eval_loss,tokens_per_s -o png",
-            "trainctl plot first -o curves.svg",
+            "trainctl plot first -o png",
+            "trainctl plot first --metric gradient_norm,step_s -o curves.svg",
         ),
     )
     add_name(plot)
     plot.add_argument(
         "--metric",
         metavar="LIST",
-        default="loss,eval_loss",
-        help="what to draw (loss,eval_loss): loss, eval_loss, tokens_per_s, learning_rate, gradient_norm, step_s, "
-        "reduce_s, vote_s",
+        default="loss,eval_loss,tokens_per_s",
+        help="what to draw (loss,eval_loss,tokens_per_s): loss, eval_loss, tokens_per_s, learning_rate, gradient_norm, "
+        "step_s, reduce_s, vote_s",
     )
     plot.add_argument(
         "-o", "--output", metavar="png|FILE", help="a picture: NAME.png (or svg, pdf), or the file named here"

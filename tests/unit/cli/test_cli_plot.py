@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from trainctl.cli.main import main
-from trainctl.cli.plot.curves import METRICS, metrics_of, plot_of
+from trainctl.cli.parser import build_parser
+from trainctl.cli.plot.curves import DEFAULT, METRICS, metrics_of, plot_of
 from trainctl.cli.plot.text import Look, draw_text
 from trainctl.cli.style import PLAIN, Style
 from trainctl.core.errors import PreconditionError, UsageError
@@ -117,11 +119,31 @@ def test_plot_in_the_terminal(cli: Cli, controller: FakeController) -> None:
     shown = cli("plot", "a")
     assert shown.code == 0
     assert shown.out.startswith("a: SUCCEEDED, step 25 of 25\n")
-    assert "held-out loss" in shown.out
-    assert "after step 12" in shown.out
+    loss, rate = (shown.out.index(label) for label in ("held-out loss", "tokens per second"))
+    assert loss < rate, "two panels, one below the other"
+    axes = [line for line in shown.out.splitlines() if "└" in line or "+" in line]
+    assert len(axes) == 2
+    assert axes[0].index("1") == axes[1].index("1"), "the recovery is marked in both"
+    assert shown.out.count("after step 12") == 1
     rates = cli("plot", "a", "--metric", "tokens_per_s").out
     assert "2k .. 2k" in rates
     assert "held-out" not in rates
+
+
+def test_a_picture_shows_loss_and_throughput_with_a_line_for_each_recovery(
+    cli: Cli, controller: FakeController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = controller.add_job("a", step=25, total_steps=30)
+    job.status.recoveries.extend([recovery(12), recovery(24)])
+    controller.figures = figures(25)
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, _: drawn.append(figure))
+    assert cli("plot", "a", "-o", str(tmp_path / "a.png")).code == 0
+    (figure,) = drawn
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats per token)", "tokens per second"]
+    for axes in figure.axes:
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [12, 24]
+    assert [len(axes.texts) for axes in figure.axes] == [2, 0], "described once"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +162,7 @@ def test_a_picture(
     job = controller.add_job("a", step=25, total_steps=30)
     job.status.recoveries.extend([recovery(12), recovery(24)])
     controller.figures = figures(25)
-    done = cli("plot", "a", "-o", wanted, "--metric", "loss,tokens_per_s,eval_loss")
+    done = cli("plot", "a", "-o", wanted, "--metric", "loss,tokens_per_s,step_s")
     assert (done.code, done.out) == (0, f"{name}\n")
     assert (tmp_path / name).read_bytes().startswith(magic)
 
@@ -178,6 +200,7 @@ def test_without_matplotlib_the_command_to_install_it_is_said(
 
 
 def test_the_help_names_every_metric(cli: Cli) -> None:
+    assert build_parser().parse_args(["plot", "a"]).metric == DEFAULT
     shown = " ".join(cli("plot", "--help").out.split())
     assert all(name in shown for name in METRICS)
     with pytest.raises(UsageError, match="no 'x'"):

@@ -53,7 +53,7 @@ METRICS: Mapping[str, Metric] = {
     "reduce_s": Metric(label="gradient reduction", unit="seconds", value=lambda f: f.reduce_s),
     "vote_s": Metric(label="vote", unit="seconds", value=lambda f: f.vote_s),
 }
-DEFAULT = "loss,eval_loss"
+DEFAULT = "loss,eval_loss,tokens_per_s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
