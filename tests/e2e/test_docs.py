@@ -47,9 +47,9 @@ class Reader:
             assert missing is None, f"{block.where}: expected {missing!r} in\n{self.output}"
 
     def shell(self, text: str, *, check: str = "") -> str:
-        """Runs shell commands where, and with the variables with which, those before them ended; the whole output."""
+        """Runs shell commands where those before ended, with their variables and functions; the whole output."""
         before = f". '{self._state}'\n" if self._state.exists() else ""
-        after = f"leave() {{ export -p; echo \"cd '$PWD'\"; }}\ntrap \"leave > '{self._state}'\" EXIT\n"
+        after = f"leave() {{ export -p; declare -f; echo \"cd '$PWD'\"; }}\ntrap \"leave > '{self._state}'\" EXIT\n"
         # set -a: all variables are exported from here on, so that all of them can be handed on.
         return self._process(["bash", "-euo", "pipefail", "-c", f"{before}{after}set -a\n{text}"], check)
 
@@ -125,7 +125,7 @@ def test_an_output_is_compared_line_by_line(expected: str, missing: str | None) 
 
 def test_a_reader_stays_where_they_went(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
-    reader.shell("mkdir 'a b'; cd 'a b'; X='1 2'")
-    assert reader.shell('echo "$X"; pwd').splitlines() == ["1 2", str(reader.folder / "a b")]
+    reader.shell("mkdir 'a b'; cd 'a b'; X='1 2'; twice() { echo \"$1 $1\"; }")
+    assert reader.shell('twice "$X"; pwd').splitlines() == ["1 2 1 2", str(reader.folder / "a b")]
     with pytest.raises(AssertionError, match="exit code 1"):
         reader.shell("false; true", check="a block")
