@@ -1,0 +1,85 @@
+"""Controllers as processes beside one etcd, each with a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from etcd_store.servers import EtcdCluster
+
+DEADLINE_S = 60.0
+TTL_S = 2
+TOKEN = "0123456789"
+
+
+@dataclass
+class ControllerProcess:
+    """One of them, with a folder of its own."""
+
+    folder: Path
+    store: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it; where it listens, and what it says, stays."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "token").write_text(TOKEN)
+        program = [sys.executable, "-m", "trainctl.controller", "--dir", str(self.folder)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*program, "--store", self.store, "--lease-ttl", f"{TTL_S}s"], stderr=log, stdout=log
+            )
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as soon as it does."""
+        assert self.process is not None
+        try:
+            record = json.loads((self.folder / "controller.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return ""
+        return str(record["address"]) if record["pid"] == self.process.pid else ""
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+    def wait(self) -> int:
+        """Its exit code."""
+        assert self.process is not None
+        return self.process.wait(DEADLINE_S)
+
+    @property
+    def log(self) -> str:
+        """What it said."""
+        return (self.folder / "log").read_text()
+
+
+@contextmanager
+def two_controllers(etcd: EtcdCluster, folder: Path) -> Iterator[list[ControllerProcess]]:
+    store = etcd.address(prefix=f"/{folder.name}")
+    both = [ControllerProcess(folder / name, store) for name in ("a", "b")]
+    with ExitStack() as stack:
+        for one in both:
+            one.start()
+            assert one.process is not None
+            stack.callback(one.process.wait)
+            stack.callback(one.process.kill)
+        deadline = time.monotonic() + DEADLINE_S
+        while not all(one.address for one in both):
+            assert time.monotonic() < deadline, "\n".join(one.log for one in both)
+            time.sleep(0.01)
+        try:
+            yield both
+        except BaseException as error:
+            error.add_note("\n\n".join(f"{one.folder}:\n{one.log[-4000:]}" for one in both))
+            raise
