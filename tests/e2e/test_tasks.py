@@ -1,20 +1,18 @@
-"""Tasks of one's own, models of transformers and compiled models on a whole system, from the job file to the export."""
+"""Tasks of one's own and models of transformers on a whole system, from the job file to the export."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from e2e.local_system import LocalSystem
-from trainctl.protos.v1 import job_pb2
+from e2e.own_task import EXAMPLE, ended, own
 from unit.tasks.hf_folders import load, logits, write_corpus, write_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own_task"
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +21,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
     system.up()
     yield system
     system.down()
-
-
-def ended(system: LocalSystem, name: str) -> job_pb2.Job:
-    return next(job for job in system.watch(name, 300) if job.status.phase in ("SUCCEEDED", "FAILED"))
-
-
-def own(name: str, **train: Any) -> str:
-    job = yaml.safe_load((EXAMPLE / "job.yaml").read_text())
-    job["metadata"]["name"] = name
-    job["spec"]["env"]["PYTHONPATH"] = str(EXAMPLE)
-    job["spec"]["train"] |= train
-    return yaml.safe_dump(job)
 
 
 def test_the_example_trains_on_two_nodes(system: LocalSystem) -> None:
@@ -103,13 +89,3 @@ def test_a_model_of_transformers_and_back(system: LocalSystem, tmp_path: Path) -
     system.cli("checkpoints", "export", "qwen", str(tmp_path / "export"))
     assert logits(load(tmp_path / "export")).shape == logits(load(tmp_path / "model")).shape
     assert not logits(load(tmp_path / "export")).equal(logits(load(tmp_path / "model")))
-
-
-def test_a_compiled_model_trains_in_a_forked_worker(system: LocalSystem) -> None:
-    system.submit(own("compiled", compile=True, eval={"every": 0}, steps=8))
-    job = ended(system, "compiled")
-    assert job.status.phase == "SUCCEEDED", job.status.message
-    assert job.status.islands[0].generation == 1, "nobody took a compiling worker for a stuck one"
-    assert len(system.figures("compiled")) == 8
-    assert "compiling the model for its first use" in system.cli("logs", "compiled").stdout
-    assert list((system.run_dir / "nodes").rglob("inductor/**/*.so")), "kernels lie in the node's own folder"

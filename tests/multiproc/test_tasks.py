@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from multiproc.builtin import run_worker
+from multiproc.task_runs import KILL, OWN, STEPS, run, same, tensors
 from multiproc.world import ProcessWorld, WorldError
-from trainctl.checkpoint.export import export_checkpoint
-from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.records.spec import CheckpointSpec, JobSpec
+from trainctl.core.records.spec import JobSpec
 from trainctl.core.records.train_spec import BatchSpec, EvalSpec, ModelSpec, OptimizerSpec, TrainDataSpec, TrainSpec
 from unit.tasks.hf_folders import load, write_model
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(240)]
 
-OWN = "multiproc.own_code"
-STEPS = 6
-KILL = {"point": "vote.after", "action": "kill", "where": {"slot": 1, "step": 3}}
 EARLY_KILL = {"point": "vote.before", "action": "kill", "where": {"slot": 1, "step": 1}}
-
-
-def run(folder: Path, train: TrainSpec, *faults: object, size: int = 2) -> tuple[list[float], CheckpointRef]:
-    """Losses by step and the last checkpoint."""
-    folder.mkdir()
-    spec = JobSpec(train=train, checkpoint=CheckpointSpec(interval_steps=0))
-    with ProcessWorld(folder, size, run_worker, spec=spec, faults=json.dumps(faults), deadline_s=240) as w:
-        w.run()
-        assert len(w.past) == len(faults)
-        losses = {figure.step: figure.loss for figure in w.figure_log}
-        ref = w.saved()
-    assert sorted(losses) == list(range(1, train.steps + 1))
-    assert ref is not None
-    return [losses[step] for step in sorted(losses)], ref
-
-
-def tensors(ref: CheckpointRef, folder: Path) -> dict[str, torch.Tensor]:
-    export_checkpoint(ref.uri, str(folder))
-    return load_file(folder / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
 
 
 @pytest.mark.parametrize(
@@ -70,16 +40,6 @@ def test_own_task_and_other_optimizers_lose_a_worker_and_change_no_bit(
         assert same(tensors(ref, tmp_path / f"ea{index}"), tensors(ref_again, tmp_path / f"eb{index}"))
     assert len(set(losses)) == STEPS
     assert (tmp_path / "ea0" / "width.txt").read_bytes() == b"6"
-
-
-@pytest.mark.timeout(500)
-def test_a_compiled_model_loses_a_worker_and_changes_no_bit(tmp_path: Path) -> None:
-    train = TrainSpec(task=f"{OWN}:build", compile=True, steps=STEPS, batch=BatchSpec(sequences=12, micro_batches=4))
-    losses, ref = run(tmp_path / "a", train)
-    again, ref_again = run(tmp_path / "b", train, KILL)
-    assert again == losses
-    assert same(tensors(ref, tmp_path / "ea"), tensors(ref_again, tmp_path / "eb"))
-    assert list((tmp_path / "a" / "cache").rglob("*.so"))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen3"])
