@@ -6,8 +6,10 @@ import pytest
 
 from trainctl.cli.paths import with_absolute_paths
 from trainctl.controller.jobs.data_checks import data_problems
+from trainctl.core.errors import DataError
 from trainctl.core.records.spec import JobMetadata, JobSpec, TrainJob
 from trainctl.core.records.train_spec import DataSourceSpec, TokenizerSpec, TrainDataSpec, TrainSpec
+from trainctl.parallel.data.corpus import open_corpus, sources_of
 
 
 def _found(train: TrainSpec) -> dict[str, str]:
@@ -26,6 +28,28 @@ def test_each_source_is_looked_for(tmp_path: Path) -> None:
         "spec.train.data.sources[4].uri": "expected an absolute path or a URL, found",
         "spec.train.data.sources[5].include": "no file in /shards matches",
     }
+
+
+def test_folders_that_are_links_are_entered_as_the_worker_does(tmp_path: Path) -> None:
+    corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    corpus.mkdir()
+    (corpus / "one").symlink_to(elsewhere)
+    (corpus / "two").symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(corpus)
+    (elsewhere / "deep" / "self").symlink_to(elsewhere / "deep")
+    data = TrainDataSpec(uri=str(corpus), include="*.txt")
+    message = f"no file in {corpus} matches '*.txt'"
+    assert _found(TrainSpec(data=data)) == {"spec.train.data.include": message}
+    for passed_by in (".git/a.txt", "__pycache__/a.txt", ".a.txt"):
+        (elsewhere / passed_by).parent.mkdir(exist_ok=True)
+        (elsewhere / passed_by).write_text("a")
+    assert _found(TrainSpec(data=data)) == {"spec.train.data.include": message}
+    with pytest.raises(DataError, match="none matches"):
+        open_corpus(sources_of(data)["spec.train.data"], hold_out_every=0)
+    (elsewhere / "deep" / "a.txt").write_text("a")
+    assert not _found(TrainSpec(data=data))
+    assert len(open_corpus(sources_of(data)["spec.train.data"], hold_out_every=0).files) == 1
 
 
 @pytest.mark.parametrize(

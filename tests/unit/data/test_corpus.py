@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 import sysconfig
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +19,7 @@ from trainctl.core.records.train_spec import CorruptSpec, TrainDataSpec
 from trainctl.parallel.data import corpus as corpus_module
 from trainctl.parallel.data.corpus import Corpus, sources_of
 from trainctl.parallel.data.corrupt import CorruptLedger
+from trainctl.parallel.data.not_opened import not_opened
 from trainctl.parallel.data.records import CorpusReader, Split
 from trainctl.parallel.plan.data_rules import data_problems
 
@@ -100,18 +103,25 @@ def test_any_fsspec_file_system_works() -> None:
     assert corpus.files[0].version
 
 
+@contextmanager
+def serving(handler: Callable[..., SimpleHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a web server of one's own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def web_address(folder: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(partial(Quiet, directory=str(folder))) as address:
+        yield address
 
 
 def test_a_url_works(web_address: str) -> None:
@@ -120,8 +130,45 @@ def test_a_url_works(web_address: str) -> None:
 
 
 def test_a_missing_page_is_named(web_address: str) -> None:
-    with pytest.raises(DataError, match=r"none.txt, found nothing there"):
+    with pytest.raises(DataError, match=r"none.txt, found that the server answers: HTTP status 404 File not found"):
         open_corpus(TrainDataSpec(uri=f"{web_address}/none.txt"))
+
+
+def test_a_page_that_is_not_given_out_is_not_called_missing(folder: Path) -> None:
+    class Refusing(SimpleHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(403, "Tell me who you are")
+
+        do_GET = do_HEAD  # noqa: N815 -- the names of http.server
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(Refusing) as address:
+        for page in ("a.txt", "*.txt"):
+            with pytest.raises(DataError) as caught:
+                open_corpus(TrainDataSpec(uri=f"{address}/{page}"))
+            found = "found that the server answers: HTTP status 403 Tell me who you are"
+            assert str(caught.value) == f"expected text files at {address}/{page}, {found}"
+            assert "spec.train.data.uri" in caught.value.hint
+
+
+def test_a_server_that_is_not_there_is_not_called_missing_text() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    for page in ("a.txt", "*.txt"):
+        with pytest.raises(DataError, match=r"found no server that answers: Connection refused\n") as caught:
+            open_corpus(TrainDataSpec(uri=f"http://127.0.0.1:{port}/{page}"))
+        assert "reaches it" in caught.value.hint
+
+
+def test_an_error_of_some_backend_is_handed_on() -> None:
+    class OfSomeBackendError(Exception):
+        pass
+
+    missing = FileNotFoundError("bucket/a.txt")
+    missing.__cause__ = OfSomeBackendError("no such key")
+    assert "found: OfSomeBackendError: no such key" in str(not_opened(missing, wanted="text", path="spec"))
 
 
 @pytest.mark.parametrize("uri", ["/no/such/folder", "/no/such/*.txt", "file:///no/such.txt"])
@@ -168,6 +215,8 @@ def test_link_to_a_folder_is_entered_once(tmp_path: Path) -> None:
     (elsewhere / "deep").mkdir(parents=True)
     (elsewhere / "deep" / "a.txt").write_text("a")
     (elsewhere / "loop").symlink_to(elsewhere)
+    (elsewhere / "deep" / "here").symlink_to(elsewhere / "deep")
+    (elsewhere / "up").symlink_to(tmp_path)
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "one").symlink_to(elsewhere)

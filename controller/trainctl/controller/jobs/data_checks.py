@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from trainctl.controller.jobs.paths import local_path
 from trainctl.core.errors import Problem
 from trainctl.core.records.train_spec import DataSourceSpec, TokenizerSpec, TrainSpec
-from trainctl.parallel.plan.data_names import STDLIB, is_sidecar
+from trainctl.parallel.plan.data_names import STDLIB, is_sidecar, is_walked
 from trainctl.parallel.plan.data_rules import DATA, TOKENIZER
 
 _TOKENIZER_FILE = "tokenizer.json"
@@ -45,7 +45,17 @@ def _source(source: DataSourceSpec) -> Iterator[tuple[str, str]]:
 
 
 def _has_file(folder: str, include: str) -> bool:
-    return any(fnmatch(name, include) and not is_sidecar(name) for _, _, names in os.walk(folder) for name in names)
+    """Whether a worker would find one: it enters links to folders, each real folder once, and no hidden entry."""
+    entered = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in entered:
+            folders.clear()  # a walk does not enter what is deleted here
+            continue
+        entered.add(real)
+        if any(fnmatch(name, include) and not name.startswith(".") and not is_sidecar(name) for name in names):
+            return True
+        folders[:] = filter(is_walked, folders)
+    return False
 
 
 def _tokenizer(tokenizer: TokenizerSpec) -> Iterator[str]:

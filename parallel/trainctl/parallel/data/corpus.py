@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import os
 import sysconfig
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from trainctl.core.errors import DataError
 from trainctl.core.records.train_spec import DataSourceSpec, TrainDataSpec
 from trainctl.core.units import format_count
 from trainctl.parallel.data.formats.port import CorpusFile
-from trainctl.parallel.plan.data_names import STDLIB, is_archive, is_sidecar
+from trainctl.parallel.data.not_opened import not_opened
+from trainctl.parallel.plan.data_names import STDLIB, is_archive, is_sidecar, is_walked
 
-_BUILD_FOLDERS = frozenset({"__pycache__"})
 _INSTALLED_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _VERSION_FIELDS = ("mtime", "ETag", "etag", "LastModified", "last_modified", "updated", "created")
 _DATA_PATH = "spec.train.data"
@@ -84,16 +86,10 @@ def open_corpus(source: DataSourceSpec, *, hold_out_every: int, path: str = _DAT
     try:
         filesystem, root = fsspec.core.url_to_fs(uri)
         files = [file for file in _list(filesystem, root, source, path) if not is_sidecar(file.path)]
-    except FileNotFoundError as error:
-        raise DataError(
-            f"expected {_kind(source)} files at {source.uri}, found nothing there",
-            hint=f"{path}.uri takes a folder, file, glob, URL or python-stdlib, seen from the worker's node",
-        ) from error
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(
-            f"expected {_kind(source)} files at {source.uri}, found: {type(error).__name__}: {error}",
-            hint="check the URI, its permissions, and that fsspec's package for this protocol is installed",
-        ) from error
+    except DataError:
+        raise
+    except Exception as error:  # each of fsspec's backends has classes of its own
+        raise not_opened(error, wanted=f"{_kind(source)} files at {source.uri}", path=f"{path}.uri") from error
     if packed := [file.path for file in files if is_archive(file.path)]:
         raise DataError(
             f"expected plain files or .gz at {source.uri}, found {packed[0]} ({len(packed)} of {len(files)} files are "
@@ -123,11 +119,11 @@ def _walk(filesystem: Any, root: str, source: DataSourceSpec, spec_path: str) ->
     """Files of a folder whose names match; a folder that matches nothing is an error that counts what is there."""
     stdlib = source.uri == STDLIB
     patterns = ("*.py", source.include) if stdlib else (source.include,)
-    skipped = _BUILD_FOLDERS | _INSTALLED_FOLDERS if stdlib else _BUILD_FOLDERS
+    skipped = _INSTALLED_FOLDERS if stdlib else frozenset()
     matching, seen = [], 0
     for folders, files in _folders(filesystem, root):
-        for name in [name for name in folders if name in skipped or name.startswith(".")]:
-            del folders[name]  # a walk does not enter what is deleted here
+        for name in [name for name in folders if name in skipped or not is_walked(name)]:
+            del folders[name]
         # A pipe or a socket would be waited for, and holds no text.
         files = {name: info for name, info in files.items() if info["type"] != "other" or info.get("islink")}
         seen += len(files)
@@ -144,15 +140,16 @@ def _walk(filesystem: Any, root: str, source: DataSourceSpec, spec_path: str) ->
 
 def _folders(filesystem: Any, root: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Subfolders and files of every folder below ``root``; a link to a folder is entered, each real folder once."""
-    roots, entered = [root], {os.path.realpath(root)}
+    real = os.path.realpath if isinstance(filesystem, LocalFileSystem) else str
+    roots, entered = deque([root]), set()
     while roots:
-        for _, folders, files in filesystem.walk(roots.pop(), detail=True, on_error="raise"):
+        for here, folders, files in filesystem.walk(roots.popleft(), detail=True, on_error="raise"):
+            if (place := real(here)) in entered:
+                folders.clear()  # a walk does not enter what is deleted here
+                continue
+            entered.add(place)
             links = sorted(n for n, info in files.items() if info.get("islink") and filesystem.isdir(info["name"]))
-            for name in links:
-                link = files.pop(name)["name"]
-                if (real := os.path.realpath(link)) not in entered:
-                    entered.add(real)
-                    roots.append(link)
+            roots += [files.pop(name)["name"] for name in links]
             yield folders, files
 
 

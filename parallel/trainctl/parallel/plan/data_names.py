@@ -28,3 +28,8 @@ def format_of_name(path: str) -> str:
 def is_sidecar(path: str) -> bool:
     """Whether a file is the description of a token shard beside it, and no data."""
     return path.endswith(".bin.json")
+
+
+def is_walked(name: str) -> bool:
+    """Whether a folder of this name inside a source is looked into."""
+    return not name.startswith(".") and name != "__pycache__"
