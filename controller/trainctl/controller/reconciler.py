@@ -31,6 +31,7 @@ from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import agent_pb2, records_pb2
 
 _log = logging.getLogger(__name__)
+_DEGRADED = "ControllerDegraded"
 OVERLAPPING_PASSES = 4
 FAULT_EVENTS = frozenset({WORKER_EXITED, WORKER_LOST, WORKER_CONDEMNED, AGENT_LOST})
 
@@ -114,7 +115,9 @@ class Reconciler:
             return
         began_s = self._clock.monotonic_s()
         result = await self._book.apply(uid, self._decide)
-        self._book.entry(uid).trouble = None
+        entry = self._book.entry(uid)
+        if entry.trouble is not None and entry.trouble.type == _DEGRADED:
+            entry.trouble = None
         self._metrics.observe("trainctl_reconcile_seconds", self._clock.monotonic_s() - began_s)
         if result.wake_at_s is None:
             self._queue.forget_timer(uid)
@@ -141,7 +144,7 @@ class Reconciler:
         message = f"{type(error).__name__}: {error}"
         if entry.trouble is None or entry.trouble.message != message:
             entry.trouble = Condition(
-                type="ControllerDegraded", status="True", reason=reason, message=message, since_s=self._clock.now_s()
+                type=_DEGRADED, status="True", reason=reason, message=message, since_s=self._clock.now_s()
             )
             entry.changed.tell()
 

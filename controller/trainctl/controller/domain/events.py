@@ -38,6 +38,10 @@ RECOVERY_FINISHED = "recovery.finished"
 CHECKPOINT_COMMITTED = "checkpoint.committed"
 CHECKPOINT_FAILED = "checkpoint.failed"
 CHECKPOINT_REJECTED = "checkpoint.rejected"
+CHECKPOINT_DELETE_REQUESTED = "checkpoint.delete_requested"
+CHECKPOINT_DELETED = "checkpoint.deleted"
+CHECKPOINT_PINNED = "checkpoint.pinned"
+CHECKPOINT_UNPINNED = "checkpoint.unpinned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,6 +187,8 @@ class JobState:
         islands: its islands.
         resume: the checkpoint it was told to start from.
         checkpoints: committed ones of the surviving lineage, oldest first.
+        pinned: URIs of those among them that stay, however old.
+        doomed: former ones that somebody wants removed: their files may still be there.
         progress: newest figures.
         goodput: where the time went.
         restarts: use of the budgets.
@@ -223,6 +225,8 @@ class JobState:
     islands: tuple[IslandState, ...] = ()
     resume: CheckpointRef | None = None
     checkpoints: tuple[CheckpointRef, ...] = ()
+    pinned: tuple[str, ...] = ()
+    doomed: tuple[CheckpointRef, ...] = ()
     progress: TrainProgress = field(default_factory=TrainProgress)
     restarts: Restarts = field(default_factory=Restarts)
     recoveries: tuple[Recovery, ...] = ()

@@ -1,15 +1,21 @@
-"""Carrying deletions out: the wish is in the job's state, so it is taken up again by whatever controller comes next."""
+"""Carrying deletions out, of ended jobs and of single checkpoints.
+
+The wish is in the job's state, so it is taken up again by whatever controller comes next.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from trainctl.checkpoint.retention import discard
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.job_records import Condition
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.reconcile import observe_checkpoint_removed
 from trainctl.controller.domain.states import TERMINAL
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.entry import JobEntry
@@ -24,7 +30,7 @@ DELETION_FAILED = "DeletionFailed"
 
 
 class Deletions:
-    """Removes ended jobs that are to be deleted: files first, then the records that say so.
+    """Removes what is to be deleted: files first, then the records that say so.
 
     Args:
         book: the jobs.
@@ -46,7 +52,7 @@ class Deletions:
         while True:
             self._wake.clear()
             due = [entry for entry in self._book.entries() if _is_due(entry.state)]
-            failed = [entry for entry in due if not await self._delete(entry)]
+            failed = [entry for entry in due if not await self._carry_out(entry)]
             try:
                 async with asyncio.timeout(AGAIN_S if failed else None):
                     await self._wake.wait()
@@ -57,27 +63,45 @@ class Deletions:
         if _is_due(state):
             self._wake.set()
 
-    async def _delete(self, entry: JobEntry) -> bool:
-        state = entry.state
-        others = [other for other in self._book.states() if other.uid != state.uid]
+    async def _carry_out(self, entry: JobEntry) -> bool:
         try:
-            await asyncio.to_thread(remove, remains_of(state, others, jobs_folder=self._jobs_folder))
-            await asyncio.to_thread(entry.figures.remove)
-            await self._book.forget(state.uid)
+            if _job_is_due(entry.state):
+                await self._delete(entry)
+            else:
+                await self._discard(entry)
         except FencedError:
             raise
         except (TrainctlError, OSError) as error:
-            _log.error("job %s cannot be deleted: %s; trying again", state.name, error)
+            _log.error("of job %s something cannot be deleted: %s; trying again", entry.state.name, error)
             entry.trouble = Condition(
                 type=DELETION_FAILED, status="True", reason="Refused", message=str(error), since_s=self._now_s()
             )
             entry.changed.tell()
             return False
+        return True
+
+    async def _delete(self, entry: JobEntry) -> None:
+        state = entry.state
+        others = [other for other in self._book.states() if other.uid != state.uid]
+        await asyncio.to_thread(remove, remains_of(state, others, jobs_folder=self._jobs_folder))
+        await asyncio.to_thread(entry.figures.remove)
+        await self._book.forget(state.uid)
         _log.info("job %s is deleted", state.name, extra={"job": state.name, "uid": state.uid})
         for session in self._agents.sessions():
             session.desire()
-        return True
+
+    async def _discard(self, entry: JobEntry) -> None:
+        for ref in entry.state.doomed:
+            await asyncio.to_thread(discard, ref)
+            await self._book.apply(entry.state.uid, partial(observe_checkpoint_removed, ref=ref))
+        if entry.trouble is not None and entry.trouble.type == DELETION_FAILED:
+            entry.trouble = None
+            entry.changed.tell()
 
 
 def _is_due(state: JobState) -> bool:
+    return _job_is_due(state) or bool(state.doomed)
+
+
+def _job_is_due(state: JobState) -> bool:
     return state.deletion is not None and state.phase in TERMINAL

@@ -15,6 +15,7 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.states import TERMINAL
 from trainctl.controller.jobs.paths import local_path
 from trainctl.core.errors import PreconditionError
+from trainctl.core.records.generation import CheckpointRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +72,23 @@ def remains_of(state: JobState, others: Iterable[JobState], *, jobs_folder: Path
     )
 
 
-def refuse_if_needed(state: JobState, others: Iterable[JobState]) -> None:
-    """A living job that began from a checkpoint of this one may have to go back to it.
+def refuse_if_needed(refs: Iterable[CheckpointRef], others: Iterable[JobState], *, instead: str = "") -> None:
+    """A living job that began from one of these checkpoints may have to go back to it.
+
+    Args:
+        refs: those that are to go.
+        others: all jobs but the one whose they are.
+        instead: what else could be done, beside waiting.
 
     Raises:
         PreconditionError: there is one.
     """
-    own = {ref.attempt for ref in state.checkpoints}
+    own = {ref.attempt for ref in refs}
     for other in others:
         if other.resume is not None and other.resume.attempt in own and other.phase not in TERMINAL:
             raise PreconditionError(
                 f"job {other.name} began from {other.resume.uri} and may have to go back to it",
-                hint="keep them with --keep-checkpoints, or wait until that job has ended",
+                hint=f"{instead}wait until that job has ended",
             )
 
 

@@ -11,8 +11,11 @@ from trainctl.controller.agents.registry import AgentRegistry, NodeMark
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (
     Reconciliation,
+    checkpoint_of,
     lost_steps,
+    request_checkpoint_removal,
     request_delete,
+    request_pin,
     request_resume,
     request_rollback,
     rollback_target,
@@ -143,7 +146,7 @@ class Verbs:
             state = self._book.find(call.tenant, call.subject).state
             others = [other for other in self._book.states() if other.uid != state.uid]
             if not keep_checkpoints:
-                refuse_if_needed(state, others)
+                refuse_if_needed(state.checkpoints, others, instead="keep them with --keep-checkpoints, or ")
             await self._book.apply(
                 state.uid,
                 lambda s: request_delete(s, self._now_s(), keep_checkpoints=keep_checkpoints, force=force),
@@ -153,6 +156,48 @@ class Verbs:
             return state.uid
 
         return await self._once(call, act, lambda: self._book.find(call.tenant, call.subject).state.uid)
+
+    async def remove_checkpoint(self, call: Call, step: int) -> JobEntry:
+        """Writes down that a checkpoint shall go.
+
+        Raises:
+            NotFoundError: there is none of this step.
+            PreconditionError: somebody needs it.
+        """
+
+        async def act(compares: tuple[Compare, ...], operations: tuple[Operation, ...]) -> str:
+            state = self._book.find(call.tenant, call.subject).state
+            others = [other for other in self._book.states() if other.uid != state.uid]
+            refuse_if_needed([checkpoint_of(state, step)], others)
+            await self._book.apply(
+                state.uid,
+                lambda s: request_checkpoint_removal(s, self._now_s(), step=step),
+                compares=compares,
+                operations=operations,
+            )
+            return state.uid
+
+        uid = await self._once(call, act, lambda: self._book.find(call.tenant, call.subject).state.uid)
+        return self._book.entry(uid)
+
+    async def pin(self, call: Call, step: int, *, pinned: bool) -> JobEntry:
+        """Pins a checkpoint, or takes that back; the mark beside its files is what those who remove old ones see.
+
+        The mark comes before the word in the store and goes after it: what is shown as pinned is.
+
+        Raises:
+            NotFoundError: there is none of this step.
+            CheckpointError: its files are gone, or their storage refused.
+        """
+        state = self._book.find(call.tenant, call.subject).state
+        ref = checkpoint_of(state, step)
+        if pinned:
+            await asyncio.to_thread(_pin, ref)
+        try:
+            return await self.change(call, partial(request_pin, step=step, pinned=pinned))
+        finally:
+            if self._book.knows(state.uid) and ref.uri not in self._book.entry(state.uid).state.pinned:
+                await asyncio.to_thread(_unpin, ref)
 
     async def mark(self, call: Call, mark: NodeMark) -> None:
         """Says of a node what an operator wants of it.
@@ -183,6 +228,18 @@ class Verbs:
                 tenant, call.request_id, call.digest, method=call.method, subject=subject()
             )
             return await act(compares, operations)
+
+
+def _pin(ref: CheckpointRef) -> None:
+    from trainctl.checkpoint.pins import pin
+
+    pin(ref)
+
+
+def _unpin(ref: CheckpointRef) -> None:
+    from trainctl.checkpoint.pins import unpin
+
+    unpin(ref)
 
 
 def _look_at(ref: CheckpointRef) -> None:

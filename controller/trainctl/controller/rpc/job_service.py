@@ -210,7 +210,13 @@ class JobService(VerbService):
         refs = [record_to_message(ref, records_pb2.CheckpointRef) for ref in state.checkpoints]
         uri = state.spec.spec.checkpoint.uri or f"{state.workdir}/checkpoints"
         missing = await asyncio.to_thread(missing_checkpoints, state.checkpoints)
-        return job_pb2.ListCheckpointsResponse(checkpoints=refs, uri=uri, missing=missing)
+        return job_pb2.ListCheckpointsResponse(
+            checkpoints=refs,
+            uri=uri,
+            missing=missing,
+            pinned=[ref.uri for ref in state.checkpoints if ref.uri in state.pinned],
+            removing=[record_to_message(ref, records_pb2.CheckpointRef) for ref in state.doomed],
+        )
 
     async def ListNodes(self, request: job_pb2.ListNodesRequest, context: Context) -> job_pb2.ListNodesResponse:  # noqa: N802
         """Every node that ever registered an agent."""

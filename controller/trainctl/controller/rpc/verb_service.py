@@ -85,6 +85,20 @@ class VerbService(job_pb2_grpc.JobServiceServicer):
         uid = await self._verbs.delete(_call(request), force=request.force, keep_checkpoints=request.keep_checkpoints)
         return job_pb2.DeleteJobResponse(uid=uid)
 
+    async def DeleteCheckpoint(  # noqa: N802
+        self, request: job_pb2.DeleteCheckpointRequest, context: Context
+    ) -> job_pb2.DeleteCheckpointResponse:
+        """One checkpoint of a job goes."""
+        entry = await self._verbs.remove_checkpoint(_call(request), request.step)
+        return job_pb2.DeleteCheckpointResponse(job=self._show(entry))
+
+    async def PinCheckpoint(  # noqa: N802
+        self, request: job_pb2.PinCheckpointRequest, context: Context
+    ) -> job_pb2.PinCheckpointResponse:
+        """One checkpoint of a job stays, or no longer has to."""
+        entry = await self._verbs.pin(_call(request), request.step, pinned=request.pinned)
+        return job_pb2.PinCheckpointResponse(job=self._show(entry))
+
     async def CordonNode(self, request: job_pb2.CordonNodeRequest, context: Context) -> job_pb2.CordonNodeResponse:  # noqa: N802
         """No new work for a node; with ``drain`` its workers move away."""
         await self._mark(request, NodeMark(cordoned=True, draining=request.drain))

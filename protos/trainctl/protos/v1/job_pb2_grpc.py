@@ -120,6 +120,16 @@ class JobServiceStub:
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
                 response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.DeleteCheckpoint = channel.unary_unary(
+                '/trainctl.v1.JobService/DeleteCheckpoint',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteCheckpointRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteCheckpointResponse.FromString,
+                _registered_method=True)
+        self.PinCheckpoint = channel.unary_unary(
+                '/trainctl.v1.JobService/PinCheckpoint',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointResponse.FromString,
+                _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/trainctl.v1.JobService/ListNodes',
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesRequest.SerializeToString,
@@ -248,6 +258,18 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListNodes(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -359,6 +381,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListCheckpoints,
                     request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListCheckpointsRequest.FromString,
                     response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'DeleteCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCheckpoint,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteCheckpointRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteCheckpointResponse.SerializeToString,
+            ),
+            'PinCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinCheckpoint,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointResponse.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -841,6 +873,60 @@ class JobService:
             '/trainctl.v1.JobService/ListCheckpoints',
             trainctl_dot_protos_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
             trainctl_dot_protos_dot_v1_dot_job__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/DeleteCheckpoint',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteCheckpointRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.DeleteCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/PinCheckpoint',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

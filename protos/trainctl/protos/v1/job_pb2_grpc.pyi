@@ -50,6 +50,8 @@ class JobServiceStub:
     ListFigures: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListFiguresRequest, _job_pb2.ListFiguresResponse]
     ExplainJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ExplainJobRequest, _job_pb2.ExplainJobResponse]
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
+    DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteCheckpointRequest, _job_pb2.DeleteCheckpointResponse]
+    PinCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.PinCheckpointRequest, _job_pb2.PinCheckpointResponse]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListNodesRequest, _job_pb2.ListNodesResponse]
     CordonNode: _grpc.UnaryUnaryMultiCallable[_job_pb2.CordonNodeRequest, _job_pb2.CordonNodeResponse]
     UncordonNode: _grpc.UnaryUnaryMultiCallable[_job_pb2.UncordonNodeRequest, _job_pb2.UncordonNodeResponse]
@@ -77,6 +79,8 @@ class JobServiceAsyncStub(JobServiceStub):
     ListFigures: _aio.UnaryUnaryMultiCallable[_job_pb2.ListFiguresRequest, _job_pb2.ListFiguresResponse]  # type: ignore[assignment]
     ExplainJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ExplainJobRequest, _job_pb2.ExplainJobResponse]  # type: ignore[assignment]
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
+    DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteCheckpointRequest, _job_pb2.DeleteCheckpointResponse]  # type: ignore[assignment]
+    PinCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.PinCheckpointRequest, _job_pb2.PinCheckpointResponse]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_job_pb2.ListNodesRequest, _job_pb2.ListNodesResponse]  # type: ignore[assignment]
     CordonNode: _aio.UnaryUnaryMultiCallable[_job_pb2.CordonNodeRequest, _job_pb2.CordonNodeResponse]  # type: ignore[assignment]
     UncordonNode: _aio.UnaryUnaryMultiCallable[_job_pb2.UncordonNodeRequest, _job_pb2.UncordonNodeResponse]  # type: ignore[assignment]
@@ -203,6 +207,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.ListCheckpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListCheckpointsResponse, _abc.Awaitable[_job_pb2.ListCheckpointsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteCheckpoint(
+        self,
+        request: _job_pb2.DeleteCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.DeleteCheckpointResponse, _abc.Awaitable[_job_pb2.DeleteCheckpointResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PinCheckpoint(
+        self,
+        request: _job_pb2.PinCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.PinCheckpointResponse, _abc.Awaitable[_job_pb2.PinCheckpointResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListNodes(

@@ -7,6 +7,13 @@ from trainctl.controller.domain.reconcile.inputs import (
     request_cancel,
 )
 from trainctl.controller.domain.reconcile.island import reconcile
+from trainctl.controller.domain.reconcile.keeping import (
+    CheckpointNeededError,
+    checkpoint_of,
+    observe_checkpoint_removed,
+    request_checkpoint_removal,
+    request_pin,
+)
 from trainctl.controller.domain.reconcile.result import IdSource, Reconciliation
 from trainctl.controller.domain.reconcile.scale import request_delete, request_scale
 from trainctl.controller.domain.reconcile.wishes import (
@@ -20,17 +27,22 @@ from trainctl.controller.domain.reconcile.wishes import (
 )
 
 __all__ = [
+    "CheckpointNeededError",
     "IdSource",
     "IllegalTransitionError",
     "Reconciliation",
+    "checkpoint_of",
     "lost_steps",
     "observe_checkpoint",
+    "observe_checkpoint_removed",
     "observe_figures",
     "observe_recovery",
     "reconcile",
     "request_cancel",
+    "request_checkpoint_removal",
     "request_delete",
     "request_pause",
+    "request_pin",
     "request_restart",
     "request_resume",
     "request_rollback",

@@ -94,7 +94,9 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     if state.phase not in TERMINAL:
         goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.seconds, now_s)
     keep = max(1, state.spec.spec.checkpoint.keep.last)
-    changed = replace(state, checkpoints=(*state.checkpoints, replace(ref, committed_s=now_s))[-keep:], goodput=goodput)
+    known = (*state.checkpoints, replace(ref, committed_s=now_s))
+    kept = (*(old for old in known[:-keep] if old.uri in state.pinned), *known[-keep:])
+    changed = replace(state, checkpoints=kept, goodput=goodput)
     message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({report.seconds:.2f} s)"
     changed = with_condition(changed, CHECKPOINT_STALE, False, now_s, reason="Saved", message=message)
     return Reconciliation(state=changed, events=(_event(events.CHECKPOINT_COMMITTED, "Committed", message, report),))

@@ -1,0 +1,182 @@
+"""Removing and pinning single checkpoints: nothing that is needed goes, and what goes is gone also after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainctl.checkpoint.catalog import inspect
+from trainctl.checkpoint.manifest.names import PIN
+from trainctl.core.errors import CheckpointError, NotFoundError, PreconditionError
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.worker import CheckpointReport
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1 import job_pb2, records_pb2
+from unit.controller.controller_harness import Client, FakeAgent, Running, create, run, serving, spec
+from unit.controller.test_deletion import cancelled, save
+
+
+async def committed(running: Running, agent: FakeAgent, job: job_pb2.Job, *steps: int) -> list[CheckpointRef]:
+    """Checkpoints that lie in the job's folder, and that the controller has heard of."""
+    refs = []
+    for step in steps:
+        folder = save(Path(job.status.workdir) / "checkpoints", job.uid, step)
+        refs.append(inspect(str(folder)).ref)
+        report = CheckpointReport(
+            job_uid=job.uid, island="island-0", generation=1, step=step, lineage=1, ref=refs[-1], seconds=0.1
+        )
+        agent.send(checkpoint=record_to_message(report, records_pb2.CheckpointReport))
+    await running.client.until("a", lambda job: job.status.checkpoint.step == steps[-1])
+    return refs
+
+
+async def listed(client: Client) -> job_pb2.ListCheckpointsResponse:
+    found: job_pb2.ListCheckpointsResponse = await client.call(
+        "ListCheckpoints", job_pb2.ListCheckpointsRequest(name="a")
+    )
+    return found
+
+
+async def until(client: Client, condition: Callable[[job_pb2.ListCheckpointsResponse], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition(await listed(client)):
+            continue
+
+
+async def started(running: Running) -> tuple[FakeAgent, job_pb2.Job]:
+    agent = await running.agent()
+    await running.client.call("CreateJob", create(spec(steps=100)))
+    return agent, await running.client.until_phase("a", "RUNNING")
+
+
+def there(uri: str) -> bool:
+    return Path(uri).exists()
+
+
+def remove(step: int, request_id: str = "") -> job_pb2.DeleteCheckpointRequest:
+    return job_pb2.DeleteCheckpointRequest(name="a", step=step, request_id=request_id)
+
+
+def pin(step: int, *, pinned: bool = True, request_id: str = "") -> job_pb2.PinCheckpointRequest:
+    return job_pb2.PinCheckpointRequest(name="a", step=step, pinned=pinned, request_id=request_id)
+
+
+def test_a_checkpoint_is_removed_once_and_its_files_go(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20, 30)
+            await asyncio.gather(*(client.call("DeleteCheckpoint", remove(10, "r")) for _ in range(5)))
+            await until(client, lambda found: not found.removing)
+            assert [ref.step for ref in (await listed(client)).checkpoints] == [20, 30]
+            assert [there(ref.uri) for ref in refs] == [False, True, True]
+            events = [e.type for e in (await client.call("ListEvents", job_pb2.ListEventsRequest(name="a"))).events]
+            assert events.count("checkpoint.delete_requested") == events.count("checkpoint.deleted") == 1
+            with pytest.raises(NotFoundError, match="no committed checkpoint of step 10; there are those of: 20, 30"):
+                await client.call("DeleteCheckpoint", remove(10))
+            with pytest.raises(PreconditionError, match="is the newest of job a, which is RUNNING") as refused:
+                await client.call("DeleteCheckpoint", remove(30))
+            assert (refused.value.code, bool(refused.value.hint)) == ("CHECKPOINT_NEEDED", True)
+            await cancelled(client)
+            await client.call("DeleteCheckpoint", remove(30))
+            await until(client, lambda found: not found.removing and len(found.checkpoints) == 1)
+            assert not there(refs[2].uri)
+
+    run(main)
+
+
+def test_what_another_job_began_from_stays(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20)
+            other = spec("b", steps=100)
+            other["spec"]["checkpoint"] = {"resumeFrom": refs[0].uri}
+            await client.call("CreateJob", create(other))
+            with pytest.raises(PreconditionError, match="job b began from"):
+                await client.call("DeleteCheckpoint", remove(10))
+            assert there(refs[0].uri)
+
+    run(main)
+
+
+def test_a_pinned_one_outlives_its_age_and_cannot_be_removed(tmp_path: Path) -> None:
+    async def first() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20)
+            for request in (pin(10, request_id="p"), pin(10, request_id="p"), pin(10)):
+                await client.call("PinCheckpoint", request)
+            assert (Path(refs[0].uri) / PIN).exists()
+            await committed(running, agent, job, *range(30, 100, 10))
+            found = await listed(client)
+            assert [ref.step for ref in found.checkpoints] == [10, 70, 80, 90]
+            assert list(found.pinned) == [refs[0].uri]
+            with pytest.raises(PreconditionError, match="is pinned") as refused:
+                await client.call("DeleteCheckpoint", remove(10))
+            assert refused.value.hint == "trainctl checkpoints unpin a --step 10"
+            with pytest.raises(NotFoundError, match="no committed checkpoint of step 11"):
+                await client.call("PinCheckpoint", pin(11))
+
+    async def second() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            (uri,) = (await listed(client)).pinned
+            await client.call("PinCheckpoint", pin(10, pinned=False, request_id="u"))
+            assert not (Path(uri) / PIN).exists()
+            await client.call("PinCheckpoint", pin(10, request_id="p"))
+            assert not (Path(uri) / PIN).exists(), "that request had its effect before"
+            await client.call("DeleteCheckpoint", remove(10))
+            await until(client, lambda found: not found.removing)
+            assert not there(uri)
+
+    run(first)
+    run(second)
+
+
+def test_one_whose_files_are_gone_cannot_be_pinned(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20)
+            (Path(refs[0].uri) / "manifest.json").unlink()
+            with pytest.raises(CheckpointError, match="is missing"):
+                await running.client.call("PinCheckpoint", pin(10))
+            assert not (await listed(running.client)).pinned
+
+    run(main)
+
+
+def test_a_removal_that_is_refused_is_told_and_done_after_a_restart(tmp_path: Path) -> None:
+    refs: list[CheckpointRef] = []
+    outside = tmp_path / "outside"
+
+    async def first() -> None:
+        async with serving(tmp_path / "run") as running:
+            agent, job = await started(running)
+            refs.extend(await committed(running, agent, job, 10, 20))
+            step = Path(refs[0].uri).parent
+            step.rename(outside)
+            step.symlink_to(outside)  # what lies outside of the folder is not ours to remove
+            await running.client.call("DeleteCheckpoint", remove(10))
+            await running.client.until(
+                "a", lambda job: any("a link leads out of the folder" in c.message for c in job.status.conditions)
+            )
+            assert [ref.step for ref in (await listed(running.client)).removing] == [10]
+
+    async def second() -> None:
+        async with serving(tmp_path / "run") as running:
+            await until(running.client, lambda found: not found.removing)
+
+    run(first)
+    step = Path(refs[0].uri).parent
+    step.unlink()
+    outside.rename(step)
+    run(second)
+    assert not there(refs[0].uri)

@@ -1,0 +1,87 @@
+"""Removing and pinning single checkpoints, as decisions: what may go, what is refused, what is kept however old."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.reconcile import (
+    CheckpointNeededError,
+    observe_checkpoint_removed,
+    request_checkpoint_removal,
+    request_pin,
+    request_rollback,
+)
+from trainctl.controller.domain.states import JobPhase
+from trainctl.core.errors import NotFoundError
+from unit.domain.domain_sim import Simulation
+from unit.domain.test_domain_wishes import ask, start, wait_for
+
+
+def with_three() -> Simulation:
+    sim = start()
+    wait_for(sim, lambda: len(sim.state.checkpoints) == 3)
+    return sim
+
+
+def steps(state: JobState) -> list[int]:
+    return [ref.step for ref in state.checkpoints]
+
+
+def test_what_is_removed_waits_for_its_files_to_go() -> None:
+    sim = with_three()
+    ref = sim.state.checkpoints[0]
+    ask(sim, request_checkpoint_removal(sim.state, sim.now_s, step=ref.step))
+    assert ref not in sim.state.checkpoints
+    assert sim.state.doomed == (ref,)
+    assert JobState.from_wire(sim.state.to_wire()) == sim.state
+    ask(sim, observe_checkpoint_removed(sim.state, ref))
+    assert not sim.state.doomed
+    again = observe_checkpoint_removed(sim.state, ref)
+    assert (again.state, again.events) == (sim.state, ())
+    with pytest.raises(NotFoundError, match=f"no committed checkpoint of step {ref.step}"):
+        request_checkpoint_removal(sim.state, sim.now_s, step=ref.step)
+    assert sim.run().phase is JobPhase.SUCCEEDED
+
+
+def test_what_a_living_job_needs_stays() -> None:
+    sim = with_three()
+    first, second, newest = sim.state.checkpoints
+    for phase in (JobPhase.RUNNING, JobPhase.PAUSED, JobPhase.RECOVERING, JobPhase.CANCELLING):
+        with pytest.raises(CheckpointNeededError, match=f"newest of job .*, which is {phase}"):
+            request_checkpoint_removal(replace(sim.state, phase=phase), sim.now_s, step=newest.step)
+    island = sim.state.islands[0]
+    assert island.record is not None
+    loading = replace(island, entered=False, record=replace(island.record, checkpoint=first))
+    loads = replace(sim.state, phase=JobPhase.RECOVERING, islands=(loading,))
+    with pytest.raises(CheckpointNeededError, match="is being loaded"):
+        request_checkpoint_removal(loads, sim.now_s, step=first.step)
+    assert request_checkpoint_removal(loads, sim.now_s, step=second.step).state.doomed == (second,)
+    ask(sim, request_rollback(sim.state, sim.now_s, target=second))
+    with pytest.raises(CheckpointNeededError, match="newest"):
+        request_checkpoint_removal(sim.state, sim.now_s, step=second.step)
+    assert sim.run().phase is JobPhase.SUCCEEDED
+    last = sim.state.checkpoints[-1]
+    assert request_checkpoint_removal(sim.state, sim.now_s, step=last.step).state.doomed == (last,)
+
+
+def test_a_pinned_one_is_kept_beside_the_newest() -> None:
+    sim = with_three()
+    first = sim.state.checkpoints[0].step
+    ask(sim, request_pin(sim.state, sim.now_s, step=first, pinned=True))
+    again = request_pin(sim.state, sim.now_s, step=first, pinned=True)
+    assert (again.state, again.events) == (sim.state, ())
+    keep = sim.state.spec.spec.checkpoint.keep.last
+    newest = sim.state.checkpoints[-1].step
+    wait_for(sim, lambda: min(steps(sim.state)[1:]) > newest)
+    assert steps(sim.state)[0] == first
+    assert len(sim.state.checkpoints) == keep + 1
+    with pytest.raises(CheckpointNeededError, match="is pinned"):
+        request_checkpoint_removal(sim.state, sim.now_s, step=first)
+    ask(sim, request_pin(sim.state, sim.now_s, step=first, pinned=False))
+    at = sim.state.checkpoints[-1].step
+    wait_for(sim, lambda: sim.state.checkpoints[-1].step > at)
+    assert first not in steps(sim.state)
+    assert sim.run().phase is JobPhase.SUCCEEDED
