@@ -46,7 +46,10 @@ def candidate(name: str) -> Candidate:
 
 
 def standing_by(store: StateStore, name: str) -> asyncio.Task[Leadership]:
-    return asyncio.create_task(campaign(store, candidate(name), StandbyServer()))
+    async def ready() -> Candidate:
+        return candidate(name)
+
+    return asyncio.create_task(campaign(store, ready, StandbyServer()))
 
 
 def test_a_leader_that_says_nothing_is_followed_and_can_change_nothing_more(etcd: EtcdCluster, tmp_path: Path) -> None:

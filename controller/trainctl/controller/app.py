@@ -7,9 +7,11 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from trainctl.controller.frame import Frame, framed
+from trainctl.controller.installation import fingerprint, inspect, load_sighting, stamp
 from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.settings import Settings
 from trainctl.controller.standby import campaign, standing_by
@@ -29,7 +31,7 @@ async def controller(settings: Settings) -> AsyncIterator[Controller]:
         ConflictError: the store is shared, and another controller leads.
     """
     async with framed(settings) as frame:
-        leadership = await Leadership.take(frame.store, _candidate(frame, ""), counter=frame.metrics)
+        leadership = await Leadership.take(frame.store, await _candidate(frame, ""), counter=frame.metrics)
         async with leading(frame, leadership, port=settings.port) as running:
             yield running
 
@@ -56,7 +58,8 @@ async def _wait_and_lead(frame: Frame, port: int, stop: asyncio.Event) -> int:
         port = int(address.rpartition(":")[2])
         frame.write_run_file(address)
         _log.info("controller stands by", extra={"address": address})
-        turn = asyncio.create_task(campaign(frame.store, _candidate(frame, address), server, counter=frame.metrics))
+        ready = partial(_candidate, frame, address)
+        turn = asyncio.create_task(campaign(frame.store, ready, server, counter=frame.metrics))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({turn, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -96,6 +99,15 @@ async def _resign(leadership: Leadership) -> None:
             await leadership.resign()
 
 
-def _candidate(frame: Frame, address: str) -> Candidate:
-    settings = frame.settings
-    return Candidate(holder=frame.who, address=settings.advertise or address, ttl_s=settings.lease_ttl_s)
+async def _candidate(frame: Frame, address: str) -> Candidate:
+    """What to take the leadership with, once the store was found to be one that this controller may act on."""
+    settings, run = frame.settings, frame.settings.run_dir
+    own = fingerprint(run.token())
+    seen = await inspect(frame.store, own, load_sighting(run.sighting_file), accept=settings.accept_store)
+    return Candidate(
+        holder=frame.who,
+        address=settings.advertise or address,
+        ttl_s=settings.lease_ttl_s,
+        beyond=seen.epoch,
+        writes=(stamp(own),),
+    )

@@ -10,6 +10,7 @@ from trainctl.core.errors import InternalError
 ROOT = "/trainctl/v1"
 LEADER = f"{ROOT}/leader"
 EPOCH = f"{ROOT}/epoch"
+INSTALLATION = f"{ROOT}/meta/installation"
 JOBS = f"{ROOT}/jobs/"
 NAMES = f"{ROOT}/names/"
 NODES = f"{ROOT}/nodes/"

@@ -57,11 +57,15 @@ class Candidate:
         holder: host and process, for people.
         address: where clients and agents reach it.
         ttl_s: of its lease.
+        beyond: its epoch is to be greater than this, too.
+        writes: what it writes down as it takes over.
     """
 
     holder: str
     address: str = ""
     ttl_s: float = LEASE_TTL_S
+    beyond: int = 0
+    writes: tuple[Operation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +110,11 @@ class Leadership:
             raise ConflictError(f"another controller leads: {leader.holder} at {leader.address}")
         if former is not None:
             await store.txn((_unmoved(keys.LEADER, former.mod_revision),), (Delete(keys.LEADER),))
-        epoch = (keys.decode(epoch_key.value) if epoch_key is not None else 0) + 1
+        epoch = max(keys.decode(epoch_key.value) if epoch_key is not None else 0, candidate.beyond) + 1
         lease = 0 if store.exclusive else await store.lease_grant(candidate.ttl_s)
         record = keys.encode({"holder": candidate.holder, "address": candidate.address, "epoch": epoch})
         compares = (_unmoved(keys.LEADER, 0), _unmoved(keys.EPOCH, epoch_key.mod_revision if epoch_key else 0))
-        writes = (Put(keys.LEADER, record, lease), Put(keys.EPOCH, keys.encode(epoch)))
+        writes = (Put(keys.LEADER, record, lease), Put(keys.EPOCH, keys.encode(epoch)), *candidate.writes)
         try:
             taken = await store.txn(compares, writes)
         except StoreUnavailableError:

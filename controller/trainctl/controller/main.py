@@ -57,6 +57,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         slots=options.slots,
         advertise=options.advertise,
         store=StoreAddress.parse(options.store) if options.store else None,
+        accept_store=options.accept_store,
         lease_ttl_s=_duration_s("--lease-ttl", options.lease_ttl, least_s=1.0),
         respawn_delay_s=_duration_s("--respawn-delay", options.respawn_delay),
     )
@@ -88,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--store", default="", metavar="ADDRESS",
         help="the state store: file:PATH (default: a file in the folder), or etcd://HOST:PORT,HOST:PORT/PREFIX?ca=...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accept-store", action="store_true",
+        help="act on a store that was restored from a backup, or whose installation has another token now",
     )  # fmt: skip
     parser.add_argument("--lease-ttl", default="10s", help="with etcd: how long a silent leader is waited for")
     parser.add_argument("--advertise", default="", metavar="HOST:PORT", help="where others reach this controller")

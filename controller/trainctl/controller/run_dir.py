@@ -42,6 +42,11 @@ class RunDir:
         return self.root / "store.sqlite3"
 
     @property
+    def sighting_file(self) -> Path:
+        """How the store was left."""
+        return self.root / "store-seen.json"
+
+    @property
     def nodes(self) -> Path:
         """A folder for each local node."""
         return self.root / "nodes"

@@ -28,6 +28,7 @@ class Settings:
         agents: local agents to keep running.
         slots: workers that each of them takes.
         store: where the state is; None: a file in the folder.
+        accept_store: act on the store although it is older than it was left, or another installation's.
         lease_ttl_s: how long a leader that says nothing is waited for, where several share a store.
         respawn_delay_s: pause before a dead agent is started again.
         agent_command: how agents are started.
@@ -41,6 +42,7 @@ class Settings:
     agents: int = 0
     slots: int = 1
     store: StoreAddress | None = None
+    accept_store: bool = False
     lease_ttl_s: float = LEASE_TTL_S
     respawn_delay_s: float = 0.2
     agent_command: AgentCommand | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from trainctl.controller.leadership import Candidate, FenceCounter, Leadership, find_leader, wait_vacant
@@ -33,15 +33,26 @@ async def standing_by(host: str, port: int) -> AsyncIterator[tuple[StandbyServer
 
 
 async def campaign(
-    store: StateStore, candidate: Candidate, server: StandbyServer, *, counter: FenceCounter | None = None
+    store: StateStore,
+    ready: Callable[[], Awaitable[Candidate]],
+    server: StandbyServer,
+    *,
+    counter: FenceCounter | None = None,
 ) -> Leadership:
-    """Waits, however long it takes, until this controller leads; a store that is away is waited for."""
+    """Waits, however long it takes, until this controller leads; a store that is away is waited for.
+
+    Args:
+        store: that is shared.
+        ready: asked before each try; what it raises, but for an absent store, ends the waiting.
+        server: tells who leads.
+        counter: of fenced writes.
+    """
     while True:
         try:
             leader = await find_leader(store)
             if leader is None:
                 server.leader = ""
-                return await Leadership.take(store, candidate, counter=counter)
+                return await Leadership.take(store, await ready(), counter=counter)
             if server.leader != f"{leader.holder} at {leader.address}":
                 server.leader = f"{leader.holder} at {leader.address}"
                 _log.info("standing by: %s leads with epoch %d", server.leader, leader.epoch)

@@ -17,6 +17,7 @@ from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
 from trainctl.controller.frame import Frame
+from trainctl.controller.installation import Sighting, save_sighting
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.closing import Closing
 from trainctl.controller.jobs.deletion import Deletions
@@ -40,6 +41,7 @@ from trainctl.core.system.faults import FaultPlan
 _log = logging.getLogger(__name__)
 SAMPLE_EVERY_S = 1.0
 AWAKE_EVERY_S = 0.25
+REMEMBER_EVERY_S = 30.0
 SETTLE_S = 10.0
 """Longer than an agent ever pauses between two tries to connect; over as soon as all known agents have reported."""
 
@@ -75,6 +77,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
         TrainctlError: what earlier lives left behind cannot be read, or the port cannot be had.
     """
     async with AsyncExitStack() as stack:
+        await _note_store(frame, leadership)
         parts = await _open(frame, leadership, stack)
         server = _server(frame, parts)
         address = _bind(frame, server, port)
@@ -96,6 +99,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
             FigureRecovery(parts.book, frame.clock.now_s).run(),
             _stay_awake(parts),
             _sample(frame, parts, keeper),
+            _remember_store(frame, leadership),
             _until_fenced(leadership),
         )
         for work in background:
@@ -211,6 +215,19 @@ async def _sample(frame: Frame, parts: _Parts, keeper: NodeKeeper) -> None:
         metrics.set("trainctl_intents_pending", keeper.intents_pending)
         with contextlib.suppress(UnavailableError):
             metrics.set("trainctl_store_db_bytes", await frame.store.size_bytes())
+
+
+async def _remember_store(frame: Frame, leadership: Leadership) -> None:
+    while True:
+        await asyncio.sleep(REMEMBER_EVERY_S)
+        with contextlib.suppress(UnavailableError):
+            await _note_store(frame, leadership)
+
+
+async def _note_store(frame: Frame, leadership: Leadership) -> None:
+    """Writes down how far the store is, so that an older one is noticed at the next start."""
+    revision = (await frame.store.range(keys.EPOCH)).revision
+    save_sighting(frame.settings.run_dir.sighting_file, Sighting(epoch=leadership.epoch, revision=revision))
 
 
 async def _until_fenced(leadership: Leadership) -> None:

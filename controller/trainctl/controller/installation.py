@@ -1,0 +1,150 @@
+"""Whose store it is, who may read it, and whether it is as it was left: judged before anybody acts on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainctl.controller import keys
+from trainctl.controller.store.port import Operation, Put, StateStore
+from trainctl.core.codec import WireError, from_wire, to_wire
+from trainctl.core.errors import ConflictError, InternalError, PreconditionError
+from trainctl.core.system.files import write_atomically
+from trainctl.protos.version import package_version
+
+SCHEMA = 1
+"""Of the keys and values that this version writes; raised when an older version could not read them."""
+
+
+class NewerStoreError(PreconditionError):
+    """The store was written by a newer version, in a way that this one cannot read."""
+
+    code = "STORE_NEWER"
+
+
+class ForeignStoreError(ConflictError):
+    """The store belongs to another installation."""
+
+    code = "STORE_FOREIGN"
+
+
+class OldStoreError(PreconditionError):
+    """The store is older than it was left: it was restored from a backup."""
+
+    code = "STORE_WENT_BACK"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """What the store says of itself.
+
+    Attributes:
+        name: fingerprint of the token that all controllers of an installation share; tells two of them apart.
+        schema: how its values are written.
+        version: trainctl that wrote this last.
+    """
+
+    name: str
+    schema: int = SCHEMA
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """How this controller left the store when it last led; kept in its own folder."""
+
+    epoch: int = 0
+    revision: int = 0
+
+
+def fingerprint(token: str) -> str:
+    """What can be written down of a token."""
+    return hashlib.sha256(b"trainctl installation\0" + token.encode()).hexdigest()[:16]
+
+
+def judge(found: Installation | None, own: str, seen: Sighting, *, epoch: int, revision: int) -> None:
+    """Sees that this controller may act on a store.
+
+    Args:
+        found: what the store says; None if nothing was ever written.
+        own: fingerprint of this controller's token.
+        seen: how this controller left the store; of another installation's it knows nothing.
+        epoch: of the store now.
+        revision: of the store now.
+
+    Raises:
+        NewerStoreError, ForeignStoreError, OldStoreError: it may not.
+    """
+    if found is not None and found.schema > SCHEMA:
+        raise NewerStoreError(
+            f"the state store was written by trainctl {found.version} (schema {found.schema}); this one is "
+            f"{package_version()} and reads up to schema {SCHEMA}",
+            hint="use that version or a newer one; nothing was changed",
+        )
+    if found is not None and found.name != own:
+        raise ForeignStoreError(
+            "the state store belongs to another installation: its controllers have another token",
+            hint="give each installation a prefix of its own (etcd://.../PREFIX), or all controllers of one the same "
+            "token; if the token was changed, start once with --accept-store",
+        )
+    if epoch < seen.epoch or revision < seen.revision:
+        raise OldStoreError(
+            f"the state store is older than it was left: epoch {epoch} and revision {revision}, after epoch "
+            f"{seen.epoch} and revision {seen.revision}; it was restored from a backup, or is another one",
+            hint="restore a newer one. Or, knowing that jobs and checkpoints since then are missing in it, start once "
+            "with --accept-store: workers that it does not know of are ended",
+        )
+
+
+async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool) -> Sighting:
+    """Reads the store and judges it; returns what the next leader has to go beyond.
+
+    Args:
+        store: to act on.
+        own: fingerprint of this controller's token.
+        seen: how this controller left the store.
+        accept: somebody said that this store is the right one, whatever it looks like; a newer version's never is.
+
+    Raises:
+        NewerStoreError, ForeignStoreError, OldStoreError: as ``judge``.
+    """
+    entry, epoch_entry = await store.get(keys.INSTALLATION), await store.get(keys.EPOCH)
+    found = _read(keys.decode(entry.value)) if entry is not None else None
+    epoch = int(keys.decode(epoch_entry.value)) if epoch_entry is not None else 0
+    revision = (await store.range(keys.EPOCH, limit=1)).revision
+    if accept and found is not None and found.schema <= SCHEMA:
+        found, seen_now = Installation(name=own), Sighting()
+    else:
+        seen_now = Sighting() if accept else seen
+    judge(found, own, seen_now, epoch=epoch, revision=revision)
+    return Sighting(epoch=max(epoch, seen.epoch), revision=revision)
+
+
+def stamp(own: str) -> Operation:
+    """Written with the leadership: from now on the store says whose it is."""
+    return Put(keys.INSTALLATION, keys.encode(to_wire(Installation(name=own, version=package_version()))))
+
+
+def load_sighting(path: Path) -> Sighting:
+    """What an earlier life of this controller wrote down; nothing seen if there is no such file."""
+    try:
+        return from_wire(Sighting, json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, WireError):
+        return Sighting()
+
+
+def save_sighting(path: Path, sighting: Sighting) -> None:
+    """Writes it down for the next life."""
+    write_atomically(path, json.dumps(to_wire(sighting)).encode() + b"\n")
+
+
+def _read(value: object) -> Installation:
+    schema = value.get("schema", 0) if isinstance(value, dict) else 0
+    if isinstance(schema, int) and schema > SCHEMA and isinstance(value, dict):  # the rest may look like anything
+        return Installation(name="", schema=schema, version=str(value.get("version", "unknown")))
+    try:
+        return from_wire(Installation, value)
+    except WireError as error:
+        raise InternalError(f"{keys.INSTALLATION}: {error}") from error

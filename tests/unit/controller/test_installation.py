@@ -1,0 +1,97 @@
+"""A store is acted on only by its own installation, in a version that can read it, and not when it is an old copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from trainctl.controller import keys
+from trainctl.controller.installation import (
+    SCHEMA,
+    ForeignStoreError,
+    Installation,
+    NewerStoreError,
+    OldStoreError,
+    Sighting,
+    judge,
+    load_sighting,
+)
+from trainctl.controller.leadership import Candidate, Leadership
+from trainctl.controller.store.port import Put
+from trainctl.controller.store.sqlite import SqliteStore
+from trainctl.core.errors import TrainctlError
+from unit.controller.controller_harness import run, serving
+
+OURS = Installation(name="ours")
+
+
+@pytest.mark.parametrize(
+    ("found", "seen", "error"),
+    [
+        (None, Sighting(), None),
+        (OURS, Sighting(), None),
+        (OURS, Sighting(epoch=3, revision=40), None),
+        (OURS, Sighting(epoch=4, revision=40), OldStoreError),
+        (OURS, Sighting(epoch=3, revision=41), OldStoreError),
+        (None, Sighting(epoch=4, revision=1), OldStoreError),
+        (Installation(name="theirs"), Sighting(), ForeignStoreError),
+        (Installation(name="theirs", schema=SCHEMA + 1), Sighting(), NewerStoreError),
+    ],
+)
+def test_what_may_be_acted_on(found: Installation | None, seen: Sighting, error: type[TrainctlError] | None) -> None:
+    if error is None:
+        judge(found, "ours", seen, epoch=3, revision=40)
+        return
+    with pytest.raises(error) as raised:
+        judge(found, "ours", seen, epoch=3, revision=40)
+    assert raised.value.hint
+
+
+async def one_life(folder: Path, **settings: object) -> int:
+    async with serving(folder, **settings) as running:
+        return running.controller.leadership.epoch
+
+
+def test_a_restored_store_is_refused_until_somebody_accepts_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        folder, backup = tmp_path / "run", tmp_path / "backup"
+        assert await one_life(folder) == 1
+        shutil.copy(folder / "store.sqlite3", backup)
+        assert await one_life(folder) == 2
+        assert load_sighting(folder / "store-seen.json").epoch == 2
+        shutil.copy(backup, folder / "store.sqlite3")
+        with pytest.raises(OldStoreError, match="epoch 1 and revision"):
+            await one_life(folder)
+        assert await one_life(folder, accept_store=True) == 3  # beyond all that agents may have seen
+        assert await one_life(folder) == 4
+
+    run(main)
+
+
+def test_another_installations_store_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        await one_life(tmp_path / "a")
+        (tmp_path / "b").mkdir()
+        shutil.copy(tmp_path / "a" / "store.sqlite3", tmp_path / "b" / "store.sqlite3")
+        with pytest.raises(ForeignStoreError):
+            await one_life(tmp_path / "b")
+        assert await one_life(tmp_path / "b", accept_store=True) == 2
+        assert await one_life(tmp_path / "b") == 3  # it is b's now
+
+    run(main)
+
+
+def test_a_newer_versions_store_is_refused_whatever_is_accepted(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = await SqliteStore.open(tmp_path / "store.sqlite3")
+        leadership = await Leadership.take(store, Candidate(holder="newer"))
+        value = keys.encode({"schema": SCHEMA + 1, "version": "9.9", "owner": {"something": "else"}})
+        await leadership.txn((), (Put(keys.INSTALLATION, value),))
+        await store.close()
+        for accept in (False, True):
+            with pytest.raises(NewerStoreError, match=f"written by trainctl 9.9 .schema {SCHEMA + 1}."):
+                await one_life(tmp_path, accept_store=accept)
+
+    run(main)
