@@ -1,4 +1,4 @@
-"""The trainer under a session: the same structure, and no loader state of its own to lose."""
+"""A trainer as torchtitan builds one: a config, a parallelised model, steps of micro-batches."""
 
 from dataclasses import dataclass
 
@@ -24,12 +24,11 @@ class Trainer:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.data = Characters()
+        batch = BatchSpec(sequences=config.global_batch, micro_batches=config.global_batch // config.micro_batch)
+        plan = {"steps": config.steps, "batch": batch, "clip_norm": config.clip, "seed": config.seed}
         self.session = Session.open()
         self.session.register_sharded(self.parallelize)
-        batch = BatchSpec(sequences=config.global_batch, micro_batches=config.global_batch // config.micro_batch)
-        self.session.set_data(
-            num_samples=len(self.data), steps=config.steps, batch=batch, clip_norm=config.clip, seed=config.seed
-        )
+        self.session.set_data(num_samples=len(self.data), **plan)
 
     def parallelize(self, mesh):
         torch.manual_seed(self.config.seed)
@@ -52,6 +51,7 @@ class Trainer:
     def train(self) -> None:
         while not self.session.done:
             self.train_step()
+        print(f"trained {self.config.steps} steps")
 
 
 Trainer(Config()).train()
