@@ -14,6 +14,8 @@ from trainctl.core.errors import ConflictError, InternalError, PreconditionError
 from trainctl.core.system.files import write_atomically
 from trainctl.protos.version import package_version
 
+_JUMP = 1000
+"""Agents may have obeyed later leaders than an accepted store knows of: the next one has to be later still."""
 SCHEMA = 1
 """Of the keys and values that this version writes; raised when an older version could not read them."""
 
@@ -119,7 +121,8 @@ async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool) 
     else:
         seen_now = Sighting() if accept else seen
     judge(found, own, seen_now, epoch=epoch, revision=revision)
-    return Sighting(epoch=max(epoch, seen.epoch), revision=revision)
+    jump = _JUMP if accept else 0
+    return Sighting(epoch=max(epoch, seen.epoch) + jump, revision=revision)
 
 
 def stamp(own: str) -> Operation:

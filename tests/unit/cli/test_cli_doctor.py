@@ -97,6 +97,7 @@ def test_a_healthy_machine_has_nothing_to_do() -> None:
 
 
 CASES: list[tuple[str, str, Status, Facts, str]] = [
+    ("old store", "controller", Status.FAIL, well(controller={"doubt": "epoch 99"}), "acts on nothing: epoch 99"),
     ("old python", "python", Status.FAIL, well(machine={"python": (3, 10, 2)}), "3.10.2"),
     (
         "no home",

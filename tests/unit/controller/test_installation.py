@@ -64,8 +64,8 @@ def test_a_restored_store_is_refused_until_somebody_accepts_it(tmp_path: Path) -
         shutil.copy(backup, folder / "store.sqlite3")
         with pytest.raises(OldStoreError, match="epoch 1 and revision"):
             await one_life(folder)
-        assert await one_life(folder, accept_store=True) == 3  # beyond all that agents may have seen
-        assert await one_life(folder) == 4
+        assert await one_life(folder, accept_store=True) == 1003  # beyond all that agents may have seen
+        assert await one_life(folder) == 1004
 
     run(main)
 
@@ -77,8 +77,8 @@ def test_another_installations_store_is_refused(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "a" / "store.sqlite3", tmp_path / "b" / "store.sqlite3")
         with pytest.raises(ForeignStoreError):
             await one_life(tmp_path / "b")
-        assert await one_life(tmp_path / "b", accept_store=True) == 2
-        assert await one_life(tmp_path / "b") == 3  # it is b's now
+        assert await one_life(tmp_path / "b", accept_store=True) == 1002
+        assert await one_life(tmp_path / "b") == 1003  # it is b's now
 
     run(main)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import CheckpointReport
 from trainctl.protos.convert import record_to_message
@@ -58,6 +59,24 @@ def test_an_agent_that_obeyed_a_newer_leader_is_told_so(tmp_path: Path) -> None:
             assert error_from_rpc(error).code == "STALE_EPOCH"
 
     run(main)
+
+
+def test_with_an_old_copy_of_the_store_nothing_is_concluded_from_silence(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            witness = FakeAgent(running.client, "node-1", 1)
+            await witness.register()
+            witness.epoch = 99
+            witness.connect(observes=False)
+            await witness.ended()
+            version = await running.client.call("GetVersion", job_pb2.GetVersionRequest())
+            assert "node-1 has obeyed a leader of epoch 99" in version.doubt
+
+    run(main)
+    agents = AgentRegistry(lambda: 100.0, settle_s=0.0)
+    assert agents.view().settled
+    agents.doubt = "epoch 99"
+    assert not agents.view().settled  # so reconcile calls nobody lost
 
 
 @pytest.mark.parametrize(("node", "slots", "wire"), [("", 1, 1), ("n", 0, 1), ("n", 100_000, 1), ("n", 1, 2)])

@@ -33,6 +33,13 @@ def check_controller(facts: Facts) -> Iterator[Finding]:
             f"it speaks wire version {controller.wire_version}, this command {facts.wire_version}",
             "install the same version on both sides",
         )
+    elif controller.doubt:
+        yield fail(
+            "controller",
+            f"it acts on nothing: {controller.doubt}",
+            "restore a newer copy of the store, or start the controller once with --accept-store: workers that the "
+            "store does not know of are then ended",
+        )
     elif controller.version != facts.software.own_version:
         yield warn(
             "controller",

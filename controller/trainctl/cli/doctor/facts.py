@@ -129,6 +129,7 @@ class Controller:
         wire_version: that it speaks.
         skew_s: its clock minus ours; None where it does not tell.
         round_trip_s: of one request.
+        doubt: why it may have an old copy of the store.
         nodes: with agents.
         local_pid: of the controller of the local installation, 0 if that is another one or none.
         frozen: its process is stopped (by a signal or a debugger).
@@ -142,6 +143,7 @@ class Controller:
     wire_version: int = 0
     skew_s: float | None = None
     round_trip_s: float = 0.0
+    doubt: str = ""
     nodes: tuple[Node, ...] = ()
     local_pid: int = 0
     frozen: bool = False

@@ -57,6 +57,7 @@ def _ask(context: Context, client: Client) -> Controller:
         wire_version=answer.wire_version,
         skew_s=answer.time_s - (wall_s + took_s / 2) if answer.time_s else None,
         round_trip_s=took_s,
+        doubt=answer.doubt,
         nodes=tuple(Node(name=n.node, state=n.state, silent_s=n.last_heard_age_s, version=n.version) for n in nodes),
         local_pid=_local_pid(context, client.endpoint),
     )

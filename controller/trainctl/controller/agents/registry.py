@@ -72,6 +72,10 @@ class AgentRegistry:
     Args:
         monotonic_s: the clock that silence is measured on.
         settle_s: for so long after the start, unless every known agent reports before, no silence counts.
+
+    Attributes:
+        doubt: why the store may be an old copy, so that agents may live that it does not know of; empty if it is not.
+            As long as there is doubt no silence counts at all.
     """
 
     def __init__(self, monotonic_s: Callable[[], float], *, settle_s: float) -> None:
@@ -82,6 +86,7 @@ class AgentRegistry:
         self._awake_s = monotonic_s()
         self._agents: dict[str, Agent] = {}
         self._marks: dict[str, NodeMark] = {}
+        self.doubt = ""
 
     def awake(self) -> None:
         """This process runs; called often. After a gap, what the agents said meanwhile is still to be read.
@@ -216,7 +221,8 @@ class AgentRegistry:
         """What reconcile sees."""
         self.awake()
         self._look_settled()
-        return ClusterView(agents=tuple(self._view_of(agent) for agent in self.agents()), settled=self._settled)
+        agents = tuple(self._view_of(agent) for agent in self.agents())
+        return ClusterView(agents=agents, settled=self._settled and not self.doubt)
 
     @staticmethod
     def stale(node: str, incarnation: int) -> StaleIncarnationError:

@@ -42,6 +42,11 @@ ORPHAN_TIMEOUT_S = Timeouts.for_profile("balanced").orphan_s
 Context = Any
 
 
+DOUBT_HINT = (
+    "the store was restored from an old copy: restore a newer one, or start the controller once with --accept-store"
+)
+
+
 class StaleEpochError(FencedError):
     """The agent has seen a newer leader than this one."""
 
@@ -103,11 +108,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             raise UsageError("the first message of a session must be AgentHello")
         hello = first.hello
         if hello.epoch > self._leadership.epoch:
-            raise StaleEpochError(
+            doubt = (
                 f"agent of {hello.node} has obeyed a leader of epoch {hello.epoch}, this controller has "
-                f"{self._leadership.epoch}: its store is older than what the agent has seen",
-                hint="was the store restored from a copy? restart the agents to let them begin anew",
+                f"{self._leadership.epoch}: its store is older than what the agent has seen"
             )
+            self._agents.doubt = doubt
+            raise StaleEpochError(doubt, hint=DOUBT_HINT)
         desired = self._desired(hello.agent_incarnation)
         agent, session = self._agents.open(hello.node, hello.agent_incarnation, desired)
         self._logs.session_opened(session)

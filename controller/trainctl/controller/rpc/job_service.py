@@ -231,6 +231,7 @@ class JobService(VerbService):
             pid=os.getpid(),
             store=self._facts.store,
             time_s=self._clock.now_s(),
+            doubt=self._agents.doubt,
         )
 
     def _find(self, request: Any) -> JobEntry:

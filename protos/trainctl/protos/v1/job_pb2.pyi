@@ -1754,6 +1754,7 @@ class GetVersionResponse(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     TIME_S_FIELD_NUMBER: _builtins.int
+    DOUBT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     wire_version: _builtins.int
     epoch: _builtins.int
@@ -1761,6 +1762,8 @@ class GetVersionResponse(_message.Message):
     store: _builtins.str
     time_s: _builtins.float
     """The controller's clock when it answered, Unix seconds."""
+    doubt: _builtins.str
+    """Why this controller concludes nothing from silence: it may have an old copy of the store."""
     def __init__(
         self,
         *,
@@ -1770,10 +1773,11 @@ class GetVersionResponse(_message.Message):
         pid: _builtins.int = ...,
         store: _builtins.str = ...,
         time_s: _builtins.float = ...,
+        doubt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "pid", b"pid", "store", b"store", "time_s", b"time_s", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubt", b"doubt", "epoch", b"epoch", "pid", b"pid", "store", b"store", "time_s", b"time_s", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
