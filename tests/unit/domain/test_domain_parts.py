@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.layout.layout import Layout
+from trainctl.checkpoint.layout.layout import Layout, host_holder, rank_holder
 from trainctl.controller.domain import goodput
 from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.hang import frozen, frozen_limit_s, typical_step_s
@@ -182,6 +182,55 @@ def test_a_range_that_nobody_holds_makes_the_peer_rung_impossible_by_name() -> N
     assert not peer.eligible
     assert "exp_avg of island" in peer.reason
     assert {m.dst_key.kind for m in peer.missing} == {"exp_avg"}
+
+
+def only(layout: Layout, holder: str, *kinds: str) -> Layout:
+    """What ``holder`` holds of these kinds, in a layout of the same shapes."""
+    regions = next(iter(layout.holders.values()))
+    return Layout(layout.shapes, {holder: {key: region for key, region in regions.items() if key.kind in kinds}})
+
+
+def test_a_snapshot_gives_what_no_live_worker_holds() -> None:
+    base = situation(holders=())
+    everything = only(base.wanted, host_holder("node-0"), "param", "exp_avg", "exp_avg_sq")
+    decision = choose_recovery(replace(base, snapshots=everything))
+    assert (decision.rung, decision.target_step, decision.lost_steps) == (Rung.SNAPSHOT, 100, 0)
+    assert decision.reason == "host memory holds step 100 of every range"
+    (chosen,) = [c for c in decision.candidates if c.rung is Rung.SNAPSHOT]
+    assert chosen.exact
+    assert chosen.in_place
+
+
+def test_live_workers_and_snapshots_complete_each_other_range_by_range() -> None:
+    base = situation(holders=(0,))
+    live = only(base.wanted, rank_holder(0), "param", "exp_avg")
+    two_nodes = {
+        **only(base.wanted, host_holder("node-0"), "exp_avg").holders,
+        **only(base.wanted, host_holder("node-1"), "exp_avg_sq").holders,
+    }
+    decision = choose_recovery(replace(base, live=live, snapshots=Layout(base.wanted.shapes, two_nodes)))
+    assert (decision.rung, decision.lost_steps) == (Rung.SNAPSHOT, 0)
+    (peer,) = [c for c in decision.candidates if c.rung is Rung.PEER]
+    assert {m.dst_key.kind for m in peer.missing} == {"exp_avg_sq"}
+
+
+def test_a_snapshot_with_a_gap_or_of_another_step_is_no_source() -> None:
+    base = situation(holders=())
+    gap = only(base.wanted, host_holder("node-0"), "param", "exp_avg")
+    older = island_layout("i", TRAIN, StateVersion(1, 99), range(1))
+    for snapshots, missing in ((gap, {"exp_avg_sq"}), (older, {"param", "exp_avg", "exp_avg_sq"})):
+        decision = choose_recovery(replace(base, snapshots=snapshots))
+        assert (decision.rung, decision.target_step) == (Rung.CHECKPOINT, 90)
+        (refused,) = [c for c in decision.candidates if c.rung is Rung.SNAPSHOT]
+        assert not refused.eligible
+        assert {m.dst_key.kind for m in refused.missing} == missing
+        assert "not in any snapshot" in refused.reason
+
+
+def test_a_whole_live_worker_is_preferred_to_a_snapshot() -> None:
+    base = situation(holders=(0,))
+    everything = only(base.wanted, host_holder("node-0"), "param", "exp_avg", "exp_avg_sq")
+    assert choose_recovery(replace(base, snapshots=everything)).rung is Rung.PEER
 
 
 def test_every_rung_says_why() -> None:
