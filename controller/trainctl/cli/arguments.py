@@ -91,21 +91,26 @@ def common() -> argparse.ArgumentParser:
 
 def add_command(commands: Any, name: str, function: str, summary: str, *, examples: Sequence[str]) -> Parser:
     """Adds a command. ``function`` is what runs, as ``module:function`` below ``trainctl.cli.commands``."""
-    title = "example" if len(examples) == 1 else "examples"
     parser: Parser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
-        epilog="\n  ".join([f"{title}:", *examples]) + "\n",
+        epilog=_epilog(examples),
         parents=[common()],
     )
     parser.set_defaults(command=function)
     return parser
 
 
-def add_group(commands: Any, name: str, summary: str) -> Any:
+def _epilog(examples: Sequence[str]) -> str:
+    title = "example" if len(examples) == 1 else "examples"
+    return "\n  ".join([f"{title}:", *examples]) + "\n"
+
+
+def add_group(commands: Any, name: str, summary: str, *, examples: Sequence[str]) -> Any:
     """Adds a word that more commands stand behind."""
-    parser: Parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    description = summary[0].upper() + summary[1:] + "."
+    parser: Parser = commands.add_parser(name, help=summary, description=description, epilog=_epilog(examples))
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
 
 

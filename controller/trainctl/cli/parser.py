@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output, common
+from trainctl.cli.parser_checkpoints import add_checkpoints
 from trainctl.cli.parser_config import add_config
 from trainctl.cli.parser_operate import add_operations
 
@@ -27,7 +28,7 @@ def build_parser() -> Parser:
     _add_streams(commands)
     _add_cancel(commands)
     add_operations(commands)
-    _add_checkpoints(commands)
+    add_checkpoints(commands)
     _add_local(commands)
     _add_rest(commands)
     add_config(commands)
@@ -110,7 +111,12 @@ def _add_reading(commands: Any) -> None:
 
 
 def _add_get(commands: Any) -> None:
-    get = add_group(commands, "get", "show jobs, nodes or checkpoints")
+    get = add_group(
+        commands,
+        "get",
+        "show jobs, nodes or checkpoints",
+        examples=("trainctl get jobs", "trainctl get job first -o yaml", "trainctl get nodes -w"),
+    )
     for name, function, summary, examples in (
         (
             "jobs",
@@ -242,36 +248,13 @@ def _add_cancel(commands: Any) -> None:
     add_output(parser)
 
 
-def _add_checkpoints(commands: Any) -> None:
-    group = add_group(commands, "checkpoints", "list and export checkpoints")
-    listing = add_command(
-        group,
-        "list",
-        "checkpoints:list_checkpoints",
-        "list the committed checkpoints of a job",
-        examples=("trainctl checkpoints list first",),
-    )
-    add_name(listing)
-    add_output(listing)
-    listing.set_defaults(watch=False)
-    export = add_command(
-        group,
-        "export",
-        "export:run",
-        "write a checkpoint as a Hugging Face folder that transformers loads",
-        examples=("trainctl checkpoints export first ./model --dtype bfloat16",),
-    )
-    export.add_argument("source", metavar="NAME|PATH", help="a job, or the folder or URI of checkpoints")
-    export.add_argument("destination", metavar="DEST", help="folder to write; must be empty or not exist")
-    export.add_argument("--step", metavar="N", type=int, help="which checkpoint (default: the newest)")
-    export.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="cast the weights (default: as saved)"
-    )
-    export.add_argument("--force", action="store_true", help="replace what is at DEST")
-
-
 def _add_local(commands: Any) -> None:
-    group = add_group(commands, "local", "a controller and agents on this machine")
+    group = add_group(
+        commands,
+        "local",
+        "a controller and agents on this machine",
+        examples=("trainctl local up", "trainctl local status", "trainctl local down"),
+    )
     up = add_command(
         group,
         "up",

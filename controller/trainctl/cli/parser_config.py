@@ -9,7 +9,16 @@ from trainctl.cli.arguments import add_command, add_group, add_output
 
 def add_config(commands: Any) -> None:
     """Adds the group."""
-    group = add_group(commands, "config", "which controllers this command knows, and which one it talks to")
+    group = add_group(
+        commands,
+        "config",
+        "which controllers this command knows, and which one it talks to",
+        examples=(
+            "trainctl config set-context lab --address 127.0.0.1:7070 --token-file ~/lab.token",
+            "trainctl config use-context lab",
+            "trainctl config explain",
+        ),
+    )
     view = add_command(group, "view", "config:view", "show the config file", examples=("trainctl config view -o yaml",))
     add_output(view)
     explain = add_command(

@@ -129,7 +129,12 @@ def _add_top(commands: Any) -> None:
 
 
 def _add_nodes(commands: Any) -> None:
-    group = add_group(commands, "nodes", "list and describe nodes")
+    group = add_group(
+        commands,
+        "nodes",
+        "list and describe nodes, and take work away from them",
+        examples=("trainctl nodes list", "trainctl nodes describe node-0", "trainctl nodes drain node-0 --wait"),
+    )
     listing = add_command(
         group, "list", "get:nodes", "list the nodes and their agents", examples=("trainctl nodes list -o wide",)
     )
@@ -144,12 +149,18 @@ def _add_nodes(commands: Any) -> None:
     )
     describe.add_argument("node", metavar="NODE", help=_NODE)
     add_output(describe)
-    for name, summary, example in (
-        ("cordon", "give a node no new work; what runs on it goes on", "trainctl cordon node-0"),
-        ("uncordon", "give a node work again", "trainctl uncordon node-0"),
-        ("drain", "give a node no new work and move its workers away in good order", "trainctl drain node-0 --wait"),
+    _add_marks(group, "trainctl nodes")
+    _add_marks(commands, "trainctl")
+
+
+def _add_marks(commands: Any, before: str) -> None:
+    """What an operator says of a node; spelled with and without the word ``nodes``."""
+    for name, summary, words in (
+        ("cordon", "give a node no new work; what runs on it goes on", "cordon node-0"),
+        ("uncordon", "give a node work again", "uncordon node-0"),
+        ("drain", "give a node no new work and move its workers away in good order", "drain node-0 --wait"),
     ):
-        parser = add_command(commands, name, f"nodes:{name}", summary, examples=(example,))
+        parser = add_command(commands, name, f"nodes:{name}", summary, examples=(f"{before} {words}",))
         parser.add_argument("node", metavar="NODE", help=_NODE)
         if name == "drain":
             parser.add_argument("--wait", action="store_true", help="until no worker is left on it; Ctrl-C detaches")

@@ -26,6 +26,9 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.logs: dict[tuple[int, int], list[str]] = {}
         self.checkpoints: list[CheckpointRef] = []
         self.missing_checkpoints: list[str] = []
+        self.pinned: set[str] = set()
+        self.removing: list[CheckpointRef] = []
+        self.rollback_uri = ""
         self.figures: list[StepFigures] = []
         self.nodes: list[job_pb2.NodeStatus] = []
         self.calls: list[tuple[str, Any]] = []
@@ -152,7 +155,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
     def RollbackJob(self, request: Any, context: Any) -> job_pb2.RollbackJobResponse:  # noqa: N802
         self._enter("RollbackJob", request, context)
         step = request.to_step or 20
-        ref = CheckpointRef(uri=f"/checkpoints/{step}", step=step)
+        ref = CheckpointRef(uri=self.rollback_uri or f"/checkpoints/{step}", step=step)
         return job_pb2.RollbackJobResponse(job=self._find(request.name, context), checkpoint=ref, lost_steps=13)
 
     def DeleteJob(self, request: Any, context: Any) -> job_pb2.DeleteJobResponse:  # noqa: N802
@@ -239,9 +242,31 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
     def ListCheckpoints(self, request: Any, context: Any) -> job_pb2.ListCheckpointsResponse:  # noqa: N802
         self._enter("ListCheckpoints", request, context)
         self._find(request.name, context)
-        return job_pb2.ListCheckpointsResponse(
-            checkpoints=self.checkpoints, uri="/checkpoints", missing=self.missing_checkpoints
+        answer = job_pb2.ListCheckpointsResponse(
+            checkpoints=self.checkpoints,
+            uri="/checkpoints",
+            missing=self.missing_checkpoints,
+            pinned=sorted(self.pinned),
+            removing=self.removing,
         )
+        if not self.stuck:
+            self.removing = []  # gone at the next look
+        return answer
+
+    def DeleteCheckpoint(self, request: Any, context: Any) -> job_pb2.DeleteCheckpointResponse:  # noqa: N802
+        self._enter("DeleteCheckpoint", request, context)
+        job = self._find(request.name, context)
+        self.removing += [ref for ref in self.checkpoints if ref.step == request.step]
+        self.checkpoints = [ref for ref in self.checkpoints if ref.step != request.step]
+        if self.stuck:
+            job.status.conditions.add(type="DeletionFailed", status="True", message=self.stuck)
+        return job_pb2.DeleteCheckpointResponse(job=job)
+
+    def PinCheckpoint(self, request: Any, context: Any) -> job_pb2.PinCheckpointResponse:  # noqa: N802
+        self._enter("PinCheckpoint", request, context)
+        uris = {ref.uri for ref in self.checkpoints if ref.step == request.step}
+        self.pinned = self.pinned | uris if request.pinned else self.pinned - uris
+        return job_pb2.PinCheckpointResponse(job=self._find(request.name, context))
 
     def ListFigures(self, request: Any, context: Any) -> job_pb2.ListFiguresResponse:  # noqa: N802
         self._enter("ListFigures", request, context)

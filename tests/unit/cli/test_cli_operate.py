@@ -50,10 +50,14 @@ def test_scale_sends_only_what_is_given(cli: Cli, controller: FakeController) ->
 def test_every_change_carries_a_fresh_request_id(cli: Cli, controller: FakeController) -> None:
     controller.add_job("a")
     controller.nodes.append(job_pb2.NodeStatus(node="node-0", state="READY", slots=2))
-    for words in (("pause", "a"), ("resume", "a"), ("pause", "a"), ("cordon", "node-0"), ("uncordon", "node-0")):
+    jobs = (("pause", "a"), ("resume", "a"), ("pause", "a"))
+    nodes = (("cordon", "node-0"), ("uncordon", "node-0"), ("drain", "node-0"))
+    for words in (*jobs, *nodes, *(("nodes", *words) for words in nodes)):
         assert cli(*words).code == 0
     changes = [r for m, r in controller.calls if m.startswith(("Pause", "Resume", "Cordon", "Uncordon"))]
-    assert len({request.request_id for request in changes}) == 5
+    assert len({request.request_id for request in changes}) == 9
+    bodies = [(type(r).__name__, r.node, getattr(r, "drain", False)) for r in changes[3:]]
+    assert bodies[:3] == bodies[3:], "both spellings ask for the same"
     controller.add_job("b", "RECOVERING")
     refused = cli("restart", "b")
     assert refused.code == 6

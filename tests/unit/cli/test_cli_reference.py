@@ -1,9 +1,11 @@
+import argparse
 import os
 import shlex
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,13 +39,25 @@ def test_every_error_has_a_documented_exit_code() -> None:
     assert {cls.exit_code for cls in classes if cls.__module__.startswith("trainctl")} <= set(exit_codes.MEANINGS)
 
 
-def test_every_command_has_an_example_that_can_be_parsed() -> None:
-    for command in walk(build_parser()):
-        title, *lines = command.epilog.strip().splitlines()
-        assert title in ("example:", "examples:"), command.path
+def groups(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The words that only lead to commands, each with the end of its help."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                if any(isinstance(inner, argparse._SubParsersAction) for inner in child._actions):
+                    yield (*path, name), child.epilog or ""
+                    yield from groups(child, (*path, name))
+
+
+def test_every_command_and_group_has_an_example_that_can_be_parsed() -> None:
+    found = list(groups(build_parser()))
+    assert {path for path, _ in found} == {("get",), ("config",), ("local",), ("checkpoints",), ("nodes",)}
+    for path, epilog in [*found, *((command.path, command.epilog) for command in walk(build_parser()))]:
+        title, *lines = epilog.strip().splitlines() or [""]
+        assert title in ("example:", "examples:"), path
         examples = [line.strip() for line in lines]
-        own = [line for line in examples if line.startswith(f"trainctl {' '.join(command.path)} ")]
-        assert own or f"trainctl {' '.join(command.path)}" in examples, command.path
+        own = [line for line in examples if f"{line} ".startswith(f"trainctl {' '.join(path)} ")]
+        assert own, path
         for example in own:
             words = shlex.split(example.partition(" > ")[0])[1:]
             parsed = build_parser().parse_args(words)

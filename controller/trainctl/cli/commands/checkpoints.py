@@ -1,4 +1,4 @@
-"""``trainctl checkpoints list``, also spelled ``get checkpoints``; the export is in ``commands.export``."""
+"""``trainctl checkpoints list``, also spelled ``get checkpoints``; what is done with one is in other modules."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from trainctl.cli.job_kind import runs_command, without_checkpoints
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import tables
+from trainctl.core.errors import NotFoundError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import Job, ListCheckpointsRequest, ListCheckpointsResponse
 from trainctl.protos.v1.records_pb2 import CheckpointRef
@@ -24,16 +25,23 @@ def list_checkpoints(context: Context) -> int:
     with connect(context) as client:
         job = find_job(context, client, context.options.name)
         answer = ask(client, job.uid)
+    pinned = set(answer.pinned)
 
     def table(found: Sequence[CheckpointRef]) -> list[str]:
-        return tables.checkpoints(found, now_s=time.time(), style=style)
+        return tables.checkpoints(found, now_s=time.time(), style=style, pinned=pinned)
+
+    def look(client: Client) -> Sequence[CheckpointRef]:
+        newest = ask(client, job.uid)
+        pinned.clear()
+        pinned.update(newest.pinned)
+        return newest.checkpoints
 
     if context.options.watch:
         watch_rows(
             context,
-            lambda client: ask(client, job.uid).checkpoints,
+            look,
             key=lambda checkpoint: checkpoint.uri,
-            state=lambda checkpoint: checkpoint.committed_s,
+            state=lambda checkpoint: (checkpoint.committed_s, checkpoint.uri in pinned),
             data=plain,
             lines=table,
             name=lambda checkpoint: checkpoint.uri,
@@ -59,6 +67,23 @@ def _none(job: Job, uri: str) -> str:
     if has_ended(job.status.phase):
         return f"job {job.spec.metadata.name} ended without a checkpoint"
     return f"job {job.spec.metadata.name} has no checkpoint yet; they will be under {uri}"
+
+
+def choose(job: Job, found: Sequence[CheckpointRef], step: int | None) -> CheckpointRef:
+    """The checkpoint of a step; None: the newest.
+
+    Raises:
+        NotFoundError: there is none; names those that there are.
+    """
+    name = job.spec.metadata.name
+    if runs_command(job):
+        raise NotFoundError(without_checkpoints(job), hint=f"the folder that it can save to is {job.status.workdir}")
+    chosen = [checkpoint for checkpoint in found if step is None or checkpoint.step == step]
+    if not chosen:
+        steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none yet"
+        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}; it has {steps}"
+        raise NotFoundError(f"job {name} has {wanted}", hint=f"trainctl checkpoints list {name}")
+    return chosen[-1]
 
 
 def ask(client: Client, name: str) -> ListCheckpointsResponse:

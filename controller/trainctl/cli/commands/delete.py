@@ -68,10 +68,15 @@ def _wait_until_gone(client: Client, uid: str) -> None:
             job = get_job(client, uid)
         except NotFoundError:
             return
-        refused = next((c for c in job.status.conditions if c.type == _FAILED and c.status == "True"), None)
-        if refused is not None:
-            raise NotDeletedError(
-                f"something of job {job.spec.metadata.name} cannot be removed: {refused.message}",
-                hint="remove the cause: the controller tries again every few seconds, also after a restart",
-            )
+        check_refusal(job)
         time.sleep(LOOK_EVERY_S)
+
+
+def check_refusal(job: Job) -> None:
+    """Raises: NotDeletedError: the controller says that something of the job refused to go."""
+    refused = next((c for c in job.status.conditions if c.type == _FAILED and c.status == "True"), None)
+    if refused is not None:
+        raise NotDeletedError(
+            f"something of job {job.spec.metadata.name} cannot be removed: {refused.message}",
+            hint="remove the cause: the controller tries again every few seconds, also after a restart",
+        )

@@ -57,8 +57,7 @@ def _path_source(source: str, step: int | None) -> str:
 def _job_source(context: Context) -> str:
     """The newest checkpoint of the job, or the one of ``--step``."""
     from trainctl.cli.client import connect, find_job
-    from trainctl.cli.commands.checkpoints import ask
-    from trainctl.cli.job_kind import runs_command, without_checkpoints
+    from trainctl.cli.commands.checkpoints import ask, choose
 
     source, step = context.options.source, context.options.step
     with connect(context) as client:
@@ -69,12 +68,4 @@ def _job_source(context: Context) -> str:
                 raise NotFoundError(str(error), hint=f"for the folder of that name write ./{source}") from error
             raise
         found = ask(client, job.uid).checkpoints
-    if runs_command(job):
-        raise NotFoundError(without_checkpoints(job), hint=f"the folder that it can save to is {job.status.workdir}")
-    name = job.spec.metadata.name
-    chosen = [checkpoint for checkpoint in found if step is None or checkpoint.step == step]
-    if not chosen:
-        steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none yet"
-        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}; it has {steps}"
-        raise NotFoundError(f"job {name} has {wanted}", hint=f"trainctl checkpoints list {name}")
-    return chosen[-1].uri
+    return choose(job, found, step).uri

@@ -42,7 +42,7 @@ def scale(context: Context) -> int:
     request = _request(context, ScaleJobRequest, "it was scaled")
     for name in ("min", "max", "target"):
         if (value := getattr(options, name)) is not None:
-            setattr(request, name, _int32(f"--{name}", value))
+            setattr(request, name, int32(f"--{name}", value))
     return _send(context, lambda client: client.call(client.stub.ScaleJob, request).job, _scaled)
 
 
@@ -108,7 +108,7 @@ def rollback(context: Context) -> int:
     options = context.options
     look = RollbackJobRequest(tenant=DEFAULT_TENANT, name=options.name, validate_only=True)
     if options.to_step is not None:
-        look.to_step = _int32("--to-step", options.to_step)
+        look.to_step = int32("--to-step", options.to_step)
 
     def send(client: Client) -> Job:
         job = get_job(client, options.name)
@@ -147,7 +147,7 @@ def _send(context: Context, send: Callable[[Client], Job], words: Callable[[Job]
     return exit_codes.OK
 
 
-def _int32(flag: str, value: int) -> int:
+def int32(flag: str, value: int) -> int:
     """A number that fits the wire; what it may be, the controller says.
 
     Raises:

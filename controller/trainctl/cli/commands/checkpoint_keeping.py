@@ -1,0 +1,74 @@
+"""``trainctl checkpoints rm|pin|unpin``."""
+
+from __future__ import annotations
+
+import time
+
+from trainctl.cli import exit_codes
+from trainctl.cli.client import Client, connect, get_job
+from trainctl.cli.commands.cancel import confirm
+from trainctl.cli.commands.checkpoints import ask, choose
+from trainctl.cli.commands.delete import LOOK_EVERY_S, check_refusal
+from trainctl.cli.commands.operate import begin, int32
+from trainctl.cli.context import Context
+from trainctl.cli.output import emit
+from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.protos.v1.job_pb2 import DeleteCheckpointRequest, PinCheckpointRequest
+
+
+def rm(context: Context) -> int:
+    """Removes one checkpoint; returns when its files are gone, or says why they are not."""
+    options = context.options
+    step = int32("--step", options.step)
+    if not options.yes and not confirm(_question(context)):
+        context.console.say("nothing was removed")
+        return exit_codes.FAILURE
+    request_id = begin(context, "it is being removed")
+    request = DeleteCheckpointRequest(tenant=DEFAULT_TENANT, name=options.name, request_id=request_id, step=step)
+    with connect(context) as client:
+        job = client.call(client.stub.DeleteCheckpoint, request).job
+        context.on_interrupt = (f"interrupted: the checkpoint of step {step} is being removed all the same",)
+        _wait_until_gone(client, job.uid, step)
+    name = job.spec.metadata.name
+    data = {"job": name, "step": step, "removed": True}
+    emit(context, data, table=lambda: [f"the checkpoint of step {step} of job {name} is removed"], names=[str(step)])
+    return exit_codes.OK
+
+
+def _question(context: Context) -> str:
+    """Nobody is asked about a checkpoint that does not exist."""
+    context.on_interrupt = ("interrupted: nothing was changed",)
+    with connect(context) as client:
+        job = get_job(client, context.options.name)
+        chosen = choose(job, ask(client, job.uid).checkpoints, context.options.step)
+    return f"remove the checkpoint of step {chosen.step} of job {job.spec.metadata.name} ({chosen.uri})?"
+
+
+def _wait_until_gone(client: Client, uid: str, step: int) -> None:
+    """Raises: NotDeletedError: something refused to go."""
+    while any(ref.step == step for ref in ask(client, uid).removing):
+        check_refusal(get_job(client, uid))
+        time.sleep(LOOK_EVERY_S)
+
+
+def pin(context: Context) -> int:
+    """Keeps a checkpoint."""
+    return _pin(context, pinned=True, words="is pinned: it stays until it is unpinned")
+
+
+def unpin(context: Context) -> int:
+    """Lets retention have a checkpoint again."""
+    return _pin(context, pinned=False, words="is not pinned (any more)")
+
+
+def _pin(context: Context, *, pinned: bool, words: str) -> int:
+    step = int32("--step", context.options.step)
+    request_id = begin(context, "it was done")
+    request = PinCheckpointRequest(
+        tenant=DEFAULT_TENANT, name=context.options.name, request_id=request_id, step=step, pinned=pinned
+    )
+    with connect(context) as client:
+        name = client.call(client.stub.PinCheckpoint, request).job.spec.metadata.name
+    data = {"job": name, "step": step, "pinned": pinned}
+    emit(context, data, table=lambda: [f"the checkpoint of step {step} of job {name} {words}"], names=[str(step)])
+    return exit_codes.OK

@@ -1,0 +1,93 @@
+"""The grammar of ``trainctl checkpoints``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output
+from trainctl.cli.parser_operate import add_request_id, add_yes
+
+
+def add_checkpoints(commands: Any) -> None:
+    """Adds the group."""
+    group = add_group(
+        commands,
+        "checkpoints",
+        "list, describe, verify, export, pin and remove checkpoints",
+        examples=(
+            "trainctl checkpoints list first",
+            "trainctl checkpoints verify first --step 200",
+            "trainctl checkpoints export first ./model",
+        ),
+    )
+    listing = add_command(
+        group,
+        "list",
+        "checkpoints:list_checkpoints",
+        "list the committed checkpoints of a job",
+        examples=("trainctl checkpoints list first",),
+    )
+    add_name(listing)
+    add_output(listing)
+    listing.set_defaults(watch=False)
+    _add_reading(group)
+    _add_export(group)
+    _add_keeping(group)
+
+
+def _add_reading(group: Any) -> None:
+    for name, function, summary, examples in (
+        (
+            "describe",
+            "checkpoint:describe",
+            "show what the manifest of a checkpoint says: files, sizes, parent, and whether a roll-back takes it",
+            ("trainctl checkpoints describe first", "trainctl checkpoints describe first --step 200 -o json"),
+        ),
+        (
+            "verify",
+            "checkpoint:verify",
+            "read every file of a checkpoint and compare it with the digests of its manifest",
+            ("trainctl checkpoints verify first --step 200",),
+        ),
+    ):
+        parser = add_command(group, name, function, summary, examples=examples)
+        add_name(parser)
+        _add_newest(parser)
+        add_output(parser)
+
+
+def _add_export(group: Any) -> None:
+    export = add_command(
+        group,
+        "export",
+        "export:run",
+        "write a checkpoint as a Hugging Face folder that transformers loads",
+        examples=("trainctl checkpoints export first ./model --dtype bfloat16",),
+    )
+    export.add_argument("source", metavar="NAME|PATH", help="a job, or the folder or URI of checkpoints")
+    export.add_argument("destination", metavar="DEST", help="folder to write; must be empty or not exist")
+    _add_newest(export)
+    export.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="cast the weights (default: as saved)"
+    )
+    export.add_argument("--force", action="store_true", help="replace what is at DEST")
+
+
+def _add_keeping(group: Any) -> None:
+    for name, summary in (
+        ("rm", "remove one checkpoint of a job with its files, unless the job may have to go back to it"),
+        ("pin", "keep a checkpoint, however old: neither retention nor `checkpoints rm` removes it"),
+        ("unpin", "let retention remove a pinned checkpoint again"),
+    ):
+        example = f"trainctl checkpoints {name} first --step 200" + (" -y" if name == "rm" else "")
+        parser = add_command(group, name, f"checkpoint_keeping:{name}", summary, examples=(example,))
+        add_name(parser, prefix=False)
+        parser.add_argument("--step", metavar="S", type=int, required=True, help="step of a committed checkpoint")
+        if name == "rm":
+            add_yes(parser)
+        add_request_id(parser)
+        add_output(parser)
+
+
+def _add_newest(parser: Parser) -> None:
+    parser.add_argument("--step", metavar="N", type=int, help="which checkpoint (default: the newest)")

@@ -1,0 +1,63 @@
+"""One checkpoint, as its manifest and the controller describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from trainctl.cli.style import Style, table
+from trainctl.cli.times import age
+from trainctl.core.units import format_bytes, format_count
+
+
+def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -> list[str]:
+    """The facts that ``checkpoints describe -o json`` shows, for people.
+
+    Args:
+        data: of the checkpoint.
+        job: name of the job.
+        now_s: Unix seconds.
+        style: paints.
+    """
+    counts = [
+        f"{format_bytes(data['sizeBytes'])} in {format_count(len(data['files']), 'file')}",
+        format_count(data["tensors"], "tensor"),
+        format_count(data["writers"], "writer"),
+    ]
+    pairs = [
+        ("Job", style.paint(job, "bold")),
+        ("Step", f"{data['step']} in lineage {data['lineage']}"),
+        ("Parent", _parent(data)),
+        ("Committed", _when(data["committed"], now_s)),
+        ("Saved", f"{data['created']} under controller epoch {data['epoch']}"),
+        ("Size", ", ".join(counts)),
+        ("Where", data["uri"]),
+        ("Manifest", f"sha256 {data['manifestSha256']}"),
+        ("Pinned", "yes" if data["pinned"] else "no"),
+        (
+            "Roll-back",
+            f"trainctl rollback {job} takes this one" if data["rollbackTarget"] else "takes another, or none",
+        ),
+    ]
+    width = max(len(name) for name, _ in pairs)
+    rows = [(file["path"], format_bytes(file["sizeBytes"])) for file in data["files"]]
+    files = table(("PATH", "SIZE"), rows, right="SIZE")
+    return [
+        *(f"{name:<{width}}  {value}" for name, value in pairs),
+        "",
+        style.paint("Files:", "bold"),
+        *(f"  {line}" for line in files),
+    ]
+
+
+def _parent(data: Mapping[str, Any]) -> str:
+    parent = data["parent"]
+    if parent is None:
+        return "none: it is the first of its chain"
+    of = f" of job {parent['job']}" if parent["job"] not in ("", data["job"]) else ""
+    return f"step {parent['step']}{of}, attempt {parent['attempt']}"
+
+
+def _when(text: str | None, now_s: float) -> str:
+    return f"{text} ({age(datetime.fromisoformat(text).timestamp(), now_s)} ago)" if text else "-"

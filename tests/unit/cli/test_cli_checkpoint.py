@@ -1,0 +1,124 @@
+"""One checkpoint: described and verified where it lies, removed and pinned through the controller."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainctl.core.errors import PreconditionError
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1.job_pb2 import DeleteCheckpointRequest, PinCheckpointRequest
+from trainctl.protos.v1.records_pb2 import CheckpointRef
+from unit.checkpoint.ranks import at_step, attempt, full_values, save
+from unit.cli.conftest import Cli
+from unit.cli.fake_controller import FakeController
+from unit.cli.test_cli_operate import answer, sent
+
+
+@pytest.fixture
+def saved(controller: FakeController, tmp_path: Path) -> list[CheckpointRef]:
+    """Two checkpoints of job a on disk, the second continues the first."""
+    first = save(tmp_path / "c", at_step(full_values(), 10), of=attempt(10), artifacts={"config.json": b"{}"})
+    second = save(tmp_path / "c", at_step(full_values(), 20), of=attempt(20), parent=first)
+    controller.add_job("a")
+    controller.checkpoints = [record_to_message(ref, CheckpointRef) for ref in (first, second)]
+    for ref in controller.checkpoints:
+        ref.committed_s = 1e9
+    return controller.checkpoints
+
+
+def test_describe_shows_the_manifest_and_what_a_rollback_takes(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    controller.rollback_uri = saved[0].uri
+    controller.pinned = {saved[0].uri}
+    newest = json.loads(cli("checkpoints", "describe", "a", "-o", "json").out)
+    older = json.loads(cli("checkpoints", "describe", "a", "--step", "10", "-o", "json").out)
+    assert (newest["step"], newest["lineage"], newest["uri"]) == (20, 1, saved[1].uri)
+    assert newest["parent"] == {"job": "job-a", "step": 10, "attempt": saved[0].attempt}
+    assert (older["parent"], older["pinned"], older["rollbackTarget"]) == (None, True, True)
+    assert (newest["pinned"], newest["rollbackTarget"]) == (False, False)
+    sizes = {file["path"]: file["sizeBytes"] for file in older["files"]}
+    root = Path(saved[0].uri)
+    assert sizes == {path: (root / path).stat().st_size for path in sizes}
+    assert "artifacts/config.json" in sizes
+    assert older["sizeBytes"] == sum(sizes.values())
+    text = cli("checkpoints", "describe", "a", "--step", "10").out
+    for word in ("10 in lineage 1", "trainctl rollback a takes this one", "2001-09-09", saved[0].uri, "config.json"):
+        assert word in text
+
+    def refuse(method: str) -> None:
+        if method == "ListCheckpoints":  # then comes the question about a roll-back
+            controller.failures.append(PreconditionError("it has ended"))
+
+    controller.on_call = refuse
+    assert json.loads(cli("checkpoints", "describe", "a", "-o", "json").out)["rollbackTarget"] is False
+    controller.on_call = lambda method: None
+    missing = cli("checkpoints", "describe", "a", "--step", "11")
+    assert missing.code == 3
+    assert "no checkpoint of step 11; it has 10, 20" in missing.err
+
+
+def test_verify_names_the_damaged_file(cli: Cli, saved: list[CheckpointRef]) -> None:
+    whole = cli("checkpoints", "verify", "a")
+    assert whole.code == 0
+    assert "the checkpoint of step 20 is whole: " in whole.out
+    path = next((Path(saved[0].uri) / "data").iterdir())
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert cli("checkpoints", "verify", "a").code == 0
+    damaged = cli("checkpoints", "verify", "a", "--step", "10")
+    assert (damaged.code, damaged.out) == (6, "")
+    assert f"{path} is corrupt" in damaged.err
+    assert "(CHECKPOINT_UNUSABLE)" in damaged.err
+    assert "hint: " in damaged.err
+    machine = cli("checkpoints", "verify", "a", "--step", "10", "-o", "json")
+    assert machine.code == 6
+    (line,) = json.loads(machine.out)["damage"]
+    assert str(path) in line
+    (Path(saved[0].uri) / "manifest.json").unlink()
+    assert cli("checkpoints", "verify", "a", "--step", "10").code == 6
+
+
+def test_rm_asks_and_waits_until_the_files_are_gone(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = answer(monkeypatch, "n\n")
+    assert cli("checkpoints", "rm", "a", "--step", "10").code == 1
+    assert f"remove the checkpoint of step 10 of job a ({saved[0].uri})? [y/N]" in heard.getvalue()
+    assert cli("checkpoints", "rm", "a", "--step", "11").code == 3
+    assert not sent(controller, "DeleteCheckpoint")
+    done = cli("checkpoints", "rm", "a", "--step", "10", "-y", "--request-id", "r")
+    assert (done.code, done.out) == (0, "the checkpoint of step 10 of job a is removed\n")
+    (request,) = sent(controller, "DeleteCheckpoint")
+    assert isinstance(request, DeleteCheckpointRequest)
+    assert (request.name, request.step, request.request_id) == ("a", 10, "r")
+    controller.stuck = "a link leads out of the folder"
+    failed = cli("checkpoints", "rm", "a", "--step", "20", "-y")
+    assert failed.code == 7
+    assert "a link leads out of the folder (NOT_DELETED)" in failed.err
+    assert cli("checkpoints", "rm", "a").code == 2
+    assert cli("checkpoints", "rm", "a", "--step", str(2**40), "-y").code == 2
+
+
+def test_pinned_ones_are_shown_in_the_list(cli: Cli, controller: FakeController, saved: list[CheckpointRef]) -> None:
+    assert cli("checkpoints", "pin", "a", "--step", "10").code == 0
+    rows = [line.split() for line in cli("checkpoints", "list", "a").out.splitlines()]
+    assert [row[3] for row in rows] == ["PINNED", "yes", "-"]
+    assert json.loads(cli("get", "checkpoints", "a", "-o", "json").out)["pinned"] == [saved[0].uri]
+    done = json.loads(cli("checkpoints", "unpin", "a", "--step", "10", "-o", "json").out)
+    assert done == {"job": "a", "step": 10, "pinned": False}
+    assert json.loads(cli("get", "checkpoints", "a", "-o", "json").out)["pinned"] == []
+    requests = [r for r in sent(controller, "PinCheckpoint") if isinstance(r, PinCheckpointRequest)]
+    assert [request.pinned for request in requests] == [True, False]
+    assert len({request.request_id for request in requests}) == 2
+
+
+def test_describe_and_verify_do_without_torch() -> None:
+    code = "import sys, trainctl.cli.commands.checkpoint; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
