@@ -13,8 +13,10 @@ import pytest
 
 from multiproc.toy import final_states, train
 from multiproc.world import ProcessWorld
+from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.manifest.names import step_folder
 from trainctl.core.records.generation import Rung
-from trainctl.core.records.spec import CheckpointSpec, JobSpec
+from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec
 from trainctl.core.records.step import Phase, StepFigures
 
 pytestmark = pytest.mark.multiproc
@@ -249,6 +251,29 @@ def test_a_kill_while_saving(tmp_path: Path, undisturbed: tuple[bytes, dict[int,
         check_identical(w, tmp_path, undisturbed)
         assert w.records[1].target_step == 6
         assert [c.step for c in w.checkpoints if c.ref] == [6, 12]
+
+
+@pytest.mark.parametrize(
+    "killed",
+    [
+        fault("vote.before", slot=0, step=7),
+        fault("checkpoint.write", rank=1, step=6),
+        fault("checkpoint.sealed", rank=0, step=6),
+    ],
+    ids=lambda f: str(f["point"]),
+)
+def test_only_the_newest_checkpoints_stay_through_a_kill(tmp_path: Path, killed: dict[str, Any]) -> None:
+    # Killed between two, while one is written, or after it was sealed and before older ones went.
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=2, keep=CheckpointKeepSpec(last=2)))
+    with make(tmp_path, killed, spec=spec, steps=10, hidden=20) as w:
+        w.run()
+        assert len(w.past) == 1
+        saved = [report.ref for report in w.checkpoints if report.ref is not None]
+        assert [ref.step for ref in saved] == [2, 4, 6, 8, 10]
+        folders = {path.parent.name + "/" + path.name for path in (tmp_path / "checkpoints").glob("*/*")}
+        assert folders == {"/".join(ref.uri.split("/")[-2:]) for ref in saved[-2:]}
+        assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {step_folder(8), step_folder(10)}
+        assert [info.ref for info in survey(str(tmp_path / "checkpoints")).checkpoints] == saved[:-3:-1]
 
 
 def test_all_stop_after_the_same_step_and_save(tmp_path: Path) -> None:
