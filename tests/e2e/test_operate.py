@@ -200,3 +200,33 @@ def test_delete_leaves_nothing_of_the_job_and_all_of_the_others(
             break
     assert not left
     assert state_of(system, "undisturbed")
+
+
+def test_a_pinned_checkpoint_outlives_those_after_it_and_another_is_removed(system: LocalSystem, corpus: Path) -> None:
+    def steps() -> list[int]:
+        found = json.loads(system.cli("checkpoints", "list", "pins", "-o", "json").stdout)
+        return [checkpoint["step"] for checkpoint in found["checkpoints"]]
+
+    system.submit(tiny_job("pins", corpus, steps=2000, interval_steps=20))
+    system.wait("pins", "a checkpoint", lambda job: job.status.checkpoint.step >= 20, DEADLINE_S)
+    first = steps()[0]
+    system.cli("checkpoints", "pin", "pins", "--step", str(first))
+    system.wait("pins", "newer ones", lambda job: job.status.checkpoint.step >= first + 120, DEADLINE_S)
+    told = json.loads(system.cli("checkpoints", "describe", "pins", "--step", str(first), "-o", "json").stdout)
+    assert told["pinned"]
+    assert told["job"] == system.job("pins").uid
+    verified = system.cli("checkpoints", "verify", "pins", "--step", str(first))
+    assert f"the checkpoint of step {first} is whole" in verified.stdout
+    assert system.cli("checkpoints", "rm", "pins", "--step", str(first), "-y", check=False).returncode == 6
+    system.cli("checkpoints", "unpin", "pins", "--step", str(first))
+    system.cli("pause", "pins")
+    system.wait_phase("pins", "PAUSED", DEADLINE_S)
+    kept = steps()
+    newest = system.cli("checkpoints", "rm", "pins", "--step", str(kept[-1]), "-y", check=False)
+    assert newest.returncode == 6
+    assert "is the newest" in newest.stderr
+    system.cli("checkpoints", "rm", "pins", "--step", str(kept[0]), "-y")
+    assert steps() == kept[1:]
+    folders = {path.name for path in (Path(told["uri"]).parent.parent).iterdir()}
+    assert f"step-{kept[0]:012d}" not in folders
+    system.cli("delete", "pins", "--force", "-y", timeout_s=DEADLINE_S)
