@@ -280,6 +280,9 @@ def test_bounds_that_do_not_fit_are_refused_as_a_whole() -> None:
         request_scale(sim.state, sim.now_s, least=3)
     with pytest.raises(SpecError, match=r"spec\.nodes\.target: expected 1 to 2"):
         request_scale(sim.state, sim.now_s, target=4)
+    with pytest.raises(SpecError) as error:
+        request_scale(sim.state, sim.now_s, least=5, most=2)
+    assert [p.path for p in error.value.problems] == ["spec.nodes.min"], "the target that nobody set is no problem"
     assert request_scale(sim.state, sim.now_s, least=1).state is sim.state
 
 

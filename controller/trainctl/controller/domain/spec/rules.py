@@ -146,7 +146,7 @@ def _nodes(job: TrainJob) -> Iterator[Finding]:
     yield from _at_least("spec.nodes.max", nodes.max, 1)
     if nodes.min > nodes.max >= 1:
         yield "spec.nodes.min", f"{nodes.min} is greater than spec.nodes.max ({nodes.max})"
-    if nodes.target and not nodes.min <= nodes.target <= nodes.max:
+    if nodes.target and nodes.min <= nodes.max and not nodes.min <= nodes.target <= nodes.max:
         yield (
             "spec.nodes.target",
             f"expected {nodes.min} to {nodes.max} (spec.nodes.min to max), or 0 for max, found {nodes.target}",
