@@ -159,3 +159,31 @@ def test_wrong_usage_is_refused(tmp_path: Path, arguments: tuple[str, str]) -> N
     assert done.returncode == 2
     assert arguments[0] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--listen", "0.0.0.0:0"), ("--listen 0.0.0.0", "not encrypted")),
+        (("--store", "etcd://10.0.0.1:2379,127.0.0.1:2379/x"), ("10.0.0.1:2379", "not be encrypted")),
+        (("--store", "etcd://me:secret@127.0.0.1:2379"), ("password",)),
+        (("--store", "redis://127.0.0.1"), ("file:PATH or etcd://",)),
+        (("--lease-ttl", "10ms"), ("at least 1s",)),
+    ],
+)
+def test_what_would_be_read_or_never_work_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    assert_one_clear_line(refused(tmp_path, *arguments), 2, *words)
+
+
+def test_an_agent_does_not_send_its_token_over_a_network_unless_told() -> None:
+    command = [sys.executable, "-m", "trainctl.agent", "--controller", "127.0.0.1:1,10.0.0.1:7070"]
+    options = ["--node", "n", "--dir", "/nonexistent"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert_one_clear_line(done, 2, "10.0.0.1:7070", "not be encrypted")
+
+
+def test_an_etcd_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    done = refused(tmp_path, "--store", "etcd://127.0.0.1:1,127.0.0.1:2/x")
+    assert_one_clear_line(done, 7, "etcd 127.0.0.1:", "no answer")

@@ -39,7 +39,7 @@ class AgentOptions:
     """What an agent is started with.
 
     Attributes:
-        controller: ``host:port``.
+        controllers: ``host:port`` of each.
         node: name of this machine in the cluster.
         slots: workers it takes.
         first_local_rank: number of its first worker, where several agents share a machine and its accelerators.
@@ -52,7 +52,7 @@ class AgentOptions:
         preload: modules that the fork server imports.
     """
 
-    controller: str
+    controllers: tuple[str, ...]
     node: str
     slots: int
     first_local_rank: int
@@ -163,7 +163,7 @@ class Agent:
             forget_all=self._forget_all,
         )
         link = ControllerLink(
-            targets=options.controller.split(","),
+            targets=options.controllers,
             token=self._read_token,
             registration=registration,
             node=node,

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainctl.core.errors import TrainctlError
+from trainctl.core.errors import TrainctlError, UsageError
+from trainctl.core.loopback import beyond_loopback
 
 DEFAULT_ENTRY = "trainctl.parallel.worker:main"
 DEFAULT_STORE_ENTRY = "trainctl.agent.forkserver.collective_store:main"
@@ -38,9 +39,15 @@ def _run(options: argparse.Namespace) -> None:
     from trainctl.agent.app import Agent, AgentOptions
     from trainctl.agent.dir_lock import lock_folder
 
+    controllers = tuple(options.controller.split(","))
+    if (elsewhere := beyond_loopback(controllers)) and not options.insecure:
+        raise UsageError(
+            f"--controller: the connection to {', '.join(elsewhere)} would not be encrypted",
+            hint="say --insecure if the network is your own",
+        )
     preload = tuple(name for name in options.preload.split(",") if name)
     agent_options = AgentOptions(
-        controller=options.controller,
+        controllers=controllers,
         node=options.node,
         slots=options.slots,
         first_local_rank=options.first_local_rank,
@@ -76,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dir", type=Path, required=True, help="folder for logs and caches; one agent a folder")
     parser.add_argument("--token-file", type=Path, help="file with the bearer token")
+    parser.add_argument("--insecure", action="store_true", help="reach controllers elsewhere without encryption")
     parser.add_argument("--address", default="127.0.0.1", help="where other nodes reach this one (default 127.0.0.1)")
     parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics (default: a free one)")
     parser.add_argument("--worker-entry", default=DEFAULT_ENTRY, metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)

@@ -16,6 +16,7 @@ from trainctl.controller.run_dir import RunDir
 from trainctl.controller.settings import Settings
 from trainctl.controller.store.opening import StoreAddress
 from trainctl.core.errors import TrainctlError, UsageError
+from trainctl.core.loopback import is_loopback
 from trainctl.core.units import parse_duration_s
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ def _settings(options: argparse.Namespace) -> Settings:
     for flag, least in (("agents", 0), ("slots", 1)):
         if getattr(options, flag) < least:
             raise UsageError(f"--{flag}: expected at least {least}, found {getattr(options, flag)}")
+    store = StoreAddress.parse(options.store) if options.store else None
+    if not options.insecure:
+        _check_encrypted(host, store)
     return Settings(
         run_dir=RunDir(options.dir.absolute()),
         host=host,
@@ -56,11 +60,25 @@ def _settings(options: argparse.Namespace) -> Settings:
         agents=options.agents,
         slots=options.slots,
         advertise=options.advertise,
-        store=StoreAddress.parse(options.store) if options.store else None,
+        store=store,
         accept_store=options.accept_store,
         lease_ttl_s=_duration_s("--lease-ttl", options.lease_ttl, least_s=1.0),
         respawn_delay_s=_duration_s("--respawn-delay", options.respawn_delay),
     )
+
+
+def _check_encrypted(host: str, store: StoreAddress | None) -> None:
+    """Raises: UsageError: tokens and state would cross a network for everybody to read."""
+    if not is_loopback(host):
+        raise UsageError(
+            f"--listen {host}: connections are not encrypted, so whoever is in that network can read the token",
+            hint="listen on 127.0.0.1, or say --insecure if the network is your own",
+        )
+    if store is not None and (elsewhere := store.unencrypted()):
+        raise UsageError(
+            f"--store: the connection to {', '.join(elsewhere)} would not be encrypted",
+            hint="name ca (and cert, key) in the store's address, or say --insecure if the network is your own",
+        )
 
 
 def _duration_s(flag: str, text: str, *, least_s: float = 0.0) -> float:
@@ -69,7 +87,7 @@ def _duration_s(flag: str, text: str, *, least_s: float = 0.0) -> float:
     except ValueError as error:
         raise UsageError(f"{flag}: {error}") from error
     if seconds < least_s:
-        raise UsageError(f"{flag}: expected at least {least_s:g}s, found {text}")
+        raise UsageError(f"{flag}: expected at least {least_s:g}s, found {text}", hint=f"for example {flag} 10s")
     return seconds
 
 
@@ -95,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         help="act on a store that was restored from a backup, or whose installation has another token now",
     )  # fmt: skip
     parser.add_argument("--lease-ttl", default="10s", help="with etcd: how long a silent leader is waited for")
+    parser.add_argument(
+        "--insecure", action="store_true", help="listen beyond this machine, or reach an etcd there, without encryption"
+    )
     parser.add_argument("--advertise", default="", metavar="HOST:PORT", help="where others reach this controller")
     parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics; 0: any")
     parser.add_argument("--respawn-delay", default="200ms", help="pause before a dead agent is started again")

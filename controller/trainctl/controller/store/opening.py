@@ -10,6 +10,7 @@ from trainctl.controller.store.etcd.address import SCHEME, EtcdAddress, parse_ad
 from trainctl.controller.store.port import StateStore
 from trainctl.controller.store.sqlite import SqliteStore
 from trainctl.core.errors import UsageError
+from trainctl.core.loopback import beyond_loopback
 
 OnRequest = Callable[[str, float], None]
 _FILE = "file"
@@ -42,6 +43,11 @@ class StoreAddress:
     def shared(self) -> bool:
         """Whether several controllers may have it open."""
         return isinstance(self.where, EtcdAddress)
+
+    def unencrypted(self) -> list[str]:
+        """Members on other machines that everybody in between can listen to."""
+        where = self.where
+        return beyond_loopback(where.members) if isinstance(where, EtcdAddress) and not where.tls else []
 
     def __str__(self) -> str:
         return str(self.where) if isinstance(self.where, EtcdAddress) else f"{_FILE}:{self.where}"

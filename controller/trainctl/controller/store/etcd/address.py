@@ -49,11 +49,6 @@ class EtcdAddress:
         """Whether what is sent is encrypted."""
         return self.ca is not None
 
-    @property
-    def local(self) -> bool:
-        """Whether all members are on this machine."""
-        return all(member.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]") for member in self.members)
-
     def __str__(self) -> str:
         return f"{SCHEME}://{','.join(self.members)}{self.prefix}"
 
@@ -79,9 +74,8 @@ def parse_address(text: str) -> EtcdAddress:
     problems += [f"option {name!r} occurs twice" for name in options if [n for n, _ in pairs].count(name) > 1]
     problems += _mismatches(options)
     if problems:
-        raise UsageError(
-            f"store address {text.partition('?')[0]}: {'; '.join(problems)}", hint=f"for example {_EXAMPLE}"
-        )
+        shown = f"{SCHEME}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
+        raise UsageError(f"store address {shown}: {'; '.join(problems)}", hint=f"for example {_EXAMPLE}")
     prefix = "/" + unquote(parts.path).strip("/")
     return EtcdAddress(
         members=members,
