@@ -150,7 +150,9 @@ def _add_get(commands: Any) -> None:
             )
         if name in ("job", "jobs"):
             parser.add_argument(
-                "--show-defaults", action="store_true", help="json and yaml: also the spec with all defaults"
+                "--show-defaults",
+                action="store_true",
+                help="json and yaml: also the fields with defaults",
             )
         parser.add_argument("-w", "--watch", action="store_true", help="go on showing what changes; Ctrl-C ends it")
         add_output(parser)

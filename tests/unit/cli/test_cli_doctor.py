@@ -96,6 +96,21 @@ def test_a_healthy_machine_has_nothing_to_do() -> None:
     assert "heartbeat 1s, boot 3m" in findings[-1].message
 
 
+@pytest.mark.parametrize(
+    ("soft", "hard", "begins", "root"),
+    [
+        (1024, 8192, "ulimit -n 4096, then", False),
+        (1024, -1, "ulimit -n 4096, then", False),
+        (64, 2048, "ulimit -n 2048; for 4096 let root raise the hard limit of 2048", True),
+        (100, 100, "let root raise the hard limit of 100", True),
+    ],
+)
+def test_the_remedy_for_few_open_files_can_work(soft: int, hard: int, begins: str, root: bool) -> None:
+    (finding,) = (f for f in examine(well(machine={"open_files": (soft, hard)})) if f.check == "open files")
+    assert finding.remedy.startswith(begins)
+    assert ("limits.conf" in finding.remedy) == root
+
+
 CASES: list[tuple[str, str, Status, Facts, str]] = [
     ("old store", "controller", Status.FAIL, well(controller={"doubt": "epoch 99"}), "acts on nothing: epoch 99"),
     ("old python", "python", Status.FAIL, well(machine={"python": (3, 10, 2)}), "3.10.2"),

@@ -3,6 +3,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,9 @@ from trainctl.cli.query.labels import fits, read_labels
 from trainctl.cli.query.reader import read_path, read_predicate
 from trainctl.cli.query.select import holds, select
 from trainctl.cli.query.template import read_template, render
+from trainctl.controller.domain.spec import parse_job
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1.records_pb2 import TrainJob
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
@@ -153,6 +157,32 @@ def test_defaults_are_shown_where_asked_for(cli: Cli, controller: FakeController
     assert "effectiveSpec" not in json.loads(cli("get", "job", "a", "-o", "json").out)
     shown = json.loads(cli("get", "job", "a", "-o", "json", "--show-defaults").out)
     assert shown["effectiveSpec"]["spec"]["recovery"]["profile"] == "fast"
+
+
+def test_only_what_was_written_is_shown_and_it_is_a_job_file_again(cli: Cli, controller: FakeController) -> None:
+    text = """
+apiVersion: trainctl.dev/v1
+kind: TrainJob
+metadata: {name: a, labels: {team: nlp}}
+spec:
+  env: {MODE: ""}
+  nodes: {min: 1, max: 3}
+  checkpoint: {keep: {last: 9}}
+  train: {steps: 77, data: {uri: /corpus, holdOutEvery: 4}, optimizer: {betas: [0.9, 0.98]}}
+"""
+    job = parse_job(text, source="job.yaml")
+    controller.add_job("a").spec.CopyFrom(record_to_message(job, TrainJob))
+    for form, read in (("json", json.loads), ("yaml", yaml.safe_load)):
+        spec = read(cli("get", "job", "a", "-o", form).out)["spec"]
+        assert spec == read(cli("get", "jobs", "-o", form).out)["jobs"][0]["spec"]
+        written = yaml.safe_load(text)
+        del written["spec"]["nodes"]["min"]  # has its default
+        assert spec == written
+        assert parse_job(yaml.safe_dump(spec), source="job.yaml") == job
+    assert cli("get", "job", "a", "-o", "jsonpath=.spec.spec.nodes.min").out == "1\n"
+    whole = json.loads(cli("get", "job", "a", "-o", "json", "--show-defaults").out)["spec"]
+    assert whole["spec"]["nodes"]["min"] == 1
+    assert whole["spec"]["recovery"]["profile"] == "balanced"
 
 
 def test_jobs_of_one_name_are_told_apart(cli: Cli, controller: FakeController) -> None:

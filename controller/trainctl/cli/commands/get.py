@@ -12,6 +12,7 @@ from trainctl.cli.client import Client, connect, find_job, get_job, list_jobs
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.render import tables
+from trainctl.cli.written import without_defaults
 from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
 
@@ -158,10 +159,15 @@ def _check_defaults(context: Context) -> None:
 
 
 def _plain_job(context: Context, job: Job) -> dict[str, Any]:
-    """The job for machines; what the user did not write is shown where it is asked for."""
+    """The job for machines; what the user did not write is shown where it is asked for.
+
+    Expressions see the whole spec: a path shall not lead to nothing because of the value at its end.
+    """
     data = plain(job)
     if not context.options.show_defaults:
         data.pop("effectiveSpec", None)
+        if context.options.output in ("json", "yaml"):
+            data["spec"] = without_defaults(data["spec"])
     return data
 
 

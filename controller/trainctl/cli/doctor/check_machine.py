@@ -77,12 +77,19 @@ def check_open_files(facts: Facts) -> Iterator[Finding]:
     else:
         yield ok("open files", f"{soft if soft >= 0 else 'any number of'} open files are allowed")
         return
-    most = f" (at most {hard}; more in /etc/security/limits.conf)" if 0 <= hard < OPEN_FILES else ""
     yield judge(
         "open files",
         f"{soft} open files are allowed, expected {OPEN_FILES} or more",
-        f"ulimit -n {OPEN_FILES}{most}, then start the agents again",
+        f"{_raise_open_files(soft, hard)}, then start the agents again",
     )
+
+
+def _raise_open_files(soft: int, hard: int) -> str:
+    """What a user may do by himself, as far as that helps; beyond the hard limit only root helps."""
+    if hard < 0 or hard >= OPEN_FILES:
+        return f"ulimit -n {OPEN_FILES}"
+    by_root = f"let root raise the hard limit of {hard} (nofile in /etc/security/limits.conf) and log in anew"
+    return f"ulimit -n {hard}; for {OPEN_FILES} {by_root}" if soft < hard else by_root
 
 
 def check_processes(facts: Facts) -> Iterator[Finding]:
