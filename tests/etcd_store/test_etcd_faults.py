@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from etcd_store.servers import EtcdCluster
+from trainctl.controller.jobs.room import check_room
 from trainctl.controller.store.etcd.address import parse_address
 from trainctl.controller.store.etcd.store import EtcdStore
 from trainctl.controller.store.port import (
@@ -167,8 +168,23 @@ def test_who_lags_behind_a_compaction_is_told(tmp_path: Path) -> None:
         run(lambda: body(cluster))
 
 
-async def fill(store: StateStore) -> None:
+def test_new_work_is_refused_before_there_is_no_room_for_what_runs(tmp_path: Path) -> None:
+    async def body(cluster: EtcdCluster) -> None:
+        async with opened(cluster.address(quota="4MiB")) as store:
+            await check_room(store)
+            with pytest.raises(StoreFullError, match=r"of 4.0 MiB: no new jobs are taken in") as found:
+                await fill(store, before_each=lambda: check_room(store))
+            assert "etcdctl defrag" in found.value.hint
+            assert (await store.txn((), (Put("/0", b"what runs goes on"),))).succeeded
+
+    with EtcdCluster(tmp_path / "etcd") as cluster:
+        run(lambda: body(cluster))
+
+
+async def fill(store: StateStore, before_each: Callable[[], Awaitable[None]] | None = None) -> None:
     for index in range(200):
+        if before_each is not None:
+            await before_each()
         await store.txn((), (Put(f"/{index}", bytes(1 << 20)),))
 
 

@@ -39,6 +39,18 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+def parse_bytes(text: str) -> int:
+    """Bytes in a size such as ``2GiB``, ``512MiB`` or ``4096``.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    match = re.fullmatch(r"(\d+)\s*([KMGT]i?B?|B|)", text.strip())
+    if match is None or (match[2] and match[2] != "B" and "i" not in match[2]):
+        raise ValueError(f"expected a size such as 2GiB or 512MiB, found {text!r}")
+    return int(match[1]) << (10 * " KMGT".index(match[2][0]) if match[2] and match[2] != "B" else 0)
+
+
 def format_bytes(size_bytes: float) -> str:
     """A size for people, in binary units: ``512 B``, ``1.5 MiB``."""
     value = float(size_bytes)

@@ -1,7 +1,7 @@
 import pytest
 
 from trainctl.core.clock import ManualClock
-from trainctl.core.units import format_bytes, format_count, format_duration, parse_duration_s
+from trainctl.core.units import format_bytes, format_count, format_duration, parse_bytes, parse_duration_s
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
@@ -40,3 +40,17 @@ def test_manual_clock_never_goes_back() -> None:
 
 def test_things_are_counted_in_words() -> None:
     assert [format_count(number, "step") for number in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", 0), ("4096", 4096), ("7B", 7), ("2GiB", 2 << 30), ("5 MiB", 5 << 20), ("3Ki", 3072)],
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "2GB", "-1", "2.5GiB", "2 G i", "1e3"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="2GiB"):
+        parse_bytes(text)

@@ -21,6 +21,7 @@ from trainctl.controller.jobs.checks import check_outside
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.preview import preview
 from trainctl.controller.jobs.requests import RequestLog, digest_of
+from trainctl.controller.jobs.room import check_room
 from trainctl.controller.store.port import Compare, StateStore, Target
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.errors import ConflictError
@@ -63,6 +64,7 @@ class Submissions:
         Raises:
             SpecError: something is wrong with it; lists all problems.
             ConflictError: an unfinished job has this name.
+            StoreFullError: there is too little room for new work.
             RequestIdReusedError: the request id was used for another body.
         """
         job = job_from_wire(wire)
@@ -71,6 +73,7 @@ class Submissions:
             replay = await self._replay(job.metadata.tenant, request_id, digest)
             if replay is not None:
                 return Submitted(entry=replay)
+            await check_room(self._store)
         spec = effective(job)
         resume = await asyncio.to_thread(check_outside, spec)
         uid = "<uid>" if validate_only else new_uid(self._now_s())

@@ -172,6 +172,11 @@ class StateStore(Protocol):
         """Whether this process is the only one that can have the store open (so an old leader is surely dead)."""
         ...
 
+    @property
+    def capacity_bytes(self) -> int:
+        """What it may occupy before it refuses writes; 0: as much as the disk has."""
+        ...
+
     async def get(self, key: str) -> KeyValue | None:
         """The key as of now, None if absent."""
         ...

@@ -42,6 +42,7 @@ class SqliteStore:
     """
 
     exclusive = True
+    capacity_bytes = 0
 
     def __init__(
         self,

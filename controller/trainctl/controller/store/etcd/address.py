@@ -8,9 +8,12 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from trainctl.core.errors import UsageError
+from trainctl.core.units import parse_bytes
 
 SCHEME = "etcd"
 DEFAULT_PORT = 2379
+DEFAULT_QUOTA_BYTES = 2 << 30
+"""etcd's own default."""
 OPTIONS: Mapping[str, str] = {
     "ca": "file of the certificates that the members' are signed with; switches TLS on",
     "cert": "file of the client's certificate",
@@ -18,6 +21,7 @@ OPTIONS: Mapping[str, str] = {
     "server-name": "name in the members' certificates, if it is not the host's",
     "user": "user name, with password-file",
     "password-file": "file with the user's password",
+    "quota": "what etcd may occupy (its --quota-backend-bytes), if it is not 2GiB",
 }
 _EXAMPLE = "etcd://10.0.0.1:2379,10.0.0.2:2379/team-a?ca=ca.pem&cert=me.pem&key=me.key"
 
@@ -33,6 +37,7 @@ class EtcdAddress:
         server_name: name to check in the members' certificates; empty: the host's.
         user: to authenticate as; empty: nobody, or whom the certificate names.
         password_file: where that user's password is.
+        quota_bytes: what etcd may occupy.
     """
 
     members: tuple[str, ...]
@@ -43,6 +48,7 @@ class EtcdAddress:
     server_name: str = ""
     user: str = ""
     password_file: Path | None = None
+    quota_bytes: int = DEFAULT_QUOTA_BYTES
 
     @property
     def tls(self) -> bool:
@@ -73,6 +79,11 @@ def parse_address(text: str) -> EtcdAddress:
     problems += [f"option {name!r} is empty" for name, value in pairs if not value]
     problems += [f"option {name!r} occurs twice" for name in options if [n for n, _ in pairs].count(name) > 1]
     problems += _mismatches(options)
+    quota_bytes = DEFAULT_QUOTA_BYTES
+    try:
+        quota_bytes = parse_bytes(options.get("quota", "2GiB"))
+    except ValueError as error:
+        problems.append(f"quota: {error}")
     if problems:
         shown = f"{SCHEME}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
         raise UsageError(f"store address {shown}: {'; '.join(problems)}", hint=f"for example {_EXAMPLE}")
@@ -86,6 +97,7 @@ def parse_address(text: str) -> EtcdAddress:
         server_name=options.get("server-name", ""),
         user=options.get("user", ""),
         password_file=_path(options, "password-file"),
+        quota_bytes=quota_bytes,
     )
 
 

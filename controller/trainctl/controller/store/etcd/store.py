@@ -50,6 +50,7 @@ class EtcdStore:
         self._keys = KeySpace(connection.address.prefix)
         self._on_request = on_request
         self._closed = False
+        self.capacity_bytes = connection.address.quota_bytes
 
     @classmethod
     async def open(cls, address: EtcdAddress, *, on_request: OnRequest | None = None) -> EtcdStore:
