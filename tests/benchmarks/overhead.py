@@ -1,7 +1,7 @@
 """``make bench-overhead``: tokens per second of the whole system and of a plain torch DDP loop, in interleaved pairs.
 
 Same model, batch, threads and world size; the first pair is dropped, and the first steps of every run. Prints a table
-and, last, one JSON line.
+and, last, one JSON line; exits with 1 if a side could not run.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.systems import PEERS, Ours, read_log
@@ -24,6 +25,7 @@ from benchmarks.workload import Workload
 from trainctl.checkpoint.optimizer_state import OptimizerState
 from trainctl.parallel.replica.gradients import FlatGradients
 
+T = TypeVar("T")
 WARM_STEPS = 10
 
 
@@ -67,55 +69,91 @@ def retained_share(workload: Workload) -> float:
     return float(retained / total)
 
 
+@dataclass(slots=True)
+class Samples:
+    """What both sides showed, by pair where both did."""
+
+    pairs: list[tuple[float, float]] = field(default_factory=list)
+    votes_ms: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def attempt(self, what: str, side: Callable[[], T]) -> T | None:
+        """What ``side`` measured; None where it could not run, and then why is kept."""
+        try:
+            return side()
+        except Exception as error:  # a side that is broken is reported; its next turn gets a new chance
+            words = getattr(error, "stderr", None) or str(error)
+            text = words.decode(errors="replace") if isinstance(words, bytes) else words
+            self.errors.append(f"{what}: {type(error).__name__}: {text.strip()[-500:]}")
+            return None
+
+
+def one_pair(workload: Workload, steps: int, system: Ours, samples: Samples, number: int) -> None:
+    """Both sides once, in turn first and second, so that a machine that gets slower or faster favours nobody."""
+
+    def theirs() -> float | None:
+        return samples.attempt(f"pair {number} ddp", lambda: run_ddp(workload, steps))
+
+    first = theirs() if number % 2 else None
+    found = samples.attempt(f"pair {number} trainctl", lambda: run_ours(workload, steps, system))
+    ddp = first if number % 2 else theirs()
+    if found is None or ddp is None:
+        print(samples.errors[-1], flush=True)
+        return
+    ours, figures = found
+    print(f"pair {number} trainctl {ours:8.0f} tokens/s   ddp {ddp:8.0f} tokens/s   {ours / ddp:.3f}", flush=True)
+    if number > 0:
+        samples.pairs.append((ours, ddp))
+        samples.votes_ms += [1000 * f.vote_s for f in figures[WARM_STEPS:]]
+
+
+def report(workload: Workload, samples: Samples, steps: int) -> int:
+    """Prints the JSON line, null where nothing was measured; the exit code."""
+    ratios = [ours / ddp for ours, ddp in samples.pairs]
+    model, _ = workload.build()
+    print(
+        json.dumps(
+            {
+                "throughput_ratio_vs_ddp": median(ratios, 4),
+                "throughput_ratio_min": round(min(ratios), 4) if ratios else None,
+                "throughput_ratio_max": round(max(ratios), 4) if ratios else None,
+                "tokens_per_s": median([ours for ours, _ in samples.pairs], 0),
+                "ddp_tokens_per_s": median([ddp for _, ddp in samples.pairs], 0),
+                "vote_ms": median(samples.votes_ms, 2),
+                "retained_bytes_ratio": round(retained_share(workload), 3),
+                "parameter_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+                "pairs": len(samples.pairs),
+                "steps": steps,
+                "sizes": workload.sizes(),
+                "torch": version("torch"),
+                "errors": samples.errors,
+            }
+        )
+    )
+    return 1 if samples.errors or not samples.pairs else 0
+
+
+def median(values: Sequence[float], digits: int) -> float | None:
+    """Rounded; None of nothing."""
+    return round(statistics.median(values), digits or None) if values else None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
-    workload = Workload()
+    workload, samples = Workload(), Samples()
     corpus = Path(json.__file__).parents[1] / "email"
-    ratios, ours_all, ddp_all, votes = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         system = Ours(workload, Path(folder), corpus=corpus)
-        system.system.up()
         try:
-            for pair in range(options.pairs + 1):
-                # In turn first and second, so that a machine that gets slower or faster favours nobody.
-                first = run_ddp(workload, options.steps) if pair % 2 else 0.0
-                ours, figures = run_ours(workload, options.steps, system)
-                ddp = first or run_ddp(workload, options.steps)
-                print(
-                    f"pair {pair} trainctl {ours:8.0f} tokens/s   ddp {ddp:8.0f} tokens/s   {ours / ddp:.3f}",
-                    flush=True,
-                )
-                if pair > 0:
-                    ratios.append(ours / ddp)
-                    ours_all.append(ours)
-                    ddp_all.append(ddp)
-                    votes += [1000 * f.vote_s for f in figures[WARM_STEPS:]]
+            samples.attempt("trainctl local up", system.system.up)
+            for number in range(options.pairs + 1):
+                one_pair(workload, options.steps, system, samples, number)
         finally:
-            system.system.down()
-    model, _ = workload.build()
-    parameter_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-    print(
-        json.dumps(
-            {
-                "throughput_ratio_vs_ddp": round(statistics.median(ratios), 4),
-                "throughput_ratio_min": round(min(ratios), 4),
-                "throughput_ratio_max": round(max(ratios), 4),
-                "tokens_per_s": round(statistics.median(ours_all)),
-                "ddp_tokens_per_s": round(statistics.median(ddp_all)),
-                "vote_ms": round(statistics.median(votes), 2),
-                "retained_bytes_ratio": round(retained_share(workload), 3),
-                "parameter_bytes": parameter_bytes,
-                "pairs": len(ratios),
-                "steps": options.steps,
-                "sizes": workload.sizes(),
-                "torch": version("torch"),
-            }
-        )
-    )
-    return 0
+            samples.attempt("trainctl local down", system.system.down)
+    return report(workload, samples, options.steps)
 
 
 if __name__ == "__main__":
