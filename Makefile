@@ -31,8 +31,8 @@ demo: install ## The main job: train on real text, lose a worker and an agent, g
 # NO_COMPILER: a test that needs one fails here even where there is one; it belongs to tests/system.
 NO_COMPILER := CXX=/no/compiler/in/make/test
 test: install ## All tests that need nothing but Python
-	$(NO_COMPILER) $(BIN)/pytest -n 2 --ignore tests/system --ignore tests/gpu --ignore tests/e2e --ignore tests/multiproc $(PYTEST_ARGS)
-	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/multiproc $(PYTEST_ARGS)
+	$(NO_COMPILER) $(BIN)/pytest -n 2 --ignore tests/system --ignore tests/gpu --ignore tests/e2e --ignore tests/multiproc --ignore tests/etcd_store $(PYTEST_ARGS)
+	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/multiproc tests/etcd_store $(PYTEST_ARGS)
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/e2e $(PYTEST_ARGS)
 
 test-system: install ## Tests of whole environments: without torch, the demo, torch.compile (installs g++ if root and none is there)

@@ -12,6 +12,7 @@ import pytest
 
 from etcd_store.servers import EtcdCluster
 from trainctl.controller.jobs.room import check_room
+from trainctl.controller.store.compaction import compact_regularly
 from trainctl.controller.store.etcd.address import parse_address
 from trainctl.controller.store.etcd.store import EtcdStore
 from trainctl.controller.store.port import (
@@ -163,6 +164,26 @@ def test_who_lags_behind_a_compaction_is_told(tmp_path: Path) -> None:
             await store.compact(revision)
             with pytest.raises(CompactedError):
                 raise AssertionError(f"went on with {await anext(stream)}")
+
+    with EtcdCluster(tmp_path / "etcd") as cluster:
+        run(lambda: body(cluster))
+
+
+def test_history_is_given_up_while_the_leader_leads(tmp_path: Path) -> None:
+    async def body(cluster: EtcdCluster) -> None:
+        async with opened(cluster.address()) as store:
+            compacting = asyncio.create_task(compact_regularly(store, every_s=0.1))
+            counter = Counter(store)
+            await counter.up()
+            while True:
+                await counter.up()
+                try:
+                    await anext(store.watch("/n", 2))
+                except CompactedError as error:
+                    compacted = error.compacted_revision
+                    break
+            assert compacted >= 2
+            compacting.cancel()
 
     with EtcdCluster(tmp_path / "etcd") as cluster:
         run(lambda: body(cluster))

@@ -34,6 +34,7 @@ from trainctl.controller.rpc.job_service import ControllerFacts, JobService
 from trainctl.controller.rpc.log_relay import LogRelay
 from trainctl.controller.rpc.server import RpcServer
 from trainctl.controller.settings import AgentCommand
+from trainctl.controller.store.compaction import compact_regularly
 from trainctl.core.errors import ConflictError, FencedError, UnavailableError
 from trainctl.core.system.clock import SystemClock
 from trainctl.core.system.faults import FaultPlan
@@ -100,6 +101,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
             _stay_awake(parts),
             _sample(frame, parts, keeper),
             _remember_store(frame, leadership),
+            compact_regularly(frame.store),
             _until_fenced(leadership),
         )
         for work in background:
