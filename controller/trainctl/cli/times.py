@@ -14,9 +14,10 @@ def rfc3339(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def clock(unix_s: float) -> str:
-    """``12:00:00`` in the machine's time zone."""
-    return datetime.fromtimestamp(unix_s, UTC).astimezone().strftime("%H:%M:%S")
+def clock(unix_s: float, now_s: float) -> str:
+    """``12:00:00`` in the machine's time zone; with the date, ``2026-01-31 12:00:00``, where that is not today's."""
+    moment, now = (datetime.fromtimestamp(time_s, UTC).astimezone() for time_s in (unix_s, now_s))
+    return moment.strftime("%H:%M:%S" if moment.date() == now.date() else "%Y-%m-%d %H:%M:%S")
 
 
 def age(unix_s: float, now_s: float) -> str:

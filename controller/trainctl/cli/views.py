@@ -54,7 +54,7 @@ class LiveView:
     def event(self, event: Event) -> None:
         """Prints the event above the line."""
         self._last_event = event.type
-        self._above(tables.event(event, style=self._style))
+        self._above(tables.event(event, now_s=time.time(), style=self._style))
 
     def note(self, text: str) -> None:
         """Prints the note above the line."""
@@ -103,7 +103,7 @@ class PlainView:
 
     def event(self, event: Event) -> None:
         """Prints the event."""
-        self._write(tables.event(event, style=PLAIN))
+        self._write(tables.event(event, now_s=time.time(), style=PLAIN))
 
     def note(self, text: str) -> None:
         """Prints the note to stderr."""

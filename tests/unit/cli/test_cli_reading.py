@@ -1,6 +1,7 @@
 import io
 import json
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from trainctl.cli.console import Console
 from trainctl.cli.plot.curves import metrics_of, plot_of
 from trainctl.cli.render.recoveries import describe, timeline
 from trainctl.cli.style import PLAIN, Style, table, visible_length
+from trainctl.cli.times import clock
 from trainctl.cli.views import PROGRESS_EVERY_S, LiveView, PlainView
 from trainctl.core.errors import NotFoundError, PreconditionError
 from trainctl.protos.v1.job_pb2 import Event, Job, NodeStatus, Recovery
@@ -113,6 +115,32 @@ def test_a_list_has_one_order_in_every_form(
     assert cli(*command, "-o", "name").out.split() == [*order]
     shown = json.loads(cli(*command, "-o", "json").out)["jobs"]
     assert [job["spec"]["metadata"]["name"] for job in shown] == [*order]
+
+
+def test_events_have_a_date_where_it_is_not_today(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a", "SUCCEEDED")
+    now_s = time.time()
+    for days, word in ((400, "last year"), (3, "some days ago"), (0, "just now")):
+        controller.add_event("job.running", word)
+        controller.events[-1].time_s = now_s - 86400 * days
+    lines = cli("events", "a").out.splitlines()
+    long_ago, lately = (
+        datetime.fromtimestamp(now_s - 86400 * days).astimezone().strftime("%Y-%m-%d %H:%M:%S") for days in (400, 3)
+    )
+    assert [line[:21] for line in lines[:2]] == [f"{long_ago}  ", f"{lately}  "]
+    assert [line.index("job.running") for line in lines] == [21, 21, 21]
+    followed = cli("events", "a", "-w").out.splitlines()
+    assert followed[0] == lines[0]
+    assert followed[2].strip() == lines[2].strip()
+    moments = [event["time"] for event in json.loads(cli("events", "a", "-o", "json").out)["events"]]
+    assert all(moment.endswith("Z") for moment in moments)
+
+
+def test_an_event_of_today_has_its_time_only() -> None:
+    begun_s = datetime(2026, 1, 31, 0, 0, 1).astimezone().timestamp()
+    assert clock(begun_s, begun_s + 86397) == "00:00:01"
+    assert clock(begun_s, begun_s + 86400) == "2026-01-31 00:00:01"
+    assert clock(begun_s, begun_s - 2) == "2026-01-31 00:00:01"
 
 
 def test_what_kubectl_taught_works_here(cli: Cli, controller: FakeController) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from trainctl.cli import exit_codes, phases
@@ -41,7 +42,7 @@ def _show(context: Context, events: Sequence[Event]) -> int:
     emit(
         context,
         {"events": [plain(event) for event in events]},
-        table=lambda: [tables.event(event, style=style, wide=wide) for event in events],
+        table=lambda: tables.events(events, now_s=time.time(), style=style, wide=wide),
         names=[event.type for event in events],
     )
     return exit_codes.OK
@@ -50,7 +51,7 @@ def _show(context: Context, events: Sequence[Event]) -> int:
 def _line(context: Context) -> Callable[[Event], str]:
     form, style, ascii_only = context.options.output, context.console.style(), context.console.ascii_only
     if is_table(context):
-        return lambda event: tables.event(event, style=style, wide=form == "wide")
+        return lambda event: tables.event(event, now_s=time.time(), style=style, wide=form == "wide")
     if form == "name":
         return lambda event: event.type
     return lambda event: stream_item(plain(event), form, ascii_only=ascii_only)

@@ -111,12 +111,30 @@ def checkpoints(
     return table(headers, rows, style=style, right="STEP,LINEAGE,AGE")
 
 
-def event(item: Event, *, style: Style, wide: bool = False) -> str:
-    """``12:03:04  worker.exited  worker 1 on node-0 ...``; wide: with the date, and the event's facts behind it."""
-    when = rfc3339(item.time_s) if wide else clock(item.time_s)
+def events(found: Sequence[Event], *, now_s: float, style: Style, wide: bool = False) -> list[str]:
+    """One line per event, their times aligned."""
+    width = max((len(_when(item, now_s, wide=wide)) for item in found), default=0)
+    return [event(item, now_s=now_s, style=style, wide=wide, width=width) for item in found]
+
+
+def event(item: Event, *, now_s: float, style: Style, wide: bool = False, width: int = 0) -> str:
+    """``12:03:04  worker.exited  worker 1 on node-0 ...``: with the date where it is not today's.
+
+    Args:
+        item: the event.
+        now_s: Unix seconds.
+        style: paints.
+        wide: the time as machines write it, and the event's facts behind it.
+        width: characters that the time takes at least.
+    """
+    when = _when(item, now_s, wide=wide).rjust(width)
     facts = "".join(f"  {key}={item.fields[key]}" for key in sorted(item.fields)) if wide else ""
     type_ = style.paint(f"{item.type:<22}", _tone(item.type))
     return f"{style.paint(when, 'dim')}  {type_}  {item.message}{style.paint(facts, 'dim')}"
+
+
+def _when(item: Event, now_s: float, *, wide: bool) -> str:
+    return rfc3339(item.time_s) if wide else clock(item.time_s, now_s)
 
 
 def _tone(event_type: str) -> str:
