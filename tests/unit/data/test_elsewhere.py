@@ -76,7 +76,7 @@ def test_what_is_elsewhere_is_read_and_not_copied_where_it_streams(
     if mode == "cached":
         assert data.train.batch(range(data.train.num_samples)).num_targets > 0
         return
-    with pytest.raises(DataError, match="expected a readable file at .*FileNotFoundError"):
+    with pytest.raises(DataError, match=r"expected a readable file at .*FileNotFoundError"):
         data.train.batch(range(data.train.num_samples))
 
 
