@@ -59,19 +59,32 @@ def is_table(context: Context) -> bool:
 
 
 def emit(
-    context: Context, data: Mapping[str, Any], *, table: Callable[[], Iterable[str]], names: Iterable[str]
+    context: Context,
+    data: Mapping[str, Any],
+    *,
+    table: Callable[[], Iterable[str]],
+    names: Iterable[str],
+    rows: str = "",
 ) -> None:
-    """Writes the result of a command to stdout in the form that ``-o`` asks for."""
+    """Writes the result of a command to stdout in the form that ``-o`` asks for.
+
+    Args:
+        context: where to, in which form.
+        data: for machines.
+        table: for people.
+        names: for ``-o name``.
+        rows: the list in ``data`` that the rows of custom columns show, where it has several.
+    """
     form = context.options.output
     if is_table(context):
         context.console.data(table())
     elif form == "name":
         context.console.data(names)
     else:
-        context.console.data(document(data, form, ascii_only=context.console.ascii_only))
+        context.console.data(document(data, form, ascii_only=context.console.ascii_only, rows=rows))
 
 
-def document(data: Mapping[str, Any], form: str, *, ascii_only: bool = False) -> str:
+def document(data: Mapping[str, Any], form: str, *, ascii_only: bool = False, rows: str = "") -> str:
     """The data as one document in a form for machines."""
     if form == "json":
         return json.dumps(data, indent=2, ensure_ascii=ascii_only)
@@ -83,7 +96,7 @@ def document(data: Mapping[str, Any], form: str, *, ascii_only: bool = False) ->
         from trainctl.cli.query.columns import cells, read_columns
 
         columns = read_columns(form.removeprefix(COLUMNS))
-        return "\n".join(aligned([c.name for c in columns], [cells(columns, row) for row in _rows(data)]))
+        return "\n".join(aligned([c.name for c in columns], [cells(columns, row) for row in _rows(data, rows)]))
     import yaml
 
     return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=not ascii_only).rstrip("\n")
@@ -101,7 +114,10 @@ def stream_item(data: Mapping[str, Any], form: str, *, ascii_only: bool = False)
     return f"---\n{text}" if form == "yaml" else text
 
 
-def _rows(data: Mapping[str, Any]) -> Sequence[Any]:
-    """What the rows of a table show: the entries of the one list in ``data``, else ``data`` itself."""
+def _rows(data: Mapping[str, Any], key: str) -> Sequence[Any]:
+    """What the rows of a table show: the entries of the named or only list in ``data``, else ``data`` itself."""
+    if key:
+        named: Sequence[Any] = data[key]
+        return named
     lists = [value for value in data.values() if isinstance(value, list)]
     return lists[0] if len(lists) == 1 else [data]

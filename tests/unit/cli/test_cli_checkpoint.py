@@ -111,6 +111,7 @@ def test_pinned_ones_are_shown_in_the_list(cli: Cli, controller: FakeController,
     rows = [line.split() for line in cli("checkpoints", "list", "a").out.splitlines()]
     assert [row[3] for row in rows] == ["PINNED", "yes", "-"]
     assert json.loads(cli("get", "checkpoints", "a", "-o", "json").out)["pinned"] == [saved[0].uri]
+    assert cli("checkpoints", "list", "a", "-o", "custom-columns=STEP:.step").out.split() == ["STEP", "10", "20"]
     done = json.loads(cli("checkpoints", "unpin", "a", "--step", "10", "-o", "json").out)
     assert done == {"job": "a", "step": 10, "pinned": False}
     assert json.loads(cli("get", "checkpoints", "a", "-o", "json").out)["pinned"] == []

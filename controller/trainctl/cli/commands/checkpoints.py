@@ -55,6 +55,7 @@ def list_checkpoints(context: Context) -> int:
         plain(answer),
         table=lambda: table(answer.checkpoints),
         names=[checkpoint.uri for checkpoint in answer.checkpoints],
+        rows="checkpoints",
     )
     for uri in answer.missing:
         context.console.say(f"warning: it is not there any more: {uri}")
