@@ -35,8 +35,10 @@ test: install ## All tests that need nothing but Python
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/multiproc tests/etcd_store $(PYTEST_ARGS)
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/e2e $(PYTEST_ARGS)
 
-test-system: install ## Tests of whole environments: without torch, the demo, torch.compile (installs g++ if root and none is there)
+test-system: install ## Tests of whole environments: without torch, the demo, torch.compile, Debian's etcd (installs g++ and etcd if root)
 	CXX="$$(tests/system/compiler.sh)" && export CXX && $(BIN)/pytest tests/system $(PYTEST_ARGS)
+	TRAINCTL_ETCD_BIN="$$(tests/system/etcd.sh)" && export TRAINCTL_ETCD_BIN && \
+	  $(BIN)/pytest -n 2 --dist loadfile tests/etcd_store/test_etcd_store.py tests/etcd_store/test_etcd_faults.py $(PYTEST_ARGS)
 
 test-gpu: install ## The main path on CUDA devices; the tests of NCCL need two (docs/unverified.md)
 	$(BIN)/pytest tests/gpu $(PYTEST_ARGS)
@@ -47,7 +49,8 @@ check: install ## Lint, types, contracts, freshness of everything generated
 	$(BIN)/mypy
 	$(BIN)/pytest tests/architecture -q
 
-chaos: install ## Random faults at random times on the whole system, for five minutes
+chaos: install ## Random job files, then random faults at random times on the whole system, for six minutes
+	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest tests/unit/domain/test_job_file_fuzz.py --timeout 3600
 	$(BIN)/pytest tests/e2e -m chaos --timeout 600 $(PYTEST_ARGS)
 
 bench: bench-recovery bench-overhead bench-control bench-data ## All benchmarks
