@@ -1,11 +1,16 @@
-"""Whatever is in a job file: a checked job that survives its journeys, or one clear error, and soon."""
+"""Whatever is in a job file: a checked job that survives its journeys, or one clear error, and soon.
+
+The same examples each time; ``TRAINCTL_FUZZ_EXAMPLES=5000`` draws so many new ones of each test, as ``make chaos`` does, and
+prints the seed, ``TRAINCTL_FUZZ_SEED`` draws them again.
+"""
 
 import io
+import os
 import re
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.cli.jobfile import STDIN, read_job_file
@@ -15,13 +20,20 @@ from trainctl.core.errors import SpecError
 from trainctl.core.records.spec import TrainJob
 from trainctl.protos.convert import message_to_dict, message_to_record, record_to_message
 from trainctl.protos.v1.records_pb2 import TrainJob as TrainJobMessage
+from unit.domain.fuzz_effort import EXAMPLES, SEED, Effort
 from unit.domain.job_file_mutations import VALID, changed_bytes, changed_data, changed_text, overrides
 
 MOST_CPU_S = 3.0
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML 1.1 counts lines
-bounded = settings(
-    max_examples=250, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+bounded = Effort.of(os.environ)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def effort_is_said(request: pytest.FixtureRequest) -> None:
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    if bounded.seed is not None:
+        with capture.global_and_fixture_disabled():
+            print(f"\nfuzz: {bounded}", flush=True)
 
 
 @pytest.mark.parametrize("text", VALID)
@@ -51,6 +63,33 @@ def test_changed_bytes(content: bytes) -> None:
 @given(st.sampled_from(VALID), overrides())
 def test_overrides(text: str, options: list[str]) -> None:
     job_or_clear_error(text.encode(), options)
+
+
+def test_the_usual_examples_are_always_the_same_and_others_can_be_drawn_again() -> None:
+    assert Effort.of({}).seed is None
+    first, second = (Effort.of({EXAMPLES: "40"}) for _ in range(2))
+    assert (first.examples, second.examples) == (40, 40)
+    assert first.seed != second.seed
+    assert drawn(first) == drawn(Effort.of({EXAMPLES: "40", SEED: str(first.seed)}))
+    assert drawn(first) != drawn(second)
+    assert drawn(Effort.of({})) == drawn(Effort.of({}))
+    assert str(first.seed) in str(first)
+    for name in (EXAMPLES, SEED):
+        for wrong in ("0", "-1", "many"):
+            with pytest.raises(ValueError, match=f"{name}: expected a positive number, found '{wrong}'"):
+                Effort.of({name: wrong})
+
+
+def drawn(effort: Effort) -> list[bytes]:
+    found: list[bytes] = []
+
+    @effort
+    @given(changed_text())
+    def note(content: bytes) -> None:
+        found.append(content)
+
+    note()
+    return found
 
 
 def job_or_clear_error(content: bytes, options: list[str]) -> None:
