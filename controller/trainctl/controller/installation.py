@@ -9,8 +9,9 @@ from pathlib import Path
 
 from trainctl.controller import keys
 from trainctl.controller.store.port import Operation, Put, StateStore
+from trainctl.controller.stored import reading
 from trainctl.core.codec import WireError, from_wire, to_wire
-from trainctl.core.errors import ConflictError, InternalError, PreconditionError
+from trainctl.core.errors import ConflictError, PreconditionError
 from trainctl.core.system.files import write_atomically
 from trainctl.protos.version import package_version
 
@@ -113,8 +114,10 @@ async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool) 
         NewerStoreError, ForeignStoreError, OldStoreError: as ``judge``.
     """
     entry, epoch_entry = await store.get(keys.INSTALLATION), await store.get(keys.EPOCH)
-    found = _read(keys.decode(entry.value)) if entry is not None else None
-    epoch = int(keys.decode(epoch_entry.value)) if epoch_entry is not None else 0
+    with reading(keys.INSTALLATION):
+        found = _read(keys.decode(entry.value)) if entry is not None else None
+    with reading(keys.EPOCH):
+        epoch = int(keys.decode(epoch_entry.value)) if epoch_entry is not None else 0
     revision = (await store.range(keys.EPOCH, limit=1)).revision
     if accept and found is not None and found.schema <= SCHEMA:
         found, seen_now = Installation(name=own), Sighting()
@@ -147,7 +150,4 @@ def _read(value: object) -> Installation:
     schema = value.get("schema", 0) if isinstance(value, dict) else 0
     if isinstance(schema, int) and schema > SCHEMA and isinstance(value, dict):  # the rest may look like anything
         return Installation(name="", schema=schema, version=str(value.get("version", "unknown")))
-    try:
-        return from_wire(Installation, value)
-    except WireError as error:
-        raise InternalError(f"{keys.INSTALLATION}: {error}") from error
+    return from_wire(Installation, value)

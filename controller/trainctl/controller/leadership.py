@@ -27,7 +27,8 @@ from trainctl.controller.store.port import (
     Target,
     TxnResult,
 )
-from trainctl.core.errors import ConflictError, FencedError, InternalError
+from trainctl.controller.stored import reading
+from trainctl.core.errors import ConflictError, FencedError
 
 _log = logging.getLogger(__name__)
 
@@ -212,16 +213,14 @@ async def wait_vacant(store: StateStore, leader: Leader) -> None:
 
 
 def _leader_of(found: KeyValue) -> Leader:
-    record = keys.decode(found.value)
-    try:
+    with reading(keys.LEADER):
+        record = keys.decode(found.value)
         return Leader(
             holder=str(record["holder"]),
             address=str(record.get("address", "")),
             epoch=int(record["epoch"]),
             revision=found.create_revision,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InternalError(f"{keys.LEADER}: expected holder, address and epoch, found {record!r}") from error
 
 
 def _unmoved(key: str, revision: int) -> Compare:

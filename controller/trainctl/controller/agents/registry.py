@@ -11,6 +11,7 @@ from trainctl.controller.cluster.port import AgentProcess
 from trainctl.controller.domain.view import AgentView, ClusterView
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import Compare, KeyValue, Operation, Put
+from trainctl.controller.stored import reading
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import FencedError, NotFoundError
 from trainctl.core.records.worker import WorkerObserved
@@ -107,13 +108,15 @@ class AgentRegistry:
     def load(self, stored: Iterable[KeyValue]) -> None:
         """Takes in the registrations of an earlier controller life; their silence counts from now."""
         for item in stored:
-            registration = from_wire(Registration, keys.decode(item.value))
+            with reading(item.key):
+                registration = from_wire(Registration, keys.decode(item.value))
             self._agents[registration.node] = Agent(registration, item.mod_revision, self._monotonic_s())
 
     def load_marks(self, stored: Iterable[KeyValue]) -> None:
         """Takes in what operators said of nodes."""
         for item in stored:
-            self._marks[item.key.removeprefix(keys.MARKS)] = from_wire(NodeMark, keys.decode(item.value))
+            with reading(item.key):
+                self._marks[item.key.removeprefix(keys.MARKS)] = from_wire(NodeMark, keys.decode(item.value))
 
     def mark_of(self, node: str) -> NodeMark:
         """What was said of a node."""

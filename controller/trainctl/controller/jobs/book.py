@@ -28,6 +28,7 @@ from trainctl.controller.store.port import (
     StoreUnavailableError,
     Target,
 )
+from trainctl.controller.stored import reading
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import to_wire
 from trainctl.core.errors import ConflictError, NotFoundError
@@ -84,21 +85,26 @@ class JobBook:
         """Reads all jobs; returns the newest time written down so far."""
         for item in (await self._store.range(keys.JOBS)).items:
             if item.key.endswith(keys.STATUS):
-                state = JobState.from_wire(keys.decode(item.value))
-                self._entries[state.uid] = self._entry(state, item.mod_revision)
+                with reading(item.key):
+                    state = JobState.from_wire(keys.decode(item.value))
+                    self._entries[state.uid] = self._entry(state, item.mod_revision)
                 self._entries[state.uid].figures.load()
                 _follow_lineage(self._entries[state.uid])
         newest_s = 0.0
         for item in (await self._store.range(keys.EVENTS)).items:
             uid = item.key.split("/")[-2]
             if uid in self._entries:
-                events = keys.decode(item.value)
-                self._entries[uid].journal.load(events)
-                newest_s = max(newest_s, *(float(event["timeS"]) for event in events))
+                with reading(item.key):
+                    events = keys.decode(item.value)
+                    self._entries[uid].journal.load(events)
+                    newest_s = max(newest_s, *(float(event["timeS"]) for event in events))
         for item in (await self._store.range(keys.NAMES)).items:
-            tenant, name = item.key.removeprefix(keys.NAMES).split("/")
-            self._names[(tenant, name)] = str(keys.decode(item.value))
-        self._deleted = {str(keys.decode(item.value)) for item in (await self._store.range(keys.DELETED)).items}
+            with reading(item.key):
+                tenant, name = item.key.removeprefix(keys.NAMES).split("/")
+                self._names[(tenant, name)] = str(keys.decode(item.value))
+        for item in (await self._store.range(keys.DELETED)).items:
+            with reading(item.key):
+                self._deleted.add(str(keys.decode(item.value)))
         return newest_s
 
     async def catch_up(self) -> None:
