@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, PreconditionError
 from trainctl.core.system.processes import ProcessId, is_alive
+
+_MAX_TOKEN_BYTES = 64 * 1024
 
 
 def frozen_hint(pid: int, dir_option: str = "") -> str:
@@ -99,7 +102,7 @@ def read_token(path: Path) -> str:
         PermissionDeniedError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="ascii").strip()
+        return read_given(path, _MAX_TOKEN_BYTES).decode("ascii").strip()
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a token"
         raise PermissionDeniedError(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 import sys
 from typing import BinaryIO
 
+from trainctl.cli.given_files import read_given
 from trainctl.controller.domain.spec.yaml_text import MAX_BYTES, line_and_column
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, Problem, SpecError, UsageError
 
 STDIN = "-"
 _STDIN_NAMES = (STDIN, "/dev/stdin")
-_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
-"""Where a shell puts the pipe of ``<(command)``: somebody writes to that, or has written."""
-_OTHER_WAYS = "give a regular file, or - to read stdin"
 _OF_OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -37,37 +32,18 @@ def read_job_file(name: str, *, stdin: BinaryIO | None = None) -> tuple[str, str
     if name in _STDIN_NAMES:
         return _text((stdin or sys.stdin.buffer).read(MAX_BYTES + 1), "<stdin>"), "<stdin>"
     try:
-        with io.BufferedReader(io.FileIO(name, opener=_without_waiting)) as file:
-            _check_kind(name, os.fstat(file.fileno()).st_mode)
-            os.set_blocking(file.fileno(), True)
-            data = file.read(MAX_BYTES + 1)
+        data = read_given(name, MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFoundError(f"job file {name} does not exist", hint="give an existing file, or - for stdin") from error
     except IsADirectoryError as error:
-        raise _folder(name) from error
+        raise UsageError(f"job file {name} is a folder", hint="give a file in it, such as job.yaml") from error
     except PermissionError as error:
         raise PermissionDeniedError(f"job file {name} may not be read", hint="check who owns it") from error
     except OSError as error:
-        raise UsageError(f"job file {name} cannot be read: {error.strerror}", hint=_OTHER_WAYS) from error
+        raise UsageError(
+            f"job file {name} cannot be read: {error.strerror}", hint="give a regular file, or - to read stdin"
+        ) from error
     return _text(data, name), name
-
-
-def _without_waiting(name: str, flags: int) -> int:
-    """Opens what may be a named pipe without a writer; what it is, the open file tells."""
-    return os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)
-
-
-def _check_kind(name: str, mode: int) -> None:
-    if stat.S_ISREG(mode) or (stat.S_ISFIFO(mode) and name.startswith(_DESCRIPTORS)):
-        return
-    if stat.S_ISDIR(mode):
-        raise _folder(name)
-    what = "a named pipe" if stat.S_ISFIFO(mode) else "a device"
-    raise UsageError(f"job file {name} is {what}: expected a regular file", hint=_OTHER_WAYS)
-
-
-def _folder(name: str) -> UsageError:
-    return UsageError(f"job file {name} is a folder", hint="give a file in it, such as job.yaml")
 
 
 def _text(data: bytes, source: str) -> str:

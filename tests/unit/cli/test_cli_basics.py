@@ -164,6 +164,23 @@ def test_wrong_token_is_a_permission_error(cli: Cli, tmp_path: Path) -> None:
     assert "No such file" in missing.err
 
 
+def test_pipes_without_a_writer_and_devices_are_refused_as_settings(
+    cli: Cli, environment: dict[str, str], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, what in ((str(pipe), "a named pipe"), ("/dev/zero", "a device")):
+        token = cli("get", "jobs", "--token-file", path)
+        assert (token.code, token.out) == (5, "")
+        assert f"token file {path}: it is {what}, expected a regular file" in token.err
+        environment["TRAINCTL_CONFIG"] = path
+        config = cli("get", "jobs")
+        assert config.code == 5
+        assert f"config file {path}: it is {what}, expected a regular file" in config.err
+        environment["TRAINCTL_CONFIG"] = os.devnull
+    assert cli("get", "jobs").code == 0
+
+
 def test_local_token_never_goes_to_another_address(controller: FakeController, tmp_path: Path) -> None:
     run_dir = tmp_path / "local"
     run_dir.mkdir()

@@ -175,7 +175,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(cli: Cli, tmp_pat
     for name, what in ((str(pipe), "a named pipe"), ("/dev/zero", "a device")):
         result = cli("submit", "-f", name, "--dry-run=client")
         assert result.code == 2
-        assert f"job file {name} is {what}: expected a regular file (USAGE)" in result.err
+        assert f"job file {name} cannot be read: it is {what}, expected a regular file (USAGE)" in result.err
         assert "hint: " in result.err
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, Problem, SpecError
 from trainctl.core.system.files import write_atomically
 
@@ -64,8 +65,7 @@ def read_config(env: Mapping[str, str]) -> ConfigFile:
     if path is None:
         return ConfigFile(path=None)
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = read_given(path, MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return ConfigFile(path=path)
     except OSError as error:

@@ -27,7 +27,7 @@ from trainctl.controller.jobs.remains import refuse_if_needed
 from trainctl.controller.jobs.requests import RequestLog, digest_of
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import Compare, Operation
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import CheckpointError, FencedError, TrainctlError, UnavailableError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.records.generation import CheckpointRef
 
@@ -194,10 +194,20 @@ class Verbs:
         if pinned:
             await asyncio.to_thread(_pin, ref)
         try:
-            return await self.change(call, partial(request_pin, step=step, pinned=pinned))
-        finally:
-            if self._book.knows(state.uid) and ref.uri not in self._book.entry(state.uid).state.pinned:
-                await asyncio.to_thread(_unpin, ref)
+            await self.change(call, partial(request_pin, step=step, pinned=pinned))
+        except (FencedError, UnavailableError):
+            raise  # what was written, if anything, this controller does not know
+        except TrainctlError:
+            await self._match_mark(state.uid, ref)
+            raise
+        return await self._match_mark(state.uid, ref)
+
+    async def _match_mark(self, uid: str, ref: CheckpointRef) -> JobEntry:
+        """Takes the mark from a checkpoint that is not pinned after all, such as by a request that was sent again."""
+        entry = self._book.entry(uid)
+        if ref.uri not in entry.state.pinned:
+            await asyncio.to_thread(_unpin, ref)
+        return entry
 
     async def mark(self, call: Call, mark: NodeMark) -> None:
         """Says of a node what an operator wants of it.
