@@ -7,7 +7,7 @@ from pathlib import Path
 from trainctl import cli
 
 PACKAGE = Path(str(cli.__file__)).parent
-EXEMPT = {"ExpressionError", "StreamAgedError", "StreamEndedError", "ValueError"}
+EXEMPT = {"ExpressionError", "StreamAgedError", "StreamEndedError", "OSError", "ValueError"}
 """The first brings a hint of its own; the others are never shown: somebody catches them."""
 
 
