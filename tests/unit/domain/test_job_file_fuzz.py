@@ -1,6 +1,6 @@
 """Whatever is in a job file: a checked job that survives its journeys, or one clear error, and soon.
 
-The same examples each time; ``TRAINCTL_FUZZ_EXAMPLES=5000`` draws so many new ones of each test, as ``make chaos`` does, and
+The same examples each time. ``TRAINCTL_FUZZ_EXAMPLES=5000``, as in ``make chaos``, draws so many new ones of each test and
 prints the seed, ``TRAINCTL_FUZZ_SEED`` draws them again.
 """
 
