@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,7 +143,7 @@ def test_a_picture_shows_loss_and_throughput_with_a_line_for_each_recovery(
     (figure,) = drawn
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats per token)", "tokens per second"]
     for axes in figure.axes:
-        assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [12, 24]
+        assert [np.asarray(line.get_xdata())[0] for line in axes.lines if line.get_linestyle() == "--"] == [12, 24]
     assert [len(axes.texts) for axes in figure.axes] == [2, 0], "described once"
 
 
