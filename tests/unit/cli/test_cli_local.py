@@ -16,6 +16,7 @@ from trainctl.cli.local import stop as stopping
 from trainctl.cli.local.start import LocalPlan, controller_command
 from trainctl.cli.local.stop import wait_for_end
 from trainctl.cli.main import main
+from trainctl.controller.run_dir import RunDir
 from trainctl.core.errors import PreconditionError
 from trainctl.core.system.processes import ProcessId
 from unit.cli.conftest import Result
@@ -190,6 +191,18 @@ def test_two_at_once(local: Local, tmp_path: Path) -> None:
     with folder.locked(run_dir):
         assert local("up").code == 4
         assert local("down").code == 4
+
+
+def test_purge_deletes_all_that_a_controller_leaves(tmp_path: Path) -> None:
+    # What stayed would be held against the next installation in this folder.
+    paths = RunDir(tmp_path / "run")
+    paths.root.mkdir()
+    names = [name for name, value in vars(RunDir).items() if isinstance(value, property)]
+    for name in names:
+        getattr(paths, name).write_text("")
+    assert paths.sighting_file.exists()
+    folder.purge(paths.root)
+    assert not paths.root.exists()
 
 
 def test_purge_only_deletes_what_is_ours(local: Local, tmp_path: Path) -> None:

@@ -13,7 +13,17 @@ from trainctl.core.system.file_lock import FileLock
 
 LOCK_NAME = ".local.lock"
 _MARKS = ("controller.json", "store.sqlite3", "store.sqlite3.lock")
-_CONTENTS = (*_MARKS, "token", LOCK_NAME, "store.sqlite3?*", "controller.log", "nodes", "jobs", "figures")
+_CONTENTS = (
+    *_MARKS,
+    "token",
+    LOCK_NAME,
+    "store.sqlite3?*",
+    "store-seen.json",
+    "controller.log",
+    "nodes",
+    "jobs",
+    "figures",
+)
 """Patterns of everything that a local installation keeps in its folder."""
 
 
