@@ -159,7 +159,7 @@ class Agent:
             observe=self._supervisor.observe,
             store_address=lambda: self._store.address,
             set_desired=self._set_desired,
-            forget_jobs=self._logs.remove,
+            forget_jobs=self._forget_jobs,
             forget_all=self._forget_all,
         )
         link = ControllerLink(
@@ -178,6 +178,10 @@ class Agent:
         self._archive.know(desired)
         if not self._ending.done():  # once it ends, it takes no new work
             self._supervisor.set_desired(desired)
+
+    def _forget_jobs(self, job_uids: Sequence[str]) -> None:
+        self._archive.forget(job_uids)
+        self._logs.remove(job_uids)
 
     async def _forget_all(self) -> None:
         self._supervisor.condemn_all()

@@ -60,6 +60,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         agents=options.agents,
         slots=options.slots,
         advertise=options.advertise,
+        jobs=options.jobs.absolute() if options.jobs else None,
         store=store,
         accept_store=options.accept_store,
         lease_ttl_s=_duration_s("--lease-ttl", options.lease_ttl, least_s=1.0),
@@ -107,6 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--store", default="", metavar="ADDRESS",
         help="the state store: file:PATH (default: a file in the folder), or etcd://HOST:PORT,HOST:PORT/PREFIX?ca=...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=Path, default=None,
+        help="folder of the jobs' work folders, that all controllers and agents see (default: in the folder)",
     )  # fmt: skip
     parser.add_argument(
         "--accept-store", action="store_true",

@@ -27,6 +27,7 @@ class Settings:
         metrics_port: 0: any.
         agents: local agents to keep running.
         slots: workers that each of them takes.
+        jobs: folder of the jobs' work folders, alike on all controllers of an installation; None: in the folder.
         store: where the state is; None: a file in the folder.
         accept_store: act on the store although it is older than it was left, or another installation's.
         lease_ttl_s: how long a leader that says nothing is waited for, where several share a store.
@@ -41,11 +42,17 @@ class Settings:
     metrics_port: int = 0
     agents: int = 0
     slots: int = 1
+    jobs: Path | None = None
     store: StoreAddress | None = None
     accept_store: bool = False
     lease_ttl_s: float = LEASE_TTL_S
     respawn_delay_s: float = 0.2
     agent_command: AgentCommand | None = None
+
+    @property
+    def jobs_folder(self) -> Path:
+        """Where each job gets a work folder."""
+        return self.jobs or self.run_dir.jobs
 
     @property
     def store_address(self) -> StoreAddress:

@@ -90,12 +90,11 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
         frame.write_run_file(address)
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stack.callback(_look_at, failed)
-        run = frame.settings.run_dir
         background = (
             leadership.renew(frame.clock.monotonic_s, frame.settings.lease_ttl_s),
             parts.reconciler.run(),
             keeper.run(),
-            Deletions(parts.book, parts.agents, run.jobs, frame.clock.now_s).run(),
+            Deletions(parts.book, parts.agents, frame.settings.jobs_folder, frame.clock.now_s).run(),
             Closing(parts.book, parts.agents).run(),
             FigureRecovery(parts.book, frame.clock.now_s).run(),
             _stay_awake(parts),
@@ -140,7 +139,7 @@ def _server(frame: Frame, parts: _Parts) -> RpcServer:
         agents=parts.agents,
         reconciler=parts.reconciler,
         verbs=Verbs(parts.book, parts.agents, RequestLog(frame.store), parts.leadership, clock.now_s),
-        submissions=Submissions(parts.book, parts.agents, frame.store, run.jobs, clock.now_s),
+        submissions=Submissions(parts.book, parts.agents, frame.store, frame.settings.jobs_folder, clock.now_s),
         logs=logs,
         clock=clock,
         facts=ControllerFacts(epoch=parts.leadership.epoch, store=str(frame.settings.store_address)),

@@ -76,6 +76,17 @@ def test_lines_lie_with_the_records_while_the_worker_runs(tmp_path: Path, disk: 
     assert len(list(logs.iterdir())) == 2
 
 
+def test_lines_of_a_deleted_job_do_not_bring_its_folder_back(tmp_path: Path, disk: Appends) -> None:
+    kept = LogArchive(every_s=60.0)
+    kept.know([desired(tmp_path)])
+    kept.take("u", lines("last words"))
+    kept.forget(["u", "never heard of"])
+    kept.know([desired(tmp_path)])
+    kept.take("u", lines("later words"))
+    kept.close()
+    assert not (tmp_path / "records").exists()
+
+
 def test_another_place_or_none(tmp_path: Path) -> None:
     kept = LogArchive()
     kept.know(

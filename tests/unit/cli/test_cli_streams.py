@@ -200,7 +200,8 @@ def test_logs_by_life_time_and_with_times(cli: Cli, controller: FakeController) 
     before_s = time.time()
     assert cli("logs", "a", "--since", "10m").code == 0
     request = controller.calls[-1][1]
-    assert (request.tail_lines, round(before_s - request.since_s)) == (0, 600)
+    assert request.tail_lines == 0
+    assert before_s - 600 <= request.since_s <= time.time() - 600
     assert cli("logs", "a", "--since", "2026-01-31T12:00:00Z", "--tail", "5").code == 0
     assert (controller.calls[-1][1].tail_lines, controller.calls[-1][1].since_s) == (5, 1769860800.0)
     many = cli("logs", "a", "--rank", "0-50000")

@@ -62,6 +62,14 @@ class LogArchive:
             every_s = REMOTE_EVERY_S if "://" in place else self._every_s
             self._writers[job_uid] = _JobWriter(place, every_s, lines)
 
+    def forget(self, job_uids: Sequence[str]) -> None:
+        """These jobs were deleted: what waits is not written any more, or it would bring their folders back."""
+        for uid in job_uids:
+            self._places[uid] = ""
+            writer = self._writers.pop(uid, None)
+            if writer is not None:
+                writer.drop()
+
     def close(self) -> None:
         """Writes what waits, within a few seconds; blocks."""
         for writer in self._writers.values():
@@ -128,6 +136,13 @@ class _JobWriter:
             self._changed.notify_all()
             return True
 
+    def drop(self) -> None:
+        """Ends without writing what waits."""
+        with self._changed:
+            self._logs.clear()
+            self._ending = True
+            self._changed.notify_all()
+
     def end(self) -> None:
         """Nothing more comes: writes at once."""
         with self._changed:
@@ -153,7 +168,8 @@ class _JobWriter:
             pause_s = _RETRY_S if refused else self._every_s
             with self._changed:
                 for life, lines in refused.items():
-                    self._logs[life].give_back(lines)
+                    if life in self._logs:  # else it was dropped meanwhile
+                        self._logs[life].give_back(lines)
                 if ending:
                     self._over = True
                     return
@@ -165,7 +181,9 @@ class _JobWriter:
         """Appends to the files; returns what the storage refused."""
         refused = {}
         for life, lines in taken.items():
-            log = self._logs[life]
+            log = self._logs.get(life)
+            if log is None:
+                continue
             try:
                 if log.file is None:
                     log.file = self._open(life)

@@ -20,12 +20,13 @@ from trainctl.controller.domain.states import TERMINAL
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.journal import JobEvent
-from trainctl.controller.jobs.remains import remains_of, remove
+from trainctl.controller.jobs.remains import Remains, remains_of, remove
 from trainctl.core.errors import FencedError, TrainctlError
 
 _log = logging.getLogger(__name__)
 AGAIN_S = 5.0
 """After something refused to go."""
+SWEEP_AFTER_S = 2.0
 DELETION_FAILED = "DeletionFailed"
 
 
@@ -45,6 +46,7 @@ class Deletions:
         self._jobs_folder = jobs_folder
         self._now_s = now_s
         self._wake = asyncio.Event()
+        self._sweeps: set[asyncio.Task[None]] = set()
         book.on_change(self._changed)
 
     async def run(self) -> None:
@@ -82,13 +84,27 @@ class Deletions:
 
     async def _delete(self, entry: JobEntry) -> None:
         state = entry.state
-        others = [other for other in self._book.states() if other.uid != state.uid]
-        await asyncio.to_thread(remove, remains_of(state, others, jobs_folder=self._jobs_folder))
+        await asyncio.to_thread(remove, self._remains(state))
         await asyncio.to_thread(entry.figures.remove)
         await self._book.forget(state.uid)
         _log.info("job %s is deleted", state.name, extra={"job": state.name, "uid": state.uid})
         for session in self._agents.sessions():
             session.desire()
+        sweep = asyncio.create_task(self._sweep(state), name=f"sweep-{state.uid}")
+        self._sweeps.add(sweep)
+        sweep.add_done_callback(self._sweeps.discard)
+
+    def _remains(self, state: JobState) -> Remains:
+        others = [other for other in self._book.states() if other.uid != state.uid]
+        return remains_of(state, others, jobs_folder=self._jobs_folder)
+
+    async def _sweep(self, state: JobState) -> None:
+        """Once more, when all agents have heard of it: last lines of logs may have been on their way."""
+        await asyncio.sleep(SWEEP_AFTER_S)
+        try:
+            await asyncio.to_thread(remove, self._remains(state))
+        except (TrainctlError, OSError) as error:
+            _log.warning("of job %s something is left: %s", state.name, error)
 
     async def _discard(self, entry: JobEntry) -> None:
         for ref in entry.state.doomed:
