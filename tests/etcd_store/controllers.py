@@ -53,6 +53,12 @@ class ControllerProcess:
         assert self.process is not None
         os.kill(self.process.pid, number)
 
+    def kill(self) -> None:
+        """SIGKILL for whichever life of it runs, and its end awaited."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
     def wait(self) -> int:
         """Its exit code."""
         assert self.process is not None
@@ -71,9 +77,7 @@ def two_controllers(etcd: EtcdCluster, folder: Path) -> Iterator[list[Controller
     with ExitStack() as stack:
         for one in both:
             one.start()
-            assert one.process is not None
-            stack.callback(one.process.wait)
-            stack.callback(one.process.kill)
+            stack.callback(one.kill)
         deadline = time.monotonic() + DEADLINE_S
         while not all(one.address for one in both):
             assert time.monotonic() < deadline, "\n".join(one.log for one in both)
