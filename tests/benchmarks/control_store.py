@@ -9,16 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
-
-from etcd_store.controllers import TOKEN, TTL_S, ControllerProcess, two_controllers
+from etcd_store.controllers import TTL_S, ControllerProcess, answers, two_controllers
 from etcd_store.servers import EtcdCluster
 from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.store.etcd.address import parse_address
 from trainctl.controller.store.etcd.store import EtcdStore
 from trainctl.controller.store.port import Compare, Put, Target
-from trainctl.protos.v1 import job_pb2, job_pb2_grpc
-from trainctl.protos.version import call_metadata
 
 WRITERS = 32
 TXNS = 4000
@@ -81,7 +77,7 @@ def _leader(controllers: list[ControllerProcess]) -> ControllerProcess:
     end_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < end_s:
         for one in controllers:
-            if one.address and _answers(one.address):
+            if one.address and answers(one.address):
                 return one
         time.sleep(0.01)
     raise TimeoutError("nobody leads: " + "\n".join(one.log[-1000:] for one in controllers))
@@ -93,16 +89,6 @@ def _until_listening(one: ControllerProcess) -> None:
         if time.monotonic() > end_s:
             raise TimeoutError(f"it does not start: {one.log[-1000:]}")
         time.sleep(0.01)
-
-
-def _answers(address: str) -> bool:
-    with grpc.insecure_channel(address) as channel:
-        try:
-            request = job_pb2.ListJobsRequest(tenant="default")
-            job_pb2_grpc.JobServiceStub(channel).ListJobs(request, timeout=1.0, metadata=call_metadata(TOKEN))
-        except grpc.RpcError:
-            return False
-    return True
 
 
 __all__ = ["TTL_S", "failovers_s", "fenced_txn_rates"]

@@ -11,15 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from e2e.invariants import assert_generations_rise, assert_states_only_go_forward
 from e2e.ledger import assert_exact_ledger
 from e2e.local_system import LocalSystem, tiny_job
-from etcd_store.controllers import TOKEN, ControllerProcess, two_controllers
+from etcd_store.controllers import TOKEN, ControllerProcess, answers, two_controllers
 from etcd_store.servers import EtcdCluster
-from trainctl.protos.v1 import job_pb2, job_pb2_grpc
+from trainctl.protos.v1 import job_pb2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 STEPS, SEQUENCES = 300, 24
@@ -43,19 +42,9 @@ class SharedSystem(LocalSystem):
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             for one in self.controllers:
-                if one is not other_than and one.address and self._answers(one.address):
+                if one is not other_than and one.address and answers(one.address):
                     return one
         raise AssertionError("nobody leads:\n" + "\n".join(one.log[-3000:] for one in self.controllers))
-
-    def _answers(self, address: str) -> bool:
-        with grpc.insecure_channel(address) as channel:
-            try:
-                job_pb2_grpc.JobServiceStub(channel).ListJobs(
-                    job_pb2.ListJobsRequest(tenant="default"), timeout=1.0, metadata=self.metadata
-                )
-            except grpc.RpcError:
-                return False
-        return True
 
 
 @contextmanager

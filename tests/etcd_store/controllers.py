@@ -13,7 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
 from etcd_store.servers import EtcdCluster
+from trainctl.protos.v1 import job_pb2, job_pb2_grpc
+from trainctl.protos.version import call_metadata
 
 DEADLINE_S = 60.0
 TTL_S = 2
@@ -87,3 +91,14 @@ def two_controllers(etcd: EtcdCluster, folder: Path) -> Iterator[list[Controller
         except BaseException as error:
             error.add_note("\n\n".join(f"{one.folder}:\n{one.log[-4000:]}" for one in both))
             raise
+
+
+def answers(address: str) -> bool:
+    """Whether the controller at ``address`` leads: one that stands by refuses."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            request = job_pb2.ListJobsRequest(tenant="default")
+            job_pb2_grpc.JobServiceStub(channel).ListJobs(request, timeout=1.0, metadata=call_metadata(TOKEN))
+        except grpc.RpcError:
+            return False
+    return True

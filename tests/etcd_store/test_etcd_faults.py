@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from etcd_store.running import opened, run
 from etcd_store.servers import EtcdCluster
 from trainctl.controller.jobs.room import check_room
 from trainctl.controller.store.compaction import compact_regularly
-from trainctl.controller.store.etcd.address import parse_address
-from trainctl.controller.store.etcd.store import EtcdStore
 from trainctl.controller.store.port import (
     CompactedError,
     Compare,
@@ -25,30 +23,11 @@ from trainctl.controller.store.port import (
     Target,
 )
 
-DEADLINE_S = 60.0
-
 
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[EtcdCluster]:
     with EtcdCluster(tmp_path / "etcd", 3) as cluster:
         yield cluster
-
-
-@asynccontextmanager
-async def opened(address: str) -> AsyncIterator[EtcdStore]:
-    store = await EtcdStore.open(parse_address(address))
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            await body()
-
-    asyncio.run(main())
 
 
 class Counter:

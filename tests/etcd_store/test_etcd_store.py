@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +13,9 @@ import pytest
 
 from contracts.state_store import StateStoreContract, collect
 from etcd_store.certificates import Authority
+from etcd_store.running import opened, run
 from etcd_store.servers import EtcdCluster
-from trainctl.controller.store.etcd.address import parse_address
-from trainctl.controller.store.etcd.store import PAGE_KEYS, EtcdStore
+from trainctl.controller.store.etcd.store import PAGE_KEYS
 from trainctl.controller.store.port import (
     MAX_OPERATIONS,
     Put,
@@ -24,29 +24,11 @@ from trainctl.controller.store.port import (
 )
 from trainctl.core.errors import PermissionDeniedError, UsageError
 
-DEADLINE_S = 30.0
 _prefixes = itertools.count(1)
 
 
 def fresh_prefix() -> str:
     return f"/t{next(_prefixes)}"
-
-
-@asynccontextmanager
-async def opened(address: str) -> AsyncIterator[EtcdStore]:
-    store = await EtcdStore.open(parse_address(address))
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            await body()
-
-    asyncio.run(main())
 
 
 class EtcdContract(StateStoreContract):

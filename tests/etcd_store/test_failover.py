@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc import aio
 
-from etcd_store.controllers import DEADLINE_S, TOKEN, TTL_S, ControllerProcess, two_controllers
+from etcd_store.controllers import TOKEN, TTL_S, ControllerProcess, two_controllers
+from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
 from trainctl.protos.v1 import job_pb2
 from trainctl.protos.version import call_metadata
@@ -38,14 +38,6 @@ async def leader_of(both: list[ControllerProcess], *, other_than: ControllerProc
             finally:
                 await client.channel.close()
         await asyncio.sleep(0.02)
-
-
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            await body()
-
-    asyncio.run(main())
 
 
 async def running_job(leader: ControllerProcess) -> tuple[FakeAgent, job_pb2.Job]:

@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
+from etcd_store.running import opened as open_at
+from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
 from trainctl.controller import keys
 from trainctl.controller.leadership import Candidate, Leadership, find_leader
 from trainctl.controller.rpc.standby import StandbyServer
 from trainctl.controller.standby import campaign
-from trainctl.controller.store.etcd.address import parse_address
 from trainctl.controller.store.etcd.store import EtcdStore
 from trainctl.controller.store.port import Put, StateStore
 from trainctl.core.errors import ConflictError, FencedError
 
-DEADLINE_S = 60.0
 TTL_S = 2.0
 
 
-@asynccontextmanager
-async def opened(cluster: EtcdCluster, folder: Path) -> AsyncIterator[EtcdStore]:
-    store = await EtcdStore.open(parse_address(cluster.address(prefix=f"/{folder.name}")))
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            await body()
-
-    asyncio.run(main())
+def opened(cluster: EtcdCluster, folder: Path) -> AbstractAsyncContextManager[EtcdStore]:
+    return open_at(cluster.address(prefix=f"/{folder.name}"))
 
 
 def candidate(name: str) -> Candidate:

@@ -22,9 +22,6 @@ class FollowingChannel:
         self._turn = 0
         self._channel: grpc.Channel | None = None
 
-    def __len__(self) -> int:
-        return len(self._addresses)
-
     @property
     def address(self) -> str:
         """Where the next call goes."""
