@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from random import Random
 
 
 class Backoff:
@@ -11,10 +11,10 @@ class Backoff:
     Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
     """
 
-    def __init__(self, *, base_s: float = 0.1, cap_s: float = 2.0) -> None:
+    def __init__(self, chance: Random | None = None, *, base_s: float = 0.1, cap_s: float = 2.0) -> None:
         self._base_s = base_s
         self._cap_s = cap_s
-        self._random = random.Random()
+        self._random = chance or Random()
         self._last_s = base_s
 
     def next_s(self) -> float:

@@ -47,14 +47,24 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await _until(stop, running)
         return
     async with framed(settings) as frame:
-        port = settings.port or settings.run_dir.former_port()
-        while not stop.is_set():
-            port = await _wait_and_lead(frame, port, stop)
+        await take_turns(frame, stop)
+
+
+async def take_turns(frame: Frame, stop: asyncio.Event) -> None:
+    """Runs until ``stop`` beside others that share the store: waits, leads while it is this one's turn, waits again.
+
+    Raises:
+        TrainctlError: the port cannot be had, or the store is none to act on.
+    """
+    port = frame.settings.port or frame.settings.run_dir.former_port()
+    while not stop.is_set():
+        port = await _wait_and_lead(frame, port, stop)
 
 
 async def _wait_and_lead(frame: Frame, port: int, stop: asyncio.Event) -> int:
     """Stands by, leads, and returns the port when the term is over."""
-    async with standing_by(frame.settings.host, port) as (server, address):
+    server = frame.network.waiting()
+    async with standing_by(server, frame.settings.host, port) as address:
         port = int(address.rpartition(":")[2])
         frame.write_run_file(address)
         _log.info("controller stands by", extra={"address": address})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,10 +13,12 @@ from dataclasses import dataclass, field
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.metrics.registry import ControllerMetrics, MetricsServer
+from trainctl.controller.rpc.network import GrpcNetwork, Network
 from trainctl.controller.settings import Settings
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.store.port import StateStore
 from trainctl.core.system.clock import SystemClock
+from trainctl.core.system.faults import FaultPlan
 from trainctl.protos.version import package_version
 
 
@@ -32,7 +35,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """The process-wide things.
+    """The process-wide things: all that a controller takes from outside comes through here.
 
     Attributes:
         settings: how to run.
@@ -41,6 +44,9 @@ class Frame:
         metrics: what is counted.
         metrics_address: where it is served.
         store: the state.
+        network: where it listens.
+        chance: of names that never come twice, and of pauses; nothing secret is made with it.
+        faults: armed fault points.
         shown: whose jobs are shown.
     """
 
@@ -50,6 +56,9 @@ class Frame:
     metrics: ControllerMetrics
     metrics_address: str
     store: StateStore
+    network: Network
+    chance: random.Random
+    faults: FaultPlan
     shown: Shown = field(default_factory=Shown)
 
     def write_run_file(self, address: str) -> None:
@@ -87,5 +96,8 @@ async def framed(settings: Settings) -> AsyncIterator[Frame]:
             metrics=metrics,
             metrics_address=server.address,
             store=store,
+            network=GrpcNetwork(settings.run_dir.token, metrics),
+            chance=random.SystemRandom(),
+            faults=FaultPlan(),
             shown=shown,
         )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import secrets
+from random import Random
 
 _INCARNATIONS_PER_EPOCH = 10**9
 
@@ -12,7 +11,8 @@ _INCARNATIONS_PER_EPOCH = 10**9
 class LeaderIds:
     """Implements the core's ``IdSource``: the epoch rises with each life, so none comes twice."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, chance: Random) -> None:
+        self._chance = chance
         self._counter = itertools.count(epoch * _INCARNATIONS_PER_EPOCH + 1)
 
     def incarnation(self) -> int:
@@ -21,13 +21,13 @@ class LeaderIds:
 
     def nonce(self) -> str:
         """Ten random hexadecimal digits."""
-        return secrets.token_hex(5)
+        return self._chance.randbytes(5).hex()
 
 
-def new_uid(now_s: float) -> str:
+def new_uid(now_s: float, chance: Random) -> str:
     """A UUID version 7: sorts by time. Source: RFC 9562, 5.7."""
     stamp = int(now_s * 1000).to_bytes(6, "big")
-    noise = bytearray(os.urandom(10))
+    noise = bytearray(chance.randbytes(10))
     noise[0] = 0x70 | (noise[0] & 0x0F)
     noise[2] = 0x80 | (noise[2] & 0x3F)
     text = (stamp + bytes(noise)).hex()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Sequence
+from random import Random
 
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.events import (
@@ -45,6 +46,7 @@ class Reconciler:
         leadership: whose epoch is written into every decision.
         clock: the time of decisions.
         metrics: passes, failures, events.
+        chance: of names that never come twice, and of pauses.
     """
 
     def __init__(
@@ -54,14 +56,15 @@ class Reconciler:
         leadership: Leadership,
         clock: SteadyClock,
         metrics: ControllerMetrics,
+        chance: Random,
     ) -> None:
         self._book = book
         self._agents = agents
         self._leadership = leadership
         self._clock = clock
         self._metrics = metrics
-        self._ids = LeaderIds(leadership.epoch)
-        self._queue = WorkQueue()
+        self._ids = LeaderIds(leadership.epoch, chance)
+        self._queue = WorkQueue(chance)
         self._version = 0
         book.on_change(self._changed)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from trainctl.controller.leadership import Candidate, FenceCounter, Leadership, find_leader, wait_vacant
-from trainctl.controller.rpc.standby import StandbyServer
+from trainctl.controller.rpc.network import WaitingServer
 from trainctl.controller.store.port import StateStore, StoreUnavailableError
 from trainctl.core.errors import ConflictError
 
@@ -17,17 +17,16 @@ RETRY_S = 0.2
 
 
 @asynccontextmanager
-async def standing_by(host: str, port: int) -> AsyncIterator[tuple[StandbyServer, str]]:
-    """A server that refuses, and its address, for as long as the block lasts.
+async def standing_by(server: WaitingServer, host: str, port: int) -> AsyncIterator[str]:
+    """``server`` refuses for as long as the block lasts; gives its address.
 
     Raises:
         ConflictError: the port is taken.
     """
-    server = StandbyServer()
     address = server.bind(host, port)
     await server.start()
     try:
-        yield server, address
+        yield address
     finally:
         await server.stop()
 
@@ -35,7 +34,7 @@ async def standing_by(host: str, port: int) -> AsyncIterator[tuple[StandbyServer
 async def campaign(
     store: StateStore,
     ready: Callable[[], Awaitable[Candidate]],
-    server: StandbyServer,
+    server: WaitingServer,
     *,
     counter: FenceCounter | None = None,
 ) -> Leadership:

@@ -19,6 +19,10 @@ class SteadyClock:
         """Seconds since the Unix epoch."""
         return self._origin_s + self._clock.monotonic_s()
 
+    def wall_s(self) -> float:
+        """The same axis: so this is a ``Clock``, too."""
+        return self.now_s()
+
     def monotonic_s(self) -> float:
         """The clock below, for intervals."""
         return self._clock.monotonic_s()

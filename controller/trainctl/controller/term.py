@@ -29,15 +29,12 @@ from trainctl.controller.leadership import Leadership
 from trainctl.controller.nodes import NodeKeeper
 from trainctl.controller.reconciler import Reconciler
 from trainctl.controller.rpc.agent_service import AgentService
-from trainctl.controller.rpc.interceptor import Gate
 from trainctl.controller.rpc.job_service import ControllerFacts, JobService
 from trainctl.controller.rpc.log_relay import LogRelay
-from trainctl.controller.rpc.server import RpcServer
+from trainctl.controller.rpc.network import Server
 from trainctl.controller.settings import AgentCommand
 from trainctl.controller.store.compaction import compact_regularly
 from trainctl.core.errors import ConflictError, FencedError, UnavailableError
-from trainctl.core.system.clock import SystemClock
-from trainctl.core.system.faults import FaultPlan
 
 _log = logging.getLogger(__name__)
 SAMPLE_EVERY_S = 1.0
@@ -116,7 +113,7 @@ async def _open(frame: Frame, leadership: Leadership, stack: AsyncExitStack) -> 
     agents.load((await store.range(keys.NODES)).items)
     agents.load_marks((await store.range(keys.MARKS)).items)
     figures = frame.settings.run_dir.figures
-    book = JobBook(store, leadership, now_s=clock.now_s, figures_folder=figures, faults=FaultPlan())
+    book = JobBook(store, leadership, now_s=clock.now_s, figures_folder=figures, faults=frame.faults)
     clock.not_before(await book.load())
     await book.catch_up()
     frame.shown.book = book
@@ -127,19 +124,20 @@ async def _open(frame: Frame, leadership: Leadership, stack: AsyncExitStack) -> 
         leadership=leadership,
         agents=agents,
         book=book,
-        reconciler=Reconciler(book, agents, leadership, clock, metrics),
+        reconciler=Reconciler(book, agents, leadership, clock, metrics, frame.chance),
     )
 
 
-def _server(frame: Frame, parts: _Parts) -> RpcServer:
-    logs = LogRelay(parts.agents)
-    run, clock = frame.settings.run_dir, frame.clock
+def _server(frame: Frame, parts: _Parts) -> Server:
+    logs, clock = LogRelay(parts.agents, frame.chance), frame.clock
     jobs = JobService(
         book=parts.book,
         agents=parts.agents,
         reconciler=parts.reconciler,
         verbs=Verbs(parts.book, parts.agents, RequestLog(frame.store), parts.leadership, clock.now_s),
-        submissions=Submissions(parts.book, parts.agents, frame.store, frame.settings.jobs_folder, clock.now_s),
+        submissions=Submissions(
+            parts.book, parts.agents, frame.store, frame.settings.jobs_folder, clock.now_s, frame.chance
+        ),
         logs=logs,
         clock=clock,
         facts=ControllerFacts(epoch=parts.leadership.epoch, store=str(frame.settings.store_address)),
@@ -153,10 +151,10 @@ def _server(frame: Frame, parts: _Parts) -> RpcServer:
         clock=clock,
         metrics=frame.metrics,
     )
-    return RpcServer(jobs, agents, Gate(run.token(), frame.metrics))
+    return frame.network.serving(jobs, agents)
 
 
-def _bind(frame: Frame, server: RpcServer, port: int) -> str:
+def _bind(frame: Frame, server: Server, port: int) -> str:
     """The given port, or the former one: agents that run on look for their controller there."""
     host, former = frame.settings.host, frame.settings.run_dir.former_port()
     if port or not former:
@@ -184,7 +182,7 @@ def _keeper(frame: Frame, parts: _Parts, address: str, stack: AsyncExitStack) ->
         parts.reconciler.look_at_all()
 
     return NodeKeeper(
-        cluster, frame.store, parts.leadership, SystemClock(), respawn_delay_s=settings.respawn_delay_s, seen=seen
+        cluster, frame.store, parts.leadership, frame.clock, respawn_delay_s=settings.respawn_delay_s, seen=seen
     )
 
 

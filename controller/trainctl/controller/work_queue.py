@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from random import Random
 
 BASE_S = 0.05
 CAP_S = 60.0
 
 
 class WorkQueue:
-    """De-duplicating, with timers and per-key exponential back-off with full jitter (control-plane reference 2.5)."""
+    """De-duplicating, with timers and per-key exponential back-off with full jitter (control-plane reference 2.5).
 
-    def __init__(self) -> None:
+    Args:
+        chance: where the jitter comes from.
+    """
+
+    def __init__(self, chance: Random) -> None:
+        self._chance = chance
         self._waiting: deque[str] = deque()
         self._queued: set[str] = set()
         self._busy: set[str] = set()
@@ -88,4 +93,4 @@ class WorkQueue:
 
     def _pause_s(self, key: str) -> float:
         limit_s = min(CAP_S, BASE_S * 2.0 ** min(self._failures[key], 16))
-        return random.uniform(limit_s / 2, limit_s)
+        return self._chance.uniform(limit_s / 2, limit_s)

@@ -8,6 +8,7 @@ import os
 import tempfile
 import uuid
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from unit.controller.controller_harness import figure, spec
 
 def test_queue_works_on_a_key_once_at_a_time_and_never_loses_news() -> None:
     async def main() -> None:
-        queue, running, passes = WorkQueue(), set[str](), list[str]()
+        queue, running, passes = WorkQueue(Random(1)), set[str](), list[str]()
         finished = asyncio.Event()
 
         async def handle(key: str) -> None:
@@ -63,7 +64,7 @@ def test_queue_works_on_a_key_once_at_a_time_and_never_loses_news() -> None:
 
 def test_queue_tries_a_failing_key_again_and_goes_on_with_others() -> None:
     async def main() -> None:
-        queue, failures, done = WorkQueue(), list[str](), asyncio.Event()
+        queue, failures, done = WorkQueue(Random(1)), list[str](), asyncio.Event()
 
         async def handle(key: str) -> None:
             if key == "bad" and len(failures) < 3:
@@ -172,14 +173,14 @@ def test_every_leader_has_a_greater_epoch_and_the_former_one_is_fenced(tmp_path:
 
 
 def test_incarnations_rise_over_epochs() -> None:
-    first, second = LeaderIds(1), LeaderIds(2)
+    first, second = LeaderIds(1, Random(1)), LeaderIds(2, Random(1))
     given = [first.incarnation(), first.incarnation(), second.incarnation()]
     assert given == sorted(set(given))
     assert first.nonce() != first.nonce()
 
 
 def test_uids_are_version_7_and_sort_by_time() -> None:
-    early, late = new_uid(1_000.0), new_uid(2_000.0)
+    early, late = new_uid(1_000.0, Random(1)), new_uid(2_000.0, Random(1))
     assert early < late
     assert uuid.UUID(early).version == 7
     assert uuid.UUID(early).variant == uuid.RFC_4122

@@ -91,7 +91,7 @@ class Way:
         self._start_controller()
 
     def _start_controller(self) -> None:
-        self.relay = LogRelay(cast("AgentRegistry", self))
+        self.relay = LogRelay(cast("AgentRegistry", self), random.Random(1))
         query = LogQuery(job_uid="u", tail_lines=self.reader.tail, follow=True)
         self._queue = self.relay.open(query, self.reader.positions, self.reader.begun)
 

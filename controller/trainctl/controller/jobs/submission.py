@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from trainctl.controller import keys
@@ -45,17 +46,20 @@ class Submissions:
         store: for request records.
         jobs_folder: each job gets a work folder in it.
         now_s: Unix seconds.
+        chance: makes the uids of jobs.
     """
 
     def __init__(
-        self, book: JobBook, agents: AgentRegistry, store: StateStore, jobs_folder: Path, now_s: Callable[[], float]
-    ) -> None:
+        self, book: JobBook, agents: AgentRegistry, store: StateStore, jobs_folder: Path, now_s: Callable[[], float],
+        chance: Random,
+    ) -> None:  # fmt: skip
         self._book = book
         self._agents = agents
         self._store = store
         self._requests = RequestLog(store)
         self._jobs_folder = jobs_folder
         self._now_s = now_s
+        self._chance = chance
         self._lock = asyncio.Lock()
 
     async def submit(self, wire: Mapping[str, Any], request_id: str, *, validate_only: bool) -> Submitted:
@@ -76,7 +80,7 @@ class Submissions:
             await check_room(self._store)
         spec = effective(job)
         resume = await asyncio.to_thread(check_outside, spec)
-        uid = "<uid>" if validate_only else new_uid(self._now_s())
+        uid = "<uid>" if validate_only else new_uid(self._now_s(), self._chance)
         workdir = str(self._jobs_folder / uid)
         if validate_only:
             self._check_name(job)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from random import Random
 
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.agents.session import AgentSession
@@ -97,10 +97,16 @@ class LogReader:
 
 
 class LogRelay:
-    """All readers."""
+    """All readers.
 
-    def __init__(self, agents: AgentRegistry) -> None:
+    Args:
+        agents: whose streams are asked.
+        chance: makes the names of requests.
+    """
+
+    def __init__(self, agents: AgentRegistry, chance: Random) -> None:
         self._agents = agents
+        self._chance = chance
         self._readers: dict[str, LogReader] = {}
 
     def open(self, query: LogQuery, positions: Mapping[Life, int], begun: Iterable[str]) -> LogReader:
@@ -111,7 +117,7 @@ class LogRelay:
             positions: last line that the reader has, by log.
             begun: nodes whose logs the reader has begun to read.
         """
-        reader = LogReader(secrets.token_hex(8), query, dict(positions), set(begun))
+        reader = LogReader(self._chance.randbytes(8).hex(), query, dict(positions), set(begun))
         self._readers[reader.request_id] = reader
         for session in self._agents.sessions():
             self._ask(reader, session)
