@@ -47,6 +47,11 @@ class AgentServiceStub:
                 request_serializer=trainctl_dot_protos_dot_v1_dot_agent__pb2.SessionRequest.SerializeToString,
                 response_deserializer=trainctl_dot_protos_dot_v1_dot_agent__pb2.SessionResponse.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/trainctl.v1.AgentService/Renew',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_agent__pb2.RenewRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_agent__pb2.RenewResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -67,6 +72,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """A new certificate for the holder of one that is about to expire.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +91,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=trainctl_dot_protos_dot_v1_dot_agent__pb2.SessionRequest.FromString,
                     response_serializer=trainctl_dot_protos_dot_v1_dot_agent__pb2.SessionResponse.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_agent__pb2.RenewRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_agent__pb2.RenewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +155,33 @@ class AgentService:
             '/trainctl.v1.AgentService/Session',
             trainctl_dot_protos_dot_v1_dot_agent__pb2.SessionRequest.SerializeToString,
             trainctl_dot_protos_dot_v1_dot_agent__pb2.SessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.AgentService/Renew',
+            trainctl_dot_protos_dot_v1_dot_agent__pb2.RenewRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_agent__pb2.RenewResponse.FromString,
             options,
             channel_credentials,
             insecure,
