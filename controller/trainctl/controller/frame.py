@@ -27,6 +27,15 @@ class Shown:
     """The jobs that metrics show: those of the term in which this controller leads."""
 
     book: JobBook | None = None
+    since_s: float = 0.0
+
+    def begin(self, book: JobBook, since_s: float) -> None:
+        """A term began; 0 where nobody else led before."""
+        self.book, self.since_s = book, since_s
+
+    def end(self) -> None:
+        """It is over: what another one leads now is not this one's to show."""
+        self.book = None
 
     def states(self) -> Iterable[JobState]:
         """One job for each name."""
@@ -80,7 +89,7 @@ async def framed(settings: Settings) -> AsyncIterator[Frame]:
     """
     settings.run_dir.prepare()
     shown, clock = Shown(), SteadyClock(SystemClock())
-    metrics = ControllerMetrics(shown.states, clock.now_s)
+    metrics = ControllerMetrics(shown.states, clock.now_s, lambda: shown.since_s)
     metrics.set("trainctl_build_info", 1, version=package_version())
     async with AsyncExitStack() as stack:
         store = await settings.store_address.open(

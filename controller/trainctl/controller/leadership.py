@@ -156,6 +156,23 @@ class Leadership:
         if self._lease:
             await self._store.lease_revoke(self._lease)
 
+    async def confirm(self) -> None:
+        """Asks the store whether this controller still leads: before something outside of it is changed.
+
+        It may be deposed right afterwards. So what is done then must be harmless if it is done late, such as removing
+        what nobody can want back, or creating a file only if there is none.
+
+        Raises:
+            FencedError: another controller leads; ``fenced`` is set.
+            StoreUnavailableError: nobody knows.
+        """
+        if not self.fenced.is_set():
+            leader = await self._store.get(keys.LEADER)
+            if leader is not None and leader.create_revision == self._held.expected:
+                return
+            self.fenced.set()
+        raise self._deposed()
+
     async def txn(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TxnResult:
         """A transaction that changes something only while this controller leads.
 

@@ -116,7 +116,8 @@ async def _open(frame: Frame, leadership: Leadership, stack: AsyncExitStack) -> 
     book = JobBook(store, leadership, now_s=clock.now_s, figures_folder=figures, faults=frame.faults)
     clock.not_before(await book.load())
     await book.catch_up()
-    frame.shown.book = book
+    frame.shown.begin(book, 0.0 if store.exclusive else clock.now_s())
+    stack.callback(frame.shown.end)
     metrics.set("trainctl_leader", 1, controller=frame.who)
     stack.callback(metrics.set, "trainctl_leader", 0, controller=frame.who)
     metrics.set("trainctl_leader_epoch", leadership.epoch, controller=frame.who)

@@ -10,7 +10,7 @@ from trainctl.controller.agents.session import AgentSession
 from trainctl.controller.cluster.port import AgentProcess
 from trainctl.controller.domain.view import AgentView, ClusterView
 from trainctl.controller.leadership import Leadership
-from trainctl.controller.store.port import Compare, KeyValue, Operation, Put
+from trainctl.controller.store.port import Compare, KeyValue, Operation, Put, Target
 from trainctl.controller.stored import reading
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import FencedError, NotFoundError
@@ -145,8 +145,15 @@ class AgentRegistry:
         Raises:
             FencedError: this controller no longer leads.
         """
-        value = keys.encode(to_wire(registration))
-        result = await leadership.txn((), (Put(keys.node(registration.node), value),))
+        put = Put(keys.node(registration.node), keys.encode(to_wire(registration)))
+        former = self._agents.get(registration.node)
+        revision = former.incarnation if former is not None else 0
+        # Compared, so that an older registration whose answer was lost cannot take effect later and end this life.
+        while not (
+            result := await leadership.txn((Compare(put.key, Target.MOD_REVISION, revision),), (put,))
+        ).succeeded:
+            (stored,) = result.current
+            revision = stored.mod_revision if stored is not None else 0
         former = self._agents.get(registration.node)
         if former is not None and former.incarnation > result.revision:
             raise self.stale(registration.node, result.revision)

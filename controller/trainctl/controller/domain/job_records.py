@@ -215,6 +215,7 @@ class TrainProgress:
         learning_rate: of the newest step.
         recent_step_s: durations of the newest steps, oldest first, at most ``RECENT_STEPS``.
         skipped: steps up to ``step`` whose gradient was thrown away.
+        missed: steps up to ``step`` whose figures are not counted yet (``step_ranges``): another controller has them.
         updated_s: when the newest figures came.
     """
 
@@ -229,6 +230,7 @@ class TrainProgress:
     learning_rate: float = 0.0
     recent_step_s: tuple[float, ...] = ()
     skipped: int = 0
+    missed: tuple[int, ...] = ()
     updated_s: float = 0.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from trainctl.controller.domain.view import AgentView
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.figures import FigureLog
 from trainctl.controller.jobs.journal import JobEvent, Journal
+from trainctl.controller.jobs.stored_records import batches, new_records
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import (
-    MAX_OPERATIONS,
     Compare,
     Delete,
+    KeyValue,
     Operation,
     Put,
     StateStore,
@@ -30,13 +32,14 @@ from trainctl.controller.store.port import (
 )
 from trainctl.controller.stored import reading
 from trainctl.controller.tasks import to_the_end
-from trainctl.core.codec import to_wire
 from trainctl.core.errors import ConflictError, NotFoundError
 from trainctl.core.system.faults import FaultPlan
 
 _log = logging.getLogger(__name__)
 
 Decide = Callable[[JobState], Reconciliation]
+DOUBT_S = 15.0
+"""How long a write without an answer may still take effect: longer than etcd keeps a request."""
 Listener = Callable[[JobState | None, JobState, Sequence[JobEvent]], None]
 """Told after each change: the state before (None for a new job), the state now, the events."""
 
@@ -85,11 +88,7 @@ class JobBook:
         """Reads all jobs; returns the newest time written down so far."""
         for item in (await self._store.range(keys.JOBS)).items:
             if item.key.endswith(keys.STATUS):
-                with reading(item.key):
-                    state = JobState.from_wire(keys.decode(item.value))
-                    self._entries[state.uid] = self._entry(state, item.mod_revision)
-                self._entries[state.uid].figures.load()
-                _follow_lineage(self._entries[state.uid])
+                self._take_in(item)
         newest_s = 0.0
         for item in (await self._store.range(keys.EVENTS)).items:
             uid = item.key.split("/")[-2]
@@ -106,6 +105,15 @@ class JobBook:
             with reading(item.key):
                 self._deleted.add(str(keys.decode(item.value)))
         return newest_s
+
+    def _take_in(self, item: KeyValue) -> JobEntry:
+        """A stored job, still without its events."""
+        with reading(item.key):
+            state = JobState.from_wire(keys.decode(item.value))
+        entry = self._entries[state.uid] = self._entry(state, item.mod_revision)
+        entry.figures.load()
+        _follow_lineage(entry)
+        return entry
 
     async def catch_up(self) -> None:
         """Shows the jobs the figures that are in their files, but came after the newest persisted state."""
@@ -183,23 +191,38 @@ class JobBook:
         """Writes a new job, its name, its first events and what the caller adds; None if a compare does not hold."""
         entry = self._entry(state, 0)
         batch, event_puts = entry.journal.prepare(drafts, self._now_s())
-        key = keys.status(state.tenant, state.uid)
-        result = await self._leadership.txn(
-            (*compares, Compare(key, Target.MOD_REVISION, 0)),
-            (
-                Put(key, keys.encode(state.to_wire())),
-                Put(keys.name(state.tenant, state.name), keys.encode(state.uid)),
-                *event_puts,
-                *operations,
-            ),
-        )
-        if not result.succeeded:
-            return None
-        entry.revision = result.revision
+        key, value = keys.status(state.tenant, state.uid), keys.encode(state.to_wire())
+        name = Put(keys.name(state.tenant, state.name), keys.encode(state.uid))
+        try:
+            result = await self._leadership.txn(
+                (*compares, Compare(key, Target.MOD_REVISION, 0)), (Put(key, value), name, *event_puts, *operations)
+            )
+        except StoreUnavailableError:
+            found = await self._store.get(key)
+            if found is None:  # or not yet: whoever asks again under the same request id, or name, finds it
+                raise
+            entry.revision = found.mod_revision
+        else:
+            if not result.succeeded:
+                return None
+            entry.revision = result.revision
         entry.journal.commit(batch)
         self._entries[state.uid] = entry
         self._names[(state.tenant, state.name)] = state.uid
         self._tell(entry, None, batch)
+        return entry
+
+    async def adopt(self, tenant: str, uid: str) -> JobEntry | None:
+        """A job that is in the store although its creation seemed to have failed; None if it is not there either."""
+        if uid in self._entries:
+            return self._entries[uid]
+        found = await self._store.get(keys.status(tenant, uid))
+        if found is None or uid in self._entries:
+            return self._entries.get(uid)
+        entry = self._take_in(found)
+        self._names[(tenant, entry.state.name)] = uid
+        await self._read_journal(entry)
+        self._tell(entry, None, entry.journal.after(0))
         return entry
 
     async def apply(
@@ -227,9 +250,11 @@ class JobBook:
         self, entry: JobEntry, decide: Decide, compares: Sequence[Compare], operations: Sequence[Operation]
     ) -> Reconciliation:
         async with entry.lock:
+            if entry.state.uid not in self._entries:
+                raise NotFoundError(f"job {entry.state.name} was deleted at this moment")
+            if entry.doubtful_until_s:
+                await self._resolve(entry)
             before = entry.state
-            if before.uid not in self._entries:
-                raise NotFoundError(f"job {before.name} was deleted at this moment")
             result = decide(before)
             if result.state == before and not result.events and not operations:
                 return result
@@ -255,24 +280,33 @@ class JobBook:
     ) -> None:
         state = result.state
         key, value = keys.status(state.tenant, state.uid), keys.encode(state.to_wire())
-        self._reach("controller.before_txn", state, result.events)
+        self.reach("controller.before_txn", state, result.events)
         try:
             txn = await self._leadership.txn(
                 (Compare(key, Target.MOD_REVISION, entry.revision), *compares),
-                (Put(key, value), *extra, *_records(entry.state, state)),
+                (Put(key, value), *extra, *new_records(entry.state, state)),
             )
         except StoreUnavailableError:
             # Unknown outcome: only reading tells. The value holds what was decided, so finding it means "written".
+            entry.doubtful_until_s = self._now_s() + DOUBT_S
             found = await self._store.get(key)
             if found is None or found.mod_revision == entry.revision or found.value != value:
                 raise
-            entry.revision = found.mod_revision
+            entry.revision, entry.doubtful_until_s = found.mod_revision, 0.0
         else:
             if not txn.succeeded:
-                await self._reload(entry, key)
+                await self._reload(entry)
                 raise RevisionMovedError(f"job {state.name}: its stored state moved on from revision {entry.revision}")
             entry.revision = txn.revision
-        self._reach("controller.after_txn", state, result.events)
+        self.reach("controller.after_txn", state, result.events)
+
+    async def confirm_leading(self) -> None:
+        """See ``Leadership.confirm``."""
+        await self._leadership.confirm()
+
+    async def is_stored(self, state: JobState) -> bool:
+        """Whether the store, not this memory, knows the job."""
+        return await self._store.get(keys.status(state.tenant, state.uid)) is not None
 
     async def forget(self, uid: str) -> None:
         """Takes a job that has ended out of the store, its events and records first, and out of memory.
@@ -286,7 +320,7 @@ class JobBook:
             state = entry.state
             status, name = keys.status(state.tenant, state.uid), keys.name(state.tenant, state.name)
             for prefix in (keys.all_events(state.tenant, state.uid), keys.all_of_job(state.tenant, state.uid)):
-                for group in _batches([i.key for i in (await self._store.range(prefix)).items if i.key != status]):
+                for group in batches([i.key for i in (await self._store.range(prefix)).items if i.key != status]):
                     await self._leadership.txn((), [Delete(key) for key in group])
             named = await self._store.get(name)
             own = named is not None and keys.decode(named.value) == state.uid
@@ -299,14 +333,41 @@ class JobBook:
                 del self._names[(state.tenant, state.name)]
             entry.changed.tell()
 
-    async def _reload(self, entry: JobEntry, key: str) -> None:
+    async def _resolve(self, entry: JobEntry) -> None:
+        """After a write of unknown outcome: what is stored counts; a write that is still on its way may yet arrive."""
+        settled = self._now_s() >= entry.doubtful_until_s
+        found = await self._store.get(_status_key(entry))
+        if found is None or found.mod_revision != entry.revision:
+            await self._reload(entry)
+            settled = True
+        if settled:
+            entry.doubtful_until_s = 0.0
+
+    async def _reload(self, entry: JobEntry) -> None:
+        """Memory did not follow the store: takes over what is there, the events too, and tells everybody."""
+        key, before, seen = _status_key(entry), entry.state, entry.journal.newest
         found = await self._store.get(key)
         if found is None:
-            raise NotFoundError(f"job {entry.state.name}: its state is no longer in the store")
-        entry.state, entry.revision = JobState.from_wire(keys.decode(found.value)), found.mod_revision
+            raise NotFoundError(f"job {before.name}: its state is no longer in the store")
+        with reading(key):
+            state = JobState.from_wire(keys.decode(found.value))
+        await self._read_journal(entry)
+        newer = max(before.progress, state.progress, key=lambda progress: (progress.lineage, progress.step))
+        entry.state, entry.revision = replace(state, progress=newer), found.mod_revision
         entry.desired = desired_workers(entry.state)
+        _follow_lineage(entry)
+        self._tell(entry, before, [event for event in entry.journal.after(0) if event.revision > seen])
 
-    def _reach(self, point: str, state: JobState, events: Sequence[EventDraft]) -> None:
+    async def _read_journal(self, entry: JobEntry) -> None:
+        state = entry.state
+        journal = Journal(state.tenant, state.uid)
+        for item in (await self._store.range(keys.all_events(state.tenant, state.uid))).items:
+            with reading(item.key):
+                journal.load(keys.decode(item.value))
+        entry.journal = journal
+
+    def reach(self, point: str, state: JobState, events: Sequence[EventDraft] = ()) -> None:
+        """Says that a fault point was reached."""
         for event in events or (EventDraft(type="", reason="", message=""),):
             self._faults.reach(point, job=state.name, event=event.type, phase=state.phase.value)
 
@@ -331,30 +392,10 @@ def _follow_lineage(entry: JobEntry) -> None:
             entry.figures.begin_lineage(island.record.lineage, after_step=island.record.target_step)
 
 
+def _status_key(entry: JobEntry) -> str:
+    return keys.status(entry.state.tenant, entry.state.uid)
+
+
 def is_live(state: JobState) -> bool:
     """It has not ended."""
     return state.phase not in TERMINAL
-
-
-def _records(before: JobState, after: JobState) -> list[Operation]:
-    """Generation and checkpoint records that this change commits, as keys of their own."""
-    puts: list[Operation] = []
-    for island in after.islands:
-        former = before.island(island.id)
-        record = island.record
-        if record is not None and (former is None or former.record != record):
-            key = keys.generation(after.tenant, after.uid, island.id, record.generation)
-            puts.append(Put(key, keys.encode(to_wire(record))))
-    known = set(before.checkpoints)
-    puts += [
-        Put(keys.checkpoint(after.tenant, after.uid, ref.step), keys.encode(to_wire(ref)))
-        for ref in after.checkpoints
-        if ref not in known
-    ]
-    return puts
-
-
-def _batches(names: Sequence[str]) -> list[Sequence[str]]:
-    """As many at a time as one transaction takes."""
-    size = MAX_OPERATIONS // 2
-    return [names[start : start + size] for start in range(0, len(names), size)]

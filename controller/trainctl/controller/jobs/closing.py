@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.rpc.job_message import job_message, records_of
 from trainctl.core.codec import to_wire
-from trainctl.core.errors import TrainctlError
+from trainctl.core.errors import FencedError, TrainctlError
 from trainctl.core.records.places import EVENTS_FILE, JOB_FILE
 
 _log = logging.getLogger(__name__)
@@ -67,8 +68,13 @@ class Closing:
             del self._tries[uid]
             return
         try:
-            await asyncio.to_thread(_write, entry, self._job(entry), _lines(entry))
+            await self._book.confirm_leading()
+            await asyncio.to_thread(self._write, entry, self._job(entry), _lines(entry))
+            if not await self._book.is_stored(entry.state):
+                await asyncio.to_thread(_take_back, entry)
             del self._tries[uid]
+        except FencedError:
+            raise
         except (OSError, TrainctlError) as error:
             self._tries[uid] += 1
             if self._tries[uid] == 1:
@@ -80,18 +86,33 @@ class Closing:
         message = job_message(entry.state, self._agents.view(), now_s=entry.state.ended_s, revision=entry.revision)
         return json.dumps(json_format.MessageToDict(message), indent=2).encode() + b"\n"
 
+    def _write(self, entry: JobEntry, job: bytes, events: bytes) -> None:
+        """The job last: when it is there, so are the events. Nothing is overwritten, nor made where the folder is gone.
+
+        So a leader that was frozen in here, and wakes up when another one has closed the job, changes nothing.
+        """
+        state = entry.state
+        records = records_of(state)
+        if not records or (not state.spec.spec.results.uri and not os.path.isdir(state.workdir)):
+            return
+        storage = open_storage(records)
+        if storage.size(JOB_FILE) is None:
+            self._book.reach("controller.before_closing", state)
+            for name, content in ((EVENTS_FILE, events), (JOB_FILE, job)):
+                with contextlib.suppress(FileExistsError):
+                    storage.create_file(name, content)
+
 
 def _lines(entry: JobEntry) -> bytes:
     return b"".join(json.dumps(to_wire(event)).encode() + b"\n" for event in entry.journal.after(0))
 
 
-def _write(entry: JobEntry, job: bytes, events: bytes) -> None:
-    """The job last: when it is there, so are the events. Nothing is written twice, nor where the folder is gone."""
-    state = entry.state
-    records = records_of(state)
-    if not records or (not state.spec.spec.results.uri and not os.path.isdir(state.workdir)):
-        return
-    storage = open_storage(records)
-    if storage.size(JOB_FILE) is None:
-        storage.write_file(EVENTS_FILE, [events])
-        storage.create_file(JOB_FILE, job)
+def _take_back(entry: JobEntry) -> None:
+    """While they were written the job was deleted, by another leader: nothing shall be left of it."""
+    folder, _, name = records_of(entry.state).rpartition("/")
+    if folder:
+        storage = open_storage(folder)
+        storage.delete(f"{name}/{EVENTS_FILE}")
+        storage.delete(f"{name}/{JOB_FILE}")
+        storage.delete_if_empty(name)
+        storage.delete_if_empty("")

@@ -84,6 +84,8 @@ class Deletions:
 
     async def _delete(self, entry: JobEntry) -> None:
         state = entry.state
+        await self._book.confirm_leading()
+        self._book.reach("controller.before_removal", state)
         await asyncio.to_thread(remove, self._remains(state))
         await asyncio.to_thread(entry.figures.remove)
         await self._book.forget(state.uid)
@@ -102,12 +104,15 @@ class Deletions:
         """Once more, when all agents have heard of it: last lines of logs may have been on their way."""
         await asyncio.sleep(SWEEP_AFTER_S)
         try:
+            await self._book.confirm_leading()
             await asyncio.to_thread(remove, self._remains(state))
         except (TrainctlError, OSError) as error:
             _log.warning("of job %s something is left: %s", state.name, error)
 
     async def _discard(self, entry: JobEntry) -> None:
         for ref in entry.state.doomed:
+            await self._book.confirm_leading()
+            self._book.reach("controller.before_removal", entry.state)
             await asyncio.to_thread(discard, ref)
             await self._book.apply(entry.state.uid, partial(observe_checkpoint_removed, ref=ref))
         if entry.trouble is not None and entry.trouble.type == DELETION_FAILED:

@@ -44,6 +44,7 @@ class JobEntry:
         desired: workers by agent, of ``state``.
         told: what agents were last told to look at; differs from ``desired`` only during a change.
         trouble: why its reconcile does not work, if so.
+        doubtful_until_s: until when a write without an answer may take effect after all; 0 if there is none.
         changed: told at every change.
     """
 
@@ -56,6 +57,7 @@ class JobEntry:
     desired: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
     told: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
     trouble: Condition | None = None
+    doubtful_until_s: float = 0.0
     changed: News = field(default_factory=News)
 
     def slots_used(self, agent_incarnation: int) -> int:

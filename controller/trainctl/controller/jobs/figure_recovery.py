@@ -10,7 +10,9 @@ from functools import partial
 
 from trainctl.checkpoint.storage.line_log import part_numbers, part_path
 from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import observe_figures
+from trainctl.controller.domain.step_ranges import contains, count
 from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.core.codec import WireError, from_wire
@@ -19,13 +21,14 @@ from trainctl.core.records.places import STEPS, records_uri
 from trainctl.core.records.step import StepFigures
 
 _log = logging.getLogger(__name__)
-_TRIES = 8
-_AGAIN_S = 2.0
+TRIES = 8
+"""Until the rest is given up."""
+AGAIN_S = 2.0
 """The records of a job on remote storage are some seconds behind."""
 
 
 class FigureRecovery:
-    """Fills holes in the figures once a term has begun; gives up what the records do not have either.
+    """Fills holes in the figures, which come up after a change of leaders; gives up what no records have.
 
     Args:
         book: the jobs.
@@ -35,32 +38,42 @@ class FigureRecovery:
     def __init__(self, book: JobBook, now_s: Callable[[], float]) -> None:
         self._book = book
         self._now_s = now_s
+        self._tries: dict[str, tuple[int, int]] = {}
 
     async def run(self) -> None:
-        """Works until there is no hole any more, or nothing to fill it with."""
-        for _ in range(_TRIES):
-            incomplete = [entry for entry in self._book.entries() if _has_holes(entry)]
-            if not incomplete:
-                return
-            for entry in incomplete:
-                await self._fill(entry)
-            await asyncio.sleep(_AGAIN_S)
+        """Works until cancelled."""
+        while True:
+            for entry in self._book.entries():
+                if self._is_due(entry):
+                    await self._fill(entry)
+            await asyncio.sleep(AGAIN_S)
+
+    def _is_due(self, entry: JobEntry) -> bool:
+        """Whether figures are missing that were not looked for in vain too often."""
+        uid, missing = entry.state.uid, _missing(entry) + count(entry.state.progress.missed)
+        known, tried = self._tries.get(uid, (0, 0))
+        tried = tried if missing == known else 0
+        self._tries[uid] = (missing, tried + 1)
+        return missing > 0 and tried < TRIES
 
     async def _fill(self, entry: JobEntry) -> None:
-        state = entry.state
+        fresh = entry.figures.add(await self._recorded(entry.state) if _missing(entry) else ())
+        missed = entry.state.progress.missed
+        news = fresh + [one for one in entry.figures.after(0) if contains(missed, one.step) and one not in fresh]
+        if not news or not self._book.knows(entry.state.uid):
+            return
+        _log.info("job %s: %d step figures taken from its records", entry.state.name, len(fresh))
+        entry.changed.tell()
+        if is_live(entry.state) or missed:
+            await self._book.apply(entry.state.uid, partial(observe_figures, figures=news, now_s=self._now_s()))
+
+    async def _recorded(self, state: JobState) -> list[StepFigures]:
         records = records_uri(state.spec.spec.results, workdir=state.workdir, job_uid=state.uid)
         try:
-            found = await asyncio.to_thread(read_figures, records) if records else []
+            return await asyncio.to_thread(read_figures, records) if records else []
         except (OSError, TrainctlError) as error:
             _log.warning("job %s: figures in %s cannot be read: %s", state.name, records, error)
-            return
-        fresh = entry.figures.add(found)
-        if not fresh or not self._book.knows(state.uid):
-            return
-        _log.info("job %s: %d step figures taken from its records", state.name, len(fresh))
-        entry.changed.tell()
-        if is_live(entry.state):
-            await self._book.apply(state.uid, partial(observe_figures, figures=fresh, now_s=self._now_s()))
+            return []
 
 
 def read_figures(records: str) -> list[StepFigures]:
@@ -88,5 +101,8 @@ def _figures_in(text: bytes) -> Iterator[StepFigures]:
             continue
 
 
-def _has_holes(entry: JobEntry) -> bool:
-    return entry.figures.count < min(entry.state.progress.step, entry.figures.kept)
+def _missing(entry: JobEntry) -> int:
+    """How many steps of the job have no figure."""
+    state, figures = entry.state, entry.figures
+    begun_after = state.resume.step if state.resume is not None else 0
+    return max(0, min(state.progress.step - begun_after, figures.kept) - figures.count)

@@ -96,7 +96,6 @@ class Submissions:
             replay = await self._replay(state.tenant, request_id, digest)
             if replay is not None:
                 return replay
-            self._check_name(state.spec)
             return await self._create(state, events, request_id, digest)
 
     async def _create(self, state: JobState, events: tuple[EventDraft, ...], request_id: str, digest: str) -> JobEntry:
@@ -104,6 +103,9 @@ class Submissions:
         name = state.name
         name_key = keys.name(state.tenant, name)
         holder = await self._store.get(name_key)
+        if holder is not None:  # perhaps one whose creation seemed to have failed
+            await self._book.adopt(state.tenant, str(keys.decode(holder.value)))
+        self._check_name(state.spec)
         unmoved = Compare(name_key, Target.MOD_REVISION, holder.mod_revision if holder else 0)
         new, noted = await self._requests.note(state.tenant, request_id, digest, method="CreateJob", subject=state.uid)
         entry = await self._book.create(state, events, compares=(unmoved, *new), operations=noted)
@@ -115,7 +117,9 @@ class Submissions:
     async def _replay(self, tenant: str, request_id: str, digest: str) -> JobEntry | None:
         """The job that this request made before."""
         uid = await self._requests.find(tenant, request_id, digest)
-        return self._book.entry(uid) if uid is not None else None
+        if uid is None:
+            return None
+        return await self._book.adopt(tenant, uid) or self._book.entry(uid)
 
     def _check_name(self, job: TrainJob) -> None:
         state = self._book.named(job.metadata.tenant, job.metadata.name)

@@ -206,7 +206,14 @@ class Verbs:
         """Takes the mark from a checkpoint that is not pinned after all, such as by a request that was sent again."""
         entry = self._book.entry(uid)
         if ref.uri not in entry.state.pinned:
+            await self._leadership.confirm()
+            self._book.reach("controller.before_unpin", entry.state)
             await asyncio.to_thread(_unpin, ref)
+            try:
+                await self._leadership.confirm()
+            except TrainctlError:  # another leader may have pinned it anew meanwhile: a mark too many does no harm
+                await asyncio.to_thread(_pin, ref)
+                raise
         return entry
 
     async def mark(self, call: Call, mark: NodeMark) -> None:

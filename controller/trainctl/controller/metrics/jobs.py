@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from trainctl.controller.domain.goodput import totals_s
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.metrics import TRAINING
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.metrics.catalogue import JOB_METRICS, Kind
 
@@ -19,14 +20,17 @@ Sample = tuple[str, tuple[str, ...], float]
 class JobCollector(Collector):
     """Asks for the states and the time when Prometheus asks for the metrics."""
 
-    def __init__(self, states: Callable[[], Iterable[JobState]], now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, states: Callable[[], Iterable[JobState]], now_s: Callable[[], float], since_s: Callable[[], float]
+    ) -> None:
         self._states = states
         self._now_s = now_s
+        self._since_s = since_s
 
     def collect(self) -> Iterator[Metric]:
         """One family per job metric; families without a sample are left out."""
-        now_s = self._now_s()
-        samples = [sample for state in self._states() for sample in job_samples(state, now_s)]
+        now_s, since_s = self._now_s(), self._since_s()
+        samples = [sample for state in self._states() for sample in job_samples(state, now_s, since_s=since_s)]
         for metric in JOB_METRICS:
             family_type = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
             family = family_type(metric.name, metric.help, labels=metric.labels)
@@ -37,8 +41,15 @@ class JobCollector(Collector):
                 yield family
 
 
-def job_samples(state: JobState, now_s: float) -> Iterator[Sample]:
-    """Every sample of one job: (metric, label values, value). What was not measured is not yielded."""
+def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Iterator[Sample]:
+    """Every sample of one job: (metric, label values, value). What was not measured is not yielded.
+
+    Args:
+        state: of the job.
+        now_s: Unix seconds.
+        since_s: since when this controller leads beside others. What went to the leader before it comes a little later:
+            until then counters that would fall are left out.
+    """
     name = state.name
     at_s = state.ended_s if state.phase in TERMINAL else now_s
     for phase in JobPhase:
@@ -51,7 +62,7 @@ def job_samples(state: JobState, now_s: float) -> Iterator[Sample]:
     yield "trainctl_job_restarts_total", (name, "process"), float(state.restarts.total - len(state.restarts.user))
     if state.phase is JobPhase.RUNNING:
         yield "trainctl_job_uptime_seconds", (name,), max(0.0, now_s - state.phase_since_s)
-    yield from _progress_samples(state)
+    yield from _progress_samples(state, since_s)
     for island in state.islands:
         yield "trainctl_job_generation", (name, island.id), float(island.generation)
         if island.record is not None and island is state.islands[0]:
@@ -65,7 +76,7 @@ def job_samples(state: JobState, now_s: float) -> Iterator[Sample]:
             yield "trainctl_job_checkpoint_age_seconds", (name,), max(0.0, at_s - newest.committed_s)
 
 
-def _progress_samples(state: JobState) -> Iterator[Sample]:
+def _progress_samples(state: JobState, since_s: float) -> Iterator[Sample]:
     progress, name = state.progress, state.name
     if not progress.step:
         return
@@ -73,7 +84,10 @@ def _progress_samples(state: JobState) -> Iterator[Sample]:
     yield "trainctl_job_skipped_steps", (name,), float(progress.skipped)
     if progress.loss is not None:
         yield "trainctl_job_loss", (name,), progress.loss
-    yield "trainctl_job_tokens_total", (name,), float(progress.tokens)
-    yield "trainctl_job_samples_total", (name, "committed"), float(progress.cursor)
+    is_newest = progress.updated_s >= since_s or state.phase not in TRAINING
+    if is_newest and not progress.missed:
+        yield "trainctl_job_tokens_total", (name,), float(progress.tokens)
+    if is_newest:
+        yield "trainctl_job_samples_total", (name, "committed"), float(progress.cursor)
     if progress.eval_loss is not None:
         yield "trainctl_job_eval_loss", (name,), progress.eval_loss

@@ -15,12 +15,23 @@ from trainctl.core.errors import ConflictError
 
 
 class ControllerMetrics:
-    """Holds the instruments; ``inc``, ``set`` and ``observe`` name a metric of the catalogue."""
+    """Holds the instruments; ``inc``, ``set`` and ``observe`` name a metric of the catalogue.
 
-    def __init__(self, states: Callable[[], Iterable[JobState]], now_s: Callable[[], float]) -> None:
+    Args:
+        states: the jobs to show.
+        now_s: Unix seconds.
+        since_s: see ``job_samples``.
+    """
+
+    def __init__(
+        self,
+        states: Callable[[], Iterable[JobState]],
+        now_s: Callable[[], float],
+        since_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self.registry.register(JobCollector(states, now_s))
+        self.registry.register(JobCollector(states, now_s, since_s))
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import Layout
-from trainctl.controller.domain import events
+from trainctl.controller.domain import events, step_ranges
 from trainctl.controller.domain.command import start_command
 from trainctl.controller.domain.conditions import DEGRADED, with_condition
 from trainctl.controller.domain.goodput import Bucket, move
@@ -219,10 +219,12 @@ def _roll_back(work: Work, settled: Settled, decision: Decision) -> None:
     step_s = typical_step_s(progress.recent_step_s) or 0.0
     lost_s = max(0, settled.step - decision.target_step) * step_s
     work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.RECOMPUTE, lost_s, work.now_s))
-    known_lost = max(0, progress.step - decision.target_step)
+    missed = step_ranges.up_to(progress.missed, decision.target_step)
+    uncounted = step_ranges.count(progress.missed) - step_ranges.count(missed)
+    known_lost = max(0, progress.step - decision.target_step - uncounted)
     tokens = max(0, progress.tokens - known_lost * progress.step_tokens)
     step = min(progress.step, decision.target_step)
-    progress = replace(progress, step=step, tokens=tokens, skipped=min(progress.skipped, step))
+    progress = replace(progress, step=step, tokens=tokens, skipped=min(progress.skipped, step), missed=missed)
     if progress.eval_step > decision.target_step:
         progress = replace(progress, eval_loss=None, eval_step=0)
     work.set_job(progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trainctl.controller.domain import events
+from trainctl.controller.domain import events, step_ranges
 from trainctl.controller.domain.conditions import CHECKPOINT_STALE, with_condition
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.goodput import Bucket, move
@@ -23,14 +23,18 @@ from trainctl.core.records.worker import CheckpointReport, RecoveryReport
 def observe_figures(state: JobState, figures: Sequence[StepFigures], now_s: float) -> Reconciliation:
     """Takes figures of committed steps in; those of rolled-back lineages and known steps change nothing.
 
+    A step that is jumped over is noted as missed, and is counted when its figures come later, of whatever lineage.
+
     Not durable, except for the job's last step and when the first step of a generation ends a recovery.
     """
     island = state.islands[0]
     record = island.record
     fresh = [f for f in figures if record is not None and f.lineage == record.lineage]
     progress = state.progress
+    for one in sorted(figures, key=lambda f: f.step):
+        progress = _caught_up(progress, one)
     for one in sorted(fresh, key=lambda f: f.step):
-        progress = _advanced(progress, one, now_s)
+        progress = _advanced(progress, one, now_s, begun_after=state.resume.step if state.resume is not None else 0)
     changed = replace(state, progress=progress)
     first = next((f for f in fresh if record is not None and _is_first_new(f, record)), None)
     if first is None or island.marks is None or island.proposal is not None:
@@ -45,7 +49,19 @@ def _is_first_new(figures: StepFigures, record: GenerationRecord) -> bool:
     return figures.generation == record.generation and figures.step > record.target_step
 
 
-def _advanced(progress: TrainProgress, f: StepFigures, now_s: float) -> TrainProgress:
+def _caught_up(progress: TrainProgress, f: StepFigures) -> TrainProgress:
+    """A step that was jumped over is counted after all."""
+    if not step_ranges.contains(progress.missed, f.step):
+        return progress
+    return replace(
+        progress,
+        tokens=progress.tokens + f.tokens,
+        skipped=progress.skipped + f.skipped,
+        missed=step_ranges.without(progress.missed, f.step),
+    )
+
+
+def _advanced(progress: TrainProgress, f: StepFigures, now_s: float, *, begun_after: int) -> TrainProgress:
     if f.eval_loss is not None and f.step >= progress.eval_step:
         progress = replace(progress, eval_loss=f.eval_loss, eval_step=f.step)
     if f.step <= progress.step and f.lineage == progress.lineage:
@@ -59,6 +75,7 @@ def _advanced(progress: TrainProgress, f: StepFigures, now_s: float) -> TrainPro
         step_tokens=f.tokens,
         loss=progress.loss if f.skipped else f.loss,
         skipped=progress.skipped + f.skipped,
+        missed=step_ranges.appended(progress.missed, max(progress.step, begun_after) + 1, f.step - 1),
         learning_rate=f.learning_rate,
         recent_step_s=(*progress.recent_step_s, f.step_s)[-RECENT_STEPS:],
         updated_s=now_s,
