@@ -17,6 +17,11 @@ NODES = f"{ROOT}/nodes/"
 EVENTS = f"{ROOT}/events/"
 INTENTS = f"{ROOT}/intents/"
 MARKS = f"{ROOT}/marks/"
+TOKENS = f"{ROOT}/tokens/"
+AUDIT = f"{ROOT}/audit/"
+AUDIT_NEWEST = f"{ROOT}/audit-newest"
+JOIN_TOKENS = f"{ROOT}/join-tokens/"
+CERTIFICATES = f"{ROOT}/certificates/"
 DELETED = f"{ROOT}/deleted/"
 DELETED_KEPT_S = 7 * 24 * 3600.0
 """An agent that was away for longer keeps the logs of a deleted job."""
@@ -73,6 +78,26 @@ def deleted(tenant: str, uid: str) -> str:
 def node_mark(name_: str) -> str:
     """What an operator said of a node: no new work, or none at all."""
     return f"{MARKS}{name_}"
+
+
+def token(id_: str) -> str:
+    """A token that somebody was given, without its secret."""
+    return f"{TOKENS}{id_}"
+
+
+def audit(number: int) -> str:
+    """Something that was asked for, or refused."""
+    return f"{AUDIT}{number:016}"
+
+
+def join_token(id_: str) -> str:
+    """What lets machines become nodes, without its secret."""
+    return f"{JOIN_TOKENS}{id_}"
+
+
+def certificate(name_: str) -> str:
+    """Which key is a node's, and until when its newest certificate is good."""
+    return f"{CERTIFICATES}{name_}"
 
 
 def request(tenant: str, request_id: str) -> str:

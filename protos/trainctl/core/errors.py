@@ -116,10 +116,18 @@ class PreconditionError(TrainctlError):
 
 
 class UnavailableError(TrainctlError):
-    """The other side is away, busy or late; trying again may help."""
+    """The other side is away, busy or late; trying again may help.
+
+    Attributes:
+        retry_after_s: when the other side wants to be asked again; 0: it did not say.
+    """
 
     code = "UNAVAILABLE"
     exit_code = 7
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class FencedError(TrainctlError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NewType
 
 JobUid = NewType("JobUid", str)
@@ -21,3 +22,11 @@ Generation = NewType("Generation", int)
 
 DEFAULT_TENANT = "default"
 FIRST_ISLAND = "island-0"
+LABEL = "at most 63 small letters, digits and dashes, with a letter or digit at both ends"
+"""What ``is_label`` takes, for messages."""
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def is_label(text: str) -> bool:
+    """Whether this may be the name of a job or a tenant: a DNS label. Source: RFC 1123, 2.1."""
+    return _LABEL.fullmatch(text) is not None

@@ -1,7 +1,7 @@
 """The one table between our errors and gRPC statuses, used by the server and by every client.
 
 On the wire an error is a ``google.rpc.Status`` with ``ErrorInfo{reason=code, domain="trainctl", metadata={hint}}``; a
-``SpecError`` adds ``BadRequest.field_violations``. Source: google.aip.dev 193.
+``SpecError`` adds ``BadRequest.field_violations``, and a wait that the server asks for ``RetryInfo``. Source: google.aip.dev 193.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ _CODE_BY_REASON: Mapping[str, grpc.StatusCode] = {
     "COMPACTED": Code.OUT_OF_RANGE,
     "RESOURCE_VERSION_EXPIRED": Code.OUT_OF_RANGE,
     "STORE_FULL": Code.RESOURCE_EXHAUSTED,
+    "RATE_LIMITED": Code.RESOURCE_EXHAUSTED,
     "DEADLINE_EXCEEDED": Code.DEADLINE_EXCEEDED,
 }
 """Reasons whose status differs from that of their class."""
@@ -104,6 +105,10 @@ def status_of(error: errors.TrainctlError) -> status_pb2.Status:
         ]
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=violations))
     status.details.add().Pack(info)
+    if isinstance(error, errors.UnavailableError) and error.retry_after_s > 0:
+        wait = error_details_pb2.RetryInfo()
+        wait.retry_delay.FromMicroseconds(round(error.retry_after_s * 1e6))
+        status.details.add().Pack(wait)
     return status
 
 
@@ -131,9 +136,10 @@ def error_from_status(status: status_pb2.Status, code: grpc.StatusCode) -> error
     """Rebuilds an error from its rich status."""
     info = error_details_pb2.ErrorInfo()
     bad_request = error_details_pb2.BadRequest()
+    wait = error_details_pb2.RetryInfo()
     for detail in status.details:
         # `or` stops at the first message type that fits.
-        _ = detail.Unpack(info) or detail.Unpack(bad_request)
+        _ = detail.Unpack(info) or detail.Unpack(bad_request) or detail.Unpack(wait)
     hint = info.metadata.get("hint", "")
     if info.reason == errors.SpecError.code:
         problems = tuple(_problems(bad_request, info.metadata.get("positions", "")))
@@ -141,6 +147,8 @@ def error_from_status(status: status_pb2.Status, code: grpc.StatusCode) -> error
     cls = _CLASS_BY_REASON.get(info.reason) or _CLASS_BY_CODE.get(code, errors.InternalError)
     rebuilt = cls(status.message, hint=hint)
     rebuilt.code = info.reason or code.name
+    if isinstance(rebuilt, errors.UnavailableError):
+        rebuilt.retry_after_s = wait.retry_delay.ToMicroseconds() / 1e6
     return rebuilt
 
 

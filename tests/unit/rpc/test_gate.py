@@ -13,7 +13,10 @@ import grpc
 import pytest
 from grpc import aio
 
+from trainctl.controller.access.limits import Limits
 from trainctl.controller.rpc import interceptor
+from trainctl.controller.rpc.admission import Admission
+from trainctl.controller.rpc.authentication import BearerToken
 from trainctl.controller.rpc.interceptor import Gate
 from trainctl.controller.rpc.server import RpcServer
 from trainctl.controller.rpc.standby import StandbyServer
@@ -36,6 +39,18 @@ class Counts:
         pass
 
 
+def gate(token: str, counts: Counts) -> Gate:
+    admission = Admission(
+        owner_of=lambda tenant, name: None,
+        audit=None,
+        limits=Limits(),
+        metrics=counts,
+        now_s=lambda: 0.0,
+        monotonic_s=lambda: 0.0,
+    )
+    return Gate(admission, BearerToken(token), counts)
+
+
 class Stuck:
     """Never answers, and knows whether it was told to give up."""
 
@@ -51,7 +66,7 @@ class Stuck:
 
 @contextlib.asynccontextmanager
 async def serving(stuck: Stuck, counts: Counts) -> AsyncIterator[Any]:
-    server = aio.server(interceptors=(Gate("secret", counts),))
+    server = aio.server(interceptors=(gate("secret", counts),))
     method = grpc.unary_unary_rpc_method_handler(
         stuck.get_job,
         request_deserializer=job_pb2.GetJobRequest.FromString,
@@ -94,7 +109,8 @@ def test_the_callers_deadline_ends_the_call_on_the_server() -> None:
         stuck = Stuck()
         async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(interceptor.DeadlineExceededError, match="no answer within"):
-                await interceptor._within_deadline(stuck.get_job, None, Context(), None)
+                async with interceptor._deadline(Context()):
+                    await stuck.get_job(None, None)
         assert stuck.ended.is_set()
 
     asyncio.run(scenario())
@@ -102,7 +118,7 @@ def test_the_callers_deadline_ends_the_call_on_the_server() -> None:
 
 def test_two_servers_of_ours_never_share_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
     def rpc_server() -> RpcServer:
-        return RpcServer(MagicMock(), MagicMock(), Gate("secret", Counts()))
+        return RpcServer(MagicMock(), gate("secret", Counts()))
 
     async def scenario() -> None:
         first: RpcServer | StandbyServer

@@ -30,6 +30,9 @@ class Rate:
     per_s: float
     burst: float
 
+    def __str__(self) -> str:
+        return f"{self.per_s:g} a second, {self.burst:g} at once"
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -64,7 +67,7 @@ class Buckets:
     """
 
     def __init__(self, rate: Rate, *, most: int = 10_000) -> None:
-        self._rate = rate
+        self.rate = rate
         self._most = most
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
@@ -73,7 +76,7 @@ class Buckets:
 
     def take(self, key: str, now_s: float) -> float:
         """See ``take``: seconds to wait."""
-        self._buckets[key], wait_s = take(self._buckets.get(key), self._rate, now_s)
+        self._buckets[key], wait_s = take(self._buckets.get(key), self.rate, now_s)
         self._buckets.move_to_end(key)
         if len(self._buckets) > self._most:
             self._buckets.popitem(last=False)

@@ -6,10 +6,10 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from trainctl.controller.rpc.caller import Caller, Grant, Kind
 from trainctl.core.errors import PermissionDeniedError
+from trainctl.core.units import format_time
 
 _FORM = re.compile(r"tctl_([0-9a-f]{8})_([0-9a-f]{48})")
 FORM = "tctl_ID_SECRET"
@@ -52,9 +52,9 @@ class TokenRecord:
             kind=Kind.PERSON, name=self.name, token_id=self.id, grants=self.grants, expires_s=self.expires_s
         )
 
-    def good_at(self, now_s: float) -> bool:
-        """Neither revoked nor over."""
-        return not self.revoked_s and not 0 < self.expires_s <= now_s
+    def ended_by(self, time_s: float) -> bool:
+        """Whether it was over or revoked then."""
+        return 0 < self.revoked_s <= time_s or 0 < self.expires_s <= time_s
 
 
 def written(id_: str, secret: str) -> str:
@@ -79,23 +79,14 @@ def shows(record: TokenRecord | None, secret: str) -> bool:
     return hmac.compare_digest(digest(secret), expected) and record is not None
 
 
-def check_good(record: TokenRecord, now_s: float) -> None:
-    """Sees that a token whose secret was shown may still be used.
-
-    Raises:
-        UnauthenticatedError: it ended or was revoked; says when.
-    """
+def ended(record: TokenRecord, now_s: float) -> UnauthenticatedError | None:
+    """Why a token whose secret was shown may no longer be used, and since when; None if it may."""
     who = f"the token {record.id} of {record.name}"
     if record.revoked_s:
-        raise UnauthenticatedError(
-            f"{who} was revoked at {moment(record.revoked_s)}", hint="ask an admin for a new one"
-        )
+        return UnauthenticatedError(f"{who} was revoked at {format_time(record.revoked_s)}", hint="ask an admin for a new one")
     if 0 < record.expires_s <= now_s:
-        raise UnauthenticatedError(
-            f"{who} expired at {moment(record.expires_s)}", hint="ask an admin for a new one: trainctl tokens create"
+        return UnauthenticatedError(
+            f"{who} expired at {format_time(record.expires_s)}", hint="ask an admin for a new one: trainctl tokens create"
         )
+    return None
 
-
-def moment(time_s: float) -> str:
-    """A Unix time for people, in UTC."""
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -14,7 +14,7 @@ from trainctl.core.units import format_count
 
 
 def new_job(
-    uid: str, user_spec: TrainJob, *, workdir: str, now_s: float, resume: CheckpointRef | None = None
+    uid: str, user_spec: TrainJob, *, workdir: str, now_s: float, resume: CheckpointRef | None = None, owner: str = ""
 ) -> tuple[JobState, tuple[EventDraft, ...]]:
     """The state to persist for a valid spec, with the events to write in the same transaction.
 
@@ -24,6 +24,7 @@ def new_job(
         workdir: folder or URI for checkpoints and artifacts.
         now_s: Unix seconds.
         resume: the checkpoint that ``spec.checkpoint.resumeFrom`` was resolved to, if any.
+        owner: name of who submits it.
     """
     spec = effective(user_spec)
     count = spec.spec.nodes.max * spec.spec.resources.workers_per_node
@@ -34,6 +35,7 @@ def new_job(
         user_spec=user_spec,
         workdir=workdir,
         submitted_s=now_s,
+        owner=owner,
         phase_since_s=now_s,
         goodput=open_account(now_s),
         islands=(IslandState(id=FIRST_ISLAND, slots=slots),),

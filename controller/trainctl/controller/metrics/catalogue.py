@@ -149,7 +149,30 @@ CONTROLLER_METRICS = (
     ),
     Metric(name="trainctl_cas_conflicts_total", kind=Kind.COUNTER, help="Writes refused because a revision moved."),
     Metric(name="trainctl_event_loop_lag_seconds", kind=Kind.GAUGE, help="How late the event loop woke up last."),
+    Metric(
+        name="trainctl_refused_calls_total",
+        kind=Kind.COUNTER,
+        help="Calls of somebody unknown, or who may not do that.",
+        labels=("reason",),
+    ),
+    Metric(
+        name="trainctl_limited_calls_total",
+        kind=Kind.COUNTER,
+        help="Calls that were too many: of a caller, of a host without a good token, or new sessions of agents.",
+        labels=("limit",),
+    ),
+    Metric(
+        name="trainctl_audit_records_total",
+        kind=Kind.COUNTER,
+        help="Audit records: begun, done, left_out because too many came, not_stored because the store is full.",
+        labels=("state",),
+    ),
     Metric(name="trainctl_agent_sessions", kind=Kind.GAUGE, help="Open agent streams."),
+    Metric(
+        name="trainctl_refused_reports_total",
+        kind=Kind.COUNTER,
+        help="Reports of agents about jobs that they have no part in.",
+    ),
     Metric(name="trainctl_heartbeats_total", kind=Kind.COUNTER, help="Observations received from agents."),
     Metric(
         name="trainctl_store_request_seconds",

@@ -1,45 +1,43 @@
-"""What happens around every call: token, wire version, deadline, our errors as rich statuses, counters."""
+"""What happens around every call: admission, wire version, deadline, our errors as rich statuses, counters."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from trainctl.controller.access.limits import RateLimitedError
+from trainctl.controller.rpc.admission import Admission, Arrival, CallMetrics
+from trainctl.controller.rpc.authentication import Authenticate
+from trainctl.controller.rpc.caller import Caller
 from trainctl.core.codec import WireError
 from trainctl.core.errors import (
     InternalError,
-    PermissionDeniedError,
     PreconditionError,
     TrainctlError,
     UnavailableError,
     UsageError,
 )
+from trainctl.core.texts import printable
 from trainctl.protos.status import code_of, status_of, trailing_metadata
-from trainctl.protos.version import AUTH_HEADER, REQUEST_HEADER, WIRE_HEADER, WIRE_VERSION, package_version
+from trainctl.protos.version import REQUEST_HEADER, WIRE_HEADER, WIRE_VERSION, package_version
 
 _log = logging.getLogger(__name__)
 OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 """Called by probes that have no token."""
 OWN_SERVICES = "/trainctl.v1."
+_LONGEST_SHOWN = 100
 LONGEST_UNARY_S = 60.0
 """Imposed on unary calls that come without a deadline."""
-
-
-class UnauthenticatedError(PermissionDeniedError):
-    """The call has no token, or not this controller's."""
-
-    code = "UNAUTHENTICATED"
 
 
 class VersionMismatchError(PreconditionError):
@@ -54,34 +52,28 @@ class DeadlineExceededError(UnavailableError):
     code = "DEADLINE_EXCEEDED"
 
 
-class CallMetrics(Protocol):
-    """Where calls are counted."""
-
-    def inc(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Adds to a counter."""
-        ...
-
-    def observe(self, name: str, seconds: float, **labels: str) -> None:
-        """Adds to a histogram."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Method:
     service: str
     name: str
 
+    @property
+    def path(self) -> str:
+        return f"{self.service}/{self.name}"
+
 
 class Gate(aio.ServerInterceptor):
-    """Checks the caller, then runs the call and turns what it raises into a status.
+    """Lets a call in or refuses it, then runs it and turns what it raises into a status.
 
     Args:
-        token: every call must carry it.
+        admission: who may do what, and how often.
+        authenticate: finds out who calls.
         metrics: counts finished calls.
     """
 
-    def __init__(self, token: str, metrics: CallMetrics) -> None:
-        self._expected = f"Bearer {token}".encode()
+    def __init__(self, admission: Admission, authenticate: Authenticate, metrics: CallMetrics) -> None:
+        self._admission = admission
+        self._authenticate = authenticate
         self._metrics = metrics
 
     async def intercept_service(
@@ -94,53 +86,29 @@ class Gate(aio.ServerInterceptor):
         path = str(handler_call_details.method)
         if handler is None or path.startswith(OPEN_SERVICES):
             return handler
-        refusal = self._refusal(path, handler_call_details)
-        if refusal is None and not path.startswith(OWN_SERVICES):
-            return handler
         _, service, name = path.split("/")
-        return self._wrap(handler, _Method(service, name), refusal)
+        return self._wrap(handler, _Method(service, name))
 
-    def _refusal(self, path: str, details: grpc.HandlerCallDetails) -> TrainctlError | None:
-        metadata: Mapping[str, Any] = {str(k): v for k, v in details.invocation_metadata or ()}
-        given = str(metadata.get(AUTH_HEADER, "")).encode()
-        if not hmac.compare_digest(given, self._expected):
-            what = "another token" if given else "no token"
-            return UnauthenticatedError(
-                f"the call carries {what}: expected this controller's",
-                hint="the token is in the file `token` of the controller's folder; --token-file names it",
-            )
-        wire = str(metadata.get(WIRE_HEADER, ""))
-        if path.startswith(OWN_SERVICES) and wire != str(WIRE_VERSION):
-            found = f"wire version {wire}" if wire else "no wire version"
-            return VersionMismatchError(
-                f"expected wire version {WIRE_VERSION} (controller {package_version()}), the caller sent {found}",
-                hint="use the same trainctl version on both sides; `trainctl version` shows them",
-            )
-        return None
-
-    def _wrap(
-        self, handler: grpc.RpcMethodHandler[Any, Any], method: _Method, refusal: TrainctlError | None
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap(self, handler: grpc.RpcMethodHandler[Any, Any], method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
         coders = {
             "request_deserializer": _reading(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         kind = (handler.request_streaming, handler.response_streaming)
         if kind == (False, False):
-            unary = self._unary(handler.unary_unary, method, refusal)
-            return grpc.unary_unary_rpc_method_handler(unary, **coders)
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), **coders)
         if kind == (False, True):
-            streaming = self._streaming(handler.unary_stream, method, refusal)
-            return grpc.unary_stream_rpc_method_handler(streaming, **coders)
-        both = self._streaming(handler.stream_stream, method, refusal)
-        return grpc.stream_stream_rpc_method_handler(both, **coders)
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), **coders)
+        return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), **coders)
 
-    def _unary(self, behaviour: Any, method: _Method, refusal: TrainctlError | None) -> Any:
+    def _unary(self, behaviour: Any, method: _Method) -> Any:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             began_s = time.monotonic()
             code = grpc.StatusCode.OK
             try:
-                return await _within_deadline(behaviour, request, context, refusal)
+                arrival, caller = self._let_in(method, request, context)
+                async with _deadline(context), self._admission.noted(arrival, caller, request):
+                    return await behaviour(request, context)
             except Exception as error:
                 code = await _abort(context, error, method)
                 return None
@@ -153,21 +121,15 @@ class Gate(aio.ServerInterceptor):
 
         return call
 
-    def _streaming(self, behaviour: Any, method: _Method, refusal: TrainctlError | None) -> Any:
+    def _streaming(self, behaviour: Any, method: _Method) -> Any:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
             code = grpc.StatusCode.CANCELLED
             try:
-                if refusal is not None:
-                    raise refusal
-                if isinstance(request, WireError):
-                    raise request
-                if inspect.isasyncgenfunction(behaviour):
-                    # Closed explicitly: when the client hangs up, the generator's clean-up runs now, not some day.
-                    async with contextlib.aclosing(behaviour(request, context)) as answers:
-                        async for answer in answers:
-                            await context.write(answer)
-                else:
-                    await behaviour(request, context)
+                arrival, caller = self._let_in(method, request, context)
+                if isinstance(request, AsyncIterator):
+                    request = _readable(request)
+                async with self._admission.streaming(arrival, caller):
+                    await _answer(behaviour, request, context)
                 code = grpc.StatusCode.OK
             except Exception as error:
                 code = await _abort(context, error, method)
@@ -176,6 +138,18 @@ class Gate(aio.ServerInterceptor):
 
         return call
 
+    def _let_in(self, method: _Method, request: Any, context: Any) -> tuple[Arrival, Caller]:
+        """Raises: TrainctlError: the call is not let in."""
+        metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
+        arrival = Arrival(method=method.path, metadata=metadata, context=context)
+        caller = self._admission.identify(arrival, self._authenticate)
+        if f"/{method.path}".startswith(OWN_SERVICES):
+            _check_wire(metadata)
+            if isinstance(request, WireError):
+                raise request
+            self._admission.permit(arrival, caller, request)
+        return arrival, caller
+
     def _count(self, method: _Method, code: grpc.StatusCode) -> None:
         self._metrics.inc(
             "grpc_server_handled_total",
@@ -183,6 +157,34 @@ class Gate(aio.ServerInterceptor):
             grpc_method=method.name,
             grpc_code=code.name,
         )
+
+
+def _check_wire(metadata: Mapping[str, Any]) -> None:
+    wire = str(metadata.get(WIRE_HEADER, ""))[:_LONGEST_SHOWN]
+    if wire != str(WIRE_VERSION):
+        found = f"wire version {printable(wire)}" if wire else "no wire version"
+        raise VersionMismatchError(
+            f"expected wire version {WIRE_VERSION} (controller {package_version()}), the caller sent {found}",
+            hint="use the same trainctl version on both sides; `trainctl version` shows them",
+        )
+
+
+async def _answer(behaviour: Any, request: Any, context: aio.ServicerContext[Any, Any]) -> None:
+    if not inspect.isasyncgenfunction(behaviour):
+        await behaviour(request, context)
+        return
+    # Closed explicitly: when the client hangs up, the generator's clean-up runs now, not some day.
+    async with contextlib.aclosing(behaviour(request, context)) as answers:
+        async for answer in answers:
+            await context.write(answer)
+
+
+async def _readable(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The messages of a stream, up to the first that is none."""
+    async for message in messages:
+        if isinstance(message, WireError):
+            raise message
+        yield message
 
 
 def _reading(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
@@ -199,17 +201,16 @@ def _reading(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], A
     return read
 
 
-async def _within_deadline(behaviour: Any, request: Any, context: Any, refusal: TrainctlError | None) -> Any:
-    if refusal is not None:
-        raise refusal
-    if isinstance(request, WireError):
-        raise request
+@contextlib.asynccontextmanager
+async def _deadline(context: Any) -> AsyncIterator[None]:
     left_s = context.time_remaining()
     limit_s = LONGEST_UNARY_S if left_s is None else min(LONGEST_UNARY_S, left_s)
     try:
-        async with asyncio.timeout(limit_s):
-            return await behaviour(request, context)
+        async with asyncio.timeout(limit_s) as limit:
+            yield
     except TimeoutError as error:
+        if not limit.expired():
+            raise
         raise DeadlineExceededError(f"no answer within {limit_s:.1f} s") from error
 
 
@@ -230,7 +231,7 @@ async def _abort(context: aio.ServicerContext[Any, Any], error: Exception, metho
 def _request_id(context: aio.ServicerContext[Any, Any]) -> str:
     """The caller's name for this call, shortened to what a log can bear."""
     metadata: Mapping[str, Any] = {str(k): v for k, v in context.invocation_metadata() or ()}
-    return str(metadata.get(REQUEST_HEADER, ""))[:100]
+    return printable(str(metadata.get(REQUEST_HEADER, ""))[:_LONGEST_SHOWN])
 
 
 def _as_ours(error: Exception, method: _Method, request_id: str) -> TrainctlError:
@@ -238,7 +239,8 @@ def _as_ours(error: Exception, method: _Method, request_id: str) -> TrainctlErro
         return UsageError(f"{method.name}: {error}", hint="use the same trainctl version on both sides")
     if isinstance(error, TrainctlError):
         refusal = {"request_id": request_id, "reason": error.code, "why": str(error)[:500]}
-        _log.info("%s refused", method.name, extra=refusal)
+        if not isinstance(error, RateLimitedError):  # a flood must not fill the log
+            _log.info("%s refused", method.name, extra=refusal)
         return error
     _log.error("%s failed", method.name, exc_info=error, extra={"request_id": request_id})
     return InternalError(

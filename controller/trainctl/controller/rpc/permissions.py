@@ -50,7 +50,9 @@ class Rule:
 _LOOK = Rule(about=About.TENANT)
 _CHANGE = Rule(about=About.TENANT, least=Role.SUBMITTER, changes=True, own=True)
 _NODE = Rule(about=About.CLUSTER, least=Role.OPERATOR, changes=True)
+_JOIN, _JOIN_TOKENS = "trainctl.v1.JoinService", "trainctl.v1.JoinTokenService"
 _JOBS, _AGENTS, _ACCESS = "trainctl.v1.JobService", "trainctl.v1.AgentService", "trainctl.v1.AccessService"
+_JOIN, _JOIN_TOKENS = "trainctl.v1.JoinService", "trainctl.v1.JoinTokenService"
 
 RULES: Mapping[str, Rule] = {
     f"{_JOBS}/CreateJob": Rule(about=About.TENANT, least=Role.SUBMITTER, changes=True),
@@ -81,8 +83,20 @@ RULES: Mapping[str, Rule] = {
     f"{_ACCESS}/ListTokens": Rule(about=About.SOMEWHERE, least=Role.ADMIN),
     f"{_ACCESS}/RevokeToken": Rule(about=About.SOMEWHERE, least=Role.ADMIN, changes=True),
     f"{_ACCESS}/ListAudit": Rule(about=About.SOMEWHERE, least=Role.ADMIN),
+    f"{_JOIN_TOKENS}/CreateJoinToken": Rule(about=About.CLUSTER, least=Role.ADMIN, changes=True),
+    f"{_JOIN_TOKENS}/ListJoinTokens": Rule(about=About.CLUSTER, least=Role.ADMIN),
+    f"{_JOIN_TOKENS}/RevokeJoinToken": Rule(about=About.CLUSTER, least=Role.ADMIN, changes=True),
+    f"{_JOIN}/Join": Rule(about=About.ANYBODY, changes=True),
+    f"{_JOIN}/Locate": Rule(about=About.ANYBODY),
     f"{_AGENTS}/Register": Rule(about=About.AGENTS, changes=True),
     f"{_AGENTS}/Session": Rule(about=About.AGENTS),
+    f"{_AGENTS}/Renew": Rule(about=About.AGENTS, changes=True),
+    f"{_JOIN}/Join": Rule(about=About.ANYBODY, changes=True),
+    f"{_JOIN}/Locate": Rule(about=About.ANYBODY),
+    f"{_JOIN_TOKENS}/CreateJoinToken": _NODE,
+    f"{_JOIN_TOKENS}/ListJoinTokens": Rule(about=About.CLUSTER, least=Role.OPERATOR),
+    f"{_JOIN_TOKENS}/RevokeJoinToken": _NODE,
+    f"{_AGENTS}/Renew": Rule(about=About.AGENTS, changes=True),
 }
 """By service and method."""
 

@@ -38,6 +38,7 @@ POINTS: Mapping[str, str] = {
     "checkpoint.sealed": "after the root manifest was written, before it is reported",
     "controller.before_txn": "before a reconcile transaction",
     "controller.after_txn": "after a reconcile transaction, before its effects",
+    "controller.audited": "after it was written down that somebody asked for a change, before the change",
     "controller.before_closing": "before an ended job's records are written",
     "controller.before_removal": "before a deleted job's files, or a checkpoint's, are removed",
     "controller.before_unpin": "after a checkpoint was released in the store, before its mark is removed",

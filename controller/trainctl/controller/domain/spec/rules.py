@@ -10,7 +10,7 @@ from trainctl.controller.domain.spec.command_rules import command_rules
 from trainctl.controller.domain.spec.findings import Finding, duration, one_of
 from trainctl.controller.domain.spec.nodes import Positions
 from trainctl.core.errors import Problem
-from trainctl.core.ids import DEFAULT_TENANT
+from trainctl.core.ids import LABEL, is_label
 from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
 from trainctl.core.texts import shortened
@@ -19,7 +19,6 @@ from trainctl.parallel.plan.data_rules import data_problems, tokenizer_problems
 from trainctl.parallel.plan.optimizer_rules import optimizer_problems
 from trainctl.parallel.plan.task_rules import task_problems
 
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_THREADS = 1024
 """Of one worker: more cores than any machine has."""
@@ -41,16 +40,8 @@ def _header(job: TrainJob) -> Iterator[Finding]:
     if job.kind != KIND:
         yield "kind", f'expected "{KIND}", found "{shortened(job.kind)}"'
     for path, name in (("metadata.name", job.metadata.name), ("metadata.tenant", job.metadata.tenant)):
-        if not _DNS_LABEL.fullmatch(name):
-            yield (
-                path,
-                (
-                    "expected at most 63 small letters, digits and dashes, with a letter or digit at both ends, "
-                    f'found "{shortened(name)}"'
-                ),
-            )
-    if _DNS_LABEL.fullmatch(job.metadata.tenant) and job.metadata.tenant != DEFAULT_TENANT:
-        yield "metadata.tenant", f'expected "{DEFAULT_TENANT}", found "{job.metadata.tenant}": there are no tenants yet'
+        if not is_label(name):
+            yield path, f'expected {LABEL}, found "{shortened(name)}"'
     for key in job.spec.env:
         if not _ENV_NAME.fullmatch(key):
             message = "expected the name of an environment variable (letters, digits, underscores; no digit first)"
