@@ -1,7 +1,7 @@
-"""``make bench-overhead``: tokens per second of the whole system and of a plain torch DDP loop, in interleaved pairs.
+"""``make bench-overhead``: tokens per second of the whole system and of a plain torch DDP loop, in turns of seconds.
 
-Same model, batch, threads and world size; the first pair is dropped, and the first steps of every run. Prints a table
-and, last, one JSON line; exits with 1 if a side could not run.
+Same model, batch, threads and world size. Both run all the time, but only one of them at a time; every turn is compared
+with the one next to it. Prints a table and, last, one JSON line; exits with 1 if a side could not run.
 """
 
 from __future__ import annotations
@@ -9,49 +9,98 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.systems import PEERS, Ours, read_log
+from benchmarks.systems import ENDLESS, PEERS, Ours, read_log
+from benchmarks.turns import Turn, signal_tree, take_turns
 from benchmarks.workload import Workload
 from trainctl.checkpoint.optimizer_state import OptimizerState
 from trainctl.parallel.replica.gradients import FlatGradients
 
-T = TypeVar("T")
+OURS, DDP = "trainctl", "ddp"
+JOB = "bench"
 WARM_STEPS = 10
+START_S = 120.0
 
 
-def tokens_per_s(workload: Workload, commits: Sequence[tuple[int, float]]) -> float:
-    """Throughput between the end of the warm steps and the last commit."""
-    steps = len(commits) - WARM_STEPS
-    return workload.tokens_per_step * steps / (commits[-1][1] - commits[WARM_STEPS - 1][1])
+@contextmanager
+def plain_ddp(workload: Workload, folder: Path) -> Iterator[tuple[int, Path]]:
+    """The plain loop under torchrun, at work: its process, and the log of its steps."""
+    log, output = folder / "steps.log", folder / "output.log"
+    command = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", str(workload.world_size)]
+    command += ["--standalone", str(PEERS / "ddp_train.py"), json.dumps(workload.sizes()), str(log), str(ENDLESS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with output.open("wb") as errors:
+        process = subprocess.Popen([*command, "unused", "0"], env=environment, stdout=errors, stderr=errors)
+    try:
+        deadline_s = time.monotonic() + START_S
+        while len(read_log(log)) < WARM_STEPS:
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                raise RuntimeError(f"the DDP loop does not train: {output.read_text()[-500:]}")
+            time.sleep(0.2)
+        yield process.pid, log
+    finally:
+        signal_tree(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def run_ddp(workload: Workload, steps: int) -> float:
-    """One run of the plain loop under torchrun."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        log = Path(folder) / "steps.log"
-        command = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", str(workload.world_size)]
-        command += ["--standalone", str(PEERS / "ddp_train.py"), json.dumps(workload.sizes()), str(log), str(steps)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, "unused", "0"], env=environment, check=True, capture_output=True, timeout=600)
-        return tokens_per_s(workload, read_log(log))
+@contextmanager
+def our_system(workload: Workload, folder: Path) -> Iterator[tuple[int, Ours]]:
+    """The same under ``trainctl local up``: the controller's process, which started all others, and the system."""
+    ours = Ours(workload, folder, corpus=Path(json.__file__).parents[1] / "email")
+    ours.system.up()
+    try:
+        # Being stopped for some seconds must not look like a freeze.
+        ours.system.submit(ours.spec(steps=ENDLESS, profile="patient"), "--name", JOB)
+        ours.system.wait_step(JOB, WARM_STEPS, START_S)
+        yield int(ours.system.controller["pid"]), ours
+    finally:
+        ours.system.down()
 
 
-def run_ours(workload: Workload, steps: int, system: Ours) -> tuple[float, Sequence[Any]]:
-    """One job on a system that is already up: throughput and its figures."""
-    system.system.submit(system.spec(steps=steps), "--name", (name := f"bench-{os.urandom(3).hex()}"))
-    system.system.wait_phase(name, "SUCCEEDED", 600)
-    figures = system.system.figures(name)
-    return tokens_per_s(workload, [(f.step, f.wall_s) for f in figures]), figures
+def report(workload: Workload, turns: Sequence[Turn], figures: Sequence[Any], log: Path, seconds: float) -> int:
+    """Prints the table and the JSON line; the exit code."""
+    commits = {OURS: [(f.step, f.wall_s) for f in figures], DDP: read_log(log)}
+    rates = [(turn.side, workload.tokens_per_step * turn.steps_per_s(commits[turn.side])) for turn in turns]
+    pairs = [dict(rates[at : at + 2]) for at in range(0, len(rates), 2)][1:]  # the first pair warms up
+    for number, pair in enumerate(pairs, 1):
+        print(f"pair {number:2} trainctl {pair[OURS]:6.0f} ddp {pair[DDP]:6.0f} tokens/s  {pair[OURS] / pair[DDP]:.3f}")
+    ratios = sorted(pair[OURS] / pair[DDP] for pair in pairs)
+    quarters = statistics.quantiles(ratios, n=4)
+    model, _ = workload.build()
+    print(
+        json.dumps(
+            {
+                "throughput_ratio_vs_ddp": round(statistics.median(ratios), 4),
+                "throughput_ratio_quartiles": [round(quarters[0], 4), round(quarters[2], 4)],
+                "throughput_ratio_min": round(ratios[0], 4),
+                "throughput_ratio_max": round(ratios[-1], 4),
+                "tokens_per_s": round(statistics.median(pair[OURS] for pair in pairs)),
+                "ddp_tokens_per_s": round(statistics.median(pair[DDP] for pair in pairs)),
+                "vote_ms": round(1000 * statistics.median(f.vote_s for f in figures[WARM_STEPS:]), 2),
+                "retained_bytes_ratio": round(retained_share(workload), 3),
+                "parameter_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+                "pairs": len(pairs),
+                "turn_s": seconds,
+                "recoveries": len({f.generation for f in figures}) - 1,
+                "load": round(os.getloadavg()[0], 1),
+                "sizes": workload.sizes(),
+                "torch": version("torch"),
+            }
+        )
+    )
+    return 0
 
 
 def retained_share(workload: Workload) -> float:
@@ -69,91 +118,20 @@ def retained_share(workload: Workload) -> float:
     return float(retained / total)
 
 
-@dataclass(slots=True)
-class Samples:
-    """What both sides showed, by pair where both did."""
-
-    pairs: list[tuple[float, float]] = field(default_factory=list)
-    votes_ms: list[float] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def attempt(self, what: str, side: Callable[[], T]) -> T | None:
-        """What ``side`` measured; None where it could not run, and then why is kept."""
-        try:
-            return side()
-        except Exception as error:  # a side that is broken is reported; its next turn gets a new chance
-            words = getattr(error, "stderr", None) or str(error)
-            text = words.decode(errors="replace") if isinstance(words, bytes) else words
-            self.errors.append(f"{what}: {type(error).__name__}: {text.strip()[-500:]}")
-            return None
-
-
-def one_pair(workload: Workload, steps: int, system: Ours, samples: Samples, number: int) -> None:
-    """Both sides once, in turn first and second, so that a machine that gets slower or faster favours nobody."""
-
-    def theirs() -> float | None:
-        return samples.attempt(f"pair {number} ddp", lambda: run_ddp(workload, steps))
-
-    first = theirs() if number % 2 else None
-    found = samples.attempt(f"pair {number} trainctl", lambda: run_ours(workload, steps, system))
-    ddp = first if number % 2 else theirs()
-    if found is None or ddp is None:
-        print(samples.errors[-1], flush=True)
-        return
-    ours, figures = found
-    print(f"pair {number} trainctl {ours:8.0f} tokens/s   ddp {ddp:8.0f} tokens/s   {ours / ddp:.3f}", flush=True)
-    if number > 0:
-        samples.pairs.append((ours, ddp))
-        samples.votes_ms += [1000 * f.vote_s for f in figures[WARM_STEPS:]]
-
-
-def report(workload: Workload, samples: Samples, steps: int) -> int:
-    """Prints the JSON line, null where nothing was measured; the exit code."""
-    ratios = [ours / ddp for ours, ddp in samples.pairs]
-    model, _ = workload.build()
-    print(
-        json.dumps(
-            {
-                "throughput_ratio_vs_ddp": median(ratios, 4),
-                "throughput_ratio_min": round(min(ratios), 4) if ratios else None,
-                "throughput_ratio_max": round(max(ratios), 4) if ratios else None,
-                "tokens_per_s": median([ours for ours, _ in samples.pairs], 0),
-                "ddp_tokens_per_s": median([ddp for _, ddp in samples.pairs], 0),
-                "vote_ms": median(samples.votes_ms, 2),
-                "retained_bytes_ratio": round(retained_share(workload), 3),
-                "parameter_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-                "pairs": len(samples.pairs),
-                "steps": steps,
-                "sizes": workload.sizes(),
-                "torch": version("torch"),
-                "errors": samples.errors,
-            }
-        )
-    )
-    return 1 if samples.errors or not samples.pairs else 0
-
-
-def median(values: Sequence[float], digits: int) -> float | None:
-    """Rounded; None of nothing."""
-    return round(statistics.median(values), digits or None) if values else None
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=20, help="turns of each side")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of a turn")
     options = parser.parse_args()
-    workload, samples = Workload(), Samples()
-    corpus = Path(json.__file__).parents[1] / "email"
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        system = Ours(workload, Path(folder), corpus=corpus)
-        try:
-            samples.attempt("trainctl local up", system.system.up)
-            for number in range(options.pairs + 1):
-                one_pair(workload, options.steps, system, samples, number)
-        finally:
-            samples.attempt("trainctl local down", system.system.down)
-    return report(workload, samples, options.steps)
+    workload = Workload()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        ddp, log = stack.enter_context(plain_ddp(workload, folder))
+        ours, system = stack.enter_context(our_system(workload, folder))
+        roots = {OURS: ours, DDP: ddp}
+        turns = list(take_turns(roots, turns=options.pairs + 1, seconds=options.seconds))
+        signal_tree(ddp, signal.SIGKILL)  # the figures of ours are asked for in peace
+        return report(workload, turns, system.system.figures(JOB), log, options.seconds)
 
 
 if __name__ == "__main__":

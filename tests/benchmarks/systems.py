@@ -178,7 +178,7 @@ class Ours:
         self._workload, self._corpus = workload, corpus
         self.system = LocalSystem(folder / "local", agents=2, slots=workload.world_size // 2)
 
-    def spec(self, *, steps: int, eval_every: int = 0) -> str:
+    def spec(self, *, steps: int, eval_every: int = 0, checkpoint_every: int = 0, profile: str = "fast") -> str:
         """The job file: JSON is YAML."""
         w = self._workload
         train = {
@@ -193,8 +193,8 @@ class Ours:
         spec = {
             "nodes": {"min": 1, "max": 2},
             "resources": {"workersPerNode": w.world_size // 2, "threadsPerWorker": 1},
-            "recovery": {"profile": "fast", "maxRestarts": {"process": 100000}},
-            "checkpoint": {"intervalSteps": CHECKPOINT_EVERY if steps == ENDLESS else 0},
+            "recovery": {"profile": profile, "maxRestarts": {"process": 100000}},
+            "checkpoint": {"intervalSteps": checkpoint_every},
             "train": train,
         }
         job: Mapping[str, Any] = {
@@ -207,7 +207,7 @@ class Ours:
 
     def start(self) -> None:
         self.system.up()
-        self.system.submit(self.spec(steps=ENDLESS))
+        self.system.submit(self.spec(steps=ENDLESS, checkpoint_every=CHECKPOINT_EVERY))
 
     def commits(self) -> Sequence[tuple[int, float]]:
         return [(f.step, f.wall_s) for f in self.system.figures("bench")]

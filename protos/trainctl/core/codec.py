@@ -11,14 +11,15 @@ import enum
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from trainctl.core.errors import InternalError
 
 T = TypeVar("T")
 
+_PLAIN = frozenset({str, int, bool, type(None)})
 _SPECIAL_FLOATS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -36,18 +37,33 @@ def camel(name: str) -> str:
 
 def to_wire(value: Any) -> Any:
     """Turns dataclasses, enums, tuples and mappings into plain JSON values; ``None`` fields are left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = ((camel(f.name), getattr(value, f.name)) for f in dataclasses.fields(value))
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else _special(value)
+    if kind is tuple or kind is list:
+        return [to_wire(item) for item in value]
+    if dataclasses.is_dataclass(kind):
+        items = ((key, getattr(value, name)) for key, name in _keys(kind))
         return {key: to_wire(item) for key, item in items if item is not None}
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, Mapping):
         return {str(key): to_wire(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_wire(item) for item in value]
     return value
+
+
+def _special(value: float) -> str:
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+@cache
+def _keys(cls: type) -> tuple[tuple[str, str], ...]:
+    """Spelling on the wire and name of each field."""
+    return tuple((camel(field.name), field.name) for field in dataclasses.fields(cls))
 
 
 def from_wire(cls: type[T], data: Any, path: str = "") -> T:
@@ -58,30 +74,51 @@ def from_wire(cls: type[T], data: Any, path: str = "") -> T:
     Raises:
         WireError: a field has the wrong type or a field without default is missing; names the path.
     """
-    value: T = _read(cls, data, path or cls.__name__)
+    try:
+        hint: Hashable = cls
+        value: T = _reader(hint)(data)
+    except _MismatchError as problem:
+        raise WireError(f"{path or cls.__name__}{problem.where}: {problem.what}") from None
     return value
 
 
+_Reader = Callable[[Any], Any]
+
+
+class _MismatchError(Exception):
+    """What is wrong, and where inside of what is read: the way to it is put together on the way out."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.where = ""
+
+    def inside(self, part: str) -> _MismatchError:
+        self.where = part + self.where
+        return self
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    key: str
+    read: _Reader
+    zero: Callable[[], Any] | None
+    """What an absent one reads as; None: its default."""
+
+
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _read_dataclass(cls: type, data: Any, path: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise WireError(f"{path}: expected an object, found {type(data).__name__}")
-    hints = _hints(cls)
-    values = {}
+def _fields(cls: type) -> tuple[_Field, ...]:
+    hints = typing.get_type_hints(cls)
+    found = []
     for field in dataclasses.fields(cls):
-        key = camel(field.name)
-        if key in data:
-            values[field.name] = _read(hints[field.name], data[key], f"{path}.{key}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            values[field.name] = _zero(hints[field.name], f"{path}.{key}")
-    return cls(**values)
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        hint = hints[field.name]
+        zero = partial(_zero, hint) if required else None
+        found.append(_Field(field.name, camel(field.name), _reader(hint), zero))
+    return tuple(found)
 
 
-def _zero(hint: Any, path: str) -> Any:
+def _zero(hint: Any) -> Any:
     """Protobuf's JSON form leaves zero values out: read them back as zeros, but never invent a sub-record."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType) and type(None) in typing.get_args(hint):
@@ -92,30 +129,69 @@ def _zero(hint: Any, path: str) -> Any:
         return {}
     if isinstance(hint, type) and hint in (int, float, str, bool):
         return hint()
-    raise WireError(f"{path}: missing")
+    raise _MismatchError("missing")
 
 
-def _read(hint: Any, data: Any, path: str) -> Any:
+@cache
+def _reader(hint: Any) -> _Reader:
+    """What reads values of a type; looked up once a type, not once a value."""
     hint = getattr(hint, "__supertype__", hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if data is None:
-            return None
         (inner,) = [a for a in args if a is not type(None)]
-        return _read(inner, data, path)
+        return partial(_read_optional, _reader(inner))
     if origin is tuple or origin is list or origin is Sequence:
-        if not isinstance(data, Sequence) or isinstance(data, str):
-            raise WireError(f"{path}: expected a list, found {type(data).__name__}")
-        return tuple(_read(args[0], item, f"{path}[{i}]") for i, item in enumerate(data))
+        return partial(_read_list, _reader(args[0]))
     if origin is dict or origin is Mapping:
-        if not isinstance(data, Mapping):
-            raise WireError(f"{path}: expected an object, found {type(data).__name__}")
-        return {str(key): _read(args[1], item, f"{path}.{key}") for key, item in data.items()}
+        return partial(_read_mapping, _reader(args[1]))
     if hint is Any or hint is object:
-        return _plain(data)
+        return _plain
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _read_dataclass(hint, data, path)
-    return _read_scalar(hint, data, path)
+        return partial(_read_dataclass, hint)
+    return partial(_read_scalar, hint)
+
+
+def _read_dataclass(cls: type, data: Any) -> Any:
+    if not isinstance(data, Mapping):
+        raise _MismatchError(f"expected an object, found {type(data).__name__}")
+    values = {}
+    for field in _fields(cls):
+        try:
+            if field.key in data:
+                values[field.name] = field.read(data[field.key])
+            elif field.zero is not None:
+                values[field.name] = field.zero()
+        except _MismatchError as problem:
+            raise problem.inside(f".{field.key}") from None
+    return cls(**values)
+
+
+def _read_optional(inner: _Reader, data: Any) -> Any:
+    return None if data is None else inner(data)
+
+
+def _read_list(inner: _Reader, data: Any) -> tuple[Any, ...]:
+    if not isinstance(data, Sequence) or isinstance(data, str):
+        raise _MismatchError(f"expected a list, found {type(data).__name__}")
+    items = []
+    for item in data:
+        try:
+            items.append(inner(item))
+        except _MismatchError as problem:
+            raise problem.inside(f"[{len(items)}]") from None
+    return tuple(items)
+
+
+def _read_mapping(inner: _Reader, data: Any) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise _MismatchError(f"expected an object, found {type(data).__name__}")
+    items = {}
+    for key, item in data.items():
+        try:
+            items[str(key)] = inner(item)
+        except _MismatchError as problem:
+            raise problem.inside(f".{key}") from None
+    return items
 
 
 def _plain(data: Any) -> Any:
@@ -127,7 +203,9 @@ def _plain(data: Any) -> Any:
     return int(data) if isinstance(data, float) and data.is_integer() else data
 
 
-def _read_scalar(hint: Any, data: Any, path: str) -> Any:
+def _read_scalar(hint: Any, data: Any) -> Any:
+    if type(data) is hint and hint is not float:
+        return data
     try:
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
             return hint(data)
@@ -143,4 +221,4 @@ def _read_scalar(hint: Any, data: Any, path: str) -> Any:
             return data
     except (ValueError, KeyError, OverflowError):
         pass
-    raise WireError(f"{path}: expected {getattr(hint, '__name__', hint)}, found {data!r}")
+    raise _MismatchError(f"expected {getattr(hint, '__name__', hint)}, found {data!r}")

@@ -57,7 +57,9 @@ def figures_of(generation: int, lineage: int, step: int, wall_s: float = 0.0) ->
 class SimGroup:
     """What the members of one generation share: who has arrived at which collective."""
 
-    members: frozenset[int]
+    size: int
+    ranks: dict[int, int] = field(default_factory=dict)
+    """Who came, by rank: a worker is told of some members only."""
     arrived: dict[str, set[int]] = field(default_factory=dict)
     held_after: dict[int, bool] = field(default_factory=dict)
     """Steps after which somebody voted to wait, and whether to save there."""
@@ -66,7 +68,7 @@ class SimGroup:
         """Joins a collective; True once all members have joined it."""
         here = self.arrived.setdefault(what, set())
         here.add(incarnation)
-        return here >= self.members
+        return len(here) == self.size
 
 
 @dataclass
@@ -184,6 +186,7 @@ class SimWorker:
         group = world.group(record)
         self.joined = record.generation
         if self.generation != record.generation:
+            group.ranks[self._rank(record)] = self.incarnation
             if group.arrive("rebuild", self.incarnation) and self._restore(world, record, now_s):
                 restored = group.arrive("restored", self.incarnation)
                 if restored:
@@ -193,8 +196,11 @@ class SimWorker:
             return
         self._train(world, group, record)
 
+    def _rank(self, record: GenerationRecord) -> int:
+        return next(m.global_rank for m in record.members if m.incarnation == self.incarnation)
+
     def _restore(self, world: SimCluster, record: GenerationRecord, now_s: float) -> bool:
-        rank = next(m.global_rank for m in record.members if m.incarnation == self.incarnation)
+        rank = self._rank(record)
         starts = record.rung is Rung.START and record.checkpoint is None
         if rank in record.holders and not starts:
             if self.applied == record.target_step - 1:
@@ -206,7 +212,8 @@ class SimWorker:
             self.voted = record.outcome or self.voted
             return True
         if record.holders and rank not in record.holders:
-            donors = [world.find(m.incarnation) for m in record.members if m.global_rank in record.holders]
+            came = world.group(record).ranks
+            donors = [world.find(came[rank]) for rank in record.holders if rank in came]
             whole = [d for d in donors if d and d.moving and d.joined == record.generation]
             ready = [d for d in whole if d.applied == record.target_step and d.lineage == record.lineage]
             if not ready:
@@ -313,7 +320,7 @@ class SimCluster:
 
     def group(self, record: GenerationRecord) -> SimGroup:
         key = (record.generation, record.nonce)
-        return self.groups.setdefault(key, SimGroup(frozenset(m.incarnation for m in record.members)))
+        return self.groups.setdefault(key, SimGroup(record.world_size))
 
     def find(self, incarnation: int) -> SimWorker | None:
         return next((w for w in self.workers() if w.incarnation == incarnation), None)

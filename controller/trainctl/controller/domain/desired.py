@@ -20,14 +20,26 @@ def desired_workers(state: JobState) -> Mapping[int, tuple[WorkerDesired, ...]]:
     spec: Mapping[str, object] = to_wire(state.spec)
     found: dict[int, list[WorkerDesired]] = {}
     for island in state.islands:
+        told = _Told(island)
         for slot in island.slots:
             if slot.state is not SlotState.EMPTY:
-                found.setdefault(slot.agent_incarnation, []).append(_desired(state, island, slot, spec))
+                found.setdefault(slot.agent_incarnation, []).append(_desired(state, island, slot, told, spec))
     return {agent: tuple(workers) for agent, workers in sorted(found.items())}
 
 
-def _desired(state: JobState, island: IslandState, slot: Slot, spec: Mapping[str, object]) -> WorkerDesired:
-    instruction, generation, record = _instruction(island, slot)
+class _Told:
+    """What the committed record of an island says to each of its workers."""
+
+    def __init__(self, island: IslandState) -> None:
+        record = island.record
+        self.members = frozenset(m.incarnation for m in record.members) if record is not None else frozenset()
+        self.records = record.per_agent() if record is not None else {}
+
+
+def _desired(
+    state: JobState, island: IslandState, slot: Slot, told: _Told, spec: Mapping[str, object]
+) -> WorkerDesired:
+    instruction, generation, record = _instruction(island, slot, told)
     cancel = state.cancel
     stopping = instruction is Instruction.STOP
     trains = island.entered and island.generation_phase is GenerationPhase.COMMITTED
@@ -50,7 +62,7 @@ def _desired(state: JobState, island: IslandState, slot: Slot, spec: Mapping[str
     )
 
 
-def _instruction(island: IslandState, slot: Slot) -> tuple[Instruction, int, GenerationRecord | None]:
+def _instruction(island: IslandState, slot: Slot, told: _Told) -> tuple[Instruction, int, GenerationRecord | None]:
     committed = island.record.generation if island.record is not None else 0
     if slot.state is SlotState.CONDEMNED:
         return Instruction.KILL, committed, None
@@ -58,10 +70,8 @@ def _instruction(island: IslandState, slot: Slot) -> tuple[Instruction, int, Gen
         return Instruction.STOP, committed, None
     if slot.state is SlotState.STARTING:
         return Instruction.STANDBY, 0, None
-    proposal = island.proposal
-    if proposal is not None and slot.index in proposal.slots:
-        return Instruction.PREPARE, proposal.generation, None
-    record = island.record
-    if record is not None and any(m.incarnation == slot.incarnation for m in record.members):
-        return Instruction.RUN, record.generation, record
+    if island.proposal is not None and island.proposal.takes(slot.index):
+        return Instruction.PREPARE, island.proposal.generation, None
+    if slot.incarnation in told.members:
+        return Instruction.RUN, committed, told.records[slot.agent_incarnation]
     return Instruction.STANDBY, 0, None

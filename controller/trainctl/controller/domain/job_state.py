@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -22,6 +23,7 @@ from trainctl.controller.domain.job_records import (
 )
 from trainctl.controller.domain.states import ALIVE, AttemptPhase, GenerationPhase, JobPhase, SlotState
 from trainctl.core.codec import from_wire, to_wire
+from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.records.step import Outcome
@@ -129,6 +131,11 @@ class Proposal:
     since_s: float
     short_since_s: float = 0.0
 
+    def takes(self, slot: int) -> bool:
+        """Whether a slot shall take part."""
+        at = bisect_left(self.slots, slot)
+        return at < len(self.slots) and self.slots[at] == slot
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IslandState:
@@ -165,7 +172,8 @@ class IslandState:
 
     def with_slot(self, slot: Slot) -> IslandState:
         """The same island with one slot changed."""
-        return replace(self, slots=tuple(slot if s.index == slot.index else s for s in self.slots))
+        before, after = self.slots[: slot.index], self.slots[slot.index + 1 :]
+        return replace(self, slots=(*before, slot, *after))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +186,7 @@ class JobState:
         user_spec: what the user wrote.
         workdir: folder or URI for its checkpoints and artifacts.
         submitted_s: Unix seconds, as all times here.
+        owner: name of who submitted it; empty: not known.
         phase: where it is.
         reason: CamelCase word for the phase.
         message: sentence for the phase.
@@ -216,6 +225,7 @@ class JobState:
     workdir: str
     submitted_s: float
     goodput: Goodput
+    owner: str = ""
     phase: JobPhase = JobPhase.QUEUED
     reason: str = "Submitted"
     message: str = ""
@@ -259,6 +269,11 @@ class JobState:
     def tenant(self) -> str:
         """Whose job it is."""
         return self.spec.metadata.tenant
+
+    @property
+    def shown_name(self) -> str:
+        """Tells it from the jobs of other tenants, where only a name is shown, as in metrics."""
+        return self.name if self.tenant == DEFAULT_TENANT else f"{self.tenant}/{self.name}"
 
     def island(self, island_id: str) -> IslandState | None:
         """The island with this id, if there is one."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from trainctl.core.records.worker import WorkerObserved
 
@@ -51,10 +52,23 @@ class ClusterView:
 
     agents: tuple[AgentView, ...] = ()
     settled: bool = True
+    _by_life: Mapping[int, AgentView] = field(init=False, repr=False, compare=False)
+    _newest: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        newest: dict[str, int] = {}
+        for agent in self.agents:
+            newest[agent.node] = max(newest.get(agent.node, 0), agent.agent_incarnation)
+        object.__setattr__(self, "_newest", newest)
+        object.__setattr__(self, "_by_life", {agent.agent_incarnation: agent for agent in self.agents})
 
     def agent(self, agent_incarnation: int) -> AgentView | None:
         """The agent life with this number, if it is known."""
-        return next((a for a in self.agents if a.agent_incarnation == agent_incarnation), None)
+        return self._by_life.get(agent_incarnation)
+
+    def newest(self, node: str) -> int:
+        """The newest agent life on a node; 0 if none is known."""
+        return self._newest.get(node, 0)
 
     def worker(self, job_uid: str, slot: int, incarnation: int, agent_incarnation: int) -> WorkerObserved | None:
         """The newest observation of exactly this worker life, if its agent has reported one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -128,7 +129,7 @@ class JobBook:
 
     def newest_by_name(self) -> tuple[JobState, ...]:
         """One job for each name: names may be used again, but a metric can only show one."""
-        newest = {entry.state.name: entry.state for entry in self.entries()}
+        newest = {(entry.state.tenant, entry.state.name): entry.state for entry in self.entries()}
         return tuple(newest.values())
 
     def entries(self) -> tuple[JobEntry, ...]:
@@ -159,6 +160,13 @@ class JobBook:
             raise NotFoundError(f"no job {name!r} in tenant {tenant!r}", hint="`trainctl get jobs` lists all")
         return entry
 
+    def owner_of(self, tenant: str, name: str) -> str | None:
+        """Who submitted the job that ``find`` finds; None if there is none."""
+        try:
+            return self.find(tenant, name).state.owner
+        except NotFoundError:
+            return None
+
     def named(self, tenant: str, name: str) -> JobState | None:
         """The newest job of this name."""
         uid = self._names.get((tenant, name))
@@ -174,11 +182,10 @@ class JobBook:
 
     def free_slots(self, agents: Iterable[AgentView]) -> dict[int, int]:
         """Slots that no job uses, by agent incarnation."""
-        entries = tuple(self._entries.values())
-        return {
-            agent.agent_incarnation: agent.slots - sum(entry.slots_used(agent.agent_incarnation) for entry in entries)
-            for agent in agents
-        }
+        used: Counter[int] = Counter()
+        for entry in tuple(self._entries.values()):
+            used.update(entry.uses())
+        return {agent.agent_incarnation: agent.slots - used[agent.agent_incarnation] for agent in agents}
 
     async def create(
         self,

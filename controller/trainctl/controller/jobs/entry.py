@@ -59,9 +59,20 @@ class JobEntry:
     trouble: Condition | None = None
     doubtful_until_s: float = 0.0
     changed: News = field(default_factory=News)
+    _counted: tuple[JobState, JobState | None] | None = None
+    _uses: Mapping[int, int] = field(default_factory=dict)
 
-    def slots_used(self, agent_incarnation: int) -> int:
-        """Slots that it occupies on an agent, or may in a moment."""
-        used = slots_used(self.state).get(agent_incarnation, 0)
-        coming = slots_used(self.pending).get(agent_incarnation, 0) if self.pending is not None else 0
-        return max(used, coming)
+    def uses(self) -> Mapping[int, int]:
+        """Slots that it occupies on each agent (by incarnation), or may in a moment. Counted once a state."""
+        counted = self._counted
+        if counted is None or counted[0] is not self.state or counted[1] is not self.pending:
+            used = slots_used(self.state)
+            coming = slots_used(self.pending) if self.pending is not None else {}
+            self._uses = {agent: max(used.get(agent, 0), coming.get(agent, 0)) for agent in {*used, *coming}}
+            self._counted = (self.state, self.pending)
+        return self._uses
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether a slot of it has no place."""
+        return sum(self.uses().values()) < sum(len(island.slots) for island in self.state.islands)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord, Member
 
 HEARTBEAT_VARIABLE = "TRAINCTL_HEARTBEAT_FILE"
@@ -49,17 +50,19 @@ class Seat:
 
 
 def seat_of(record: GenerationRecord, rank: int) -> Seat:
-    """The seat of ``rank``; a node is one agent life, as two agents may share a machine."""
-    own = record.members[rank].agent_incarnation
-    agents = list(dict.fromkeys(m.agent_incarnation for m in record.members))
-    neighbours = tuple(m.global_rank for m in record.members if m.agent_incarnation == own)
+    """The seat of ``rank``, whose agent ``record`` tells of; a node is one agent life, as two may share a machine."""
+    own = record.member(rank)
+    if own is None:
+        raise InternalError(f"generation {record.generation}: rank {rank} is not of this agent")
+    told = record if record.ranks else record.per_agent()[own.agent_incarnation]
+    neighbours = tuple(m.global_rank for m in told.members if m.agent_incarnation == own.agent_incarnation)
     return Seat(
         rank=rank,
-        world_size=record.world_size,
+        world_size=told.world_size,
         local_rank=neighbours.index(rank),
         neighbours=neighbours,
-        node_rank=agents.index(own),
-        nodes=len(agents),
+        node_rank=told.node_rank,
+        nodes=told.nodes,
     )
 
 

@@ -14,7 +14,7 @@ from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.loading import load
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import InternalError, PlanError, TrainctlError, UnavailableError
-from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
 from trainctl.core.records.step import Outcome, Phase
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Collectives, Group, Rendezvous
@@ -101,9 +101,15 @@ class Entry:
             prefix=record.store_prefix,
             rank=self.rank,
             size=record.world_size,
-            address=record.members[self.rank].address,
+            address=self._own().address,
             timeout_s=self.waiter.timeout_s,
         )
+
+    def _own(self) -> Member:
+        own = self.record.member(self.rank)
+        if own is None:
+            raise InternalError(f"generation {self.record.generation}: rank {self.rank} is not told of itself")
+        return own
 
     def _build(self, rendezvous: Rendezvous) -> Group:
         pending = self.collectives.connect(rendezvous)
@@ -204,7 +210,8 @@ class Entry:
     def _disagreement(self, rank: int, facts: Mapping[str, tuple[Any, Any]]) -> TrainctlError:
         record = self.record
         where = f"generation {record.generation}, step {record.target_step}"
-        who = f"rank {rank} ({record.members[rank].node})"
+        member = record.member(rank)
+        who = f"rank {rank} ({member.node})" if member is not None else f"rank {rank}"
         if record.rung is Rung.START and facts.keys() <= {"state", "schema"}:
             what = "of other names, shapes or types" if "schema" in facts else "of other values"
             return PlanError(

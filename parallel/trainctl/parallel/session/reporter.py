@@ -75,7 +75,7 @@ class Reporter:
         if seat.membership.figures:
             self._recent.clear()
             self._recent.extend(from_wire(StepFigures, figures) for figures in seat.membership.figures)
-        alive = {record.members[rank].incarnation for rank in record.holders}
+        alive = {m.incarnation for m in record.members if m.global_rank in record.holders}
         if record.holders and self._reporter not in alive:
             self._report_for_the_lost(record)
         self._reporter = record.members[0].incarnation

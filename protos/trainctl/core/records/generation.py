@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from trainctl.core.records.step import Outcome
@@ -79,7 +80,7 @@ class GenerationRecord:
         epoch: leader epoch that committed the record.
         nonce: makes every store prefix unique, even when a record is retried.
         lineage: lineage the members continue; rises when they roll back.
-        members: in rank order.
+        members: in rank order; an agent is told of those that its workers need to know, see ``per_agent``.
         store_address: ``host:port`` of the collective store, beside one of the agents.
         target_step: the step whose state everybody holds before going on; 0 is the initial state.
         outcome: outcome of ``target_step`` for those who still have to apply it; None where nobody has to.
@@ -90,6 +91,10 @@ class GenerationRecord:
         checkpointed_step: newest step with a committed checkpoint in this lineage, -1 if none: it is not saved again.
         reason: one sentence for people.
         restarts: generations that were committed before this one.
+        reporter: incarnation of the worker that reported in the predecessor, 0 if there was none.
+        ranks: number of ranks where ``members`` are not all; 0: they are.
+        node_rank: number of the agent that ``members`` were chosen for, among those with members, by lowest rank.
+        nodes: number of such agents; 0 where ``members`` are all.
     """
 
     job_uid: str
@@ -110,11 +115,39 @@ class GenerationRecord:
     checkpointed_step: int = -1
     reason: str = ""
     restarts: int = 0
+    reporter: int = 0
+    ranks: int = 0
+    node_rank: int = 0
+    nodes: int = 0
 
     @property
     def world_size(self) -> int:
         """Number of ranks."""
-        return len(self.members)
+        return self.ranks or len(self.members)
+
+    def member(self, rank: int) -> Member | None:
+        """Who has a rank, if that is told here."""
+        if not self.ranks:
+            return self.members[rank]
+        return next((member for member in self.members if member.global_rank == rank), None)
+
+    def per_agent(self) -> Mapping[int, GenerationRecord]:
+        """The record as each agent (by incarnation) is told of it: its own members, rank 0 and the former reporter.
+
+        So what is sent grows with the number of ranks, not with its square.
+        """
+        everybody: dict[int, list[Member]] = {}
+        for member in self.members:
+            everybody.setdefault(member.agent_incarnation, []).append(member)
+        known = [m for m in self.members if m.global_rank == 0 or m.incarnation == self.reporter]
+        told = {}
+        for node_rank, (agent, own) in enumerate(everybody.items()):
+            others = [member for member in known if member.agent_incarnation != agent]
+            members = tuple(sorted((*own, *others), key=lambda member: member.global_rank))
+            told[agent] = replace(
+                self, members=members, ranks=self.world_size, node_rank=node_rank, nodes=len(everybody)
+            )
+        return told
 
     @property
     def store_prefix(self) -> str:

@@ -270,6 +270,10 @@ class GenerationRecord(_message.Message):
     CHECKPOINTED_STEP_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
+    REPORTER_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    NODE_RANK_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     island: _builtins.str
     job_generation: _builtins.int
@@ -284,6 +288,11 @@ class GenerationRecord(_message.Message):
     checkpointed_step: _builtins.int
     reason: _builtins.str
     restarts: _builtins.int
+    reporter: _builtins.int
+    ranks: _builtins.int
+    """Of an agent that is told of some members only: how many ranks there are, and where it stands among the agents."""
+    node_rank: _builtins.int
+    nodes: _builtins.int
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
     @_builtins.property
@@ -313,10 +322,14 @@ class GenerationRecord(_message.Message):
         checkpointed_step: _builtins.int = ...,
         reason: _builtins.str = ...,
         restarts: _builtins.int = ...,
+        reporter: _builtins.int = ...,
+        ranks: _builtins.int = ...,
+        node_rank: _builtins.int = ...,
+        nodes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpointed_step", b"checkpointed_step", "epoch", b"epoch", "generation", b"generation", "holders", b"holders", "island", b"island", "job_generation", b"job_generation", "job_uid", b"job_uid", "lineage", b"lineage", "members", b"members", "nonce", b"nonce", "outcome", b"outcome", "predecessor", b"predecessor", "reason", b"reason", "restarts", b"restarts", "rung", b"rung", "store_address", b"store_address", "target_step", b"target_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpointed_step", b"checkpointed_step", "epoch", b"epoch", "generation", b"generation", "holders", b"holders", "island", b"island", "job_generation", b"job_generation", "job_uid", b"job_uid", "lineage", b"lineage", "members", b"members", "node_rank", b"node_rank", "nodes", b"nodes", "nonce", b"nonce", "outcome", b"outcome", "predecessor", b"predecessor", "ranks", b"ranks", "reason", b"reason", "reporter", b"reporter", "restarts", b"restarts", "rung", b"rung", "store_address", b"store_address", "target_step", b"target_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,7 +154,7 @@ def worker_of(work: Work, fault: Fault) -> str:
 def rank_of(work: Work, slot: int) -> int:
     """The slot's rank in the last committed generation (before the first: the one it shall have), -1 if it had none."""
     record, proposal = work.island.record, work.island.proposal
-    if record is None and proposal is not None and slot in proposal.slots:
+    if record is None and proposal is not None and proposal.takes(slot):
         return proposal.slots.index(slot)  # the rank order is the slot order
     members = record.members if record is not None else ()
     return next((m.global_rank for m in members if m.slot == slot), -1)

@@ -64,7 +64,7 @@ def _reports(work: Work) -> dict[int, StepReport]:
         return {}
     reports = {}
     for slot in work.slots():
-        if slot.index not in proposal.slots or not slot.alive or slot.state is SlotState.STARTING:
+        if not proposal.takes(slot.index) or not slot.alive or slot.state is SlotState.STARTING:
             continue
         seen = work.observed(slot)
         if seen is not None and seen.report is not None and seen.report.prepared_generation == proposal.generation:
@@ -90,7 +90,7 @@ def _choose_store(work: Work, proposal: Proposal) -> str:
     """The store of an agent that hosts members and lost none, else of any agent that is there."""
     recovery = work.job.recoveries[-1] if work.island.marks is not None and work.job.recoveries else None
     hit = set(recovery.slots) if recovery is not None else set()
-    unlucky = {work.slot(i).agent_incarnation for i in hit if i in proposal.slots}
+    unlucky = {work.slot(i).agent_incarnation for i in hit if proposal.takes(i)}
     hosting = {work.slot(i).agent_incarnation for i in proposal.slots}
     offers = [
         (a.agent_incarnation not in hosting, a.agent_incarnation in unlucky, len(a.node), a.node, a.store_address)
@@ -106,6 +106,7 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
     decision = _decide(work, proposal, settled, reports)
     fresh = decision.rung in (Rung.CHECKPOINT, Rung.START)
     members = global_ranks(work.slot(index) for index in proposal.slots)
+    holding = frozenset(_holders(settled, decision, reports))
     record = GenerationRecord(
         job_uid=work.job.uid,
         island=work.island.id,
@@ -121,11 +122,12 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
         target_step=decision.target_step,
         outcome=settled.outcome if settled.pending and not fresh else None,
         rung=decision.rung,
-        holders=tuple(m.global_rank for m in members if m.slot in _holders(settled, decision, reports)),
+        holders=tuple(m.global_rank for m in members if m.slot in holding),
         checkpoint=decision.checkpoint,
         checkpointed_step=_checkpointed_step(work, decision),
         reason=decision.reason,
         restarts=previous.restarts + 1 if previous is not None else 0,
+        reporter=previous.members[0].incarnation if previous is not None else 0,
     )
     if decision.target_step != settled.step:
         _roll_back(work, settled, decision)
@@ -193,7 +195,7 @@ def _situation(work: Work, proposal: Proposal, settled: Settled, state_bytes: in
         resume=work.job.resume,
         joiners=len(proposal.slots) - len(holders),
         replaced=sum(1 for s in proposal.slots if s in before and before[s] != work.slot(s).incarnation),
-        short=sum(1 for slot in before if slot not in proposal.slots),
+        short=sum(1 for slot in before if not proposal.takes(slot)),
         grown=sum(1 for slot in proposal.slots if before and slot not in before),
         costs=Costs(step_s=typical_step_s(work.job.progress.recent_step_s) or 0.0, state_bytes=state_bytes),
         stood_step=_stood_step(work),

@@ -53,10 +53,9 @@ def _is_done(work: Work, slot: Slot, seen: WorkerObserved) -> bool:
 def _agent_lost(work: Work, slot: Slot) -> tuple[str, float] | None:
     """Why the slot's agent is lost, and for how long it has been silent; None if it is not lost."""
     agent = work.view.agent(slot.agent_incarnation)
-    newer = [a for a in work.view.agents if a.node == slot.node and a.agent_incarnation > slot.agent_incarnation]
     if agent is not None and agent.process_exited:
         return f"its agent on {slot.node} exited", 0.0
-    if newer:
+    if work.view.newest(slot.node) > slot.agent_incarnation:
         return f"the agent on {slot.node} was started anew", 0.0
     if not work.view.settled:
         return None
@@ -140,7 +139,7 @@ def _boot_late(work: Work, slot: Slot) -> tuple[str, float] | None:
 def _prepare_late(work: Work, slot: Slot, seen: WorkerObserved) -> tuple[str, float] | None:
     """It was asked to PREPARE and does not answer, though its agent does."""
     proposal = work.island.proposal
-    if proposal is None or slot.state is SlotState.STARTING or slot.index not in proposal.slots:
+    if proposal is None or slot.state is SlotState.STARTING or not proposal.takes(slot.index):
         return None
     if seen.report is not None and seen.report.prepared_generation == proposal.generation:
         return None

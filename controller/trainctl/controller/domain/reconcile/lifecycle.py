@@ -121,7 +121,7 @@ def _bucket_between(island: IslandState) -> Bucket:
     """Of a job that starts, recovers or resizes."""
     if island.proposal is None:
         return Bucket.RESTORING
-    booting = any(s.state is SlotState.STARTING for s in island.slots if s.index in island.proposal.slots)
+    booting = any(s.state is SlotState.STARTING for s in island.slots if island.proposal.takes(s.index))
     return Bucket.BOOTING if booting else Bucket.RENDEZVOUS
 
 

@@ -79,7 +79,7 @@ def _at_least(work: Work, groups: list[int]) -> int:
     """At the start all of the target; after waiting long enough, or in a running job, what makes sense."""
     island = work.island
     if island.proposal is not None:
-        bound = {s.index // work.per_node for s in work.slots() if s.bound and s.index in island.proposal.slots}
+        bound = {s.index // work.per_node for s in work.slots() if s.bound and island.proposal.takes(s.index)}
         return max(1, work.min_groups - len(bound)) if work.job.phase is JobPhase.QUEUED else 1
     if work.job.phase is not JobPhase.QUEUED:
         return 1
@@ -93,10 +93,8 @@ def _agents(work: Work) -> list[AgentView]:
     """Agents with room for a group, without those that run one already or still have a worker of ours to get rid of."""
     taken = {s.agent_incarnation for s in work.slots() if s.bound}
     usable = usable_agents(work.view.agents, work.free, resources=work.resources, timeouts=work.timeouts)
-    newest: dict[str, int] = {}
-    for agent in work.view.agents:
-        newest[agent.node] = max(newest.get(agent.node, 0), agent.agent_incarnation)
-    return [a for a in usable if a.agent_incarnation not in taken and newest[a.node] == a.agent_incarnation]
+    newest = work.view.newest
+    return [a for a in usable if a.agent_incarnation not in taken and newest(a.node) == a.agent_incarnation]
 
 
 def _bind(work: Work, group: int, agent: AgentView) -> None:

@@ -104,10 +104,11 @@ def _is_in(work: Work, slot: int, incarnation: int) -> bool:
 def open_proposal(work: Work, slots: Iterable[int], cause: Cause, reason: str, *, short_since_s: float = 0.0) -> None:
     """Takes the next number and asks everybody who is there to prepare for it."""
     generation = work.island.generation + 1
-    members = global_ranks(s for s in work.slots() if s.index in set(slots) and s.alive)
+    wanted = frozenset(slots)
+    members = global_ranks(s for s in work.slots() if s.index in wanted and s.alive)
     proposal = Proposal(
         generation=generation,
-        slots=tuple(sorted(set(slots))),
+        slots=tuple(sorted(wanted)),
         members=members,
         cause=cause,
         reason=reason,
@@ -141,7 +142,7 @@ def _maintain(work: Work) -> None:
         cause = Cause.START if proposal.cause is Cause.START else Cause.FAULT
         open_proposal(work, _remaining(work, proposal), cause, reason, short_since_s=proposal.short_since_s)
         return
-    alive = [s for s in work.slots() if s.index in proposal.slots and s.alive]
+    alive = [s for s in work.slots() if proposal.takes(s.index) and s.alive]
     if len(alive) != len(proposal.members):
         work.set_island(proposal=replace(proposal, members=global_ranks(alive)))
 
