@@ -11,7 +11,7 @@ import enum
 import math
 import types
 import typing
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -75,7 +75,7 @@ def from_wire(cls: type[T], data: Any, path: str = "") -> T:
         WireError: a field has the wrong type or a field without default is missing; names the path.
     """
     try:
-        hint: Hashable = cls
+        hint: Any = cls
         value: T = _reader(hint)(data)
     except _MismatchError as problem:
         raise WireError(f"{path or cls.__name__}{problem.where}: {problem.what}") from None
