@@ -93,8 +93,7 @@ class Reconciler:
     def look_at_jobs_on(self, agent_incarnation: int) -> None:
         """An agent reported: its jobs look, and so do those that wait for room."""
         for entry in self._book.entries():
-            waits = any(not slot.bound for island in entry.state.islands for slot in island.slots)
-            if is_live(entry.state) and (waits or entry.slots_used(agent_incarnation)):
+            if is_live(entry.state) and (entry.waits_for_room or agent_incarnation in entry.uses()):
                 self._queue.add(entry.state.uid)
 
     def desired(self, agent_incarnation: int) -> agent_pb2.AgentDesired:
@@ -154,25 +153,26 @@ class Reconciler:
     def _changed(self, before: JobState | None, state: JobState, events: Sequence[JobEvent]) -> None:
         """After a commit: agents whose part changed are told, and jobs that wait for room look again."""
         entry = self._book.entry(state.uid)
-        for session in self._agents.sessions():
-            incarnation = session.agent_incarnation
-            if entry.told.get(incarnation, ()) != entry.desired.get(incarnation, ()):
+        told, desired = entry.told, entry.desired
+        news = {agent for agent in {*told, *desired} if told.get(agent, ()) != desired.get(agent, ())}
+        for session in self._agents.sessions() if news else ():
+            if session.agent_incarnation in news:
                 session.desire()
-        entry.told = entry.desired
+        entry.told = desired
         for event in events:
             if event.type in FAULT_EVENTS and event.reason != "Expected":
                 self._metrics.inc("trainctl_faults_total", type=event.type)
             if event.type == RECOVERY_FINISHED and state.recoveries:
                 for phase, seconds in state.recoveries[-1].phases_s.items():
                     self._metrics.observe("trainctl_recovery_seconds", seconds, phase=phase)
-        freed = before is not None and any(n < slots_used(before)[a] for a, n in _uses(before, state))
+        freed = before is not None and _frees(before, state)
         if before is None or freed:
             self.look_at_all()
         else:
             self._queue.add(state.uid)
 
 
-def _uses(before: JobState, after: JobState) -> list[tuple[int, int]]:
-    """Slots used afterwards, for each agent that was used before."""
+def _frees(before: JobState, after: JobState) -> bool:
+    """Whether an agent has more free slots than before."""
     now = slots_used(after)
-    return [(agent, now.get(agent, 0)) for agent in slots_used(before)]
+    return any(now.get(agent, 0) < count for agent, count in slots_used(before).items())
