@@ -78,6 +78,11 @@ def common() -> argparse.ArgumentParser:
         help="file with the bearer token (default: $TRAINCTL_TOKEN_FILE, else the context's, else the local one)",
     )
     group.add_argument(
+        "--tenant",
+        metavar="TENANT",
+        help="whose jobs (default: $TRAINCTL_TENANT, else the context's, else the token's only one, else default)",
+    )
+    group.add_argument(
         "--timeout", metavar="DURATION", help="deadline of one request (default: $TRAINCTL_TIMEOUT, else 10s)"
     )
     group.add_argument("-q", "--quiet", action="store_true", help="nothing but data and errors")

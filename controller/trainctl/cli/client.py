@@ -14,9 +14,10 @@ from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
 from trainctl.cli.context import Context
 from trainctl.cli.following import FollowingChannel
+from trainctl.cli.tenant import fill_in, tenant_of
 from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
+from trainctl.protos.v1.access_pb2_grpc import AccessServiceStub
 from trainctl.protos.v1.job_pb2 import GetJobRequest, Job, ListFiguresRequest, ListJobsRequest
 from trainctl.protos.v1.job_pb2_grpc import JobServiceStub
 from trainctl.protos.v1.records_pb2 import StepFigures
@@ -67,6 +68,7 @@ class Client:
         detail: Callable[[str], None] = lambda line: None,
         retries: bool = True,
         request_id: str = "",
+        tenant: str = "",
     ) -> None:
         """Connects when the first call is made.
 
@@ -76,16 +78,19 @@ class Client:
             detail: told what it does.
             retries: whether a call that meets nobody is tried again.
             request_id: sent with each call, so that the controller's log and the user name a refusal alike.
+            tenant: of requests that name none; empty: the controller knows.
         """
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._detail = detail
+        self._tenant = tenant
         self._delays_s = RETRY_DELAYS_S if retries else ()
         sendable = request_id.isascii() and request_id.isprintable()  # what metadata may hold
         self._request_id = request_id if request_id and sendable else str(uuid.uuid4())
         self._metadata = call_metadata(endpoint.token, self._request_id)
         self._channel = FollowingChannel(endpoint.address.split(","), _OPTIONS)
         self.stub = JobServiceStub(cast("grpc.Channel", self._channel))
+        self.access = AccessServiceStub(cast("grpc.Channel", self._channel))
 
     def __enter__(self) -> Self:
         return self
@@ -99,15 +104,24 @@ class Client:
         """Sends one request and returns the answer.
 
         Only UNAVAILABLE is retried; a mutation has to carry a request id, so that a second try takes no second effect.
+        Where the controller says when it wants to be asked again, it is, unless that is later than the deadline.
 
         Raises:
             TrainctlError: the error that the controller sent, or UnavailableError if it does not answer.
         """
         delays_s = iter(self._delays_s)
+        fill_in(request, self._tenant)
+        patience_s = self._timeout_s
         while True:
             try:
                 return self._try(method, request)
             except grpc.RpcError as error:
+                wait_s = asked_to_wait_s(error)
+                if 0 < wait_s <= patience_s:
+                    patience_s -= wait_s
+                    self._detail(f"the controller asks to wait {wait_s:.2f} s")
+                    time.sleep(wait_s)
+                    continue
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise self._explained(error) from error
                 if self._channel.follow():
@@ -137,6 +151,7 @@ class Client:
             TrainctlError: as ``call``.
         """
         begun = False
+        fill_in(request, self._tenant)
         while True:
             answers = method(request, timeout=STREAM_S, metadata=self._metadata)
             try:
@@ -169,6 +184,12 @@ class Client:
         )
 
 
+def asked_to_wait_s(error: grpc.RpcError) -> float:
+    """For how long the controller wants not to be asked; 0 if it did not say."""
+    known = error_from_rpc(error)
+    return known.retry_after_s if isinstance(known, UnavailableError) else 0.0
+
+
 def connect(context: Context) -> Client:
     """A client of the controller that the context names.
 
@@ -178,7 +199,13 @@ def connect(context: Context) -> Client:
     settings = resolve(context)
     endpoint = find_endpoint(context, settings)
     context.console.detail(f"controller {endpoint.address} (from {endpoint.origin})")
-    return Client(endpoint, timeout_s=timeout_s(settings), detail=context.console.detail, request_id=context.request_id)
+    return Client(
+        endpoint,
+        timeout_s=timeout_s(settings),
+        detail=context.console.detail,
+        request_id=context.request_id,
+        tenant=context.tenant or tenant_of(settings),
+    )
 
 
 def list_jobs(client: Client) -> list[Job]:
@@ -186,7 +213,7 @@ def list_jobs(client: Client) -> list[Job]:
     found: list[Job] = []
     token = ""
     while True:
-        request = ListJobsRequest(tenant=DEFAULT_TENANT, page_size=_PAGE_SIZE, page_token=token)
+        request = ListJobsRequest(page_size=_PAGE_SIZE, page_token=token)
         page = client.call(client.stub.ListJobs, request)
         found += page.jobs
         token = page.next_page_token
@@ -200,7 +227,7 @@ def get_job(client: Client, name: str) -> Job:
     Raises:
         NotFoundError: there is none.
     """
-    return client.call(client.stub.GetJob, GetJobRequest(tenant=DEFAULT_TENANT, name=name)).job
+    return client.call(client.stub.GetJob, GetJobRequest(name=name)).job
 
 
 def find_job(context: Context, client: Client, name: str) -> Job:
@@ -232,7 +259,7 @@ def list_figures(client: Client, name: str) -> list[StepFigures]:
     figures: list[StepFigures] = []
     while True:
         after = figures[-1].step if figures else 0
-        request = ListFiguresRequest(tenant=DEFAULT_TENANT, name=name, after_step=after, limit=_PAGE_FIGURES)
+        request = ListFiguresRequest(name=name, after_step=after, limit=_PAGE_FIGURES)
         page = client.call(client.stub.ListFigures, request).figures
         if not page:
             return figures

@@ -19,6 +19,7 @@ class Context:
         options: the parsed command line.
         console: where to write.
         env: the environment.
+        tenant: whose jobs this command is about, once that is known better than from the settings.
         request_id: id of the mutation that is being sent; shown with an error, so that it can be sent again.
         on_interrupt: what to say when the user presses Ctrl-C now.
     """
@@ -26,6 +27,7 @@ class Context:
     options: argparse.Namespace
     console: Console
     env: Mapping[str, str]
+    tenant: str = ""
     request_id: str = ""
     on_interrupt: tuple[str, ...] = field(default=("interrupted",))
 

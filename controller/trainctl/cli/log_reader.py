@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from trainctl.cli import phases
 from trainctl.cli.client import Client, get_job
 from trainctl.cli.resume import StreamEndedError
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import StreamLogsRequest, StreamLogsResponse
 
@@ -60,8 +59,7 @@ class LogReader:
 
     def _fresh(self, client: Client, *, follow: bool) -> Iterator[StreamLogsResponse]:
         request = StreamLogsRequest(
-            tenant=DEFAULT_TENANT,
-            name=self.uid,
+                name=self.uid,
             slots=self.slots,
             incarnation=self.incarnation,
             tail_lines=self.tail,

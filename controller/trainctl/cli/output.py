@@ -16,7 +16,19 @@ from trainctl.cli.style import table as aligned
 from trainctl.cli.times import rfc3339
 
 _UNIX_TIMES = frozenset(
-    {"create_time_s", "start_time_s", "end_time_s", "time_s", "since_s", "started_s", "committed_s"}
+    {
+        "create_time_s",
+        "start_time_s",
+        "end_time_s",
+        "time_s",
+        "since_s",
+        "started_s",
+        "committed_s",
+        "created_s",
+        "expires_s",
+        "revoked_s",
+        "done_s",
+    }
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output, common
+from trainctl.cli.parser_access import add_access
 from trainctl.cli.parser_checkpoints import add_checkpoints
 from trainctl.cli.parser_config import add_config
 from trainctl.cli.parser_operate import add_operations
@@ -31,6 +32,7 @@ def build_parser() -> Parser:
     add_checkpoints(commands)
     _add_local(commands)
     _add_rest(commands)
+    add_access(commands)
     add_config(commands)
     return parser
 

@@ -1,7 +1,8 @@
 """The one table between our errors and gRPC statuses, used by the server and by every client.
 
 On the wire an error is a ``google.rpc.Status`` with ``ErrorInfo{reason=code, domain="trainctl", metadata={hint}}``; a
-``SpecError`` adds ``BadRequest.field_violations``, and a wait that the server asks for ``RetryInfo``. Source: google.aip.dev 193.
+``SpecError`` adds ``BadRequest.field_violations``, and a wait that the server asks for ``RetryInfo``.
+Source: google.aip.dev 193.
 """
 
 from __future__ import annotations
@@ -130,6 +131,11 @@ def error_from_rpc(error: grpc.RpcError) -> errors.TrainctlError:
         plain.code = code.name
         return plain
     return error_from_status(status, code)
+
+
+def is_from_server(error: grpc.RpcError) -> bool:
+    """Whether somebody of ours sent it; otherwise it says what gRPC met on the way."""
+    return _rich_status(error) is not None
 
 
 def error_from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.TrainctlError:

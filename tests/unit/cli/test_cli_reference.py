@@ -51,7 +51,7 @@ def groups(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Itera
 
 def test_every_command_and_group_has_an_example_that_can_be_parsed() -> None:
     found = list(groups(build_parser()))
-    assert {path for path, _ in found} == {("get",), ("config",), ("local",), ("checkpoints",), ("nodes",)}
+    assert {path for path, _ in found} == {("get",), ("config",), ("local",), ("checkpoints",), ("nodes",), ("tokens",)}
     for path, epilog in [*found, *((command.path, command.epilog) for command in walk(build_parser()))]:
         title, *lines = epilog.strip().splitlines() or [""]
         assert title in ("example:", "examples:"), path

@@ -13,7 +13,6 @@ from trainctl.cli.job_kind import runs_command
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
 from trainctl.core.errors import UsageError
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import CancelJobRequest, Job
 
 
@@ -27,7 +26,6 @@ def run(context: Context) -> int:
     context.request_id = options.request_id or str(uuid.uuid4())
     context.on_interrupt = ("interrupted; whether the job is being cancelled shows: trainctl get job " + options.name,)
     request = CancelJobRequest(
-        tenant=DEFAULT_TENANT,
         name=options.name,
         request_id=context.request_id,
         grace_s=grace_s,

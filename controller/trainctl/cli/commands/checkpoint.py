@@ -18,7 +18,6 @@ from trainctl.cli.context import Context
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.render import checkpoint as render
 from trainctl.core.errors import CheckpointError, TrainctlError
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.units import format_bytes, format_count
 from trainctl.protos.convert import message_to_record
@@ -67,7 +66,7 @@ def _facts(root: RootManifest) -> dict[str, Any]:
 
 def _rollback_target(client: Client, job: Job) -> str:
     """URI of the checkpoint that a roll-back without a step takes; empty if the job cannot go back now."""
-    request = RollbackJobRequest(tenant=DEFAULT_TENANT, name=job.uid, validate_only=True)
+    request = RollbackJobRequest(name=job.uid, validate_only=True)
     try:
         return client.call(client.stub.RollbackJob, request).checkpoint.uri
     except TrainctlError as error:

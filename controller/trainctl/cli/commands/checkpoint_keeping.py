@@ -12,7 +12,6 @@ from trainctl.cli.commands.delete import LOOK_EVERY_S, check_refusal
 from trainctl.cli.commands.operate import begin, int32
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import DeleteCheckpointRequest, PinCheckpointRequest
 
 
@@ -24,7 +23,7 @@ def rm(context: Context) -> int:
         context.console.say("nothing was removed")
         return exit_codes.FAILURE
     request_id = begin(context, "it is being removed")
-    request = DeleteCheckpointRequest(tenant=DEFAULT_TENANT, name=options.name, request_id=request_id, step=step)
+    request = DeleteCheckpointRequest(name=options.name, request_id=request_id, step=step)
     with connect(context) as client:
         job = client.call(client.stub.DeleteCheckpoint, request).job
         context.on_interrupt = (f"interrupted: the checkpoint of step {step} is being removed all the same",)
@@ -65,7 +64,7 @@ def _pin(context: Context, *, pinned: bool, words: str) -> int:
     step = int32("--step", context.options.step)
     request_id = begin(context, "it was done")
     request = PinCheckpointRequest(
-        tenant=DEFAULT_TENANT, name=context.options.name, request_id=request_id, step=step, pinned=pinned
+        name=context.options.name, request_id=request_id, step=step, pinned=pinned
     )
     with connect(context) as client:
         name = client.call(client.stub.PinCheckpoint, request).job.spec.metadata.name

@@ -14,7 +14,6 @@ from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import tables
 from trainctl.core.errors import NotFoundError
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import Job, ListCheckpointsRequest, ListCheckpointsResponse
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 
@@ -89,4 +88,4 @@ def choose(job: Job, found: Sequence[CheckpointRef], step: int | None) -> Checkp
 
 def ask(client: Client, name: str) -> ListCheckpointsResponse:
     """The checkpoints of the job of this name or uid, and where they lie."""
-    return client.call(client.stub.ListCheckpoints, ListCheckpointsRequest(tenant=DEFAULT_TENANT, name=name))
+    return client.call(client.stub.ListCheckpoints, ListCheckpointsRequest(name=name))

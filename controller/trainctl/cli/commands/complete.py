@@ -38,8 +38,9 @@ def _names(context: Context, wanted: Names) -> list[str]:
     from trainctl.cli.config.settings import resolve
     from trainctl.cli.connection import find_endpoint
 
-    endpoint = find_endpoint(context, resolve(context))
-    with Client(endpoint, timeout_s=ANSWER_S, retries=False) as client:
+    settings = resolve(context)
+    endpoint = find_endpoint(context, settings)
+    with Client(endpoint, timeout_s=ANSWER_S, retries=False, tenant=settings["tenant"].value) as client:
         if wanted.kind == "node":
             from trainctl.protos.v1.job_pb2 import ListNodesRequest
 

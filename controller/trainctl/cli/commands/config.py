@@ -14,6 +14,7 @@ from trainctl.cli.connection import MAX_TIMEOUT_S, check_address, duration_optio
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit
 from trainctl.cli.style import table
+from trainctl.cli.tenant import check_tenant
 from trainctl.core.errors import NotFoundError, Problem, SpecError, UsageError
 
 _NONE = "-"
@@ -121,7 +122,13 @@ def set_context(context: Context) -> int:
 
 
 def _changes(options: argparse.Namespace) -> dict[str, str]:
-    flags = {"address": "address", "tokenFile": "token_file", "timeout": "timeout", "caFile": "ca_file"}
+    flags = {
+        "address": "address",
+        "tokenFile": "token_file",
+        "tenant": "tenant",
+        "timeout": "timeout",
+        "caFile": "ca_file",
+    }
     return {key: str(value) for key, option in flags.items() if (value := getattr(options, option, None))}
 
 
@@ -133,6 +140,8 @@ def _checked(changes: Mapping[str, str]) -> dict[str, str]:
     """
     if "address" in changes:
         check_address(changes["address"], "--address")
+    if "tenant" in changes:
+        check_tenant(changes["tenant"], "--tenant")
     if "timeout" in changes:
         duration_option_s("--timeout", changes["timeout"], most_s=MAX_TIMEOUT_S)
     files = {key: str(Path(changes[key]).expanduser().absolute()) for key in ("tokenFile", "caFile") if key in changes}

@@ -14,7 +14,6 @@ from trainctl.cli.job_kind import runs_command
 from trainctl.cli.output import emit
 from trainctl.cli.phases import has_ended
 from trainctl.core.errors import NotFoundError, UnavailableError
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import DeleteJobRequest, Job
 
 LOOK_EVERY_S = 0.2
@@ -35,7 +34,6 @@ def run(context: Context) -> int:
         return exit_codes.FAILURE
     request_id = begin(context, "it is being deleted")
     request = DeleteJobRequest(
-        tenant=DEFAULT_TENANT,
         name=options.name,
         request_id=request_id,
         force=options.force,

@@ -14,7 +14,6 @@ from trainctl.cli.positions import EventPosition
 from trainctl.cli.render import tables
 from trainctl.cli.resume import StreamEndedError, resume
 from trainctl.cli.times import since
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import Event, WatchEventsRequest
 
 
@@ -59,7 +58,7 @@ def _line(context: Context) -> Callable[[Event], str]:
 
 def _stream(client: Client, name: str, position: EventPosition) -> Iterator[Event]:
     """Events that were not shown yet, until the job has ended."""
-    request = WatchEventsRequest(tenant=DEFAULT_TENANT, name=name, after_revision=position.ask_after)
+    request = WatchEventsRequest(name=name, after_revision=position.ask_after)
     for answer in client.stream(client.stub.WatchEvents, request):
         yield from position.new([answer.event])
     if not phases.has_ended(get_job(client, name).status.phase):

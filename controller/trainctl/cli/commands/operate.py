@@ -13,7 +13,6 @@ from trainctl.cli.context import Context
 from trainctl.cli.job_kind import runs_command, without_checkpoints
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.core.errors import PreconditionError, UsageError
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import (
     Job,
@@ -106,7 +105,7 @@ def _restarting(job: Job) -> str:
 def rollback(context: Context) -> int:
     """Goes back to an older checkpoint; asks first, since what came after it is given up."""
     options = context.options
-    look = RollbackJobRequest(tenant=DEFAULT_TENANT, name=options.name, validate_only=True)
+    look = RollbackJobRequest(name=options.name, validate_only=True)
     if options.to_step is not None:
         look.to_step = int32("--to-step", options.to_step)
 
@@ -130,7 +129,7 @@ def rollback(context: Context) -> int:
 
 def _request(context: Context, kind: Callable[..., Any], what: str) -> Any:
     request_id = begin(context, what)
-    return kind(tenant=DEFAULT_TENANT, name=context.options.name, request_id=request_id)
+    return kind(name=context.options.name, request_id=request_id)
 
 
 def _send(context: Context, send: Callable[[Client], Job], words: Callable[[Job], str]) -> int:

@@ -10,12 +10,14 @@ from pathlib import Path
 from trainctl.cli import exit_codes
 from trainctl.cli.client import connect
 from trainctl.cli.commands.watch import watch
+from trainctl.cli.config.settings import resolve
 from trainctl.cli.context import Context
 from trainctl.cli.jobfile import read_job_file
 from trainctl.cli.jobfile_positions import with_positions
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.paths import with_absolute_paths
 from trainctl.cli.phases import parse_phase
+from trainctl.cli.tenant import tenant_of, tenant_of_job
 from trainctl.controller.domain.spec import parse_job
 from trainctl.controller.domain.spec.defaults import effective
 from trainctl.core.errors import SpecError
@@ -43,6 +45,9 @@ def run(context: Context) -> int:
         request_id=context.request_id,
         validate_only=options.dry_run is not None,
     )
+    settings = resolve(context)
+    tenant_of(settings)
+    request.job.metadata.tenant = tenant_of_job(text, options.set, settings["tenant"], source=source)
     with connect(context) as client:
         try:
             answer = client.call(client.stub.CreateJob, request)
@@ -50,7 +55,7 @@ def run(context: Context) -> int:
             raise with_positions(error, text=text, source=source, overrides=options.set) from error
     if options.dry_run is not None:
         return _show_plan(context, answer)
-    context.request_id = ""
+    context.request_id, context.tenant = "", answer.job.spec.metadata.tenant
     name = answer.job.spec.metadata.name or job.metadata.name
     if options.watch or options.wait is not None:
         context.console.say(f"job {name} submitted ({answer.job.uid})")

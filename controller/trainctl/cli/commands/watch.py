@@ -12,7 +12,6 @@ from trainctl.cli.positions import EventPosition
 from trainctl.cli.render.job import summary
 from trainctl.cli.resume import StreamEndedError, resume
 from trainctl.cli.views import LiveView, PhaseView, PlainView, View
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import Event, Job, ListEventsRequest, WatchJobRequest
 
 _PAGE = 1000
@@ -76,7 +75,7 @@ def _view(context: Context, *, only_phases: bool) -> View:
 def _updates(client: Client, name: str, position: EventPosition) -> Iterator[tuple[Job, Sequence[Event]]]:
     """States of the job with the events that were not shown yet, the missed ones first; ends when the job has."""
     missed = True
-    for update in client.stream(client.stub.WatchJob, WatchJobRequest(tenant=DEFAULT_TENANT, name=name)):
+    for update in client.stream(client.stub.WatchJob, WatchJobRequest(name=name)):
         ended = phases.has_ended(update.job.status.phase)
         events = list(list_events(client, name, position)) if missed or ended else []
         missed = False
@@ -89,7 +88,7 @@ def _updates(client: Client, name: str, position: EventPosition) -> Iterator[tup
 def list_events(client: Client, name: str, position: EventPosition) -> Iterator[Event]:
     """Events that were not shown yet, page by page; they count as shown from now on."""
     while True:
-        request = ListEventsRequest(tenant=DEFAULT_TENANT, name=name, after_revision=position.ask_after, limit=_PAGE)
+        request = ListEventsRequest(name=name, after_revision=position.ask_after, limit=_PAGE)
         fresh = position.new(client.call(client.stub.ListEvents, request).events)
         if not fresh:
             return

@@ -20,7 +20,7 @@ from trainctl.core.errors import PermissionDeniedError, Problem, SpecError
 from trainctl.core.system.files import write_atomically
 
 MAX_BYTES = 256 * 1024
-KEYS = ("address", "tokenFile", "timeout", "caFile")
+KEYS = ("address", "tokenFile", "tenant", "timeout", "caFile")
 """What a context may say."""
 _TOP = ("currentContext", "contexts")
 

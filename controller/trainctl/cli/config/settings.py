@@ -48,6 +48,7 @@ CONTEXT = Setting(name="context", option="context", variable="TRAINCTL_CONTEXT",
 SETTINGS = (
     Setting(name="address", option="address", variable="TRAINCTL_ADDRESS", meaning="the local installation's"),
     Setting(name="tokenFile", option="token_file", variable="TRAINCTL_TOKEN_FILE", meaning="the local installation's"),
+    Setting(name="tenant", option="tenant", variable="TRAINCTL_TENANT", meaning="the token's only one, else default"),
     Setting(name="timeout", option="timeout", variable="TRAINCTL_TIMEOUT", default="10s"),
     Setting(name="caFile"),
 )

@@ -23,7 +23,6 @@ from trainctl.cli.plot.curves import DEFAULT, metrics_of, plot_of
 from trainctl.cli.plot.picture import draw_picture
 from trainctl.cli.render.figures import progress
 from trainctl.core.errors import TrainctlError
-from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.v1.job_pb2 import Event, GetJobRequest, Job, WatchJobRequest
 from trainctl.protos.v1.records_pb2 import StepFigures
 
@@ -92,7 +91,7 @@ class Demo:
 
     def _look_on(self, client: Client) -> Job:
         """Prints the timeline as it happens, strikes when a failure is due; returns the finished job."""
-        request = WatchJobRequest(tenant=DEFAULT_TENANT, name=NAME)
+        request = WatchJobRequest(name=NAME)
         pending, shown_s = list(FAILURES), 0.0
         for update in client.stream(client.stub.WatchJob, request):
             for event in update.events:
@@ -105,7 +104,7 @@ class Demo:
             elif job.status.step and time.monotonic() > shown_s + PROGRESS_EVERY_S:
                 shown_s = time.monotonic()
                 self._say(progress(job.status, phase=job.status.phase))
-        job = client.call(client.stub.GetJob, GetJobRequest(tenant=DEFAULT_TENANT, name=NAME)).job
+        job = client.call(client.stub.GetJob, GetJobRequest(name=NAME)).job
         if job.status.phase != "SUCCEEDED":
             raise DemoError(f"the job ended {job.status.phase}: {job.status.message}", hint=job.status.error.traceback)
         return job

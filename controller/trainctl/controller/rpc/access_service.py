@@ -84,7 +84,9 @@ class AccessService(access_pb2_grpc.AccessServiceServicer):
         )
         return access_pb2.CreateTokenResponse(token=_message(record), secret=text)
 
-    async def ListTokens(self, request: access_pb2.ListTokensRequest, context: Context) -> access_pb2.ListTokensResponse:  # noqa: N802
+    async def ListTokens(  # noqa: N802
+        self, request: access_pb2.ListTokensRequest, context: Context
+    ) -> access_pb2.ListTokensResponse:
         """Tokens that the caller could have made, oldest first."""
         return access_pb2.ListTokensResponse(tokens=[_message(one) for one in self._tokens.records() if _rules(one)])
 
