@@ -19,6 +19,8 @@ from trainctl.agent.logs.store import LogStore
 from trainctl.agent.logs.streams import LogStreams
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, Report, ReportsOutbox
+from trainctl.agent.security.calling import Calling, CertifiedCalling, PlainCalling
+from trainctl.agent.security.trust import Given
 from trainctl.agent.store_keeper import StoreKeeper
 from trainctl.agent.supervisor import Supervisor
 from trainctl.agent.worker import WorkerEvents
@@ -45,8 +47,10 @@ class AgentOptions:
         first_local_rank: number of its first worker, where several agents share a machine and its accelerators.
         folder: its own folder, for logs and caches.
         token_file: holds the bearer token; None sends an empty one.
+        given: for certificates.
         address: under which other nodes reach this one.
         metrics_port: of ``/metrics``; 0 takes a free one.
+        insecure: with certificates, ``/metrics`` is served to other machines all the same, though not encrypted.
         entry: ``module:function`` that a worker runs.
         store_entry: ``module:function`` that the collective store runs.
         preload: modules that the fork server imports.
@@ -58,11 +62,24 @@ class AgentOptions:
     first_local_rank: int
     folder: Path
     token_file: Path | None
+    given: Given
     address: str
     metrics_port: int
+    insecure: bool = False
     entry: str
     store_entry: str
     preload: tuple[str, ...]
+
+    @property
+    def tls_folder(self) -> Path:
+        """Where its key and certificate lie."""
+        return self.folder / "tls"
+
+    @property
+    def certified(self) -> bool:
+        """Whether it talks over TLS: it was told whom to trust or how to join, or has joined before."""
+        given = self.given.ca_file is not None or self.given.join_token_file is not None
+        return given or (self.tls_folder / "agent.crt").exists()
 
 
 class Agent:
@@ -144,7 +161,8 @@ class Agent:
 
     def _make_link(self) -> ControllerLink:
         options = self._options
-        port = self._metrics.serve(options.address, options.metrics_port)
+        metrics_host = "127.0.0.1" if options.certified and not options.insecure else options.address
+        port = self._metrics.serve(metrics_host, options.metrics_port)
         registration = agent_pb2.RegisterRequest(
             node=options.node,
             address=options.address,
@@ -152,7 +170,7 @@ class Agent:
             slots=options.slots,
             version=package_version(),
             wire_version=WIRE_VERSION,
-            metrics_address=f"{options.address}:{port}",
+            metrics_address=f"{metrics_host}:{port}",
             device=device_of_slots(options.slots, options.first_local_rank, accelerator_count()),
         )
         node = Node(
@@ -164,7 +182,7 @@ class Agent:
         )
         link = ControllerLink(
             targets=options.controllers,
-            token=self._read_token,
+            calling=self._make_calling(),
             registration=registration,
             node=node,
             figures=self._figures,
@@ -173,6 +191,14 @@ class Agent:
         )
         link.serve_logs(LogStreams(self._logs, link.wake))
         return link
+
+    def _make_calling(self) -> Calling:
+        options = self._options
+        if not options.certified:
+            return PlainCalling(self._read_token)
+        from trainctl.agent.security.identity import Identity  # what makes certificates is loaded where they are used
+
+        return CertifiedCalling(Identity(options.tls_folder, options.node), options.given, options.node)
 
     def _set_desired(self, desired: Sequence[WorkerDesired]) -> None:
         self._archive.know(desired)

@@ -16,13 +16,13 @@ from trainctl.agent.backoff import Backoff
 from trainctl.agent.logs.streams import LogStreams
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
+from trainctl.agent.security.calling import Calling
 from trainctl.core.codec import WireError
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.worker import CheckpointReport, WorkerDesired, WorkerObserved
 from trainctl.protos.convert import message_to_record, record_to_message
-from trainctl.protos.status import error_from_rpc
+from trainctl.protos.status import error_from_rpc, is_from_server
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, records_pb2
-from trainctl.protos.version import call_metadata
 
 _LOG = logging.getLogger(__name__)
 _SessionCall: TypeAlias = "grpc.aio.StreamStreamCall[agent_pb2.SessionRequest, agent_pb2.SessionResponse]"
@@ -31,21 +31,14 @@ _NEXT_TARGET_S = 0.02
 """Before the next of several controllers is tried."""
 _REGISTER_TIMEOUT_S = 10.0
 _LEADER_SILENT_S = 3.0
-_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-_CHANNEL_OPTIONS = (
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # How long one tries to connect to a machine that is gone, before the next controller is asked.
-    ("grpc.min_reconnect_backoff_ms", 3000),
-    # Each link dials for itself: a connection shared within a process would hand on another one's back-off.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-)
 DEFAULT_ORPHAN_TIMEOUT_S = 1800.0
 """Before a controller has said otherwise."""
-FATAL_CODES = frozenset({"VERSION_MISMATCH", "UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "USAGE"})
+FATAL_CODES = frozenset(
+    {
+        *("VERSION_MISMATCH", "UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "USAGE"),
+        *("JOIN_REFUSED", "JOIN_TOKEN_NEEDED", "CERTIFICATE_REQUEST_INVALID", "FAILED_PRECONDITION", "TLS_OFF"),
+    }
+)
 """Reasons that make another try of a first registration pointless."""
 STALE_CODE = "STALE_INCARNATION"
 
@@ -74,7 +67,7 @@ class ControllerLink:
 
     Args:
         targets: ``host:port`` of each controller; the one that leads answers.
-        token: reads the bearer token; asked before each connection, so that a new one is taken up.
+        calling: how.
         registration: what the agent says of itself.
         node: the rest of the agent.
         figures: step figures that wait for the controller.
@@ -87,7 +80,7 @@ class ControllerLink:
         self,
         *,
         targets: Sequence[str],
-        token: Callable[[], str],
+        calling: Calling,
         registration: agent_pb2.RegisterRequest,
         node: Node,
         figures: FiguresOutbox,
@@ -96,7 +89,8 @@ class ControllerLink:
     ) -> None:
         self._targets = tuple(targets)
         self._turn = 0
-        self._token = token
+        self._calling = calling
+        self._misfits = 0
         self._registration = registration
         self._node = node
         self._figures = figures
@@ -148,10 +142,13 @@ class ControllerLink:
         """
         while True:
             try:
-                async with grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS) as channel:
-                    await self._talk(agent_pb2_grpc.AgentServiceStub(channel))
+                async with self._calling.open(self._target) as stub:
+                    if await self._talk(stub):
+                        continue  # at once, with what is new
             except grpc.aio.AioRpcError as error:
-                await self._judge(error_from_rpc(error))
+                await self._judge(await self._explained(error))
+            except TrainctlError as error:
+                await self._judge(error)
             self._turn += 1
             everybody_asked = self._turn % len(self._targets) == 0
             await asyncio.sleep(self._backoff.next_s() if everybody_asked else _NEXT_TARGET_S)
@@ -161,8 +158,16 @@ class ControllerLink:
     def _target(self) -> str:
         return self._targets[self._turn % len(self._targets)]
 
-    async def _talk(self, stub: agent_pb2_grpc.AgentServiceAsyncStub) -> None:
-        metadata = call_metadata(self._token())
+    async def _explained(self, error: grpc.aio.AioRpcError) -> TrainctlError:
+        """The same in our words; where nobody answers at all, certificates may be why."""
+        silent = error.code() is grpc.StatusCode.UNAVAILABLE and not is_from_server(error)
+        found = await self._calling.why(self._target) if silent else None
+        self._misfits = self._misfits + 1 if found is not None else 0
+        return found or error_from_rpc(error)
+
+    async def _talk(self, stub: agent_pb2_grpc.AgentServiceAsyncStub) -> bool:
+        """Returns when the stream has ended; True if it shall be opened again at once."""
+        metadata = self._calling.metadata()
         if not self._incarnation:
             await self._register(stub, metadata)
         call = stub.Session(metadata=metadata)
@@ -173,13 +178,14 @@ class ControllerLink:
         self._reports.rewind()
         self._due = True
         beat = asyncio.create_task(self._beat(call))
-        tasks = [asyncio.create_task(self._write(call, hello)), beat]
+        handing_over = asyncio.create_task(self._hand_over(stub, call))
+        tasks = [asyncio.create_task(self._write(call, hello)), beat, handing_over]
         try:
             async for response in call:
                 self._connected = True  # a controller that froze is noticed by the channel's keep-alive
                 self._handle(response)
         except asyncio.CancelledError:  # so gRPC says, too, that the call was cancelled
-            if not beat.done() or _is_cancelled():
+            if not (beat.done() or handing_over.done()) or _is_cancelled():
                 raise
         finally:
             if self._connected:
@@ -191,6 +197,13 @@ class ControllerLink:
             call.cancel()
             if self._streams is not None:
                 self._streams.clear()
+        return handing_over.done() and not handing_over.cancelled() and handing_over.exception() is None
+
+    async def _hand_over(self, stub: agent_pb2_grpc.AgentServiceAsyncStub, call: _SessionCall) -> None:
+        """Ends the stream when another connection is to take its place; the controller keeps this agent's life."""
+        await self._calling.outdated(stub)
+        _LOG.info("opening another connection with the renewed certificate")
+        call.cancel()
 
     async def _register(
         self, stub: agent_pb2_grpc.AgentServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
@@ -209,10 +222,11 @@ class ControllerLink:
             _LOG.error("the controller declared this agent's life over (%s): ending all workers", error)
             await self._node.forget_all()
             self._incarnation = 0
-        elif error.code in FATAL_CODES and not self._incarnation:
+        elif not self._incarnation and (error.code in FATAL_CODES or self._misfits >= len(self._targets)):
             raise error
         else:  # workers train on meanwhile; if nobody comes, the orphan time-out ends it
-            _LOG.warning("no controller at %s: %s", self._target, error)
+            hint = f" ({error.hint})" if error.hint and error.code != "UNAVAILABLE" else ""
+            _LOG.warning("no controller at %s: %s%s", self._target, error, hint)
 
     def _observation_due(self) -> None:
         self._coalescing = False

@@ -8,9 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainctl.core.errors import TrainctlError, UsageError
 from trainctl.core.loopback import beyond_loopback
+
+if TYPE_CHECKING:
+    from trainctl.agent.app import AgentOptions
 
 DEFAULT_ENTRY = "trainctl.parallel.worker:main"
 DEFAULT_STORE_ENTRY = "trainctl.agent.forkserver.collective_store:main"
@@ -38,13 +42,9 @@ def _run(options: argparse.Namespace) -> None:
 
     from trainctl.agent.app import Agent, AgentOptions
     from trainctl.agent.dir_lock import lock_folder
+    from trainctl.agent.security.trust import Given
 
     controllers = tuple(options.controller.split(","))
-    if (elsewhere := beyond_loopback(controllers)) and not options.insecure:
-        raise UsageError(
-            f"--controller: the connection to {', '.join(elsewhere)} would not be encrypted",
-            hint="say --insecure if the network is your own",
-        )
     preload = tuple(name for name in options.preload.split(",") if name)
     agent_options = AgentOptions(
         controllers=controllers,
@@ -53,12 +53,16 @@ def _run(options: argparse.Namespace) -> None:
         first_local_rank=options.first_local_rank,
         folder=options.dir.absolute(),
         token_file=options.token_file,
+        given=Given(ca_file=options.ca_file, join_token_file=options.join_token_file),
         address=options.address,
+        insecure=options.insecure,
         metrics_port=options.metrics_port,
         entry=options.worker_entry,
         store_entry=options.store_entry,
         preload=(*preload, options.worker_entry.partition(":")[0]),
     )
+
+    _check_encrypted(agent_options)
 
     async def run() -> None:
         await Agent(agent_options).run()
@@ -68,6 +72,22 @@ def _run(options: argparse.Namespace) -> None:
         asyncio.run(run())
     finally:
         lock.release()
+
+
+def _check_encrypted(options: AgentOptions) -> None:
+    """Raises: UsageError: the token would cross a network for everybody to read."""
+    elsewhere = beyond_loopback(options.controllers)
+    if options.certified or not elsewhere:
+        return
+    if not options.insecure:
+        raise UsageError(
+            f"--controller: the connection to {', '.join(elsewhere)} would not be encrypted",
+            hint="join with --join-token-file FILE, which a controller with --tls makes; or say --insecure if the network "
+            "is your own",
+        )
+    logging.getLogger(__name__).warning(
+        "--insecure: whoever is in the network of %s can read this agent's token", ", ".join(elsewhere)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dir", type=Path, required=True, help="folder for logs and caches; one agent a folder")
     parser.add_argument("--token-file", type=Path, help="file with the bearer token")
+    parser.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="whom to trust (PEM) on the controllers' port (default: as joined)"
+    )
+    parser.add_argument(
+        "--join-token-file", type=Path, metavar="FILE", help="file with a join token: how to become a node with TLS"
+    )
     parser.add_argument("--insecure", action="store_true", help="reach controllers elsewhere without encryption")
     parser.add_argument("--address", default="127.0.0.1", help="where other nodes reach this one (default 127.0.0.1)")
     parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics (default: a free one)")

@@ -113,11 +113,13 @@ async def _candidate(frame: Frame, address: str) -> Candidate:
     """What to take the leadership with, once the store was found to be one that this controller may act on."""
     settings, run = frame.settings, frame.settings.run_dir
     own = fingerprint(run.token())
-    seen = await inspect(frame.store, own, load_sighting(run.sighting_file), accept=settings.accept_store)
+    authority = frame.tls.authority.fingerprint if frame.tls is not None else ""
+    former = load_sighting(run.sighting_file)
+    seen = await inspect(frame.store, own, former, accept=settings.accept_store, authority=authority)
     return Candidate(
         holder=frame.who,
         address=settings.advertise or address,
         ttl_s=settings.lease_ttl_s,
         beyond=seen.epoch,
-        writes=(stamp(own),),
+        writes=(stamp(own, authority),),
     )

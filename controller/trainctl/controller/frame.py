@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.jobs.book import JobBook
@@ -20,6 +21,9 @@ from trainctl.controller.store.port import StateStore
 from trainctl.core.system.clock import SystemClock
 from trainctl.core.system.faults import FaultPlan
 from trainctl.protos.version import package_version
+
+if TYPE_CHECKING:  # a controller without TLS never loads what makes certificates
+    from trainctl.controller.security.tls import Tls
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +60,7 @@ class Frame:
         network: where it listens.
         chance: of names that never come twice, and of pauses; nothing secret is made with it.
         faults: armed fault points.
+        tls: how connections are encrypted; None: they are not.
         shown: whose jobs are shown.
     """
 
@@ -68,16 +73,26 @@ class Frame:
     network: Network
     chance: random.Random
     faults: FaultPlan
+    tls: Tls | None = None
     shown: Shown = field(default_factory=Shown)
 
     def write_run_file(self, address: str) -> None:
         """Says in the folder where this controller listens."""
-        self.settings.run_dir.write(
-            address=address,
+        run = self.settings.run_dir
+        authority = (self.tls.settings.authority or run.tls) / "ca.crt" if self.tls is not None else None
+        run.write(
+            address=local_address(address) if self.tls is not None else address,
+            ca_file=str(authority.absolute()) if authority is not None else "",
             metrics_address=self.metrics_address,
             version=package_version(),
             started_s=self.clock.now_s(),
         )
+
+
+def local_address(address: str) -> str:
+    """Where this machine reaches what listens at ``address``: no certificate is for all addresses at once."""
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]") else address
 
 
 @asynccontextmanager
@@ -91,12 +106,13 @@ async def framed(settings: Settings) -> AsyncIterator[Frame]:
     shown, clock = Shown(), SteadyClock(SystemClock())
     metrics = ControllerMetrics(shown.states, clock.now_s, lambda: shown.since_s)
     metrics.set("trainctl_build_info", 1, version=package_version())
+    tls = _tls(settings)
     async with AsyncExitStack() as stack:
         store = await settings.store_address.open(
             on_request=lambda op, seconds: metrics.observe("trainctl_store_request_seconds", seconds, op=op)
         )
         stack.push_async_callback(store.close)
-        server = MetricsServer(metrics, settings.host, settings.metrics_port)
+        server = MetricsServer(metrics, settings.metrics_host or settings.host, settings.metrics_port)
         stack.push_async_callback(asyncio.to_thread, server.close)
         yield Frame(
             settings=settings,
@@ -105,8 +121,18 @@ async def framed(settings: Settings) -> AsyncIterator[Frame]:
             metrics=metrics,
             metrics_address=server.address,
             store=store,
-            network=GrpcNetwork(settings.run_dir.token, metrics),
+            network=GrpcNetwork(settings.run_dir.token, metrics, tls),
+            tls=tls,
             chance=random.SystemRandom(),
             faults=FaultPlan(),
             shown=shown,
         )
+
+
+def _tls(settings: Settings) -> Tls | None:
+    if settings.tls is None:
+        return None
+    from trainctl.controller.security.tls import prepare_tls
+
+    hosts = [settings.host, *([settings.advertise.rpartition(":")[0]] if settings.advertise else [])]
+    return prepare_tls(settings.tls, settings.run_dir.tls, hosts, SystemClock().wall_s)

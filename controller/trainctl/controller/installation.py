@@ -47,9 +47,11 @@ class Installation:
         name: fingerprint of the token that all controllers of an installation share; tells two of them apart.
         schema: how its values are written.
         version: trainctl that wrote this last.
+        authority: fingerprint of its certificate authority; empty: its controllers have no TLS.
     """
 
     name: str
+    authority: str = ""
     schema: int = SCHEMA
     version: str = ""
 
@@ -62,12 +64,20 @@ class Sighting:
     revision: int = 0
 
 
+class ForeignAuthorityError(ConflictError):
+    """The nodes of this installation trust another certificate authority."""
+
+    code = "AUTHORITY_FOREIGN"
+
+
 def fingerprint(token: str) -> str:
     """What can be written down of a token."""
     return hashlib.sha256(b"trainctl installation\0" + token.encode()).hexdigest()[:16]
 
 
-def judge(found: Installation | None, own: str, seen: Sighting, *, epoch: int, revision: int) -> None:
+def judge(
+    found: Installation | None, own: str, seen: Sighting, *, epoch: int, revision: int, authority: str = ""
+) -> None:
     """Sees that this controller may act on a store.
 
     Args:
@@ -76,9 +86,10 @@ def judge(found: Installation | None, own: str, seen: Sighting, *, epoch: int, r
         seen: how this controller left the store; of another installation's it knows nothing.
         epoch: of the store now.
         revision: of the store now.
+        authority: fingerprint of this controller's certificate authority, empty without TLS.
 
     Raises:
-        NewerStoreError, ForeignStoreError, OldStoreError: it may not.
+        NewerStoreError, ForeignStoreError, ForeignAuthorityError, OldStoreError: it may not.
     """
     if found is not None and found.schema > SCHEMA:
         raise NewerStoreError(
@@ -92,6 +103,14 @@ def judge(found: Installation | None, own: str, seen: Sighting, *, epoch: int, r
             hint="give each installation a prefix of its own (etcd://.../PREFIX), or all controllers of one the same "
             "token; if the token was changed, start once with --accept-store",
         )
+    if found is not None and found.authority and found.authority != authority:
+        other = f"this controller has another one (SHA-256 {authority[:16]}...)" if authority else "this one has no TLS"
+        raise ForeignAuthorityError(
+            f"the nodes of this installation trust the certificate authority with SHA-256 {found.authority[:16]}...; "
+            f"{other}",
+            hint="give all its controllers the same folder with ca.crt and ca.key: --tls-ca DIR; if the authority was "
+            "replaced or TLS taken away on purpose, start once with --accept-store",
+        )
     if epoch < seen.epoch or revision < seen.revision:
         raise OldStoreError(
             f"the state store is older than it was left: epoch {epoch} and revision {revision}, after epoch "
@@ -101,7 +120,7 @@ def judge(found: Installation | None, own: str, seen: Sighting, *, epoch: int, r
         )
 
 
-async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool) -> Sighting:
+async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool, authority: str = "") -> Sighting:
     """Reads the store and judges it; returns what the next leader has to go beyond.
 
     Args:
@@ -109,9 +128,10 @@ async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool) 
         own: fingerprint of this controller's token.
         seen: how this controller left the store.
         accept: somebody said that this store is the right one, whatever it looks like; a newer version's never is.
+        authority: fingerprint of this controller's certificate authority, empty without TLS.
 
     Raises:
-        NewerStoreError, ForeignStoreError, OldStoreError: as ``judge``.
+        NewerStoreError, ForeignStoreError, ForeignAuthorityError, OldStoreError: as ``judge``.
     """
     entry, epoch_entry = await store.get(keys.INSTALLATION), await store.get(keys.EPOCH)
     with reading(keys.INSTALLATION):
@@ -120,17 +140,18 @@ async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool) 
         epoch = int(keys.decode(epoch_entry.value)) if epoch_entry is not None else 0
     revision = (await store.range(keys.EPOCH, limit=1)).revision
     if accept and found is not None and found.schema <= SCHEMA:
-        found, seen_now = Installation(name=own), Sighting()
+        found, seen_now = Installation(name=own, authority=authority), Sighting()
     else:
         seen_now = Sighting() if accept else seen
-    judge(found, own, seen_now, epoch=epoch, revision=revision)
+    judge(found, own, seen_now, epoch=epoch, revision=revision, authority=authority)
     jump = _JUMP if accept else 0
     return Sighting(epoch=max(epoch, seen.epoch) + jump, revision=revision)
 
 
-def stamp(own: str) -> Operation:
+def stamp(own: str, authority: str = "") -> Operation:
     """Written with the leadership: from now on the store says whose it is."""
-    return Put(keys.INSTALLATION, keys.encode(to_wire(Installation(name=own, version=package_version()))))
+    installation = Installation(name=own, version=package_version(), authority=authority)
+    return Put(keys.INSTALLATION, keys.encode(to_wire(installation)))
 
 
 def load_sighting(path: Path) -> Sighting:

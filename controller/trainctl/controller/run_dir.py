@@ -47,6 +47,11 @@ class RunDir:
         return self.root / "store-seen.json"
 
     @property
+    def tls(self) -> Path:
+        """The installation's own certificate authority."""
+        return self.root / "tls"
+
+    @property
     def nodes(self) -> Path:
         """A folder for each local node."""
         return self.root / "nodes"
@@ -122,7 +127,7 @@ class RunDir:
             return None
         return process if is_alive(process) and process.pid != os.getpid() else None
 
-    def write(self, *, address: str, metrics_address: str, version: str, started_s: float) -> None:
+    def write(self, *, address: str, metrics_address: str, version: str, started_s: float, ca_file: str = "") -> None:
         """Says who runs here: whoever reads the file can connect."""
         process = identify(os.getpid())
         assert process is not None
@@ -132,6 +137,7 @@ class RunDir:
             "address": address,
             "metrics_address": metrics_address,
             "version": version,
+            "ca_file": ca_file,
             "started_s": started_s,
         }
         write_atomically(self.controller_file, json.dumps(record).encode() + b"\n")

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainctl.controller.access.limits import Limits
 from trainctl.controller.cluster.port import AgentRequest
 from trainctl.controller.leadership import LEASE_TTL_S
 from trainctl.controller.run_dir import RunDir
 from trainctl.controller.store.opening import StoreAddress
+from trainctl.controller.tls_settings import TlsSettings
 
 AgentCommand = Callable[[AgentRequest, Path, str], Sequence[str]]
 """From a request, the node's folder and the controller's address to an agent's command line."""
@@ -24,6 +26,7 @@ class Settings:
         host: to listen on.
         port: to listen on; 0: the former one of this folder, or any.
         advertise: ``host:port`` where others reach this controller; empty: where it listens.
+        metrics_host: where /metrics is served, which is never encrypted; empty: on ``host``.
         metrics_port: 0: any.
         agents: local agents to keep running.
         slots: workers that each of them takes.
@@ -31,6 +34,8 @@ class Settings:
         store: where the state is; None: a file in the folder.
         accept_store: act on the store although it is older than it was left, or another installation's.
         lease_ttl_s: how long a leader that says nothing is waited for, where several share a store.
+        limits: how often callers may call, and how many streams they may hold.
+        tls: how connections are encrypted; None: they are not.
         respawn_delay_s: pause before a dead agent is started again.
         agent_command: how agents are started.
     """
@@ -39,6 +44,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 0
     advertise: str = ""
+    metrics_host: str = ""
     metrics_port: int = 0
     agents: int = 0
     slots: int = 1
@@ -46,6 +52,8 @@ class Settings:
     store: StoreAddress | None = None
     accept_store: bool = False
     lease_ttl_s: float = LEASE_TTL_S
+    limits: Limits = Limits()
+    tls: TlsSettings | None = None
     respawn_delay_s: float = 0.2
     agent_command: AgentCommand | None = None
 

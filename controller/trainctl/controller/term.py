@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainctl.controller import keys
+from trainctl.controller.access.audit_log import AuditLog
+from trainctl.controller.access.token_book import TokenBook
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
-from trainctl.controller.frame import Frame
+from trainctl.controller.frame import Frame, local_address
 from trainctl.controller.installation import Sighting, save_sighting
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.closing import Closing
@@ -28,13 +30,20 @@ from trainctl.controller.jobs.verbs import Verbs
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.nodes import NodeKeeper
 from trainctl.controller.reconciler import Reconciler
+from trainctl.controller.rpc.access_service import AccessService
+from trainctl.controller.rpc.admission import Admission
 from trainctl.controller.rpc.agent_service import AgentService
 from trainctl.controller.rpc.job_service import ControllerFacts, JobService
+from trainctl.controller.rpc.join_service import JoinService, JoinTokenService
 from trainctl.controller.rpc.log_relay import LogRelay
 from trainctl.controller.rpc.network import Server
+from trainctl.controller.rpc.services import Services
 from trainctl.controller.settings import AgentCommand
 from trainctl.controller.store.compaction import compact_regularly
 from trainctl.core.errors import ConflictError, FencedError, UnavailableError
+
+if TYPE_CHECKING:  # a controller without TLS never loads what makes certificates
+    from trainctl.controller.security.nodes import NodeCertificates
 
 _log = logging.getLogger(__name__)
 SAMPLE_EVERY_S = 1.0
@@ -57,9 +66,12 @@ class Controller:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
     leadership: Leadership
+    tokens: TokenBook
+    audit: AuditLog
     agents: AgentRegistry
     book: JobBook
     reconciler: Reconciler
+    nodes: NodeCertificates | None
 
 
 @asynccontextmanager
@@ -90,6 +102,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
         background = (
             leadership.renew(frame.clock.monotonic_s, frame.settings.lease_ttl_s),
             parts.reconciler.run(),
+            parts.audit.run(),
             keeper.run(),
             Deletions(parts.book, parts.agents, frame.settings.jobs_folder, frame.clock.now_s).run(),
             Closing(parts.book, parts.agents).run(),
@@ -116,13 +129,26 @@ async def _open(frame: Frame, leadership: Leadership, stack: AsyncExitStack) -> 
     book = JobBook(store, leadership, now_s=clock.now_s, figures_folder=figures, faults=frame.faults)
     clock.not_before(await book.load())
     await book.catch_up()
+    tokens = TokenBook(leadership, clock.now_s)
+    tokens.load((await store.range(keys.TOKENS)).items)
+    audit = AuditLog(store, leadership, now_s=clock.now_s, counter=metrics, faults=frame.faults)
+    await audit.load()
     frame.shown.begin(book, 0.0 if store.exclusive else clock.now_s())
     stack.callback(frame.shown.end)
     metrics.set("trainctl_leader", 1, controller=frame.who)
     stack.callback(metrics.set, "trainctl_leader", 0, controller=frame.who)
     metrics.set("trainctl_leader_epoch", leadership.epoch, controller=frame.who)
+    nodes = None
+    if frame.tls is not None:
+        from trainctl.controller.security.local_agents import let_in, open_nodes
+
+        nodes = await open_nodes(frame, frame.tls, leadership)
+        await let_in(nodes, frame.settings.run_dir.nodes, [request.node for request in _local_nodes(frame)])
     return _Parts(
+        nodes=nodes,
         leadership=leadership,
+        tokens=tokens,
+        audit=audit,
         agents=agents,
         book=book,
         reconciler=Reconciler(book, agents, leadership, clock, metrics, frame.chance),
@@ -151,8 +177,33 @@ def _server(frame: Frame, parts: _Parts) -> Server:
         logs=logs,
         clock=clock,
         metrics=frame.metrics,
+        nodes=parts.nodes,
     )
-    return frame.network.serving(jobs, agents)
+    return frame.network.serving(
+        Services(
+            jobs=jobs,
+            agents=agents,
+            access=AccessService(parts.tokens, parts.audit, RequestLog(frame.store)),
+            tokens=parts.tokens,
+            admission=_admission(frame, parts),
+            join=JoinService(parts.nodes),
+            join_tokens=JoinTokenService(parts.nodes),
+            nodes=parts.nodes,
+        )
+    )
+
+
+def _admission(frame: Frame, parts: _Parts) -> Admission:
+    admission = Admission(
+        owner_of=parts.book.owner_of,
+        audit=parts.audit,
+        limits=frame.settings.limits,
+        metrics=frame.metrics,
+        now_s=frame.clock.now_s,
+        monotonic_s=frame.clock.monotonic_s,
+    )
+    parts.tokens.on_revoked(admission.streams.end)
+    return admission
 
 
 def _bind(frame: Frame, server: Server, port: int) -> str:
@@ -169,13 +220,11 @@ def _bind(frame: Frame, server: Server, port: int) -> str:
 
 def _keeper(frame: Frame, parts: _Parts, address: str, stack: AsyncExitStack) -> NodeKeeper:
     settings = frame.settings
-    slots = settings.slots
-    nodes = [
-        AgentRequest(node=f"node-{index}", slots=slots, first_local_rank=index * slots)
-        for index in range(settings.agents)
-    ]
-    command = settings.agent_command or _agent_command(settings.run_dir.token_file)
-    cluster = LocalCluster(settings.run_dir.nodes, nodes, lambda request, folder: command(request, folder, address))
+    command = settings.agent_command or _agent_command(settings.run_dir.token_file, certified=frame.tls is not None)
+    where = local_address(address) if frame.tls is not None else address
+    cluster = LocalCluster(
+        settings.run_dir.nodes, _local_nodes(frame), lambda request, folder: command(request, folder, where)
+    )
     stack.push_async_callback(cluster.close)
 
     def seen(processes: tuple[AgentProcess, ...]) -> None:
@@ -187,12 +236,21 @@ def _keeper(frame: Frame, parts: _Parts, address: str, stack: AsyncExitStack) ->
     )
 
 
-def _agent_command(token_file: Path) -> AgentCommand:
+def _local_nodes(frame: Frame) -> list[AgentRequest]:
+    slots = frame.settings.slots
+    return [
+        AgentRequest(node=f"node-{index}", slots=slots, first_local_rank=index * slots)
+        for index in range(frame.settings.agents)
+    ]
+
+
+def _agent_command(token_file: Path, *, certified: bool) -> AgentCommand:
     def command(request: AgentRequest, folder: Path, address: str) -> Sequence[str]:
         program = (sys.executable, "-m", "trainctl.agent")
         where = ("--controller", address, "--node", request.node, "--slots", str(request.slots))
         here = ("--first-local-rank", str(request.first_local_rank), "--dir", str(folder))
-        return (*program, *where, *here, "--token-file", str(token_file))
+        shown = ("--join-token-file", str(folder / "join-token")) if certified else ("--token-file", str(token_file))
+        return (*program, *where, *here, *shown)
 
     return command
 

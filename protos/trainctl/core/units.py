@@ -1,8 +1,9 @@
-"""Durations and sizes as people write them."""
+"""Durations, times and sizes as people write them."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from trainctl.core.texts import shortened
 
@@ -23,6 +24,11 @@ def parse_duration_s(text: str) -> float:
             f'expected a duration such as 500ms, 30s, 5m, 2h or 1d (one number, one unit), found "{shortened(text)}"'
         )
     return float(match["value"]) * _SECONDS[match["unit"]]
+
+
+def format_time(unix_s: float) -> str:
+    """A Unix time for people: ``2026-01-31 12:00:00 UTC``."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def format_duration(seconds: float) -> str:

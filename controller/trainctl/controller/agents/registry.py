@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainctl.controller import keys
 from trainctl.controller.agents.session import AgentSession
@@ -65,6 +65,8 @@ class Agent:
     process_exited: bool = False
     store_address: str = ""
     workers: tuple[WorkerObserved, ...] = ()
+    jobs: set[str] = field(default_factory=set)
+    """Uids of those that it was told to run, since this controller leads."""
 
 
 class AgentRegistry:
@@ -179,6 +181,17 @@ class AgentRegistry:
         agent.reported = False
         agent.heard_s = self._monotonic_s()
         return agent, agent.session
+
+    def jobs_of(self, node: str, incarnation: int) -> set[str]:
+        """Where to note the jobs of an agent life.
+
+        Raises:
+            StaleIncarnationError: this life is unknown or over.
+        """
+        agent = self._agents.get(node)
+        if agent is None or agent.incarnation != incarnation:
+            raise self.stale(node, incarnation)
+        return agent.jobs
 
     def close(self, agent: Agent, session: AgentSession) -> None:
         """The stream ended; unless another one took over, the agent is silent from now on."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainctl.controller.agents.registry import Agent, AgentRegistry, Registration
 from trainctl.controller.agents.session import AgentSession
@@ -21,12 +21,14 @@ from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.metrics.registry import ControllerMetrics
 from trainctl.controller.reconciler import Reconciler
+from trainctl.controller.rpc.caller import Kind, calling
 from trainctl.controller.rpc.interceptor import VersionMismatchError
+from trainctl.controller.rpc.join_service import NoTlsError
 from trainctl.controller.rpc.log_relay import LogRelay
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import from_wire
-from trainctl.core.errors import FencedError, NotFoundError, UsageError
+from trainctl.core.errors import FencedError, NotFoundError, PermissionDeniedError, UnavailableError, UsageError
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport, WorkerObserved
 from trainctl.core.timeouts import Timeouts
@@ -34,11 +36,16 @@ from trainctl.protos.convert import message_to_dict, message_to_record
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc
 from trainctl.protos.version import WIRE_VERSION, package_version
 
+if TYPE_CHECKING:  # a controller without TLS never loads what makes certificates
+    from trainctl.controller.security.nodes import NodeCertificates
+
 _log = logging.getLogger(__name__)
 MAX_SLOTS = 1024
 HEARTBEAT_S = Timeouts.for_profile("fast").heartbeat_s
 """One beat for all: an agent may serve jobs of any profile."""
 ORPHAN_TIMEOUT_S = Timeouts.for_profile("balanced").orphan_s
+_FOR_EVER_S = 7 * 86400.0
+"""Longer than certificates live, and shorter than timers can be."""
 Context = Any
 
 
@@ -51,6 +58,12 @@ class StaleEpochError(FencedError):
     """The agent has seen a newer leader than this one."""
 
     code = "STALE_EPOCH"
+
+
+class CertificateOverError(UnavailableError):
+    """The certificate that a session was opened with has expired; the agent opens another one."""
+
+    code = "CERTIFICATE_OVER"
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -66,7 +79,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         logs: LogRelay,
         clock: SteadyClock,
         metrics: ControllerMetrics,
+        nodes: NodeCertificates | None = None,
     ) -> None:
+        self._nodes = nodes
         self._book = book
         self._agents = agents
         self._reconciler = reconciler
@@ -81,6 +96,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             raise UsageError(
                 f"expected a node name and 1 to {MAX_SLOTS} slots, found {request.node!r}, {request.slots}"
             )
+        _check_node(request.node)
         if request.wire_version != WIRE_VERSION:
             raise VersionMismatchError(
                 f"agent of {request.node}: expected wire version {WIRE_VERSION} (controller {package_version()}), "
@@ -107,6 +123,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         if first is None or first.WhichOneof("message") != "hello":
             raise UsageError("the first message of a session must be AgentHello")
         hello = first.hello
+        _check_node(hello.node)
         if hello.epoch > self._leadership.epoch:
             doubt = (
                 f"agent of {hello.node} has obeyed a leader of epoch {hello.epoch}, this controller has "
@@ -114,8 +131,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             )
             self._agents.doubt = doubt
             raise StaleEpochError(doubt, hint=DOUBT_HINT)
-        desired = self._desired(hello.agent_incarnation)
+        jobs = self._agents.jobs_of(hello.node, hello.agent_incarnation)
+        desired = self._desired(hello.agent_incarnation, jobs)
         agent, session = self._agents.open(hello.node, hello.agent_incarnation, desired)
+        over = self._end_with_certificate(session)
         self._logs.session_opened(session)
         self._count_sessions()
         reading = asyncio.create_task(self._read(messages, agent, session), name=f"session-{hello.node}")
@@ -128,6 +147,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             if reading.done():
                 reading.result()
         finally:
+            over.cancel()
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading
@@ -136,8 +156,49 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             self._count_sessions()
             self._reconciler.look_at_jobs_on(agent.incarnation)
 
-    def _desired(self, incarnation: int) -> Callable[[], agent_pb2.AgentDesired]:
-        return lambda: self._reconciler.desired(incarnation)
+    async def Renew(self, request: agent_pb2.RenewRequest, context: Context) -> agent_pb2.RenewResponse:  # noqa: N802
+        """A new certificate for the holder of this connection's."""
+        if self._nodes is None:
+            raise NoTlsError("this connection has no certificate that could be renewed")
+        peer = self._nodes.peer(context.auth_context())
+        certificate = await to_the_end(self._nodes.renew(peer, request.certificate_request))
+        return agent_pb2.RenewResponse(certificate=certificate, authority=self._nodes.authority.pem)
+
+    def _desired(self, incarnation: int, jobs: set[str]) -> Callable[[], agent_pb2.AgentDesired]:
+        def compose() -> agent_pb2.AgentDesired:
+            desired = self._reconciler.desired(incarnation)
+            jobs.update(worker.job_uid for worker in desired.workers)
+            return desired
+
+        return compose
+
+    def _end_with_certificate(self, session: AgentSession) -> asyncio.TimerHandle:
+        """A stream lives no longer than what it was opened with; the agent renews that long before."""
+        left_s = _FOR_EVER_S
+        if self._nodes is not None and calling().expires_s:
+            left_s = min(_FOR_EVER_S, self._nodes.left_s(calling().expires_s))
+        over = CertificateOverError(
+            f"node {session.node}: the certificate of this connection has expired",
+            hint="the agent opens another connection with the certificate that it has renewed, or joins again",
+        )
+        return asyncio.get_running_loop().call_later(max(0.0, left_s), session.close, over)
+
+    def _has_place(self, uid: str, agent: Agent) -> bool:
+        """Whether a job has, or had, workers on this agent life; what others say of it is refused, and counted."""
+        try:
+            entry = self._book.entry(uid)
+        except NotFoundError:
+            return True  # deleted lately, or never there: whoever takes the report finds out
+        if uid in agent.jobs or agent.incarnation in entry.uses():
+            return True
+        records = (island.record for island in entry.state.islands if island.record is not None)
+        if any(member.agent_incarnation == agent.incarnation for record in records for member in record.members):
+            return True
+        self._metrics.inc("trainctl_refused_reports_total")
+        _log.warning(
+            "refused what the agent of %s says about job %s, which it has no part in", agent.registration.node, uid
+        )
+        return False
 
     async def _read(self, messages: Any, agent: Agent, session: AgentSession) -> None:
         async for message in messages:
@@ -149,14 +210,18 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         if kind == "observed":
             self._observed(message.observed, agent, session)
         elif kind == "figures":
-            await self._figures(message.figures, session)
+            if self._has_place(message.figures.job_uid, agent):
+                await self._figures(message.figures)
+            session.took_figures(message.figures.sequence)
         elif kind == "checkpoint":
             report = message_to_record(message.checkpoint, CheckpointReport)
-            await self._apply(report.job_uid, lambda s: observe_checkpoint(s, report, self._clock.now_s()))
+            if self._has_place(report.job_uid, agent):
+                await self._apply(report.job_uid, lambda s: observe_checkpoint(s, report, self._clock.now_s()))
             session.took_report()
         elif kind == "recovery":
             recovery = message_to_record(message.recovery, RecoveryReport)
-            await self._apply(recovery.job_uid, lambda s: observe_recovery(s, recovery, self._clock.now_s()))
+            if self._has_place(recovery.job_uid, agent):
+                await self._apply(recovery.job_uid, lambda s: observe_recovery(s, recovery, self._clock.now_s()))
             session.took_report()
         elif kind == "log_chunk":
             self._logs.chunk(session, message.log_chunk)
@@ -170,20 +235,18 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         session.took_observation(observed.sequence)
         self._reconciler.look_at_jobs_on(agent.incarnation)
 
-    async def _figures(self, batch: agent_pb2.FiguresBatch, session: AgentSession) -> None:
+    async def _figures(self, batch: agent_pb2.FiguresBatch) -> None:
         """File first, then the job's progress, then the acknowledgement: a crash in between repeats, and loses none."""
         figures = [message_to_record(one, StepFigures) for one in batch.figures]
         try:
             entry = self._book.entry(batch.job_uid)
         except NotFoundError:
-            session.took_figures(batch.sequence)
             return
         fresh = entry.figures.add(figures)
         for one in fresh:
-            self._metrics.observe("trainctl_job_step_seconds", one.step_s, job_name=entry.state.name)
+            self._metrics.observe("trainctl_job_step_seconds", one.step_s, job_name=entry.state.shown_name)
         if fresh:
             await self._apply(batch.job_uid, lambda s: observe_figures(s, fresh, self._clock.now_s()))
-        session.took_figures(batch.sequence)
 
     async def _apply(self, uid: str, decide: Callable[[JobState], Reconciliation]) -> None:
         try:
@@ -193,3 +256,13 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
     def _count_sessions(self) -> None:
         self._metrics.set("trainctl_agent_sessions", len(self._agents.sessions()))
+
+
+def _check_node(node: str) -> None:
+    """Raises: PermissionDeniedError: the caller's certificate is another node's."""
+    caller = calling()
+    if caller.kind is Kind.AGENT and caller.name != node:
+        raise PermissionDeniedError(
+            f"expected node {caller.name}, for which the certificate is; found node {node}",
+            hint="start the agent with that --node, or join under the new name: trainctl nodes join-token",
+        )

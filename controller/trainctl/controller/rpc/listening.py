@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import grpc
 from grpc import aio
 
 from trainctl.core.errors import ConflictError
@@ -25,8 +26,8 @@ OPTIONS = (
 )
 
 
-def bind(server: aio.Server, host: str, port: int) -> str:
-    """Takes the port (0: any free one) and returns the address.
+def bind(server: aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> str:
+    """Takes the port (0: any free one) and returns the address; encrypted with ``credentials``.
 
     Raises:
         ConflictError: the port is taken or the host is not ours.
@@ -34,7 +35,8 @@ def bind(server: aio.Server, host: str, port: int) -> str:
     try:
         # gRPC does not say why it cannot have a port, and writes to stderr itself: so a plain socket tries first.
         socket.create_server((host, port)).close()
-        bound = server.add_insecure_port(f"{host}:{port}")
+        where = f"{host}:{port}"
+        bound = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
     except (OSError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConflictError(

@@ -25,12 +25,16 @@ class NotLeaderError(UnavailableError):
 class StandbyServer:
     """Serves from ``start`` to ``stop``. Made and used in one event loop.
 
+    Args:
+        credentials: of the port; None: it is not encrypted.
+
     Attributes:
         leader: who leads and where, for those who ask; empty while nobody does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.leader = ""
+        self._credentials = credentials
         self._server = aio.server(options=OPTIONS)
         self._server.add_generic_rpc_handlers((_RefuseAll(self),))
         self._health = health_aio.HealthServicer()
@@ -38,7 +42,7 @@ class StandbyServer:
 
     def bind(self, host: str, port: int) -> str:
         """See ``listening.bind``."""
-        return bind(self._server, host, port)
+        return bind(self._server, host, port, self._credentials)
 
     async def start(self) -> None:
         """Answers from now on."""
