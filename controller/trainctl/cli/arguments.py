@@ -78,6 +78,17 @@ def common() -> argparse.ArgumentParser:
         help="file with the bearer token (default: $TRAINCTL_TOKEN_FILE, else the context's, else the local one)",
     )
     group.add_argument(
+        "--ca-file",
+        metavar="FILE",
+        help="whom to trust, so that connections are encrypted (default: $TRAINCTL_CA_FILE, else the context's, else "
+        "the local one)",
+    )
+    group.add_argument(
+        "--insecure",
+        action="store_true",
+        help="send the token to another machine unencrypted (also: $TRAINCTL_INSECURE=1)",
+    )
+    group.add_argument(
         "--tenant",
         metavar="TENANT",
         help="whose jobs (default: $TRAINCTL_TENANT, else the context's, else the token's only one, else default)",

@@ -17,9 +17,11 @@ from trainctl.cli.following import FollowingChannel
 from trainctl.cli.tenant import fill_in, tenant_of
 from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
+from trainctl.protos.tls_failures import TlsFailedError, Wanted, why_not
 from trainctl.protos.v1.access_pb2_grpc import AccessServiceStub
 from trainctl.protos.v1.job_pb2 import GetJobRequest, Job, ListFiguresRequest, ListJobsRequest
 from trainctl.protos.v1.job_pb2_grpc import JobServiceStub
+from trainctl.protos.v1.join_pb2_grpc import JoinTokenServiceStub
 from trainctl.protos.v1.records_pb2 import StepFigures
 from trainctl.protos.version import call_metadata
 
@@ -88,9 +90,10 @@ class Client:
         sendable = request_id.isascii() and request_id.isprintable()  # what metadata may hold
         self._request_id = request_id if request_id and sendable else str(uuid.uuid4())
         self._metadata = call_metadata(endpoint.token, self._request_id)
-        self._channel = FollowingChannel(endpoint.address.split(","), _OPTIONS)
+        self._channel = FollowingChannel(endpoint.address.split(","), _OPTIONS, endpoint.ca)
         self.stub = JobServiceStub(cast("grpc.Channel", self._channel))
         self.access = AccessServiceStub(cast("grpc.Channel", self._channel))
+        self.join_tokens = JoinTokenServiceStub(cast("grpc.Channel", self._channel))
 
     def __enter__(self) -> Self:
         return self
@@ -168,6 +171,11 @@ class Client:
             finally:
                 answers.cancel()
 
+    def _misfit(self) -> TlsFailedError | None:
+        """What certificates have to do with the silence of the controllers, if anything."""
+        found = (why_not(address, _how(self.endpoint)) for address in self.endpoint.address.split(","))
+        return next((misfit for misfit in found if misfit is not None), None)
+
     def _explained(self, error: grpc.RpcError) -> TrainctlError:
         """Says which address was tried when nobody answered there; otherwise what the controller said."""
         code = error.code()
@@ -178,10 +186,18 @@ class Client:
             known.request_id = self._request_id
             return known
         if code is grpc.StatusCode.UNAVAILABLE:
+            misfit = self._misfit()
+            if misfit is not None:
+                return misfit
             return UnavailableError(f"no controller answers at {where}", hint=self.endpoint.hint)
         return UnavailableError(
             f"the controller at {where} did not answer within {self._timeout_s:g} s", hint=self.endpoint.late_hint
         )
+
+
+def _how(endpoint: Endpoint) -> Wanted:
+    how_ca = "--ca-file FILE, TRAINCTL_CA_FILE or caFile of the context"
+    return Wanted(ca=endpoint.ca, ca_origin=endpoint.ca_origin, how_ca=how_ca)
 
 
 def asked_to_wait_s(error: grpc.RpcError) -> float:
@@ -199,6 +215,8 @@ def connect(context: Context) -> Client:
     settings = resolve(context)
     endpoint = find_endpoint(context, settings)
     context.console.detail(f"controller {endpoint.address} (from {endpoint.origin})")
+    if endpoint.in_clear:
+        context.console.say(f"--insecure: the token travels unencrypted to {', '.join(endpoint.in_clear)}")
     return Client(
         endpoint,
         timeout_s=timeout_s(settings),

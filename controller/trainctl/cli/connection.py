@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainctl.cli.config.settings import Found, Settings
 from trainctl.cli.context import Context
-from trainctl.cli.installation import LocalController, frozen_hint, read_controller, read_token
-from trainctl.core.errors import PreconditionError, TrainctlError, UnavailableError, UsageError
+from trainctl.cli.installation import LocalController, frozen_hint, read_authority, read_controller, read_token
+from trainctl.core.errors import TrainctlError, UnavailableError, UsageError
+from trainctl.core.loopback import beyond_loopback
 from trainctl.core.units import format_duration, parse_duration_s
 
 MAX_TIMEOUT_S = 3600.0
@@ -26,6 +27,8 @@ class Endpoint:
         origin: where the address was found, for messages.
         hint: what to do if nobody listens there.
         late_hint: what to do if somebody listens but does not answer.
+        ca: whom to trust, PEM; None: the connection is not encrypted.
+        ca_origin: where that was found, for messages.
     """
 
     address: str
@@ -33,6 +36,13 @@ class Endpoint:
     origin: str
     hint: str = _START
     late_hint: str = "try again, or give it longer with --timeout; trainctl doctor tells more"
+    ca: bytes | None = field(default=None, repr=False)
+    ca_origin: str = ""
+
+    @property
+    def in_clear(self) -> list[str]:
+        """Those of the addresses to which the token would travel for others to read."""
+        return beyond_loopback(self.address.split(",")) if self.token and self.ca is None else []
 
 
 def find_endpoint(context: Context, settings: Settings) -> Endpoint:
@@ -41,24 +51,33 @@ def find_endpoint(context: Context, settings: Settings) -> Endpoint:
     Raises:
         UnavailableError: none is named, or the local one does not run.
         PermissionDeniedError: the token cannot be read.
-        PreconditionError: the context wants TLS, which does not exist yet.
-        UsageError: the address is not host:port.
+        UsageError: the address is not host:port, or the token would travel unencrypted.
     """
-    if settings["caFile"].value:
-        raise PreconditionError(
-            f"caFile ({settings['caFile'].origin}): controllers have no TLS in this version",
-            hint="remove caFile from the context",
-        )
     address, token_file = settings["address"], settings["tokenFile"]
     if not address.value:
         return local_endpoint(context.run_dir, token_file.value)
     check_address(address.value, address.origin)
-    return Endpoint(
+    ca, ca_origin = _authority(context, settings)
+    endpoint = Endpoint(
+        ca=ca,
+        ca_origin=ca_origin,
         address=address.value,
         token=_token(context, address, token_file),
         origin=address.origin,
         hint=_silence_hint(context, settings),
     )
+    if endpoint.in_clear and not is_insecure(context):
+        raise UsageError(
+            f"{address.origin}: the token would travel unencrypted to {', '.join(endpoint.in_clear)}",
+            hint="say whom to trust: --ca-file FILE, TRAINCTL_CA_FILE or caFile of the context (the controller's "
+            "tls/ca.crt); or say --insecure if the network is your own",
+        )
+    return endpoint
+
+
+def is_insecure(context: Context) -> bool:
+    """Whether somebody said that the token may travel unencrypted."""
+    return bool(getattr(context.options, "insecure", False)) or context.env.get("TRAINCTL_INSECURE", "") == "1"
 
 
 def check_address(text: str, origin: str) -> None:
@@ -87,6 +106,19 @@ def _token(context: Context, address: Found, token_file: Found) -> str:
     return _own_token(context.run_dir, address.value)
 
 
+def _authority(context: Context, settings: Settings) -> tuple[bytes | None, str]:
+    """Whom to trust at the named address, and where that was found; a context's is for its own address."""
+    found, address = settings["caFile"], settings["address"]
+    of_context = found.origin.startswith("context ")
+    if found.value and (not of_context or found.origin == address.origin):
+        path = Path(found.value).expanduser()
+        return read_authority(path, found.origin), f"the authority in {path}"
+    controller = read_controller(context.run_dir)
+    if controller is not None and controller.ca_file and controller.address == address.value:
+        return read_authority(Path(controller.ca_file), "controller.json"), f"the authority in {controller.ca_file}"
+    return None, ""
+
+
 def local_endpoint(run_dir: Path, token_file: str = "") -> Endpoint:
     """The controller of the local installation in ``run_dir``.
 
@@ -108,7 +140,16 @@ def local_endpoint(run_dir: Path, token_file: str = "") -> Endpoint:
     token = read_token(Path(token_file).expanduser() if token_file else run_dir / "token")
     frozen = frozen_hint(controller.process.pid)
     origin = str(run_dir / "controller.json")
-    return Endpoint(address=controller.address, token=token, origin=origin, hint=frozen, late_hint=frozen)
+    ca = read_authority(Path(controller.ca_file), origin) if controller.ca_file else None
+    return Endpoint(
+        address=controller.address,
+        token=token,
+        origin=origin,
+        hint=frozen,
+        late_hint=frozen,
+        ca=ca,
+        ca_origin=f"the authority in {controller.ca_file}",
+    )
 
 
 def named_installation(context: Context, settings: Settings) -> tuple[Path, LocalController] | None:

@@ -14,9 +14,11 @@ class FollowingChannel:
     Args:
         addresses: ``host:port`` of each controller.
         options: of the real channels.
+        ca: whom to trust, PEM; None: they are not encrypted.
     """
 
-    def __init__(self, addresses: Sequence[str], options: Sequence[tuple[str, Any]]) -> None:
+    def __init__(self, addresses: Sequence[str], options: Sequence[tuple[str, Any]], ca: bytes | None = None) -> None:
+        self._credentials = grpc.ssl_channel_credentials(ca) if ca is not None else None
         self._addresses = tuple(addresses)
         self._options = options
         self._turn = 0
@@ -49,5 +51,8 @@ class FollowingChannel:
 
     def _open(self) -> grpc.Channel:
         if self._channel is None:
-            self._channel = grpc.insecure_channel(self.address, options=self._options)
+            if self._credentials is None:
+                self._channel = grpc.insecure_channel(self.address, options=self._options)
+            else:
+                self._channel = grpc.secure_channel(self.address, self._credentials, options=self._options)
         return self._channel

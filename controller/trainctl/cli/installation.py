@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trainctl.cli.given_files import read_given
-from trainctl.core.errors import PermissionDeniedError, PreconditionError
+from trainctl.core.errors import PermissionDeniedError, PreconditionError, UsageError
 from trainctl.core.system.processes import ProcessId, is_alive
 
 _MAX_TOKEN_BYTES = 64 * 1024
+_MAX_AUTHORITY_BYTES = 1024 * 1024
 
 
 def frozen_hint(pid: int, dir_option: str = "") -> str:
@@ -33,6 +34,7 @@ class LocalController:
         version: of its package.
         metrics_address: host:port of its metrics, or empty.
         started_s: Unix seconds.
+        ca_file: whom to trust for it; empty: it has no TLS.
     """
 
     process: ProcessId
@@ -40,6 +42,7 @@ class LocalController:
     version: str = ""
     metrics_address: str = ""
     started_s: float = 0.0
+    ca_file: str = ""
 
     @property
     def alive(self) -> bool:
@@ -77,6 +80,7 @@ def read_controller(run_dir: Path) -> LocalController | None:
             version=str(data.get("version", "")),
             metrics_address=str(data.get("metrics_address", "")),
             started_s=float(data.get("started_s", 0)),
+            ca_file=str(data.get("ca_file", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(run_dir / "controller.json") from error
@@ -108,6 +112,23 @@ def read_token(path: Path) -> str:
         raise PermissionDeniedError(
             f"cannot read the token file {path}: {reason}", hint="give the right one with --token-file"
         ) from error
+
+
+def read_authority(path: Path, origin: str) -> bytes:
+    """The certificates of an authority, PEM, in a file.
+
+    Raises:
+        PermissionDeniedError: it cannot be read.
+        UsageError: it holds no certificate.
+    """
+    hint = "it is ca.crt in the folder tls of the controller's --dir; name a copy of it with --ca-file"
+    try:
+        found = read_given(path, _MAX_AUTHORITY_BYTES)
+    except OSError as error:
+        raise PermissionDeniedError(f"{origin}: cannot read {path}: {error.strerror}", hint=hint) from error
+    if b"-----BEGIN CERTIFICATE-----" not in found or not found.isascii():
+        raise UsageError(f"{origin}: expected certificates in PEM form in {path}, found none", hint=hint)
+    return found
 
 
 def _process(data: Mapping[str, Any]) -> ProcessId:

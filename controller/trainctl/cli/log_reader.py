@@ -59,7 +59,7 @@ class LogReader:
 
     def _fresh(self, client: Client, *, follow: bool) -> Iterator[StreamLogsResponse]:
         request = StreamLogsRequest(
-                name=self.uid,
+            name=self.uid,
             slots=self.slots,
             incarnation=self.incarnation,
             tail_lines=self.tail,

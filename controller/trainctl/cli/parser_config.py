@@ -56,7 +56,4 @@ def add_config(commands: Any) -> None:
         ),
     )
     change.add_argument("name", metavar="CONTEXT", help="name of the context")
-    change.add_argument(
-        "--ca-file", metavar="FILE", help="certificate authority; kept, but controllers have no TLS yet"
-    )
     change.add_argument("--remove", action="store_true", help="remove it")

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from trainctl.cli.arguments import add_command, add_group, add_name, add_output
+from trainctl.cli.parser_join import add_join_tokens
 
 _NODE = "name of a node, as `trainctl nodes list` shows it"
 
@@ -149,6 +150,7 @@ def _add_nodes(commands: Any) -> None:
     )
     describe.add_argument("node", metavar="NODE", help=_NODE)
     add_output(describe)
+    add_join_tokens(group)
     _add_marks(group, "trainctl nodes")
     _add_marks(commands, "trainctl")
 

@@ -103,8 +103,31 @@ def test_what_cannot_be_is_refused(cli: Cli, nowhere: dict[str, str], tmp_path: 
     assert cli("config", "set-context", "lab", "--remove", "--address", "h:1").code == 2
     assert cli("config", "set-context", "lab", "--address", "127.0.0.1:1", "--ca-file", "/ca.pem").code == 0
     refused = cli("get", "jobs", "--context", "lab")
-    assert refused.code == 6
-    assert "no TLS" in refused.err
+    assert refused.code == 5
+    assert "cannot read /ca.pem" in refused.err
+    assert "context lab" in refused.err
+    (tmp_path / "ca.pem").write_text("no certificate")
+    wrong = cli("get", "jobs", "--context", "lab", "--ca-file", str(tmp_path / "ca.pem"))
+    assert wrong.code == 2
+    assert "--ca-file: expected certificates in PEM form" in wrong.err
+
+
+def test_a_token_does_not_travel_unencrypted_unless_told(cli: Cli, nowhere: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("abc")
+    elsewhere = "192.0.2.1:7070"  # of nobody: RFC 5737
+    asked = ("get", "jobs", "--timeout", "200ms", "--token-file", str(tmp_path / "token"), "--address", elsewhere)
+    refused = cli(*asked)
+    assert refused.code == 2
+    assert f"--address: the token would travel unencrypted to {elsewhere}" in refused.err
+    assert "--ca-file" in refused.err
+    told = cli(*asked, "--insecure")
+    assert told.code == 7
+    assert f"--insecure: the token travels unencrypted to {elsewhere}" in told.err
+    nowhere["TRAINCTL_INSECURE"] = "1"
+    assert cli(*asked).code == 7
+
+
+def test_what_cannot_be_written_is_refused(cli: Cli, nowhere: dict[str, str], tmp_path: Path) -> None:
     nowhere["TRAINCTL_CONFIG"] = "/proc/nowhere/config.yaml"
     assert cli("config", "set-context", "lab", "--address", "h:1").code == 5
     nowhere["TRAINCTL_CONFIG"] = ""

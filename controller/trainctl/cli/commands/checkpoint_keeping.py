@@ -63,9 +63,7 @@ def unpin(context: Context) -> int:
 def _pin(context: Context, *, pinned: bool, words: str) -> int:
     step = int32("--step", context.options.step)
     request_id = begin(context, "it was done")
-    request = PinCheckpointRequest(
-        name=context.options.name, request_id=request_id, step=step, pinned=pinned
-    )
+    request = PinCheckpointRequest(name=context.options.name, request_id=request_id, step=step, pinned=pinned)
     with connect(context) as client:
         name = client.call(client.stub.PinCheckpoint, request).job.spec.metadata.name
     data = {"job": name, "step": step, "pinned": pinned}

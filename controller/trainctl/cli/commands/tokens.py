@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from pathlib import Path
@@ -13,6 +12,7 @@ from trainctl.cli.commands.cancel import confirm
 from trainctl.cli.config.settings import resolve
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, is_table, plain
+from trainctl.cli.secret_file import write_secret
 from trainctl.cli.style import table
 from trainctl.cli.tenant import check_tenant
 from trainctl.cli.times import rfc3339, rough
@@ -55,7 +55,7 @@ def create(context: Context) -> int:
         answer = client.call(client.access.CreateToken, request)
         if path is not None:
             try:
-                _write(path, answer.secret)
+                write_secret(path, answer.secret)
             except OSError as error:
                 client.call(client.access.RevokeToken, RevokeTokenRequest(id=answer.token.id))
                 raise PermissionDeniedError(
@@ -146,10 +146,3 @@ def _end(token: Token, now_s: float) -> str:
         return "no end"
     left_s = token.expires_s - now_s
     return f"{rough(left_s)} left" if left_s > 0 else "expired"
-
-
-def _write(path: Path, secret: str) -> None:
-    """A new file that nobody else can read, at no moment."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{secret}\n")

@@ -50,7 +50,7 @@ SETTINGS = (
     Setting(name="tokenFile", option="token_file", variable="TRAINCTL_TOKEN_FILE", meaning="the local installation's"),
     Setting(name="tenant", option="tenant", variable="TRAINCTL_TENANT", meaning="the token's only one, else default"),
     Setting(name="timeout", option="timeout", variable="TRAINCTL_TIMEOUT", default="10s"),
-    Setting(name="caFile"),
+    Setting(name="caFile", option="ca_file", variable="TRAINCTL_CA_FILE", meaning="the local installation's"),
 )
 
 

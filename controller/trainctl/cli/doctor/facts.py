@@ -114,6 +114,7 @@ class Node:
     state: str
     silent_s: float
     version: str
+    certificate_left_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,8 @@ class Controller:
         nodes: with agents.
         local_pid: of the controller of the local installation, 0 if that is another one or none.
         frozen: its process is stopped (by a signal or a debugger).
+        certificate_left_s: until the certificate that it shows expires; None without TLS.
+        authority_left_s: until that of the authority expires that this side trusts; None without TLS.
     """
 
     address: str = ""
@@ -147,6 +150,8 @@ class Controller:
     nodes: tuple[Node, ...] = ()
     local_pid: int = 0
     frozen: bool = False
+    certificate_left_s: float | None = None
+    authority_left_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

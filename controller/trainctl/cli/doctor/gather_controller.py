@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from trainctl.cli.certificates import look_at
 from trainctl.cli.client import Client, find_job
 from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
@@ -16,7 +17,7 @@ from trainctl.cli.doctor.gather_processes import storage_error
 from trainctl.cli.installation import read_controller
 from trainctl.core.errors import TrainctlError
 from trainctl.core.units import parse_duration_s
-from trainctl.protos.v1.job_pb2 import GetVersionRequest, Job, ListNodesRequest
+from trainctl.protos.v1.job_pb2 import GetVersionRequest, Job, ListNodesRequest, NodeStatus
 
 _LONGEST_S = 5.0
 _READY = "READY"
@@ -51,6 +52,7 @@ def _ask(context: Context, client: Client) -> Controller:
     answer = client.call(client.stub.GetVersion, GetVersionRequest())
     took_s = time.monotonic() - begun_s
     nodes = client.call(client.stub.ListNodes, ListNodesRequest()).nodes
+    certificates = look_at(client.endpoint)
     return Controller(
         address=client.endpoint.address,
         version=answer.version,
@@ -58,8 +60,21 @@ def _ask(context: Context, client: Client) -> Controller:
         skew_s=answer.time_s - (wall_s + took_s / 2) if answer.time_s else None,
         round_trip_s=took_s,
         doubt=answer.doubt,
-        nodes=tuple(Node(name=n.node, state=n.state, silent_s=n.last_heard_age_s, version=n.version) for n in nodes),
+        nodes=tuple(_node(node, wall_s) for node in nodes),
         local_pid=_local_pid(context, client.endpoint),
+        certificate_left_s=certificates.controller - wall_s if certificates is not None else None,
+        authority_left_s=certificates.authority - wall_s if certificates is not None else None,
+    )
+
+
+def _node(node: NodeStatus, wall_s: float) -> Node:
+    ends_s = node.certificate_expires_s
+    return Node(
+        name=node.node,
+        state=node.state,
+        silent_s=node.last_heard_age_s,
+        version=node.version,
+        certificate_left_s=ends_s - wall_s if ends_s else None,
     )
 
 

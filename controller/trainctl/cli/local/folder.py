@@ -20,6 +20,7 @@ _CONTENTS = (
     "store.sqlite3?*",
     "store-seen.json",
     "controller.log",
+    "tls",
     "nodes",
     "jobs",
     "figures",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainctl.cli.style import Style, table
+from trainctl.core.units import format_time
 from trainctl.protos.v1.job_pb2 import NodeStatus
 
 
@@ -27,6 +28,8 @@ def describe(node: NodeStatus, *, style: Style) -> list[str]:
         ("Address", node.address or "-"),
         ("Metrics", node.metrics_address or "-"),
     ]
+    if node.certificate_expires_s:
+        pairs.append(("Certificate", f"until {format_time(node.certificate_expires_s)}"))
     width = max(len(name) for name, _ in pairs)
     lines = [f"{name:<{width}}  {value}" for name, value in pairs]
     rows = [(job.name, ",".join(map(str, job.slots)), job.waiting or "-") for job in node.jobs]

@@ -67,6 +67,8 @@ class Agent:
     workers: tuple[WorkerObserved, ...] = ()
     jobs: set[str] = field(default_factory=set)
     """Uids of those that it was told to run, since this controller leads."""
+    certificate_ends_s: float = 0.0
+    """Unix time at which the certificate of its newest session expires; 0: it needs none."""
 
 
 class AgentRegistry:

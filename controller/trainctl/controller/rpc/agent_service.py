@@ -134,6 +134,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         jobs = self._agents.jobs_of(hello.node, hello.agent_incarnation)
         desired = self._desired(hello.agent_incarnation, jobs)
         agent, session = self._agents.open(hello.node, hello.agent_incarnation, desired)
+        agent.certificate_ends_s = calling().expires_s
         over = self._end_with_certificate(session)
         self._logs.session_opened(session)
         self._count_sessions()

@@ -1564,6 +1564,7 @@ class NodeStatus(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EXPIRES_S_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: _builtins.str
     agent_incarnation: _builtins.int
@@ -1579,6 +1580,8 @@ class NodeStatus(_message.Message):
     draining: _builtins.bool
     """Its workers are moved away."""
     device: _builtins.str
+    certificate_expires_s: _builtins.float
+    """When the certificate that its agent has shown expires, Unix seconds; 0 where agents need none."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeJob]: ...
     def __init__(
@@ -1598,10 +1601,11 @@ class NodeStatus(_message.Message):
         draining: _builtins.bool = ...,
         device: _builtins.str = ...,
         jobs: _abc.Iterable[Global___NodeJob] | None = ...,
+        certificate_expires_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_incarnation", b"agent_incarnation", "cordoned", b"cordoned", "device", b"device", "draining", b"draining", "jobs", b"jobs", "last_heard_age_s", b"last_heard_age_s", "metrics_address", b"metrics_address", "node", b"node", "pid", b"pid", "slots", b"slots", "slots_used", b"slots_used", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_incarnation", b"agent_incarnation", "certificate_expires_s", b"certificate_expires_s", "cordoned", b"cordoned", "device", b"device", "draining", b"draining", "jobs", b"jobs", "last_heard_age_s", b"last_heard_age_s", "metrics_address", b"metrics_address", "node", b"node", "pid", b"pid", "slots", b"slots", "slots_used", b"slots_used", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
