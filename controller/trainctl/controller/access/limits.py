@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from trainctl.core.errors import UnavailableError
 
+_ROUNDING = 1e-9
+"""Whoever comes back exactly when told is let in."""
+
 
 class RateLimitedError(UnavailableError):
     """The caller asks too often, or holds too many streams; says when to try again."""
@@ -53,8 +56,8 @@ def take(bucket: Bucket | None, rate: Rate, now_s: float) -> tuple[Bucket, float
     left = rate.burst
     if bucket is not None:
         left = min(rate.burst, bucket.left + max(0.0, now_s - bucket.at_s) * rate.per_s)
-    if left >= 1.0:
-        return Bucket(left - 1.0, now_s), 0.0
+    if left >= 1.0 - _ROUNDING:
+        return Bucket(max(0.0, left - 1.0), now_s), 0.0
     return Bucket(left, now_s), (1.0 - left) / rate.per_s
 
 

@@ -48,9 +48,7 @@ class TokenRecord:
 
     def caller(self) -> Caller:
         """Who shows it."""
-        return Caller(
-            kind=Kind.PERSON, name=self.name, token_id=self.id, grants=self.grants, expires_s=self.expires_s
-        )
+        return Caller(kind=Kind.PERSON, name=self.name, token_id=self.id, grants=self.grants, expires_s=self.expires_s)
 
     def ended_by(self, time_s: float) -> bool:
         """Whether it was over or revoked then."""
@@ -83,10 +81,12 @@ def ended(record: TokenRecord, now_s: float) -> UnauthenticatedError | None:
     """Why a token whose secret was shown may no longer be used, and since when; None if it may."""
     who = f"the token {record.id} of {record.name}"
     if record.revoked_s:
-        return UnauthenticatedError(f"{who} was revoked at {format_time(record.revoked_s)}", hint="ask an admin for a new one")
+        return UnauthenticatedError(
+            f"{who} was revoked at {format_time(record.revoked_s)}", hint="ask an admin for a new one"
+        )
     if 0 < record.expires_s <= now_s:
         return UnauthenticatedError(
-            f"{who} expired at {format_time(record.expires_s)}", hint="ask an admin for a new one: trainctl tokens create"
+            f"{who} expired at {format_time(record.expires_s)}",
+            hint="ask an admin for a new one: trainctl tokens create",
         )
     return None
-

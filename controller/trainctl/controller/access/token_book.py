@@ -162,9 +162,7 @@ class TokenBook:
         long_ago_s = self._now_s() - KEPT_S
         old = [one.id for one in self.records() if one.id != record.id and one.ended_by(long_ago_s)][:20]
         put = Put(keys.token(record.id), keys.encode(to_wire(record)))
-        result = await self._leadership.txn(
-            compares, (put, *operations, *(Delete(keys.token(id_)) for id_ in old))
-        )
+        result = await self._leadership.txn(compares, (put, *operations, *(Delete(keys.token(id_)) for id_ in old)))
         if not result.succeeded:
             raise ConflictError("this request came twice at the same moment", hint="trainctl tokens list shows which")
         self._records[record.id] = record
