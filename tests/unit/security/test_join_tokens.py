@@ -92,7 +92,7 @@ def test_the_text_carries_the_authority_and_shows_no_secret(tmp_path: Path) -> N
     assert SECRET not in repr(text)
     noise = random.Random(3)
     for wrong in ("", "tctl_ab_cd", str(text)[:-40], str(text).replace("tctl-join", "tctl"), "x" * 10**6):
-        with pytest.raises(ValueError, match="expected tctl-join:AUTHORITY:ID.SECRET") as error:
+        with pytest.raises(ValueError, match=r"expected tctl-join:AUTHORITY:ID\.SECRET") as error:
             read_join_text(wrong)
         assert SECRET not in str(error.value)
     for _ in range(100):
@@ -139,7 +139,7 @@ def with_nodes(
 
 def test_joining_renewing_and_being_replaced(tmp_path: Path) -> None:
     async def body(nodes: NodeCertificates, clock: Clock, store: StateStore, authority: Authority) -> None:
-        token, text = await nodes.create_token(ttl_s=60)
+        _, text = await nodes.create_token(ttl_s=60)
         key = new_key()
         credential = read_join_text(text).credential
         first = shown(await nodes.join("n", request_of(key, "n"), credential))
