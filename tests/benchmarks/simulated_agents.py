@@ -43,7 +43,7 @@ def _link(target: str, token: str, number: int) -> ControllerLink:
         forget_all=_nothing_to_end,
     )
     return ControllerLink(
-        targets=target,
+        targets=(target,),
         token=lambda: token,
         registration=registration,
         node=node,

@@ -25,11 +25,11 @@ from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.metrics.registry import ControllerMetrics
+from trainctl.controller.rpc.desired_message import DesiredMessages
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.work_queue import WorkQueue
 from trainctl.core.errors import FencedError, UnavailableError
-from trainctl.protos.convert import record_to_message
-from trainctl.protos.v1 import agent_pb2, records_pb2
+from trainctl.protos.v1 import agent_pb2
 
 _log = logging.getLogger(__name__)
 _DEGRADED = "ControllerDegraded"
@@ -65,6 +65,7 @@ class Reconciler:
         self._metrics = metrics
         self._ids = LeaderIds(leadership.epoch, chance)
         self._queue = WorkQueue(chance)
+        self._messages = DesiredMessages()
         self._version = 0
         book.on_change(self._changed)
 
@@ -100,7 +101,7 @@ class Reconciler:
         """The whole desired state of an agent, from committed states only."""
         self._version += 1
         workers = [
-            record_to_message(worker, records_pb2.WorkerDesired)
+            self._messages.worker(worker)
             for entry in self._book.entries()
             for worker in entry.desired.get(agent_incarnation, ())
         ]
@@ -159,6 +160,8 @@ class Reconciler:
             if session.agent_incarnation in news:
                 session.desire()
         entry.told = desired
+        if not desired:
+            self._messages.forget(state.uid)
         for event in events:
             if event.type in FAULT_EVENTS and event.reason != "Expected":
                 self._metrics.inc("trainctl_faults_total", type=event.type)

@@ -35,8 +35,8 @@ class Resize:
 
 def on_draining_node(work: Work, group: int) -> bool:
     """Whether the node of a group is being emptied."""
-    agents = {work.slot(i).agent_incarnation for i in _indices(work, group)}
-    return any(a.draining for a in work.view.agents if a.agent_incarnation in agents)
+    agents = (work.view.agent(work.slot(i).agent_incarnation) for i in _indices(work, group))
+    return any(agent is not None and agent.draining for agent in agents)
 
 
 def members_groups(work: Work) -> tuple[int, ...]:
@@ -79,8 +79,8 @@ def next_resize(work: Work, *, room_elsewhere: bool) -> Resize | None:
 
 
 def _change(work: Work, groups: tuple[int, ...], wanted: tuple[int, ...], draining: Iterable[int]) -> Resize:
-    leaving = [g for g in groups if g not in wanted]
-    joining = [g for g in wanted if g not in groups]
+    leaving = sorted(set(groups) - set(wanted))
+    joining = sorted(set(wanted) - set(groups))
     before, after = (len(g) * work.per_node for g in (groups, wanted))
     if not leaving:
         cause, reason = Cause.GROW, f"grow from {before} to {format_count(after, 'worker')}"
