@@ -49,8 +49,8 @@ check: install ## Lint, types, contracts, freshness of everything generated
 	$(BIN)/mypy
 	$(BIN)/pytest tests/architecture -q
 
-chaos: install ## Random job files, then random faults at random times on the whole system, for six minutes
-	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest tests/unit/domain/test_job_file_fuzz.py --timeout 3600
+chaos: install ## Random job files and calls, then random faults at random times on the whole system, for six minutes
+	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest tests/unit/domain/test_job_file_fuzz.py tests/unit/access/test_api_fuzz.py --timeout 3600
 	$(BIN)/pytest tests/e2e -m chaos --timeout 600 $(PYTEST_ARGS)
 
 bench: bench-recovery bench-overhead bench-control bench-data ## All benchmarks

@@ -51,7 +51,7 @@ def submit(system: LocalSystem, tmp_path: Path) -> Iterator[Callable[..., Done]]
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("metadata.tenant=other", ["metadata.tenant", "there are no tenants yet"]),
+        ("metadata.tenant=a/b", ["metadata.tenant", "at most 63 small letters"]),
         ("spec.checkpoint.uri=foo://bar/x", ["spec.checkpoint.uri", "foo"]),
         ("spec.checkpoint.uri=/proc/x", ["spec.checkpoint.uri", "cannot be written"]),
         ("spec.train.stepz=3", ["spec.train.stepz", 'did you mean "steps"']),

@@ -18,7 +18,7 @@ from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
 from trainctl.agent.security.calling import Calling
 from trainctl.core.codec import WireError
-from trainctl.core.errors import TrainctlError
+from trainctl.core.errors import TrainctlError, UnavailableError
 from trainctl.core.records.worker import CheckpointReport, WorkerDesired, WorkerObserved
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.status import error_from_rpc, is_from_server
@@ -227,6 +227,8 @@ class ControllerLink:
         else:  # workers train on meanwhile; if nobody comes, the orphan time-out ends it
             hint = f" ({error.hint})" if error.hint and error.code != "UNAVAILABLE" else ""
             _LOG.warning("no controller at %s: %s%s", self._target, error, hint)
+            if isinstance(error, UnavailableError):
+                self._backoff.wait_at_least(error.retry_after_s)
 
     def _observation_due(self) -> None:
         self._coalescing = False

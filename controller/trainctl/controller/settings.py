@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainctl.controller.access.limits import Limits
@@ -52,7 +52,7 @@ class Settings:
     store: StoreAddress | None = None
     accept_store: bool = False
     lease_ttl_s: float = LEASE_TTL_S
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     tls: TlsSettings | None = None
     respawn_delay_s: float = 0.2
     agent_command: AgentCommand | None = None

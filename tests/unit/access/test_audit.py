@@ -144,7 +144,7 @@ def test_what_was_begun_by_a_leader_that_died_is_marked_by_the_next(tmp_path: Pa
         assert going_on.number == 3
         running = asyncio.create_task(second.log.run())
         async with asyncio.timeout(10):
-            while (await second.records())[0].outcome != "UNKNOWN":
+            while (await second.records())[0].outcome != "UNKNOWN":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         running.cancel()
         records = await second.records()

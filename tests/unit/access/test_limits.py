@@ -114,7 +114,7 @@ def test_streams_of_a_caller_are_counted_and_given_back(tmp_path: Path) -> None:
             assert await opened(running, bob)
             calls[0].cancel()
             async with asyncio.timeout(5):
-                while not await opened(running, ann):
+                while not await opened(running, ann):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             for call in calls:
                 call.cancel()
@@ -185,7 +185,7 @@ def test_a_spec_that_is_too_large_is_refused_before_it_is_looked_at(tmp_path: Pa
             with pytest.raises(TrainctlError, match="expected at most 256 KiB, found 300"):
                 await running.client.call("CreateJob", request)
             request.job.spec.env["X"] = "x" * 5_000_000
-            with pytest.raises(TrainctlError, match="larger than max|Received message larger") as caught:
+            with pytest.raises(TrainctlError, match=r"larger than max") as caught:
                 await running.client.call("CreateJob", request)
             assert caught.value.code == "RESOURCE_EXHAUSTED"
             assert agent_pb2.RegisterRequest().node == ""

@@ -13,17 +13,35 @@ from trainctl.protos.v1 import access_pb2, job_pb2
 from unit.access.api import Api, message_of, methods, own, token_for, with_token
 from unit.controller.controller_harness import Running, create, run, serving, spec
 
-LOOKING = "GetJob ListJobs WatchJob ListEvents WatchEvents StreamLogs ListFigures ExplainJob ListCheckpoints".split()
+LOOKING = [
+    "GetJob",
+    "ListJobs",
+    "WatchJob",
+    "ListEvents",
+    "WatchEvents",
+    "StreamLogs",
+    "ListFigures",
+    "ExplainJob",
+    "ListCheckpoints",
+]
 MAKING = ["CreateJob"]
-CHANGING = (
-    "CancelJob ScaleJob PauseJob ResumeJob RestartJob RollbackJob DeleteJob DeleteCheckpoint PinCheckpoint".split()
-)
-NODES = "CordonNode UncordonNode CreateJoinToken ListJoinTokens RevokeJoinToken".split()
+CHANGING = [
+    "CancelJob",
+    "ScaleJob",
+    "PauseJob",
+    "ResumeJob",
+    "RestartJob",
+    "RollbackJob",
+    "DeleteJob",
+    "DeleteCheckpoint",
+    "PinCheckpoint",
+]
+NODES = ["CordonNode", "UncordonNode", "CreateJoinToken", "ListJoinTokens", "RevokeJoinToken"]
 GIVING = ["CreateToken"]
-GOVERNING = "ListTokens RevokeToken ListAudit".split()
-AGENTS = "Register Session Renew".split()
-FOR_ALL = "WhoAmI GetVersion".split()
-OPEN = "Join Locate".split()
+GOVERNING = ["ListTokens", "RevokeToken", "ListAudit"]
+AGENTS = ["Register", "Session", "Renew"]
+FOR_ALL = ["WhoAmI", "GetVersion"]
+OPEN = ["Join", "Locate"]
 ROLES = ("viewer", "submitter", "operator", "admin")
 
 

@@ -112,3 +112,14 @@ def test_backoff_stays_in_its_bounds_and_starts_again() -> None:
     assert max(pauses_s) == 2.0
     backoff.reset()
     assert backoff.next_s() <= 0.3
+
+
+def test_who_is_asked_to_wait_waits_so_long_once_and_not_in_step_with_others() -> None:
+    pauses = set()
+    for _ in range(20):
+        backoff = Backoff(base_s=0.1, cap_s=2.0)
+        backoff.wait_at_least(5.0)
+        pauses.add(pause_s := backoff.next_s())
+        assert 5.0 <= pause_s <= 7.5
+        assert backoff.next_s() <= 2.0
+    assert len(pauses) > 10

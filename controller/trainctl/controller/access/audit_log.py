@@ -81,6 +81,8 @@ class AuditLog:
         """
         async with self._lock:
             try:
+                if self._waiting:  # what came before is known when this begins
+                    await self._write_first()
                 (record,) = await self._write([record])
             except StoreFullError:
                 self._count("not_stored")
