@@ -26,7 +26,7 @@ class JobMetadata:
 
     Attributes:
         name: a DNS label, unique among the unfinished jobs of the tenant.
-        tenant: whose job it is.
+        tenant: whose job it is: a DNS label (docs/howto/access.md).
         labels: free names and values, to choose jobs by.
     """
 
