@@ -1,8 +1,8 @@
 """Agents whose workers do at once whatever they are told, many in one process, each on a socket of its own.
 
-``python members.py HOST:PORT TOKEN_FILE FIRST COUNT SLOTS`` registers ``sim-FIRST`` and so on. Prints a JSON line when an
-agent answers PREPARE and when it is told a committed generation; a line ``exit NODE`` on standard input ends the first
-worker of that node.
+``python members.py HOST:PORT TOKEN_FILE FIRST COUNT SLOTS`` registers ``sim-FIRST`` and so on. Prints a JSON line when
+an agent answers PREPARE and when it is told a committed generation; a line ``exit NODE`` on standard input ends the
+first worker of that node.
 """
 
 from __future__ import annotations
