@@ -172,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
         "--calls-per-s", type=float, default=50.0, metavar="N",
         help="how often each caller may call in the long run, and twice as often at once (50); the own token ten times",
     )  # fmt: skip
-    parser.add_argument("--max-streams", type=int, default=64, metavar="N", help="streams that each caller may hold (64)")
+    parser.add_argument(
+        "--max-streams", type=int, default=64, metavar="N", help="streams that each caller may hold (64)"
+    )
     parser.add_argument("--respawn-delay", default="200ms", help="pause before a dead agent is started again")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser

@@ -20,6 +20,7 @@ from trainctl.controller.identities import new_uid
 from trainctl.controller.jobs.book import JobBook, RevisionMovedError, is_live
 from trainctl.controller.jobs.checks import check_outside
 from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.foreign_folders import check_folders
 from trainctl.controller.jobs.preview import preview
 from trainctl.controller.jobs.requests import RequestLog, digest_of
 from trainctl.controller.jobs.room import check_room
@@ -62,8 +63,16 @@ class Submissions:
         self._chance = chance
         self._lock = asyncio.Lock()
 
-    async def submit(self, wire: Mapping[str, Any], request_id: str, *, validate_only: bool) -> Submitted:
+    async def submit(
+        self, wire: Mapping[str, Any], request_id: str, *, validate_only: bool, owner: str = ""
+    ) -> Submitted:
         """Accepts a job.
+
+        Args:
+            wire: the job.
+            request_id: under which it has its effect once; empty: none.
+            validate_only: nothing is made.
+            owner: name of who submits it.
 
         Raises:
             SpecError: something is wrong with it; lists all problems.
@@ -79,6 +88,7 @@ class Submissions:
                 return Submitted(entry=replay)
             await check_room(self._store)
         spec = effective(job)
+        check_folders(spec, self._book.states(), jobs_folder=self._jobs_folder)
         resume = await asyncio.to_thread(check_outside, spec)
         uid = "<uid>" if validate_only else new_uid(self._now_s(), self._chance)
         workdir = str(self._jobs_folder / uid)
@@ -87,7 +97,7 @@ class Submissions:
             view = self._agents.view()
             free = self._book.free_slots(view.agents)
             return Submitted(entry=None, plan=tuple(preview(spec, view, free, workdir=workdir, resume=resume)))
-        state, events = new_job(uid, job, workdir=workdir, now_s=self._now_s(), resume=resume)
+        state, events = new_job(uid, job, workdir=workdir, now_s=self._now_s(), resume=resume, owner=owner)
         return Submitted(entry=await to_the_end(self._write(state, events, request_id, digest)))
 
     async def _write(self, state: JobState, events: tuple[EventDraft, ...], request_id: str, digest: str) -> JobEntry:

@@ -50,7 +50,7 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
         since_s: since when this controller leads beside others. What went to the leader before it comes a little later:
             until then counters that would fall are left out.
     """
-    name = state.name
+    name = state.shown_name
     at_s = state.ended_s if state.phase in TERMINAL else now_s
     for phase in JobPhase:
         yield "trainctl_job_phase", (name, phase.value), float(state.phase is phase)
@@ -77,7 +77,7 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
 
 
 def _progress_samples(state: JobState, since_s: float) -> Iterator[Sample]:
-    progress, name = state.progress, state.name
+    progress, name = state.progress, state.shown_name
     if not progress.step:
         return
     yield "trainctl_job_step", (name,), float(progress.step)

@@ -14,6 +14,7 @@ from trainctl.controller.agents.registry import Agent, AgentRegistry
 from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import IllegalTransitionError, Reconciliation, request_cancel
+from trainctl.controller.domain.spec.yaml_text import MAX_BYTES
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
@@ -21,6 +22,7 @@ from trainctl.controller.jobs.presence import missing_checkpoints
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.jobs.verbs import Verbs
 from trainctl.controller.reconciler import Reconciler
+from trainctl.controller.rpc.caller import Role, calling
 from trainctl.controller.rpc.job_message import job_message, records_of
 from trainctl.controller.rpc.kept_logs import kept_logs
 from trainctl.controller.rpc.log_relay import LogQuery, LogRelay
@@ -41,6 +43,7 @@ WATCH_IDLE_S = 1.0
 LOGS_LINGER_S = 1.0
 """A follower of an ended job waits so long for the last lines."""
 DEFAULT_GRACE_S = 30.0
+MAX_SPEC_BYTES = MAX_BYTES
 
 Context = Any
 """``grpc.aio.ServicerContext`` of whatever call."""
@@ -79,8 +82,15 @@ class JobService(VerbService):
 
     async def CreateJob(self, request: job_pb2.CreateJobRequest, context: Context) -> job_pb2.CreateJobResponse:  # noqa: N802
         """Checks and accepts a job; the same request id has no second effect."""
+        if request.job.ByteSize() > MAX_SPEC_BYTES:
+            raise UsageError(
+                f"job: expected at most {MAX_SPEC_BYTES // 1024} KiB, found {request.job.ByteSize()} bytes",
+                hint="put large things into files, and name those",
+            )
         wire = json_format.MessageToDict(request.job)
-        done = await self._submissions.submit(wire, request.request_id, validate_only=request.validate_only)
+        done = await self._submissions.submit(
+            wire, request.request_id, validate_only=request.validate_only, owner=calling().name
+        )
         job = self._job(done.entry) if done.entry is not None else None
         return job_pb2.CreateJobResponse(job=job, plan=done.plan)
 
@@ -268,8 +278,9 @@ class JobService(VerbService):
     def _node(self, agent: Agent) -> job_pb2.NodeStatus:
         view = self._agents.view().agent(agent.incarnation)
         assert view is not None
-        used = sum(entry.slots_used(agent.incarnation) for entry in self._book.entries())
-        states = [entry.state for entry in self._book.entries()]
+        used = sum(entry.uses().get(agent.incarnation, 0) for entry in self._book.entries())
+        shown = calling()
+        states = [state for state in self._book.states() if shown.may(Role.VIEWER, state.tenant)]
         return node_message(agent, view, self._agents.mark_of(view.node), states, used=used)
 
 
