@@ -36,6 +36,7 @@ class Wanted:
         certificate, key: its own, PEM; None: it has none.
         ends_s: when its own expires.
         how_ca: how to name another authority, for messages.
+        how_tls: how to come to speak TLS at all, for messages; empty: by naming an authority.
     """
 
     ca: bytes | None
@@ -44,6 +45,7 @@ class Wanted:
     key: bytes | None = field(default=None, repr=False)
     ends_s: float = 0.0
     how_ca: str = "--ca-file FILE"
+    how_tls: str = ""
 
 
 def why_not(target: str, wanted: Wanted) -> TlsFailedError | None:
@@ -71,7 +73,7 @@ def judge(target: str, wanted: Wanted, seen: Seen, now_s: float) -> TlsFailedErr
             return None
         return TlsFailedError(
             f"{target} expects TLS, and this side spoke in clear",
-            hint=f"say whom to trust: {wanted.how_ca}; {_GET_CA}",
+            hint=wanted.how_tls or f"say whom to trust: {wanted.how_ca}; {_GET_CA}",
         )
     if not seen.speaks_tls:
         return TlsFailedError(

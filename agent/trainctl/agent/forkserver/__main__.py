@@ -28,7 +28,10 @@ def main() -> None:
     channel = socket.socket(fileno=options.channel)
     preload_s = preload(tuple(name for name in options.preload.split(",") if name))
     threads = len(os.listdir("/proc/self/task"))
-    messages.send(channel, messages.Up(pid=os.getpid(), threads=threads, preload_s=preload_s))
+    try:
+        messages.send(channel, messages.Up(pid=os.getpid(), threads=threads, preload_s=preload_s))
+    except BrokenPipeError:  # the agent has ended meanwhile, and said why
+        return
     ForkServer(channel).serve()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # without TLS nothing of it is loaded
 
 _LOG = logging.getLogger(__name__)
 _CALL_S = 10.0
+_HOW_TO_JOIN = "start the agent with --join-token-file FILE; trainctl nodes join-token --out FILE makes it"
 _RETRY_S = 5.0
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 CHANNEL_OPTIONS = (
@@ -89,7 +90,7 @@ class PlainCalling:
 
     async def why(self, target: str) -> TrainctlError | None:
         """See ``Calling.why``."""
-        return await asyncio.to_thread(why_not, target, Wanted(ca=None))
+        return await asyncio.to_thread(why_not, target, Wanted(ca=None, how_tls=_HOW_TO_JOIN))
 
 
 class CertifiedCalling:

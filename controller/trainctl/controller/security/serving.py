@@ -81,17 +81,23 @@ class GivenFiles:
 
     def current(self) -> Pair:
         """See ``Source.current``."""
+        if self._pair is None:
+            return self._take_up(read_pair(*self._paths))
         try:
-            seen = tuple(number for path in self._paths for number in _state(path))
-            if self._pair is None or seen != self._seen:
-                self._pair = read_pair(*self._paths)
-                self._seen = seen
-                _log.info("took up %s, good until %s", self._paths[0], format_time(self._pair.ends_s))
+            if self._state() != self._seen:
+                return self._take_up(read_pair(*self._paths))
         except (TrainctlError, OSError) as error:
-            if self._pair is None:
-                raise
             _log.warning("the former certificate stays: %s", error)
         return self._pair
+
+    def _take_up(self, pair: Pair) -> Pair:
+        self._pair, self._seen = pair, self._state()
+        _log.info("took up %s, good until %s", self._paths[0], format_time(pair.ends_s))
+        return pair
+
+    def _state(self) -> tuple[int, ...]:
+        found = [path.stat() for path in self._paths]
+        return tuple(number for one in found for number in (one.st_mtime_ns, one.st_ino, one.st_size))
 
 
 def read_pair(certificate: Path, key: Path) -> Pair:
@@ -156,8 +162,3 @@ def server_credentials(source: Source, *, clients_of: Authority | None = None) -
         cast("Callable[[], grpc.ServerCertificateConfiguration]", another),  # None: the same as before
         require_client_authentication=clients_of is not None,
     )
-
-
-def _state(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_ino, found.st_size
