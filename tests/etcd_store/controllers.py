@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -26,10 +26,19 @@ TOKEN = "0123456789"
 
 @dataclass
 class ControllerProcess:
-    """One of them, with a folder of its own."""
+    """One of them, with a folder of its own.
+
+    Attributes:
+        folder: its own.
+        store: address of the store.
+        flags: further ones.
+        environment: variables beside this process's own.
+    """
 
     folder: Path
     store: str
+    flags: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -39,18 +48,29 @@ class ControllerProcess:
         program = [sys.executable, "-m", "trainctl.controller", "--dir", str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*program, "--store", self.store, "--lease-ttl", f"{TTL_S}s"], stderr=log, stdout=log
+                [*program, "--store", self.store, "--lease-ttl", f"{TTL_S}s", *self.flags],
+                stderr=log,
+                stdout=log,
+                env={**os.environ, **self.environment},
             )
 
     @property
     def address(self) -> str:
         """Where it listens, as soon as it does."""
+        return self._written("address")
+
+    @property
+    def metrics_address(self) -> str:
+        """Where it serves metrics, as soon as it does."""
+        return self._written("metrics_address")
+
+    def _written(self, name: str) -> str:
         assert self.process is not None
         try:
             record = json.loads((self.folder / "controller.json").read_text())
         except (FileNotFoundError, ValueError):
             return ""
-        return str(record["address"]) if record["pid"] == self.process.pid else ""
+        return str(record[name]) if record["pid"] == self.process.pid else ""
 
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal."""

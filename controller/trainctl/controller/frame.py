@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import socket
@@ -24,6 +25,9 @@ from trainctl.protos.version import package_version
 
 if TYPE_CHECKING:  # a controller without TLS never loads what makes certificates
     from trainctl.controller.security.tls import Tls
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,16 +81,27 @@ class Frame:
     shown: Shown = field(default_factory=Shown)
 
     def write_run_file(self, address: str) -> None:
-        """Says in the folder where this controller listens."""
+        """Says in the folder where this controller listens.
+
+        Raises:
+            OSError: it cannot be written, and what is there does not say so already.
+        """
         run = self.settings.run_dir
         authority = (self.tls.settings.authority or run.tls) / "ca.crt" if self.tls is not None else None
-        run.write(
-            address=local_address(address) if self.tls is not None else address,
-            ca_file=str(authority.absolute()) if authority is not None else "",
-            metrics_address=self.metrics_address,
-            version=package_version(),
-            started_s=self.clock.now_s(),
-        )
+        where = local_address(address) if self.tls is not None else address
+        try:
+            run.write(
+                address=where,
+                ca_file=str(authority.absolute()) if authority is not None else "",
+                metrics_address=self.metrics_address,
+                version=package_version(),
+                started_s=self.clock.now_s(),
+            )
+        except OSError as error:
+            former = run.former()
+            if (former.get("pid"), former.get("address")) != (os.getpid(), where):
+                raise
+            _log.error("%s cannot be written anew: %s", run.controller_file, error)
 
 
 def local_address(address: str) -> str:

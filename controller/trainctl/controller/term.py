@@ -285,7 +285,10 @@ async def _remember_store(frame: Frame, leadership: Leadership) -> None:
 async def _note_store(frame: Frame, leadership: Leadership) -> None:
     """Writes down how far the store is, so that an older one is noticed at the next start."""
     revision = (await frame.store.range(keys.EPOCH)).revision
-    save_sighting(frame.settings.run_dir.sighting_file, Sighting(epoch=leadership.epoch, revision=revision))
+    try:
+        save_sighting(frame.settings.run_dir.sighting_file, Sighting(epoch=leadership.epoch, revision=revision))
+    except OSError as error:  # a full disk is no reason to stop leading
+        _log.error("how the store was left cannot be written down: %s", error)
 
 
 async def _until_fenced(leadership: Leadership) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import generate_latest
 
+from trainctl.controller.domain.goodput import Bucket, open_account, switch
 from trainctl.controller.domain.job_records import TrainProgress
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.states import JobPhase
@@ -50,6 +51,24 @@ def test_the_age_of_the_newest_checkpoint_stops_with_the_job() -> None:
     assert 'trainctl_job_checkpoint_age_seconds{job_name="a"} 12.5' in text(saved, 142.5)
     ended = replace(saved, phase=JobPhase.SUCCEEDED, ended_s=131.0)
     assert 'trainctl_job_checkpoint_age_seconds{job_name="a"} 1.0' in text(ended, 142.5)
+
+
+def test_a_counter_waits_where_a_decision_ended_its_interval_a_moment_earlier() -> None:
+    shown, now_s = job(), 110.0
+    registry = ControllerMetrics(lambda: [shown], lambda: now_s).registry
+
+    def seconds(bucket: str) -> float:
+        served = generate_latest(registry).decode()
+        found = re.findall(rf'trainctl_job_time_seconds_total\{{bucket="{bucket}",job_name="a"\}} (\S+)', served)
+        return float(found[0])
+
+    assert seconds("queued") == 10.0
+    shown = replace(shown, goodput=switch(shown.goodput, Bucket.BOOTING, 109.5))  # decided then, stored only now
+    assert (seconds("queued"), seconds("checking")) == (10.0, 0.5)
+    shown, now_s = replace(shown, goodput=switch(shown.goodput, Bucket.QUEUED, 111.0)), 112.0
+    assert (seconds("queued"), seconds("checking")) == (10.5, 1.5)
+    shown = replace(shown, uid="another of that name", goodput=open_account(112.0))
+    assert seconds("queued") == 0.0
 
 
 def test_no_label_collides_with_prometheus_or_grows_without_bound() -> None:

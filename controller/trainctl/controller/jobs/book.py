@@ -19,7 +19,7 @@ from trainctl.controller.domain.view import AgentView
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.figures import FigureLog
 from trainctl.controller.jobs.journal import JobEvent, Journal
-from trainctl.controller.jobs.stored_records import batches, new_records
+from trainctl.controller.jobs.stored_records import batches, new_records, stored_journal
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import (
     Compare,
@@ -228,7 +228,7 @@ class JobBook:
             return self._entries.get(uid)
         entry = self._take_in(found)
         self._names[(tenant, entry.state.name)] = uid
-        await self._read_journal(entry)
+        entry.journal = await stored_journal(self._store, entry.state, epoch=self._leadership.epoch)
         self._tell(entry, None, entry.journal.after(0))
         return entry
 
@@ -358,20 +358,12 @@ class JobBook:
             raise NotFoundError(f"job {before.name}: its state is no longer in the store")
         with reading(key):
             state = JobState.from_wire(keys.decode(found.value))
-        await self._read_journal(entry)
+        entry.journal = await stored_journal(self._store, entry.state, epoch=self._leadership.epoch)
         newer = max(before.progress, state.progress, key=lambda progress: (progress.lineage, progress.step))
         entry.state, entry.revision = replace(state, progress=newer), found.mod_revision
         entry.desired = desired_workers(entry.state)
         _follow_lineage(entry)
         self._tell(entry, before, [event for event in entry.journal.after(0) if event.revision > seen])
-
-    async def _read_journal(self, entry: JobEntry) -> None:
-        state = entry.state
-        journal = Journal(state.tenant, state.uid)
-        for item in (await self._store.range(keys.all_events(state.tenant, state.uid))).items:
-            with reading(item.key):
-                journal.load(keys.decode(item.value))
-        entry.journal = journal
 
     def reach(self, point: str, state: JobState, events: Sequence[EventDraft] = ()) -> None:
         """Says that a fault point was reached."""
@@ -380,7 +372,7 @@ class JobBook:
 
     def _entry(self, state: JobState, revision: int) -> JobEntry:
         figures = FigureLog(self._figures_folder / f"{state.uid}.jsonl")
-        entry = JobEntry(state, revision, Journal(state.tenant, state.uid), figures)
+        entry = JobEntry(state, revision, Journal(state.tenant, state.uid, epoch=self._leadership.epoch), figures)
         entry.desired = desired_workers(state)
         return entry
 

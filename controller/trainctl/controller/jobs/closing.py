@@ -18,6 +18,7 @@ from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.rpc.job_message import job_message, records_of
+from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import to_wire
 from trainctl.core.errors import FencedError, TrainctlError
 from trainctl.core.records.places import EVENTS_FILE, JOB_FILE
@@ -69,9 +70,7 @@ class Closing:
             return
         try:
             await self._book.confirm_leading()
-            await asyncio.to_thread(self._write, entry, self._job(entry), _lines(entry))
-            if not await self._book.is_stored(entry.state):
-                await asyncio.to_thread(_take_back, entry)
+            await to_the_end(self._close(entry))
             del self._tries[uid]
         except FencedError:
             raise
@@ -81,6 +80,12 @@ class Closing:
                 _log.error("job %s: its records cannot be closed, trying again: %s", entry.state.name, error)
             if self._tries[uid] >= MAX_TRIES:
                 del self._tries[uid]
+
+    async def _close(self, entry: JobEntry) -> None:
+        await asyncio.to_thread(self._write, entry, self._job(entry), _lines(entry))
+        if not await self._book.is_stored(entry.state):
+            await asyncio.to_thread(_take_back, entry)
+            _log.warning("job %s was deleted while it was closed: nothing is left of it", entry.state.name)
 
     def _job(self, entry: JobEntry) -> bytes:
         message = job_message(entry.state, self._agents.view(), now_s=entry.state.ended_s, revision=entry.revision)

@@ -20,7 +20,10 @@ MAX_TRIMS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
-    """An event as stored and shown (message ``Event``); ``revision`` is its number in the job."""
+    """An event as stored and shown (message ``Event``).
+
+    ``revision`` is its number in the job, ``epoch`` that of the leader that wrote it (0: before they said so).
+    """
 
     revision: int
     time_s: float
@@ -29,6 +32,7 @@ class JobEvent:
     reason: str
     message: str
     fields: Mapping[str, str] = field(default_factory=dict)
+    epoch: int = 0
 
 
 class EventsExpiredError(PreconditionError):
@@ -38,10 +42,18 @@ class EventsExpiredError(PreconditionError):
 
 
 class Journal:
-    """The ring of one job. Events of one transaction share one key, so they cost one operation."""
+    """The ring of one job. Events of one transaction share one key, so they cost one operation.
 
-    def __init__(self, tenant: str, uid: str, *, kept: int = EVENTS_KEPT) -> None:
+    Args:
+        tenant: of the job.
+        uid: of the job.
+        epoch: of the leader that writes.
+        kept: how many events.
+    """
+
+    def __init__(self, tenant: str, uid: str, *, epoch: int = 0, kept: int = EVENTS_KEPT) -> None:
         self._tenant = tenant
+        self._epoch = epoch
         self._uid = uid
         self._kept = kept
         self._batches: deque[tuple[JobEvent, ...]] = deque()
@@ -74,6 +86,7 @@ class Journal:
                 reason=draft.reason,
                 message=draft.message,
                 fields=draft.fields,
+                epoch=self._epoch,
             )
             for index, draft in enumerate(drafts)
         )

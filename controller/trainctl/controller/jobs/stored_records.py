@@ -1,4 +1,4 @@
-"""What a change of a job writes beside its state: records that stay as they are, and how many fit a transaction."""
+"""What lies in the store beside a job's state: its events, and records that stay as they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from trainctl.controller import keys
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.store.port import MAX_OPERATIONS, Operation, Put
+from trainctl.controller.jobs.journal import Journal
+from trainctl.controller.store.port import MAX_OPERATIONS, Operation, Put, StateStore
+from trainctl.controller.stored import reading
 from trainctl.core.codec import to_wire
 
 
@@ -26,6 +28,19 @@ def new_records(before: JobState, after: JobState) -> list[Operation]:
         if ref not in known
     ]
     return puts
+
+
+async def stored_journal(store: StateStore, state: JobState, *, epoch: int) -> Journal:
+    """A job's events as they are stored; later ones are written by the leader of ``epoch``.
+
+    Raises:
+        StoreCorruptError: one of them cannot be read.
+    """
+    journal = Journal(state.tenant, state.uid, epoch=epoch)
+    for item in (await store.range(keys.all_events(state.tenant, state.uid))).items:
+        with reading(item.key):
+            journal.load(keys.decode(item.value))
+    return journal
 
 
 def batches(names: Sequence[str]) -> list[Sequence[str]]:

@@ -27,6 +27,7 @@ from trainctl.controller.jobs.remains import refuse_if_needed
 from trainctl.controller.jobs.requests import RequestLog, digest_of
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import Compare, Operation
+from trainctl.controller.tasks import to_the_end
 from trainctl.core.errors import CheckpointError, FencedError, TrainctlError, UnavailableError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.records.generation import CheckpointRef
@@ -206,15 +207,19 @@ class Verbs:
         """Takes the mark from a checkpoint that is not pinned after all, such as by a request that was sent again."""
         entry = self._book.entry(uid)
         if ref.uri not in entry.state.pinned:
-            await self._leadership.confirm()
-            self._book.reach("controller.before_unpin", entry.state)
-            await asyncio.to_thread(_unpin, ref)
-            try:
-                await self._leadership.confirm()
-            except TrainctlError:  # another leader may have pinned it anew meanwhile: a mark too many does no harm
-                await asyncio.to_thread(_pin, ref)
-                raise
+            await to_the_end(self._release(entry.state, ref))
         return entry
+
+    async def _release(self, state: JobState, ref: CheckpointRef) -> None:
+        """Takes the mark away; puts it back if another leader may have pinned it anew: one too many does no harm."""
+        await self._leadership.confirm()
+        self._book.reach("controller.before_unpin", state)
+        await asyncio.to_thread(_unpin, ref)
+        try:
+            await self._leadership.confirm()
+        except TrainctlError:
+            await asyncio.to_thread(_pin, ref)
+            raise
 
     async def mark(self, call: Call, mark: NodeMark) -> None:
         """Says of a node what an operator wants of it.

@@ -15,10 +15,16 @@ from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.metrics.catalogue import JOB_METRICS, Kind
 
 Sample = tuple[str, tuple[str, ...], float]
+LATE_S = 10.0
+"""A decision counts from when it was taken, and is shown when it is stored: so much later at most."""
 
 
 class JobCollector(Collector):
-    """Asks for the states and the time when Prometheus asks for the metrics."""
+    """Asks for the states and the time when Prometheus asks for the metrics.
+
+    Time in an open interval is shown as it passes. Where a decision that is shown a moment later ended the interval
+    earlier, the counter waits until it is reached again: to Prometheus a counter that falls at all began anew.
+    """
 
     def __init__(
         self, states: Callable[[], Iterable[JobState]], now_s: Callable[[], float], since_s: Callable[[], float]
@@ -26,11 +32,14 @@ class JobCollector(Collector):
         self._states = states
         self._now_s = now_s
         self._since_s = since_s
+        self._served: dict[tuple[str, str, tuple[str, ...]], float] = {}
 
     def collect(self) -> Iterator[Metric]:
         """One family per job metric; families without a sample are left out."""
         now_s, since_s = self._now_s(), self._since_s()
-        samples = [sample for state in self._states() for sample in job_samples(state, now_s, since_s=since_s)]
+        samples = self._held(
+            [(state.uid, one) for state in self._states() for one in job_samples(state, now_s, since_s=since_s)]
+        )
         for metric in JOB_METRICS:
             family_type = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
             family = family_type(metric.name, metric.help, labels=metric.labels)
@@ -39,6 +48,21 @@ class JobCollector(Collector):
                 family.add_metric(labels, value)
             if own:
                 yield family
+
+    def _held(self, samples: Iterable[tuple[str, Sample]]) -> list[Sample]:
+        """Counters of a job (by uid) that fall by what a decision may be late keep the value that was served last."""
+        served: dict[tuple[str, str, tuple[str, ...]], float] = {}
+        held: list[Sample] = []
+        for uid, (name, labels, value) in samples:
+            if name in _COUNTERS:
+                last = self._served.get((uid, name, labels), value)
+                value = served[uid, name, labels] = last if 0 < last - value < LATE_S else value
+            held.append((name, labels, value))
+        self._served = served
+        return held
+
+
+_COUNTERS = frozenset(metric.name for metric in JOB_METRICS if metric.kind is Kind.COUNTER)
 
 
 def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Iterator[Sample]:

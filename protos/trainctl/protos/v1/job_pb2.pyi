@@ -470,12 +470,15 @@ class Event(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     time_s: _builtins.float
     job_uid: _builtins.str
     type: _builtins.str
     reason: _builtins.str
     message: _builtins.str
+    epoch: _builtins.int
+    """Of the leader that wrote it; 0 if it was written before leaders said so."""
     @_builtins.property
     def fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -488,10 +491,11 @@ class Event(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "job_uid", b"job_uid", "message", b"message", "reason", b"reason", "revision", b"revision", "time_s", b"time_s", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "fields", b"fields", "job_uid", b"job_uid", "message", b"message", "reason", b"reason", "revision", b"revision", "time_s", b"time_s", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
