@@ -20,12 +20,14 @@ from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.rpc.job_message import job_message, records_of
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import to_wire
-from trainctl.core.errors import FencedError, TrainctlError
+from trainctl.core.errors import FencedError, TrainctlError, UnavailableError
 from trainctl.core.records.places import EVENTS_FILE, JOB_FILE
 
 _log = logging.getLogger(__name__)
 AGAIN_S = 5.0
 """After a storage refused."""
+ASK_AGAIN_S = 0.5
+"""After the store did not answer."""
 MAX_TRIES = 10
 """Of one controller's life; the next one tries again."""
 
@@ -82,10 +84,20 @@ class Closing:
                 del self._tries[uid]
 
     async def _close(self, entry: JobEntry) -> None:
-        await asyncio.to_thread(self._write, entry, self._job(entry), _lines(entry))
-        if not await self._book.is_stored(entry.state):
-            await asyncio.to_thread(_take_back, entry)
-            _log.warning("job %s was deleted while it was closed: nothing is left of it", entry.state.name)
+        try:
+            await asyncio.to_thread(self._write, entry, self._job(entry), _lines(entry))
+        finally:
+            if not await self._is_stored(entry.state):
+                await asyncio.to_thread(_take_back, entry)
+                _log.warning("job %s was deleted while it was closed: nothing is left of it", entry.state.name)
+
+    async def _is_stored(self, state: JobState) -> bool:
+        """Asked until the store answers: whoever was frozen finds its connections broken."""
+        while True:
+            try:
+                return await self._book.is_stored(state)
+            except UnavailableError:
+                await asyncio.sleep(ASK_AGAIN_S)
 
     def _job(self, entry: JobEntry) -> bytes:
         message = job_message(entry.state, self._agents.view(), now_s=entry.state.ended_s, revision=entry.revision)
