@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.control_store import TTL_S, failovers_s, fenced_txn_rates
 from e2e.local_system import LocalSystem, tiny_job
-from trainctl.controller.rpc.agent_service import HEARTBEAT_S
+from trainctl.controller.domain.pace import heartbeat_s
 from trainctl.protos.version import package_version
 
 HERE = Path(__file__).parent
@@ -199,7 +199,7 @@ def measure_agents(figures: Figures, count: int, windows: int) -> None:
                 time.sleep(WINDOW_S)
                 took_s = time.monotonic() - began_s
                 share = (cpu_s(pid) - used_s) / took_s
-                came, due = heartbeats(system) - beats, count * took_s / HEARTBEAT_S
+                came, due = heartbeats(system) - beats, count * took_s / heartbeat_s(count)
                 if came < LEAST_HEARTBEATS * due:
                     raise RuntimeError(f"{came:.0f} heartbeats came in {took_s:.1f} s, {due:.0f} were due")
                 figures.take("agents_200_controller_cpu", share, keep=window > 0)
@@ -236,7 +236,7 @@ def report(figures: Figures, options: argparse.Namespace) -> int:
                 "targets_missed": missed,
                 "lease_ttl_s": TTL_S,
                 "agents": options.agents,
-                "heartbeat_s": HEARTBEAT_S,
+                "heartbeat_s": heartbeat_s(options.agents),
                 "cores": os.cpu_count(),
                 "load_1min": [round(min(figures.load), 2), round(max(figures.load), 2)] if figures.load else None,
                 "trainctl": package_version(),

@@ -318,6 +318,7 @@ class ControllerLink:
             _LOG.error("cannot read desired state %d, so the former one stays: %s", desired.version, error)
             return
         self._epoch = desired.epoch
+        self._heartbeat_s = desired.heartbeat_s or self._heartbeat_s
         self._node.set_desired(workers)
         self._node.forget_jobs(desired.deleted_jobs)
         self._desired_version = desired.version

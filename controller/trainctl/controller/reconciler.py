@@ -18,6 +18,7 @@ from trainctl.controller.domain.events import (
 )
 from trainctl.controller.domain.job_records import Condition
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.pace import telemetry_pause_s
 from trainctl.controller.domain.placement import slots_used
 from trainctl.controller.domain.reconcile import Reconciliation, reconcile
 from trainctl.controller.identities import LeaderIds
@@ -91,22 +92,31 @@ class Reconciler:
             if is_live(state):
                 self._queue.add(state.uid)
 
-    def look_at_jobs_on(self, agent_incarnation: int) -> None:
-        """An agent reported: its jobs look, and so do those that wait for room."""
-        for entry in self._book.entries():
-            if is_live(entry.state) and (entry.waits_for_room or agent_incarnation in entry.uses()):
+    def look_at_jobs_on(self, agent_incarnation: int, *, news: bool = True) -> None:
+        """An agent reported: its jobs look, and so do those that wait for room. Where only progress is new, soon."""
+        for entry in self._book.live():
+            if not entry.waits_for_room and agent_incarnation not in entry.uses():
+                continue
+            if news:
                 self._queue.add(entry.state.uid)
+            else:
+                pause_s = telemetry_pause_s(slots=entry.slots, agents=self._agents.count)
+                self._queue.add_within(entry.state.uid, pause_s)
 
     def desired(self, agent_incarnation: int) -> agent_pb2.AgentDesired:
         """The whole desired state of an agent, from committed states only."""
         self._version += 1
         workers = [
             self._messages.worker(worker)
-            for entry in self._book.entries()
+            for entry in self._book.live()
             for worker in entry.desired.get(agent_incarnation, ())
         ]
         return agent_pb2.AgentDesired(
-            epoch=self._leadership.epoch, version=self._version, workers=workers, deleted_jobs=self._book.deleted()
+            epoch=self._leadership.epoch,
+            version=self._version,
+            workers=workers,
+            deleted_jobs=self._book.deleted(),
+            heartbeat_s=self._agents.heartbeat_s,
         )
 
     def queue_depth(self) -> int:
@@ -122,10 +132,8 @@ class Reconciler:
         if entry.trouble is not None and entry.trouble.type == _DEGRADED:
             entry.trouble = None
         self._metrics.observe("trainctl_reconcile_seconds", self._clock.monotonic_s() - began_s)
-        if result.wake_at_s is None:
-            self._queue.forget_timer(uid)
-        else:
-            self._queue.add_after(uid, result.wake_at_s - self._clock.now_s())
+        if result.wake_at_s is not None:
+            self._queue.add_within(uid, result.wake_at_s - self._clock.now_s())
 
     def _decide(self, state: JobState) -> Reconciliation:
         view = self._agents.view()

@@ -40,14 +40,19 @@ class WorkQueue:
             self._waiting.append(key)
             self._wake.set()
 
+    def add_within(self, key: str, delay_s: float) -> None:
+        """Asks for a pass in ``delay_s`` seconds at the latest; a timer that is due before is enough."""
+        known = self._timers.get(key)
+        if known is None or known.when() > asyncio.get_running_loop().time() + delay_s:
+            self.add_after(key, delay_s)
+
     def add_after(self, key: str, delay_s: float) -> None:
-        """Asks for a pass in ``delay_s`` seconds at the latest; replaces the timer that ``key`` had."""
-        self.forget_timer(key)
+        """Asks for a pass in ``delay_s`` seconds; replaces the timer that ``key`` had."""
+        self._forget_timer(key)
         loop = asyncio.get_running_loop()
         self._timers[key] = loop.call_later(max(0.0, delay_s), self._timer_fired, key)
 
-    def forget_timer(self, key: str) -> None:
-        """Takes the timer back."""
+    def _forget_timer(self, key: str) -> None:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -76,7 +81,7 @@ class WorkQueue:
     def close(self) -> None:
         """Cancels all timers."""
         for key in list(self._timers):
-            self.forget_timer(key)
+            self._forget_timer(key)
 
     async def _take(self) -> str:
         while not self._waiting:

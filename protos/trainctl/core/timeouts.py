@@ -57,6 +57,16 @@ class Timeouts:
                 f"({self.suspect_s:g} s), or a late heartbeat looks like a frozen worker"
             )
 
+    def at_pace(self, heartbeat_s: float) -> Timeouts:
+        """The same where agents report only every ``heartbeat_s`` seconds: one lost beat is no lost agent.
+
+        What is known of workers comes with the beats, so it is no fresher.
+        """
+        if heartbeat_s <= self.heartbeat_s:
+            return self
+        suspect_s, lost_s = max(self.suspect_s, 1.5 * heartbeat_s), max(self.lost_s, 2.5 * heartbeat_s)
+        return replace(self, suspect_s=suspect_s, lost_s=lost_s, hang_floor_s=max(self.hang_floor_s, lost_s))
+
     @classmethod
     def for_profile(cls, profile: str) -> Timeouts:
         """The time-outs of ``fast``, ``balanced`` or ``patient``.

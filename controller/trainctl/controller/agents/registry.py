@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trainctl.controller import keys
 from trainctl.controller.agents.session import AgentSession
 from trainctl.controller.cluster.port import AgentProcess
+from trainctl.controller.domain.pace import heartbeat_s, is_news
 from trainctl.controller.domain.view import AgentView, ClusterView
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import Compare, KeyValue, Operation, Put, Target
@@ -81,6 +82,7 @@ class AgentRegistry:
     Attributes:
         doubt: why the store may be an old copy, so that agents may live that it does not know of; empty if it is not.
             As long as there is doubt no silence counts at all.
+        heartbeat_s: how often agents are to report; the more they are, the more rarely.
     """
 
     def __init__(self, monotonic_s: Callable[[], float], *, settle_s: float) -> None:
@@ -92,6 +94,7 @@ class AgentRegistry:
         self._agents: dict[str, Agent] = {}
         self._marks: dict[str, NodeMark] = {}
         self.doubt = ""
+        self.heartbeat_s = heartbeat_s(0)
 
     def awake(self) -> None:
         """This process runs; called often. After a gap, what the agents said meanwhile is still to be read.
@@ -115,6 +118,7 @@ class AgentRegistry:
             with reading(item.key):
                 registration = from_wire(Registration, keys.decode(item.value))
             self._agents[registration.node] = Agent(registration, item.mod_revision, self._monotonic_s())
+        self._keep_pace()
 
     def load_marks(self, stored: Iterable[KeyValue]) -> None:
         """Takes in what operators said of nodes."""
@@ -162,6 +166,7 @@ class AgentRegistry:
         if former is not None and former.incarnation > result.revision:
             raise self.stale(registration.node, result.revision)
         self._agents[registration.node] = Agent(registration, result.revision, self._monotonic_s())
+        self._keep_pace()
         if former is not None and former.session is not None:
             former.session.close(self.stale(registration.node, former.incarnation))
         return result.revision
@@ -206,12 +211,15 @@ class AgentRegistry:
         """A message of the agent came."""
         agent.heard_s = self._monotonic_s()
 
-    def observed(self, agent: Agent, *, store_address: str, workers: tuple[WorkerObserved, ...]) -> None:
-        """The agent's whole observation came."""
+    def observed(self, agent: Agent, *, store_address: str, workers: tuple[WorkerObserved, ...]) -> bool:
+        """The agent's whole observation came; whether it shows more than progress."""
+        news = not agent.reported or agent.process_exited or agent.store_address != store_address
+        news = news or is_news(agent.workers, workers)
         agent.store_address = store_address
         agent.workers = workers
         agent.reported = True
         agent.process_exited = False
+        return news
 
     def processes(self, processes: Iterable[AgentProcess]) -> None:
         """What the cluster says about the agents' processes: another one on the node replaced the registered one."""
@@ -223,6 +231,11 @@ class AgentRegistry:
                 agent.process_exited = not process.alive
             elif process.alive:
                 agent.process_exited = True
+
+    @property
+    def count(self) -> int:
+        """Number of nodes whose agents are known."""
+        return len(self._agents)
 
     def agents(self) -> tuple[Agent, ...]:
         """All agents, by node."""
@@ -247,7 +260,8 @@ class AgentRegistry:
         self.awake()
         self._look_settled()
         agents = tuple(self._view_of(agent) for agent in self.agents())
-        return ClusterView(agents=agents, settled=self._settled and not self.doubt)
+        settled = self._settled and not self.doubt
+        return ClusterView(agents=agents, settled=settled, heartbeat_s=self.heartbeat_s)
 
     @staticmethod
     def stale(node: str, incarnation: int) -> StaleIncarnationError:
@@ -256,6 +270,14 @@ class AgentRegistry:
             f"agent incarnation {incarnation} of {node} is over: unknown here, or replaced by a newer one",
             hint="the agent ends its workers and registers anew",
         )
+
+    def _keep_pace(self) -> None:
+        """Tells everybody when agents are to report more rarely; never more often again, as long as this one leads."""
+        period_s = heartbeat_s(len(self._agents))
+        if period_s > self.heartbeat_s:
+            self.heartbeat_s = period_s
+            for session in self.sessions():
+                session.desire()
 
     def _look_settled(self) -> None:
         everybody = all(agent.reported or agent.process_exited for agent in self._agents.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trainctl.controller.domain.pace import PACES_S
 from trainctl.core.records.worker import WorkerObserved
 
 
@@ -47,11 +48,15 @@ class AgentView:
 class ClusterView:
     """All known agent lives.
 
-    ``settled`` is False in the settling window after a controller start: then no conclusion is drawn from silence.
+    Attributes:
+        agents: each life that is the newest of its node, and those that processes were still seen of.
+        settled: False in the settling window after a controller start: then no conclusion is drawn from silence.
+        heartbeat_s: how often agents report.
     """
 
     agents: tuple[AgentView, ...] = ()
     settled: bool = True
+    heartbeat_s: float = PACES_S[0]
     _by_life: Mapping[int, AgentView] = field(init=False, repr=False, compare=False)
     _newest: Mapping[str, int] = field(init=False, repr=False, compare=False)
 

@@ -138,6 +138,10 @@ class JobBook:
             sorted(tuple(self._entries.values()), key=lambda entry: (entry.state.submitted_s, entry.state.uid))
         )
 
+    def live(self) -> tuple[JobEntry, ...]:
+        """Those that have not ended, in no order: asked for at every heartbeat."""
+        return tuple(entry for entry in self._entries.values() if is_live(entry.state))
+
     def entry(self, uid: str) -> JobEntry:
         """A job by uid.
 

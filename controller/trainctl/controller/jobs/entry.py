@@ -75,4 +75,9 @@ class JobEntry:
     @property
     def waits_for_room(self) -> bool:
         """Whether a slot of it has no place."""
-        return sum(self.uses().values()) < sum(len(island.slots) for island in self.state.islands)
+        return sum(self.uses().values()) < self.slots
+
+    @property
+    def slots(self) -> int:
+        """Of all its islands, with or without a place."""
+        return sum(len(island.slots) for island in self.state.islands)

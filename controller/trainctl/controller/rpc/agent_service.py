@@ -41,8 +41,6 @@ if TYPE_CHECKING:  # a controller without TLS never loads what makes certificate
 
 _log = logging.getLogger(__name__)
 MAX_SLOTS = 1024
-HEARTBEAT_S = Timeouts.for_profile("fast").heartbeat_s
-"""One beat for all: an agent may serve jobs of any profile."""
 ORPHAN_TIMEOUT_S = Timeouts.for_profile("balanced").orphan_s
 _FOR_EVER_S = 7 * 86400.0
 """Longer than certificates live, and shorter than timers can be."""
@@ -110,7 +108,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         return agent_pb2.RegisterResponse(
             agent_incarnation=incarnation,
             epoch=self._leadership.epoch,
-            heartbeat_s=HEARTBEAT_S,
+            heartbeat_s=self._agents.heartbeat_s,
             orphan_timeout_s=ORPHAN_TIMEOUT_S,
         )
 
@@ -231,10 +229,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
     def _observed(self, observed: agent_pb2.AgentObserved, agent: Agent, session: AgentSession) -> None:
         workers = tuple(message_to_record(worker, WorkerObserved) for worker in observed.workers)
-        self._agents.observed(agent, store_address=observed.store_address, workers=workers)
+        news = self._agents.observed(agent, store_address=observed.store_address, workers=workers)
         self._metrics.inc("trainctl_heartbeats_total")
         session.took_observation(observed.sequence)
-        self._reconciler.look_at_jobs_on(agent.incarnation)
+        self._reconciler.look_at_jobs_on(agent.incarnation, news=news)
 
     async def _figures(self, batch: agent_pb2.FiguresBatch) -> None:
         """File first, then the job's progress, then the acknowledgement: a crash in between repeats, and loses none."""

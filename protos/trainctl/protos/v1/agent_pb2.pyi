@@ -369,8 +369,11 @@ class AgentDesired(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     DELETED_JOBS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_S_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     version: _builtins.int
+    heartbeat_s: _builtins.float
+    """How often the agent is to report from now on; 0: as before."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.WorkerDesired]: ...
     @_builtins.property
@@ -384,10 +387,11 @@ class AgentDesired(_message.Message):
         version: _builtins.int = ...,
         workers: _abc.Iterable[_records_pb2.WorkerDesired] | None = ...,
         deleted_jobs: _abc.Iterable[_builtins.str] | None = ...,
+        heartbeat_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_jobs", b"deleted_jobs", "epoch", b"epoch", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_jobs", b"deleted_jobs", "epoch", b"epoch", "heartbeat_s", b"heartbeat_s", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

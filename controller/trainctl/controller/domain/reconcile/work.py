@@ -34,7 +34,7 @@ class Work:
         self.now_s = now_s
         self.epoch = epoch
         self.ids = ids
-        self.timeouts = Timeouts.for_job(job.spec)
+        self.timeouts = Timeouts.for_job(job.spec).at_pace(view.heartbeat_s)
         self.events: list[EventDraft] = []
         self._wake_at_s: float | None = None
 

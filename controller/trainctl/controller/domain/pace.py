@@ -1,0 +1,53 @@
+"""How often many agents report, and how often what they report is looked at. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from trainctl.core.records.step import Phase
+from trainctl.core.records.worker import WorkerObserved
+
+PACES_S = (0.25, 0.5, 1.0, 2.5, 5.0)
+HEARTBEATS_PER_S = 2000
+"""That a controller is to bear, from all agents together."""
+PAUSE_EACH_S = 0.00025
+_WAITING = frozenset({Phase.INTERRUPTED, Phase.HELD, Phase.FINISHED})
+
+
+def heartbeat_s(agents: int) -> float:
+    """Seconds between two heartbeats of an agent, where there are so many; steps, so that it rarely changes."""
+    return PACES_S[min(bisect_left(PACES_S, agents / HEARTBEATS_PER_S), len(PACES_S) - 1)]
+
+
+def telemetry_pause_s(*, slots: int, agents: int) -> float:
+    """Shortest time between two looks at a job of so many slots where nothing but progress is new.
+
+    A look costs time for every slot and agent, and every heartbeat could ask for one.
+    """
+    return PAUSE_EACH_S * (slots + agents)
+
+
+def is_news(before: tuple[WorkerObserved, ...], after: tuple[WorkerObserved, ...]) -> bool:
+    """Whether an observation shows more than progress: something that the next decision may wait for."""
+    return len(before) != len(after) or any(
+        _standing(old) != _standing(new) for old, new in zip(before, after, strict=True)
+    )
+
+
+def _standing(worker: WorkerObserved) -> tuple[object, ...]:
+    progress = worker.progress
+    return (
+        worker.job_uid,
+        worker.slot,
+        worker.incarnation,
+        worker.pid,
+        worker.phase,
+        worker.generation,
+        worker.report,
+        worker.exit_code,
+        worker.error,
+        worker.steps,
+        worker.notices,
+        progress.generation,
+        progress.phase if progress.phase in _WAITING else None,
+    )
