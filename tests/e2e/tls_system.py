@@ -54,7 +54,15 @@ class Process:
 
     def said(self, *words: str) -> None:
         """Waits until all these words are in its log."""
-        until(lambda: all(word in self.log for word in words), lambda: f"expected {words} in\n{self.log}")
+
+        def all_said() -> bool:
+            running = self.running is None or self.running.poll() is None
+            if all(word in self.log for word in words):
+                return True
+            assert running, f"it ended; expected {words} in\n{self.log}"
+            return False
+
+        until(all_said, lambda: f"expected {words} in\n{self.log}")
 
     def exit_code(self) -> int:
         """Waits for its end."""

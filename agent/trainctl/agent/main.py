@@ -51,6 +51,7 @@ def _run(options: argparse.Namespace) -> None:
         node=options.node,
         slots=options.slots,
         first_local_rank=options.first_local_rank,
+        secrets=options.secrets.absolute() if options.secrets else None,
         folder=options.dir.absolute(),
         token_file=options.token_file,
         given=Given(ca_file=options.ca_file, join_token_file=options.join_token_file),
@@ -82,8 +83,8 @@ def _check_encrypted(options: AgentOptions) -> None:
     if not options.insecure:
         raise UsageError(
             f"--controller: the connection to {', '.join(elsewhere)} would not be encrypted",
-            hint="join with --join-token-file FILE, which a controller with --tls makes; or say --insecure if the network "
-            "is your own",
+            hint="join with --join-token-file FILE (a controller with --tls makes it), or say --insecure if the "
+            "network is your own",
         )
     logging.getLogger(__name__).warning(
         "--insecure: whoever is in the network of %s can read this agent's token", ", ".join(elsewhere)
@@ -100,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         help="number of the first worker, where agents share a machine: it picks the accelerator (default 0)",
+    )
+    parser.add_argument(
+        "--secrets", type=Path, metavar="DIR", help="folder of the values that jobs want by spec.secretEnv, a file each"
     )
     parser.add_argument("--dir", type=Path, required=True, help="folder for logs and caches; one agent a folder")
     parser.add_argument("--token-file", type=Path, help="file with the bearer token")

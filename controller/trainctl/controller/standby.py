@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 from trainctl.controller.leadership import Candidate, FenceCounter, Leadership, find_leader, wait_vacant
 from trainctl.controller.rpc.network import WaitingServer
-from trainctl.controller.store.port import StateStore, StoreUnavailableError
-from trainctl.core.errors import ConflictError
+from trainctl.controller.store.port import StateStore
+from trainctl.core.errors import ConflictError, UnavailableError
 
 _log = logging.getLogger(__name__)
 RETRY_S = 0.2
@@ -38,7 +38,7 @@ async def campaign(
     *,
     counter: FenceCounter | None = None,
 ) -> Leadership:
-    """Waits, however long it takes, until this controller leads; a store that is away is waited for.
+    """Waits, however long it takes, until this controller leads; a store that is away or full is waited for.
 
     Args:
         store: that is shared.
@@ -51,13 +51,16 @@ async def campaign(
             leader = await find_leader(store)
             if leader is None:
                 server.leader = ""
-                return await Leadership.take(store, await ready(), counter=counter)
+                candidate = await ready()
+                try:
+                    return await Leadership.take(store, candidate, counter=counter)
+                except ConflictError as error:
+                    _log.info("not this time: %s", error)
+                    continue
             if server.leader != f"{leader.holder} at {leader.address}":
                 server.leader = f"{leader.holder} at {leader.address}"
                 _log.info("standing by: %s leads with epoch %d", server.leader, leader.epoch)
             await wait_vacant(store, leader)
-        except ConflictError as error:
-            _log.info("not this time: %s", error)
-        except StoreUnavailableError as error:
+        except UnavailableError as error:  # it is away, or full: whoever leads then may be able to help
             _log.warning("standing by without the store: %s", error)
             await asyncio.sleep(RETRY_S)
