@@ -51,6 +51,7 @@ class AgentOptions:
         address: under which other nodes reach this one.
         metrics_port: of ``/metrics``; 0 takes a free one.
         insecure: with certificates, ``/metrics`` is served to other machines all the same, though not encrypted.
+        secrets: folder of the values that jobs want by name, one file each; None: there are none.
         entry: ``module:function`` that a worker runs.
         store_entry: ``module:function`` that the collective store runs.
         preload: modules that the fork server imports.
@@ -66,6 +67,7 @@ class AgentOptions:
     address: str
     metrics_port: int
     insecure: bool = False
+    secrets: Path | None = None
     entry: str
     store_entry: str
     preload: tuple[str, ...]
@@ -115,6 +117,7 @@ class Agent:
             node=options.node,
             node_dir=str(options.folder),
             first_local_rank=options.first_local_rank,
+            secrets=options.secrets,
             events=WorkerEvents(
                 changed=lambda: self._link.changed(), figures=self._take_figures, report=self._take_report
             ),

@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from trainctl.agent import state
 from trainctl.agent.forkserver.client import ForkServerClient
@@ -29,6 +30,8 @@ class Supervisor:
         entry: ``module:function`` that a worker runs.
         node: name of the node, for fault points.
         node_dir: folder of the node.
+        first_local_rank: number of its first worker, where several agents share a machine.
+        secrets: folder of the values that jobs want by name; None: there are none.
         events: who is told about news; ``changed`` means that ``observe`` has changed.
         metrics: counts starts and exits.
     """
@@ -42,6 +45,7 @@ class Supervisor:
         node: str,
         node_dir: str,
         first_local_rank: int,
+        secrets: Path | None = None,
         events: WorkerEvents,
         metrics: AgentMetrics,
     ) -> None:
@@ -51,6 +55,7 @@ class Supervisor:
         self._node = node
         self._node_dir = node_dir
         self._first_local_rank = first_local_rank
+        self._secrets = secrets
         self._events = events
         self._metrics = metrics
         self._faults = FaultPlan()
@@ -143,7 +148,14 @@ class Supervisor:
         events = WorkerEvents(changed=self._changed, figures=self._events.figures, report=self._events.report)
         taken = {worker.local_rank for worker in self._workers.values() if not worker.life.exited}
         local_rank = next(number for number in itertools.count(self._first_local_rank) if number not in taken)
-        worker = Worker(desired, entry=self._entry, node_dir=self._node_dir, local_rank=local_rank, events=events)
+        worker = Worker(
+            desired,
+            entry=self._entry,
+            node_dir=self._node_dir,
+            local_rank=local_rank,
+            secrets=self._secrets,
+            events=events,
+        )
         self._workers[worker.key] = worker
         return worker
 

@@ -9,12 +9,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from trainctl.agent.bridge_end import BridgeEnd
 from trainctl.agent.forkserver.client import Child, ForkServerClient
 from trainctl.agent.logs.store import LogCapture
+from trainctl.agent.secret_files import SecretUnusableError, read_secrets
 from trainctl.agent.state import Life, key_of
 from trainctl.core.errors import UnavailableError
 from trainctl.core.records.step import StepFigures
@@ -62,17 +64,26 @@ class Worker:
         entry: ``module:function`` that it runs.
         node_dir: folder of the node, for caches.
         local_rank: its number on the node, which picks its accelerator.
+        secrets: folder of the values that jobs want by name; None: there are none.
         events: who is told.
     """
 
     def __init__(
-        self, desired: WorkerDesired, *, entry: str, node_dir: str, local_rank: int, events: WorkerEvents
+        self,
+        desired: WorkerDesired,
+        *,
+        entry: str,
+        node_dir: str,
+        local_rank: int,
+        secrets: Path | None,
+        events: WorkerEvents,
     ) -> None:
         self.key = key_of(desired)
         self.local_rank = local_rank
         self.exited = asyncio.Event()
         self._entry = entry
         self._node_dir = node_dir
+        self._secrets = secrets
         self._events = events
         self._life = Life(key=self.key, instructed=desired)
         self._observed = WorkerObserved(
@@ -155,13 +166,15 @@ class Worker:
     async def _run(self, server: ForkServerClient, capture: LogCapture) -> None:
         try:
             child = await self._fork(server, capture)
-        except (OSError, UnavailableError) as error:
+        except (OSError, UnavailableError, SecretUnusableError) as error:
             _LOG.error("worker %s was not started: %s", self.key, error)
             if (
                 self._bridge is not None
             ):  # should it have been forked after all, its end of the bridge tells when it died
                 await _wait_for(self._bridge.ended, 25 * _DRAIN_S)
-            self._set(error=WorkerError(type=type(error).__name__, message=str(error), code=NEVER_STARTED_CODE))
+            known = error if isinstance(error, SecretUnusableError) else None
+            reason, hint = (known.code, known.hint) if known is not None else (NEVER_STARTED_CODE, "")
+            self._set(error=WorkerError(type=type(error).__name__, message=str(error), code=reason, hint=hint))
             self._end(_KILLED)
             return
         self._child = child
@@ -183,9 +196,11 @@ class Worker:
 
         Raises:
             UnavailableError: the fork server could not.
+            SecretUnusableError: the job wants a secret that this node does not have.
             OSError: this process is out of descriptors.
         """
         loop = asyncio.get_running_loop()
+        env = _env(self._life.instructed, self.local_rank, self._secrets)
         self._page_fd = os.memfd_create("trainctl-progress", os.MFD_CLOEXEC)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -198,7 +213,7 @@ class Worker:
                     self._entry,
                     fds=fds,
                     arguments={"node_dir": self._node_dir},
-                    env=_env(self._life.instructed, self.local_rank),
+                    env=env,
                 )
 
     def _hear(self, message: bridge.Message) -> None:
@@ -264,9 +279,11 @@ async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
         await asyncio.wait_for(event.wait(), timeout_s)
 
 
-def _env(desired: WorkerDesired, local_rank: int) -> dict[str, str]:
+def _env(desired: WorkerDesired, local_rank: int, secrets: Path | None) -> dict[str, str]:
     """What the job file wants in the environment, and which worker of the node this is."""
     spec = desired.spec.get("spec")
     env = spec.get("env") if isinstance(spec, Mapping) else None
+    names = spec.get("secretEnv") if isinstance(spec, Mapping) else None
     wanted = {str(name): str(value) for name, value in env.items()} if isinstance(env, Mapping) else {}
-    return {**wanted, "LOCAL_RANK": str(local_rank)}
+    secret = read_secrets(secrets, [str(name) for name in names]) if isinstance(names, Sequence) else {}
+    return {**wanted, **secret, "LOCAL_RANK": str(local_rank)}

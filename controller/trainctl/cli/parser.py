@@ -269,6 +269,9 @@ def _add_local(commands: Any) -> None:
     up.add_argument("--agents", metavar="N", type=int, default=2, help="agents, each one a node (2)")
     up.add_argument("--slots", metavar="K", type=int, default=2, help="workers that each agent can run (2)")
     up.add_argument("--port", metavar="PORT", type=int, default=0, help="port on 127.0.0.1 (default: any that is free)")
+    up.add_argument(
+        "--secrets", metavar="DIR", help="folder of the values that jobs want by spec.secretEnv, a file each"
+    )
     down = add_command(
         group,
         "down",

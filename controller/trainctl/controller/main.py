@@ -74,6 +74,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         accept_store=options.accept_store,
         lease_ttl_s=_duration_s("--lease-ttl", options.lease_ttl, least_s=1.0),
         tls=tls,
+        secrets=options.secrets.absolute() if options.secrets else None,
         limits=_limits(options),
         respawn_delay_s=_duration_s("--respawn-delay", options.respawn_delay),
     )
@@ -156,6 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", type=Path, default=None,
         help="folder of the jobs' work folders, that all controllers and agents see (default: in the folder)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--secrets", type=Path, default=None, metavar="DIR",
+        help="folder that local agents read the values of spec.secretEnv from, a file each",
     )  # fmt: skip
     parser.add_argument(
         "--accept-store", action="store_true",

@@ -34,6 +34,7 @@ class Settings:
         store: where the state is; None: a file in the folder.
         accept_store: act on the store although it is older than it was left, or another installation's.
         lease_ttl_s: how long a leader that says nothing is waited for, where several share a store.
+        secrets: folder that local agents read the values of ``spec.secretEnv`` from; None: they have none.
         limits: how often callers may call, and how many streams they may hold.
         tls: how connections are encrypted; None: they are not.
         respawn_delay_s: pause before a dead agent is started again.
@@ -52,6 +53,7 @@ class Settings:
     store: StoreAddress | None = None
     accept_store: bool = False
     lease_ttl_s: float = LEASE_TTL_S
+    secrets: Path | None = None
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings | None = None
     respawn_delay_s: float = 0.2

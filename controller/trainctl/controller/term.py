@@ -38,7 +38,7 @@ from trainctl.controller.rpc.join_service import JoinService, JoinTokenService
 from trainctl.controller.rpc.log_relay import LogRelay
 from trainctl.controller.rpc.network import Server
 from trainctl.controller.rpc.services import Services
-from trainctl.controller.settings import AgentCommand
+from trainctl.controller.settings import AgentCommand, Settings
 from trainctl.controller.store.compaction import compact_regularly
 from trainctl.core.errors import ConflictError, FencedError, UnavailableError
 
@@ -220,7 +220,7 @@ def _bind(frame: Frame, server: Server, port: int) -> str:
 
 def _keeper(frame: Frame, parts: _Parts, address: str, stack: AsyncExitStack) -> NodeKeeper:
     settings = frame.settings
-    command = settings.agent_command or _agent_command(settings.run_dir.token_file, certified=frame.tls is not None)
+    command = settings.agent_command or _agent_command(settings, certified=frame.tls is not None)
     where = local_address(address) if frame.tls is not None else address
     cluster = LocalCluster(
         settings.run_dir.nodes, _local_nodes(frame), lambda request, folder: command(request, folder, where)
@@ -244,13 +244,16 @@ def _local_nodes(frame: Frame) -> list[AgentRequest]:
     ]
 
 
-def _agent_command(token_file: Path, *, certified: bool) -> AgentCommand:
+def _agent_command(settings: Settings, *, certified: bool) -> AgentCommand:
+    token_file = settings.run_dir.token_file
+    secrets = ("--secrets", str(settings.secrets)) if settings.secrets is not None else ()
+
     def command(request: AgentRequest, folder: Path, address: str) -> Sequence[str]:
         program = (sys.executable, "-m", "trainctl.agent")
         where = ("--controller", address, "--node", request.node, "--slots", str(request.slots))
         here = ("--first-local-rank", str(request.first_local_rank), "--dir", str(folder))
         shown = ("--join-token-file", str(folder / "join-token")) if certified else ("--token-file", str(token_file))
-        return (*program, *where, *here, *shown)
+        return (*program, *where, *here, *shown, *secrets)
 
     return command
 

@@ -36,6 +36,15 @@ def _check_range(flag: str, value: int, low: int, high: int, example: int) -> in
     return value
 
 
+def _secrets(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    path = Path(text).expanduser().absolute()
+    if not path.is_dir():
+        raise UsageError(f"--secrets: expected a folder, found {path}", hint="it holds a file for each secret")
+    return path
+
+
 def up(context: Context) -> int:
     """Starts a controller and its agents; a stopped installation goes on with its jobs."""
     options = context.options
@@ -44,6 +53,7 @@ def up(context: Context) -> int:
         agents=_check_range("--agents", options.agents, 0, _MAX_AGENTS, 2),
         slots=_check_range("--slots", options.slots, 1, _MAX_SLOTS, 2),
         port=_check_range("--port", options.port, 0, 65535, 7070),
+        secrets=_secrets(options.secrets),
         dir_option=context.dir_option(_run_dir(context)),
     )
     context.on_interrupt = ("interrupted: what was started was stopped again",)

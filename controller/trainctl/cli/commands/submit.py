@@ -17,7 +17,7 @@ from trainctl.cli.jobfile_positions import with_positions
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.paths import with_absolute_paths
 from trainctl.cli.phases import parse_phase
-from trainctl.cli.tenant import tenant_of, tenant_of_job
+from trainctl.cli.tenant import tenant_of_job
 from trainctl.controller.domain.spec import parse_job
 from trainctl.controller.domain.spec.defaults import effective
 from trainctl.core.errors import SpecError
@@ -45,9 +45,11 @@ def run(context: Context) -> int:
         request_id=context.request_id,
         validate_only=options.dry_run is not None,
     )
-    settings = resolve(context)
-    tenant_of(settings)
-    request.job.metadata.tenant = tenant_of_job(text, options.set, settings["tenant"], source=source)
+    tenant = tenant_of_job(text, options.set, resolve(context)["tenant"], source=source)
+    if tenant:
+        request.job.metadata.tenant = tenant
+    else:
+        request.job.metadata.ClearField("tenant")
     with connect(context) as client:
         try:
             answer = client.call(client.stub.CreateJob, request)

@@ -40,6 +40,7 @@ CONNECTED = "READY"
 class LocalPlan:
     """What to start: so many agents with so many worker slots each; ``port`` 0 takes any that is free.
 
+    ``secrets`` is the folder that the agents read the values of ``spec.secretEnv`` from.
     ``dir_option`` is what hints put behind ``trainctl local up``, see ``Context.dir_option``.
     """
 
@@ -47,6 +48,7 @@ class LocalPlan:
     agents: int
     slots: int
     port: int = 0
+    secrets: Path | None = None
     dir_option: str = ""
 
 
@@ -78,6 +80,7 @@ def controller_command(plan: LocalPlan) -> Sequence[str]:
     """The command line of the controller."""
     command = [sys.executable, "-m", "trainctl.controller", "--dir", str(plan.run_dir)]
     command += ["--agents", str(plan.agents), "--slots", str(plan.slots)]
+    command += ["--secrets", str(plan.secrets)] if plan.secrets is not None else []
     return [*command, "--listen", f"127.0.0.1:{plan.port}"] if plan.port else command
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainctl.controller.rpc.caller import ALL_TENANTS
 from trainctl.core.errors import UsageError
-from trainctl.core.ids import DEFAULT_TENANT, LABEL, is_label
+from trainctl.core.ids import LABEL, is_label
 from trainctl.core.texts import shortened
 from trainctl.protos.v1 import access_pb2, job_pb2
 
@@ -28,8 +28,7 @@ def settle_tenant(request: Any, home: str) -> tuple[str, ...]:
     if isinstance(request, job_pb2.CreateJobRequest):
         tenant = request.job.metadata.tenant or home
         _check(tenant)
-        if tenant != DEFAULT_TENANT:
-            request.job.metadata.tenant = tenant
+        request.job.metadata.tenant = tenant
         return (tenant,)
     if not has_field(request, "tenant"):
         return ()

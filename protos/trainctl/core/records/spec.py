@@ -251,6 +251,7 @@ class JobSpec:
         command: program and arguments, run by every worker instead of the built-in loop.
         launch: how the command is started.
         env: environment of the workers. Relative folders in ``PYTHONPATH`` are seen from where ``submit`` is called.
+        secret_env: names of variables whose values the agents read from their own files (docs/howto/secrets.md).
         resources: what each node contributes.
         nodes: elastic bounds.
         scheduling: queue, priority, deadline.
@@ -267,6 +268,7 @@ class JobSpec:
     command: tuple[str, ...] = ()
     launch: LaunchSpec = LaunchSpec()
     env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: tuple[str, ...] = ()
     resources: ResourcesSpec = ResourcesSpec()
     nodes: NodesSpec = NodesSpec()
     scheduling: SchedulingSpec = SchedulingSpec()

@@ -766,6 +766,7 @@ class JobSpec(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     LAUNCH_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    SECRET_ENV_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
@@ -795,6 +796,8 @@ class JobSpec(_message.Message):
     def launch(self) -> Global___LaunchSpec: ...
     @_builtins.property
     def results(self) -> Global___ResultsSpec: ...
+    @_builtins.property
+    def secret_env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -812,10 +815,11 @@ class JobSpec(_message.Message):
         command: _abc.Iterable[_builtins.str] | None = ...,
         launch: Global___LaunchSpec | None = ...,
         results: Global___ResultsSpec | None = ...,
+        secret_env: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "checkpoint", b"checkpoint", "data", b"data", "image", b"image", "launch", b"launch", "nodes", b"nodes", "parallelism", b"parallelism", "recovery", b"recovery", "resources", b"resources", "results", b"results", "scheduling", b"scheduling", "sync", b"sync", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "checkpoint", b"checkpoint", "command", b"command", "data", b"data", "env", b"env", "image", b"image", "launch", b"launch", "nodes", b"nodes", "parallelism", b"parallelism", "recovery", b"recovery", "resources", b"resources", "results", b"results", "scheduling", b"scheduling", "sync", b"sync", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "checkpoint", b"checkpoint", "command", b"command", "data", b"data", "env", b"env", "image", b"image", "launch", b"launch", "nodes", b"nodes", "parallelism", b"parallelism", "recovery", b"recovery", "resources", b"resources", "results", b"results", "scheduling", b"scheduling", "secret_env", b"secret_env", "sync", b"sync", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
     _WhichOneofArgType__image: _TypeAlias = _typing.Literal["_image", b"_image"]  # noqa: Y015

@@ -35,6 +35,7 @@ DETERMINISTIC_HINTS: Mapping[str, str] = {
     "NOT_FOUND": "check the path or name in the job file",
     "COMMAND_UNUSABLE": "every node needs the program and its folder at the same path, with the rights to use them",
     "PROGRAM_UNUSABLE": "correct the program: the worker runs it again only as a new job",
+    "SECRET_UNUSABLE": "give every agent a folder with that secret: --secrets DIR, one file a name, mode 600",
     "FAILED_PRECONDITION": "correct the program; docs/howto/loops.md says what a session expects",
     "SCHEMA_MISMATCH": "all nodes must run the same version with the same spec",
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from trainctl.controller.domain.spec.command_rules import command_rules
 from trainctl.controller.domain.spec.findings import Finding, duration, one_of
 from trainctl.controller.domain.spec.nodes import Positions
+from trainctl.controller.domain.spec.secret_rules import secret_rules
 from trainctl.core.errors import Problem
 from trainctl.core.ids import LABEL, is_label
 from trainctl.core.import_paths import is_import_path
@@ -226,5 +227,6 @@ RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _data,
     _results,
     command_rules,
+    secret_rules,
 )
 """All rules, each over the whole job; each yields what it finds."""

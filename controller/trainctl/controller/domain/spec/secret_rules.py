@@ -1,0 +1,55 @@
+"""No secret in a job file: it is kept in the store and shown to everybody who may look at the job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from trainctl.controller.domain.spec.findings import Finding
+from trainctl.core.codec import to_wire
+from trainctl.core.records.spec import TrainJob
+from trainctl.core.texts import shortened
+from trainctl.parallel.plan.command_env import RESERVED
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LOOKS_SECRET = re.compile(r".*(_TOKEN|_KEY|_SECRET|_PASSWORD|_PASSWD)|.*(SECRET|PASSWORD).*", re.IGNORECASE)
+_PASSWORD_IN_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@")
+
+
+def secret_rules(job: TrainJob) -> Iterator[Finding]:
+    """Secrets that stand in the file, and names in ``spec.secretEnv`` that cannot be meant. No value is repeated."""
+    names = job.spec.secret_env
+    for index, name in enumerate(names):
+        path = f"spec.secretEnv[{index}]"
+        if not _ENV_NAME.fullmatch(name):
+            message = "expected the name of an environment variable (letters, digits, underscores; no digit first)"
+            yield path, f'{message}, found "{shortened(name)}"'
+        elif name in job.spec.env:
+            yield path, f"{name} is in spec.env, too: expected it in one of them"
+        elif name in names[:index]:
+            yield path, f"{name} is named twice"
+        elif name in RESERVED:
+            yield path, f"{name} is set for each rank; leave it out"
+    for name, value in job.spec.env.items():
+        if value and _LOOKS_SECRET.fullmatch(name):
+            yield (
+                f"spec.env.{shortened(name)}",
+                "looks like a secret, and whoever may look at the job could read it: name it in spec.secretEnv, and put "
+                "its value into a file of that name on the nodes (docs/howto/secrets.md)",
+            )
+    for path, text in _texts(to_wire(job), ""):
+        if _PASSWORD_IN_URI.search(text):
+            yield path, "expected a URL without a password, found one with: whoever may look at the job could read it"
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every text in a job, with its path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, Sequence):
+        for index, item in enumerate(value):
+            yield from _texts(item, f"{path}[{index}]")
