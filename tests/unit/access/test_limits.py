@@ -74,16 +74,16 @@ async def refusals(running: Running, token: str, count: int) -> list[TrainctlErr
 
 def test_who_calls_too_often_is_told_when_to_come_again_and_others_are_not(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path, limits=Limits(calls=Rate(20, 10))) as running:
+        async with serving(tmp_path, limits=Limits(calls=Rate(0.5, 10))) as running:
             ann = await token_for(running, "ann", ("default", "viewer"))
             bob = await token_for(running, "bob", ("default", "viewer"))
             refused = await refusals(running, ann, 40)
-            assert len(refused) >= 25
+            assert len(refused) >= 15
             for error in refused:
                 assert isinstance(error, UnavailableError)
                 assert (error.code, error.exit_code) == ("RATE_LIMITED", 7)
-                assert 0 < error.retry_after_s <= 0.1
-                assert "20 a second, 10 at once" in str(error)
+                assert 0 < error.retry_after_s <= 2.0
+                assert "0.5 a second, 10 at once" in str(error)
             assert not await refusals(running, bob, 5)
             await asyncio.sleep(refused[0].retry_after_s + 0.01)  # type: ignore[attr-defined]
             assert not await refusals(running, ann, 1)
@@ -154,24 +154,26 @@ def test_a_flood_of_wrong_tokens_grows_neither_store_nor_memory_and_heartbeats_p
 
 def test_more_new_sessions_than_fit_are_told_to_come_later_and_then_do(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path, limits=Limits(sessions=Rate(20, 2))) as running:
+        async with serving(tmp_path, limits=Limits(sessions=Rate(0.5, 2))) as running:
             agents = [FakeAgent(running.client, f"node-{index}", 1) for index in range(6)]
             for agent in agents:
                 await agent.register()
+            for agent in agents:
                 agent.connect()
-            turned_away = []
-            for agent in agents[2:]:
-                error = await agent.ended()
-                assert error is not None
-                known = error_from_rpc(error)
+            for agent in agents:
+                await agent.until(lambda one=agent: one.acked.sequence > 0 or one.error is not None)  # type: ignore[misc]
+            turned_away = [agent for agent in agents if agent.error is not None]
+            assert len(turned_away) >= 2
+            for agent in turned_away:
+                assert agent.error is not None
+                known = error_from_rpc(agent.error)
                 assert isinstance(known, UnavailableError)
-                turned_away.append(known)
-            assert {error.code for error in turned_away} == {"TOO_MANY_SESSIONS"}
-            assert all(error.retry_after_s > 0 for error in turned_away)
-            await asyncio.sleep(max(error.retry_after_s for error in turned_away) + 0.01)
-            agents[2].connect()
-            await agents[2].until(lambda: agents[2].acked.sequence > 0)
-            for agent in (*agents[:3],):
+                assert known.code == "TOO_MANY_SESSIONS"
+                assert 0 < known.retry_after_s <= 2.0
+            await asyncio.sleep(known.retry_after_s + 0.01)
+            turned_away[0].connect()
+            await turned_away[0].until(lambda: turned_away[0].acked.sequence > 0)
+            for agent in agents:
                 await agent.disconnect()
 
     run(main)
