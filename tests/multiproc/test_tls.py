@@ -167,6 +167,8 @@ def test_people_who_come_the_wrong_way_are_told_why(system: TlsSystem, tmp_path:
     done = asked("--ca-file", ca, "--address", f"127.0.0.1:{agents_port}")
     assert done.returncode == 7
     assert "expects the certificate of a client, and this side has none" in done.stderr
+    log = (system.run_dir.parent / "local.log").read_text()
+    assert [line for line in log.splitlines() if not line.startswith("{")] == []  # gRPC writes nothing of its own
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from trainctl.controller.access.limits import Limits, Rate
-from trainctl.controller.app import serve
 from trainctl.controller.logs import log_to_stderr
 from trainctl.controller.run_dir import RunDir
 from trainctl.controller.settings import Settings
@@ -30,6 +30,8 @@ _OF_TLS = ("tls_name", "tls_cert", "agents_listen", "server_cert_ttl", "agent_ce
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a controller until SIGTERM or SIGINT; returns the exit code."""
     options = _parser().parse_args(arguments)
+    # Looked at when gRPC is loaded: else everybody who comes without TLS leaves a line in the log, and none of JSON.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     log_to_stderr(options.log_level)
     try:
         asyncio.run(_serve(_settings(options)))
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _serve(settings: Settings) -> None:
+    from trainctl.controller.app import serve
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -133,6 +133,11 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
             orphan_timeout_s=self.orphan_timeout_s,
         )
 
+    async def Renew(  # noqa: N802
+        self, request: agent_pb2.RenewRequest, context: grpc.aio.ServicerContext[object, object]
+    ) -> agent_pb2.RenewResponse:
+        raise NotImplementedError  # there are no certificates here
+
     async def Session(  # noqa: N802
         self, requests: AsyncIterator[agent_pb2.SessionRequest], context: grpc.aio.ServicerContext[object, object]
     ) -> AsyncIterator[agent_pb2.SessionResponse]:

@@ -107,12 +107,23 @@ class CertifiedCalling:
         self._given = given
         self._node = node
         self._agents_address = ""
+        self._known: dict[str, str] = {}
 
     @asynccontextmanager
     async def open(self, target: str) -> AsyncIterator[agent_pb2_grpc.AgentServiceAsyncStub]:
         """See ``Calling.open``."""
+        certificate, address = self._identity.valid(), self._known.pop(target, "")
         self._agents_address = ""
-        certificate = self._identity.valid()
+        if certificate is None or not address:
+            certificate, address = await self._prepare(target, certificate)
+        own = grpc.ssl_channel_credentials(certificate.authority, self._identity.key, certificate.pem)
+        self._agents_address = address
+        async with grpc.aio.secure_channel(address, own, options=CHANNEL_OPTIONS) as channel:
+            yield agent_pb2_grpc.AgentServiceStub(channel)
+        self._known[target] = address  # nothing went wrong: the next connection need not ask again
+
+    async def _prepare(self, target: str, certificate: NodeCertificate | None) -> tuple[NodeCertificate, str]:
+        """Asks at the API port for a certificate, if there is none, and where sessions are opened."""
         credentials = grpc.ssl_channel_credentials(self._authority())
         async with grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS) as channel:
             stub = join_pb2_grpc.JoinServiceStub(channel)
@@ -120,11 +131,7 @@ class CertifiedCalling:
                 certificate = await self._join(stub)
             located = await stub.Locate(join_pb2.LocateRequest(), metadata=self.metadata(), timeout=_CALL_S)
         host, _, port = located.agents_address.rpartition(":")
-        address = f"{host or target.rpartition(':')[0]}:{port}"
-        own = grpc.ssl_channel_credentials(certificate.authority, self._identity.key, certificate.pem)
-        self._agents_address = address
-        async with grpc.aio.secure_channel(address, own, options=CHANNEL_OPTIONS) as channel:
-            yield agent_pb2_grpc.AgentServiceStub(channel)
+        return certificate, f"{host or target.rpartition(':')[0]}:{port}"
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """See ``Calling.metadata``."""
