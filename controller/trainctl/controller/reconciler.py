@@ -18,11 +18,12 @@ from trainctl.controller.domain.events import (
 )
 from trainctl.controller.domain.job_records import Condition
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.pace import telemetry_pause_s
+from trainctl.controller.domain.pace import pause_s
 from trainctl.controller.domain.placement import slots_used
 from trainctl.controller.domain.reconcile import Reconciliation, reconcile
 from trainctl.controller.identities import LeaderIds
 from trainctl.controller.jobs.book import JobBook, is_live
+from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.metrics.registry import ControllerMetrics
@@ -95,13 +96,8 @@ class Reconciler:
     def look_at_jobs_on(self, agent_incarnation: int, *, news: bool = True) -> None:
         """An agent reported: its jobs look, and so do those that wait for room. Where only progress is new, soon."""
         for entry in self._book.live():
-            if not entry.waits_for_room and agent_incarnation not in entry.uses():
-                continue
-            if news:
-                self._queue.add(entry.state.uid)
-            else:
-                pause_s = telemetry_pause_s(slots=entry.slots, agents=self._agents.count)
-                self._queue.add_within(entry.state.uid, pause_s)
+            if entry.waits_for_room or agent_incarnation in entry.uses():
+                self._look_soon(entry, news=news)
 
     def desired(self, agent_incarnation: int) -> agent_pb2.AgentDesired:
         """The whole desired state of an agent, from committed states only."""
@@ -180,7 +176,11 @@ class Reconciler:
         if before is None or freed:
             self.look_at_all()
         else:
-            self._queue.add(state.uid)
+            self._look_soon(entry, news=True)
+
+    def _look_soon(self, entry: JobEntry, *, news: bool) -> None:
+        delay_s = pause_s(slots=entry.slots, agents=self._agents.count, news=news)
+        self._queue.add_within(entry.state.uid, delay_s)
 
 
 def _frees(before: JobState, after: JobState) -> bool:

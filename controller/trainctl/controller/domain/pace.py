@@ -10,7 +10,7 @@ from trainctl.core.records.worker import WorkerObserved
 PACES_S = (0.25, 0.5, 1.0, 2.5, 5.0)
 HEARTBEATS_PER_S = 2000
 """That a controller is to bear, from all agents together."""
-PAUSE_EACH_S = 0.00025
+NEWS_PAUSE_EACH_S, PROGRESS_PAUSE_EACH_S = 0.00002, 0.00025
 _WAITING = frozenset({Phase.INTERRUPTED, Phase.HELD, Phase.FINISHED})
 
 
@@ -19,12 +19,13 @@ def heartbeat_s(agents: int) -> float:
     return PACES_S[min(bisect_left(PACES_S, agents / HEARTBEATS_PER_S), len(PACES_S) - 1)]
 
 
-def telemetry_pause_s(*, slots: int, agents: int) -> float:
-    """Shortest time between two looks at a job of so many slots where nothing but progress is new.
+def pause_s(*, slots: int, agents: int, news: bool) -> float:
+    """How long to wait for more before a job of so many slots is looked at; longer where only progress is new.
 
-    A look costs time for every slot and agent, and every heartbeat could ask for one.
+    A look costs time for every slot and agent. Without a pause a controller that hears of a thousand workers would look
+    a thousand times, and would hear of the next one between two looks only.
     """
-    return PAUSE_EACH_S * (slots + agents)
+    return (NEWS_PAUSE_EACH_S if news else PROGRESS_PAUSE_EACH_S) * (slots + agents)
 
 
 def is_news(before: tuple[WorkerObserved, ...], after: tuple[WorkerObserved, ...]) -> bool:
