@@ -217,12 +217,13 @@ async def wait_vacant(store: StateStore, leader: Leader) -> None:
         StoreUnavailableError: the store does not answer.
     """
     while True:
-        found = await store.get(keys.LEADER)
-        if found is None or found.create_revision != leader.revision:
+        read = await store.range(keys.LEADER)
+        if not any(found.key == keys.LEADER and found.create_revision == leader.revision for found in read.items):
             return
         try:
             async with asyncio.timeout(_LOOK_AGAIN_S):
-                async for batch in store.watch(keys.LEADER, leader.revision + 1):
+                # From this very read on: what came before it may be compacted, and then there is nothing to wait for.
+                async for batch in store.watch(keys.LEADER, read.revision + 1):
                     if any(event.key == keys.LEADER and event.current is None for event in batch.events):
                         return
         except (TimeoutError, CompactedError):

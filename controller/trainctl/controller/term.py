@@ -161,7 +161,7 @@ def _server(frame: Frame, parts: _Parts) -> Server:
         book=parts.book,
         agents=parts.agents,
         reconciler=parts.reconciler,
-        verbs=Verbs(parts.book, parts.agents, RequestLog(frame.store), parts.leadership, clock.now_s),
+        verbs=Verbs(parts.book, parts.agents, RequestLog(frame.store), parts.leadership, clock.now_s, frame.look_at),
         submissions=Submissions(
             parts.book, parts.agents, frame.store, frame.settings.jobs_folder, clock.now_s, frame.chance
         ),

@@ -130,7 +130,7 @@ class SimWorker:
             job_uid=self.desired.job_uid,
             slot=self.desired.slot,
             incarnation=self.incarnation,
-            pid=1000 + self.incarnation,
+            pid=1000 + self.incarnation % 10**6,
             phase=self.phase,
             generation=self.generation,
             progress=Progress(generation=self.joined, step=step, phase=phase, alive_age_s=alive_age_s),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from trainctl.controller import keys
@@ -56,11 +57,12 @@ class NodeMark:
 
 @dataclass(slots=True)
 class Agent:
-    """One agent life; the newest of its node."""
+    """One agent life; the newest of its node. ``attended``: messages of it that are being dealt with."""
 
     registration: Registration
     incarnation: int
     heard_s: float
+    attended: int = 0
     session: AgentSession | None = None
     reported: bool = False
     process_exited: bool = False
@@ -207,9 +209,19 @@ class AgentRegistry:
             agent.session = None
             agent.reported = False
 
-    def heard(self, agent: Agent) -> None:
-        """A message of the agent came."""
+    @contextmanager
+    def hearing(self, agent: Agent) -> Iterator[None]:
+        """A message of the agent came and is dealt with in this block.
+
+        Nobody listens to it meanwhile, perhaps because the store is away, so its silence is no evidence.
+        """
         agent.heard_s = self._monotonic_s()
+        agent.attended += 1
+        try:
+            yield
+        finally:
+            agent.attended -= 1
+            agent.heard_s = self._monotonic_s()
 
     def observed(self, agent: Agent, *, store_address: str, workers: tuple[WorkerObserved, ...]) -> bool:
         """The agent's whole observation came; whether it shows more than progress."""
@@ -292,7 +304,7 @@ class AgentRegistry:
             slots=agent.registration.slots,
             device=agent.registration.device or "cpu",
             connected=agent.session is not None and agent.reported,
-            last_heard_age_s=self._monotonic_s() - agent.heard_s,
+            last_heard_age_s=0.0 if agent.attended else self._monotonic_s() - agent.heard_s,
             process_exited=agent.process_exited,
             store_address=agent.store_address,
             metrics_address=agent.registration.metrics_address,

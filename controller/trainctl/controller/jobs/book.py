@@ -217,6 +217,8 @@ class JobBook:
             if not result.succeeded:
                 return None
             entry.revision = result.revision
+        if state.uid in self._entries:  # the same request, sent again, found it before this one had its answer
+            return self._entries[state.uid]
         entry.journal.commit(batch)
         self._entries[state.uid] = entry
         self._names[(state.tenant, state.name)] = state.uid
@@ -230,9 +232,12 @@ class JobBook:
         found = await self._store.get(keys.status(tenant, uid))
         if found is None or uid in self._entries:
             return self._entries.get(uid)
+        journal = await stored_journal(self._store, tenant, uid, epoch=self._leadership.epoch)
+        if uid in self._entries:  # somebody else took it in, and may have changed it since
+            return self._entries[uid]
         entry = self._take_in(found)
+        entry.journal = journal
         self._names[(tenant, entry.state.name)] = uid
-        entry.journal = await stored_journal(self._store, entry.state, epoch=self._leadership.epoch)
         self._tell(entry, None, entry.journal.after(0))
         return entry
 
@@ -362,7 +367,9 @@ class JobBook:
             raise NotFoundError(f"job {before.name}: its state is no longer in the store")
         with reading(key):
             state = JobState.from_wire(keys.decode(found.value))
-        entry.journal = await stored_journal(self._store, entry.state, epoch=self._leadership.epoch)
+        entry.journal = await stored_journal(
+            self._store, entry.state.tenant, entry.state.uid, epoch=self._leadership.epoch
+        )
         newer = max(before.progress, state.progress, key=lambda progress: (progress.lineage, progress.step))
         entry.state, entry.revision = replace(state, progress=newer), found.mod_revision
         entry.desired = desired_workers(entry.state)

@@ -30,14 +30,14 @@ def new_records(before: JobState, after: JobState) -> list[Operation]:
     return puts
 
 
-async def stored_journal(store: StateStore, state: JobState, *, epoch: int) -> Journal:
+async def stored_journal(store: StateStore, tenant: str, uid: str, *, epoch: int) -> Journal:
     """A job's events as they are stored; later ones are written by the leader of ``epoch``.
 
     Raises:
         StoreCorruptError: one of them cannot be read.
     """
-    journal = Journal(state.tenant, state.uid, epoch=epoch)
-    for item in (await store.range(keys.all_events(state.tenant, state.uid))).items:
+    journal = Journal(tenant, uid, epoch=epoch)
+    for item in (await store.range(keys.all_events(tenant, uid))).items:
         with reading(item.key):
             journal.load(keys.decode(item.value))
     return journal

@@ -66,6 +66,7 @@ class Verbs:
         requests: which requests took effect.
         leadership: written through.
         now_s: Unix seconds.
+        look_at: raises if a checkpoint is not there or damaged, as ``look_at_files`` does.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Verbs:
         requests: RequestLog,
         leadership: Leadership,
         now_s: Callable[[], float],
+        look_at: Callable[[CheckpointRef], None],
     ) -> None:
         self._book = book
         self._agents = agents
         self._requests = requests
         self._leadership = leadership
         self._now_s = now_s
+        self._look_at = look_at
         self._lock = asyncio.Lock()
 
     async def change(self, call: Call, decide: Callable[[JobState, float], Reconciliation]) -> JobEntry:
@@ -115,7 +118,7 @@ class Verbs:
             return entry, RollbackPlan(target=entry.state.checkpoints[-1], lost_steps=0)
         target = rollback_target(state, to_step)
         plan = RollbackPlan(target=target, lost_steps=lost_steps(state, target))
-        await asyncio.to_thread(_look_at, target)
+        await asyncio.to_thread(self._look_at, target)
         if validate_only:
             return self._book.entry(state.uid), plan
         return await self.change(call, partial(request_rollback, target=target)), plan
@@ -131,7 +134,7 @@ class Verbs:
         source = state.checkpoints[-1] if state.checkpoints else state.resume
         if state.phase is JobPhase.PAUSED and source is not None and not state.spec.spec.runs_command:
             try:
-                await asyncio.to_thread(_look_at, source)
+                await asyncio.to_thread(self._look_at, source)
             except CheckpointError as error:
                 raise CheckpointError(
                     f"job {state.name} stays paused: {error}",
@@ -264,7 +267,12 @@ def _unpin(ref: CheckpointRef) -> None:
     unpin(ref)
 
 
-def _look_at(ref: CheckpointRef) -> None:
+def look_at_files(ref: CheckpointRef) -> None:
+    """Blocks on the storage.
+
+    Raises:
+        CheckpointError: the checkpoint is not there, damaged, or on a storage that is away.
+    """
     from trainctl.checkpoint import catalog
 
     catalog.inspect(ref.uri)

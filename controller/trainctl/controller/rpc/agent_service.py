@@ -201,8 +201,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
     async def _read(self, messages: Any, agent: Agent, session: AgentSession) -> None:
         async for message in messages:
-            self._agents.heard(agent)
-            await self._take(message, agent, session)
+            with self._agents.hearing(agent):
+                await self._take(message, agent, session)
 
     async def _take(self, message: agent_pb2.SessionRequest, agent: Agent, session: AgentSession) -> None:
         kind = message.WhichOneof("message")
