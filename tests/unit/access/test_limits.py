@@ -85,7 +85,8 @@ def test_who_calls_too_often_is_told_when_to_come_again_and_others_are_not(tmp_p
                 assert 0 < error.retry_after_s <= 2.0
                 assert "0.5 a second, 10 at once" in str(error)
             assert not await refusals(running, bob, 5)
-            await asyncio.sleep(refused[0].retry_after_s + 0.01)  # type: ignore[attr-defined]
+            assert isinstance(refused[0], UnavailableError)
+            await asyncio.sleep(refused[0].retry_after_s + 0.01)
             assert not await refusals(running, ann, 1)
 
     run(main)
@@ -170,7 +171,8 @@ def test_more_new_sessions_than_fit_are_told_to_come_later_and_then_do(tmp_path:
                 assert isinstance(known, UnavailableError)
                 assert known.code == "TOO_MANY_SESSIONS"
                 assert 0 < known.retry_after_s <= 2.0
-            await asyncio.sleep(known.retry_after_s + 0.01)
+                pause_s = known.retry_after_s
+            await asyncio.sleep(pause_s + 0.01)
             turned_away[0].connect()
             await turned_away[0].until(lambda: turned_away[0].acked.sequence > 0)
             for agent in agents:

@@ -95,6 +95,7 @@ class Limits:
         streams: that each caller may hold open.
         all_streams: that all callers together may.
         strangers: calls of each host that show no good token.
+        open_calls: calls of each host that need none, such as those of machines that join.
         sessions: new streams of agents.
     """
 
@@ -102,6 +103,7 @@ class Limits:
     streams: int = 64
     all_streams: int = 2048
     strangers: Rate = Rate(5, 20)
+    open_calls: Rate = Rate(50, 200)
     sessions: Rate = Rate(500, 500)
 
     @property

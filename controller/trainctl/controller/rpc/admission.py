@@ -88,6 +88,7 @@ class Admission:
         self._calls = Buckets(limits.calls)
         self._local_calls = Buckets(limits.local_calls)
         self._strangers = Buckets(limits.strangers)
+        self._open_calls = Buckets(limits.open_calls)
         self._sessions = Buckets(limits.sessions)
 
     def identify(self, arrival: Arrival, authenticate: Authenticate) -> Caller:
@@ -99,12 +100,12 @@ class Admission:
         """
         rule = RULES.get(arrival.method)
         if rule is not None and rule.about is About.ANYBODY:
-            self._count_stranger(arrival)
+            self._count_stranger(arrival, self._open_calls)
             return NOBODY
         try:
             return authenticate(arrival.metadata, arrival.context)
         except UnauthenticatedError as error:
-            self._count_stranger(arrival)
+            self._count_stranger(arrival, self._strangers)
             self._refused(arrival, NOBODY, error, None)
             raise
 
@@ -196,8 +197,8 @@ class Admission:
                 retry_after_s=wait_s,
             )
 
-    def _count_stranger(self, arrival: Arrival) -> None:
-        wait_s = self._strangers.take(host_of(arrival.peer), self._monotonic_s())
+    def _count_stranger(self, arrival: Arrival, buckets: Buckets) -> None:
+        wait_s = buckets.take(host_of(arrival.peer), self._monotonic_s())
         if wait_s:
             self._limited("strangers")
             raise RateLimitedError(

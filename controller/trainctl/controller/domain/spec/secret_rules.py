@@ -35,8 +35,8 @@ def secret_rules(job: TrainJob) -> Iterator[Finding]:
         if value and _LOOKS_SECRET.fullmatch(name):
             yield (
                 f"spec.env.{shortened(name)}",
-                "looks like a secret, and whoever may look at the job could read it: name it in spec.secretEnv, and put "
-                "its value into a file of that name on the nodes (docs/howto/secrets.md)",
+                "looks like a secret, and whoever may look at the job could read it: name it in spec.secretEnv, and "
+                "put its value into a file of that name on the nodes (docs/howto/secrets.md)",
             )
     for path, text in _texts(to_wire(job), ""):
         if _PASSWORD_IN_URI.search(text):
