@@ -61,6 +61,7 @@ class JobEntry:
     changed: News = field(default_factory=News)
     _counted: tuple[JobState, JobState | None] | None = None
     _uses: Mapping[int, int] = field(default_factory=dict)
+    _placed: int = 0
 
     def uses(self) -> Mapping[int, int]:
         """Slots that it occupies on each agent (by incarnation), or may in a moment. Counted once a state."""
@@ -69,13 +70,15 @@ class JobEntry:
             used = slots_used(self.state)
             coming = slots_used(self.pending) if self.pending is not None else {}
             self._uses = {agent: max(used.get(agent, 0), coming.get(agent, 0)) for agent in {*used, *coming}}
+            self._placed = sum(self._uses.values())
             self._counted = (self.state, self.pending)
         return self._uses
 
     @property
     def waits_for_room(self) -> bool:
         """Whether a slot of it has no place."""
-        return sum(self.uses().values()) < self.slots
+        self.uses()
+        return self._placed < self.slots
 
     @property
     def slots(self) -> int:

@@ -22,8 +22,11 @@ class DesiredMessages:
         if known is None or known[0] is not desired.spec:
             known = (desired.spec, record_to_message(desired.spec, records_pb2.TrainJob))
             self._specs[desired.job_uid] = known
-        message = record_to_message(replace(desired, spec={}), records_pb2.WorkerDesired)
+        record = replace(desired.record, holders=()) if desired.record is not None else None
+        message = record_to_message(replace(desired, spec={}, record=record), records_pb2.WorkerDesired)
         message.spec.CopyFrom(known[1])
+        if desired.record is not None:  # as many as there are ranks
+            message.record.holders.extend(desired.record.holders)
         return message
 
     def forget(self, job_uid: str) -> None:

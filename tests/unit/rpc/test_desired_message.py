@@ -1,0 +1,42 @@
+"""What an agent is sent of its workers."""
+
+from dataclasses import replace
+
+from trainctl.controller.rpc.desired_message import DesiredMessages
+from trainctl.core.codec import to_wire
+from trainctl.core.records.generation import GenerationRecord, Member
+from trainctl.core.records.spec import JobMetadata, TrainJob
+from trainctl.core.records.worker import Instruction, WorkerDesired
+from trainctl.protos.convert import message_to_record, record_to_message
+from trainctl.protos.v1 import records_pb2
+
+
+def desired(slot: int, spec: TrainJob, *, holders: tuple[int, ...] = ()) -> WorkerDesired:
+    member = Member(global_rank=slot, slot=slot, incarnation=7, node="n", agent_incarnation=1, address="127.0.0.1")
+    record = GenerationRecord(
+        job_uid="j", island="island-0", job_generation=1, generation=2, predecessor=1, epoch=1, nonce="n", lineage=1,
+        members=(member,), store_address="h:1", target_step=3, holders=holders,
+    )  # fmt: skip
+    return WorkerDesired(
+        job_uid="j", job_name="a", island="island-0", slot=slot, incarnation=7, instruction=Instruction.RUN,
+        generation=2, record=record, spec=to_wire(spec),
+    )  # fmt: skip
+
+
+def test_the_message_is_the_record_whatever_was_remembered() -> None:
+    messages = DesiredMessages()
+    first, second = TrainJob(metadata=JobMetadata(name="a")), TrainJob(metadata=JobMetadata(name="b"))
+    same = to_wire(first)
+    for slot, spec, holders in ((0, first, (0, 1)), (1, first, ()), (0, second, (1,)), (0, first, (0,))):
+        one = desired(slot, spec, holders=holders)
+        one = replace(one, spec=same) if spec is first else one
+        message = messages.worker(one)
+        assert message == record_to_message(one, records_pb2.WorkerDesired)
+        assert message_to_record(message, WorkerDesired).record == one.record
+    messages.forget("j")
+    assert messages.worker(desired(0, second)).spec.metadata.name == "b"
+
+
+def test_a_worker_without_a_record_is_sent_none() -> None:
+    one = replace(desired(0, TrainJob(metadata=JobMetadata(name="a"))), record=None, instruction=Instruction.STANDBY)
+    assert not DesiredMessages().worker(one).HasField("record")
