@@ -272,6 +272,7 @@ def _add_local(commands: Any) -> None:
     up.add_argument(
         "--secrets", metavar="DIR", help="folder of the values that jobs want by spec.secretEnv, a file each"
     )
+    up.add_argument("--tls", action="store_true", help="encrypt connections, as where agents come from other machines")
     down = add_command(
         group,
         "down",

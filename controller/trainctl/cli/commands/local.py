@@ -54,6 +54,7 @@ def up(context: Context) -> int:
         slots=_check_range("--slots", options.slots, 1, _MAX_SLOTS, 2),
         port=_check_range("--port", options.port, 0, 65535, 7070),
         secrets=_secrets(options.secrets),
+        tls=options.tls,
         dir_option=context.dir_option(_run_dir(context)),
     )
     context.on_interrupt = ("interrupted: what was started was stopped again",)

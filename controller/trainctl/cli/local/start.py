@@ -41,6 +41,7 @@ class LocalPlan:
     """What to start: so many agents with so many worker slots each; ``port`` 0 takes any that is free.
 
     ``secrets`` is the folder that the agents read the values of ``spec.secretEnv`` from.
+    ``tls``: connections are encrypted, and the agents come with certificates.
     ``dir_option`` is what hints put behind ``trainctl local up``, see ``Context.dir_option``.
     """
 
@@ -49,6 +50,7 @@ class LocalPlan:
     slots: int
     port: int = 0
     secrets: Path | None = None
+    tls: bool = False
     dir_option: str = ""
 
 
@@ -81,6 +83,7 @@ def controller_command(plan: LocalPlan) -> Sequence[str]:
     command = [sys.executable, "-m", "trainctl.controller", "--dir", str(plan.run_dir)]
     command += ["--agents", str(plan.agents), "--slots", str(plan.slots)]
     command += ["--secrets", str(plan.secrets)] if plan.secrets is not None else []
+    command += ["--tls"] if plan.tls else []
     return [*command, "--listen", f"127.0.0.1:{plan.port}"] if plan.port else command
 
 
