@@ -77,6 +77,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         store=store,
         accept_store=options.accept_store,
         lease_ttl_s=_duration_s("--lease-ttl", options.lease_ttl, least_s=1.0),
+        orphan_timeout_s=_duration_s("--orphan-timeout", options.orphan_timeout, least_s=1.0),
         tls=tls,
         secrets=options.secrets.absolute() if options.secrets else None,
         limits=_limits(options),
@@ -171,6 +172,10 @@ def _parser() -> argparse.ArgumentParser:
         help="act on a store that was restored from a backup, or whose installation has another token now",
     )  # fmt: skip
     parser.add_argument("--lease-ttl", default="10s", help="with etcd: how long a silent leader is waited for")
+    parser.add_argument(
+        "--orphan-timeout", default="10m",
+        help="agents save and end their workers after so long without any controller; longer than you need to mend one",
+    )  # fmt: skip
     parser.add_argument(
         "--insecure", action="store_true", help="listen beyond this machine, or reach an etcd there, without encryption"
     )

@@ -12,7 +12,9 @@ from trainctl.controller.leadership import LEASE_TTL_S
 from trainctl.controller.run_dir import RunDir
 from trainctl.controller.store.opening import StoreAddress
 from trainctl.controller.tls_settings import TlsSettings
+from trainctl.core.timeouts import Timeouts
 
+ORPHAN_TIMEOUT_S = Timeouts.for_profile("balanced").orphan_s
 AgentCommand = Callable[[AgentRequest, Path, str], Sequence[str]]
 """From a request, the node's folder and the controller's address to an agent's command line."""
 
@@ -35,6 +37,7 @@ class Settings:
         accept_store: act on the store although it is older than it was left, or another installation's.
         lease_ttl_s: how long a leader that says nothing is waited for, where several share a store.
         secrets: folder that local agents read the values of ``spec.secretEnv`` from; None: they have none.
+        orphan_timeout_s: agents end their workers after so long without any controller.
         limits: how often callers may call, and how many streams they may hold.
         tls: how connections are encrypted; None: they are not.
         respawn_delay_s: pause before a dead agent is started again.
@@ -54,6 +57,7 @@ class Settings:
     accept_store: bool = False
     lease_ttl_s: float = LEASE_TTL_S
     secrets: Path | None = None
+    orphan_timeout_s: float = ORPHAN_TIMEOUT_S
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings | None = None
     respawn_delay_s: float = 0.2

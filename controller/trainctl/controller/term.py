@@ -178,6 +178,7 @@ def _server(frame: Frame, parts: _Parts) -> Server:
         clock=clock,
         metrics=frame.metrics,
         nodes=parts.nodes,
+        orphan_timeout_s=frame.settings.orphan_timeout_s,
     )
     return frame.network.serving(
         Services(

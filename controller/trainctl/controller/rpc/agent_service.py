@@ -25,13 +25,13 @@ from trainctl.controller.rpc.caller import Kind, calling
 from trainctl.controller.rpc.interceptor import VersionMismatchError
 from trainctl.controller.rpc.join_service import NoTlsError
 from trainctl.controller.rpc.log_relay import LogRelay
+from trainctl.controller.settings import ORPHAN_TIMEOUT_S
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import from_wire
 from trainctl.core.errors import FencedError, NotFoundError, PermissionDeniedError, UnavailableError, UsageError
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport, WorkerObserved
-from trainctl.core.timeouts import Timeouts
 from trainctl.protos.convert import message_to_dict, message_to_record
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc
 from trainctl.protos.version import WIRE_VERSION, package_version
@@ -41,7 +41,6 @@ if TYPE_CHECKING:  # a controller without TLS never loads what makes certificate
 
 _log = logging.getLogger(__name__)
 MAX_SLOTS = 1024
-ORPHAN_TIMEOUT_S = Timeouts.for_profile("balanced").orphan_s
 _FOR_EVER_S = 7 * 86400.0
 """Longer than certificates live, and shorter than timers can be."""
 Context = Any
@@ -78,7 +77,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         clock: SteadyClock,
         metrics: ControllerMetrics,
         nodes: NodeCertificates | None = None,
+        orphan_timeout_s: float = ORPHAN_TIMEOUT_S,
     ) -> None:
+        self._orphan_timeout_s = orphan_timeout_s
         self._nodes = nodes
         self._book = book
         self._agents = agents
@@ -109,7 +110,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             agent_incarnation=incarnation,
             epoch=self._leadership.epoch,
             heartbeat_s=self._agents.heartbeat_s,
-            orphan_timeout_s=ORPHAN_TIMEOUT_S,
+            orphan_timeout_s=self._orphan_timeout_s,
         )
 
     async def Session(  # noqa: N802
