@@ -16,7 +16,7 @@ from trainctl.controller.access.audit_log import AuditLog
 from trainctl.controller.access.audit_record import AuditRecord, address_of, draft, host_of
 from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.rpc.caller import Caller, Kind
-from trainctl.controller.store.port import StoreFullError, StoreUnavailableError
+from trainctl.controller.store.port import Put, StoreFullError, StoreUnavailableError
 from trainctl.controller.store.sqlite import SqliteStore
 from trainctl.core.system.faults import FaultPlan
 from trainctl.protos.v1 import access_pb2, job_pb2
@@ -300,5 +300,21 @@ def test_a_change_that_cannot_be_written_down_is_not_made(tmp_path: Path, monkey
             monkeypatch.undo()
             await own(running).by_name("PauseJob", job_pb2.PauseJobRequest(name="a"))
             assert [(r.number, r.method) for r in await shown(running)] == [(1, "CreateJob"), (2, "PauseJob")]
+
+    run(main)
+
+
+def test_a_damaged_record_is_shown_as_such_and_harms_no_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        audited = await Audited.open(tmp_path / "store")
+        for _ in range(3):
+            audited.log.end(await audited.log.begin(asked()), "OK")
+        await audited.log.flush()
+        await audited.store.txn((), (Put(keys.audit(2), b"j[1, 2"),))
+        records = await audited.records()
+        assert [(record.number, record.outcome) for record in records] == [(1, "OK"), (2, "UNREADABLE"), (3, "OK")]
+        assert keys.audit(2) in records[1].reason
+        await audited.log.tidy()
+        await audited.store.close()
 
     run(main)

@@ -28,6 +28,9 @@ KNOWN = (
     keys.node("node-0"),
     keys.node_mark("node-0"),
     keys.deleted("default", "u0"),
+    keys.token("0123abcd"),
+    keys.audit(1),
+    keys.AUDIT_NEWEST,
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),

@@ -8,6 +8,8 @@ from trainctl.controller.rpc.caller import Caller
 
 UNKNOWN = "UNKNOWN"
 """Outcome of a call that the controller did not live to see the end of."""
+UNREADABLE = "UNREADABLE"
+"""Stands for a record whose bytes are damaged."""
 _LONGEST = 200
 
 

@@ -10,9 +10,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainctl.controller import keys
-from trainctl.controller.access.audit_record import AuditRecord
+from trainctl.controller.access.audit_record import UNREADABLE, AuditRecord
 from trainctl.controller.leadership import Leadership
-from trainctl.controller.store.port import Compare, Delete, Put, StateStore, StoreFullError, Target
+from trainctl.controller.store.port import (
+    Compare,
+    Delete,
+    KeyValue,
+    Put,
+    StateStore,
+    StoreCorruptError,
+    StoreFullError,
+    Target,
+)
 from trainctl.controller.stored import reading
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import FencedError
@@ -108,13 +117,12 @@ class AuditTrail:
         return True
 
     async def read(self, *, after: int, limit: int) -> tuple[Batch, bool]:
-        """Records with a greater number, oldest first, and whether there are more."""
+        """Records with a greater number, oldest first, and whether there are more.
+
+        One that cannot be read is shown as such, and harms no other.
+        """
         found = await self._store.range(keys.AUDIT, limit=limit, start_after=keys.audit(after))
-        records = []
-        for item in found.items:
-            with reading(item.key):
-                records.append(from_wire(AuditRecord, keys.decode(item.value)))
-        return tuple(records), found.more
+        return tuple(_read(item) for item in found.items), found.more
 
     async def remove(self, *, older_than_s: float, most: int) -> None:
         """Takes records from the front: those that are too old or too many."""
@@ -130,3 +138,12 @@ class AuditTrail:
 def _newest_of(batch: Batch, newest: int) -> int:
     """The newest number once a batch is written."""
     return max(newest, *(record.number for record in batch))
+
+
+def _read(item: KeyValue) -> AuditRecord:
+    number = int(item.key.removeprefix(keys.AUDIT))
+    try:
+        with reading(item.key):
+            return replace(from_wire(AuditRecord, keys.decode(item.value)), number=number)
+    except StoreCorruptError as error:
+        return AuditRecord(number=number, outcome=UNREADABLE, reason=str(error)[:300])
