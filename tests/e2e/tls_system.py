@@ -81,9 +81,15 @@ class TlsSystem(LocalSystem):
     """One controller with TLS; ``stack`` ends its agents."""
 
     stack: ExitStack = field(default_factory=ExitStack)
+    people_ca: Path | None = None
+
+    @property
+    def authority(self) -> Path:
+        """Whom people trust."""
+        return self.people_ca or self.run_dir / "tls" / "ca.crt"
 
     def stub(self) -> tuple[grpc.Channel, job_pb2_grpc.JobServiceStub]:
-        credentials = grpc.ssl_channel_credentials((self.run_dir / "tls" / "ca.crt").read_bytes())
+        credentials = grpc.ssl_channel_credentials(self.authority.read_bytes())
         channel = grpc.secure_channel(self.controller["address"], credentials)
         return channel, job_pb2_grpc.JobServiceStub(channel)
 
@@ -129,7 +135,7 @@ def controller_process(folder: Path, *arguments: str) -> Process:
 
 
 @contextmanager
-def tls_system(folder: Path, *arguments: str) -> Iterator[TlsSystem]:
+def tls_system(folder: Path, *arguments: str, people_ca: Path | None = None) -> Iterator[TlsSystem]:
     """A controller with TLS in ``folder/local``, for as long as the block lasts."""
     process = controller_process(folder / "local", "--tls", *arguments)
     with ExitStack() as stack:
@@ -137,7 +143,8 @@ def tls_system(folder: Path, *arguments: str) -> Iterator[TlsSystem]:
         stack.callback(process.end)
         process.said("controller serves")
         try:
-            yield TlsSystem(folder / "local", stack=stack)
+            env = {"TRAINCTL_CA_FILE": str(people_ca)} if people_ca is not None else {}
+            yield TlsSystem(folder / "local", stack=stack, people_ca=people_ca, env=env)
         except BaseException as error:
             logs = [process.log_file, *folder.glob("machines/*.log")]
             error.add_note("\n\n".join(f"{log}:\n{log.read_text()[-4000:]}" for log in logs))

@@ -13,6 +13,7 @@ import pytest
 
 from e2e.tls_system import FAKES, Process, TlsSystem, controller_process, tls_system, until
 from trainctl.controller.security.authority import open_authority
+from trainctl.protos.tls_probe import probe
 
 pytestmark = pytest.mark.multiproc
 
@@ -207,3 +208,25 @@ def test_insecure_is_said_at_each_start(tmp_path: Path) -> None:
         assert metrics.startswith("127.0.0.1:")  # what is not encrypted stays on this machine
     finally:
         encrypted.end()
+
+
+def test_a_certificate_from_elsewhere_is_shown_to_people_and_taken_up_when_it_changes(tmp_path: Path) -> None:
+    elsewhere = open_authority(tmp_path / "elsewhere", time.time())
+    crt, key, ca = tmp_path / "a.crt", tmp_path / "a.key", tmp_path / "elsewhere" / "ca.crt"
+
+    def renew(life_s: float) -> float:
+        pair = elsewhere.for_server(["127.0.0.1"], time.time(), life_s)
+        crt.write_bytes(pair.chain)
+        key.write_bytes(pair.key)
+        return pair.ends_s
+
+    renew(2000)
+    with tls_system(tmp_path, "--tls-cert", str(crt), "--tls-key", str(key), people_ca=ca) as system:
+        agent = system.agent("n", "--join-token-file", str(system.token()), "--ca-file", str(ca), *FAKES)
+        until(lambda: ready(system, "n"), lambda: agent.log)
+        without = system.agent("m", "--join-token-file", str(system.token(name="m")), *FAKES)
+        assert_ends(without, 7, "was not issued by the authority that the join token names", "(TLS_FAILED)")
+        ends_s = renew(4000)
+        seen = probe(system.controller["address"], ca=ca.read_bytes())
+        assert seen.shown is not None
+        assert seen.shown.ends_s == ends_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainctl.cli.config.settings import Found, Settings
@@ -55,7 +55,11 @@ def find_endpoint(context: Context, settings: Settings) -> Endpoint:
     """
     address, token_file = settings["address"], settings["tokenFile"]
     if not address.value:
-        return local_endpoint(context.run_dir, token_file.value)
+        local = local_endpoint(context.run_dir, token_file.value)
+        if not settings["caFile"].value:
+            return local
+        ca, ca_origin = _authority(context, settings)
+        return replace(local, ca=ca, ca_origin=ca_origin)
     check_address(address.value, address.origin)
     ca, ca_origin = _authority(context, settings)
     endpoint = Endpoint(
@@ -110,7 +114,7 @@ def _authority(context: Context, settings: Settings) -> tuple[bytes | None, str]
     """Whom to trust at the named address, and where that was found; a context's is for its own address."""
     found, address = settings["caFile"], settings["address"]
     of_context = found.origin.startswith("context ")
-    if found.value and (not of_context or found.origin == address.origin):
+    if found.value and (not of_context or not address.value or found.origin == address.origin):
         path = Path(found.value).expanduser()
         return read_authority(path, found.origin), f"the authority in {path}"
     controller = read_controller(context.run_dir)

@@ -19,7 +19,7 @@ from trainctl.controller.security.authority import (
     read_authority,
 )
 from trainctl.controller.security.csr import MAX_BYTES, BadRequestError, read_request
-from trainctl.controller.security.peer import agent_of, agent_uri, key_digest, peer_of
+from trainctl.controller.security.peer import agent_uri, key_digest, peer_of
 from trainctl.core.errors import PermissionDeniedError
 from unit.security.certificates import at, key_pem, new_key, request_of
 
@@ -99,10 +99,9 @@ def test_an_agents_certificate_says_its_node_and_is_for_clients_only(authority: 
     usage = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
     context = {"x509_pem_cert": [pem.split(b"-----END")[0] + b"-----END CERTIFICATE-----\n"]}
-    assert agent_of(context) == node
     peer = peer_of(context)
     assert peer is not None
-    assert (peer.key, peer.ends_s) == (key_digest(key.public_key()), NOW_S + 60)
+    assert (peer.node, peer.key, peer.ends_s) == (node, key_digest(key.public_key()), NOW_S + 60)
 
 
 def test_nothing_outlives_the_authority(authority: Authority) -> None:
@@ -115,8 +114,8 @@ def test_who_is_no_agent_is_none(authority: Authority) -> None:
     foreign = authority.for_node(new_key().public_key(), "n", "spiffe://other/x/agent/n", NOW_S, 60)
     nested = authority.for_node(new_key().public_key(), "n", "spiffe://trainctl/x/agent/n/agent/m", NOW_S, 60)
     for pem in (server.chain, foreign, nested, b"garbage", authority.pem):
-        assert agent_of({"x509_pem_cert": [pem]}) is None
-    assert agent_of({}) is None
+        assert peer_of({"x509_pem_cert": [pem]}) is None
+    assert peer_of({}) is None
 
 
 def test_only_the_key_is_taken_over_from_a_request() -> None:

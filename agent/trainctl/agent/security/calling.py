@@ -156,7 +156,11 @@ class CertifiedCalling:
 
     async def why(self, target: str) -> TrainctlError | None:
         """See ``Calling.why``."""
-        found = await asyncio.to_thread(why_not, target, Wanted(ca=self._authority(), ca_origin=self._origin()))
+        try:
+            trusting = Wanted(ca=self._authority(), ca_origin=self._origin())
+        except TrainctlError as error:
+            return error
+        found = await asyncio.to_thread(why_not, target, trusting)
         certificate = self._identity.certificate
         if found is not None or certificate is None or not self._agents_address:
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from trainctl.core.errors import PermissionDeniedError, PreconditionError
 from trainctl.core.system.files import write_atomically
 
+_LOG = logging.getLogger(__name__)
 RENEWED_AFTER = 2 / 3
 """Part of its life after which a certificate is renewed."""
 
@@ -95,14 +97,16 @@ class Identity:
 
         Raises:
             PreconditionError: it is not a certificate of this key and node.
-            PermissionDeniedError: the folder cannot be written.
         """
         found = self._understood(certificate, authority, self._wall_s())
         if found is None:
             raise PreconditionError("the controller's answer is no certificate of this node's key", hint="try again")
-        self._write("ca.crt", authority)
-        self._write("agent.crt", certificate)
         self.certificate = found
+        try:
+            self._write("ca.crt", authority)
+            self._write("agent.crt", certificate)
+        except PermissionDeniedError as error:  # good for this life of the agent all the same
+            _LOG.warning("the certificate is in use, but was not written down: %s", error)
         return found
 
     def _load(self) -> NodeCertificate | None:

@@ -84,7 +84,8 @@ class NodeCertificates:
         own = key_digest(key)
         id_, _, secret = credential[:1000].partition(".")
         async with self._turn:
-            token, held = await self._token(id_), self._held.get(node)
+            # As it is in the store: of a write without an answer nobody here knows whether it took effect.
+            token, held = await self._token(id_), _held(await self._store.get(keys.certificate(node)))
             now_s = self._wall_s()
             rest = admit(token, secret, node=node, key=own, held=held, now_s=now_s)
             taken = Held(node=node, key=own, ends_s=now_s + self._life_s, token=id_)

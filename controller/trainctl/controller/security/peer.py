@@ -68,12 +68,6 @@ def peer_of(auth_context: Mapping[str, Iterable[bytes]]) -> Peer | None:
     return None
 
 
-def agent_of(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
-    """The node that the client's certificate names, if it names one."""
-    peer = peer_of(auth_context)
-    return peer.node if peer is not None else None
-
-
 def _node_of(uri: str) -> str:
     installation, found, node = uri.removeprefix(TRUST_DOMAIN).partition(_AGENT)
     right = uri.startswith(TRUST_DOMAIN) and found and "/" not in installation + node
