@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from trainctl.controller.frame import Frame, framed
-from trainctl.controller.installation import fingerprint, inspect, load_sighting, stamp
+from trainctl.controller.installation import fingerprint, inspect, load_sighting, stamp, stored_schema
 from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.settings import Settings
 from trainctl.controller.standby import campaign, standing_by
@@ -121,5 +121,5 @@ async def _candidate(frame: Frame, address: str) -> Candidate:
         address=settings.advertise or address,
         ttl_s=settings.lease_ttl_s,
         beyond=seen.epoch,
-        writes=(stamp(own, authority),),
+        writes=(stamp(own, authority, schema=await stored_schema(frame.store)),),
     )

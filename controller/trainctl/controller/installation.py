@@ -17,8 +17,9 @@ from trainctl.protos.version import package_version
 
 _JUMP = 1000
 """Agents may have obeyed later leaders than an accepted store knows of: the next one has to be later still."""
-SCHEMA = 1
-"""Of the keys and values that this version writes; raised when an older version could not read them."""
+SCHEMA = 2
+"""Of the keys and values that this version writes. Raised, with a step in ``migrations``, whenever they change: an
+older version could not read them, or would lose what it does not know when it writes."""
 
 
 class NewerStoreError(PreconditionError):
@@ -148,9 +149,18 @@ async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool, 
     return Sighting(epoch=max(epoch, seen.epoch) + jump, revision=revision)
 
 
-def stamp(own: str, authority: str = "") -> Operation:
-    """Written with the leadership: from now on the store says whose it is."""
-    installation = Installation(name=own, version=package_version(), authority=authority)
+async def stored_schema(store: StateStore) -> int:
+    """How the values of a store are written; those of an empty one will be in this version's form."""
+    entry = await store.get(keys.INSTALLATION)
+    if entry is None:
+        return SCHEMA
+    with reading(keys.INSTALLATION):
+        return _read(keys.decode(entry.value)).schema
+
+
+def stamp(own: str, authority: str = "", *, schema: int = SCHEMA) -> Operation:
+    """Written with the leadership: from now on the store says whose it is; what is in it is still of ``schema``."""
+    installation = Installation(name=own, schema=schema, version=package_version(), authority=authority)
     return Put(keys.INSTALLATION, keys.encode(to_wire(installation)))
 
 

@@ -28,6 +28,7 @@ from trainctl.controller.jobs.requests import RequestLog
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.jobs.verbs import Verbs
 from trainctl.controller.leadership import Leadership
+from trainctl.controller.migrations import migrate
 from trainctl.controller.nodes import NodeKeeper
 from trainctl.controller.reconciler import Reconciler
 from trainctl.controller.rpc.access_service import AccessService
@@ -88,6 +89,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
     """
     async with AsyncExitStack() as stack:
         await _note_store(frame, leadership)
+        await migrate(frame.store, leadership)
         parts = await _open(frame, leadership, stack)
         server = _server(frame, parts)
         address = _bind(frame, server, port)
