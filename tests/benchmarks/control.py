@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.control_commit import cpu_s, heartbeats, heartbeats_per_core_s, lighthouse_rounds, rounds
 from benchmarks.control_store import TTL_S, failovers_s, fenced_txn_rates
 from e2e.local_system import LocalSystem, tiny_job
 from trainctl.controller.domain.pace import heartbeat_s
@@ -34,19 +34,25 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure has to reach: at most, unless ``at_least``; the median of its samples, or their 95th percentile."""
+    """What a figure has to reach: at most, unless ``at_least``; the median of its samples, or another quantile.
 
-    value: float
+    Without a value it is there to compare with.
+    """
+
+    value: float | None
     at_least: bool = False
-    p95: bool = False
+    quantile: float = 0.5
 
     def of(self, samples: Sequence[float]) -> float:
         """The figure."""
         ordered = sorted(samples)
-        return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))] if self.p95 else statistics.median(ordered)
+        at = min(len(ordered) - 1, int(self.quantile * len(ordered)))
+        return statistics.median(ordered) if self.quantile == 0.5 else ordered[at]
 
     def missed(self, figure: float) -> bool:
         """Whether the figure does not reach it."""
+        if self.value is None:
+            return False
         return figure < self.value if self.at_least else figure > self.value
 
 
@@ -56,10 +62,16 @@ TARGETS = {
     "help_p50_s": Target(0.3),
     "controller_rss_mb": Target(150.0),
     "agents_200_controller_cpu": Target(0.25),
-    "failover_p95_s": Target(TTL_S + 1.0, p95=True),
+    "failover_p95_s": Target(TTL_S + 1.0, quantile=0.95),
     "fenced_txn_per_s": Target(2000.0, at_least=True),
+    "heartbeats_per_s_per_core": Target(4000.0, at_least=True),
+    "commit_1000_members_p99_s": Target(0.5, quantile=0.99),
+    "prepare_and_commit_1000_members_p99_s": Target(None, quantile=0.99),
+    "torchft_quorum_1000_members_p99_s": Target(None, quantile=0.99),
 }
-PARTS = "commands,memory,agents,store"
+PARTS = "commands,memory,agents,store,large"
+MEMBERS = 1000
+BEATING_AGENTS = 400
 PROCESSES = 2
 """That the simulated agents are spread over, so that they never wait for each other."""
 WINDOW_S = 10.0
@@ -155,20 +167,6 @@ def measure_memory(figures: Figures, lives: int) -> None:
             figures.take("controller_rss_mb", resident_mb(system.controller["pid"]), keep=life > 0)
 
 
-def cpu_s(pid: int) -> float:
-    """Processor seconds that a process has used, its threads and its time in the kernel included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def heartbeats(system: LocalSystem) -> float:
-    """Observations that the controller has received from its agents."""
-    with urllib.request.urlopen(f"http://{system.controller['metrics_address']}/metrics", timeout=10) as page:
-        found = re.search(r"^trainctl_heartbeats_total (\S+)$", page.read().decode(), re.MULTILINE)
-    assert found is not None
-    return float(found[1])
-
-
 @contextmanager
 def simulated_agents(system: LocalSystem, count: int) -> Iterator[None]:
     """So many more agents, connected."""
@@ -213,9 +211,23 @@ def measure_store(figures: Figures, kills: int, windows: int) -> None:
         figures.take("fenced_txn_per_s", rate, keep=number > 0)
 
 
+def measure_large(figures: Figures, windows: int, turns: int) -> None:
+    """What heartbeats cost; changes of the generation of a large job, and torchft's quorum of as many, in turns."""
+    with local_system() as system:
+        for number, rate in enumerate(heartbeats_per_core_s(system, agents=BEATING_AGENTS, windows=windows + 1)):
+            figures.take("heartbeats_per_s_per_core", rate, keep=number > 0)
+    for _ in range(2):
+        with local_system() as system:
+            for number, one in enumerate(rounds(system, agents=MEMBERS, slots=1, count=turns + 1)):
+                figures.take("commit_1000_members_p99_s", one.commit_s, keep=number > 0)
+                figures.take("prepare_and_commit_1000_members_p99_s", one.whole_s, keep=number > 0)
+        for number, seconds in enumerate(lighthouse_rounds(MEMBERS, turns + 1)):
+            figures.take("torchft_quorum_1000_members_p99_s", seconds, keep=number > 0)
+
+
 def report(figures: Figures, options: argparse.Namespace) -> int:
     """Prints the table and the JSON line; the exit code."""
-    print(f"\n{'figure':27} {'n':>3} {'value':>8} {'min':>8} {'max':>8} {'target':>8}")
+    print(f"\n{'figure':37} {'n':>3} {'value':>8} {'min':>8} {'max':>8} {'target':>8}")
     found: dict[str, float | None] = dict.fromkeys(TARGETS)
     spread: dict[str, Sequence[float]] = {}
     for name, samples in figures.samples.items():
@@ -223,7 +235,8 @@ def report(figures: Figures, options: argparse.Namespace) -> int:
             found[name] = value = round(TARGETS[name].of(samples), 3)
             spread[name] = [round(min(samples), 3), round(max(samples), 3)]
             cells = (value, *spread[name], TARGETS[name].value)
-            print(f"{name:27} {len(samples):3} " + " ".join(f"{cell:8.3f}" for cell in cells))
+            shown = " ".join(f"{cell:8.3f}" if cell is not None else f"{'-':>8}" for cell in cells)
+            print(f"{name:37} {len(samples):3} {shown}")
     missed = [name for name, figure in found.items() if figure is not None and TARGETS[name].missed(figure)]
     print(
         json.dumps(
@@ -257,6 +270,7 @@ def main() -> int:
     parser.add_argument("--agents", type=int, default=200, help="connected agents, the two real ones included")
     parser.add_argument("--windows", type=int, default=6, help=f"of {WINDOW_S:g} s of the agents' heartbeats")
     parser.add_argument("--kills", type=int, default=20, help="of leaders beside an etcd")
+    parser.add_argument("--rounds", type=int, default=10, help="twice so many changes of a large job's generation")
     parser.add_argument("--parts", default=PARTS, help="what to measure")
     options = parser.parse_args()
     corpus = Path(json.__file__).parents[1] / "email"
@@ -266,6 +280,7 @@ def main() -> int:
         "memory": lambda: measure_memory(figures, options.lives),
         "agents": lambda: measure_agents(figures, options.agents, options.windows),
         "store": lambda: measure_store(figures, options.kills, options.windows),
+        "large": lambda: measure_large(figures, options.windows, options.rounds),
     }
     print(f"trainctl {package_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}", flush=True)
     for name, part in parts.items():

@@ -1,18 +1,19 @@
-"""The part of ``make bench-control`` about large jobs: how long a generation of many members takes, and torchft's."""
+"""The parts of ``make bench-control`` about many agents: what heartbeats cost, and a generation of many members."""
 
 from __future__ import annotations
 
 import json
+import os
 import queue
+import re
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from e2e.local_system import LocalSystem
 HERE = Path(__file__).parent
 PROCESSES = 2
 PATIENCE_S = 180.0
+WINDOW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def crowd(system: LocalSystem, agents: int, slots: int) -> Iterator[Crowd]:
 
 def rounds(system: LocalSystem, *, agents: int, slots: int, count: int) -> Iterator[Round]:
     """Changes of the generation of one job of ``agents * slots`` members, each after another worker died."""
-    system.cli("nodes", "cordon", "node-0")
+    for node in system.nodes():
+        system.cli("nodes", "cordon", node.node)
     with crowd(system, agents, slots) as members:
         spec = {
             "command": ["python", str(HERE / "paced_loop.py")],
@@ -113,21 +116,31 @@ def rounds(system: LocalSystem, *, agents: int, slots: int, count: int) -> Itera
 
 def lighthouse_rounds(members: int, count: int) -> Iterator[float]:
     """Seconds of torchft's quorum of so many members: from the first that asks until the last has its answer."""
-    from torchft.coordination import LighthouseClient, LighthouseServer
+    command = [sys.executable, str(HERE / "peers" / "torchft_quorum.py"), str(members), str(count)]
+    environment = {**os.environ, "RUST_LOG": "error"}  # it logs every member at every change
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    yield from json.loads(done.stdout)
 
-    server = LighthouseServer(bind="127.0.0.1:0", min_replicas=members, quorum_tick_ms=10, join_timeout_ms=60000)
-    patience = timedelta(seconds=PATIENCE_S)
-    try:
-        clients = [LighthouseClient(server.address(), connect_timeout=patience) for _ in range(members)]
-        with ThreadPoolExecutor(members) as pool:
-            for number in range(count):
-                began_s = time.monotonic()
-                asked = [
-                    pool.submit(client.quorum, f"member-{index}", patience, step=number, world_size=1)
-                    for index, client in enumerate(clients)
-                ]
-                for answer in asked:
-                    answer.result()
-                yield time.monotonic() - began_s
-    finally:
-        server.shutdown()
+
+def heartbeats_per_core_s(system: LocalSystem, *, agents: int, windows: int) -> Iterator[float]:
+    """Heartbeats that the controller takes in for each second of processor time it uses, one job on all agents."""
+    for _ in rounds(system, agents=agents, slots=1, count=1):
+        pid = int(system.controller["pid"])
+        for _ in range(windows):
+            used_s, beats = cpu_s(pid), heartbeats(system)
+            time.sleep(WINDOW_S)
+            yield (heartbeats(system) - beats) / (cpu_s(pid) - used_s)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds that a process has used, its threads and its time in the kernel included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def heartbeats(system: LocalSystem) -> float:
+    """Observations that the controller has received from its agents."""
+    with urllib.request.urlopen(f"http://{system.controller['metrics_address']}/metrics", timeout=10) as page:
+        found = re.search(r"^trainctl_heartbeats_total (\S+)$", page.read().decode(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
