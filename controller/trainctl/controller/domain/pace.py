@@ -8,8 +8,8 @@ from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved
 
 PACES_S = (0.25, 0.5, 1.0, 2.5, 5.0)
-HEARTBEATS_PER_S = 2000
-"""That a controller is to bear, from all agents together."""
+HEARTBEATS_PER_S = 1000
+"""That a controller is to hear from all agents together, as long as none waits longer than the longest pace."""
 NEWS_PAUSE_EACH_S, PROGRESS_PAUSE_EACH_S = 0.00002, 0.00025
 _WAITING = frozenset({Phase.INTERRUPTED, Phase.HELD, Phase.FINISHED})
 
