@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from e2e.invariants import assert_generations_rise, assert_states_only_go_forward
+from e2e.invariants import (
+    assert_events_explain,
+    assert_generations_rise,
+    assert_states_only_go_forward,
+    assert_time_adds_up,
+)
 from e2e.ledger import assert_exact_ledger
 from e2e.local_system import tiny_job
 from e2e.shared_system import lives, shared_system
+from trainctl.protos.v1 import job_pb2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 STEPS, SEQUENCES = 300, 24
@@ -19,7 +28,7 @@ STEPS, SEQUENCES = 300, 24
 def test_leaders_come_and_go_and_the_job_does_not_notice(corpus: Path, tmp_path: Path) -> None:
     with shared_system(tmp_path) as system:
         first = system.leader()
-        spec = tiny_job("steady", corpus, steps=STEPS, min_nodes=2, interval_steps=100)
+        spec = tiny_job("steady", corpus, steps=STEPS, min_nodes=2, interval_steps=20)
         system.submit(spec)
         job = system.wait_step("steady", 10)
         seen, workers = [job], lives(job)
@@ -42,8 +51,22 @@ def test_leaders_come_and_go_and_the_job_does_not_notice(corpus: Path, tmp_path:
         assert list(end.status.recoveries) == []
         assert_states_only_go_forward([*seen, end])
         events = system.events("steady")
+        assert_events_explain(events, [*seen, end])
+        assert len({event.epoch for event in events}) >= 3, "three leaders wrote it"
+        assert [event.epoch for event in events] == sorted(event.epoch for event in events)
+        assert_time_adds_up(end)
         assert [event.revision for event in events] == list(range(1, len(events) + 1))
         assert_generations_rise(events)
         assert not [e for e in events if e.type in ("worker.lost", "worker.condemned", "agent.lost")]
         assert_exact_ledger(system.figures("steady"), steps=STEPS, sequences=SEQUENCES)
         assert "steady" in system.ask("get", "jobs", "-o", "name")
+        check_trace(json.loads(system.ask("timeline", "steady", "-o", "chrome-trace")), end)
+
+
+def check_trace(trace: dict[str, Any], job: job_pb2.Job) -> None:
+    """Its phases follow each other without a gap from the submission to the end."""
+    spans = [one for one in trace["traceEvents"] if one.get("cat") == "phase"]
+    assert [one["name"] for one in spans] == ["QUEUED", "ADMITTED", "STARTING", "RUNNING", "COMPLETING"]
+    assert spans[0]["ts"] == 0
+    assert all(a["ts"] + a["dur"] == b["ts"] for a, b in itertools.pairwise(spans))
+    assert spans[-1]["ts"] + spans[-1]["dur"] == pytest.approx(job.status.wall_s * 1e6, abs=1e6)

@@ -1,4 +1,4 @@
-"""No controller, no store, or neither, for a while: training goes on all the time, and nothing is missing afterwards."""
+"""No controller, no store, or neither, for a while: training goes on all the time, and nothing is missing then."""
 
 from __future__ import annotations
 
