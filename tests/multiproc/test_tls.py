@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -51,6 +52,10 @@ def test_an_agent_joins_with_a_token_alone_and_starts_again_without_it(system: T
     again.said("registered as incarnation")
     assert again.log.count("joined as alone") == 1
     assert "used up" in system.cli("nodes", "join-tokens").stdout
+    checks = json.loads(system.cli("doctor", "-o", "json", check=False).stdout)["checks"]
+    (found,) = [one for one in checks if one["check"] == "certificates"]
+    assert found["status"] == "ok"
+    assert found["message"].startswith("the controller's is good for 23h")
 
 
 def test_a_certificate_is_renewed_and_one_that_expired_takes_a_token_again(tmp_path: Path) -> None:

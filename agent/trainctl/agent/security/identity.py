@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from trainctl.core.system.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
 RENEWED_AFTER = 2 / 3
-"""Part of its life after which a certificate is renewed."""
+"""Part of its life after which a certificate is renewed, at the latest."""
+_SPREAD = 0.1
+"""Agents that joined together do not all renew at the same moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +35,19 @@ class NodeCertificate:
         authority: PEM: whom to trust on the agents' port.
         begins_s: Unix time from which it counts as new: when this agent got it.
         ends_s: Unix time at which it expires.
+        renewed_after: part of its life after which it is to be renewed.
     """
 
     pem: bytes
     authority: bytes
     begins_s: float
     ends_s: float
+    renewed_after: float = RENEWED_AFTER
 
     @property
     def due_s(self) -> float:
         """Unix time at which it is to be renewed."""
-        return self.begins_s + RENEWED_AFTER * (self.ends_s - self.begins_s)
+        return self.begins_s + self.renewed_after * (self.ends_s - self.begins_s)
 
 
 class Identity:
@@ -58,6 +63,7 @@ class Identity:
         self._folder = folder
         self._node = node
         self._wall_s = wall_s
+        self._earlier = random.uniform(0.0, _SPREAD)
         self.certificate = self._load()
 
     @property
@@ -129,7 +135,13 @@ class Identity:
         if first.public_key() != self._private_key().public_key():
             return None
         ends_s = first.not_valid_after_utc.timestamp()
-        return NodeCertificate(pem=pem, authority=authority, begins_s=min(begins_s, ends_s), ends_s=ends_s)
+        return NodeCertificate(
+            pem=pem,
+            authority=authority,
+            begins_s=min(begins_s, ends_s),
+            ends_s=ends_s,
+            renewed_after=RENEWED_AFTER - self._earlier,
+        )
 
     def _private_key(self) -> ec.EllipticCurvePrivateKey:
         try:
