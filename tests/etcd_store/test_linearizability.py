@@ -222,3 +222,43 @@ def _leader(controllers: list[ControllerProcess]) -> ControllerProcess:
                 return one
         time.sleep(0.02)
     raise AssertionError("nobody leads:\n" + "\n".join(one.log[-2000:] for one in controllers))
+
+
+def test_one_request_sent_fifty_times_makes_one_job(etcd: EtcdCluster, tmp_path: Path) -> None:
+    """To both controllers, with answers that nobody waits for, while the leader is killed."""
+    job = records_pb2.TrainJob(metadata=records_pb2.JobMetadata(name="once"))
+    job.spec.command.append("true")
+    request = job_pb2.CreateJobRequest(job=job, request_id=str(uuid.uuid4()))
+    uids: list[str] = []
+
+    def send(number: int, controllers: list[ControllerProcess]) -> None:
+        rng, deadline_s = random.Random(number), time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline_s:
+            one = rng.choice(controllers)
+            with grpc.insecure_channel(one.address or "127.0.0.1:1") as channel:
+                stub = job_pb2_grpc.JobServiceStub(channel)
+                try:
+                    patience_s = rng.choice([0.01, 0.05, 2.0])
+                    answer = stub.CreateJob(request, timeout=patience_s, metadata=call_metadata(TOKEN))
+                except grpc.RpcError:
+                    continue
+                uids.append(answer.job.uid)
+                return
+
+    with two_controllers(etcd, tmp_path) as both:
+        leader = _leader(both)
+        threads = [threading.Thread(target=send, args=(number, both), daemon=True) for number in range(50)]
+        for thread in threads:
+            thread.start()
+        leader.send(signal.SIGKILL)
+        leader.wait()
+        _leader([one for one in both if one is not leader])
+        for thread in threads:
+            thread.join(2 * PATIENCE_S)
+        heir = _leader([one for one in both if one is not leader])
+        with grpc.insecure_channel(heir.address) as channel:
+            listed = job_pb2_grpc.JobServiceStub(channel).ListJobs(
+                job_pb2.ListJobsRequest(), timeout=10, metadata=call_metadata(TOKEN)
+            )
+        assert [job.uid for job in listed.jobs] == sorted(set(uids))
+        assert uids
