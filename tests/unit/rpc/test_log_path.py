@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from pathlib import Path
 from typing import cast
 
@@ -100,7 +101,7 @@ class Way:
 
     @staticmethod
     def _new_session() -> AgentSession:
-        return AgentSession(NODE, 7, agent_pb2.AgentDesired)
+        return AgentSession(NODE, 7, agent_pb2.AgentDesired, time.monotonic)
 
 
 class _Nothing(LogFile):

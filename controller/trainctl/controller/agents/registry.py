@@ -186,7 +186,7 @@ class AgentRegistry:
             raise self.stale(node, incarnation)
         if agent.session is not None:
             agent.session.close()
-        agent.session = AgentSession(node, incarnation, desired)
+        agent.session = AgentSession(node, incarnation, desired, self._monotonic_s)
         agent.reported = False
         agent.heard_s = self._monotonic_s()
         return agent, agent.session

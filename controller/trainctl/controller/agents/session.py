@@ -10,6 +10,8 @@ from trainctl.core.errors import TrainctlError
 from trainctl.protos.v1 import agent_pb2
 
 MAX_LOG_REQUESTS = 1000
+ANSWER_EVERY_S = 1.0
+"""An agent that hears nothing for three seconds looks for another leader."""
 
 
 class AgentSession:
@@ -19,13 +21,22 @@ class AgentSession:
         node: the node's name.
         agent_incarnation: the agent life at the other end.
         desired: composes the whole desired state of this agent as of now.
+        monotonic_s: the clock that silence is measured on.
     """
 
-    def __init__(self, node: str, agent_incarnation: int, desired: Callable[[], agent_pb2.AgentDesired]) -> None:
+    def __init__(
+        self,
+        node: str,
+        agent_incarnation: int,
+        desired: Callable[[], agent_pb2.AgentDesired],
+        monotonic_s: Callable[[], float],
+    ) -> None:
         self.node = node
         self.agent_incarnation = agent_incarnation
         self.error: TrainctlError | None = None
         self._compose = desired
+        self._monotonic_s = monotonic_s
+        self._answered_s = monotonic_s()
         self._desired_due = True
         self._acked = agent_pb2.Ack()
         self._ack_due = False
@@ -44,8 +55,8 @@ class AgentSession:
         self._owes_reports = True
 
     def took_observation(self, sequence: int) -> None:
-        """Acknowledges the reports before it; where there was none, nobody waits to hear it."""
-        if self._owes_reports:
+        """Acknowledges the reports before it; where there was none, only so that the agent hears that somebody leads."""
+        if self._owes_reports or self._monotonic_s() - self._answered_s >= ANSWER_EVERY_S:
             self._owes_reports = False
             self._acked.sequence = sequence
             self._acknowledge()
@@ -75,6 +86,7 @@ class AgentSession:
         while True:
             if self._closed:
                 return None
+            self._answered_s = self._monotonic_s()
             if self._desired_due:
                 self._desired_due = False
                 return agent_pb2.SessionResponse(desired=self._compose())
