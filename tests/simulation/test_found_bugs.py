@@ -1,0 +1,112 @@
+"""What the simulation found in the controller, each in its smallest form."""
+
+from __future__ import annotations
+
+import asyncio
+
+from simulation.virtual_loop import run_virtually
+from simulation.virtual_store import StoreClient, VirtualStore
+from trainctl.controller import keys
+from trainctl.controller.agents.registry import AgentRegistry, Registration
+from trainctl.controller.agents.session import ANSWER_EVERY_S, AgentSession
+from trainctl.controller.leadership import Candidate, Leadership, find_leader, wait_vacant
+from trainctl.controller.rpc.standby import StandbyServer
+from trainctl.controller.standby import campaign
+from trainctl.controller.store.port import Put, RangeResult
+from trainctl.core.clock import ManualClock
+from trainctl.protos.v1 import agent_pb2
+
+
+class CountingStore(StoreClient):
+    """Counts what is asked for."""
+
+    reads = 0
+
+    async def range(self, prefix: str, *, limit: int = 0, start_after: str = "") -> RangeResult:
+        type(self).reads += 1
+        return await super().range(prefix, limit=limit, start_after=start_after)
+
+
+def test_a_standby_waits_for_the_leader_although_history_is_compacted() -> None:
+    async def main() -> None:
+        server = VirtualStore()
+        first, second = StoreClient(server, "first"), CountingStore(server, "second")
+        leadership = await Leadership.take(first, Candidate(holder="a", ttl_s=1000.0))
+        await first.txn((), (Put("other", b"1"),))
+        await first.compact(server.revision)
+        leader = await find_leader(second)
+        assert leader is not None
+        waiting = asyncio.create_task(wait_vacant(second, leader))
+        await asyncio.sleep(60.0)
+        assert CountingStore.reads < 20, "it looks again now and then, not all the time"
+        await leadership.resign()
+        async with asyncio.timeout(0.1):
+            await waiting
+        server.close()
+
+    run_virtually(main)
+
+
+def test_a_standby_waits_while_the_store_is_full() -> None:
+    async def main() -> None:
+        server = VirtualStore()
+        server.full = True
+
+        async def ready() -> Candidate:
+            return Candidate(holder="b")
+
+        turn = asyncio.create_task(campaign(StoreClient(server, "b"), ready, StandbyServer()))
+        await asyncio.sleep(5.0)
+        assert not turn.done()
+        server.full = False
+        async with asyncio.timeout(1.0):
+            assert (await turn).epoch == 1
+        assert server.get(keys.LEADER) is not None
+        server.close()
+
+    run_virtually(main)
+
+
+def test_an_agent_is_not_silent_while_what_it_said_is_dealt_with() -> None:
+    async def main() -> None:
+        clock, server = ManualClock(100.0), VirtualStore()
+        leadership = await Leadership.take(StoreClient(server, "a"), Candidate(holder="a"))
+        agents = AgentRegistry(clock.monotonic_s, settle_s=0.0)
+        incarnation = await agents.register(leadership, Registration(node="n", slots=1))
+        (agent,) = agents.agents()
+
+        def pass_time(seconds: float) -> None:
+            for _ in range(int(seconds / 0.5)):
+                clock.advance(0.5)
+                agents.awake()
+
+        with agents.hearing(agent):
+            pass_time(60.0)
+            view = agents.view().agent(incarnation)
+            assert view is not None
+            assert view.last_heard_age_s == 0.0
+        pass_time(2.0)
+        view = agents.view().agent(incarnation)
+        assert view is not None
+        assert view.last_heard_age_s == 2.0
+        server.close()
+
+    run_virtually(main)
+
+
+def test_an_agent_that_reports_nothing_hears_all_the_same_that_somebody_leads() -> None:
+    async def main() -> None:
+        clock = ManualClock()
+        session = AgentSession("n", 1, agent_pb2.AgentDesired, clock.monotonic_s)
+        answers = 0
+        assert (await session.next()).WhichOneof("message") == "desired"  # type: ignore[union-attr]
+        for beat in range(1, 41):
+            clock.advance(0.25)
+            session.took_observation(beat)
+            waiting = asyncio.ensure_future(session.next())
+            await asyncio.sleep(0.01)
+            answers += waiting.done()
+            waiting.cancel()
+        assert answers >= 40 * 0.25 / ANSWER_EVERY_S - 1
+
+    run_virtually(main)
