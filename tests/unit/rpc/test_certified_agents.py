@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import grpc
@@ -172,6 +173,39 @@ def test_what_an_agent_says_of_jobs_that_are_none_of_its_own_is_refused_and_coun
             assert "trainctl_refused_reports_total 2.0" in text
             own.report_figures(uid, 1, 2, 3)
             await client.until("a", lambda job: job.status.step == 3)
+
+    run(main)
+
+
+def test_nobody_makes_up_the_lines_of_a_worker_that_runs_elsewhere(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            own = await running.agent("own")
+            await client.call("CreateJob", create(spec(per_node=2)))
+            await client.until_phase("a", "RUNNING")
+            liar = await running.agent("liar")
+            life = own.desired[0]
+            request = job_pb2.StreamLogsRequest(name="a", tail_lines=10)
+            lines = aiter(client.jobs.StreamLogs(request, metadata=client.metadata, timeout=20))
+            await liar.until(lambda: len(liar.log_requests) > 0)
+            await own.until(lambda: len(own.log_requests) > 0)
+
+            def chunk(**more: Any) -> agent_pb2.LogChunk:
+                worker: dict[str, Any] = {"slot": life.slot, "incarnation": life.incarnation}
+                return agent_pb2.LogChunk(request_id=own.log_requests[0].request_id, **worker, **more)
+
+            ahead = records_pb2.LogPosition(slot=life.slot, incarnation=life.incarnation, line=10**6)
+            liar.send(
+                log_chunk=agent_pb2.LogChunk(request_id=own.log_requests[0].request_id, begun=True, starts=[ahead])
+            )
+            liar.send(log_chunk=chunk(lines=["forged"], first_line=1))
+            liar.report_figures("of-nobody", 1)
+            await liar.until(lambda: liar.acked.figures_sequence == 1)
+            own.send(log_chunk=chunk(lines=["true"], first_line=1))
+            while not (answer := await anext(lines)).lines:
+                pass
+            assert (answer.node, list(answer.lines)) == ("own", ["true"])
 
     run(main)
 

@@ -194,11 +194,34 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         records = (island.record for island in entry.state.islands if island.record is not None)
         if any(member.agent_incarnation == agent.incarnation for record in records for member in record.members):
             return True
+        self._refuse(agent, uid)
+        return False
+
+    def _may_speak_for(self, chunk: agent_pb2.LogChunk, agent: Agent) -> bool:
+        """Whether a worker's lines may come from this agent: those of a life that another one keeps may not.
+
+        Logs outlive agents, and so does what they are about: of lives that are over, every node may have some.
+        """
+        uid = self._logs.job_of(chunk.request_id)
+        try:
+            islands = self._book.entry(uid).state.islands if uid else ()
+        except NotFoundError:
+            return True
+        lives = [(chunk.slot, chunk.incarnation), *((start.slot, start.incarnation) for start in chunk.starts)]
+        slots = (
+            (slot, life) for island in islands for index, life in lives for slot in island.slots[index : index + 1]
+        )
+        for slot, life in slots:
+            if slot.bound and slot.incarnation == life != 0 and slot.agent_incarnation != agent.incarnation:
+                self._refuse(agent, uid)
+                return False
+        return True
+
+    def _refuse(self, agent: Agent, uid: str) -> None:
         self._metrics.inc("trainctl_refused_reports_total")
         _log.warning(
             "refused what the agent of %s says about job %s, which it has no part in", agent.registration.node, uid
         )
-        return False
 
     async def _read(self, messages: Any, agent: Agent, session: AgentSession) -> None:
         async for message in messages:
@@ -224,7 +247,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 await self._apply(recovery.job_uid, lambda s: observe_recovery(s, recovery, self._clock.now_s()))
             session.took_report()
         elif kind == "log_chunk":
-            self._logs.chunk(session, message.log_chunk)
+            if self._may_speak_for(message.log_chunk, agent):
+                self._logs.chunk(session, message.log_chunk)
         elif kind == "goodbye":
             _log.info("agent of %s says goodbye: %s", session.node, message.goodbye.reason)
 

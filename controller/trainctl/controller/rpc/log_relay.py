@@ -154,6 +154,11 @@ class LogRelay:
             reader.open_at.discard(session)
             reader.wake()
 
+    def job_of(self, request_id: str) -> str:
+        """Uid of the job that a request is about; empty if nobody reads any more."""
+        reader = self._readers.get(request_id)
+        return reader.query.job_uid if reader is not None else ""
+
     @staticmethod
     def _ask(reader: LogReader, session: AgentSession) -> None:
         reader.open_at.add(session)
