@@ -83,17 +83,22 @@ class AgentSession:
 
     async def next(self) -> agent_pb2.SessionResponse | None:
         """The most urgent message, as soon as there is one; None when the session is closed."""
-        while True:
-            if self._closed:
-                return None
-            self._answered_s = self._monotonic_s()
-            if self._desired_due:
-                self._desired_due = False
-                return agent_pb2.SessionResponse(desired=self._compose())
-            if self._ack_due:
-                self._ack_due = False
-                return agent_pb2.SessionResponse(ack=self._acked)
-            if self._log_requests:
-                return agent_pb2.SessionResponse(log_request=self._log_requests.popleft())
+        while not self._closed:
+            response = self._due()
+            if response is not None:
+                self._answered_s = self._monotonic_s()
+                return response
             self._wake.clear()
             await self._wake.wait()
+        return None
+
+    def _due(self) -> agent_pb2.SessionResponse | None:
+        if self._desired_due:
+            self._desired_due = False
+            return agent_pb2.SessionResponse(desired=self._compose())
+        if self._ack_due:
+            self._ack_due = False
+            return agent_pb2.SessionResponse(ack=self._acked)
+        if self._log_requests:
+            return agent_pb2.SessionResponse(log_request=self._log_requests.popleft())
+        return None
