@@ -152,7 +152,7 @@ def _steer(life: Life, want: WorkerDesired | None, *, superseded: bool, now_s: f
         yield Instruct(life.key, want)
     elif overdue:
         yield Kill(life.key, f"it did not stop within {grace_s:g} s")
-    elif want is None and not life.terminated:
+    elif want is None and (not life.terminated or life.stopping_since_s is None):  # None: it was wanted again since
         yield Terminate(life.key)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainctl.agent.state import (
@@ -140,6 +140,7 @@ WANTS = st.lists(
 )
 
 
+@example([([want(0, 1, Instruction.STANDBY)], set(), 0.0), ([], set(), 0.0)] * 2)
 @given(st.lists(st.tuples(WANTS, st.sets(st.integers(1, 4)), st.floats(0, 30)), max_size=12))
 def test_converges_and_never_runs_two_lives_of_a_slot(
     history: list[tuple[list[WorkerDesired], set[int], float]],
