@@ -55,7 +55,7 @@ class AgentSession:
         self._owes_reports = True
 
     def took_observation(self, sequence: int) -> None:
-        """Acknowledges the reports before it; where there was none, now and then: so the agent hears that somebody leads."""
+        """Acknowledges the reports before it, and now and then none: so the agent hears that somebody leads."""
         if self._owes_reports or self._monotonic_s() - self._answered_s >= ANSWER_EVERY_S:
             self._owes_reports = False
             self._acked.sequence = sequence
