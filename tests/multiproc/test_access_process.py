@@ -66,6 +66,7 @@ def test_who_has_a_token_works_in_its_tenant_and_nowhere_else(tmp_path: Path) ->
         assert re.search(r"you are +ann \(token [0-9a-f]{8}\)", whoami)
         assert re.search(r"tenant +research", whoami)
         assert "submitter in research" in whoami
+        assert re.search(r"^you +ann \(token [0-9a-f]{8}\)$", ann("version"), re.MULTILINE)
         ann("submit", "-f", str(job))
         assert "first" in ann("get", "jobs")
         assert "first" not in owner("get", "jobs")

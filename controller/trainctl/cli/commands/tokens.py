@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 from trainctl.cli import exit_codes
-from trainctl.cli.client import connect
+from trainctl.cli.client import Client, connect
 from trainctl.cli.commands.cancel import confirm
 from trainctl.cli.config.settings import resolve
 from trainctl.cli.context import Context
@@ -16,7 +16,7 @@ from trainctl.cli.secret_file import write_secret
 from trainctl.cli.style import table
 from trainctl.cli.tenant import check_tenant
 from trainctl.cli.times import rfc3339, rough
-from trainctl.core.errors import ConflictError, PermissionDeniedError, UsageError
+from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.units import parse_duration_s
 from trainctl.protos.v1.access_pb2 import (
@@ -119,6 +119,16 @@ def whoami(context: Context) -> int:
     ]
     emit(context, plain(me), table=lambda: lines, names=[me.name])
     return exit_codes.OK
+
+
+def who_am_i(client: Client) -> WhoAmIResponse | None:
+    """Who the controller takes the caller for; None if it is too old to say."""
+    try:
+        return client.call(client.access.WhoAmI, WhoAmIRequest())
+    except PreconditionError as error:
+        if error.code == "UNIMPLEMENTED":
+            return None
+        raise
 
 
 def _ttl_s(text: str) -> float:

@@ -22,10 +22,13 @@ def run(context: Context) -> int:
     if not context.options.client:
         from trainctl.cli.certificates import look_at
         from trainctl.cli.client import connect
+        from trainctl.cli.commands.tokens import who_am_i
         from trainctl.protos.v1.job_pb2 import GetVersionRequest
 
         with connect(context) as client:
             data["controller"] = plain(client.call(client.stub.GetVersion, GetVersionRequest()))
+            if (me := who_am_i(client)) is not None:
+                data["caller"] = plain(me)
             found = look_at(client.endpoint)
             if found is not None:
                 data["certificates"] = {"controller": rfc3339(found.controller), "authority": rfc3339(found.authority)}
@@ -41,6 +44,9 @@ def run(context: Context) -> int:
 def _lines(data: dict[str, Any], found: Certificates | None) -> list[str]:
     sides = [(side, data[side]) for side in ("client", "controller") if side in data]
     lines = [f"{side:<11} {facts['version']} (wire {facts['wireVersion']})" for side, facts in sides]
+    if "caller" in data:
+        token = data["caller"]["tokenId"]
+        lines.append(f"{'you':<11} {data['caller']['name']}" + (f" (token {token})" if token else ""))
     if found is None:
         return lines
     now_s = time.time()
