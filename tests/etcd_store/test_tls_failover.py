@@ -73,9 +73,7 @@ def test_agents_and_people_follow_the_leader_over_tls(etcd: EtcdCluster, tmp_pat
 def test_a_controller_with_another_authority_or_none_does_not_lead(etcd: EtcdCluster, tmp_path: Path) -> None:
     with installation(tmp_path, etcd) as (_, (leader, standby), stack):
         open_authority(tmp_path / "other", time.time())
-        for one in (leader, standby):
-            one.end()
-        foreign = start(tmp_path / "c", etcd, tmp_path / "other", stack)
+        foreign = start(tmp_path / "c", etcd, tmp_path / "other", stack)  # told at once, not when it is needed
         assert foreign.exit_code() == 4
         assert "the nodes of this installation trust the certificate authority with SHA-256" in foreign.log
         assert "this controller has another one" in foreign.log
@@ -86,6 +84,8 @@ def test_a_controller_with_another_authority_or_none_does_not_lead(etcd: EtcdClu
         stack.callback(plain.end)
         assert plain.exit_code() == 4
         assert "this one has no TLS" in plain.log
+        for one in (leader, standby):
+            one.end()
         accepted = controller_process(tmp_path / "c", "--store", store, "--lease-ttl", TTL, "--accept-store")
         accepted.start()
         stack.callback(accepted.end)

@@ -16,7 +16,7 @@ from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.settings import Settings
 from trainctl.controller.standby import campaign, standing_by
 from trainctl.controller.term import Controller, leading
-from trainctl.core.errors import FencedError, UnavailableError
+from trainctl.core.errors import FencedError, PreconditionError, UnavailableError
 
 __all__ = ["Controller", "Settings", "controller", "serve"]
 _log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await _until(stop, running)
         return
     async with framed(settings) as frame:
+        await _look_whose_store(frame)
         await take_turns(frame, stop)
 
 
@@ -90,6 +91,16 @@ async def _wait_and_lead(frame: Frame, port: int, stop: asyncio.Event) -> int:
     finally:
         await _resign(leadership)  # also if it never came to serve
     return port
+
+
+async def _look_whose_store(frame: Frame) -> None:
+    """A controller of another installation is told at its start, not when it would be needed.
+
+    Raises:
+        ConflictError: it would never lead.
+    """
+    with contextlib.suppress(UnavailableError, PreconditionError):  # these may be over when its turn comes
+        await _candidate(frame, "")
 
 
 async def _until(stop: asyncio.Event, running: Controller) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from trainctl.controller import keys
 from trainctl.controller.installation import (
     SCHEMA,
+    ForeignAuthorityError,
     ForeignStoreError,
     Installation,
     NewerStoreError,
@@ -47,6 +49,31 @@ def test_what_may_be_acted_on(found: Installation | None, seen: Sighting, error:
     with pytest.raises(error) as raised:
         judge(found, "ours", seen, epoch=3, revision=40)
     assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "words"),
+    [
+        ("", "", ""),
+        ("", "a" * 64, ""),  # TLS is new
+        ("a" * 64, "a" * 64, ""),
+        (
+            "a" * 64,
+            "b" * 64,
+            "SHA-256 aaaaaaaaaaaaaaaa...; this controller has another one (SHA-256 bbbbbbbbbbbbbbbb...)",
+        ),
+        ("a" * 64, "", "SHA-256 aaaaaaaaaaaaaaaa...; this one has no TLS"),
+    ],
+)
+def test_whose_nodes_they_are(theirs: str, ours: str, words: str) -> None:
+    found = replace(OURS, authority=theirs)
+    if not words:
+        judge(found, "ours", Sighting(), epoch=3, revision=40, authority=ours)
+        return
+    with pytest.raises(ForeignAuthorityError) as raised:
+        judge(found, "ours", Sighting(), epoch=3, revision=40, authority=ours)
+    assert words in str(raised.value)
+    assert "--accept-store" in raised.value.hint
 
 
 async def one_life(folder: Path, **settings: object) -> int:
