@@ -102,6 +102,10 @@ def exists(path: str | Path) -> bool:
     return Path(path).exists()
 
 
+def folders_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.exists() else []
+
+
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Files by name: which one, and what is in it."""
     return {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()}
@@ -139,6 +143,21 @@ def test_it_changes_nothing_in_the_store(pair: Callable[..., Pair]) -> None:
             job = await heir.job("a")
             assert (job.status.phase, job.status.islands[0].generation) == ("RUNNING", 1)
             assert "no longer leads" in both.late.log or "term of epoch" in both.late.log
+
+    run(body)
+
+
+def test_it_makes_no_job_and_no_folder(pair: Callable[..., Pair]) -> None:
+    async def body() -> None:
+        both = pair("controller.audited", method="CreateJob")
+        client = await client_of(await leader_of([both.late]))
+        both.other.start()
+        await given_up(client.call("CreateJob", create(spec()), timeout_s=0.5))
+        await both.frozen()
+        heir = await both.heir()
+        await both.wake()
+        assert not (await heir.call("ListJobs", job_pb2.ListJobsRequest())).jobs
+        assert folders_in(both.folder / "jobs") == []
 
     run(body)
 

@@ -26,7 +26,7 @@ from trainctl.controller.jobs.requests import RequestLog, digest_of
 from trainctl.controller.jobs.room import check_room
 from trainctl.controller.store.port import Compare, StateStore, Target
 from trainctl.controller.tasks import to_the_end
-from trainctl.core.errors import ConflictError
+from trainctl.core.errors import ConflictError, FencedError
 from trainctl.core.records.spec import TrainJob
 
 
@@ -118,10 +118,16 @@ class Submissions:
         self._check_name(state.spec)
         unmoved = Compare(name_key, Target.MOD_REVISION, holder.mod_revision if holder else 0)
         new, noted = await self._requests.note(state.tenant, request_id, digest, method="CreateJob", subject=state.uid)
-        entry = await self._book.create(state, events, compares=(unmoved, *new), operations=noted)
-        if entry is None:
-            raise RevisionMovedError(f"job {name!r}: its name or request id was taken at this moment", hint="try again")
-        await asyncio.to_thread(Path(state.workdir).mkdir, parents=True, exist_ok=True)
+        folder = Path(state.workdir)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)  # later it might bring a deleted job's back
+        try:
+            entry = await self._book.create(state, events, compares=(unmoved, *new), operations=noted)
+            if entry is None:
+                message = f"job {name!r}: its name or request id was taken at this moment"
+                raise RevisionMovedError(message, hint="try again")
+        except (FencedError, RevisionMovedError):
+            await asyncio.to_thread(folder.rmdir)
+            raise
         return entry
 
     async def _replay(self, tenant: str, request_id: str, digest: str) -> JobEntry | None:
