@@ -27,7 +27,7 @@ from trainctl.controller.domain.reconcile import (
 )
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase, SlotState
 from trainctl.controller.domain.submit import new_job
-from trainctl.controller.domain.view import AgentView, ClusterView
+from trainctl.controller.domain.view import AgentView, ClusterView, ListedAgents
 from trainctl.core.errors import PreconditionError, SpecError
 from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.spec import (
@@ -286,7 +286,7 @@ class Simulation:
             if not agent.alive and self.now_s - agent.died_s > 30:
                 continue
             views.append(self._agent_view(agent))
-        return ClusterView(agents=tuple(views), settled=self.now_s >= self.settled_at_s)
+        return ClusterView(agents=ListedAgents(views), settled=self.now_s >= self.settled_at_s)
 
     def _agent_view(self, agent: SimAgent) -> AgentView:
         fresh = agent.alive and agent.reachable

@@ -16,7 +16,7 @@ from trainctl.controller.domain.metrics import eta_s, stalled_s, tokens_per_s
 from trainctl.controller.domain.reconcile import observe_figures, observe_recovery, reconcile, request_cancel
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.controller.domain.submit import new_job
-from trainctl.controller.domain.view import ClusterView
+from trainctl.controller.domain.view import ClusterView, ListedAgents
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
 from trainctl.core.records.spec import MaxRestartsSpec, NodesSpec, TrainJob
 from trainctl.core.records.step import Phase, StepFigures
@@ -630,7 +630,7 @@ def see(sim: Simulation, **progress: object) -> ClusterView:
             for w in agent.workers
         ]
         agents.append(replace(agent, workers=tuple(workers)))
-    return replace(view, agents=tuple(agents))
+    return replace(view, agents=ListedAgents(agents))
 
 
 def test_members_interrupted_without_a_loss_try_again_together() -> None:

@@ -94,6 +94,7 @@ class AgentRegistry:
         self._settle_s = settle_s
         self._awake_s = monotonic_s()
         self._agents: dict[str, Agent] = {}
+        self._lives: dict[int, Agent] = {}
         self._marks: dict[str, NodeMark] = {}
         self.doubt = ""
         self.heartbeat_s = heartbeat_s(0)
@@ -119,7 +120,7 @@ class AgentRegistry:
         for item in stored:
             with reading(item.key):
                 registration = from_wire(Registration, keys.decode(item.value))
-            self._agents[registration.node] = Agent(registration, item.mod_revision, self._monotonic_s())
+            self._begin(registration, item.mod_revision)
         self._keep_pace()
 
     def load_marks(self, stored: Iterable[KeyValue]) -> None:
@@ -167,7 +168,7 @@ class AgentRegistry:
         former = self._agents.get(registration.node)
         if former is not None and former.incarnation > result.revision:
             raise self.stale(registration.node, result.revision)
-        self._agents[registration.node] = Agent(registration, result.revision, self._monotonic_s())
+        self._begin(registration, result.revision)
         self._keep_pace()
         if former is not None and former.session is not None:
             former.session.close(self.stale(registration.node, former.incarnation))
@@ -271,9 +272,8 @@ class AgentRegistry:
         """What reconcile sees."""
         self.awake()
         self._look_settled()
-        agents = tuple(self._view_of(agent) for agent in self.agents())
         settled = self._settled and not self.doubt
-        return ClusterView(agents=agents, settled=settled, heartbeat_s=self.heartbeat_s)
+        return ClusterView(agents=_LiveAgents(self, self._monotonic_s()), settled=settled, heartbeat_s=self.heartbeat_s)
 
     @staticmethod
     def stale(node: str, incarnation: int) -> StaleIncarnationError:
@@ -282,6 +282,13 @@ class AgentRegistry:
             f"agent incarnation {incarnation} of {node} is over: unknown here, or replaced by a newer one",
             hint="the agent ends its workers and registers anew",
         )
+
+    def _begin(self, registration: Registration, incarnation: int) -> None:
+        former = self._agents.get(registration.node)
+        if former is not None:
+            self._lives.pop(former.incarnation, None)
+        agent = Agent(registration, incarnation, self._monotonic_s())
+        self._agents[registration.node] = self._lives[incarnation] = agent
 
     def _keep_pace(self) -> None:
         """Tells everybody when agents are to report more rarely; never more often again, as long as this one leads."""
@@ -292,10 +299,20 @@ class AgentRegistry:
                 session.desire()
 
     def _look_settled(self) -> None:
-        everybody = all(agent.reported or agent.process_exited for agent in self._agents.values())
-        self._settled = self._settled or everybody or self._monotonic_s() >= self._settle_until_s
+        if not self._settled:
+            everybody = all(agent.reported or agent.process_exited for agent in self._agents.values())
+            self._settled = everybody or self._monotonic_s() >= self._settle_until_s
 
-    def _view_of(self, agent: Agent) -> AgentView:
+    def newest(self, node: str) -> Agent | None:
+        """The agent of a node, if one ever registered there."""
+        return self._agents.get(node)
+
+    def life(self, incarnation: int) -> Agent | None:
+        """The agent life with this number, if it is the newest of its node."""
+        return self._lives.get(incarnation)
+
+    def view_of(self, agent: Agent, now_s: float) -> AgentView:
+        """What reconcile sees of an agent, ``now_s`` on the clock that silence is measured on."""
         mark = self.mark_of(agent.registration.node)
         return AgentView(
             node=agent.registration.node,
@@ -304,7 +321,7 @@ class AgentRegistry:
             slots=agent.registration.slots,
             device=agent.registration.device or "cpu",
             connected=agent.session is not None and agent.reported,
-            last_heard_age_s=0.0 if agent.attended else self._monotonic_s() - agent.heard_s,
+            last_heard_age_s=0.0 if agent.attended else now_s - agent.heard_s,
             process_exited=agent.process_exited,
             store_address=agent.store_address,
             metrics_address=agent.registration.metrics_address,
@@ -312,3 +329,32 @@ class AgentRegistry:
             draining=mark.draining,
             workers=agent.workers,
         )
+
+
+class _LiveAgents:
+    """Implements ``AgentViews`` by looking: right for as long as nobody else has a turn."""
+
+    def __init__(self, registry: AgentRegistry, now_s: float) -> None:
+        self._registry = registry
+        self._now_s = now_s
+        self._seen: dict[int, AgentView] = {}
+
+    def __iter__(self) -> Iterator[AgentView]:
+        """See ``AgentViews``."""
+        return (self._see(agent) for agent in self._registry.agents())
+
+    def get(self, agent_incarnation: int) -> AgentView | None:
+        """See ``AgentViews``."""
+        agent = self._registry.life(agent_incarnation)
+        return self._see(agent) if agent is not None else None
+
+    def newest(self, node: str) -> int:
+        """See ``AgentViews``."""
+        agent = self._registry.newest(node)
+        return agent.incarnation if agent is not None else 0
+
+    def _see(self, agent: Agent) -> AgentView:
+        seen = self._seen.get(agent.incarnation)
+        if seen is None:
+            seen = self._seen[agent.incarnation] = self._registry.view_of(agent, self._now_s)
+        return seen

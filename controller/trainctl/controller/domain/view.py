@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 from trainctl.controller.domain.pace import PACES_S
 from trainctl.core.records.worker import WorkerObserved
@@ -44,6 +45,48 @@ class AgentView:
     workers: tuple[WorkerObserved, ...] = ()
 
 
+class AgentViews(Protocol):
+    """The known agent lives; each is looked at only when somebody asks for it, as there may be very many."""
+
+    def __iter__(self) -> Iterator[AgentView]:
+        """All of them, by node."""
+        ...
+
+    def get(self, agent_incarnation: int) -> AgentView | None:
+        """The agent life with this number, if it is known."""
+        ...
+
+    def newest(self, node: str) -> int:
+        """The newest agent life on a node; 0 if none is known."""
+        ...
+
+
+class ListedAgents:
+    """Implements ``AgentViews`` by those that are given."""
+
+    def __init__(self, agents: Iterable[AgentView] = ()) -> None:
+        self._agents = tuple(agents)
+        self._by_life = {agent.agent_incarnation: agent for agent in self._agents}
+        self._newest: dict[str, int] = {}
+        for agent in self._agents:
+            self._newest[agent.node] = max(self._newest.get(agent.node, 0), agent.agent_incarnation)
+
+    def __iter__(self) -> Iterator[AgentView]:
+        """See ``AgentViews``."""
+        return iter(self._agents)
+
+    def get(self, agent_incarnation: int) -> AgentView | None:
+        """See ``AgentViews``."""
+        return self._by_life.get(agent_incarnation)
+
+    def newest(self, node: str) -> int:
+        """See ``AgentViews``."""
+        return self._newest.get(node, 0)
+
+
+NO_AGENTS = ListedAgents()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """All known agent lives.
@@ -54,26 +97,13 @@ class ClusterView:
         heartbeat_s: how often agents report.
     """
 
-    agents: tuple[AgentView, ...] = ()
+    agents: AgentViews = NO_AGENTS
     settled: bool = True
     heartbeat_s: float = PACES_S[0]
-    _by_life: Mapping[int, AgentView] = field(init=False, repr=False, compare=False)
-    _newest: Mapping[str, int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        newest: dict[str, int] = {}
-        for agent in self.agents:
-            newest[agent.node] = max(newest.get(agent.node, 0), agent.agent_incarnation)
-        object.__setattr__(self, "_newest", newest)
-        object.__setattr__(self, "_by_life", {agent.agent_incarnation: agent for agent in self.agents})
 
     def agent(self, agent_incarnation: int) -> AgentView | None:
         """The agent life with this number, if it is known."""
-        return self._by_life.get(agent_incarnation)
-
-    def newest(self, node: str) -> int:
-        """The newest agent life on a node; 0 if none is known."""
-        return self._newest.get(node, 0)
+        return self.agents.get(agent_incarnation)
 
     def worker(self, job_uid: str, slot: int, incarnation: int, agent_incarnation: int) -> WorkerObserved | None:
         """The newest observation of exactly this worker life, if its agent has reported one."""

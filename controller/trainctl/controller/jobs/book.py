@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,10 @@ from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import Reconciliation, observe_figures
 from trainctl.controller.domain.states import TERMINAL
-from trainctl.controller.domain.view import AgentView
+from trainctl.controller.domain.view import AgentViews
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.figures import FigureLog
+from trainctl.controller.jobs.free_slots import FreeSlots
 from trainctl.controller.jobs.journal import JobEvent, Journal
 from trainctl.controller.jobs.stored_records import batches, new_records, stored_journal
 from trainctl.controller.leadership import Leadership
@@ -184,12 +184,9 @@ class JobBook:
         """Whether there is a job with this uid."""
         return uid in self._entries
 
-    def free_slots(self, agents: Iterable[AgentView]) -> dict[int, int]:
+    def free_slots(self, agents: AgentViews) -> FreeSlots:
         """Slots that no job uses, by agent incarnation."""
-        used: Counter[int] = Counter()
-        for entry in tuple(self._entries.values()):
-            used.update(entry.uses())
-        return {agent.agent_incarnation: agent.slots - used[agent.agent_incarnation] for agent in agents}
+        return FreeSlots(agents, lambda: (entry.uses() for entry in tuple(self._entries.values())))
 
     async def create(
         self,

@@ -85,7 +85,8 @@ def nodes_of(job: TrainJob) -> str:
 
 def _placement(job: TrainJob, view: ClusterView, free: Mapping[int, int]) -> str:
     nodes, resources = job.spec.nodes, job.spec.resources
-    agents = usable_agents(view.agents, free, resources=resources, timeouts=Timeouts.for_job(job).at_pace(view.heartbeat_s))
+    timeouts = Timeouts.for_job(job).at_pace(view.heartbeat_s)
+    agents = usable_agents(view.agents, free, resources=resources, timeouts=timeouts)
     placed = place_gang(range(nodes.target), agents, at_least=nodes.target, resources=resources)
     if placed.agents:
         return f"placement now: {placed.reason}"

@@ -93,7 +93,7 @@ def _agents(work: Work) -> list[AgentView]:
     """Agents with room for a group, without those that run one already or still have a worker of ours to get rid of."""
     taken = {s.agent_incarnation for s in work.slots() if s.bound}
     usable = usable_agents(work.view.agents, work.free, resources=work.resources, timeouts=work.timeouts)
-    newest = work.view.newest
+    newest = work.view.agents.newest
     return [a for a in usable if a.agent_incarnation not in taken and newest(a.node) == a.agent_incarnation]
 
 
@@ -103,7 +103,6 @@ def _bind(work: Work, group: int, agent: AgentView) -> None:
         if index >= len(work.island.slots):
             work.set_island(slots=with_slots(work.island.slots, index + 1, work.now_s))
         work.set_slot(index, **place)
-    work.free[agent.agent_incarnation] = work.free.get(agent.agent_incarnation, 0) - work.per_node
 
 
 def fill(work: Work) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ class Work:
     """One pass over one job and one of its islands. Lives only inside ``reconcile``; everything it holds is frozen."""
 
     def __init__(
-        self, job: JobState, island_id: str, view: ClusterView, free: dict[int, int], now_s: float, epoch: int,
+        self, job: JobState, island_id: str, view: ClusterView, free: Mapping[int, int], now_s: float, epoch: int,
         ids: IdSource,
     ) -> None:  # fmt: skip
         island = job.island(island_id)
