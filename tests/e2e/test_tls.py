@@ -11,7 +11,7 @@ import pytest
 from e2e.local_system import tiny_job, workers
 from e2e.tls_system import TlsSystem, tls_system, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 STEPS = 100_000  # more than it ever does
 
 

@@ -15,7 +15,7 @@ from etcd_store.controllers import TOKEN
 from etcd_store.servers import EtcdCluster
 from trainctl.controller.security.authority import open_authority
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 TTL = "2s"
 
 

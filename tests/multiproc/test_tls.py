@@ -16,7 +16,7 @@ from e2e.tls_system import FAKES, Process, TlsSystem, controller_process, tls_sy
 from trainctl.controller.security.authority import open_authority
 from trainctl.protos.tls_probe import probe
 
-pytestmark = pytest.mark.multiproc
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
