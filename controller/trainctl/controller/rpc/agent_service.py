@@ -88,6 +88,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._logs = logs
         self._clock = clock
         self._metrics = metrics
+        self._sessions = 0
 
     async def Register(self, request: agent_pb2.RegisterRequest, context: Context) -> agent_pb2.RegisterResponse:  # noqa: N802
         """Begins an agent's life; its incarnation is the revision of the transaction that records it."""
@@ -136,7 +137,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         agent.certificate_ends_s = calling().expires_s
         over = self._end_with_certificate(session)
         self._logs.session_opened(session)
-        self._count_sessions()
+        self._count_sessions(1)
         reading = asyncio.create_task(self._read(messages, agent, session), name=f"session-{hello.node}")
         reading.add_done_callback(lambda _: session.close())
         try:
@@ -153,7 +154,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 await reading
             self._agents.close(agent, session)
             self._logs.session_closed(session)
-            self._count_sessions()
+            self._count_sessions(-1)
             self._reconciler.look_at_jobs_on(agent.incarnation)
 
     async def Renew(self, request: agent_pb2.RenewRequest, context: Context) -> agent_pb2.RenewResponse:  # noqa: N802
@@ -278,8 +279,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         except NotFoundError:
             _log.warning("an agent reported on job %s, which is not known here", uid)
 
-    def _count_sessions(self) -> None:
-        self._metrics.set("trainctl_agent_sessions", len(self._agents.sessions()))
+    def _count_sessions(self, more: int) -> None:
+        self._sessions += more
+        self._metrics.set("trainctl_agent_sessions", self._sessions)
 
 
 def _check_node(node: str) -> None:
