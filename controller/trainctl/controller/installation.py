@@ -110,7 +110,8 @@ def judge(
             f"the nodes of this installation trust the certificate authority with SHA-256 {found.authority[:16]}...; "
             f"{other}",
             hint="start it with --tls, and all controllers of an installation with the same ca.crt and ca.key "
-            "(--tls-ca DIR); if the authority was replaced or TLS taken away on purpose, start once with --accept-store",
+            "(--tls-ca DIR); if the authority was replaced or TLS taken away on purpose, start once with "
+            "--accept-store",
         )
     if epoch < seen.epoch or revision < seen.revision:
         raise OldStoreError(
