@@ -102,7 +102,7 @@ def test_an_agent_that_reports_nothing_hears_all_the_same_that_somebody_leads() 
         assert (await session.next()).WhichOneof("message") == "desired"  # type: ignore[union-attr]
         for beat in range(1, 41):
             clock.advance(0.25)
-            session.took_observation(beat)
+            session.took_observation(beat, 0.25)
             waiting = asyncio.ensure_future(session.next())
             await asyncio.sleep(0.01)
             answers += waiting.done()

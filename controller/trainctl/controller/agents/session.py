@@ -11,7 +11,8 @@ from trainctl.protos.v1 import agent_pb2
 
 MAX_LOG_REQUESTS = 1000
 ANSWER_EVERY_S = 1.0
-"""An agent that hears nothing for three seconds looks for another leader."""
+ANSWER_EVERY_BEATS = 2
+"""An agent that hears nothing for three seconds and four beats looks for another leader."""
 
 
 class AgentSession:
@@ -54,9 +55,10 @@ class AgentSession:
         """A report is safe here: the next observation, which came after it, is worth an acknowledgement."""
         self._owes_reports = True
 
-    def took_observation(self, sequence: int) -> None:
+    def took_observation(self, sequence: int, heartbeat_s: float) -> None:
         """Acknowledges the reports before it, and now and then none: so the agent hears that somebody leads."""
-        if self._owes_reports or self._monotonic_s() - self._answered_s >= ANSWER_EVERY_S:
+        quiet_s = self._monotonic_s() - self._answered_s
+        if self._owes_reports or quiet_s >= max(ANSWER_EVERY_S, ANSWER_EVERY_BEATS * heartbeat_s):
             self._owes_reports = False
             self._acked.sequence = sequence
             self._acknowledge()

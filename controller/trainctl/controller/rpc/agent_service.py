@@ -257,7 +257,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         workers = tuple(message_to_record(worker, WorkerObserved) for worker in observed.workers)
         news = self._agents.observed(agent, store_address=observed.store_address, workers=workers)
         self._metrics.inc("trainctl_heartbeats_total")
-        session.took_observation(observed.sequence)
+        session.took_observation(observed.sequence, self._agents.heartbeat_s)
         self._reconciler.look_at_jobs_on(agent.incarnation, news=news)
 
     async def _figures(self, batch: agent_pb2.FiguresBatch) -> None:
