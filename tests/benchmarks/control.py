@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.control_commit import cpu_s, heartbeats, heartbeats_per_core_s, lighthouse_rounds, rounds
 from benchmarks.control_store import TTL_S, failovers_s, fenced_txn_rates
 from e2e.local_system import LocalSystem, tiny_job
+from simulation.scale import Scale, run_scale
 from trainctl.controller.domain.pace import heartbeat_s
 from trainctl.protos.version import package_version
 
@@ -68,8 +69,11 @@ TARGETS = {
     "commit_1000_members_p99_s": Target(0.5, quantile=0.99),
     "prepare_and_commit_1000_members_p99_s": Target(None, quantile=0.99),
     "torchft_quorum_1000_members_p99_s": Target(None, quantile=0.99),
+    "sim_10k_agents_1h_wall_s": Target(180.0),
+    "mass_failure_10pct_generations": Target(1.0),
+    "mass_failure_10pct_verdicts_s": Target(15.0),
 }
-PARTS = "commands,memory,agents,store,large"
+PARTS = "commands,memory,agents,store,large,simulation"
 MEMBERS = 1000
 BEATING_AGENTS = 400
 PROCESSES = 2
@@ -225,6 +229,15 @@ def measure_large(figures: Figures, windows: int, turns: int) -> None:
             figures.take("torchft_quorum_1000_members_p99_s", seconds, keep=number > 0)
 
 
+def measure_simulation(figures: Figures, hours: float) -> None:
+    """An hour of ten thousand simulated agents in virtual time, of which a tenth dies at the end; once, it is long."""
+    scaled = run_scale(Scale(hours=hours))
+    print(f"  {scaled}", flush=True)
+    figures.take("sim_10k_agents_1h_wall_s", scaled.wall_s / hours, keep=True)
+    figures.take("mass_failure_10pct_generations", scaled.generations, keep=True)
+    figures.take("mass_failure_10pct_verdicts_s", scaled.verdicts_s, keep=True)
+
+
 def report(figures: Figures, options: argparse.Namespace) -> int:
     """Prints the table and the JSON line; the exit code."""
     print(f"\n{'figure':37} {'n':>3} {'value':>8} {'min':>8} {'max':>8} {'target':>8}")
@@ -271,6 +284,7 @@ def main() -> int:
     parser.add_argument("--windows", type=int, default=6, help=f"of {WINDOW_S:g} s of the agents' heartbeats")
     parser.add_argument("--kills", type=int, default=20, help="of leaders beside an etcd")
     parser.add_argument("--rounds", type=int, default=10, help="twice so many changes of a large job's generation")
+    parser.add_argument("--hours", type=float, default=1.0, help="of virtual time; wall time is scaled up to one")
     parser.add_argument("--parts", default=PARTS, help="what to measure")
     options = parser.parse_args()
     corpus = Path(json.__file__).parents[1] / "email"
@@ -281,6 +295,7 @@ def main() -> int:
         "agents": lambda: measure_agents(figures, options.agents, options.windows),
         "store": lambda: measure_store(figures, options.kills, options.windows),
         "large": lambda: measure_large(figures, options.windows, options.rounds),
+        "simulation": lambda: measure_simulation(figures, options.hours),
     }
     print(f"trainctl {package_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}", flush=True)
     for name, part in parts.items():

@@ -212,6 +212,16 @@ class Network:
         for source, target in list(self._ways):
             self.flow(source, target)
 
+    def server(self, address: str) -> SimServer:
+        """Who listens there.
+
+        Raises:
+            ConflictError: nobody does.
+        """
+        if address not in self._servers:
+            raise ConflictError(f"nobody listens at {address}")
+        return self._servers[address]
+
     def put(self, address: str, server: SimServer) -> None:
         if address in self._servers:
             raise ConflictError(f"{address} is taken")
@@ -285,7 +295,7 @@ class SimServer:
         self.process = process
         self.leader = ""
         self._network = network
-        self._services = services
+        self.services = services
         self._address = ""
 
     def bind(self, host: str, port: int) -> str:
@@ -301,7 +311,7 @@ class SimServer:
 
     def answer(self, method: str, timeout_s: float | None) -> Callable[[AsyncIterator[Any]], AsyncIterator[Any]]:
         """What a call of ``method`` runs."""
-        services = self._services
+        services = self.services
         if services is None:
             return self._refuse
         if method == "Session":

@@ -238,7 +238,7 @@ class World:
 
 def play(plan: Plan) -> Ran:
     """Runs a plan from its beginning to its end."""
-    folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory_folder()))
     try:
         return run_virtually(lambda: _play(plan, folder))
     finally:
@@ -249,6 +249,6 @@ async def _play(plan: Plan, folder: Path) -> Ran:
     return await World(plan, folder).run()
 
 
-def _memory() -> str | None:
+def memory_folder() -> str | None:
     """A folder that costs no disk, where there is one."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None

@@ -236,14 +236,14 @@ class FakeAgent:
         for key, desired in wanted.items():
             known = self.workers.get(key)
             if known is None or known.phase is not WorkerPhase.EXITED:
-                self.workers[key] = _obeyed(desired, pid=1000 + desired.slot)
+                self.workers[key] = obeyed(desired, pid=1000 + desired.slot)
         for key in [key for key in self.workers if key not in wanted]:
             del self.workers[key]
         if self.workers != before:
             self.observe()
 
 
-def _obeyed(desired: WorkerDesired, pid: int) -> WorkerObserved:
+def obeyed(desired: WorkerDesired, pid: int) -> WorkerObserved:
     base = WorkerObserved(
         job_uid=desired.job_uid, slot=desired.slot, incarnation=desired.incarnation, pid=pid, phase=WorkerPhase.READY
     )
