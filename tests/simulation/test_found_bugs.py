@@ -7,7 +7,8 @@ import asyncio
 from simulation.virtual_loop import run_virtually
 from simulation.virtual_store import StoreClient, VirtualStore
 from trainctl.controller import keys
-from trainctl.controller.agents.registry import AgentRegistry, Registration
+from trainctl.controller.agents.agent import Registration
+from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.agents.session import ANSWER_EVERY_S, AgentSession
 from trainctl.controller.leadership import Candidate, Leadership, find_leader, wait_vacant
 from trainctl.controller.rpc.standby import StandbyServer
