@@ -113,7 +113,7 @@ class JobBook:
             state = JobState.from_wire(keys.decode(item.value))
         entry = self._entries[state.uid] = self._entry(state, item.mod_revision)
         entry.figures.load()
-        _follow_lineage(entry)
+        entry.follow_lineage()
         return entry
 
     async def catch_up(self) -> None:
@@ -284,7 +284,7 @@ class JobBook:
             entry.state = result.state
             entry.journal.commit(batch)
             entry.desired = desired_workers(entry.state)
-            _follow_lineage(entry)
+            entry.follow_lineage()
             self._tell(entry, before, batch)
             return result
 
@@ -370,7 +370,7 @@ class JobBook:
         newer = max(before.progress, state.progress, key=lambda progress: (progress.lineage, progress.step))
         entry.state, entry.revision = replace(state, progress=newer), found.mod_revision
         entry.desired = desired_workers(entry.state)
-        _follow_lineage(entry)
+        entry.follow_lineage()
         self._tell(entry, before, [event for event in entry.journal.after(0) if event.revision > seen])
 
     def reach(self, point: str, state: JobState, events: Sequence[EventDraft] = ()) -> None:
@@ -390,13 +390,6 @@ class JobBook:
             _log.info(event.message, extra={"job": entry.state.name, "event": event.type, "reason": event.reason})
         for listener in self._listeners:
             listener(before, entry.state, batch)
-
-
-def _follow_lineage(entry: JobEntry) -> None:
-    """What a roll-back gave up is not shown until the new lineage has done those steps again: it is hidden at once."""
-    for island in entry.state.islands:
-        if island.record is not None:
-            entry.figures.begin_lineage(island.record.lineage, after_step=island.record.target_step)
 
 
 def _status_key(entry: JobEntry) -> str:

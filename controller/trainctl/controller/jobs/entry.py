@@ -84,3 +84,9 @@ class JobEntry:
     def slots(self) -> int:
         """Of all its islands, with or without a place."""
         return sum(len(island.slots) for island in self.state.islands)
+
+    def follow_lineage(self) -> None:
+        """What a roll-back gave up is hidden at once, not only when the new lineage has done those steps again."""
+        for island in self.state.islands:
+            if island.record is not None:
+                self.figures.begin_lineage(island.record.lineage, after_step=island.record.target_step)
