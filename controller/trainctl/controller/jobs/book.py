@@ -224,9 +224,7 @@ class JobBook:
 
     async def adopt(self, tenant: str, uid: str) -> JobEntry | None:
         """A job that is in the store although its creation seemed to have failed; None if it is not there either."""
-        if uid in self._entries:
-            return self._entries[uid]
-        found = await self._store.get(keys.status(tenant, uid))
+        found = None if uid in self._entries else await self._store.get(keys.status(tenant, uid))
         if found is None or uid in self._entries:
             return self._entries.get(uid)
         journal = await stored_journal(self._store, tenant, uid, epoch=self._leadership.epoch)
