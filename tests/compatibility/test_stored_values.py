@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainctl.controller import keys
-from trainctl.controller.agents.registry import NodeMark, Registration
+from trainctl.controller.agents.agent import NodeMark, Registration
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.installation import SCHEMA, Installation, fingerprint
 from trainctl.controller.jobs.journal import JobEvent

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from trainctl.controller import keys
+from trainctl.controller.agents.agent import Agent, NodeMark, Registration
+from trainctl.controller.agents.live_agents import LiveAgents
 from trainctl.controller.agents.session import AgentSession
 from trainctl.controller.cluster.port import AgentProcess
 from trainctl.controller.domain.pace import heartbeat_s, is_news
-from trainctl.controller.domain.view import AgentView, ClusterView
+from trainctl.controller.domain.view import ClusterView
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import Compare, KeyValue, Operation, Put, Target
 from trainctl.controller.stored import reading
@@ -27,51 +28,6 @@ class StaleIncarnationError(FencedError):
     """The agent's life is over: it must end its workers and register anew."""
 
     code = "STALE_INCARNATION"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """What an agent said of itself (message ``RegisterRequest``); kept in the store under its node."""
-
-    node: str
-    address: str = ""
-    pid: int = 0
-    slots: int = 0
-    version: str = ""
-    metrics_address: str = ""
-    device: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeMark:
-    """What an operator said of a node; it outlives its agents.
-
-    Attributes:
-        cordoned: it gets no new work.
-        draining: its workers are moved away, too.
-    """
-
-    cordoned: bool = False
-    draining: bool = False
-
-
-@dataclass(slots=True)
-class Agent:
-    """One agent life; the newest of its node. ``attended``: messages of it that are being dealt with."""
-
-    registration: Registration
-    incarnation: int
-    heard_s: float
-    attended: int = 0
-    session: AgentSession | None = None
-    reported: bool = False
-    process_exited: bool = False
-    store_address: str = ""
-    workers: tuple[WorkerObserved, ...] = ()
-    jobs: set[str] = field(default_factory=set)
-    """Uids of those that it was told to run, since this controller leads."""
-    certificate_ends_s: float = 0.0
-    """Unix time at which the certificate of its newest session expires; 0: it needs none."""
 
 
 class AgentRegistry:
@@ -273,7 +229,11 @@ class AgentRegistry:
         self.awake()
         self._look_settled()
         settled = self._settled and not self.doubt
-        return ClusterView(agents=_LiveAgents(self, self._monotonic_s()), settled=settled, heartbeat_s=self.heartbeat_s)
+        return ClusterView(
+            agents=LiveAgents(self._agents, self._lives, self._marks, self._monotonic_s()),
+            settled=settled,
+            heartbeat_s=self.heartbeat_s,
+        )
 
     @staticmethod
     def stale(node: str, incarnation: int) -> StaleIncarnationError:
@@ -302,59 +262,3 @@ class AgentRegistry:
         if not self._settled:
             everybody = all(agent.reported or agent.process_exited for agent in self._agents.values())
             self._settled = everybody or self._monotonic_s() >= self._settle_until_s
-
-    def newest(self, node: str) -> Agent | None:
-        """The agent of a node, if one ever registered there."""
-        return self._agents.get(node)
-
-    def life(self, incarnation: int) -> Agent | None:
-        """The agent life with this number, if it is the newest of its node."""
-        return self._lives.get(incarnation)
-
-    def view_of(self, agent: Agent, now_s: float) -> AgentView:
-        """What reconcile sees of an agent, ``now_s`` on the clock that silence is measured on."""
-        mark = self.mark_of(agent.registration.node)
-        return AgentView(
-            node=agent.registration.node,
-            agent_incarnation=agent.incarnation,
-            address=agent.registration.address,
-            slots=agent.registration.slots,
-            device=agent.registration.device or "cpu",
-            connected=agent.session is not None and agent.reported,
-            last_heard_age_s=0.0 if agent.attended else now_s - agent.heard_s,
-            process_exited=agent.process_exited,
-            store_address=agent.store_address,
-            metrics_address=agent.registration.metrics_address,
-            cordoned=mark.cordoned,
-            draining=mark.draining,
-            workers=agent.workers,
-        )
-
-
-class _LiveAgents:
-    """Implements ``AgentViews`` by looking: right for as long as nobody else has a turn."""
-
-    def __init__(self, registry: AgentRegistry, now_s: float) -> None:
-        self._registry = registry
-        self._now_s = now_s
-        self._seen: dict[int, AgentView] = {}
-
-    def __iter__(self) -> Iterator[AgentView]:
-        """See ``AgentViews``."""
-        return (self._see(agent) for agent in self._registry.agents())
-
-    def get(self, agent_incarnation: int) -> AgentView | None:
-        """See ``AgentViews``."""
-        agent = self._registry.life(agent_incarnation)
-        return self._see(agent) if agent is not None else None
-
-    def newest(self, node: str) -> int:
-        """See ``AgentViews``."""
-        agent = self._registry.newest(node)
-        return agent.incarnation if agent is not None else 0
-
-    def _see(self, agent: Agent) -> AgentView:
-        seen = self._seen.get(agent.incarnation)
-        if seen is None:
-            seen = self._seen[agent.incarnation] = self._registry.view_of(agent, self._now_s)
-        return seen

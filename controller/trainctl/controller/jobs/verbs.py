@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from trainctl.controller.agents.registry import AgentRegistry, NodeMark
+from trainctl.controller.agents.agent import NodeMark
+from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (
     Reconciliation,

@@ -8,7 +8,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from trainctl.controller.agents.registry import Agent, AgentRegistry, Registration
+from trainctl.controller.agents.agent import Agent, Registration
+from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.agents.session import AgentSession
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (

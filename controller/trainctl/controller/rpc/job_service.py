@@ -10,7 +10,8 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from trainctl.controller.agents.registry import Agent, AgentRegistry
+from trainctl.controller.agents.agent import Agent
+from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import IllegalTransitionError, Reconciliation, request_cancel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trainctl.controller.agents.registry import Agent, NodeMark
+from trainctl.controller.agents.agent import Agent, NodeMark
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.view import AgentView

@@ -1,0 +1,53 @@
+"""One agent life as the controller knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trainctl.controller.agents.session import AgentSession
+from trainctl.core.records.worker import WorkerObserved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What an agent said of itself (message ``RegisterRequest``); kept in the store under its node."""
+
+    node: str
+    address: str = ""
+    pid: int = 0
+    slots: int = 0
+    version: str = ""
+    metrics_address: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeMark:
+    """What an operator said of a node; it outlives its agents.
+
+    Attributes:
+        cordoned: it gets no new work.
+        draining: its workers are moved away, too.
+    """
+
+    cordoned: bool = False
+    draining: bool = False
+
+
+@dataclass(slots=True)
+class Agent:
+    """One agent life; the newest of its node. ``attended``: messages of it that are being dealt with."""
+
+    registration: Registration
+    incarnation: int
+    heard_s: float
+    attended: int = 0
+    session: AgentSession | None = None
+    reported: bool = False
+    process_exited: bool = False
+    store_address: str = ""
+    workers: tuple[WorkerObserved, ...] = ()
+    jobs: set[str] = field(default_factory=set)
+    """Uids of those that it was told to run, since this controller leads."""
+    certificate_ends_s: float = 0.0
+    """Unix time at which the certificate of its newest session expires; 0: it needs none."""
