@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from simulation.virtual_loop import run_virtually
 from simulation.virtual_store import StoreClient, VirtualStore
@@ -10,12 +11,18 @@ from trainctl.controller import keys
 from trainctl.controller.agents.agent import Registration
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.agents.session import ANSWER_EVERY_S, AgentSession
+from trainctl.controller.domain.reconcile import request_cancel
+from trainctl.controller.domain.submit import new_job
+from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.leadership import Candidate, Leadership, find_leader, wait_vacant
 from trainctl.controller.rpc.standby import StandbyServer
 from trainctl.controller.standby import campaign
 from trainctl.controller.store.port import Put, RangeResult
 from trainctl.core.clock import ManualClock
+from trainctl.core.records.spec import NodesSpec
+from trainctl.core.system.faults import FaultPlan
 from trainctl.protos.v1 import agent_pb2
+from unit.domain.domain_sim import sim_job
 
 
 class CountingStore(StoreClient):
@@ -109,5 +116,27 @@ def test_an_agent_that_reports_nothing_hears_all_the_same_that_somebody_leads() 
             answers += waiting.done()
             waiting.cancel()
         assert answers >= 40 * 0.25 / ANSWER_EVERY_S - 1
+
+    run_virtually(main)
+
+
+def test_a_job_that_is_found_before_its_creation_had_an_answer_is_taken_in_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        server = VirtualStore()
+        client = StoreClient(server, "a")
+        leadership = await Leadership.take(client, Candidate(holder="a", ttl_s=1000.0))
+        now_s = asyncio.get_running_loop().time
+        book = JobBook(client, leadership, now_s=now_s, figures_folder=tmp_path, faults=FaultPlan())
+        state, drafts = new_job("u1", sim_job(nodes=NodesSpec(), per_node=1), workdir="/none", now_s=now_s())
+        client.link.lose_answers = 1
+        creating = asyncio.create_task(book.create(state, drafts, compares=(), operations=()))
+        await asyncio.sleep(0.5)
+        found = await book.adopt(state.tenant, "u1")  # the same request, sent again
+        assert found is not None
+        await book.apply("u1", lambda s: request_cancel(s, now_s()))
+        assert await creating is found
+        assert book.entry("u1") is found
+        assert found.journal.newest == 3
+        server.close()
 
     run_virtually(main)
