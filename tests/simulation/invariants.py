@@ -230,7 +230,8 @@ def everything_ends_once_faults_stop(history: History) -> Problems:
 def the_control_plane_alone_hurts_no_job(history: History) -> Problems:
     """I15."""
     kinds = {step.kind for step in history.ran.plan.steps}
-    if not {kind for kind in kinds if kind in NEMESES} <= CONTROL_PLANE_ONLY or not kinds - set(NEMESES) <= HARMLESS:
+    grows = any(job.most > job.least for job in history.ran.plan.jobs)
+    if grows or not kinds & set(NEMESES) <= CONTROL_PLANE_ONLY or not kinds - set(NEMESES) <= HARMLESS:
         return
     for change in history.changes:
         for event in change.events:

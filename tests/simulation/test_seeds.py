@@ -25,7 +25,7 @@ def test_seeds_that_found_a_bug_once(seed: int) -> None:
     assert not verdict.violations, str(verdict)
 
 
-@pytest.mark.parametrize("seed", range(100, 105))
+@pytest.mark.parametrize("seed", range(100, 103))
 def test_a_quick_share(seed: int) -> None:
     verdict = judge_seed(seed)
     assert not verdict.violations, str(verdict)
