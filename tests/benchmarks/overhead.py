@@ -76,6 +76,8 @@ def report(workload: Workload, turns: Sequence[Turn], figures: Sequence[Any], lo
     pairs = [dict(rates[at : at + 2]) for at in range(0, len(rates), 2)][1:]  # the first pair warms up
     for number, pair in enumerate(pairs, 1):
         print(f"pair {number:2} trainctl {pair[OURS]:6.0f} ddp {pair[DDP]:6.0f} tokens/s  {pair[OURS] / pair[DDP]:.3f}")
+    costs = [(turn.side, turn.cpu_per_step_s(commits[turn.side])) for turn in turns[2:]]
+    cost = {side: statistics.median(value for name, value in costs if name == side) for side in (OURS, DDP)}
     ratios = sorted(pair[OURS] / pair[DDP] for pair in pairs)
     quarters = statistics.quantiles(ratios, n=4)
     model, _ = workload.build()
@@ -88,6 +90,8 @@ def report(workload: Workload, turns: Sequence[Turn], figures: Sequence[Any], lo
                 "throughput_ratio_max": round(ratios[-1], 4),
                 "tokens_per_s": round(statistics.median(pair[OURS] for pair in pairs)),
                 "ddp_tokens_per_s": round(statistics.median(pair[DDP] for pair in pairs)),
+                "cpu_per_step_s": round(cost[OURS], 3),
+                "ddp_cpu_per_step_s": round(cost[DDP], 3),
                 "vote_ms": round(1000 * statistics.median(f.vote_s for f in figures[WARM_STEPS:]), 2),
                 "retained_bytes_ratio": round(retained_share(workload), 3),
                 "parameter_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),

@@ -16,11 +16,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """When a side had the machine, Unix seconds."""
+    """When a side had the machine, Unix seconds, and the processor seconds that it used."""
 
     side: str
     begin_s: float
     end_s: float
+    cpu_s: float
+
+    def cpu_per_step_s(self, commits: Iterable[tuple[int, float]]) -> float:
+        """Processor seconds for a step."""
+        return self.cpu_s / (self.steps_per_s(commits) * (self.end_s - self.begin_s))
 
     def steps_per_s(self, commits: Iterable[tuple[int, float]]) -> float:
         """Between the first and the last commit of this turn; 0 if there were less than two."""
@@ -42,9 +47,9 @@ def take_turns(roots: dict[str, int], *, turns: int, seconds: float) -> Iterator
             for side in order:
                 for other in roots:
                     signal_tree(roots[other], signal.SIGCONT if other == side else signal.SIGSTOP)
-                begin_s = time.time()
+                begin_s, used_s = time.time(), tree_cpu_s(roots[side])
                 time.sleep(seconds)
-                yield Turn(side, begin_s, time.time())
+                yield Turn(side, begin_s, time.time(), tree_cpu_s(roots[side]) - used_s)
     finally:
         for root in roots.values():
             signal_tree(root, signal.SIGCONT)
@@ -58,6 +63,18 @@ def signal_tree(root: int, number: signal.Signals) -> None:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
+
+
+def tree_cpu_s(root: int) -> float:
+    """Processor seconds, user's and kernel's, that a process and all below it have used so far."""
+    ticks = 0
+    for pid in descendants(root):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(root: int) -> Sequence[int]:

@@ -13,6 +13,7 @@ from simulation.network import Connection, Network
 from simulation.virtual_loop import Process
 from trainctl.agent.backoff import Backoff
 from trainctl.agent.outbox import FiguresOutbox, Report, ReportsOutbox
+from trainctl.agent.patience import Patience
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, WorkerDesired
@@ -24,7 +25,6 @@ from unit.domain.domain_sim_nodes import SimAgent
 COALESCE_S = 0.005
 NEXT_TARGET_S = 0.02
 REGISTER_TIMEOUT_S = 10.0
-LEADER_SILENT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ class AgentLife:
         self._plane = plane
         self._obeyed = obeyed
         self._backoff = Backoff(chance)
+        self._patience = Patience()
         self._figures = FiguresOutbox()
         self._reports = ReportsOutbox()
         self._parts: dict[str, SimAgent] = {}
@@ -141,6 +142,8 @@ class AgentLife:
                     self.incarnation = 0
             self._turn += 1
             everybody = self._turn % len(self._targets) == 0
+            if everybody:
+                self._patience.nobody_answered()
             await asyncio.sleep(self._backoff.next_s() if everybody else NEXT_TARGET_S)
 
     async def _talk(self, address: str) -> None:
@@ -154,7 +157,7 @@ class AgentLife:
         self._connection, self._due = connection, True
         self._answered_s = _now_s()
         self._flush()
-        beat = asyncio.get_running_loop().call_later(self._heartbeat_s, self._beat, connection)
+        self._beat_later(connection)
         try:
             while (response := await connection.receive()) is not None:
                 self.connected = True
@@ -162,7 +165,6 @@ class AgentLife:
         finally:
             self.connected = False
             self._connection = None
-            beat.cancel()
             connection.hang_up()
 
     async def _register(self, address: str) -> None:
@@ -178,12 +180,18 @@ class AgentLife:
     def _beat(self, connection: Connection) -> None:
         if self._connection is not connection:
             return
-        if len(self._targets) > 1 and _now_s() - self._answered_s > max(LEADER_SILENT_S, 4 * self._heartbeat_s):
+        if len(self._targets) > 1 and _now_s() - self._answered_s >= self._limit_s():
             connection.reset()
             return
         self._due = True
         self._flush()
-        asyncio.get_running_loop().call_later(self._heartbeat_s, self._beat, connection)
+        self._beat_later(connection)
+
+    def _beat_later(self, connection: Connection) -> None:
+        asyncio.get_running_loop().call_later(min(self._heartbeat_s, self._limit_s()), self._beat, connection)
+
+    def _limit_s(self) -> float:
+        return self._patience.limit_s(connected=self.connected, heartbeat_s=self._heartbeat_s)
 
     def _coalesce(self) -> None:
         asyncio.get_running_loop().call_later(COALESCE_S, self._observation_due)
@@ -225,6 +233,7 @@ class AgentLife:
     def _handle(self, response: Any) -> None:
         self._answered_s = _now_s()
         self._backoff.reset()
+        self._patience.heard()
         kind = response.WhichOneof("message")
         if kind == "desired":
             self._obey(response.desired)

@@ -16,6 +16,7 @@ from trainctl.agent.backoff import Backoff
 from trainctl.agent.logs.streams import LogStreams
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
+from trainctl.agent.patience import Patience
 from trainctl.agent.security.calling import Calling
 from trainctl.core.codec import WireError
 from trainctl.core.errors import TrainctlError, UnavailableError
@@ -30,7 +31,6 @@ _COALESCE_S = 0.005
 _NEXT_TARGET_S = 0.02
 """Before the next of several controllers is tried."""
 _REGISTER_TIMEOUT_S = 10.0
-_LEADER_SILENT_S = 3.0
 DEFAULT_ORPHAN_TIMEOUT_S = 1800.0
 """Before a controller has said otherwise."""
 FATAL_CODES = frozenset(
@@ -109,6 +109,7 @@ class ControllerLink:
         self._heard_at_s = self._answered_s = time.monotonic()
         self._connected = False
         self._backoff = Backoff()
+        self._patience = Patience()
         self.orphan_timeout_s = DEFAULT_ORPHAN_TIMEOUT_S
 
     def serve_logs(self, streams: LogStreams) -> None:
@@ -151,6 +152,8 @@ class ControllerLink:
                 await self._judge(error)
             self._turn += 1
             everybody_asked = self._turn % len(self._targets) == 0
+            if everybody_asked:
+                self._patience.nobody_answered()
             await asyncio.sleep(self._backoff.next_s() if everybody_asked else _NEXT_TARGET_S)
             self._metrics.reconnects.inc()
 
@@ -239,9 +242,10 @@ class ControllerLink:
         """Every heartbeat is answered; a leader that does not answer any more may be frozen, and another one lead."""
         self._answered_s = time.monotonic()
         while True:
-            await asyncio.sleep(self._heartbeat_s)
+            limit_s = self._patience.limit_s(connected=self._connected, heartbeat_s=self._heartbeat_s)
+            await asyncio.sleep(min(self._heartbeat_s, limit_s))
             silent_s = time.monotonic() - self._answered_s
-            if len(self._targets) > 1 and silent_s > max(_LEADER_SILENT_S, 4 * self._heartbeat_s):
+            if len(self._targets) > 1 and silent_s >= limit_s:
                 _LOG.warning("no answer from the controller at %s for %.1f s: asking others", self._target, silent_s)
                 call.cancel()
                 return
@@ -298,6 +302,7 @@ class ControllerLink:
     def _handle(self, response: agent_pb2.SessionResponse) -> None:
         self._answered_s = time.monotonic()
         self._backoff.reset()
+        self._patience.heard()
         kind = response.WhichOneof("message")
         if kind == "desired":
             self._take_desired(response.desired)

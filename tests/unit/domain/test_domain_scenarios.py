@@ -715,3 +715,17 @@ def test_every_phase_is_explained_with_what_comes_next(phase: JobPhase) -> None:
     assert f"is {phase.value}" in first
     assert following == NEXT[phase].format(name=sim.state.name)
     assert "{" not in following
+
+
+def test_a_job_that_waits_again_gives_back_what_a_killed_worker_still_held() -> None:
+    """Found by simulation, seed 166: it waited for ever for the place that it occupied itself."""
+    sim = start()
+    trained(sim, 3)
+    island = sim.state.islands[0]
+    waiting = replace(sim.state, phase=JobPhase.QUEUED, islands=(replace(island, proposal=None),))
+    after = reconcile(waiting, sim.view(), {}, sim.now_s, sim.epoch, sim.ids).state
+    assert {slot.state for slot in after.islands[0].slots} == {SlotState.DRAINING}
+    emptied = tuple(replace(slot, state=SlotState.EMPTY) for slot in island.slots)
+    waiting = replace(waiting, islands=(replace(island, proposal=None, slots=emptied),))
+    after = reconcile(waiting, sim.view(), {}, sim.now_s, sim.epoch, sim.ids).state
+    assert not any(slot.bound for slot in after.islands[0].slots)

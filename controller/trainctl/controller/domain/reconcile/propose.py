@@ -35,6 +35,8 @@ def propose(work: Work) -> None:
     """Opens, keeps, replaces or gives up the proposal of the island."""
     if work.island.proposal is not None:
         _maintain(work)
+    elif work.job.phase is JobPhase.QUEUED:
+        _release(work)
     elif work.job.phase is JobPhase.ADMITTED:
         placed = [s.index for s in work.slots() if s.bound]
         if placed:
@@ -223,6 +225,11 @@ def _wait_below_minimum(work: Work, bound: int, since_s: float) -> None:
     if holding and not work.overdue(since_s, work.timeouts.replacement_wait_s + work.timeouts.orphan_s):
         return
     abort(work, "too few nodes, everything is released")
+    _release(work)
+
+
+def _release(work: Work) -> None:
+    """Gives all places back. A worker that is being killed keeps its place until its exit is confirmed: so again then."""
     for slot in work.slots():
         if slot.alive:
             work.move_slot(slot.index, SlotState.DRAINING, reason="released: too few nodes")
