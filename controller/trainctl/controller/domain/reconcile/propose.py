@@ -229,7 +229,7 @@ def _wait_below_minimum(work: Work, bound: int, since_s: float) -> None:
 
 
 def _release(work: Work) -> None:
-    """Gives all places back. A worker that is being killed keeps its place until its exit is confirmed: so again then."""
+    """Gives all places back. A worker that is being killed keeps its place until its exit is confirmed: again then."""
     for slot in work.slots():
         if slot.alive:
             work.move_slot(slot.index, SlotState.DRAINING, reason="released: too few nodes")
