@@ -15,6 +15,7 @@ from pathlib import Path
 from trainctl.agent.link import ControllerLink, Node
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
+from trainctl.agent.security.calling import PlainCalling
 from trainctl.protos.v1 import agent_pb2
 from trainctl.protos.version import WIRE_VERSION, package_version
 
@@ -44,7 +45,7 @@ def _link(target: str, token: str, number: int) -> ControllerLink:
     )
     return ControllerLink(
         targets=(target,),
-        token=lambda: token,
+        calling=PlainCalling(lambda: token),
         registration=registration,
         node=node,
         figures=FiguresOutbox(),

@@ -43,7 +43,7 @@ def propose(work: Work) -> None:
             open_proposal(
                 work, placed, Cause.START, "first placement" if work.island.record is None else "placed again"
             )
-    elif work.island.record is not None and work.job.phase is not JobPhase.QUEUED:
+    elif work.island.record is not None:
         _watch_committed(work)
     if work.island.proposal is not None:
         _mind_short(work)
