@@ -49,12 +49,16 @@ def plan_of(seed: int) -> Plan:
 def judge(plan: Plan) -> Verdict:
     """Runs a plan and looks at what it left."""
     began_s = time.process_time()
-    logging.getLogger("trainctl").setLevel(logging.CRITICAL)
+    log = logging.getLogger("trainctl")
+    former = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         ran = play(plan)
     except Exception as error:  # what the simulation itself stumbles over is a finding as well
         took_s = time.process_time() - began_s
         return Verdict(seed=plan.seed, digest="", violations=(f"{type(error).__name__}: {error}",), cpu_s=took_s)
+    finally:
+        log.setLevel(former)
     found = tuple(violations(read(ran)))
     took_s = time.process_time() - began_s
     return Verdict(seed=plan.seed, digest=digest(ran), violations=found, cpu_s=took_s, virtual_s=ran.settled_s)
