@@ -108,6 +108,7 @@ from trainctl.parallel.command.program import Program
 folder = Path({folder!r})
 text = "sleep 1000 & echo $$ $! > pids; wait"
 process = CommandProcess(Program(arguments=("/bin/sh", "-c", text), folder=folder), os.environ, Guard(), on_output=None)
+(folder / "watched").touch()
 signal.pause()
 """
 
@@ -115,6 +116,7 @@ signal.pause()
 def test_sigkill_of_the_launcher_ends_the_group(tmp_path: Path) -> None:
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER.format(folder=str(tmp_path))])
     leader, child = started(tmp_path / "pids", 2)
+    until((tmp_path / "watched").exists, "the guard was not told")
     launcher.kill()
     launcher.wait()
     until(lambda: is_gone(leader) and is_gone(child), "the group outlived its launcher")
