@@ -33,10 +33,10 @@ NO_COMPILER := CXX=/no/compiler/in/make/test
 test: install ## All tests that need nothing but Python
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --ignore tests/system --ignore tests/gpu --ignore tests/e2e --ignore tests/multiproc --ignore tests/etcd_store $(PYTEST_ARGS)
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/multiproc tests/etcd_store $(PYTEST_ARGS)
-	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/e2e $(PYTEST_ARGS)
+	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e $(PYTEST_ARGS)
 
 test-system: install ## Tests of whole environments: without torch, the demo, torch.compile, Debian's etcd (installs g++ and etcd if root)
-	CXX="$$(tests/system/compiler.sh)" && export CXX && $(BIN)/pytest tests/system $(PYTEST_ARGS)
+	CXX="$$(tests/system/compiler.sh)" && export CXX && $(BIN)/pytest tests/system -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	TRAINCTL_ETCD_BIN="$$(tests/system/etcd.sh)" && export TRAINCTL_ETCD_BIN && \
 	  $(BIN)/pytest -n 2 --dist loadfile tests/etcd_store/test_etcd_store.py tests/etcd_store/test_etcd_faults.py $(PYTEST_ARGS)
 

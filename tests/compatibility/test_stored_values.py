@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from compatibility.stored_forms import FORMS, forms_of, known_keys, stored_fields
 from trainctl.controller import keys
-from trainctl.controller.agents.agent import NodeMark, Registration
-from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.installation import SCHEMA, Installation, fingerprint
-from trainctl.controller.jobs.journal import JobEvent
-from trainctl.controller.migrations import MIGRATIONS
+from trainctl.controller.agents.agent import Registration
+from trainctl.controller.installation import SCHEMA, fingerprint
+from trainctl.controller.leadership import Leadership
+from trainctl.controller.migrations import MIGRATIONS, Migration, migrate
+from trainctl.controller.rpc.caller import Role
+from trainctl.controller.security.authority import open_authority
+from trainctl.controller.security.nodes import NodeCertificates
 from trainctl.controller.store.port import Put
 from trainctl.controller.store.sqlite import SqliteStore
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.protos.v1 import job_pb2
-from unit.controller.controller_harness import run, serving
+from trainctl.core.join_token import read_join_text
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.worker import CheckpointReport
+from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1 import access_pb2, access_pb2_grpc, job_pb2, records_pb2
+from unit.controller.controller_harness import Running, create, run, serving, spec
+from unit.security.certificates import new_key, request_of
 
 HERE = Path(__file__).parent
-STORED = (JobState, JobEvent, Registration, NodeMark, Installation)
 TOKEN = "of the installation"
-
-
-def stored_fields() -> dict[str, list[str]]:
-    """The fields of every record that lies in the store, by record."""
-    found: dict[str, list[str]] = {}
-    todo: list[type] = list(STORED)
-    while todo:
-        record = todo.pop()
-        if record.__name__ not in found:
-            hints = typing.get_type_hints(record)
-            found[record.__name__] = sorted(hints)
-            todo += [inner for hint in hints.values() for inner in _records_in(hint)]
-    return dict(sorted(found.items()))
-
-
-def _records_in(hint: Any) -> Iterator[type]:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        yield hint
-    for inner in typing.get_args(hint):
-        yield from _records_in(inner)
+TAILS = ("x", "x/x", "status", "x/x/status", f"{1:016}", f"x/x/{1:016}")
+"""What may follow the beginning of a key."""
 
 
 def test_whoever_changes_what_is_stored_raises_the_schema() -> None:
-    """Frozen files are of schemas that were given out; once the one in work is, its fields are frozen, too."""
+    """Frozen files are of schemas that were given out; once the one in work is, its fields are frozen, too.
+
+    A new word counts as a change, too: an older version could not read a value with it.
+    """
     frozen = {int(path.stem.rpartition("_")[2]): path for path in HERE.glob("stored_fields_*.json")}
     newest = max(frozen)
     same = stored_fields() == json.loads(frozen[newest].read_text())
@@ -55,6 +46,75 @@ def test_whoever_changes_what_is_stored_raises_the_schema() -> None:
     assert MIGRATIONS[-1].to == SCHEMA
     assert [step.to for step in MIGRATIONS] == list(range(2, SCHEMA + 1))
     assert all(step.what for step in MIGRATIONS)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in known_keys()])
+def test_every_kind_of_key_has_a_form(name: str) -> None:
+    """Of one that only begins keys, what lies under it; a key has one form."""
+    key = dict(known_keys())[name]
+    found = forms_of(key)
+    under = [tail for tail in TAILS if forms_of(f"{key}{tail}")]
+    assert len(found) == 1 or (not found and under), f"keys.{name}: add what lies there to stored_forms.FORMS"
+
+
+def test_whatever_a_controller_writes_has_a_form_that_is_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that it writes while everything that can be asked for is asked for, value by value."""
+    written: dict[str, list[Put]] = {}
+    plainly = SqliteStore.txn
+
+    async def noted(self: SqliteStore, compares: Any, operations: Any) -> Any:
+        for one in operations:
+            if isinstance(one, Put):
+                (form,) = forms_of(one.key)
+                written.setdefault(form, []).append(one)
+        return await plainly(self, compares, operations)
+
+    monkeypatch.setattr(SqliteStore, "txn", noted)
+
+    async def main() -> None:
+        async with serving(tmp_path, agents=1, agent_command=lambda *_: ("true",)) as running:
+            await ask_for_everything(running)
+            store: Any = running.controller.leadership._store
+            await let_a_machine_in(tmp_path, store, running.controller.leadership)
+            changing = Migration(to=SCHEMA + 1, what="nothing", change=lambda _, value: value)
+            await migrate(store, running.controller.leadership, (*MIGRATIONS, changing))
+
+    run(main)
+    assert set(written) == set(FORMS)
+    for form, puts in written.items():
+        for put in puts:
+            FORMS[form].check(keys.decode(put.value))
+
+
+async def ask_for_everything(running: Running) -> None:
+    client = running.client
+    access = access_pb2_grpc.AccessServiceStub(client.channel)
+    grant = access_pb2.Grant(tenant="default", role=Role.VIEWER)
+    request = access_pb2.CreateTokenRequest(name="somebody", grants=[grant], ttl_s=60)
+    await access.CreateToken(request, metadata=client.metadata, timeout=10)
+    agent = await running.agent("node-1")
+    await client.call("CordonNode", job_pb2.CordonNodeRequest(node="node-1", request_id="c"))
+    await client.call("UncordonNode", job_pb2.UncordonNodeRequest(node="node-1"))
+    await client.call("CreateJob", create(spec(per_node=2), request_id="r"))
+    job = await client.until_phase("a", "RUNNING")
+    ref = CheckpointRef(uri="/nowhere/1", step=1, lineage=1, attempt="a", manifest_sha256="0")
+    report = CheckpointReport(job_uid=job.uid, island="island-0", generation=1, step=1, lineage=1, ref=ref)
+    agent.send(checkpoint=record_to_message(report, records_pb2.CheckpointReport))
+    await client.until("a", lambda seen: seen.status.checkpoint.step == 1)
+    await client.call("CancelJob", job_pb2.CancelJobRequest(name="a"))
+    await client.until_phase("a", "CANCELLED")
+    await client.call("DeleteJob", job_pb2.DeleteJobRequest(name="a", keep_checkpoints=True))
+    await agent.disconnect()
+
+
+async def let_a_machine_in(folder: Path, store: SqliteStore, leadership: Leadership) -> None:
+    authority = open_authority(folder / "tls", 1_800_000_000.0)
+    nodes = NodeCertificates(store, leadership, authority, installation="i", wall_s=lambda: 1_800_000_000.0, life_s=100)
+    await nodes.load()
+    _, text = await nodes.create_token(ttl_s=60)
+    await nodes.join("n", request_of(new_key(), "n"), read_join_text(text).credential)
 
 
 def test_a_store_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:

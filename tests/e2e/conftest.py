@@ -1,9 +1,42 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from e2e.local_system import LocalSystem
+
+FOLDER = Path(__file__).parent
+LONGEST_FIRST = ("test_failures", "test_docs", "test_operate", "test_command", "test_loops", "test_outage")
+"""Files with much to do; the others come after them."""
+SINGLY = ("test_docs", "test_outage", "test_demo_interrupted", "test_results")
+"""Files whose tests share no system."""
+
+
+class Dealer(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """``--dist loadfile``, but the tests of some files are dealt singly: together they would take too long."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if Path(file).stem in SINGLY else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Dealer | None:
+    return Dealer(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that in the end no process works while the other has nothing left."""
+    places = [place for place, item in enumerate(items) if item.path.is_relative_to(FOLDER)]
+    ours = sorted((items[place] for place in places), key=_turn)
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
+
+
+def _turn(item: pytest.Item) -> int:
+    return LONGEST_FIRST.index(item.path.stem) if item.path.stem in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")

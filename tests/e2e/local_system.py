@@ -182,7 +182,7 @@ def tiny_job(
                 "optimizer": {"lr": 3e-3},
                 "schedule": {"kind": "constant", "warmupSteps": 5},
                 "steps": steps,
-                "batch": {"sequences": 24, "microBatches": 12},
+                "batch": {"sequences": 24, "microBatches": 8},
                 "eval": {"every": 20, "sequences": 8},
                 "seed": 7,
                 **train,

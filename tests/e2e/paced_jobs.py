@@ -31,11 +31,20 @@ class PacedJobs:
     gate: Path
     profile: str = "balanced"
 
-    def training(self, name: str, *, steps: int, pause_s: float, interval_steps: int = 50) -> str:
-        """Two workers on two nodes that train ``steps`` steps, each of at least ``pause_s`` before the gate opens."""
+    def training(
+        self,
+        name: str,
+        *,
+        steps: int,
+        pause_s: float,
+        interval_steps: int = 50,
+        nodes: tuple[int, int] = (2, 2),
+        per_node: int = 1,
+    ) -> str:
+        """Workers on two nodes that train ``steps`` steps, each of at least ``pause_s`` before the gate opens."""
         spec = {
-            "nodes": {"min": 2, "max": 2},
-            "resources": {"workersPerNode": 1, "threadsPerWorker": 1},
+            "nodes": {"min": nodes[0], "max": nodes[1]},
+            "resources": {"workersPerNode": per_node, "threadsPerWorker": 1},
             "recovery": {"profile": self.profile},
             "checkpoint": {"intervalSteps": interval_steps},
             "env": {"PYTHONPATH": str(_SCRIPTS)},
@@ -45,7 +54,7 @@ class PacedJobs:
                 "optimizer": {"name": "sgd", "lr": 0.01, "weightDecay": 0},
                 "schedule": {"kind": "constant", "warmupSteps": 1},
                 "steps": steps,
-                "batch": {"sequences": SEQUENCES, "microBatches": 2},
+                "batch": {"sequences": SEQUENCES, "microBatches": 2 * per_node},
                 "eval": {"every": 10 * steps, "sequences": 4},
             },
         }

@@ -51,6 +51,7 @@ def job_file(corpus: Path, *, replacement_wait: str) -> str:
     """The job; its restart budget is not what is tested here."""
     text = tiny_job("chaos", corpus, steps=STEPS, min_nodes=1, interval_steps=40, replacement_wait=replacement_wait)
     job = yaml.safe_load(text)
+    job["spec"]["train"]["batch"]["microBatches"] = 12  # steps that take long enough for all faults to fall into
     job["spec"]["train"]["optimizer"]["lr"] = 5e-4  # calm: rounding must not grow to what the test calls a difference
     job["spec"]["recovery"]["maxRestarts"] = {"process": 1000}
     return yaml.safe_dump(job, sort_keys=False)

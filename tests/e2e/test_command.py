@@ -20,7 +20,9 @@ from trainctl.core.system.processes import identify, is_alive
 from trainctl.protos.v1 import job_pb2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
-SCRIPT = Path(__file__).parent / "scripts" / "ddp_train.py"
+SCRIPTS = Path(__file__).parent / "scripts"
+DDP, IN_STEP = "ddp_train.py", "in_step.py"
+"""A real DDP script; and one that does without torch where only the processes matter."""
 ENDLESS = ("--steps", "100000")
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -28,13 +30,13 @@ DOCS = Path(__file__).parents[2] / "docs"
 def command_job(
     name: str,
     *arguments: str,
-    command: tuple[str, ...] = (SCRIPT.name,),
+    command: tuple[str, ...] = (IN_STEP,),
     nodes: int = 2,
     min_nodes: int | None = None,
     per_node: int = 2,
     hang: Mapping[str, str] | None = None,
     restarts: Mapping[str, int] | None = None,
-    workdir: str = str(SCRIPT.parent),
+    workdir: str = str(SCRIPTS),
     replacement_wait: str = "20s",
 ) -> str:
     launch: dict[str, Any] = {"workdir": workdir} if workdir else {}
@@ -70,7 +72,7 @@ def trains(system: LocalSystem, name: str, generation: int, ranks: int) -> dict[
 
     def goes_on() -> bool:
         job = system.job(name)
-        state = Path(job.status.workdir) / "state.pt"
+        state = Path(job.status.workdir) / "state"
         found = seen(system, name, generation)
         begun_ns = (Path(job.status.workdir) / "seen.jsonl").stat().st_mtime_ns if found else 0
         return (
@@ -87,20 +89,22 @@ def trains(system: LocalSystem, name: str, generation: int, ranks: int) -> dict[
 def command_of(pid: int) -> int:
     """The command that a launcher runs; its guard is a child, too."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if SCRIPT.name.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+        if IN_STEP.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
             return int(child)
     raise AssertionError(f"launcher {pid} runs no command")
+
+
+def ranks_left(system: LocalSystem) -> list[str]:
+    """Command lines of the commands that run, and of their guards."""
+    names = (DDP, IN_STEP, "guard.py")
+    return [p.command for p in processes_of(system.run_dir) if any(name in p.command for name in names)]
 
 
 def cancel(system: LocalSystem, name: str) -> None:
     """Ends a job; afterwards no process of it is left."""
     system.cli("cancel", name, "-y")
     system.wait_phase(name, "CANCELLED", 40)
-
-    def left() -> list[str]:
-        return [p.command for p in processes_of(system.run_dir) if SCRIPT.name in p.command or "guard.py" in p.command]
-
-    until(lambda: not left(), lambda: f"left behind: {left()}", 10)
+    until(lambda: not ranks_left(system), lambda: f"left behind: {ranks_left(system)}", 10)
 
 
 def events(system: LocalSystem, name: str, type_: str) -> list[job_pb2.Event]:
@@ -108,7 +112,7 @@ def events(system: LocalSystem, name: str, type_: str) -> list[job_pb2.Event]:
 
 
 def test_a_ddp_script_runs_to_its_end_with_torchruns_environment(system: LocalSystem) -> None:
-    system.submit(command_job("plain", "--steps", "15"))
+    system.submit(command_job("plain", "--steps", "15", command=(DDP,)))
     job = system.wait_phase("plain", "SUCCEEDED", 60)
     found = {line["RANK"]: line for line in seen(system, "plain")}
     assert set(found) == {0, 1, 2, 3}
@@ -177,7 +181,7 @@ def test_the_controller_may_die_and_a_pause_stops_the_command(system: LocalSyste
 
     system.cli("pause", "calm")
     system.wait_phase("calm", "PAUSED", 40)
-    assert not [p for p in processes_of(system.run_dir) if SCRIPT.name in p.command]
+    assert not ranks_left(system)
     system.cli("resume", "calm")
     job = system.wait("calm", "the command again", lambda job: job.status.phase == "RUNNING")
     again = trains(system, "calm", job.status.islands[0].generation, 2)
@@ -203,7 +207,7 @@ def test_a_budget_that_is_used_up_fails_the_job_and_says_all(system: LocalSystem
     assert "maxRestarts.user (1) is used up" in job.status.message
     assert job.status.error.code == "COMMAND_EXIT"
     assert any("rank 1 does as it was told" in line for line in job.status.error.log_tail)
-    assert not [p for p in processes_of(system.run_dir) if SCRIPT.name in p.command]
+    assert not ranks_left(system)
 
 
 @pytest.mark.parametrize(
@@ -212,20 +216,20 @@ def test_a_budget_that_is_used_up_fails_the_job_and_says_all(system: LocalSystem
 def test_a_hang_is_found_and_all_are_started_again(system: LocalSystem, watch: str, words: str) -> None:
     name = f"hang-{watch}"
     arguments = ("--steps", "7", "--pause", "0.3", "--beat", "--behave", "hang:1:3")
-    hang = {"watch": watch, "after": "12s"}
+    hang = {"watch": watch, "after": "6s"}
     system.submit(command_job(name, *arguments, per_node=1, hang=hang))
     job = system.wait_phase(name, "SUCCEEDED", 120)
     assert (Path(job.status.workdir) / "mark-0").exists(), "it never hung"
     found = [r.fault for r in job.status.recoveries if words in r.fault and "(rank " in r.fault]
-    assert any("limit 12s" in fault for fault in found)
+    assert any("limit 6s" in fault for fault in found)
     if watch == "heartbeat":  # where output is watched all ranks are silent, and any may be named
         assert any("worker 1 (rank 1) on node-1" in fault for fault in found)
     assert job.status.restarts == len(job.status.recoveries), "on a very busy machine a start may look like a hang, too"
-    assert job.status.goodput_s["hang"] > 11
+    assert job.status.goodput_s["hang"] > 5
 
 
 def test_a_command_shrinks_and_grows_with_its_nodes(system: LocalSystem) -> None:
-    system.submit(command_job("elastic", *ENDLESS, min_nodes=1, per_node=1, replacement_wait="100ms"))
+    system.submit(command_job("elastic", *ENDLESS, command=(DDP,), min_nodes=1, per_node=1, replacement_wait="100ms"))
     trains(system, "elastic", 1, 2)
     os.kill(system.agent_pid("node-1"), signal.SIGKILL)
     small = system.wait("elastic", "one rank", lambda j: len(workers(j)) == 1 and j.status.phase == "RUNNING")
@@ -249,9 +253,9 @@ def test_a_command_shrinks_and_grows_with_its_nodes(system: LocalSystem) -> None
     ("command", "workdir", "words"),
     [
         (("no-such-program",), "", "no program 'no-such-program' in PATH"),
-        (("./missing.py",), str(SCRIPT.parent), "expected the script"),
-        ((str(SCRIPT.parent),), "", "is a folder, expected a program"),
-        (("./" + SCRIPT.name + ".txt",), "{tmp}", "is not executable"),
+        (("./missing.py",), str(SCRIPTS), "expected the script"),
+        ((str(SCRIPTS),), "", "is a folder, expected a program"),
+        (("./" + IN_STEP + ".txt",), "{tmp}", "is not executable"),
         (("true",), "/nowhere/at/all", "/nowhere/at/all does not exist"),
     ],
 )
@@ -263,7 +267,7 @@ def test_what_cannot_be_started_is_not_tried_again(
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> None:
-    (tmp_path / f"{SCRIPT.name}.txt").write_text("#!/bin/sh\n")
+    (tmp_path / f"{IN_STEP}.txt").write_text("#!/bin/sh\n")
     name = f"unusable-{request.node.callspec.indices['command']}"
     system.submit(command_job(name, command=command, workdir=workdir.format(tmp=tmp_path)))
     job = system.wait_phase(name, "FAILED", 60)

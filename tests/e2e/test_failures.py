@@ -17,7 +17,7 @@ from e2e.local_system import LocalSystem, tiny_job, workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 Local = Callable[..., LocalSystem]
-STEPS, SEQUENCES = 60, 24
+STEPS, SEQUENCES = 50, 24
 
 
 @dataclass
@@ -67,7 +67,7 @@ def test_sigkill_of_workers_with_a_live_peer(
 ) -> None:
     system, name = reference.system, f"kill-{'-'.join(map(str, ranks))}"
     system.submit(tiny_job(name, corpus, steps=STEPS))
-    before = workers(system.wait_step(name, random.Random(name).randint(3, 25)))
+    before = workers(system.wait_step(name, random.Random(name).randint(3, 15)))
     for rank in ranks:
         os.kill(before[rank].pid, signal.SIGKILL)
     recovered = system.wait(name, "recovery", lambda job: job.status.islands[0].generation >= 2)

@@ -9,9 +9,12 @@ import pytest
 
 from e2e.ledger import assert_exact_ledger, assert_same_samples, tensors_of
 from e2e.local_system import LocalSystem, tiny_job, workers
+from e2e.paced_jobs import SEQUENCES as PACED_SEQUENCES
+from e2e.paced_jobs import PacedJobs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-STEPS, SEQUENCES = 120, 24
+STEPS, SEQUENCES = 100, 24
+PACED_STEPS, PAUSE_S = 250, 0.2
 DEADLINE_S = 90
 
 
@@ -89,16 +92,16 @@ def test_rollback_goes_back_in_a_new_lineage(system: LocalSystem, corpus: Path, 
     # All are kept: what the list shows must still be there when the roll-back asks for it.
     system.submit(job.replace("intervalSteps: 10", "intervalSteps: 10\n    keep: {last: 50}"))
     before = system.wait("back", "three checkpoints", lambda job: job.status.checkpoint.step >= 30, DEADLINE_S)
-    no_terminal = system.cli("rollback", "back", check=False)
-    assert no_terminal.returncode == 2
-    missing = system.cli("rollback", "back", "--to-step", "7", "-y", check=False)
-    assert missing.returncode == 6
-    assert "there are those of" in missing.stderr
     listed = json.loads(system.cli("checkpoints", "list", "back", "-o", "json").stdout)["checkpoints"]
     target = listed[-2]["step"]
     system.cli("rollback", "back", "--to-step", str(target), "-y")
     after = system.wait("back", "a new lineage", lambda job: job.status.lineage == 2, DEADLINE_S)
     assert pids(after) == pids(before), "no process was restarted"
+    no_terminal = system.cli("rollback", "back", check=False)
+    assert no_terminal.returncode == 2
+    missing = system.cli("rollback", "back", "--to-step", "7", "-y", check=False)
+    assert missing.returncode == 6
+    assert "there are those of" in missing.stderr
     assert all(f.lineage == 2 or f.step <= target for f in system.figures("back"))
     assert_as_undisturbed(system, "back", undisturbed)
     assert any(recovery.target_step == target for recovery in system.job("back").status.recoveries)
@@ -107,10 +110,10 @@ def test_rollback_goes_back_in_a_new_lineage(system: LocalSystem, corpus: Path, 
     assert "resumeFrom" in ended.stderr
 
 
-def test_a_job_shrinks_and_grows_at_step_boundaries(system: LocalSystem, corpus: Path) -> None:
-    steps = 400
-    system.submit(tiny_job("elastic", corpus, steps=steps, min_nodes=1))
-    before = system.wait_step("elastic", 10)
+def test_a_job_shrinks_and_grows_at_step_boundaries(system: LocalSystem, tmp_path: Path) -> None:
+    jobs = PacedJobs(tmp_path / "gate", "fast")
+    system.submit(jobs.training("elastic", steps=PACED_STEPS, pause_s=PAUSE_S, nodes=(1, 2), per_node=2))
+    before = system.wait_step("elastic", 3)
     wrong = system.cli("scale", "elastic", "--min", "3", check=False)
     assert wrong.returncode == 2
     assert "spec.nodes.min" in wrong.stderr
@@ -127,15 +130,16 @@ def test_a_job_shrinks_and_grows_at_step_boundaries(system: LocalSystem, corpus:
     assert pids(small) < pids(large)
     scaled = [event.fields for event in system.events("elastic") if event.type == "job.scaled"]
     assert [(f["from"][0], f["to"][0]) for f in scaled] == [("2", "1"), ("1", "2")]
+    jobs.open()
     system.wait_phase("elastic", "SUCCEEDED", DEADLINE_S)
-    assert_exact_ledger(system.figures("elastic"), steps=steps, sequences=SEQUENCES)
+    assert_exact_ledger(system.figures("elastic"), steps=PACED_STEPS, sequences=PACED_SEQUENCES)
     assert all(r.lost_steps == 0 and not r.copied_bytes for r in system.job("elastic").status.recoveries[:1])
 
 
-def test_a_node_is_drained_and_gets_work_again(system: LocalSystem, corpus: Path) -> None:
-    steps = 400
-    system.submit(tiny_job("moved", corpus, steps=steps, nodes=1))
-    before = system.wait_step("moved", 10)
+def test_a_node_is_drained_and_gets_work_again(system: LocalSystem, tmp_path: Path) -> None:
+    jobs = PacedJobs(tmp_path / "gate", "fast")
+    system.submit(jobs.training("moved", steps=PACED_STEPS, pause_s=PAUSE_S, nodes=(1, 1), per_node=2))
+    before = system.wait_step("moved", 3)
     (node,) = {worker.node for worker in workers(before).values()}
     drained = system.cli("drain", node, "--wait", timeout_s=DEADLINE_S)
     assert "is empty" in drained.stdout
@@ -149,8 +153,9 @@ def test_a_node_is_drained_and_gets_work_again(system: LocalSystem, corpus: Path
     assert system.job("moved").status.phase == "RUNNING"
     for name in (node, other):
         system.cli("uncordon", name)
+    jobs.open()
     system.wait_phase("moved", "SUCCEEDED", DEADLINE_S)
-    assert_exact_ledger(system.figures("moved"), steps=steps, sequences=SEQUENCES)
+    assert_exact_ledger(system.figures("moved"), steps=PACED_STEPS, sequences=PACED_SEQUENCES)
     assert all(r.lost_steps == 0 for r in system.job("moved").status.recoveries)
     assert system.cli("cordon", "node-9", check=False).returncode == 3
 
@@ -166,8 +171,9 @@ def test_a_paused_job_outlives_the_controller(system: LocalSystem, corpus: Path,
     assert_as_undisturbed(system, "patient", undisturbed)
 
 
-def test_top_shows_jobs_and_workers(system: LocalSystem, corpus: Path) -> None:
-    system.submit(tiny_job("looked-at", corpus, steps=2000))
+def test_top_shows_jobs_and_workers(system: LocalSystem, tmp_path: Path) -> None:
+    jobs = PacedJobs(tmp_path / "gate", "fast")
+    system.submit(jobs.training("looked-at", steps=2000, pause_s=PAUSE_S, per_node=2))
     system.wait_step("looked-at", 3)
     line = next(line for line in system.cli("top").stdout.splitlines() if line.startswith("looked-at"))
     assert "RUNNING" in line
@@ -202,16 +208,20 @@ def test_delete_leaves_nothing_of_the_job_and_all_of_the_others(
     assert state_of(system, "undisturbed")
 
 
-def test_a_pinned_checkpoint_outlives_those_after_it_and_another_is_removed(system: LocalSystem, corpus: Path) -> None:
+def test_a_pinned_checkpoint_outlives_those_after_it_and_another_is_removed(
+    system: LocalSystem, tmp_path: Path
+) -> None:
+    jobs = PacedJobs(tmp_path / "gate", "fast")
+
     def steps() -> list[int]:
         found = json.loads(system.cli("checkpoints", "list", "pins", "-o", "json").stdout)
         return [checkpoint["step"] for checkpoint in found["checkpoints"]]
 
-    system.submit(tiny_job("pins", corpus, steps=2000, interval_steps=20))
-    system.wait("pins", "a checkpoint", lambda job: job.status.checkpoint.step >= 20, DEADLINE_S)
+    system.submit(jobs.training("pins", steps=2000, pause_s=0.1, interval_steps=10))
+    system.wait("pins", "a checkpoint", lambda job: job.status.checkpoint.step >= 10, DEADLINE_S)
     first = steps()[0]
     system.cli("checkpoints", "pin", "pins", "--step", str(first))
-    system.wait("pins", "newer ones", lambda job: job.status.checkpoint.step >= first + 120, DEADLINE_S)
+    system.wait("pins", "newer ones", lambda job: job.status.checkpoint.step >= first + 60, DEADLINE_S)
     told = json.loads(system.cli("checkpoints", "describe", "pins", "--step", str(first), "-o", "json").stdout)
     assert told["pinned"]
     assert told["job"] == system.job("pins").uid

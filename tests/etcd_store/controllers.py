@@ -33,19 +33,21 @@ class ControllerProcess:
         store: address of the store.
         flags: further ones.
         environment: variables beside this process's own.
+        module: what is run.
     """
 
     folder: Path
     store: str
     flags: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    module: str = "trainctl.controller"
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts it; where it listens, and what it says, stays."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "token").write_text(TOKEN)
-        program = [sys.executable, "-m", "trainctl.controller", "--dir", str(self.folder)]
+        program = [sys.executable, "-m", self.module, "--dir", str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*program, "--store", self.store, "--lease-ttl", f"{TTL_S}s", *self.flags],

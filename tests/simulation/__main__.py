@@ -10,7 +10,7 @@ from pathlib import Path
 
 from simulation.history import outline
 from simulation.plan import Plan
-from simulation.scenario import FOLDER, rewrite
+from simulation.scenario import FOLDER, keep, rewrite
 from simulation.seeds import judge, judge_all, plan_of
 from simulation.shrink import shrunk
 from simulation.world import play
@@ -25,6 +25,9 @@ def main() -> int:
     parser.add_argument("--shrink", action="store_true", help="print the smallest plan that breaks the same invariants")
     parser.add_argument("--show", action="store_true", help="print the plan and the events")
     parser.add_argument("--rewrite", default="", metavar="SCENARIO", help="take what happens now for what it expects")
+    parser.add_argument(
+        "--keep", default="", metavar="SENTENCE", help="write the plan down among those that found a bug"
+    )
     options = parser.parse_args()
     if options.rewrite:
         rewrite(FOLDER / f"{options.rewrite}.json")
@@ -33,6 +36,9 @@ def main() -> int:
         first, _, last = options.seeds.partition("-")
         return _many(range(int(first), int(last or first) + 1), options.processes)
     plan = Plan.from_json(options.plan.read_text()) if options.plan else plan_of(max(0, options.seed))
+    if options.keep:
+        print(keep(plan, options.keep))
+        return 0
     return _one(plan, shrink=options.shrink, show=options.show)
 
 

@@ -16,7 +16,7 @@ from trainctl.agent.outbox import FiguresOutbox, Report, ReportsOutbox
 from trainctl.agent.patience import Patience
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.step import StepFigures
-from trainctl.core.records.worker import CheckpointReport, WorkerDesired
+from trainctl.core.records.worker import CheckpointReport, WorkerDesired, WorkerObserved
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.v1 import agent_pb2, records_pb2
 from trainctl.protos.version import WIRE_VERSION
@@ -43,7 +43,7 @@ class Obeyed:
     """A desired state that an agent took."""
 
     at_s: float
-    node: str
+    life: str
     incarnation: int
     epoch: int
     version: int
@@ -93,6 +93,7 @@ class AgentLife:
         self._figures = FiguresOutbox()
         self._reports = ReportsOutbox()
         self._parts: dict[str, SimAgent] = {}
+        self._messages: dict[tuple[str, int], tuple[WorkerObserved, records_pb2.WorkerObserved]] = {}
         self._connection: Connection | None = None
         self._due = self._coalescing = False
         self._heartbeat_s = 1.0
@@ -227,8 +228,16 @@ class AgentLife:
             sequence=self._sequence,
             desired_version=self._desired_version,
             store_address=f"{self.node}:{self._number}",
-            workers=[record_to_message(worker, records_pb2.WorkerObserved) for worker in workers],
+            workers=[self._message(worker) for worker in workers],
         )
+
+    def _message(self, worker: WorkerObserved) -> records_pb2.WorkerObserved:
+        """Made anew only where there is news: reports come four times a second."""
+        place = (worker.job_uid, worker.slot)
+        known = self._messages.get(place)
+        if known is None or known[0] != worker:
+            known = self._messages[place] = (worker, record_to_message(worker, records_pb2.WorkerObserved))
+        return known[1]
 
     def _handle(self, response: Any) -> None:
         self._answered_s = _now_s()
@@ -248,7 +257,9 @@ class AgentLife:
         self._heartbeat_s = desired.heartbeat_s or self._heartbeat_s
         workers = [message_to_record(worker, WorkerDesired) for worker in desired.workers]
         orders = tuple(Order(w.job_uid, w.slot, w.incarnation, w.instruction.value, w.generation) for w in workers)
-        self._obeyed.append(Obeyed(_now_s(), self.node, self.incarnation, desired.epoch, desired.version, orders))
+        self._obeyed.append(
+            Obeyed(_now_s(), self.process.name, self.incarnation, desired.epoch, desired.version, orders)
+        )
         by_job: dict[str, list[WorkerDesired]] = {uid: [] for uid in self._parts}
         for worker in workers:
             by_job.setdefault(worker.job_uid, []).append(worker)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from random import Random
 from typing import Any, Protocol
 
-from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.errors import CheckpointError
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, WorkerDesired, WorkerObserved
 from unit.domain.domain_sim_nodes import SimAgent, SimCluster, SimGroup, SimWorker
@@ -34,12 +35,45 @@ class Owner(Protocol):
         ...
 
 
+class MemoryFiles:
+    """Implements ``CheckpointFiles``: not which are there, but which have a mark and which were removed."""
+
+    def __init__(self) -> None:
+        self.marked: set[str] = set()
+        self.gone: set[str] = set()
+
+    def saved(self, uri: str) -> None:
+        """A worker wrote it."""
+        self.gone.discard(uri)
+
+    def look_at(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        if ref.uri in self.gone:
+            raise CheckpointError(f"{ref.uri}: removed")
+
+    def pin(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        self.look_at(ref)
+        self.marked.add(ref.uri)
+
+    def unpin(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        self.marked.discard(ref.uri)
+
+    def discard(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        self.marked.discard(ref.uri)
+        self.gone.add(ref.uri)
+
+
 class JobPlane(SimCluster):
     """The workers of one job, and what they share; agents are told of some members only, their store of all."""
 
-    def __init__(self, uid: str, steps: int, checkpoint_every: int) -> None:
+    def __init__(self, uid: str, steps: int, checkpoint_every: int, files: MemoryFiles) -> None:
         super().__init__(steps, checkpoint_every)
         self.uid = uid
+        self.root = f"mem://{uid}/"
+        self.files = files
         self.parts: dict[SimAgent, Owner] = {}
         self.records: dict[tuple[int, str], GenerationRecord] = {}
 
@@ -63,6 +97,9 @@ class JobPlane(SimCluster):
     def _act(self, worker: SimWorker, owner: Owner, now_s: float) -> None:
         worker.act(self, now_s)
         if self.figures or self.reports:
+            for report in self.reports:
+                if report.ref is not None:
+                    self.files.saved(report.ref.uri)
             owner.took(self.uid, tuple(self.figures), tuple(self.reports))
             self.figures.clear()
             self.reports.clear()
@@ -74,11 +111,15 @@ class DataPlane:
     Args:
         chance: of delays.
         record: the whole committed record of a generation, by job and number, where agents are told a part of it.
+        files: of the checkpoints of all jobs.
     """
 
-    def __init__(self, chance: Random, record: Callable[[str, int], GenerationRecord | None]) -> None:
+    def __init__(
+        self, chance: Random, record: Callable[[str, int], GenerationRecord | None], files: MemoryFiles
+    ) -> None:
         self._chance = chance
         self._record = record
+        self._files = files
         self.jobs: dict[str, JobPlane] = {}
         self.signs: dict[SimAgent, Sign] = {}
 
@@ -97,7 +138,7 @@ class DataPlane:
         if uid not in self.jobs:
             spec: Any = desired.spec
             every = spec["spec"].get("checkpoint", {}).get("intervalSteps") or 10**9
-            self.jobs[uid] = JobPlane(uid, spec["spec"]["train"]["steps"], every)
+            self.jobs[uid] = JobPlane(uid, spec["spec"]["train"]["steps"], every, self._files)
         plane = self.jobs[uid]
         part = _Part(node, incarnation, 99)
         plane.agents.append(part)

@@ -104,7 +104,7 @@ def digest(ran: Ran) -> str:
 
 
 def outline(ran: Ran) -> list[str]:
-    """Who leads, and the events of all jobs, one a line, as a scenario expects them."""
+    """Who leads, and the events of all jobs, one a line, as a scenario expects them; then doubts about the store."""
     by_revision: dict[int, list[Change]] = {}
     for change in read(ran).changes:
         by_revision.setdefault(change.revision, []).append(change)
@@ -116,7 +116,9 @@ def outline(ran: Ran) -> list[str]:
                 lines.append(f"{leader['holder']} leads with epoch {leader['epoch']}")
         for change in by_revision.get(written.revision, ()):
             lines += [f"{change.name} {event['type']} {event['reason']}" for event in change.events]
-    return lines
+    refused = dict.fromkeys(end.partition("#")[0] for end in ran.ends if "OldStoreError" in end)
+    lines += [f"{name} refuses the store" for name in refused]
+    return [*lines, *(f"doubt: {doubt}" for doubt in ran.doubts if doubt)]
 
 
 def _events(events: tuple[KeyEvent, ...], uid: str) -> Iterator[Json]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from simulation.history import Change, History, Json
 from simulation.nemeses import CONTROL_PLANE_ONLY, NEMESES
+from simulation.upgrades import stored_forms_only_go_forward
 from simulation.wishes import HARMLESS
 from simulation.world import ENDED
 from trainctl.controller import keys
@@ -16,6 +17,8 @@ from trainctl.controller.store.port import Compare, Target
 Problems = Iterator[str]
 SAMPLES_PER_STEP = 4
 """That a simulated worker counts."""
+LATE_S = 3.0
+"""After its decision a transaction has arrived, if it ever does."""
 
 
 def terminal_phases_never_change(history: History) -> Problems:
@@ -86,6 +89,32 @@ def gangs_are_placed_whole(history: History) -> Problems:
             yield f"{_at(change)}: generation {new['generation']} has part of a node's workers"
 
 
+def cordoned_nodes_get_no_new_work(history: History) -> Problems:
+    """Part of I5: from the answer on, but for what was decided before and arrives late."""
+    answered = {asked.request_id: asked.answered_s for asked in history.ran.asked}
+    since: dict[str, float] = {}
+    changes = {change.revision: change for change in history.changes}
+    for written in history.ran.written:
+        for event in written.events:
+            if event.key.startswith(keys.MARKS) and event.current is not None:
+                requests = [e.key.rsplit("/", 1)[1] for e in written.events if "/requests/" in e.key]
+                known_s = max((answered.get(request) or float("inf") for request in requests), default=float("inf"))
+                cordoned = keys.decode(event.current.value)["cordoned"]
+                since[event.key.removeprefix(keys.MARKS)] = known_s if cordoned else float("inf")
+        change = changes.get(written.revision)
+        for node in _given(change) if change is not None else ():
+            if written.at_s > since.get(node, float("inf")) + LATE_S:
+                yield f"{_at(changes[written.revision])}: placed on {node}, which is cordoned"
+
+
+def _given(change: Change) -> Iterator[str]:
+    """Nodes on which a transaction gave a slot a place."""
+    before = {slot["index"]: slot for slot in change.before["islands"][0]["slots"]} if change.before else {}
+    for slot in change.after["islands"][0]["slots"] if change.after else ():
+        if slot["agentIncarnation"] not in (0, before.get(slot["index"], {}).get("agentIncarnation", 0)):
+            yield str(slot["node"])
+
+
 def checkpoints_only_go_forward(history: History) -> Problems:
     """I6."""
     for change in history.changes:
@@ -100,10 +129,14 @@ def checkpoints_only_go_forward(history: History) -> Problems:
             key = keys.checkpoint(after["spec"]["metadata"]["tenant"], change.uid, ref["step"])
             if ref["uri"] not in known and key not in change.wrote:
                 yield f"{_at(change)}: checkpoint of step {ref['step']} without a record of its own"
-        if before is not None and before["checkpoints"] and not after["checkpoints"]:
+        if before is not None and before["checkpoints"] and not after["checkpoints"] and not _removed(change):
             yield f"{_at(change)}: the last checkpoint is given up"
         if before is not None and _newest(after) < _newest(before) and not _went_back(change):
             yield f"{_at(change)}: newest checkpoint went back from {_newest(before)} to {_newest(after)}"
+    for uid, state in history.final.items():
+        uris = {ref["uri"] for ref in state["checkpoints"]}
+        yield from (f"{uid}: {uri} is pinned and has no mark" for uri in {*state["pinned"]} & uris - history.ran.marked)
+        yield from (f"{uid}: the files of {uri} are gone" for uri in sorted(uris & history.ran.gone))
 
 
 def nobody_writes_under_a_newer_leader(history: History) -> Problems:
@@ -126,11 +159,11 @@ def nobody_writes_under_a_newer_leader(history: History) -> Problems:
         held = Compare(keys.LEADER, Target.CREATE_REVISION, leader)
         if held not in written.compares and keys.LEADER not in taken:
             yield f"revision {written.revision}: {written.client} wrote {sorted(taken)} without leading"
-    newest: dict[int, int] = {}
+    newest: dict[str, int] = {}
     for obeyed in history.ran.obeyed:
-        if obeyed.epoch < newest.get(obeyed.incarnation, 0):
-            yield f"{obeyed.at_s:.3f} s: {obeyed.node} obeyed epoch {obeyed.epoch} after {newest[obeyed.incarnation]}"
-        newest[obeyed.incarnation] = obeyed.epoch
+        if obeyed.epoch < newest.get(obeyed.life, 0):
+            yield f"{obeyed.at_s:.3f} s: {obeyed.life} obeyed epoch {obeyed.epoch} after {newest[obeyed.life]}"
+        newest[obeyed.life] = obeyed.epoch
 
 
 def every_request_has_one_effect(history: History) -> Problems:
@@ -267,7 +300,10 @@ def the_history_of_events_is_whole(history: History) -> Problems:
 def no_controller_has_a_bug(history: History) -> Problems:
     """Nothing fails that nobody expects, and no controller ends but for a reason."""
     yield from history.ran.bugs
-    yield from (end for end in history.ran.ends if not any(known in end for known in _EXPECTED_ENDS))
+    known = [*_EXPECTED_ENDS]
+    if any(step.kind == "store_restored" for step in history.ran.plan.steps):
+        known.append("OldStoreError")
+    yield from (end for end in history.ran.ends if not any(one in end for one in known))
 
 
 INVARIANTS: Mapping[str, Callable[[History], Problems]] = {
@@ -276,6 +312,7 @@ INVARIANTS: Mapping[str, Callable[[History], Problems]] = {
     "I3": one_committed_generation_follows_another,
     "I4": no_slot_is_given_away_twice,
     "I5": gangs_are_placed_whole,
+    "marks": cordoned_nodes_get_no_new_work,
     "I6": checkpoints_only_go_forward,
     "I7": nobody_writes_under_a_newer_leader,
     "I8": every_request_has_one_effect,
@@ -287,10 +324,11 @@ INVARIANTS: Mapping[str, Callable[[History], Problems]] = {
     "I14": everything_ends_once_faults_stop,
     "I15": the_control_plane_alone_hurts_no_job,
     "I16": the_history_of_events_is_whole,
+    "forms": stored_forms_only_go_forward,
     "bugs": no_controller_has_a_bug,
 }
 _HARM = frozenset({"worker.exited", "worker.lost", "worker.condemned", "agent.lost", "recovery.started"})
-_EXPECTED_ENDS = ("FencedError", "StoreUnavailableError")
+_EXPECTED_ENDS = ("FencedError", "StoreUnavailableError", "NewerStoreError")
 
 
 def violations(history: History) -> list[str]:
@@ -315,7 +353,14 @@ def _newest(state: Json) -> int:
 
 def _went_back(change: Change) -> bool:
     """Somebody asked for it, or the newest one cannot be read; the event says so."""
-    return bool({event["type"] for event in change.events} & {"job.rollback_requested", "checkpoint.rejected"})
+    given_up = {event["type"] for event in change.events} & {"job.rollback_requested", "checkpoint.rejected"}
+    return bool(given_up) or _removed(change)
+
+
+def _removed(change: Change) -> bool:
+    """Somebody wanted a checkpoint of a job that has ended to go."""
+    asked = any(event["type"] == "checkpoint.delete_requested" for event in change.events)
+    return asked and change.before is not None and change.before["phase"] in ENDED
 
 
 def _at(change: Change) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from simulation.controllers import LATER
 from simulation.plan import Step
 from trainctl.controller import keys
+from trainctl.controller.migrations import MIGRATIONS
 
 if TYPE_CHECKING:
+    from simulation.controllers import ControllerHost
     from simulation.world import World
+    from trainctl.controller.migrations import Migration
 
 Act = Callable[["World", Step], None]
 POINTS = ("controller.before_txn", "controller.after_txn")
@@ -56,6 +60,29 @@ def slow_loop(world: World, step: Step) -> None:
     for number in range(step.count):
         world.later(number * 2 * step.for_s, process.freeze)
         world.later((number * 2 + 1) * step.for_s, process.thaw)
+
+
+def rolling_upgrade(world: World, step: Step) -> None:
+    """F5: all controllers are ended in turn, or killed, and started again in a later version."""
+    for number in range(len(world.hosts)):
+        world.later(number * step.for_s, lambda number=number: _release(world.host(step.who + number), step, LATER))  # type: ignore[misc]
+
+
+def rolled_back(world: World, step: Step) -> None:
+    """F5: a controller is started again in the older version, though a later one may lead, and upgraded after all."""
+    host = world.host(step.who)
+    former = host.release
+    _release(host, step, MIGRATIONS)
+    world.later(step.for_s, lambda: _release(host, step, former))
+
+
+def _release(host: ControllerHost, step: Step, release: tuple[Migration, ...]) -> None:
+    host.release = release
+    if step.count == 1:
+        host.kill()
+        host.start()
+    else:
+        host.end()
 
 
 def failover_storm(world: World, step: Step) -> None:
@@ -120,6 +147,13 @@ def store_full(world: World, step: Step) -> None:
     """F11: nothing can be written."""
     world.store.full = True
     world.later(step.for_s, lambda: setattr(world.store, "full", False))
+
+
+def store_restored(world: World, step: Step) -> None:
+    """F12: an older copy takes the store's place, and agents have seen more; after a while somebody mends it."""
+    if world.restore(10.0 * step.count):
+        world.later(step.for_s - 1.0, world.look)
+        world.later(step.for_s, lambda: world.mend(accept=bool(step.who % 2)))
 
 
 def crash_agent(world: World, step: Step) -> None:
@@ -187,6 +221,20 @@ def agent_cut_from_leader(world: World, step: Step) -> None:
     world.later(step.for_s, node.open)
 
 
+def leader_deaf(world: World, step: Step) -> None:
+    """F17: the leader and all agents do not reach each other; the store is not affected."""
+    host = world.leader()
+    pairs = [pair for node in world.nodes for pair in ((node.name, host.name), (host.name, node.name))]
+    for pair in pairs:
+        world.network.stall(*pair)
+
+    def open_again() -> None:
+        for pair in pairs:
+            world.network.flow(*pair)
+
+    world.later(step.for_s, open_again)
+
+
 def slow_network(world: World, step: Step) -> None:
     """F18: everything takes half a second and more each way."""
     world.network.slow(0.3 * step.count)
@@ -230,6 +278,8 @@ NEMESES: Mapping[str, tuple[Act, float, float]] = {
     "pause_controller": (pause_controller, 0.5, 60.0),
     "slow_loop": (slow_loop, 0.2, 5.0),
     "failover_storm": (failover_storm, 0.5, 3.0),
+    "rolling_upgrade": (rolling_upgrade, 0.5, 20.0),
+    "rolled_back": (rolled_back, 1.0, 20.0),
     "store_away": (store_away, 1.0, 40.0),
     "store_cut_off": (store_cut_off, 1.0, 40.0),
     "unknown_not_applied": (unknown_not_applied, 0.0, 0.0),
@@ -240,6 +290,7 @@ NEMESES: Mapping[str, tuple[Act, float, float]] = {
     "compaction": (compaction, 0.0, 0.0),
     "lease_gone": (lease_gone, 0.0, 0.0),
     "store_full": (store_full, 1.0, 20.0),
+    "store_restored": (store_restored, 2.0, 30.0),
     "crash_agent": (crash_agent, 0.5, 20.0),
     "crash_worker": (crash_worker, 0.0, 0.0),
     "crash_all_ranks": (crash_all_ranks, 0.0, 0.0),
@@ -249,6 +300,7 @@ NEMESES: Mapping[str, tuple[Act, float, float]] = {
     "lost_upwards": (lost_upwards, 1.0, 40.0),
     "lost_downwards": (lost_downwards, 1.0, 40.0),
     "agent_cut_from_leader": (agent_cut_from_leader, 1.0, 40.0),
+    "leader_deaf": (leader_deaf, 1.0, 40.0),
     "slow_network": (slow_network, 2.0, 20.0),
     "connections_reset": (connections_reset, 0.0, 0.0),
     "report_flood": (report_flood, 0.0, 0.0),
@@ -257,11 +309,17 @@ NEMESES: Mapping[str, tuple[Act, float, float]] = {
 }
 """Each with its shortest and longest duration, seconds; 0: it has none."""
 
+SCENARIOS_ONLY = frozenset({"store_restored"})
+"""Never drawn. Members that were asked to prepare a generation that an older copy does not know ignore the one that it
+knows: only the time-outs of their collectives end that, which simulated workers do not have."""
+
 CONTROL_PLANE_ONLY = frozenset(
     {
         "crash_controller", "crash_leader", "crash_leader_in_commit", "end_leader", "pause_controller", "slow_loop",
         "failover_storm", "store_away", "store_cut_off", "unknown_not_applied", "unknown_applied", "unknown_late",
         "slow_store", "watch_delayed", "compaction", "lease_gone", "store_full", "connections_reset", "report_flood",
+        "rolling_upgrade", "rolled_back",
+        "leader_deaf",
     }
 )  # fmt: skip
 """Nemeses that hurt no node, agent or worker: no generation may change because of them (I15)."""
@@ -274,4 +332,5 @@ def _links(world: World, name: str, value: float) -> None:
 
 def durations(only: frozenset[str] | None = None) -> dict[str, tuple[float, float]]:
     """What ``plan.draw`` draws from."""
-    return {name: (low, high) for name, (_, low, high) in NEMESES.items() if only is None or name in only}
+    wanted = NEMESES.keys() - SCENARIOS_ONLY if only is None else only
+    return {name: (low, high) for name, (_, low, high) in NEMESES.items() if name in wanted}

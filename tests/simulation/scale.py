@@ -18,11 +18,13 @@ from random import Random
 from typing import Any
 
 from simulation.controllers import ControllerHost
+from simulation.data_plane import MemoryFiles
 from simulation.network import Network
 from simulation.virtual_loop import run_virtually
 from simulation.virtual_store import VirtualStore
 from simulation.world import memory_folder
 from trainctl.controller import keys
+from trainctl.controller.main import NEW_OBJECTS
 from trainctl.controller.rpc.services import Services
 from trainctl.core.records.worker import Instruction, WorkerDesired, WorkerObserved
 from trainctl.protos.convert import message_to_record, record_to_message
@@ -165,7 +167,7 @@ class ScaleRun:
         self._scale = scale
         self.store = VirtualStore()
         self.network = Network(Random(1))
-        self.host = ControllerHost("controller-0", folder, self.store, self.network, Random(2), 10.0)
+        self.host = ControllerHost("controller-0", folder, self.store, self.network, Random(2), 10.0, MemoryFiles())
         self.agents: list[ScaleAgent] = []
         self.heartbeats = 0
 
@@ -184,6 +186,7 @@ class ScaleRun:
         await self._until_phase("RUNNING")
         gc.collect()
         gc.freeze()  # what is there now stays: to look through all of it again and again takes much of the time
+        gc.set_threshold(NEW_OBJECTS)  # as a controller's process does
         self.heartbeats, began_s, used_s = 0, time.monotonic(), time.process_time()
         await asyncio.sleep(self._scale.hours * HOUR_S)
         wall_s, cpu_s, heartbeats = time.monotonic() - began_s, time.process_time() - used_s, self.heartbeats
@@ -249,10 +252,11 @@ class ScaleRun:
 
 def run_scale(scale: Scale) -> Scaled:
     """Runs it."""
-    folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory_folder()))
+    folder, thresholds = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory_folder())), gc.get_threshold()
     try:
         return run_virtually(lambda: ScaleRun(scale, folder).run())
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
         shutil.rmtree(folder)
 

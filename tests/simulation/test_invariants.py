@@ -13,7 +13,7 @@ from simulation.invariants import INVARIANTS, violations
 from simulation.plan import JobPlan, Plan, Step
 from simulation.world import Ran, play
 from trainctl.controller import keys
-from trainctl.controller.store.port import KeyEvent
+from trainctl.controller.store.port import KeyEvent, KeyValue
 
 PLAN = Plan(
     seed=3,
@@ -59,7 +59,7 @@ def broken(ran: Ran) -> set[str]:
 def test_a_run_in_order_breaks_nothing(ran: Ran) -> None:
     assert violations(read(ran)) == []
     assert len({written.client for written in ran.written}) > 1, "two controllers have led"
-    assert set(INVARIANTS) == {*(f"I{number}" for number in range(1, 17)), "bugs"}
+    assert set(INVARIANTS) == {*(f"I{number}" for number in range(1, 17)), "marks", "forms", "bugs"}
 
 
 def _island(state: Json, **changes: Any) -> None:
@@ -88,6 +88,7 @@ MUTANTS: list[tuple[str, int, Edit]] = [
     ("I4", -2, _crowd),
     ("I6", -2, lambda state: state["checkpoints"].reverse()),
     ("I6", -1, lambda state: state.update(checkpoints=[])),
+    ("I6", -1, lambda state: state.update(pinned=[state["checkpoints"][-1]["uri"]])),
     ("I9", -1, lambda state: state.update(attempt=7)),
     ("I10", -2, lambda state: state["restarts"].update(processS=[1.0] * 2000)),
     ("I11", -2, lambda state: state["goodput"]["closedUs"].update(queued=1)),
@@ -112,6 +113,24 @@ def test_i5_part_of_a_gang(ran: Ran) -> None:
     placed = [c for c in read(ran).changes if c.name == "a"]
     number = next(i for i, c in enumerate(placed) if c.after is not None and c.after["phase"] == "ADMITTED")
     assert "I5" in broken(status_edited(ran, number, _lend))
+
+
+def test_i6_a_checkpoint_whose_files_are_gone(ran: Ran) -> None:
+    saved = frozenset(ref["uri"] for state in read(ran).final.values() for ref in state["checkpoints"])
+    assert saved
+    assert "I6" in broken(replace(ran, gone=saved))
+
+
+def test_a_job_on_a_node_that_was_cordoned_before(ran: Ran) -> None:
+    early = next(w for w in ran.written if any(e.key.startswith(keys.NODES) for e in w.events))
+    asked = [replace(ran.asked[0], method="CordonNode", request_id="c", answered_s=early.at_s - 100.0)]
+    mark = keys.encode({"cordoned": True, "draining": False})
+    value = KeyValue(key="", value=mark, create_revision=1, mod_revision=1, version=1)
+    named = [keys.node_mark(f"node-{number}") for number in range(3)] + [keys.request("default", "c")]
+    events = tuple(KeyEvent(key=key, current=replace(value, key=key)) for key in named)
+    cordons = replace(early, revision=-1, events=events)
+    assert "marks" in broken(replace(ran, written=(cordons, *ran.written), asked=(*ran.asked, *asked)))
+    assert "marks" not in broken(replace(ran, written=(cordons, *ran.written)))
 
 
 def test_i7_a_write_of_a_leader_that_was(ran: Ran) -> None:

@@ -21,7 +21,7 @@ PATIENCE_S = 400.0
 
 @dataclass(slots=True)
 class Asked:
-    """A request and what became of it; ``answer`` is a uid, the code of an error, or empty while nobody knows."""
+    """A request and what became of it; ``answer`` is a uid or node, the code of an error, or empty: nobody knows."""
 
     at_s: float
     method: str
@@ -29,6 +29,7 @@ class Asked:
     subject: str
     answer: str = ""
     tries: int = 0
+    answered_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -50,11 +51,14 @@ class Users:
         request = job_pb2.CreateJobRequest(job=message, request_id=request_id)
         self._ask("CreateJob", request, request_id, job["metadata"]["name"], first)
 
-    def verb(self, method: str, name: str, request_id: str, *, first: int = 0, **fields: Any) -> None:
+    def verb(self, method: str, subject: str, request_id: str, /, *, first: int = 0, **fields: Any) -> None:
+        """Asks for something about a job, or a node."""
         kind = getattr(job_pb2, f"{method}Request")
-        if "request_id" in kind.DESCRIPTOR.fields_by_name:
+        known = kind.DESCRIPTOR.fields_by_name
+        if "request_id" in known:
             fields["request_id"] = request_id
-        self._ask(method, kind(name=name, **fields), request_id, name, first)
+        fields["node" if "node" in known else "name"] = subject
+        self._ask(method, kind(**fields), request_id, subject, first)
 
     async def jobs(self) -> list[job_pb2.Job] | None:
         """All jobs, if somebody leads."""
@@ -65,6 +69,17 @@ class Users:
             except TrainctlError:
                 continue
         return None
+
+    async def doubt(self) -> str:
+        """What whoever leads doubts of the store, as ``trainctl doctor`` shows it."""
+        for address in self.addresses:
+            try:
+                request = job_pb2.GetVersionRequest()
+                reply = await self.network.call("user", address, "GetVersion", request, timeout_s=ANSWER_S)
+            except TrainctlError:
+                continue
+            return str(reply.doubt)
+        return ""
 
     @property
     def waiting(self) -> bool:
@@ -99,8 +114,18 @@ class Users:
                     continue
                 asked.answer = error.code
                 return
-            asked.answer = reply.job.uid if "job" in reply.DESCRIPTOR.fields_by_name else reply.uid
+            asked.answer = _subject_of(reply)
+            asked.answered_s = loop.time()
             return
+
+
+def _subject_of(reply: Any) -> str:
+    """The uid of the job that an answer is about, or the name of the node."""
+    for name in ("job", "node"):
+        if name in reply.DESCRIPTOR.fields_by_name:
+            found = getattr(reply, name)
+            return str(found.uid if name == "job" else found.node)
+    return str(reply.uid)
 
 
 _TRY_AGAIN = frozenset({"FENCED", "REVISION_MOVED", "STORE_FULL", "ABORTED"})

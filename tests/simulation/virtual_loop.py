@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import selectors
+import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -81,46 +81,78 @@ class Process:
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
-class _Turn:
-    """One callback of a process."""
+class _Turn(asyncio.TimerHandle):
+    """One callback of a process, or of nobody; made without what only people who debug need."""
 
-    __slots__ = ("args", "callback", "context", "handle", "process")
+    __slots__ = ("process",)
+    _callback: Callable[..., object] | None
+    _args: tuple[Any, ...]
+    _cancelled: bool
+    _context: contextvars.Context
+    _loop: VirtualLoop
+    _when: float
 
-    def __init__(
-        self, process: Process, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context
+    def __init__(  # its base's is not called: most of all that a run does is to make these
+        self,
+        loop: VirtualLoop,
+        when_s: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context,
     ) -> None:
-        self.process = process
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self.handle: asyncio.Handle | None = None
+        self._loop = loop
+        self._when = when_s
+        self._callback = callback
+        self._args = args
+        self._context = context
+        self._cancelled = False
+        self.process = context.get(PROCESS)
 
-    def __call__(self) -> None:
-        process = self.process
-        if self.handle is not None and self.handle.cancelled():
-            return
-        if process.frozen or process.dead:
-            process.hold(self)
-            return
-        self.callback(*self.args)
+    def __repr__(self) -> str:
+        return f"<turn of {self.process.name if self.process is not None else 'nobody'}: {self._callback}>"
+
+    def cancel(self) -> None:
+        """See ``asyncio.Handle``."""
+        self._cancelled, self._callback, self._args = True, None, ()
 
     def again(self) -> None:
-        asyncio.get_running_loop().call_soon(self, context=self.context)
+        """It was kept, and has its turn now."""
+        self._loop.ready.append(self)
+
+    def take(self) -> None:
+        """Runs it, or lets its process keep it."""
+        process = self.process
+        if self._cancelled or self._callback is None:
+            return
+        if process is not None and (process.frozen or process.dead):
+            process.hold(self)
+            return
+        try:
+            self._context.run(self._callback, *self._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._loop.call_exception_handler({"message": f"in {self!r}", "exception": error})
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualLoop(asyncio.BaseEventLoop):
     """Time jumps to the next timer when nothing is ready; work for other threads runs at once, in this one.
 
-    Nothing in it depends on the machine: the same program does the same in the same order, always.
+    Nothing in it depends on the machine: the same program does the same in the same order, always. Timers of the same
+    time run in the order in which they were set.
     """
 
+    _stopping: bool
+
     def __init__(self) -> None:
+        super().__init__()
+        self.ready: deque[_Turn] = deque()
+        self.errors: list[str] = []
         self._now_s = 1000.0
-        super().__init__(_NoIo(self._jump))
+        self._timers: list[tuple[float, int, _Turn]] = []
+        self._timers_set = 0
         self.set_task_factory(_make_task)
         self.set_exception_handler(self._note)
-        self.errors: list[str] = []
-        self.jumps = 0
 
     def time(self) -> float:
         """Virtual seconds."""
@@ -130,26 +162,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """See ``asyncio``; the turn belongs to the process of its context."""
-        context = contextvars.copy_context() if context is None else context
-        process = context.get(PROCESS)
-        if process is None:
-            return super().call_soon(callback, *args, context=context)
-        turn = callback if isinstance(callback, _Turn) else _Turn(process, callback, args, context)
-        handle = super().call_soon(turn, context=context)
-        turn.handle = turn.handle or handle
-        return handle
+        turn = _Turn(self, self._now_s, callback, args, contextvars.copy_context() if context is None else context)
+        self.ready.append(turn)
+        return turn
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """See ``asyncio``; there are no other threads."""
+        return self.call_soon(callback, *args, context=context)
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """See ``asyncio``."""
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """See ``asyncio``; the turn belongs to the process of its context."""
-        context = contextvars.copy_context() if context is None else context
-        process = context.get(PROCESS)
-        if process is None:
-            return super().call_at(when, callback, *args, context=context)
-        turn = _Turn(process, callback, args, context)
-        turn.handle = handle = super().call_at(when, turn, context=context)
-        return handle
+        turn = _Turn(self, when, callback, args, contextvars.copy_context() if context is None else context)
+        self._timers_set += 1
+        heapq.heappush(self._timers, (when, self._timers_set, turn))
+        return turn
 
     def run_in_executor(self, executor: Any, func: Callable[..., R], *args: Any) -> asyncio.Future[R]:  # type: ignore[override]
         """Runs it here and now: a thread would make the order depend on the machine."""
@@ -160,16 +196,35 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             future.set_exception(error)
         return future
 
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """Nothing is ever there to read. If this were refused, gRPC would call later tests' loops from a thread."""
+
+    def remove_reader(self, fd: Any) -> bool:
+        """There is none."""
+        return False
+
     async def shutdown_default_executor(self, *args: Any) -> None:
         """There is none."""
 
-    def _jump(self, timeout_s: float | None) -> None:
-        if timeout_s is None:
+    def _run_once(self) -> None:
+        """What the loop of asyncio calls again and again: everything that is ready, and then the next timer."""
+        ready, timers = self.ready, self._timers
+        if not ready and not self._stopping:
+            self._jump()
+        while timers and timers[0][0] <= self._now_s:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            ready.popleft().take()
+
+    def _jump(self) -> None:
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not timers:
             raise NothingLeftError(f"nothing will ever happen after {self._now_s:.3f} s")
         if self._now_s > LONGEST_RUN_S:
             raise NothingLeftError("the run does not end")
-        self._now_s += timeout_s
-        self.jumps += 1
+        self._now_s = max(self._now_s, timers[0][0])
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -203,27 +258,3 @@ def _make_task(
         process.tasks[task] = None
         task.add_done_callback(lambda done: process.tasks.pop(done, None), context=OUTSIDE)
     return task
-
-
-class _NoIo(selectors.BaseSelector):
-    """Knows of files but never finds one ready; instead of waiting it tells how long it would have waited."""
-
-    def __init__(self, waited: Callable[[float | None], None]) -> None:
-        self._waited = waited
-        self._keys: dict[Any, selectors.SelectorKey] = {}
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        number = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        self._keys[fileobj] = selectors.SelectorKey(fileobj, number, events, data)
-        return self._keys[fileobj]
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys.pop(fileobj)
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or timeout > 0:
-            self._waited(timeout)
-        return []
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys

@@ -58,6 +58,7 @@ class VirtualStore:
         self._history: list[WatchBatch] = []
         self._last_lease = 0
         self._leases: dict[int, float] = {}
+        self._granted: dict[int, float] = {}
         self._held: dict[int, dict[str, None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._changed: list[asyncio.Future[None]] = []
@@ -114,7 +115,7 @@ class VirtualStore:
         if self.full:
             raise StoreFullError("the store is full")
         self._last_lease += 1
-        self._leases[self._last_lease] = ttl_s
+        self._leases[self._last_lease] = self._granted[self._last_lease] = ttl_s
         self._wind(self._last_lease)
         return self._last_lease
 
@@ -131,6 +132,19 @@ class VirtualStore:
         keys = sorted(self._held.pop(lease, {}))
         if keys:
             self._apply("lease", (), [Delete(key) for key in keys])
+
+    def restore(self, written: Sequence[Written]) -> None:
+        """Another state, such as an older one, takes the place of what there is; its leases begin anew."""
+        self.close()
+        self.written, self.keys, self._held, self.size_bytes = list(written), {}, {}, 0
+        for event in (event for one in written for event in one.events):
+            self._take(self.keys.get(event.key), event.current)
+        self.revision = self._compacted = written[-1].revision if written else 0
+        self._history = []
+        self._leases = {lease: self._granted[lease] for lease in sorted(self._held)}
+        for lease in self._leases:
+            self._wind(lease)
+        self._wake()
 
     def lease_of(self, key: str) -> int:
         found = self.keys.get(key)

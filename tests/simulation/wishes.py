@@ -61,6 +61,33 @@ def scale(world: World, step: Step, request_id: str) -> None:
     world.verb("ScaleJob", step, request_id, min=1, max=most, target=most)
 
 
+def pin(world: World, step: Step, request_id: str) -> None:
+    """The checkpoint is to stay."""
+    world.verb("PinCheckpoint", step, request_id, step=world.saved_step(step), pinned=True)
+
+
+def unpin(world: World, step: Step, request_id: str) -> None:
+    world.verb("PinCheckpoint", step, request_id, step=world.saved_step(step), pinned=False)
+
+
+def remove_checkpoint(world: World, step: Step, request_id: str) -> None:
+    world.verb("DeleteCheckpoint", step, request_id, step=world.saved_step(step))
+
+
+def cordon(world: World, step: Step, request_id: str) -> None:
+    """No new work for a node; somebody takes it back in the end."""
+    world.users.verb("CordonNode", world.node(step.who).name, request_id, first=step.count)
+
+
+def drain(world: World, step: Step, request_id: str) -> None:
+    """Its workers are to leave, too."""
+    world.users.verb("CordonNode", world.node(step.who).name, request_id, first=step.count, drain=True)
+
+
+def uncordon(world: World, step: Step, request_id: str) -> None:
+    world.users.verb("UncordonNode", world.node(step.who).name, request_id, first=step.count)
+
+
 WISHES: Mapping[str, Act] = {
     "submit": submit,
     "submit_twice": submit_twice,
@@ -72,8 +99,16 @@ WISHES: Mapping[str, Act] = {
     "restart": restart,
     "rollback": rollback,
     "scale": scale,
+    "pin": pin,
+    "unpin": unpin,
+    "remove_checkpoint": remove_checkpoint,
+    "cordon": cordon,
+    "drain": drain,
+    "uncordon": uncordon,
 }
-HARMLESS = frozenset({"submit", "submit_twice", "cancel", "delete"})
+HARMLESS = frozenset(
+    {"submit", "submit_twice", "cancel", "delete", "pin", "unpin", "remove_checkpoint", "cordon", "uncordon"}
+)
 """Wishes for which no job begins a second generation."""
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from simulation.agents import AgentLife, Obeyed
-from simulation.controllers import ControllerHost
-from simulation.data_plane import DataPlane
+from simulation.controllers import LATER, ControllerHost
+from simulation.data_plane import DataPlane, MemoryFiles
 from simulation.nemeses import NEMESES
 from simulation.network import Network
 from simulation.nodes import Node
@@ -52,6 +55,10 @@ class Ran:
         bugs: exceptions that nobody expects.
         settled_s: when the last job had ended, virtual seconds; infinite if one never did.
         waiting: what had not ended then.
+        marked: URIs of checkpoints whose files carry the mark of a pin.
+        gone: URIs of checkpoints whose files were removed.
+        doubts: what leaders doubted of the store, whenever somebody asked.
+        schemas: that each controller process could write.
     """
 
     plan: Plan
@@ -65,6 +72,10 @@ class Ran:
     bugs: tuple[str, ...]
     settled_s: float
     waiting: tuple[str, ...]
+    marked: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    doubts: tuple[str, ...] = ()
+    schemas: dict[str, int] = field(default_factory=dict)
 
 
 class World:
@@ -78,17 +89,22 @@ class World:
         self.store = VirtualStore()
         self.network = Network(self._random())
         names = [f"controller-{number}" for number in range(plan.controllers)]
+        self.files = MemoryFiles()
         self.hosts = [
-            ControllerHost(name, folder, self.store, self.network, self._random(), LEASE_TTL_S) for name in names
+            ControllerHost(name, folder, self.store, self.network, self._random(), LEASE_TTL_S, self.files)
+            for name in names
         ]
         self.addresses = [host.address for host in self.hosts]
         self.users = Users(self.network, self.addresses)
         self.obeyed: list[Obeyed] = []
-        self.plane = DataPlane(self._random(), self._record)
+        self.plane = DataPlane(self._random(), self._record, self.files)
         self.nodes = [
             Node(f"node-{number}", self.network, tuple(names), self._begin_agent) for number in range(plan.nodes)
         ]
         self._requests = 0
+        self._newest: tuple[Written, ...] = ()
+        self._replaced = False
+        self.doubts: list[str] = []
 
     @property
     def now_s(self) -> float:
@@ -126,10 +142,50 @@ class World:
         """Somebody submits a job."""
         self.users.submit(job, request_id, first=first)
 
-    def verb(self, method: str, step: Step, request_id: str, **fields: Any) -> None:
+    def verb(self, method: str, step: Step, request_id: str, /, **fields: Any) -> None:
         """Somebody asks for something about one of the jobs."""
-        names = [job.name for job in self.plan.jobs]
-        self.users.verb(method, names[step.who % len(names)], request_id, first=step.who // 100, **fields)
+        self.users.verb(method, self._job_name(step), request_id, first=step.who // 100, **fields)
+
+    def saved_step(self, step: Step) -> int:
+        """The step of one of the checkpoints of the job that a wish is about; 7 if it has none."""
+        found = self.store.get(keys.name(DEFAULT_TENANT, self._job_name(step)))
+        stored = self.store.get(keys.status(DEFAULT_TENANT, keys.decode(found.value))) if found is not None else None
+        saved = [ref["step"] for ref in keys.decode(stored.value)["checkpoints"]] if stored is not None else []
+        return int(saved[step.count % len(saved)]) if saved else 7
+
+    def _job_name(self, step: Step) -> str:
+        return self.plan.jobs[step.who % len(self.plan.jobs)].name
+
+    def restore(self, age_s: float) -> bool:
+        """Somebody puts an older copy of the store in place; False if one is there already, or none is so old."""
+        copy = [written for written in self.store.written if written.at_s <= self.now_s - age_s]
+        if self._newest or not copy:
+            return False
+        self._newest, self._replaced = tuple(self.store.written), True
+        self._with_store(copy)
+        return True
+
+    def mend(self, *, accept: bool) -> None:
+        """Puts the newest copy in place again, or accepts what there is: what happened meanwhile is forgotten."""
+        if self._newest:
+            newest, self._newest = self._newest, ()
+            self._with_store(None if accept else newest, accept=accept)
+
+    def look(self) -> None:
+        """Somebody runs ``trainctl doctor``."""
+
+        async def ask() -> None:
+            self.doubts.append(await self.users.doubt())
+
+        self.users.process.spawn(ask())
+
+    def _with_store(self, copy: Sequence[Written] | None, *, accept: bool = False) -> None:
+        for host in self.hosts:
+            host.kill()
+        if copy is not None:
+            self.store.restore(copy)
+        for host in self.hosts:
+            host.start(accept=accept)
 
     async def run(self) -> Ran:
         """From the first controller to the last job's end."""
@@ -159,6 +215,10 @@ class World:
             bugs=tuple(self.network.bugs),
             settled_s=settled_s,
             waiting=waiting,
+            marked=frozenset(self.files.marked),
+            gone=frozenset(self.files.gone),
+            doubts=tuple(self.doubts),
+            schemas={name: schema for host in self.hosts for name, schema in host.schemas.items()},
         )
 
     def _take(self, step: Step) -> None:
@@ -171,25 +231,37 @@ class World:
     def heal(self) -> None:
         """Nothing is wrong any more, and everything that can run does."""
         self.store.full = False
+        self.mend(accept=True)
         self.network.heal()
         for host in self.hosts:
             host.link.heal()
             host.arm("", 0)
             host.process.thaw()
+            host.release = LATER if self._is_newer() else host.release
             host.start()
         for node in self.nodes:
             node.thaw()
             node.start()
 
+    def _is_newer(self) -> bool:
+        """Whether the store is in a form that today's version cannot read."""
+        found = self.store.get(keys.INSTALLATION)
+        return found is not None and bool(keys.decode(found.value)["schema"] == LATER[-1].to)
+
     async def _settle(self) -> tuple[float, tuple[str, ...]]:
-        """Waits for the end of all jobs; somebody resumes those that are paused."""
+        """Waits for the end of all jobs; somebody resumes those that are paused, and gives nodes back."""
         end_s = self.now_s + PATIENCE_S
         number = 0
         while self.now_s < end_s:
             self.heal()
+            if self._replaced and (any(host.refuses for host in self.hosts) or await self.users.doubt()):
+                self._with_store(None, accept=True)
             waiting = self._waiting()
             if not waiting and not self.users.waiting:
                 return self.now_s, ()
+            for node in () if self.users.waiting else self._cordoned():
+                number += 1
+                self.users.verb("UncordonNode", node, f"in-the-end-{number}")
             for name, phase in waiting:
                 if phase == "PAUSED" and not self.users.waiting:
                     number += 1
@@ -198,12 +270,17 @@ class World:
         asked = [f"{a.method} {a.subject} {a.request_id}" for a in self.users.asked if not a.answer]
         return float("inf"), (*(f"{name} {phase}" for name, phase in self._waiting()), *asked)
 
+    def _cordoned(self) -> list[str]:
+        """Nodes that get no work."""
+        marks = ((key, item) for key, item in self.store.keys.items() if key.startswith(keys.MARKS))
+        return sorted(key.removeprefix(keys.MARKS) for key, item in marks if keys.decode(item.value)["cordoned"])
+
     def _waiting(self) -> list[tuple[str, str]]:
         """Jobs that have not ended, or are to be deleted and are still there."""
         found = []
         for key, item in self.store.keys.items():
             if key.startswith(keys.JOBS) and key.endswith(keys.STATUS):
-                state = keys.decode(item.value)
+                state = _decoded(item.value)
                 if state["phase"] not in ENDED or state.get("deletion"):
                     found.append((state["spec"]["metadata"]["name"], state["phase"]))
         return sorted(found)
@@ -240,9 +317,30 @@ def play(plan: Plan) -> Ran:
     """Runs a plan from its beginning to its end."""
     folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory_folder()))
     try:
-        return run_virtually(lambda: _play(plan, folder))
+        with _garbage_kept():
+            return run_virtually(lambda: _play(plan, folder))
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Nearly all that a run makes lives until its end: looking for garbage before would take a third of the time."""
+    collects = gc.isenabled()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        gc.collect()
+        gc.unfreeze()
+
+
+@lru_cache(maxsize=64)  # what does not change any more is looked at again and again
+def _decoded(value: bytes) -> Any:
+    return keys.decode(value)
 
 
 async def _play(plan: Plan, folder: Path) -> Ran:

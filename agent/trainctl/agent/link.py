@@ -13,15 +13,15 @@ from typing import TypeAlias
 import grpc
 
 from trainctl.agent.backoff import Backoff
+from trainctl.agent.instructions import Instructions
 from trainctl.agent.logs.streams import LogStreams
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
 from trainctl.agent.patience import Patience
 from trainctl.agent.security.calling import Calling
-from trainctl.core.codec import WireError
 from trainctl.core.errors import TrainctlError, UnavailableError
 from trainctl.core.records.worker import CheckpointReport, WorkerDesired, WorkerObserved
-from trainctl.protos.convert import message_to_record, record_to_message
+from trainctl.protos.convert import record_to_message
 from trainctl.protos.status import error_from_rpc, is_from_server
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, records_pb2
 
@@ -31,6 +31,7 @@ _COALESCE_S = 0.005
 _NEXT_TARGET_S = 0.02
 """Before the next of several controllers is tried."""
 _REGISTER_TIMEOUT_S = 10.0
+_NOBODY_ANSWERED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 DEFAULT_ORPHAN_TIMEOUT_S = 1800.0
 """Before a controller has said otherwise."""
 FATAL_CODES = frozenset(
@@ -93,6 +94,7 @@ class ControllerLink:
         self._misfits = 0
         self._registration = registration
         self._node = node
+        self._instructions = Instructions()
         self._figures = figures
         self._reports = reports
         self._metrics = metrics
@@ -163,7 +165,7 @@ class ControllerLink:
 
     async def _explained(self, error: grpc.aio.AioRpcError) -> TrainctlError:
         """The same in our words; where nobody answers at all, certificates may be why."""
-        silent = error.code() is grpc.StatusCode.UNAVAILABLE and not is_from_server(error)
+        silent = error.code() in _NOBODY_ANSWERED and not is_from_server(error)
         found = await self._calling.why(self._target) if silent else None
         self._misfits = self._misfits + 1 if found is not None else 0
         return found or error_from_rpc(error)
@@ -291,7 +293,8 @@ class ControllerLink:
 
     def _observation(self) -> agent_pb2.AgentObserved:
         self._sequence += 1
-        workers = [record_to_message(worker, records_pb2.WorkerObserved) for worker in self._node.observe()]
+        observed = self._instructions.noted(self._node.observe())
+        workers = [record_to_message(worker, records_pb2.WorkerObserved) for worker in observed]
         return agent_pb2.AgentObserved(
             sequence=self._sequence,
             desired_version=self._desired_version,
@@ -301,12 +304,12 @@ class ControllerLink:
 
     def _handle(self, response: agent_pb2.SessionResponse) -> None:
         self._answered_s = time.monotonic()
-        self._backoff.reset()
         self._patience.heard()
         kind = response.WhichOneof("message")
         if kind == "desired":
             self._take_desired(response.desired)
         elif kind == "ack":
+            self._backoff.reset()  # a controller that cannot read what is said here acknowledges nothing
             self._figures.acknowledge(response.ack.figures_sequence)
             self._reports.acknowledge(response.ack.sequence)
         elif kind == "log_request" and self._streams is not None:
@@ -317,14 +320,9 @@ class ControllerLink:
             _LOG.warning("refused a desired state of epoch %d: %d is known", desired.epoch, self._epoch)
             self._metrics.refused_desired.inc()
             return
-        try:
-            workers = [message_to_record(worker, WorkerDesired) for worker in desired.workers]
-        except WireError as error:  # the workers are better off with the instructions they have
-            _LOG.error("cannot read desired state %d, so the former one stays: %s", desired.version, error)
-            return
         self._epoch = desired.epoch
         self._heartbeat_s = desired.heartbeat_s or self._heartbeat_s
-        self._node.set_desired(workers)
+        self._node.set_desired(self._instructions.read(desired.workers))
         self._node.forget_jobs(desired.deleted_jobs)
         self._desired_version = desired.version
         self.changed()

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from trainctl.controller.frame import Frame, framed
-from trainctl.controller.installation import fingerprint, inspect, load_sighting, stamp, stored_schema
+from trainctl.controller.installation import NewerStoreError, fingerprint, inspect, load_sighting, stamp
 from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.settings import Settings
 from trainctl.controller.standby import campaign, standing_by
@@ -97,10 +97,14 @@ async def _look_whose_store(frame: Frame) -> None:
     """A controller of another installation is told at its start, not when it would be needed.
 
     Raises:
-        ConflictError: it would never lead.
+        ConflictError, NewerStoreError: it would never lead.
     """
-    with contextlib.suppress(UnavailableError, PreconditionError):  # these may be over when its turn comes
+    try:
         await _candidate(frame, "")
+    except NewerStoreError:
+        raise
+    except (UnavailableError, PreconditionError) as error:  # may be over when its turn comes
+        _log.warning("the store cannot be led at the moment: %s", error)
 
 
 async def _until(stop: asyncio.Event, running: Controller) -> None:
@@ -126,11 +130,14 @@ async def _candidate(frame: Frame, address: str) -> Candidate:
     own = fingerprint(run.token())
     authority = frame.tls.authority.fingerprint if frame.tls is not None else ""
     former = load_sighting(run.sighting_file)
-    seen = await inspect(frame.store, own, former, accept=settings.accept_store, authority=authority)
+    found = await inspect(
+        frame.store, own, former, accept=settings.accept_store, authority=authority, schema=frame.schema
+    )
     return Candidate(
         holder=frame.who,
         address=settings.advertise or address,
         ttl_s=settings.lease_ttl_s,
-        beyond=seen.epoch,
-        writes=(stamp(own, authority, schema=await stored_schema(frame.store)),),
+        beyond=found.epoch,
+        compares=(found.unmoved,),
+        writes=(stamp(own, authority, schema=found.schema),),
     )

@@ -7,20 +7,20 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.jobs.book import JobBook
-from trainctl.controller.jobs.verbs import look_at_files
+from trainctl.controller.jobs.checkpoint_files import CheckpointFiles, StoredFiles
 from trainctl.controller.metrics.registry import ControllerMetrics, MetricsServer
+from trainctl.controller.migrations import MIGRATIONS, Migration
 from trainctl.controller.rpc.network import GrpcNetwork, Network
 from trainctl.controller.settings import Settings
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.store.port import StateStore
-from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.clock import SystemClock
 from trainctl.core.system.faults import FaultPlan
 from trainctl.protos.version import package_version
@@ -66,7 +66,8 @@ class Frame:
         network: where it listens.
         chance: of names that never come twice, and of pauses; nothing secret is made with it.
         faults: armed fault points.
-        look_at: raises if a checkpoint cannot be gone back to.
+        files: of the jobs' checkpoints.
+        migrations: steps to the form in which this version writes the store.
         tls: how connections are encrypted; None: they are not.
         shown: whose jobs are shown.
     """
@@ -80,9 +81,15 @@ class Frame:
     network: Network
     chance: random.Random
     faults: FaultPlan
-    look_at: Callable[[CheckpointRef], None] = look_at_files
+    files: CheckpointFiles = field(default_factory=StoredFiles)
+    migrations: tuple[Migration, ...] = MIGRATIONS
     tls: Tls | None = None
     shown: Shown = field(default_factory=Shown)
+
+    @property
+    def schema(self) -> int:
+        """Number of the form in which this version writes the store."""
+        return self.migrations[-1].to if self.migrations else 1
 
     def write_run_file(self, address: str) -> None:
         """Says in the folder where this controller listens.

@@ -9,11 +9,15 @@ _INCARNATIONS_PER_EPOCH = 10**9
 
 
 class LeaderIds:
-    """Implements the core's ``IdSource``: the epoch rises with each life, so none comes twice."""
+    """Implements the core's ``IdSource``: the epoch rises with each life, so none comes twice.
+
+    Where the store was replaced by an older copy, an epoch may come twice: so they begin anywhere in it.
+    """
 
     def __init__(self, epoch: int, chance: Random) -> None:
         self._chance = chance
-        self._counter = itertools.count(epoch * _INCARNATIONS_PER_EPOCH + 1)
+        begin = 1 + chance.randrange(_INCARNATIONS_PER_EPOCH // 2)
+        self._counter = itertools.count(epoch * _INCARNATIONS_PER_EPOCH + begin)
 
     def incarnation(self) -> int:
         """A number greater than every one given before."""

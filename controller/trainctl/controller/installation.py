@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainctl.controller import keys
-from trainctl.controller.store.port import Operation, Put, StateStore
+from trainctl.controller.agents.doubt import ACCEPTED_JUMP
+from trainctl.controller.store.port import Compare, Operation, Put, StateStore, Target
 from trainctl.controller.stored import reading
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import ConflictError, PreconditionError
 from trainctl.core.system.files import write_atomically
 from trainctl.protos.version import package_version
 
-_JUMP = 1000
-"""Agents may have obeyed later leaders than an accepted store knows of: the next one has to be later still."""
 SCHEMA = 2
 """Of the keys and values that this version writes. Raised, with a step in ``migrations``, whenever they change: an
 older version could not read them, or would lose what it does not know when it writes."""
@@ -65,6 +64,21 @@ class Sighting:
     revision: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A store that this controller may act on.
+
+    Attributes:
+        epoch: what the next leader has to go beyond.
+        schema: of its values; of an empty one, that of whoever writes first.
+        unmoved: that nobody led since. Whoever did may have brought the values to a newer form.
+    """
+
+    epoch: int
+    schema: int
+    unmoved: Compare
+
+
 class ForeignAuthorityError(ConflictError):
     """The nodes of this installation trust another certificate authority."""
 
@@ -77,7 +91,14 @@ def fingerprint(token: str) -> str:
 
 
 def judge(
-    found: Installation | None, own: str, seen: Sighting, *, epoch: int, revision: int, authority: str = ""
+    found: Installation | None,
+    own: str,
+    seen: Sighting,
+    *,
+    epoch: int,
+    revision: int,
+    authority: str = "",
+    schema: int = SCHEMA,
 ) -> None:
     """Sees that this controller may act on a store.
 
@@ -88,14 +109,15 @@ def judge(
         epoch: of the store now.
         revision: of the store now.
         authority: fingerprint of this controller's certificate authority, empty without TLS.
+        schema: that this controller writes.
 
     Raises:
         NewerStoreError, ForeignStoreError, ForeignAuthorityError, OldStoreError: it may not.
     """
-    if found is not None and found.schema > SCHEMA:
+    if found is not None and found.schema > schema:
         raise NewerStoreError(
             f"the state store was written by trainctl {found.version} (schema {found.schema}); this one is "
-            f"{package_version()} and reads up to schema {SCHEMA}",
+            f"{package_version()} and reads up to schema {schema}",
             hint="use that version or a newer one; nothing was changed",
         )
     if found is not None and found.name != own:
@@ -122,8 +144,10 @@ def judge(
         )
 
 
-async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool, authority: str = "") -> Sighting:
-    """Reads the store and judges it; returns what the next leader has to go beyond.
+async def inspect(
+    store: StateStore, own: str, seen: Sighting, *, accept: bool, authority: str = "", schema: int = SCHEMA
+) -> Found:
+    """Reads the store and judges it.
 
     Args:
         store: to act on.
@@ -131,32 +155,29 @@ async def inspect(store: StateStore, own: str, seen: Sighting, *, accept: bool, 
         seen: how this controller left the store.
         accept: somebody said that this store is the right one, whatever it looks like; a newer version's never is.
         authority: fingerprint of this controller's certificate authority, empty without TLS.
+        schema: that this controller writes.
 
     Raises:
         NewerStoreError, ForeignStoreError, ForeignAuthorityError, OldStoreError: as ``judge``.
     """
     entry, epoch_entry = await store.get(keys.INSTALLATION), await store.get(keys.EPOCH)
     with reading(keys.INSTALLATION):
-        found = _read(keys.decode(entry.value)) if entry is not None else None
+        found = _read(keys.decode(entry.value), schema) if entry is not None else None
     with reading(keys.EPOCH):
         epoch = int(keys.decode(epoch_entry.value)) if epoch_entry is not None else 0
     revision = (await store.range(keys.EPOCH, limit=1)).revision
-    if accept and found is not None and found.schema <= SCHEMA:
-        found, seen_now = Installation(name=own, authority=authority), Sighting()
+    if accept and found is not None and found.schema <= schema:
+        found, seen_now = replace(found, name=own, authority=authority), Sighting()
     else:
         seen_now = Sighting() if accept else seen
-    judge(found, own, seen_now, epoch=epoch, revision=revision, authority=authority)
-    jump = _JUMP if accept else 0
-    return Sighting(epoch=max(epoch, seen.epoch) + jump, revision=revision)
-
-
-async def stored_schema(store: StateStore) -> int:
-    """How the values of a store are written; those of an empty one will be in this version's form."""
-    entry = await store.get(keys.INSTALLATION)
-    if entry is None:
-        return SCHEMA
-    with reading(keys.INSTALLATION):
-        return _read(keys.decode(entry.value)).schema
+    judge(found, own, seen_now, epoch=epoch, revision=revision, authority=authority, schema=schema)
+    # Agents may have obeyed later leaders than an accepted store knows of: the next one has to be later still.
+    jump = ACCEPTED_JUMP if accept else 0
+    return Found(
+        epoch=max(epoch, seen.epoch) + jump,
+        schema=found.schema if found is not None else schema,
+        unmoved=Compare(keys.INSTALLATION, Target.MOD_REVISION, entry.mod_revision if entry is not None else 0),
+    )
 
 
 def stamp(own: str, authority: str = "", *, schema: int = SCHEMA) -> Operation:
@@ -178,8 +199,8 @@ def save_sighting(path: Path, sighting: Sighting) -> None:
     write_atomically(path, json.dumps(to_wire(sighting)).encode() + b"\n")
 
 
-def _read(value: object) -> Installation:
-    schema = value.get("schema", 0) if isinstance(value, dict) else 0
-    if isinstance(schema, int) and schema > SCHEMA and isinstance(value, dict):  # the rest may look like anything
-        return Installation(name="", schema=schema, version=str(value.get("version", "unknown")))
+def _read(value: object, schema: int) -> Installation:
+    found = value.get("schema", 0) if isinstance(value, dict) else 0
+    if isinstance(found, int) and found > schema and isinstance(value, dict):  # the rest may look like anything
+        return Installation(name="", schema=found, version=str(value.get("version", "unknown")))
     return from_wire(Installation, value)

@@ -59,6 +59,7 @@ class Candidate:
         address: where clients and agents reach it.
         ttl_s: of its lease.
         beyond: its epoch is to be greater than this, too.
+        compares: what it goes by; otherwise it does not take over.
         writes: what it writes down as it takes over.
     """
 
@@ -66,6 +67,7 @@ class Candidate:
     address: str = ""
     ttl_s: float = LEASE_TTL_S
     beyond: int = 0
+    compares: tuple[Compare, ...] = ()
     writes: tuple[Operation, ...] = ()
 
 
@@ -114,7 +116,8 @@ class Leadership:
         epoch = max(keys.decode(epoch_key.value) if epoch_key is not None else 0, candidate.beyond) + 1
         lease = 0 if store.exclusive else await store.lease_grant(candidate.ttl_s)
         record = keys.encode({"holder": candidate.holder, "address": candidate.address, "epoch": epoch})
-        compares = (_unmoved(keys.LEADER, 0), _unmoved(keys.EPOCH, epoch_key.mod_revision if epoch_key else 0))
+        epoch_unmoved = _unmoved(keys.EPOCH, epoch_key.mod_revision if epoch_key else 0)
+        compares = (_unmoved(keys.LEADER, 0), epoch_unmoved, *candidate.compares)
         writes = (Put(keys.LEADER, record, lease), Put(keys.EPOCH, keys.encode(epoch)), *candidate.writes)
         try:
             taken = await store.txn(compares, writes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ from trainctl.core.units import parse_duration_s
 
 _log = logging.getLogger(__name__)
 _MOST_CALLS = 1e6
+NEW_OBJECTS = 50_000
+"""Before the next search for cyclic garbage: a pass over a large job makes thousands, none of which is garbage."""
 _OF_TLS = ("tls_name", "tls_cert", "agents_listen", "server_cert_ttl", "agent_cert_ttl")
 """Options that mean nothing without TLS."""
 
@@ -33,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Looked at when gRPC is loaded: else everybody who comes without TLS leaves a line in the log, and none of JSON.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     log_to_stderr(options.log_level)
+    gc.set_threshold(NEW_OBJECTS)
     try:
         asyncio.run(_serve(_settings(options)))
     except TrainctlError as error:

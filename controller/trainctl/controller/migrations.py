@@ -18,7 +18,7 @@ from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import Compare, Delete, KeyValue, Operation, Put, StateStore, Target
 from trainctl.controller.stored import reading
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import ConflictError
+from trainctl.core.errors import ConflictError, InternalError
 from trainctl.protos.version import package_version
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ class Migration:
         what: what is different, for people.
         prefix: keys it looks at, in ascending order.
         change: from key and value to the value as it is to be; None: the key goes. Without it no value changes: older
-            versions, which would lose what they do not know when they write, are only kept out.
+            versions, which would lose what they do not know when they write, are only kept out. Registrations of agents
+            cannot be changed.
     """
 
     to: int
@@ -64,6 +65,7 @@ async def migrate(
 
     Raises:
         StoreCorruptError: a value cannot be read; nothing of its transaction was written.
+        InternalError: a step changes a registration.
         FencedError: another controller leads, and goes on.
     """
     entry = await store.get(keys.INSTALLATION)
@@ -147,6 +149,11 @@ def _changed(item: KeyValue, change: Callable[[str, Any], Any]) -> Operation | N
     with reading(item.key):
         value = keys.decode(item.value)
         wanted = change(item.key, value)
+    if wanted != value and item.key.startswith(keys.NODES):
+        raise InternalError(
+            f"a step changes {item.key}: its revision is the life of that agent, whose workers would be ended",
+            hint="registrations are written anew by agents; read older ones as they are",
+        )
     if wanted is None:
         return Delete(item.key)
     return None if wanted == value else Put(item.key, keys.encode(wanted), item.lease)

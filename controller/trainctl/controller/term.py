@@ -52,6 +52,8 @@ AWAKE_EVERY_S = 0.25
 REMEMBER_EVERY_S = 30.0
 SETTLE_S = 10.0
 """Longer than an agent ever pauses between two tries to connect; over as soon as all known agents have reported."""
+DEAF_TERM_S = 10.0
+"""A leader that heard agents and hears none for so long gives up its term; one that never heard any does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
     """
     async with AsyncExitStack() as stack:
         await _note_store(frame, leadership)
-        await migrate(frame.store, leadership)
+        await migrate(frame.store, leadership, frame.migrations)
         parts = await _open(frame, leadership, stack)
         server = _server(frame, parts)
         address = _bind(frame, server, port)
@@ -106,10 +108,10 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
             parts.reconciler.run(),
             parts.audit.run(),
             keeper.run(),
-            Deletions(parts.book, parts.agents, frame.settings.jobs_folder, frame.clock.now_s).run(),
+            Deletions(parts.book, parts.agents, frame.settings.jobs_folder, frame.clock.now_s, frame.files).run(),
             Closing(parts.book, parts.agents).run(),
             FigureRecovery(parts.book, frame.clock.now_s).run(),
-            _stay_awake(parts),
+            _stay_awake(parts, others=not frame.store.exclusive),
             _sample(frame, parts, keeper),
             _remember_store(frame, leadership),
             compact_regularly(frame.store),
@@ -124,7 +126,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
 async def _open(frame: Frame, leadership: Leadership, stack: AsyncExitStack) -> _Parts:
     """All that an earlier life left behind."""
     clock, metrics, store = frame.clock, frame.metrics, frame.store
-    agents = AgentRegistry(clock.monotonic_s, settle_s=SETTLE_S)
+    agents = AgentRegistry(clock.monotonic_s, settle_s=SETTLE_S, orphan_timeout_s=frame.settings.orphan_timeout_s)
     agents.load((await store.range(keys.NODES)).items)
     agents.load_marks((await store.range(keys.MARKS)).items)
     figures = frame.settings.run_dir.figures
@@ -163,7 +165,7 @@ def _server(frame: Frame, parts: _Parts) -> Server:
         book=parts.book,
         agents=parts.agents,
         reconciler=parts.reconciler,
-        verbs=Verbs(parts.book, parts.agents, RequestLog(frame.store), parts.leadership, clock.now_s, frame.look_at),
+        verbs=Verbs(parts.book, parts.agents, frame.store, parts.leadership, clock.now_s, frame.files),
         submissions=Submissions(
             parts.book, parts.agents, frame.store, frame.settings.jobs_folder, clock.now_s, frame.chance
         ),
@@ -261,11 +263,21 @@ def _agent_command(settings: Settings, *, certified: bool) -> AgentCommand:
     return command
 
 
-async def _stay_awake(parts: _Parts) -> None:
-    """Lets the registry notice when this process was frozen."""
+async def _stay_awake(parts: _Parts, *, others: bool) -> None:
+    """Lets the registry notice when this process was frozen or hears nobody.
+
+    Raises:
+        UnavailableError: it hears no agent any more, and there may be other controllers that do.
+    """
     while True:
         await asyncio.sleep(AWAKE_EVERY_S)
         parts.agents.awake()
+        deaf_s = parts.agents.deaf_for_s()
+        if others and deaf_s > DEAF_TERM_S:
+            raise UnavailableError(
+                f"no agent was heard for {deaf_s:.0f} s: this controller may be cut off from them",
+                hint="another one takes over; if all agents are gone, it waits for them just as well",
+            )
 
 
 async def _sample(frame: Frame, parts: _Parts, keeper: NodeKeeper) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from itertools import pairwise
 
 from trainctl.core.errors import PlanError
@@ -86,13 +87,18 @@ class Timeouts:
     def for_job(cls, job: TrainJob) -> Timeouts:
         """The profile's time-outs with the job's own ``replacementWait``, if any; a model is compiled in longer."""
         recovery = job.spec.recovery
-        base = cls.for_profile(recovery.profile)
-        if job.spec.train.compile:
-            boot_s = base.boot_s * COMPILE_FACTOR
-            base = replace(base, boot_s=boot_s, orphan_s=max(base.orphan_s, 2 * boot_s))
-        if not recovery.replacement_wait:
-            return base
-        return replace(base, replacement_wait_s=parse_duration_s(recovery.replacement_wait))
+        return _timeouts_of(recovery.profile, recovery.replacement_wait, compiled=job.spec.train.compile)
+
+
+@lru_cache(maxsize=256)  # asked for in every pass over every job
+def _timeouts_of(profile: str, replacement_wait: str, *, compiled: bool) -> Timeouts:
+    base = Timeouts.for_profile(profile)
+    if compiled:
+        boot_s = base.boot_s * COMPILE_FACTOR
+        base = replace(base, boot_s=boot_s, orphan_s=max(base.orphan_s, 2 * boot_s))
+    if not replacement_wait:
+        return base
+    return replace(base, replacement_wait_s=parse_duration_s(replacement_wait))
 
 
 PROFILES: Mapping[str, Timeouts] = {

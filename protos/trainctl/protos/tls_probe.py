@@ -35,7 +35,7 @@ class Seen:
     """What the probe saw.
 
     Attributes:
-        connected: somebody listens.
+        connected: somebody listens, and says something.
         speaks_tls: and answers a TLS handshake.
         shown: its certificate, if it speaks TLS.
         verify_code: of OpenSSL, why the certificate is not trusted; 0: it is, or nobody asked.
@@ -66,7 +66,9 @@ def probe(target: str, *, ca: bytes | None = None, certificate: bytes | None = N
         try:
             with open_context.wrap_socket(connection, server_hostname=_server_name(address[0])) as wrapped:
                 shown = _shown(wrapped.getpeercert(binary_form=True))
-        except OSError:  # ssl.SSLError is one, and so is a time-out
+        except TimeoutError:  # frozen, or no server at all: that says nothing about certificates
+            return Seen(connected=False)
+        except OSError:  # ssl.SSLError is one
             return Seen(connected=True)
     if ca is None:
         return Seen(connected=True, speaks_tls=True, shown=shown)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 WIRE_VERSION = 1
 """Rises when an older peer could misread what we send; additions to messages do not count."""
 
@@ -17,6 +19,7 @@ REQUEST_HEADER = "x-trainctl-request"
 DISTRIBUTION = "trainctl-orchestrator"
 
 
+@cache
 def package_version() -> str:
     """Version of the installed distribution, or ``0+source`` when running from a source tree."""
     from importlib import metadata  # a command that asks nobody for its version does without

@@ -38,8 +38,8 @@ def offline(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, st
 
 def imported_by(*arguments: str) -> str:
     code = "import sys; from trainctl.cli.main import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    return done.stderr
+    command, env = [sys.executable, "-c", code, *arguments], {**os.environ, **NOTHING}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stderr
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,23 @@ def imported_by(*arguments: str) -> str:
 def test_help_and_completion_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
     modules = set(imported_by(*arguments).split())
     assert not modules & {"grpc", "yaml", "torch", "numpy", "asyncio"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", "job", "a", "-o", "jsonpath=.status.phase"),
+        ("events", "a"),
+        ("explain", "a"),
+        ("timeline", "a"),
+        ("watch", "a"),
+        ("logs", "a"),
+    ],
+)
+def test_what_scripts_ask_again_and_again_loads_nothing_about_job_files(arguments: tuple[str, ...]) -> None:
+    modules = set(imported_by(*arguments).split())
+    assert "grpc" in modules
+    assert not modules & {"yaml", "trainctl.controller.domain.spec", "trainctl.core.records.spec"}
 
 
 def test_help_is_instant() -> None:
@@ -348,8 +365,10 @@ def test_a_terminal_without_unicode_gets_an_answer(
     assert (drawn.returncode, drawn.stderr) == (0, "")
 
 
-def test_hints_around_a_silent_controller_lead_somewhere(tmp_path: Path) -> None:
+def test_hints_around_a_silent_controller_lead_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It listens and lives, but never answers: each command names the process and what ends the silence."""
+    for patience in ("cli.local.start._ANSWER_S", "protos.tls_probe.PROBE_S"):
+        monkeypatch.setattr(f"trainctl.{patience}", 0.2)
     identity = identify(os.getpid())
     assert identity is not None
     run_dir = tmp_path / "local"

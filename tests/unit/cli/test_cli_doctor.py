@@ -192,6 +192,7 @@ CASES: list[tuple[str, str, Status, Facts, str]] = [
         "n1 (unreachable, 1m10s)",
     ),
     ("silent agents", "agents", Status.FAIL, well(controller=silent("EXITED")), "silent: 1 of 1"),
+    ("nobody heard", "agents", Status.FAIL, well(controller=silent("UNREACHABLE", "UNREACHABLE")), "silent: 2 of 2"),
     ("old agent", "agents", Status.WARN, well(controller={"nodes": (replace(NODES[0], version="0"),)}), "node-0 (0)"),
     ("no such job", "job", Status.FAIL, well(job=job(error="no job 'a'")), "no job"),
     ("failed job", "job", Status.FAIL, well(job=job(phase="FAILED", reason="X")), "FAILED (X)"),

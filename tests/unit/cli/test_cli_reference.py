@@ -50,9 +50,10 @@ def groups(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Itera
 
 
 def test_every_command_and_group_has_an_example_that_can_be_parsed() -> None:
-    found = list(groups(build_parser()))
+    parser = build_parser()
+    found = list(groups(parser))
     assert {path for path, _ in found} == {("get",), ("config",), ("local",), ("checkpoints",), ("nodes",), ("tokens",)}
-    for path, epilog in [*found, *((command.path, command.epilog) for command in walk(build_parser()))]:
+    for path, epilog in [*found, *((command.path, command.epilog) for command in walk(parser))]:
         title, *lines = epilog.strip().splitlines() or [""]
         assert title in ("example:", "examples:"), path
         examples = [line.strip() for line in lines]
@@ -60,7 +61,7 @@ def test_every_command_and_group_has_an_example_that_can_be_parsed() -> None:
         assert own, path
         for example in own:
             words = shlex.split(example.partition(" > ")[0])[1:]
-            parsed = build_parser().parse_args(words)
+            parsed = parser.parse_args(words)
             assert parsed.command, example
 
 

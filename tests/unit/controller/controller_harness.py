@@ -42,13 +42,22 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def spec(name: str = "a", *, nodes: int = 1, per_node: int = 1, corpus: str = "python-stdlib", **train: Any) -> Any:
+def spec(
+    name: str = "a",
+    *,
+    nodes: int = 1,
+    per_node: int = 1,
+    corpus: str = "python-stdlib",
+    profile: str = "fast",
+    **train: Any,
+) -> Any:
+    """A job file. ``FakeAgent`` speaks only when something changes: whoever waits for long says ``patient``."""
     return {
         "metadata": {"name": name},
         "spec": {
             "nodes": {"min": nodes, "max": nodes},
             "resources": {"workersPerNode": per_node},
-            "recovery": {"profile": "fast"},
+            "recovery": {"profile": profile},
             "train": {"steps": 10, "data": {"uri": corpus}, "batch": {"sequences": 8, "microBatches": 4}, **train},
         },
     }

@@ -91,10 +91,10 @@ def test_a_job_whose_reconcile_raises_holds_up_nobody(tmp_path: Path, monkeypatc
         async with serving(tmp_path) as running:
             client = running.client
             await running.agent()
-            await client.call("CreateJob", create(spec("bad")))
+            await client.call("CreateJob", create(spec("bad", profile="patient")))
             shown = await client.until("bad", lambda job: bool(job.status.conditions))
             assert "a bug of ours" in shown.status.conditions[0].message
-            await client.call("CreateJob", create(spec("good")))
+            await client.call("CreateJob", create(spec("good", profile="patient")))
             await client.until_phase("good", "RUNNING")
             broken = False
             await client.until_phase("bad", "RUNNING")

@@ -17,13 +17,16 @@ from trainctl.controller.installation import (
     NewerStoreError,
     OldStoreError,
     Sighting,
+    inspect,
     judge,
     load_sighting,
+    stamp,
 )
 from trainctl.controller.leadership import Candidate, Leadership
+from trainctl.controller.migrations import migrate
 from trainctl.controller.store.port import Put
 from trainctl.controller.store.sqlite import SqliteStore
-from trainctl.core.errors import TrainctlError
+from trainctl.core.errors import ConflictError, TrainctlError
 from unit.controller.controller_harness import run, serving
 
 OURS = Installation(name="ours")
@@ -120,5 +123,27 @@ def test_a_newer_versions_store_is_refused_whatever_is_accepted(tmp_path: Path) 
         for accept in (False, True):
             with pytest.raises(NewerStoreError, match=f"written by trainctl 9.9 .schema {SCHEMA + 1}."):
                 await one_life(tmp_path, accept_store=accept)
+
+    run(main)
+
+
+def test_an_older_controller_that_looked_before_a_newer_one_led_does_not_take_over(tmp_path: Path) -> None:
+    """It was frozen between the look and the taking; meanwhile the values were brought to a form it cannot read."""
+
+    async def main() -> None:
+        store = await SqliteStore.open(tmp_path / "store.sqlite3")
+        await store.txn((), (stamp("ours", schema=SCHEMA - 1),))
+        looked = await inspect(store, "ours", Sighting(), accept=False, schema=SCHEMA - 1)
+        older = Candidate(holder="older", compares=(looked.unmoved,), writes=(stamp("ours", schema=looked.schema),))
+        newer = await Leadership.take(store, Candidate(holder="newer", writes=(stamp("ours", schema=SCHEMA - 1),)))
+        await migrate(store, newer)
+        with pytest.raises(ConflictError):
+            await Leadership.take(store, older)
+        with pytest.raises(NewerStoreError, match=f"reads up to schema {SCHEMA - 1}"):
+            await inspect(store, "ours", Sighting(), accept=True, schema=SCHEMA - 1)
+        found = await store.get(keys.INSTALLATION)
+        assert found is not None
+        assert keys.decode(found.value)["schema"] == SCHEMA
+        await store.close()
 
     run(main)

@@ -16,7 +16,7 @@ from trainctl.controller.migrations import MIGRATIONS, PAGE_KEYS, Migration, mig
 from trainctl.controller.store.port import Operation, Put, StoreUnavailableError
 from trainctl.controller.store.sqlite import SqliteStore
 from trainctl.core.codec import to_wire
-from trainctl.core.errors import FencedError
+from trainctl.core.errors import FencedError, InternalError
 from unit.controller.controller_harness import run
 
 OLD = f"{keys.ROOT}/old/"
@@ -133,3 +133,22 @@ def test_an_empty_store_needs_no_step(tmp_path: Path) -> None:
 
 def test_steps_are_numbered_without_a_gap() -> None:
     assert [step.to for step in MIGRATIONS] == list(range(2, 2 + len(MIGRATIONS)))
+
+
+def test_no_step_may_touch_a_registration(tmp_path: Path) -> None:
+    """Its revision is the incarnation of the agent: a new one would end all workers of the node."""
+    steps = (Migration(to=2, what="all", change=lambda key, value: {**value, "more": 1}),)
+
+    async def main() -> None:
+        store = await SqliteStore.open(tmp_path / "store.sqlite3")
+        await store.txn((), (Put(keys.INSTALLATION, keys.encode(to_wire(Installation(name="i", schema=1)))),))
+        registered = await store.txn((), (Put(keys.node("n"), keys.encode({"node": "n"})),))
+        leadership = await Leadership.take(store, Candidate(holder="h"))
+        with pytest.raises(InternalError, match="nodes/n: its revision is the life of that agent"):
+            await migrate(store, leadership, steps)
+        found = await store.get(keys.node("n"))
+        assert found is not None
+        assert found.mod_revision == registered.revision
+        await store.close()
+
+    run(main)

@@ -308,6 +308,7 @@ class SimCluster:
     def __init__(self, steps: int, checkpoint_every: int) -> None:
         self.steps = steps
         self.checkpoint_every = checkpoint_every
+        self.root = "mem://"
         self.agents: list[SimAgent] = []
         self.groups: dict[tuple[int, str], SimGroup] = {}
         self.on_figures = True
@@ -345,7 +346,7 @@ class SimCluster:
             )  # fmt: skip
         elif first and due and step > record.checkpointed_step:
             ref = CheckpointRef(
-                uri=f"mem://{record.lineage}/{step}",
+                uri=f"{self.root}{record.lineage}/{step}",
                 step=step,
                 lineage=record.lineage,
                 attempt="a",

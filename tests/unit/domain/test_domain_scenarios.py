@@ -264,6 +264,32 @@ def test_an_agent_that_comes_back_within_its_time_changes_nothing() -> None:
     assert [e.type for e in sim.events if e.type.startswith("agent.")] == ["agent.suspect", "agent.back"]
 
 
+def test_agents_that_die_at_once_are_waited_for_so_that_one_generation_is_prepared() -> None:
+    sim = start(nodes=4, per_node=1, agents=8, steps=4000)
+    sim._heal = lambda: None  # type: ignore[method-assign]
+    before, island = sim.state.islands[0].generation, record(sim)
+    for number, slot in enumerate((0, 1, 2)):  # found lost 0.1 s after each other: less than a heartbeat
+        agent = agent_of(sim, slot)
+        agent.reachable, agent.heard_s = False, sim.now_s + 0.1 * number
+    generation(sim, before + 1)
+    assert sim.state.islands[0].generation == before + 1
+    assert not [event for event in sim.events if event.type == "generation.aborted"]
+    assert {m.slot for m in record(sim).members} == {m.slot for m in island.members}
+
+
+def test_a_lost_agent_is_not_waited_for_because_another_is_merely_slow() -> None:
+    sim = start(nodes=2, per_node=1, agents=4, steps=4000)
+    sim._heal = lambda: None  # type: ignore[method-assign]
+    slow, lost = agent_of(sim, 0), agent_of(sim, 1)
+    lost.alive, lost.died_s = False, sim.now_s
+
+    def look() -> bool:
+        slow.heard_s = sim.now_s - 0.5 * sim.timeouts.lost_s
+        return sim.state.islands[0].proposal is not None
+
+    wait_for(sim, look, limit_s=1.5)
+
+
 def test_the_workers_of_a_returning_lost_agent_are_no_longer_wanted() -> None:
     sim = start(agents=3)
     sim._heal = lambda: None  # type: ignore[method-assign]

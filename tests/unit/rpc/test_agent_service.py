@@ -36,13 +36,16 @@ def test_unknown_and_stale_incarnations_are_refused(tmp_path: Path) -> None:
         async with serving(tmp_path) as running:
             agent = await running.agent()
             await agent.disconnect()
-            for node, incarnation in (("node-0", agent.incarnation - 1), ("node-9", agent.incarnation)):
+            for node, incarnation, code in (
+                ("node-0", agent.incarnation - 1, "STALE_INCARNATION"),
+                ("node-9", agent.incarnation, "STALE_EPOCH"),  # whoever registered it, this store knows nothing of it
+            ):
                 other = FakeAgent(running.client, node, 1)
                 other.incarnation = incarnation
                 other.connect(observes=False)
                 error = await other.ended()
                 assert error is not None
-                assert error_from_rpc(error).code == "STALE_INCARNATION"
+                assert error_from_rpc(error).code == code
 
     run(main)
 
@@ -109,7 +112,7 @@ def test_a_malformed_observation_ends_only_that_session(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as running:
             good, bad = await running.agent("good"), await running.agent("bad")
-            worker = records_pb2.WorkerObserved(job_uid="j", phase="no-such-phase")
+            worker = records_pb2.WorkerObserved(job_uid="j", phase="no such phase")
             bad.send(observed=agent_pb2.AgentObserved(sequence=9, workers=[worker]))
             error = await bad.ended()
             assert error is not None

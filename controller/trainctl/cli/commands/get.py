@@ -12,7 +12,6 @@ from trainctl.cli.client import Client, connect, find_job, get_job, list_jobs
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.render import tables
-from trainctl.cli.written import without_defaults
 from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
 
@@ -167,6 +166,9 @@ def _plain_job(context: Context, job: Job) -> dict[str, Any]:
     if not context.options.show_defaults:
         data.pop("effectiveSpec", None)
         if context.options.output in ("json", "yaml"):
+            # Scripts ask for a field again and again, and need nothing of what this loads.
+            from trainctl.cli.written import without_defaults
+
             data["spec"] = without_defaults(data["spec"])
     return data
 

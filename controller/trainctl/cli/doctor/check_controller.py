@@ -88,11 +88,14 @@ def check_agents(facts: Facts) -> Iterator[Finding]:
     other = [node for node in controller.nodes if node.version not in ("", controller.version) and node not in silent]
     if silent:
         names = ", ".join(f"{node.name} ({node.state.lower()}, {format_duration(node.silent_s)})" for node in silent)
-        judge = fail if len(silent) == len(controller.nodes) else warn
+        nobody = len(silent) == len(controller.nodes)
+        judge = fail if nobody else warn
+        unheard = nobody and all(node.state == "UNREACHABLE" for node in silent)
+        cut_off = "either all are down or the controller is cut off from them (it takes none for lost): " * unheard
         yield judge(
             "agents",
             f"silent: {len(silent)} of {len(controller.nodes)}: {names}",
-            "look into agent.log on these machines; trainctl local status shows the processes of this one",
+            f"{cut_off}look into agent.log on these machines; trainctl local status shows the processes of this one",
         )
     elif other:
         names = ", ".join(f"{node.name} ({node.version})" for node in other)

@@ -36,11 +36,17 @@ class NodeMark:
 
 @dataclass(slots=True)
 class Agent:
-    """One agent life; the newest of its node. ``attended``: messages of it that are being dealt with."""
+    """One agent life; the newest of its node.
+
+    Attributes:
+        told: it may know of this leader, because it registered with it or has had a session.
+        attended: messages of it that are being dealt with.
+    """
 
     registration: Registration
     incarnation: int
     heard_s: float
+    told: bool = False
     attended: int = 0
     session: AgentSession | None = None
     reported: bool = False
@@ -49,5 +55,7 @@ class Agent:
     workers: tuple[WorkerObserved, ...] = ()
     jobs: set[str] = field(default_factory=set)
     """Uids of those that it was told to run, since this controller leads."""
+    unknown: set[str] = field(default_factory=set)
+    """What it said that this version does not know, as far as the log has it."""
     certificate_ends_s: float = 0.0
     """Unix time at which the certificate of its newest session expires; 0: it needs none."""

@@ -35,13 +35,20 @@ class LiveAgents:
 
     def get(self, agent_incarnation: int) -> AgentView | None:
         """See ``AgentViews``."""
-        agent = self._lives.get(agent_incarnation)
-        return self._see(agent) if agent is not None else None
+        seen = self._seen.get(agent_incarnation)
+        if seen is None and (agent := self._lives.get(agent_incarnation)) is not None:
+            return self._see(agent)
+        return seen
 
     def newest(self, node: str) -> int:
         """See ``AgentViews``."""
         agent = self._agents.get(node)
         return agent.incarnation if agent is not None else 0
+
+    @property
+    def draining(self) -> frozenset[str]:
+        """See ``AgentViews``."""
+        return frozenset(node for node, mark in self._marks.items() if mark.draining)
 
     def _see(self, agent: Agent) -> AgentView:
         seen = self._seen.get(agent.incarnation)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 
 from trainctl.controller import keys
 from trainctl.controller.agents.agent import Agent, NodeMark, Registration
+from trainctl.controller.agents.doubt import doubt_of
+from trainctl.controller.agents.listening import Listening
 from trainctl.controller.agents.live_agents import LiveAgents
 from trainctl.controller.agents.session import AgentSession
 from trainctl.controller.cluster.port import AgentProcess
 from trainctl.controller.domain.pace import heartbeat_s, is_news
 from trainctl.controller.domain.view import ClusterView
 from trainctl.controller.leadership import Leadership
+from trainctl.controller.settings import ORPHAN_TIMEOUT_S
 from trainctl.controller.store.port import Compare, KeyValue, Operation, Put, Target
 from trainctl.controller.stored import reading
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import FencedError, NotFoundError
 from trainctl.core.records.worker import WorkerObserved
 from trainctl.protos.v1 import agent_pb2
-
-MAX_GAP_S = 1.0
-"""Longer without a turn, and the controller itself was away."""
 
 
 class StaleIncarnationError(FencedError):
@@ -36,6 +36,7 @@ class AgentRegistry:
     Args:
         monotonic_s: the clock that silence is measured on.
         settle_s: for so long after the start, unless every known agent reports before, no silence counts.
+        orphan_timeout_s: after so long without a controller agents end their workers.
 
     Attributes:
         doubt: why the store may be an old copy, so that agents may live that it does not know of; empty if it is not.
@@ -43,12 +44,11 @@ class AgentRegistry:
         heartbeat_s: how often agents are to report; the more they are, the more rarely.
     """
 
-    def __init__(self, monotonic_s: Callable[[], float], *, settle_s: float) -> None:
+    def __init__(
+        self, monotonic_s: Callable[[], float], *, settle_s: float, orphan_timeout_s: float = ORPHAN_TIMEOUT_S
+    ) -> None:
         self._monotonic_s = monotonic_s
-        self._settle_until_s = monotonic_s() + settle_s
-        self._settled = False
-        self._settle_s = settle_s
-        self._awake_s = monotonic_s()
+        self._listening = Listening(monotonic_s, settle_s=settle_s, orphan_timeout_s=orphan_timeout_s)
         self._agents: dict[str, Agent] = {}
         self._lives: dict[int, Agent] = {}
         self._marks: dict[str, NodeMark] = {}
@@ -56,20 +56,19 @@ class AgentRegistry:
         self.heartbeat_s = heartbeat_s(0)
 
     def awake(self) -> None:
-        """This process runs; called often. After a gap, what the agents said meanwhile is still to be read.
+        """This process runs; called often. Notices that it was frozen, or that it hears nobody.
 
-        So a controller that was frozen, or its machine, settles anew like one that was started: silence that began
-        while nobody listened is no evidence.
+        Then it settles anew, like one that was started.
         """
-        now_s = self._monotonic_s()
-        gap_s, self._awake_s = now_s - self._awake_s, now_s
-        if gap_s <= MAX_GAP_S:
-            return
-        self._settled = False
-        self._settle_until_s = now_s + self._settle_s
-        for agent in self._agents.values():
-            agent.heard_s = now_s
-            agent.reported = False
+        if self._listening.awake(self.heartbeat_s, self._expects_somebody):
+            now_s = self._monotonic_s()
+            for agent in self._agents.values():
+                agent.heard_s = now_s
+                agent.reported = False
+
+    def deaf_for_s(self) -> float:
+        """Seconds since this controller, which heard agents before, hears none of them; 0 if it does."""
+        return self._listening.deaf_for_s()
 
     def load(self, stored: Iterable[KeyValue]) -> None:
         """Takes in the registrations of an earlier controller life; their silence counts from now."""
@@ -93,7 +92,7 @@ class AgentRegistry:
         self, leadership: Leadership, node: str, mark: NodeMark, *, compares: Sequence[Compare],
         operations: Sequence[Operation],
     ) -> None:  # fmt: skip
-        """Writes down what an operator says of a node, together with what the caller adds.
+        """Writes down what an operator says of a node, and what the caller adds; ``load_marks`` reads it.
 
         Raises:
             NotFoundError: no agent of that name ever registered.
@@ -104,7 +103,6 @@ class AgentRegistry:
             raise NotFoundError(f"no node {node!r}; known nodes: {known}", hint="`trainctl nodes list` lists them")
         put = Put(keys.node_mark(node), keys.encode(to_wire(mark)))
         await leadership.txn(compares, (put, *operations))
-        self._marks[node] = mark
 
     async def register(self, leadership: Leadership, registration: Registration) -> int:
         """Begins a new agent life; the one before on this node is over. Returns the incarnation.
@@ -124,11 +122,18 @@ class AgentRegistry:
         former = self._agents.get(registration.node)
         if former is not None and former.incarnation > result.revision:
             raise self.stale(registration.node, result.revision)
-        self._begin(registration, result.revision)
+        self._begin(registration, result.revision).told = True
         self._keep_pace()
         if former is not None and former.session is not None:
             former.session.close(self.stale(registration.node, former.incarnation))
         return result.revision
+
+    def find_doubt(self, node: str, *, incarnation: int, epoch: int, own_epoch: int) -> str:
+        """See ``doubt_of``; what is found is kept in ``doubt``."""
+        known = self._agents.get(node)
+        found = doubt_of(known, node=node, incarnation=incarnation, epoch=epoch, own_epoch=own_epoch)
+        self.doubt = found or self.doubt
+        return found
 
     def open(
         self, node: str, incarnation: int, desired: Callable[[], agent_pb2.AgentDesired]
@@ -143,9 +148,9 @@ class AgentRegistry:
             raise self.stale(node, incarnation)
         if agent.session is not None:
             agent.session.close()
-        agent.session = AgentSession(node, incarnation, desired, self._monotonic_s)
+        agent.session, agent.told = AgentSession(node, incarnation, desired, self._monotonic_s), True
+        self._heard(agent)
         agent.reported = False
-        agent.heard_s = self._monotonic_s()
         return agent, agent.session
 
     def jobs_of(self, node: str, incarnation: int) -> set[str]:
@@ -166,19 +171,22 @@ class AgentRegistry:
             agent.session = None
             agent.reported = False
 
-    @contextmanager
-    def hearing(self, agent: Agent) -> Iterator[None]:
-        """A message of the agent came and is dealt with in this block.
+    def hearing(self, agent: Agent) -> AbstractContextManager[None]:
+        """For blocks in which a message of the agent is dealt with, one after the other.
 
         Nobody listens to it meanwhile, perhaps because the store is away, so its silence is no evidence.
         """
-        agent.heard_s = self._monotonic_s()
+        return _Hearing(self, agent)
+
+    def begin_hearing(self, agent: Agent) -> None:
+        """A message of the agent came."""
+        self._heard(agent)
         agent.attended += 1
-        try:
-            yield
-        finally:
-            agent.attended -= 1
-            agent.heard_s = self._monotonic_s()
+
+    def end_hearing(self, agent: Agent) -> None:
+        """The message was dealt with."""
+        agent.attended -= 1
+        agent.heard_s = self._monotonic_s()
 
     def observed(self, agent: Agent, *, store_address: str, workers: tuple[WorkerObserved, ...]) -> bool:
         """The agent's whole observation came; whether it shows more than progress."""
@@ -221,17 +229,14 @@ class AgentRegistry:
 
     def unsettled_for_s(self) -> float:
         """Seconds until the settling window ends; 0 when it is over."""
-        self._look_settled()
-        return 0.0 if self._settled else max(0.001, self._settle_until_s - self._monotonic_s())
+        return self._listening.unsettled_for_s(self._all_reported)
 
     def view(self) -> ClusterView:
         """What reconcile sees."""
         self.awake()
-        self._look_settled()
-        settled = self._settled and not self.doubt
         return ClusterView(
             agents=LiveAgents(self._agents, self._lives, self._marks, self._monotonic_s()),
-            settled=settled,
+            settled=self._listening.settled(self._all_reported) and not self.doubt,
             heartbeat_s=self.heartbeat_s,
         )
 
@@ -243,12 +248,13 @@ class AgentRegistry:
             hint="the agent ends its workers and registers anew",
         )
 
-    def _begin(self, registration: Registration, incarnation: int) -> None:
+    def _begin(self, registration: Registration, incarnation: int) -> Agent:
         former = self._agents.get(registration.node)
         if former is not None:
             self._lives.pop(former.incarnation, None)
         agent = Agent(registration, incarnation, self._monotonic_s())
         self._agents[registration.node] = self._lives[incarnation] = agent
+        return agent
 
     def _keep_pace(self) -> None:
         """Tells everybody when agents are to report more rarely; never more often again, as long as this one leads."""
@@ -258,7 +264,35 @@ class AgentRegistry:
             for session in self.sessions():
                 session.desire()
 
-    def _look_settled(self) -> None:
-        if not self._settled:
-            everybody = all(agent.reported or agent.process_exited for agent in self._agents.values())
-            self._settled = everybody or self._monotonic_s() >= self._settle_until_s
+    def _heard(self, agent: Agent) -> None:
+        unheard_s = self._listening.heard()
+        if self._listening.deaf:  # what it says now belongs to the time after that
+            self.awake()
+        elif unheard_s:  # too short to call that deaf, but what adds up of it is no silence of the others either
+            for other in self._agents.values():
+                other.heard_s = min(other.heard_s + unheard_s, self._monotonic_s())
+        agent.heard_s = self._monotonic_s()
+
+    def _all_reported(self) -> bool:
+        return all(agent.reported or agent.process_exited for agent in self._agents.values())
+
+    def _expects_somebody(self) -> bool:
+        """Some agents should be there, and nobody's message is being dealt with."""
+        expected = [agent for agent in self._agents.values() if not agent.process_exited]
+        return bool(expected) and not any(agent.attended for agent in expected)
+
+
+class _Hearing(AbstractContextManager[None]):
+    """Entered once for each message: thousands of times a second, so it is no generator."""
+
+    __slots__ = ("_agent", "_agents")
+
+    def __init__(self, agents: AgentRegistry, agent: Agent) -> None:
+        self._agents = agents
+        self._agent = agent
+
+    def __enter__(self) -> None:
+        self._agents.begin_hearing(self._agent)
+
+    def __exit__(self, *_: object) -> None:
+        self._agents.end_hearing(self._agent)

@@ -34,7 +34,7 @@ def frozen_limit_s(phase: Phase, step_s: float | None, timeouts: Timeouts, *, fi
 
     Before the step time is known (the first steps warm up caches and compile), the collective time-out is the limit.
     """
-    if phase in _UNJUDGED:
+    if phase in _UNJUDGED or not phase.known:  # nobody here knows whether a worker may sleep in it
         return None
     if phase in _SECTIONS or step_s is None:
         return max(timeouts.collective_s, timeouts.hang_floor_s)

@@ -60,6 +60,11 @@ class AgentViews(Protocol):
         """The newest agent life on a node; 0 if none is known."""
         ...
 
+    @property
+    def draining(self) -> frozenset[str]:
+        """Nodes that are being emptied."""
+        ...
+
 
 class ListedAgents:
     """Implements ``AgentViews`` by those that are given."""
@@ -82,6 +87,11 @@ class ListedAgents:
     def newest(self, node: str) -> int:
         """See ``AgentViews``."""
         return self._newest.get(node, 0)
+
+    @property
+    def draining(self) -> frozenset[str]:
+        """See ``AgentViews``."""
+        return frozenset(agent.node for agent in self._agents if agent.draining)
 
 
 NO_AGENTS = ListedAgents()
@@ -110,5 +120,7 @@ class ClusterView:
         agent = self.agent(agent_incarnation)
         if agent is None:
             return None
-        wanted = (job_uid, slot, incarnation)
-        return next((w for w in agent.workers if (w.job_uid, w.slot, w.incarnation) == wanted), None)
+        for worker in agent.workers:
+            if worker.incarnation == incarnation and worker.slot == slot and worker.job_uid == job_uid:
+                return worker
+        return None

@@ -77,6 +77,7 @@ class JobBook:
         self._figures_folder = figures_folder
         self._faults = faults
         self._entries: dict[str, JobEntry] = {}
+        self._live: dict[str, JobEntry] = {}
         self._names: dict[tuple[str, str], str] = {}
         self._deleted: set[str] = set()
         self._listeners: list[Listener] = []
@@ -111,9 +112,15 @@ class JobBook:
         """A stored job, still without its events."""
         with reading(item.key):
             state = JobState.from_wire(keys.decode(item.value))
-        entry = self._entries[state.uid] = self._entry(state, item.mod_revision)
+        entry = self._enter(self._entry(state, item.mod_revision))
         entry.figures.load()
         entry.follow_lineage()
+        return entry
+
+    def _enter(self, entry: JobEntry) -> JobEntry:
+        self._entries[entry.state.uid] = entry
+        if is_live(entry.state):
+            self._live[entry.state.uid] = entry
         return entry
 
     async def catch_up(self) -> None:
@@ -140,7 +147,7 @@ class JobBook:
 
     def live(self) -> tuple[JobEntry, ...]:
         """Those that have not ended, in no order: asked for at every heartbeat."""
-        return tuple(entry for entry in self._entries.values() if is_live(entry.state))
+        return tuple(self._live.values())
 
     def entry(self, uid: str) -> JobEntry:
         """A job by uid.
@@ -217,7 +224,7 @@ class JobBook:
         if state.uid in self._entries:  # the same request, sent again, found it before this one had its answer
             return self._entries[state.uid]
         entry.journal.commit(batch)
-        self._entries[state.uid] = entry
+        self._enter(entry)
         self._names[(state.tenant, state.name)] = state.uid
         self._tell(entry, None, batch)
         return entry
@@ -281,10 +288,17 @@ class JobBook:
                 entry.pending = None
             entry.state = result.state
             entry.journal.commit(batch)
-            entry.desired = desired_workers(entry.state)
-            entry.follow_lineage()
+            self._follow(entry)
             self._tell(entry, before, batch)
             return result
+
+    def _follow(self, entry: JobEntry) -> None:
+        """Another state is known to be stored; nothing that was written before can take effect any more."""
+        entry.unsure = ()
+        if not is_live(entry.state):  # which is for ever
+            self._live.pop(entry.state.uid, None)
+        entry.desired = desired_workers(entry.state)
+        entry.follow_lineage()
 
     async def _persist(
         self, entry: JobEntry, result: Reconciliation, compares: Sequence[Compare], extra: Sequence[Operation]
@@ -300,6 +314,7 @@ class JobBook:
         except StoreUnavailableError:
             # Unknown outcome: only reading tells. The value holds what was decided, so finding it means "written".
             entry.doubtful_until_s = self._now_s() + DOUBT_S
+            entry.unsure = (*entry.unsure, state)
             found = await self._store.get(key)
             if found is None or found.mod_revision == entry.revision or found.value != value:
                 raise
@@ -339,6 +354,7 @@ class JobBook:
             gone = Put(keys.deleted(state.tenant, state.uid), keys.encode(state.uid), lease)
             await self._leadership.txn((), (Delete(status), gone, *([Delete(name)] if own else [])))
             del self._entries[state.uid]
+            self._live.pop(state.uid, None)
             self._deleted.add(state.uid)
             if self._names.get((state.tenant, state.name)) == state.uid:
                 del self._names[(state.tenant, state.name)]
@@ -352,7 +368,7 @@ class JobBook:
             await self._reload(entry)
             settled = True
         if settled:
-            entry.doubtful_until_s = 0.0
+            entry.doubtful_until_s, entry.unsure = 0.0, ()
 
     async def _reload(self, entry: JobEntry) -> None:
         """Memory did not follow the store: takes over what is there, the events too, and tells everybody."""
@@ -367,8 +383,7 @@ class JobBook:
         )
         newer = max(before.progress, state.progress, key=lambda progress: (progress.lineage, progress.step))
         entry.state, entry.revision = replace(state, progress=newer), found.mod_revision
-        entry.desired = desired_workers(entry.state)
-        entry.follow_lineage()
+        self._follow(entry)
         self._tell(entry, before, [event for event in entry.journal.after(0) if event.revision > seen])
 
     def reach(self, point: str, state: JobState, events: Sequence[EventDraft] = ()) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from trainctl.checkpoint.retention import discard
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.job_records import Condition
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import observe_checkpoint_removed
 from trainctl.controller.domain.states import TERMINAL
 from trainctl.controller.jobs.book import JobBook
+from trainctl.controller.jobs.checkpoint_files import CheckpointFiles
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.jobs.remains import Remains, remains_of, remove
@@ -38,13 +38,22 @@ class Deletions:
         agents: told to remove what they keep.
         jobs_folder: where every job's work folder lies.
         now_s: Unix seconds.
+        files: of the checkpoints.
     """
 
-    def __init__(self, book: JobBook, agents: AgentRegistry, jobs_folder: Path, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        book: JobBook,
+        agents: AgentRegistry,
+        jobs_folder: Path,
+        now_s: Callable[[], float],
+        files: CheckpointFiles,
+    ) -> None:
         self._book = book
         self._agents = agents
         self._jobs_folder = jobs_folder
         self._now_s = now_s
+        self._files = files
         self._wake = asyncio.Event()
         self._sweeps: set[asyncio.Task[None]] = set()
         book.on_change(self._changed)
@@ -113,7 +122,7 @@ class Deletions:
         for ref in entry.state.doomed:
             await self._book.confirm_leading()
             self._book.reach("controller.before_removal", entry.state)
-            await asyncio.to_thread(discard, ref)
+            await asyncio.to_thread(self._files.discard, ref)
             await self._book.apply(entry.state.uid, partial(observe_checkpoint_removed, ref=ref))
         if entry.trouble is not None and entry.trouble.type == DELETION_FAILED:
             entry.trouble = None

@@ -41,6 +41,7 @@ class JobEntry:
         figures: its step figures.
         lock: held by whoever changes it.
         pending: the state of a transaction under way: its slots count as used, too.
+        unsure: states of transactions without an answer, which may take effect yet: so do theirs.
         desired: workers by agent, of ``state``.
         told: what agents were last told to look at; differs from ``desired`` only during a change.
         trouble: why its reconcile does not work, if so.
@@ -54,24 +55,27 @@ class JobEntry:
     figures: FigureLog
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     pending: JobState | None = None
+    unsure: tuple[JobState, ...] = ()
     desired: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
     told: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
     trouble: Condition | None = None
     doubtful_until_s: float = 0.0
     changed: News = field(default_factory=News)
-    _counted: tuple[JobState, JobState | None] | None = None
+    _counted: tuple[JobState, JobState | None, tuple[JobState, ...]] | None = None
     _uses: Mapping[int, int] = field(default_factory=dict)
     _placed: int = 0
 
     def uses(self) -> Mapping[int, int]:
         """Slots that it occupies on each agent (by incarnation), or may in a moment. Counted once a state."""
         counted = self._counted
-        if counted is None or counted[0] is not self.state or counted[1] is not self.pending:
-            used = slots_used(self.state)
-            coming = slots_used(self.pending) if self.pending is not None else {}
-            self._uses = {agent: max(used.get(agent, 0), coming.get(agent, 0)) for agent in {*used, *coming}}
+        now = (self.state, self.pending, self.unsure)
+        if counted is None or any(known is not one for known, one in zip(counted, now, strict=True)):
+            possible = [self.state, *self.unsure, *((self.pending,) if self.pending is not None else ())]
+            used = [slots_used(state) for state in possible]
+            agents = {agent for uses in used for agent in uses}
+            self._uses = {agent: max(uses.get(agent, 0) for uses in used) for agent in agents}
             self._placed = sum(self._uses.values())
-            self._counted = (self.state, self.pending)
+            self._counted = now
         return self._uses
 
     @property

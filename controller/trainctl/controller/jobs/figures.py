@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.records.step import StepFigures
@@ -89,8 +90,7 @@ class FigureLog:
     def _append(self, fresh: Sequence[StepFigures]) -> None:
         text = "".join(json.dumps(to_wire(one), separators=(",", ":")) + "\n" for one in fresh)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
+            with self._open() as file:
                 # A crash may have left a line without its end: close it, so that only that one is lost.
                 file.write("\n" + text if self._torn else text)
             self._broken = self._torn = False
@@ -99,3 +99,10 @@ class FigureLog:
                 _log.error("step figures cannot be written, they stay in memory only: %s", error)
             # Part of it may have been written.
             self._broken = self._torn = True
+
+    def _open(self) -> TextIO:
+        try:
+            return self._path.open("a")
+        except FileNotFoundError:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return self._path.open("a")

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakValueDictionary
 
+from trainctl.controller import keys
 from trainctl.controller.agents.agent import NodeMark
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.job_state import JobState
@@ -23,11 +25,12 @@ from trainctl.controller.domain.reconcile import (
 )
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook
+from trainctl.controller.jobs.checkpoint_files import CheckpointFiles
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.remains import refuse_if_needed
 from trainctl.controller.jobs.requests import RequestLog, digest_of
 from trainctl.controller.leadership import Leadership
-from trainctl.controller.store.port import Compare, Operation
+from trainctl.controller.store.port import Compare, Operation, StateStore
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.errors import CheckpointError, FencedError, TrainctlError, UnavailableError
 from trainctl.core.ids import DEFAULT_TENANT
@@ -64,28 +67,30 @@ class Verbs:
     Args:
         book: the jobs.
         agents: the nodes.
-        requests: which requests took effect.
+        store: read directly.
         leadership: written through.
         now_s: Unix seconds.
-        look_at: raises if a checkpoint is not there or damaged, as ``look_at_files`` does.
+        files: of the checkpoints.
     """
 
     def __init__(
         self,
         book: JobBook,
         agents: AgentRegistry,
-        requests: RequestLog,
+        store: StateStore,
         leadership: Leadership,
         now_s: Callable[[], float],
-        look_at: Callable[[CheckpointRef], None],
+        files: CheckpointFiles,
     ) -> None:
         self._book = book
         self._agents = agents
-        self._requests = requests
+        self._store = store
+        self._requests = RequestLog(store)
         self._leadership = leadership
         self._now_s = now_s
-        self._look_at = look_at
+        self._files = files
         self._lock = asyncio.Lock()
+        self._pinning: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def change(self, call: Call, decide: Callable[[JobState, float], Reconciliation]) -> JobEntry:
         """Lets ``decide`` change a job, unless this request did so before.
@@ -119,7 +124,7 @@ class Verbs:
             return entry, RollbackPlan(target=entry.state.checkpoints[-1], lost_steps=0)
         target = rollback_target(state, to_step)
         plan = RollbackPlan(target=target, lost_steps=lost_steps(state, target))
-        await asyncio.to_thread(self._look_at, target)
+        await asyncio.to_thread(self._files.look_at, target)
         if validate_only:
             return self._book.entry(state.uid), plan
         return await self.change(call, partial(request_rollback, target=target)), plan
@@ -135,7 +140,7 @@ class Verbs:
         source = state.checkpoints[-1] if state.checkpoints else state.resume
         if state.phase is JobPhase.PAUSED and source is not None and not state.spec.spec.runs_command:
             try:
-                await asyncio.to_thread(self._look_at, source)
+                await asyncio.to_thread(self._files.look_at, source)
             except CheckpointError as error:
                 raise CheckpointError(
                     f"job {state.name} stays paused: {error}",
@@ -195,34 +200,38 @@ class Verbs:
             CheckpointError: its files are gone, or their storage refused.
         """
         state = self._book.find(call.tenant, call.subject).state
-        ref = checkpoint_of(state, step)
-        if pinned:
-            await asyncio.to_thread(_pin, ref)
-        try:
-            await self.change(call, partial(request_pin, step=step, pinned=pinned))
-        except (FencedError, UnavailableError):
-            raise  # what was written, if anything, this controller does not know
-        except TrainctlError:
-            await self._match_mark(state.uid, ref)
-            raise
-        return await self._match_mark(state.uid, ref)
+        return await to_the_end(self._pin(call, state.uid, checkpoint_of(state, step), pinned=pinned))
+
+    async def _pin(self, call: Call, uid: str, ref: CheckpointRef, *, pinned: bool) -> JobEntry:
+        """One at a time for each checkpoint: else the mark of a pin goes with the unpin before it."""
+        async with self._pinning.setdefault(ref.uri, asyncio.Lock()):
+            if pinned:
+                await asyncio.to_thread(self._files.pin, ref)
+            try:
+                await self.change(call, partial(request_pin, step=ref.step, pinned=pinned))
+            except (FencedError, UnavailableError):
+                raise  # what was written, if anything, this controller does not know
+            except TrainctlError:
+                await self._match_mark(uid, ref)
+                raise
+            return await self._match_mark(uid, ref)
 
     async def _match_mark(self, uid: str, ref: CheckpointRef) -> JobEntry:
         """Takes the mark from a checkpoint that is not pinned after all, such as by a request that was sent again."""
         entry = self._book.entry(uid)
         if ref.uri not in entry.state.pinned:
-            await to_the_end(self._release(entry.state, ref))
+            await self._release(entry.state, ref)
         return entry
 
     async def _release(self, state: JobState, ref: CheckpointRef) -> None:
         """Takes the mark away; puts it back if another leader may have pinned it anew: one too many does no harm."""
         await self._leadership.confirm()
         self._book.reach("controller.before_unpin", state)
-        await asyncio.to_thread(_unpin, ref)
+        await asyncio.to_thread(self._files.unpin, ref)
         try:
             await self._leadership.confirm()
         except TrainctlError:
-            await asyncio.to_thread(_pin, ref)
+            await asyncio.to_thread(self._files.pin, ref)
             raise
 
     async def mark(self, call: Call, mark: NodeMark) -> None:
@@ -237,6 +246,9 @@ class Verbs:
             return call.subject
 
         await self._once(call, act, lambda: call.subject)
+        # Whatever came of it: a write whose answer was lost is known only from here.
+        stored = await self._store.get(keys.node_mark(call.subject))
+        self._agents.load_marks([stored] if stored is not None else [])
 
     async def _once(
         self,
@@ -254,26 +266,3 @@ class Verbs:
                 tenant, call.request_id, call.digest, method=call.method, subject=subject()
             )
             return await act(compares, operations)
-
-
-def _pin(ref: CheckpointRef) -> None:
-    from trainctl.checkpoint.pins import pin
-
-    pin(ref)
-
-
-def _unpin(ref: CheckpointRef) -> None:
-    from trainctl.checkpoint.pins import unpin
-
-    unpin(ref)
-
-
-def look_at_files(ref: CheckpointRef) -> None:
-    """Blocks on the storage.
-
-    Raises:
-        CheckpointError: the checkpoint is not there, damaged, or on a storage that is away.
-    """
-    from trainctl.checkpoint import catalog
-
-    catalog.inspect(ref.uri)

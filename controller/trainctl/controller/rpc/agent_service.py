@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from trainctl.controller.agents.agent import Agent, Registration
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.agents.session import AgentSession
+from trainctl.controller.agents.unknown import note_unknown, unknown_words
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (
     Reconciliation,
@@ -29,7 +30,7 @@ from trainctl.controller.rpc.log_relay import LogRelay
 from trainctl.controller.settings import ORPHAN_TIMEOUT_S
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.tasks import to_the_end
-from trainctl.core.codec import from_wire
+from trainctl.core.codec import WireError, from_wire
 from trainctl.core.errors import FencedError, NotFoundError, PermissionDeniedError, UnavailableError, UsageError
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport, WorkerObserved
@@ -53,7 +54,7 @@ DOUBT_HINT = (
 
 
 class StaleEpochError(FencedError):
-    """The agent has seen a newer leader than this one."""
+    """The agent has seen more than this leader's store knows of."""
 
     code = "STALE_EPOCH"
 
@@ -125,12 +126,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             raise UsageError("the first message of a session must be AgentHello")
         hello = first.hello
         _check_node(hello.node)
-        if hello.epoch > self._leadership.epoch:
-            doubt = (
-                f"agent of {hello.node} has obeyed a leader of epoch {hello.epoch}, this controller has "
-                f"{self._leadership.epoch}: its store is older than what the agent has seen"
-            )
-            self._agents.doubt = doubt
+        doubt = self._agents.find_doubt(
+            hello.node, incarnation=hello.agent_incarnation, epoch=hello.epoch, own_epoch=self._leadership.epoch
+        )
+        if doubt:
             raise StaleEpochError(doubt, hint=DOUBT_HINT)
         jobs = self._agents.jobs_of(hello.node, hello.agent_incarnation)
         desired = self._desired(hello.agent_incarnation, jobs)
@@ -226,9 +225,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         )
 
     async def _read(self, messages: Any, agent: Agent, session: AgentSession) -> None:
-        async for message in messages:
-            with self._agents.hearing(agent):
-                await self._take(message, agent, session)
+        hearing = self._agents.hearing(agent)
+        with _understood(agent.registration):
+            async for message in messages:
+                with hearing:
+                    await self._take(message, agent, session)
 
     async def _take(self, message: agent_pb2.SessionRequest, agent: Agent, session: AgentSession) -> None:
         kind = message.WhichOneof("message")
@@ -253,9 +254,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 self._logs.chunk(session, message.log_chunk)
         elif kind == "goodbye":
             _log.info("agent of %s says goodbye: %s", session.node, message.goodbye.reason)
+        elif kind is None:
+            note_unknown(agent, ["a message of another kind"])
 
     def _observed(self, observed: agent_pb2.AgentObserved, agent: Agent, session: AgentSession) -> None:
         workers = tuple(message_to_record(worker, WorkerObserved) for worker in observed.workers)
+        note_unknown(agent, unknown_words(workers))
         news = self._agents.observed(agent, store_address=observed.store_address, workers=workers)
         self._metrics.inc("trainctl_heartbeats_total")
         session.took_observation(observed.sequence, self._agents.heartbeat_s)
@@ -283,6 +287,19 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     def _count_sessions(self, more: int) -> None:
         self._sessions += more
         self._metrics.set("trainctl_agent_sessions", self._sessions)
+
+
+@contextlib.contextmanager
+def _understood(registration: Registration) -> Iterator[None]:
+    """Around what is done about a message. Raises: UsageError: it is none that this version can read."""
+    try:
+        yield
+    except WireError as error:
+        raise UsageError(
+            f"agent of {registration.node} (trainctl {registration.version}): {error}; "
+            f"this controller is trainctl {package_version()}",
+            hint="use the same trainctl version on both sides",
+        ) from error
 
 
 def _check_node(node: str) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+
+from trainctl.core.records.word import Word
 
 
-class StepAction(StrEnum):
-    """What every rank does with the gradients of a voted step. A skip commits the step, too."""
+class StepAction(Word):
+    """What every rank does with the gradients of a voted step. A skip commits the step, too.
+
+    Controllers only pass it on; an agent refuses an instruction with one that it does not know.
+    """
 
     APPLY = "apply"
     SKIP = "skip"
 
 
-class Phase(StrEnum):
+class Phase(Word):
     """Where in the life of a step a worker is; published on its progress page (design section 5)."""
 
     BOOTING = "booting"

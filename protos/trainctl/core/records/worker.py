@@ -8,9 +8,10 @@ from enum import StrEnum
 
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.core.records.step import Phase, StepReport
+from trainctl.core.records.word import Word
 
 
-class WorkerPhase(StrEnum):
+class WorkerPhase(Word):
     """Life of a worker process as its agent sees it."""
 
     STARTING = "starting"

@@ -15,6 +15,8 @@ from trainctl.core.records.spec import NOTHING
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved, WorkerPhase
 
+_UNSETTLED_LOOK_S = 1.0
+"""Nobody tells when silence counts again."""
 _SIGNALS = {-9: "SIGKILL", -11: "SIGSEGV", -6: "SIGABRT", -15: "SIGTERM", -7: "SIGBUS", -4: "SIGILL", -2: "SIGINT"}
 
 
@@ -58,6 +60,7 @@ def _agent_lost(work: Work, slot: Slot) -> tuple[str, float] | None:
     if work.view.agents.newest(slot.node) > slot.agent_incarnation:
         return f"the agent on {slot.node} was started anew", 0.0
     if not work.view.settled:
+        work.wake_at(work.now_s + _UNSETTLED_LOOK_S)
         return None
     if agent is None:
         return f"its agent on {slot.node} is unknown", 0.0
@@ -66,6 +69,22 @@ def _agent_lost(work: Work, slot: Slot) -> tuple[str, float] | None:
         return f"its agent on {slot.node} is silent for {silent_s:.1f} s (limit {work.timeouts.lost_s:g} s)", silent_s
     work.wake_at(work.now_s + work.timeouts.lost_s - agent.last_heard_age_s + 0.001)
     return None
+
+
+def verdict_due(work: Work) -> bool:
+    """Whether another agent of the job is about to be lost, too.
+
+    Agents that die at once were heard at different times, up to a heartbeat apart, so they are found lost one by one.
+    A generation that is prepared without waiting for all of them would be given up again and again.
+    """
+    if not work.view.settled:
+        return False
+    agents = {slot.agent_incarnation for slot in work.slots() if slot.bound}
+    soon_s = work.timeouts.lost_s - work.view.heartbeat_s
+    return any(
+        agent is not None and not agent.process_exited and soon_s < agent.last_heard_age_s <= work.timeouts.lost_s
+        for agent in map(work.view.agent, agents)
+    )
 
 
 def _exited(work: Work, slot: Slot, seen: WorkerObserved) -> Fault:

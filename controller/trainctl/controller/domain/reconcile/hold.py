@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from trainctl.controller.domain.job_state import Hold
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.core.records.step import Phase
@@ -32,9 +34,9 @@ def all_held(work: Work) -> bool:
     return all(_is_held(work, seen) for seen in _members(work))
 
 
-def _members(work: Work) -> list[WorkerObserved | None]:
+def _members(work: Work) -> Iterator[WorkerObserved | None]:
     record = work.island.record
-    return [work.observed(work.slot(m.slot)) for m in record.members] if record is not None else []
+    return (work.observed(work.slot(m.slot)) for m in (record.members if record is not None else ()))
 
 
 def _is_held(work: Work, seen: WorkerObserved | None) -> bool:

@@ -65,12 +65,14 @@ def _note_leader(work: Work) -> None:
 
 
 def _go_on(work: Work) -> None:
+    job, island = work.job, work.island
     propose(work)
     if work.job.phase in STOPPING:
         return
     place(work)
     fill(work)
-    propose(work)
+    if work.job is not job or work.island is not island:
+        propose(work)
     if work.job.phase is JobPhase.ADMITTED and any(slot.pid for slot in work.slots()):
         set_phase(work, JobPhase.STARTING, "WorkersBoot", "the first worker process runs")
     if work.job.phase in STOPPING:

@@ -53,7 +53,8 @@ def left_finished(work: Work, seen: WorkerObserved) -> bool:
 
 
 def _move_on(work: Work, slot: Slot, seen: WorkerObserved) -> None:
-    if slot.state is SlotState.STARTING and seen.phase is not WorkerPhase.STARTING:
+    begun = seen.phase.known and seen.phase is not WorkerPhase.STARTING
+    if slot.state is SlotState.STARTING and begun:
         work.move_slot(slot.index, SlotState.READY)
         took = work.now_s - slot.since_s
         message = f"worker {slot.index} (pid {seen.pid}) on {slot.node} is ready after {took:.1f} s"

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from trainctl.controller.domain import events
 from trainctl.controller.domain.job_state import Cause, Hold, Proposal, global_ranks
+from trainctl.controller.domain.reconcile.detect import verdict_due
 from trainctl.controller.domain.reconcile.hold import all_held, hold
 from trainctl.controller.domain.reconcile.lifecycle import set_phase, wait_in
 from trainctl.controller.domain.reconcile.place import describe_wait, has_room_elsewhere
@@ -56,6 +57,8 @@ def _watch_committed(work: Work) -> None:
     kept = [m.slot for m in record.members]
     lost = [m.slot for m in record.members if not _is_in(work, m.slot, m.incarnation)]
     if lost:
+        if verdict_due(work):
+            return
         ready = [s.index for s in work.slots() if s.index not in kept and s.state is SlotState.READY]
         who = ", ".join(str(slot) for slot in lost)
         open_proposal(work, [*kept, *_whole_groups(work, ready)], Cause.FAULT, f"lost worker {who}")
@@ -78,12 +81,11 @@ def _resize(work: Work) -> None:
     record = work.island.record
     assert record is not None
     change = next_resize(work, room_elsewhere=has_room_elsewhere(work))
-    boundary = work.job.spec.spec.runs_command or all_held(work)
     if change is None:
         if work.island.hold is Hold.RESIZE and all_held(work):
             kept = [m.slot for m in record.members]
             open_proposal(work, kept, Cause.RELEASE, "the change of size is no longer wanted")
-    elif not boundary:
+    elif not work.job.spec.spec.runs_command and not all_held(work):
         hold(work, Hold.RESIZE)
     else:
         begin_resize(work, change.reason, change.moved)

@@ -90,9 +90,9 @@ def abandon_recovery(work: Work, why: str) -> None:
 def finish_recovery(
     state: JobState, island: IslandState, finished_s: float
 ) -> tuple[JobState, IslandState, tuple[EventDraft, ...]]:
-    """Closes the recovery in progress: the first new step is committed."""
+    """Closes the recovery in progress: the first new step is committed. A step of the generation before is none."""
     marks = island.marks
-    if marks is None or not state.recoveries:
+    if marks is None or not marks.committed_s or not state.recoveries:
         return state, island, ()
     recovery = state.recoveries[-1]
     recovery = replace(recovery, phases_s=phase_seconds(marks, finished_s))

@@ -35,8 +35,8 @@ class Resize:
 
 def on_draining_node(work: Work, group: int) -> bool:
     """Whether the node of a group is being emptied."""
-    agents = (work.view.agent(work.slot(i).agent_incarnation) for i in _indices(work, group))
-    return any(agent is not None and agent.draining for agent in agents)
+    draining = work.draining
+    return bool(draining) and any(work.slot(i).node in draining for i in _indices(work, group))
 
 
 def members_groups(work: Work) -> tuple[int, ...]:

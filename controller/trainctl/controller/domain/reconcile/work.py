@@ -36,6 +36,8 @@ class Work:
         self.ids = ids
         self.timeouts = Timeouts.for_job(job.spec).at_pace(view.heartbeat_s)
         self.events: list[EventDraft] = []
+        self.draining = view.agents.draining
+        self._observed: dict[tuple[int, int, int], WorkerObserved | None] = {}
         self._wake_at_s: float | None = None
 
     @property
@@ -90,7 +92,10 @@ class Work:
 
     def observed(self, slot: Slot) -> WorkerObserved | None:
         """The newest observation of the worker in the slot."""
-        return self.view.worker(self.job.uid, slot.index, slot.incarnation, slot.agent_incarnation)
+        life = (slot.index, slot.incarnation, slot.agent_incarnation)
+        if life not in self._observed:
+            self._observed[life] = self.view.worker(self.job.uid, *life)
+        return self._observed[life]
 
     def emit(self, type_: str, reason: str, message: str, **fields: object) -> None:
         """Notes an event of this pass."""
@@ -115,6 +120,8 @@ class Work:
 
     def result(self) -> Reconciliation:
         """The outcome of the pass; the very same state object if nothing changed."""
-        state = self.job.with_island(self.island)
-        state = self._before if state == self._before else state
+        state = self._before
+        if self.job is not state or self.island is not state.island(self.island.id):
+            state = self.job.with_island(self.island)
+            state = self._before if state == self._before else state
         return Reconciliation(state=state, events=tuple(self.events), wake_at_s=self._wake_at_s)

@@ -1,0 +1,71 @@
+"""What the controller itself does to the files of a job's checkpoints: looks, marks, removes. Everything blocks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from trainctl.core.records.generation import CheckpointRef
+
+
+class CheckpointFiles(Protocol):
+    """The files behind a reference; what writes and reads them otherwise are the workers."""
+
+    def look_at(self, ref: CheckpointRef) -> None:
+        """Sees that a checkpoint can be gone back to.
+
+        Raises:
+            CheckpointError: it is not there, damaged, or on a storage that is away.
+        """
+        ...
+
+    def pin(self, ref: CheckpointRef) -> None:
+        """Marks it, so that those who remove old ones leave it alone.
+
+        Raises:
+            CheckpointError: it is not there (any more), or the storage refused.
+        """
+        ...
+
+    def unpin(self, ref: CheckpointRef) -> None:
+        """Takes the mark away; nothing happens if there is none.
+
+        Raises:
+            CheckpointError: the storage refused.
+        """
+        ...
+
+    def discard(self, ref: CheckpointRef) -> None:
+        """Removes it; nothing happens if it is gone.
+
+        Raises:
+            CheckpointError: the storage refused; trying again later is safe.
+        """
+        ...
+
+
+class StoredFiles:
+    """Implements ``CheckpointFiles``: on whatever storage they lie. Its code is loaded when it is first needed."""
+
+    def look_at(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        from trainctl.checkpoint import catalog
+
+        catalog.inspect(ref.uri)
+
+    def pin(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        from trainctl.checkpoint.pins import pin
+
+        pin(ref)
+
+    def unpin(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        from trainctl.checkpoint.pins import unpin
+
+        unpin(ref)
+
+    def discard(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        from trainctl.checkpoint.retention import discard
+
+        discard(ref)
