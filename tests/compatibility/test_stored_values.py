@@ -106,6 +106,7 @@ async def ask_for_everything(running: Running) -> None:
     await client.call("CancelJob", job_pb2.CancelJobRequest(name="a"))
     await client.until_phase("a", "CANCELLED")
     await client.call("DeleteJob", job_pb2.DeleteJobRequest(name="a", keep_checkpoints=True))
+    await client.until_gone(job.uid)
     await agent.disconnect()
 
 

@@ -23,7 +23,7 @@ from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
 from etcd_store.test_failover import client_of, leader_of
 from trainctl.checkpoint.manifest.names import PIN
-from trainctl.core.errors import NotFoundError, TrainctlError
+from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import CheckpointReport
 from trainctl.protos.convert import record_to_message
@@ -194,7 +194,7 @@ def test_it_changes_no_records(pair: Callable[..., Pair], deleted: bool) -> None
             assert set(before) == {"job.json", "events.jsonl"}
             if deleted:
                 await heir.call("DeleteJob", job_pb2.DeleteJobRequest(name="a"))
-                await absent(heir, job.uid)
+                await heir.until_gone(job.uid)
             await both.wake()
             if deleted:
                 await until(lambda: "was deleted while it was closed" in both.late.log)
@@ -216,7 +216,7 @@ def test_it_removes_nothing_but_what_was_given_up(pair: Callable[..., Pair]) -> 
             await client.call("DeleteJob", job_pb2.DeleteJobRequest(name="a"))
             await both.frozen()
             heir = await follow(both, agent)
-            await absent(heir, job.uid)
+            await heir.until_gone(job.uid)
             uid = (await heir.call("CreateJob", create(spec()))).job.uid
             kept = save(both.folder / "jobs" / uid / "checkpoints", uid, 10)
             await both.wake()
@@ -225,15 +225,6 @@ def test_it_removes_nothing_but_what_was_given_up(pair: Callable[..., Pair]) -> 
             assert (await heir.job("a")).uid == uid
 
     run(body)
-
-
-async def absent(client: Client, uid: str) -> None:
-    while True:
-        try:
-            await client.job(uid)
-        except NotFoundError:
-            return
-        await asyncio.sleep(0.02)
 
 
 async def checkpointed(client: Client, agent: FakeAgent, job: job_pb2.Job, step: int) -> Path:

@@ -15,6 +15,7 @@ from grpc import aio
 
 from trainctl.controller.app import Controller, Settings, controller
 from trainctl.controller.run_dir import RunDir
+from trainctl.core.errors import NotFoundError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Phase, StepFigures, StepReport
 from trainctl.core.records.worker import (
@@ -104,6 +105,15 @@ class Client:
 
     async def until_phase(self, name: str, phase: str) -> job_pb2.Job:
         return await self.until(name, lambda job: job.status.phase == phase)
+
+    async def until_gone(self, uid: str) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                try:
+                    await self.job(uid)
+                except NotFoundError:
+                    return
+                await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ import asyncio
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trainctl.checkpoint.storage.local import LocalStorage
-from trainctl.controller.jobs import closing
+from trainctl.controller.jobs import closing, deletion, remains
 from trainctl.protos.v1 import job_pb2
 from unit.controller.controller_harness import DEADLINE_S, Running, create, run, serving, spec
 
@@ -97,3 +98,36 @@ def test_a_job_whose_folder_was_removed_gets_none_back(tmp_path: Path) -> None:
             assert not folder.exists()
 
     run(main)
+
+
+def test_a_job_is_not_removed_while_its_records_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that somebody writes into refuses to go, and the deletion would be seen to fail."""
+    writing, waits = threading.Event(), threading.Event()
+    order: list[str] = []
+    write, remove = LocalStorage.write_file, remains.remove
+
+    def slowly(self: LocalStorage, path: str, buffers: Any) -> int:
+        writing.set()
+        assert waits.wait(DEADLINE_S)
+        size = write(self, path, buffers)
+        order.append("written")
+        return size
+
+    def noted(what: Any) -> None:
+        order.append("removed")
+        remove(what)
+
+    monkeypatch.setattr(LocalStorage, "write_file", slowly)
+    monkeypatch.setattr(deletion, "remove", noted)
+
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            job = await ended_job(running)
+            assert await asyncio.to_thread(writing.wait, DEADLINE_S)
+            await running.client.call("DeleteJob", job_pb2.DeleteJobRequest(name="a"))
+            await running.client.call("CreateJob", create(spec("b")))
+            waits.set()
+            await running.client.until_gone(job.uid)
+
+    run(main)
+    assert order[:3] == ["written", "written", "removed"]

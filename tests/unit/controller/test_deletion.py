@@ -97,15 +97,6 @@ async def cancelled(client: Client, name: str = "a") -> job_pb2.Job:
     return await client.until_phase(name, "CANCELLED")
 
 
-async def gone(client: Client, uid: str) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await client.job(uid)
-            except NotFoundError:
-                return
-
-
 async def refused(client: Client, name: str) -> None:
     async with asyncio.timeout(20):
         while not [c for c in (await client.job(name)).status.conditions if c.type == "DeletionFailed"]:
@@ -128,7 +119,7 @@ def test_a_deleted_job_is_gone_from_store_disk_and_agents(tmp_path: Path) -> Non
             assert "--force" in error.value.hint
             request = job_pb2.DeleteJobRequest(name="a", force=True, request_id="d-1")
             assert (await client.call("DeleteJob", request)).uid == job.uid
-            await gone(client, job.uid)
+            await client.until_gone(job.uid)
             assert (await client.call("DeleteJob", request)).uid == job.uid, "the same request again"
             with pytest.raises(NotFoundError):
                 await client.call("DeleteJob", job_pb2.DeleteJobRequest(name="a"))
@@ -166,7 +157,7 @@ def test_a_deletion_that_is_refused_is_told_and_goes_on_after_a_restart(tmp_path
 
     async def second() -> None:
         async with serving(tmp_path) as running:
-            await gone(running.client, uids[0])
+            await running.client.until_gone(uids[0])
 
     run(second)
     assert not (tmp_path / "jobs" / uids[0]).exists()
@@ -180,7 +171,7 @@ def test_a_name_that_another_job_has_taken_stays_with_it(tmp_path: Path) -> None
             old = await cancelled(client)
             new = (await client.call("CreateJob", create(spec()))).job
             await client.call("DeleteJob", job_pb2.DeleteJobRequest(name=old.uid))
-            await gone(client, old.uid)
+            await client.until_gone(old.uid)
             assert (await client.job("a")).uid == new.uid
 
     run(main)

@@ -67,12 +67,14 @@ class Closing:
 
     async def _try(self, uid: str) -> None:
         entry = next((entry for entry in self._book.entries() if entry.state.uid == uid), None)
-        if entry is None or entry.state.deletion is not None:
+        if entry is None:
             del self._tries[uid]
             return
         try:
-            await self._book.confirm_leading()
-            await to_the_end(self._close(entry))
+            async with entry.files:
+                if entry.state.deletion is None:
+                    await self._book.confirm_leading()
+                    await to_the_end(self._close(entry))
             del self._tries[uid]
         except FencedError:
             raise

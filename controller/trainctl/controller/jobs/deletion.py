@@ -93,10 +93,11 @@ class Deletions:
 
     async def _delete(self, entry: JobEntry) -> None:
         state = entry.state
-        await self._book.confirm_leading()
-        self._book.reach("controller.before_removal", state)
-        await asyncio.to_thread(remove, self._remains(state))
-        await asyncio.to_thread(entry.figures.remove)
+        async with entry.files:
+            await self._book.confirm_leading()
+            self._book.reach("controller.before_removal", state)
+            await asyncio.to_thread(remove, self._remains(state))
+            await asyncio.to_thread(entry.figures.remove)
         await self._book.forget(state.uid)
         _log.info("job %s is deleted", state.name, extra={"job": state.name, "uid": state.uid})
         for session in self._agents.sessions():

@@ -40,6 +40,7 @@ class JobEntry:
         journal: its events.
         figures: its step figures.
         lock: held by whoever changes it.
+        files: held by whoever writes or removes files of its records.
         pending: the state of a transaction under way: its slots count as used, too.
         unsure: states of transactions without an answer, which may take effect yet: so do theirs.
         desired: workers by agent, of ``state``.
@@ -54,6 +55,7 @@ class JobEntry:
     journal: Journal
     figures: FigureLog
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    files: asyncio.Lock = field(default_factory=asyncio.Lock)
     pending: JobState | None = None
     unsure: tuple[JobState, ...] = ()
     desired: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
