@@ -35,8 +35,11 @@ test: install ## All tests that need nothing but Python
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/multiproc tests/etcd_store $(PYTEST_ARGS)
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e $(PYTEST_ARGS)
 
+# The longest one first: the others fill the second core meanwhile.
+SYSTEM_TESTS := tests/system/test_demo.py $(filter-out tests/system/test_demo.py,$(wildcard tests/system/test_*.py))
 test-system: install ## Tests of whole environments: without torch, the demo, torch.compile, Debian's etcd (installs g++ and etcd if root)
-	CXX="$$(tests/system/compiler.sh)" && export CXX && $(BIN)/pytest tests/system -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	CXX="$$(tests/system/compiler.sh)" && export CXX && \
+	  $(BIN)/pytest $(SYSTEM_TESTS) -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	TRAINCTL_ETCD_BIN="$$(tests/system/etcd.sh)" && export TRAINCTL_ETCD_BIN && \
 	  $(BIN)/pytest -n 2 --dist loadfile tests/etcd_store/test_etcd_store.py tests/etcd_store/test_etcd_faults.py $(PYTEST_ARGS)
 

@@ -63,9 +63,12 @@ def test_make_test_hides_the_compiler_from_its_tests_and_make_test_system_hands_
         done = subprocess.run(
             ["make", "-n", "-o", "install", target], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
         )
-        return [line for line in done.stdout.splitlines() if "pytest" in line]
+        return [line for line in done.stdout.replace("\\\n", "").splitlines() if "pytest" in line]
 
     assert lines("test")
     assert all(line.startswith("CXX=/no/compiler") for line in lines("test"))
     (line,) = [line for line in lines("test-system") if "pytest tests/system" in line]
     assert line.startswith('CXX="$(tests/system/compiler.sh)" && export CXX && ')
+    assert set(re.findall(r"tests/system/test_\w+\.py", line)) == {
+        f"tests/system/{path.name}" for path in SCRIPT.parent.glob("test_*.py")
+    }
