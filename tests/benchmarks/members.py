@@ -19,13 +19,13 @@ from typing import Any
 
 from grpc import aio
 
+from trainctl.agent.security.calling import CHANNEL_OPTIONS
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Instruction, WorkerPhase
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, records_pb2
 from trainctl.protos.version import WIRE_VERSION, call_metadata, package_version
 
 REGISTER_WITHIN_S = 3.0
-OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 
 def observed(desired: records_pb2.WorkerDesired) -> records_pb2.WorkerObserved:
@@ -56,7 +56,7 @@ class Member:
 
     def __init__(self, target: str, token: str, number: int, slots: int) -> None:
         self.node = f"sim-{number}"
-        self._channel = aio.insecure_channel(target, options=OPTIONS)
+        self._channel = aio.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._stub: Any = agent_pb2_grpc.AgentServiceStub(self._channel)
         self._metadata = call_metadata(token)
         self._slots = slots

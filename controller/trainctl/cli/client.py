@@ -18,6 +18,7 @@ from trainctl.cli.tenant import fill_in, tenant_of
 from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
 from trainctl.protos.tls_failures import TlsFailedError, Wanted, why_not
+from trainctl.protos.tls_probe import PROBE_S
 from trainctl.protos.v1.access_pb2_grpc import AccessServiceStub
 from trainctl.protos.v1.job_pb2 import GetJobRequest, Job, ListFiguresRequest, ListJobsRequest
 from trainctl.protos.v1.job_pb2_grpc import JobServiceStub
@@ -172,8 +173,13 @@ class Client:
                 answers.cancel()
 
     def _misfit(self) -> TlsFailedError | None:
-        """What certificates have to do with the silence of the controllers, if anything."""
-        found = (why_not(address, _how(self.endpoint)) for address in self.endpoint.address.split(","))
+        """What certificates have to do with the silence of the controllers, if anything.
+
+        All are looked at together for at most as long as one call may take.
+        """
+        addresses = self.endpoint.address.split(",")
+        within_s = min(PROBE_S, self._timeout_s) / len(addresses)
+        found = (why_not(address, _how(self.endpoint), within_s=within_s) for address in addresses)
         return next((misfit for misfit in found if misfit is not None), None)
 
     def _explained(self, error: grpc.RpcError) -> TrainctlError:

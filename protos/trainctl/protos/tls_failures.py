@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from trainctl.core.errors import UnavailableError
 from trainctl.core.units import format_time
-from trainctl.protos.tls_probe import Seen, Shown, probe
+from trainctl.protos.tls_probe import PROBE_S, Seen, Shown, probe
 
 _EXPIRED, _NOT_YET = 10, 9
 _UNTRUSTED = (2, 18, 19, 20, 21)
@@ -48,10 +48,10 @@ class Wanted:
     how_tls: str = ""
 
 
-def why_not(target: str, wanted: Wanted) -> TlsFailedError | None:
-    """Looks what is wrong with ``host:port``; None if TLS has nothing to do with it. Takes seconds."""
+def why_not(target: str, wanted: Wanted, *, within_s: float = PROBE_S) -> TlsFailedError | None:
+    """Looks what is wrong with ``host:port``; None if TLS has nothing to do with it. May take all of ``within_s``."""
     try:
-        seen = probe(target, ca=wanted.ca, certificate=wanted.certificate, key=wanted.key)
+        seen = probe(target, ca=wanted.ca, certificate=wanted.certificate, key=wanted.key, within_s=within_s)
     except (OSError, ValueError):
         return None
     return judge(target, wanted, seen, time.time())

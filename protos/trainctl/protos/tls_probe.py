@@ -7,10 +7,11 @@ import ipaddress
 import os
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 
 PROBE_S = 3.0
-"""Of each of the steps, which are a connection and two handshakes."""
+"""For all steps together, which are two connections with a handshake each."""
 _ANSWER_S = 1.0
 
 
@@ -51,18 +52,30 @@ class Seen:
     alert: str = ""
 
 
-def probe(target: str, *, ca: bytes | None = None, certificate: bytes | None = None, key: bytes | None = None) -> Seen:
-    """Connects to ``host:port``, first trusting nobody and then, with ``ca`` (PEM), as a client would."""
+def probe(
+    target: str,
+    *,
+    ca: bytes | None = None,
+    certificate: bytes | None = None,
+    key: bytes | None = None,
+    within_s: float = PROBE_S,
+) -> Seen:
+    """Connects to ``host:port``, first trusting nobody and then, with ``ca`` (PEM), as a client would.
+
+    Who takes longer than ``within_s`` to answer is taken for frozen.
+    """
+    end_s = time.monotonic() + within_s
     host, _, port = target.rpartition(":")
     address = (host.strip("[]"), int(port))
     open_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     open_context.check_hostname, open_context.verify_mode = False, ssl.CERT_NONE
     open_context.set_alpn_protocols(["h2"])
     try:
-        connection = socket.create_connection(address, timeout=PROBE_S)
+        connection = socket.create_connection(address, timeout=within_s)
     except OSError:
         return Seen(connected=False)
     with connection:
+        connection.settimeout(_left_s(end_s))
         try:
             with open_context.wrap_socket(connection, server_hostname=_server_name(address[0])) as wrapped:
                 shown = _shown(wrapped.getpeercert(binary_form=True))
@@ -72,12 +85,12 @@ def probe(target: str, *, ca: bytes | None = None, certificate: bytes | None = N
             return Seen(connected=True)
     if ca is None:
         return Seen(connected=True, speaks_tls=True, shown=shown)
-    code, text, alert = _as_client(address, ca, certificate, key)
+    code, text, alert = _as_client(address, ca, certificate, key, end_s)
     return Seen(connected=True, speaks_tls=True, shown=shown, verify_code=code, verify_text=text, alert=alert)
 
 
 def _as_client(
-    address: tuple[str, int], ca: bytes, certificate: bytes | None, key: bytes | None
+    address: tuple[str, int], ca: bytes, certificate: bytes | None, key: bytes | None, end_s: float
 ) -> tuple[int, str, str]:
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -89,12 +102,12 @@ def _as_client(
         return -1, f"the certificates of this side cannot be read: {error}", ""
     try:
         with (
-            socket.create_connection(address, timeout=PROBE_S) as connection,
+            socket.create_connection(address, timeout=_left_s(end_s)) as connection,
             context.wrap_socket(connection, server_hostname=_server_name(address[0])) as wrapped,
         ):
             # With TLS 1.3 a server refuses our certificate only after the handshake, and gRPC's hangs up in silence;
             # one that takes us begins with its settings.
-            wrapped.settimeout(_ANSWER_S)
+            wrapped.settimeout(min(_ANSWER_S, _left_s(end_s)))
             with contextlib.suppress(TimeoutError):
                 return 0, "", "" if wrapped.recv(1) else "it hung up"
     except ssl.SSLCertVerificationError as error:
@@ -104,6 +117,11 @@ def _as_client(
     except OSError as error:
         return 0, "", error.strerror or str(error)
     return 0, "", ""
+
+
+def _left_s(end_s: float) -> float:
+    """Time-out of the next step; never 0, which would mean not to wait at all."""
+    return max(0.01, end_s - time.monotonic())
 
 
 def _load(context: ssl.SSLContext, pem: bytes) -> None:

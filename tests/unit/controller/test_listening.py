@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from trainctl.controller import keys
+from trainctl.controller.agents.agent import Registration
 from trainctl.controller.agents.listening import DEAF_S, Listening
+from trainctl.controller.agents.registry import EXCUSED_S, AgentRegistry
 from trainctl.controller.domain.pace import PACES_S
+from trainctl.controller.store.port import KeyValue
 from trainctl.core.clock import ManualClock
+from trainctl.core.codec import to_wire
 from trainctl.core.timeouts import PROFILES
 
 SETTLE_S, ORPHAN_S, BEAT_S = 10.0, 600.0, 0.25
@@ -108,3 +113,23 @@ def test_deafness_is_noticed_before_anybody_is_lost(profile: str, pace: float) -
         ear.clock.advance(BEAT_S)
         ear.listening.awake(pace, lambda: True)
     assert ear.listening.deaf
+
+
+def test_of_two_agents_the_dead_one_is_noticed_although_the_other_is_slow() -> None:
+    """Between beats of more than a second nobody is heard, which might be our own fault, but not for ever."""
+    clock = ManualClock(50.0)
+    agents = AgentRegistry(clock.monotonic_s, settle_s=0.0)
+    stored = [
+        KeyValue(keys.node(node), keys.encode(to_wire(Registration(node=node, slots=1))), number, number, 1)
+        for number, node in enumerate(("dead", "slow"), start=1)
+    ]
+    agents.load(stored)
+    _, slow = agents.agents()
+    for _ in range(20):
+        for _ in range(6):
+            clock.advance(BEAT_S)
+            agents.awake()
+        with agents.hearing(slow):
+            pass
+    ages = {agent.node: agent.last_heard_age_s for agent in agents.view().agents}
+    assert ages == {"dead": pytest.approx(20 * 1.5 - EXCUSED_S), "slow": 0.0}

@@ -41,6 +41,7 @@ class Agent:
     Attributes:
         told: it may know of this leader, because it registered with it or has had a session.
         attended: messages of it that are being dealt with.
+        excused_s: how much of its silence is not held against it.
     """
 
     registration: Registration
@@ -48,6 +49,7 @@ class Agent:
     heard_s: float
     told: bool = False
     attended: int = 0
+    excused_s: float = 0.0
     session: AgentSession | None = None
     reported: bool = False
     process_exited: bool = False

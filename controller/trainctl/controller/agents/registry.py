@@ -23,6 +23,9 @@ from trainctl.core.errors import FencedError, NotFoundError
 from trainctl.core.records.worker import WorkerObserved
 from trainctl.protos.v1 import agent_pb2
 
+EXCUSED_S = 10.0
+"""Silence of one agent that may be put down to this controller's own deafness, in short turns of it."""
+
 
 class StaleIncarnationError(FencedError):
     """The agent's life is over: it must end its workers and register anew."""
@@ -270,8 +273,14 @@ class AgentRegistry:
             self.awake()
         elif unheard_s:  # too short to call that deaf, but what adds up of it is no silence of the others either
             for other in self._agents.values():
-                other.heard_s = min(other.heard_s + unheard_s, self._monotonic_s())
-        agent.heard_s = self._monotonic_s()
+                self._excuse(other, unheard_s)
+        agent.heard_s, agent.excused_s = self._monotonic_s(), 0.0
+
+    def _excuse(self, agent: Agent, unheard_s: float) -> None:
+        """Not for ever: where few agents live, and those are slow, nobody would ever notice that another one died."""
+        excused_s = min(unheard_s, self._monotonic_s() - agent.heard_s, EXCUSED_S - agent.excused_s)
+        agent.heard_s += excused_s
+        agent.excused_s += excused_s
 
     def _all_reported(self) -> bool:
         return all(agent.reported or agent.process_exited for agent in self._agents.values())

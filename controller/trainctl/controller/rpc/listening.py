@@ -23,6 +23,8 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # Else gRPC measures the line with pings of its own as often as a heartbeat comes.
+    ("grpc.http2.bdp_probe", 0),
 )
 
 
