@@ -27,11 +27,12 @@ def look_at(endpoint: Endpoint) -> Certificates | None:
     from cryptography import x509  # only where there is TLS: it costs a command its start-up
 
     from trainctl.protos.tls_probe import probe
+    from trainctl.protos.unreadable import UNREADABLE
 
     try:
         authorities = x509.load_pem_x509_certificates(endpoint.ca)
         seen = probe(endpoint.address.split(",")[0])
-    except (ValueError, OSError):
+    except (*UNREADABLE, OSError):
         return None
     if seen.shown is None:
         return None

@@ -147,6 +147,8 @@ def _shown(der: bytes | None) -> Shown | None:
         return None
     from cryptography import x509  # only where something went wrong, or somebody wants to know
 
+    from trainctl.protos.unreadable import UNREADABLE
+
     try:
         found = x509.load_der_x509_certificate(der)
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -156,7 +158,7 @@ def _shown(der: bytes | None) -> Shown | None:
         ]
     except x509.ExtensionNotFound:
         texts = []
-    except ValueError:
+    except UNREADABLE:
         return None
     return Shown(
         names=tuple(texts),

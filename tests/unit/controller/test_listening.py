@@ -120,7 +120,13 @@ def test_of_two_agents_the_dead_one_is_noticed_although_the_other_is_slow() -> N
     clock = ManualClock(50.0)
     agents = AgentRegistry(clock.monotonic_s, settle_s=0.0)
     stored = [
-        KeyValue(keys.node(node), keys.encode(to_wire(Registration(node=node, slots=1))), number, number, 1)
+        KeyValue(
+            key=keys.node(node),
+            value=keys.encode(to_wire(Registration(node=node, slots=1))),
+            create_revision=number,
+            mod_revision=number,
+            version=1,
+        )
         for number, node in enumerate(("dead", "slow"), start=1)
     ]
     agents.load(stored)

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from trainctl.core.errors import PermissionDeniedError, PreconditionError
 from trainctl.core.system.files import write_atomically
+from trainctl.protos.unreadable import UNREADABLE
 
 _LOG = logging.getLogger(__name__)
 RENEWED_AFTER = 2 / 3
@@ -125,14 +126,15 @@ class Identity:
         """None if it is not a certificate of this key and this node: then another one is asked for."""
         try:
             first = x509.load_pem_x509_certificates(pem)[0]
+            certified = first.public_key()
             names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             x509.load_pem_x509_certificates(authority)
-        except (ValueError, IndexError, x509.ExtensionNotFound):
+        except (*UNREADABLE, x509.ExtensionNotFound):
             return None
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if self._node not in [unquote(uri.rpartition("/")[2]) for uri in uris]:
             return None
-        if first.public_key() != self._private_key().public_key():
+        if certified != self._private_key().public_key():
             return None
         ends_s = first.not_valid_after_utc.timestamp()
         return NodeCertificate(
@@ -146,7 +148,7 @@ class Identity:
     def _private_key(self) -> ec.EllipticCurvePrivateKey:
         try:
             key = serialization.load_pem_private_key(self.key, password=None)
-        except (ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise self._damaged() from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise self._damaged()

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -22,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from trainctl.core.errors import PermissionDeniedError, PreconditionError
 from trainctl.core.system.files import write_atomically
 from trainctl.core.units import format_time
+from trainctl.protos.unreadable import UNREADABLE
 
 CERTIFICATE, KEY = "ca.crt", "ca.key"
 """Names of the two files in its folder."""
@@ -249,15 +249,18 @@ def _read(path: Path) -> bytes:
 
 def _certificate(data: bytes, path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(data)
-    except ValueError as error:
+        found = x509.load_pem_x509_certificate(data)
+        found.public_key()
+        _ = found.extensions  # read when they are asked for
+    except UNREADABLE as error:
         raise AuthorityError(f"{path}: expected a certificate in PEM form, found none") from error
+    return found
 
 
 def _private_key(data: bytes, path: Path) -> _SigningKey:
     try:
         key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except UNREADABLE as error:
         raise AuthorityError(
             f"{path}: expected a private key in PEM form without a password, found none",
             hint="openssl pkey -in KEY -out ca.key takes a password away",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 from trainctl.core.errors import UsageError
+from trainctl.protos.unreadable import UNREADABLE
 
 MAX_BYTES = 8 * 1024
 CURVES = ("secp256r1", "secp384r1")
@@ -37,7 +37,7 @@ def read_request(der: bytes, node: str) -> CertificatePublicKeyTypes:
         extensions = [extension.oid.dotted_string for extension in request.extensions]
         names = [str(attribute.value) for attribute in request.subject]
         plain = all(attribute.oid == NameOID.COMMON_NAME for attribute in request.subject)
-    except (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise _bad(node, f"expected PKCS #10 in DER form, found {len(der)} bytes that are none") from error
     if not genuine:
         raise _bad(node, "it is not signed with the key that it names")

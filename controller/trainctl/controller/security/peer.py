@@ -10,6 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
+from trainctl.protos.unreadable import UNREADABLE
+
 TRUST_DOMAIN = "spiffe://trainctl/"
 _AGENT = "/agent/"
 
@@ -54,14 +56,15 @@ def peer_of(auth_context: Mapping[str, Iterable[bytes]]) -> Peer | None:
         try:
             certificate = x509.load_pem_x509_certificate(pem)
             found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (ValueError, x509.ExtensionNotFound):
+            key = key_digest(certificate.public_key())
+        except (*UNREADABLE, x509.ExtensionNotFound):
             return None
         nodes = [node for uri in found.get_values_for_type(x509.UniformResourceIdentifier) if (node := _node_of(uri))]
         if len(nodes) != 1:
             return None
         return Peer(
             node=nodes[0],
-            key=key_digest(certificate.public_key()),
+            key=key,
             begins_s=certificate.not_valid_before_utc.timestamp(),
             ends_s=certificate.not_valid_after_utc.timestamp(),
         )

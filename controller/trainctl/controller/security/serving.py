@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from trainctl.controller.security.authority import Authority, Pair
 from trainctl.core.errors import PermissionDeniedError, PreconditionError, TrainctlError
 from trainctl.core.units import format_time
+from trainctl.protos.unreadable import UNREADABLE
 
 _log = logging.getLogger(__name__)
 RENEWED_AFTER = 2 / 3
@@ -115,13 +116,14 @@ def read_pair(certificate: Path, key: Path) -> Pair:
         ) from error
     try:
         first = x509.load_pem_x509_certificates(chain)[0]
-    except (ValueError, IndexError) as error:
+        certified = first.public_key()
+    except UNREADABLE as error:
         raise ServerCertificateError(f"{certificate}: expected certificates in PEM form, found none") from error
     try:
         own = serialization.load_pem_private_key(secret, password=None).public_key()
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise ServerCertificateError(f"{key}: expected a private key in PEM form without a password") from error
-    if own != first.public_key():
+    if own != certified:
         raise ServerCertificateError(f"{key} is not the key of {certificate}", hint="give the two files of one pair")
     begins_s, ends_s = first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
     return Pair(chain=chain, key=secret, begins_s=begins_s, ends_s=ends_s)
