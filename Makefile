@@ -53,7 +53,7 @@ check: install ## Lint, types, contracts, freshness of everything generated
 	$(BIN)/pytest tests/architecture -q
 
 chaos: install ## Random job files and calls, then random faults and outages of the whole system, for half an hour
-	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest tests/unit/domain/test_job_file_fuzz.py tests/unit/access/test_api_fuzz.py --timeout 3600
+	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest $$(grep -rlE '^(import|from) hypothesis' --include='test_*.py' tests/unit) --timeout 3600
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $${TRAINCTL_SIMULATION_SEEDS:-0-999}
 	$(BIN)/pytest tests/e2e -m chaos --timeout 900 $(PYTEST_ARGS)
 

@@ -25,6 +25,7 @@ from trainctl.controller.jobs.closing import Closing
 from trainctl.controller.jobs.deletion import Deletions
 from trainctl.controller.jobs.figure_recovery import FigureRecovery
 from trainctl.controller.jobs.requests import RequestLog
+from trainctl.controller.jobs.settling import Settling
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.jobs.verbs import Verbs
 from trainctl.controller.leadership import Leadership
@@ -110,6 +111,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
             keeper.run(),
             Deletions(parts.book, parts.agents, frame.settings.jobs_folder, frame.clock.now_s, frame.files).run(),
             Closing(parts.book, parts.agents).run(),
+            Settling(parts.book).run(),
             FigureRecovery(parts.book, frame.clock.now_s).run(),
             _stay_awake(parts, others=not frame.store.exclusive),
             _sample(frame, parts, keeper),

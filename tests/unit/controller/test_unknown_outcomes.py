@@ -121,3 +121,21 @@ def test_a_job_whose_creation_seemed_to_fail_is_found_again(tmp_path: Path) -> N
             await agent.disconnect()
 
     run(main)
+
+
+def test_a_deletion_that_took_effect_late_is_carried_out_although_nobody_asks_again(tmp_path: Path) -> None:
+    """At a job that has ended no pass looks again."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            uid = (await client.call("CreateJob", create(spec()))).job.uid
+            await client.call("CancelJob", job_pb2.CancelJobRequest(name="a"))
+            await client.until_phase("a", "CANCELLED")
+            late = Late(running, lambda key: key.startswith(keys.EVENTS))
+            with pytest.raises(UnavailableError):
+                await client.call("DeleteJob", job_pb2.DeleteJobRequest(name="a"))
+            assert await late.arrive()
+            await client.until_gone(uid)
+
+    run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -60,6 +61,9 @@ class JobBook:
         now_s: Unix seconds that never go back.
         figures_folder: where step figures are kept.
         faults: armed fault points.
+
+    Attributes:
+        doubted: set when a write had no answer; whoever settles that clears it.
     """
 
     def __init__(
@@ -81,6 +85,11 @@ class JobBook:
         self._names: dict[tuple[str, str], str] = {}
         self._deleted: set[str] = set()
         self._listeners: list[Listener] = []
+        self.doubted = asyncio.Event()
+
+    def doubtful(self) -> tuple[JobEntry, ...]:
+        """Those of which it is not known whether the last write took effect, or yet will."""
+        return tuple(entry for entry in self._entries.values() if entry.doubtful_until_s)
 
     def on_change(self, listener: Listener) -> None:
         """Registers a listener; it must not raise."""
@@ -315,6 +324,7 @@ class JobBook:
             # Unknown outcome: only reading tells. The value holds what was decided, so finding it means "written".
             entry.doubtful_until_s = self._now_s() + DOUBT_S
             entry.unsure = (*entry.unsure, state)
+            self.doubted.set()
             found = await self._store.get(key)
             if found is None or found.mod_revision == entry.revision or found.value != value:
                 raise
