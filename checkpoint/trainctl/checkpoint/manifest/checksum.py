@@ -1,12 +1,13 @@
 """Checksums of tensor bytes. Manifests name the algorithm, so it can change without a new format.
 
-Of what the standard library, numpy and torch offer, zlib's CRC-32 is the fastest that finds every burst of up to 32
-bits wherever it is (4.2 GB/s on one core of an AMD EPYC; sha256 1.8 GB/s). Sums and xors are faster but miss swaps.
+CRC-32 finds every burst of up to 32 bits wherever it is; sums and xors miss swaps. zlib-ng computes the one of the
+standard library with carry-less multiplication, as fast as memory is read: 26 GB/s on one core of an AMD EPYC, 50 from
+its caches (the standard library 3 to 4, sha256 1.8). So a verified load is as fast as an unverified one.
 """
 
 from __future__ import annotations
 
-import zlib
+from zlib_ng import zlib_ng
 
 from trainctl.core.errors import CheckpointError
 
@@ -17,7 +18,7 @@ BLOCK_BYTES = 4 << 20
 
 def checksum(data: memoryview | bytes) -> str:
     """The checksum of one block, as 8 hex digits."""
-    return f"{zlib.crc32(data):08x}"
+    return f"{zlib_ng.crc32(data):08x}"
 
 
 def check_algorithm(name: str, *, where: str) -> None:

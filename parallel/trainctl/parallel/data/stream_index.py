@@ -11,13 +11,13 @@ found without tokenising what lies before it.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 from trainctl.core.records.train_spec import CorruptSpec
 from trainctl.parallel.data.corrupt import CorruptLedger, Skipped
@@ -182,7 +182,7 @@ class _GroupSizes:
 
 def checksum(content: Content, before: int = 0) -> int:
     """CRC-32 of what came before and this content: the same in however many pieces a text is read."""
-    return zlib.crc32(_bytes(content), before)
+    return zlib_ng.crc32(_bytes(content), before)
 
 
 def _bytes(content: Content) -> bytes:
