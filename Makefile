@@ -8,7 +8,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check $(PIP_ARGS)
 PORTIONS := protos parallel checkpoint controller agent
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead bench-control bench-data protos docs corpus clean
+.PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead bench-control bench-checkpoint bench-data protos docs corpus clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +57,7 @@ chaos: install ## Random job files and calls, then random faults and outages of 
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $${TRAINCTL_SIMULATION_SEEDS:-0-999}
 	$(BIN)/pytest tests/e2e -m chaos --timeout 900 $(PYTEST_ARGS)
 
-bench: bench-recovery bench-overhead bench-control bench-data ## All benchmarks
+bench: bench-recovery bench-overhead bench-control bench-checkpoint bench-data ## All benchmarks
 
 bench-recovery: install ## Seconds from a kill to the first new committed step: here, under torchrun, under torchft
 	$(BIN)/python tests/benchmarks/recovery.py $(BENCH_ARGS)
@@ -67,6 +67,9 @@ bench-overhead: install ## Tokens per second here and in a plain DDP loop
 
 bench-control: install ## Seconds from a submission to RUNNING and of commands; what a controller costs with 200 agents
 	$(BIN)/python tests/benchmarks/control.py $(BENCH_ARGS)
+
+bench-checkpoint: install ## Seconds to save and load against torch's distributed checkpoint and the disk itself
+	$(BIN)/python tests/benchmarks/checkpoint.py $(BENCH_ARGS)
 
 bench-data: install ## Tokens per second of the loader, every format, against reading the same bytes plainly
 	$(BIN)/python tests/benchmarks/data.py $(BENCH_ARGS)

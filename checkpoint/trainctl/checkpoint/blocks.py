@@ -5,7 +5,10 @@ Memory is bounded by one batch, whatever the size of the checkpoint. Needs neith
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from trainctl.checkpoint.layout.copy_plan import Transfer
@@ -17,7 +20,7 @@ from trainctl.checkpoint.manifest.records import ChunkRecord, PartManifest, Root
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import CheckpointError
 
-_BATCH_BYTES = 8 << 20
+_BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,20 @@ class BlockRead:
     size: int
     skip: int
     checksum: str
+
+    @property
+    def wanted_bytes(self) -> int:
+        """Size of the run."""
+        return self.run.volume * self.transfer.src_key.item_bytes
+
+
+Place = Callable[[BlockRead], memoryview | None]
+"""Memory of the block's size, into which it may be read before it is verified; None: there is none."""
+Take = Callable[[BlockRead, memoryview], None]
+
+
+def _nowhere(read: BlockRead) -> None:
+    """For those who take all blocks one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +106,46 @@ class BlockReader:
                 raise self._corrupt(file.path, 0, file.header_bytes, "its header")
 
     def read(self, reads: Sequence[BlockRead]) -> Iterator[tuple[BlockRead, memoryview]]:
-        """The wanted bytes of each block, verified; memory is only reused when nobody refers to it any more.
+        """The wanted bytes of each block, verified, one after the other.
 
         Raises:
             CheckpointError: a block does not have its checksum; names file, range and tensor.
         """
         for batch in _batches(reads):
-            buffers = self._fetch(batch)
-            for index, (read, buffer) in enumerate(zip(batch, buffers, strict=True)):
-                verified = index > 0 and buffer is buffers[index - 1]
-                if not verified and checksum(buffer) != read.checksum:
-                    raise self._corrupt(read.path, read.begin, read.size, str(read.transfer.src_key))
-                size = read.run.volume * read.transfer.src_key.item_bytes
-                yield read, buffer[read.skip : read.skip + size]
+            yield from self._fill(batch, _nowhere, bytearray)
+
+    def read_at_once(self, reads: Sequence[BlockRead], place: Place, take: Take, alive: Callable[[], None]) -> None:
+        """Reads with as many threads as the storage bears.
+
+        Args:
+            reads: as ``plan`` made them.
+            place: where a block's bytes belong, if they can be read there; called by any of the threads.
+            take: called with what was wanted of the others, in memory that is used again; by any of the threads.
+            alive: called by the caller's thread, every few megabytes.
+
+        Raises:
+            CheckpointError: as ``read``; some blocks may have been placed.
+        """
+        memory = threading.local()
+
+        def scratch(size: int) -> bytearray:
+            found: bytearray = getattr(memory, "bytes", bytearray())
+            if len(found) < size:
+                found = memory.bytes = bytearray(size)
+            return found
+
+        def deal_with(batch: Sequence[BlockRead]) -> None:
+            for read, wanted in self._fill(batch, place, scratch):
+                take(read, wanted)
+
+        with ThreadPoolExecutor(self._storage.requests_at_once, "checkpoint-read") as pool:
+            begun = [pool.submit(deal_with, batch) for batch in _batches(reads)]
+            try:
+                for done in as_completed(begun):
+                    done.result()
+                    alive()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def _blocks(self, transfer: Transfer) -> Iterator[BlockRead]:
         item = transfer.src_key.item_bytes
@@ -119,29 +163,31 @@ class BlockReader:
                     where = record.begin_bytes + begin
                     yield BlockRead(transfer, wanted, path, where, size, low - begin, record.checksums[block])
 
-    def _fetch(self, batch: Sequence[BlockRead]) -> list[memoryview]:
-        """Reads a batch of blocks of one file into one buffer; blocks that touch in the file are one request.
+    def _fill(
+        self, batch: Sequence[BlockRead], place: Place, scratch: Callable[[int], bytearray]
+    ) -> Iterator[tuple[BlockRead, memoryview]]:
+        """Reads and verifies a batch of blocks of one file; yields what is wanted of those that were not placed.
 
-        Several runs of one block get the same view of it.
+        Several runs of one block share its bytes: a block is placed only where it has one.
         """
-        buffer = memoryview(bytearray(sum({read.begin: read.size for read in batch}.values())))
-        views: list[memoryview] = []
-        requests: list[tuple[int, int, int]] = []  # offset in the file, begin and end in the buffer
+        blocks = {read.begin: read for read in batch}
+        runs = Counter(read.begin for read in batch)
+        alone = (read for begin, read in blocks.items() if runs[begin] == 1)
+        placed = {read.begin: found for read in alone if (found := place(read)) is not None}
+        memory = dict(placed)
+        left = [read for begin, read in blocks.items() if begin not in placed]
+        room = memoryview(scratch(sum(read.size for read in left)))
         position = 0
-        previous = -1
+        for read in left:
+            memory[read.begin] = room[position : position + read.size]
+            position += read.size
+        self._storage.read_ranges(batch[0].path, [RangeRead(begin, memory[begin]) for begin in blocks])
+        for begin, read in blocks.items():
+            if checksum(memory[begin]) != read.checksum:
+                raise self._corrupt(read.path, begin, read.size, str(read.transfer.src_key))
         for read in batch:
-            if read.begin == previous:
-                views.append(views[-1])
-                continue
-            previous, end = read.begin, position + read.size
-            views.append(buffer[position:end])
-            if requests and requests[-1][0] + requests[-1][2] - requests[-1][1] == read.begin:
-                requests[-1] = (requests[-1][0], requests[-1][1], end)
-            else:
-                requests.append((read.begin, position, end))
-            position = end
-        self._storage.read_ranges(batch[0].path, [RangeRead(offset, buffer[a:b]) for offset, a, b in requests])
-        return views
+            if read.begin not in placed:
+                yield read, memory[read.begin][read.skip : read.skip + read.wanted_bytes]
 
     def _corrupt(self, path: str, begin: int, size: int, what: str) -> CheckpointError:
         return CheckpointError(

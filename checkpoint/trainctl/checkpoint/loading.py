@@ -15,15 +15,15 @@ import torch
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.blocks import BlockRead, BlockReader
-from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
+from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import overlaps
+from trainctl.checkpoint.layout.region import Flat, overlaps
 from trainctl.checkpoint.manifest.reading import check_files, files_layout, read_parts, read_root
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.checkpoint.tensors import dtype_of, run_view
+from trainctl.checkpoint.tensors import byte_view, dtype_of, run_view
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 
@@ -88,10 +88,9 @@ def _load(
     reads = reader.plan(plan.transfers)
     reader.verify_headers()
     if verify_first:
-        for _ in reader.read(reads):
-            alive()
+        reader.read_at_once(reads, lambda read: None, lambda read, data: None, alive)
     try:
-        _copy(reader, reads, state, alive)
+        _fill(reader, reads, state, alive)
     except (CheckpointError, OSError) as error:
         raise CheckpointError(
             f"{error}; the state of this process is poisoned: some of its tensors hold values of step {root.step}",
@@ -101,17 +100,24 @@ def _load(
     return objects
 
 
-@torch.no_grad()
-def _copy(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None]) -> None:
+def _fill(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None]) -> None:
     targets: dict[StateKey, list[_Target]] = {}
     for tensor in state.tensors:
         targets.setdefault(tensor.key, []).append(_Target(tensor))
-    for read, data in reader.read(reads):
-        alive()
-        transfer: Transfer = read.transfer
-        values = torch.frombuffer(data, dtype=dtype_of(transfer.src_key.dtype))
-        for target in targets[transfer.dst_key]:
+
+    def place(read: BlockRead) -> memoryview | None:
+        if read.wanted_bytes != read.size or read.transfer.combine is not None:
+            return None
+        concerned = [target for target in targets[read.transfer.dst_key] if target.holds_of(read)]
+        return concerned[0].memory(read) if len(concerned) == 1 else None
+
+    @torch.no_grad()
+    def take(read: BlockRead, data: memoryview) -> None:
+        values = torch.frombuffer(data, dtype=dtype_of(read.transfer.src_key.dtype))
+        for target in targets[read.transfer.dst_key]:
             target.take(read, values)
+
+    reader.read_at_once(reads, place, take, alive)
     for target in (target for group in targets.values() for target in group):
         target.finish()
 
@@ -126,12 +132,23 @@ class _Target:
             tensor if tensor.is_contiguous() else torch.empty_like(tensor, memory_format=torch.contiguous_format)
         )
 
+    def holds_of(self, read: BlockRead) -> Flat | None:
+        """The first part of the run that belongs here."""
+        return next(overlaps(self._live.shape, self._live.region, read.run), None)
+
+    def memory(self, read: BlockRead) -> memoryview | None:
+        """Where the run belongs, if all of it does, and that is host memory."""
+        inside = self.holds_of(read) == read.run
+        return byte_view(self._view(read.run)) if inside and self._flat.device.type == "cpu" else None
+
     def take(self, read: BlockRead, values: torch.Tensor) -> None:
         """Copies what of the run belongs here, casting if the dtypes differ."""
         for part in overlaps(self._live.shape, self._live.region, read.run):
             begin = part.start - read.run.start
-            view = run_view(self._flat, self._live.shape, self._live.region, part)
-            view.copy_(values[begin : begin + part.volume])
+            self._view(part).copy_(values[begin : begin + part.volume])
+
+    def _view(self, run: Flat) -> torch.Tensor:
+        return run_view(self._flat, self._live.shape, self._live.region, run)
 
     def finish(self) -> None:
         """Brings a contiguous copy home."""

@@ -16,6 +16,7 @@ from trainctl.core.system.files import sync_folder
 
 _BUFFERS_PER_CALL = 16  # well under IOV_MAX, and few enough to bound what a streaming writer holds
 
+_READERS = 4
 _APPEND_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -55,6 +56,11 @@ class LocalStorage:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
+
+    @property
+    def requests_at_once(self) -> int:
+        """A few cores keep a disk, or the memory, busy."""
+        return min(_READERS, os.cpu_count() or 1)
 
     @property
     def append_limit_bytes(self) -> int:

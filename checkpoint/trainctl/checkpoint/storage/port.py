@@ -27,6 +27,11 @@ class Storage(Protocol):
         ...
 
     @property
+    def requests_at_once(self) -> int:
+        """How many threads should read at the same time; more do not make it faster."""
+        ...
+
+    @property
     def append_limit_bytes(self) -> int:
         """Size from which on a file should not grow any more, since ``append`` may have to write it anew."""
         ...

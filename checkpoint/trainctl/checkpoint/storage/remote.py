@@ -9,6 +9,7 @@ from typing import Any
 from trainctl.checkpoint.storage.port import RangeRead, other_size, short_read
 from trainctl.core.errors import CheckpointError
 
+_READERS = 8
 _APPEND_LIMIT_BYTES = 4 * 1024 * 1024
 
 
@@ -47,6 +48,11 @@ class FsspecStorage:
         target = f"{self._root}/{path}"
         self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._fs.pipe_file(target, data, mode="create")
+
+    @property
+    def requests_at_once(self) -> int:
+        """One stream of an object store is slow, many are not."""
+        return _READERS
 
     @property
     def append_limit_bytes(self) -> int:

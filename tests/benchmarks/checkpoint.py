@@ -1,0 +1,211 @@
+"""``make bench-checkpoint``: saving and loading against torch's distributed checkpoint, and against the machine itself.
+
+A state of sharded rows (parameters and two moments, fp32) in 1, 2 and 4 processes: it is saved durably and loaded into
+as many processes, with warm and with cold page cache, and into another number of them, by trainctl (which verifies
+checksums), by ``torch.distributed.checkpoint`` (which has none), and plainly: the same bytes written with fsync, and
+read in blocks of 4 MiB. In turns within one run; the first of each is dropped, and sees that the values that come back
+are those that were saved. Prints a table and, last, one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import torch
+
+from benchmarks.checkpoint_rank import SIDES, THREADS, forget_pages
+
+HERE = Path(__file__).parent
+TARGETS = {
+    "save_vs_raw_write": 1.3,
+    "load_cold_vs_raw_read": 1.15,
+    "load_warm_vs_raw_read": 2.0,
+    "load_warm_vs_dcp": 0.5,
+    "load_cold_vs_dcp": 0.85,
+    "reshard_4to2_vs_dcp": 0.5,
+    "reshard_2to4_vs_dcp": 0.5,
+    "bytes_on_disk_ratio": 1.01,
+}
+ANSWER_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Running ranks."""
+
+    size: int
+    processes: Sequence[subprocess.Popen[str]]
+
+    def do(self, verb: str, side: str, folder: Path) -> float:
+        """Lets all of them do something; seconds until the last one had."""
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{verb} {side} {folder}\n")
+            process.stdin.flush()
+        first = self.processes[0]
+        assert first.stdout is not None
+        line = first.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{verb} by {side} with {self.size} processes: rank 0 ended with {first.wait()}")
+        answer = json.loads(line)
+        if not answer["same"]:
+            raise RuntimeError(f"{side} with {self.size} processes: what was loaded is not what was saved")
+        return float(answer["seconds"])
+
+
+@contextmanager
+def world(size: int, folder: Path, state_bytes: int) -> Iterator[World]:
+    """So many ranks, until the end of the block."""
+    rendezvous = folder / f"rendezvous-{size}"
+    rendezvous.unlink(missing_ok=True)
+    command = [sys.executable, str(HERE / "checkpoint_rank.py")]
+    arguments = [str(size), str(rendezvous), str(state_bytes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(size)
+    ]
+    try:
+        yield World(size, processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+class Samples:
+    """Seconds by what was done."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, dict[str, list[float]]] = {}
+
+    def take(self, what: str, side: str, seconds: float) -> None:
+        """Notes one."""
+        self._taken.setdefault(what, {}).setdefault(side, []).append(seconds)
+
+    def ratios(self, what: str, side: str) -> list[float]:
+        """Of trainctl's seconds to those of the other side, turn by turn."""
+        taken = self._taken[what]
+        return [own / other for own, other in zip(taken["trainctl"], taken[side], strict=True)]
+
+    def show(self) -> None:
+        """Prints the table."""
+        print(f"\n{'':24}" + "".join(f"{side:>28}" for side in SIDES))
+        for what, taken in self._taken.items():
+            cells = (f"{statistics.median(s):8.3f} ({min(s):.3f} to {max(s):.3f})" for s in taken.values())
+            print(f"{what:24}" + "".join(f"{cell:>28}" for cell in cells), flush=True)
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def in_turns(samples: Samples, what: str, ranks: World, verb: str, folders: dict[str, Path], pairs: int) -> None:
+    """Every side does it once a round; who begins changes. The first round is dropped, and looks at the values."""
+    for number in range(pairs + 1):
+        for side in SIDES if number % 2 else tuple(reversed(SIDES)):
+            if "cold" in what:
+                forget_pages(folders[side])
+            checks = verb == "load" and number == 0 and side != "raw"
+            seconds = ranks.do("check" if checks and what.startswith("load") else verb, side, folders[side])
+            if number:
+                samples.take(what, side, seconds)
+
+
+def measure(samples: Samples, worlds: Sequence[int], folder: Path, *, state_bytes: int, pairs: int) -> dict[str, float]:
+    """Everything; returns how many bytes trainctl has on the disk for each of the state."""
+    found = {}
+    for size in worlds:
+        folders = {side: folder / f"{side}-{size}" for side in SIDES}
+        with world(size, folder, state_bytes) as ranks:
+            in_turns(samples, f"save with {size}", ranks, "save", folders, pairs)
+            found[f"{size}"] = folder_bytes(folders["trainctl"]) / folder_bytes(folders["raw"])
+            in_turns(samples, f"load warm with {size}", ranks, "load", folders, pairs)
+            in_turns(samples, f"load cold with {size}", ranks, "load", folders, pairs)
+    for before, after in (*pairwise(worlds), *pairwise(reversed(worlds))):
+        folders = {side: folder / f"{side}-{before}" for side in SIDES}
+        with world(after, folder, state_bytes) as ranks:
+            in_turns(samples, f"reshard {before} to {after}", ranks, "load", folders, pairs)
+    return found
+
+
+def figures(samples: Samples, worlds: Sequence[int], on_disk: dict[str, float]) -> dict[str, list[float]]:
+    """For each figure its ratios, one a turn, of the number of processes in which it is worst."""
+
+    def worst(what: str, side: str) -> list[float]:
+        return max((samples.ratios(f"{what} with {size}", side) for size in worlds), key=statistics.median)
+
+    found = {
+        "save_vs_raw_write": worst("save", "raw"),
+        "save_vs_dcp": worst("save", "dcp"),
+        "load_cold_vs_raw_read": worst("load cold", "raw"),
+        "load_warm_vs_raw_read": worst("load warm", "raw"),
+        "load_warm_vs_dcp": worst("load warm", "dcp"),
+        "load_cold_vs_dcp": worst("load cold", "dcp"),
+        "bytes_on_disk_ratio": list(on_disk.values()),
+    }
+    for before, after in (*pairwise(worlds), *pairwise(reversed(worlds))):
+        found[f"reshard_{before}to{after}_vs_dcp"] = samples.ratios(f"reshard {before} to {after}", "dcp")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--mib", type=int, default=1068, help="size of the state")
+    parser.add_argument("--worlds", default="1,2,4", help="numbers of processes")
+    parser.add_argument("--dir", type=Path, help="where to save; a temporary folder")
+    options = parser.parse_args()
+    worlds = [int(size) for size in options.worlds.split(",")]
+    samples = Samples()
+    folder = Path(tempfile.mkdtemp(prefix="bench-checkpoint-", dir=options.dir))
+    print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {folder}", flush=True)
+    try:
+        on_disk = measure(samples, worlds, folder, state_bytes=options.mib << 20, pairs=options.pairs)
+        state_bytes = folder_bytes(folder / f"raw-{worlds[0]}")
+    finally:
+        shutil.rmtree(folder)
+    samples.show()
+    found = figures(samples, worlds, on_disk)
+    medians = {name: round(statistics.median(ratios), 3) for name, ratios in found.items()}
+    missed = [name for name, target in TARGETS.items() if medians.get(name, 0.0) > target]
+    print(
+        json.dumps(
+            {
+                **medians,
+                "spread": {name: [round(min(r), 3), round(max(r), 3)] for name, r in found.items()},
+                "targets": TARGETS,
+                "targets_missed": missed,
+                "state_bytes": state_bytes,
+                "pairs": options.pairs,
+                "worlds": worlds,
+                "threads": THREADS,
+                "torch": torch.__version__,
+                "load_1min": round(os.getloadavg()[0], 2),
+            }
+        )
+    )
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

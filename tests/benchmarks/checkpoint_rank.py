@@ -1,0 +1,197 @@
+"""One rank of ``make bench-checkpoint``: holds its rows of the state, and saves and loads them as it is told.
+
+``python checkpoint_rank.py RANK WORLD RENDEZVOUS_FILE STATE_BYTES``; lines on standard input: what to do, who, and in
+which folder. All ranks begin together; the first one answers with the seconds until the last one was done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+
+from trainctl.checkpoint.dtensor import local_part
+from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, attempt_id, load, resolve
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.layout import Layout, rank_holder
+from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.tensors import byte_view
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.system.faults import FaultPlan
+
+KINDS = ("param", "exp_avg", "exp_avg_sq")
+THREADS = 2
+"""Of each rank, on all sides."""
+HIDDEN = 768
+BLOCK_BYTES = 4 << 20
+
+
+def shapes(state_bytes: int) -> dict[str, tuple[int, ...]]:
+    """Parameters of a decoder with as many layers as the size takes: names and global shapes."""
+    layer = {"attn.q": (HIDDEN, HIDDEN), "attn.k": (HIDDEN, HIDDEN), "attn.v": (HIDDEN, HIDDEN),
+             "attn.o": (HIDDEN, HIDDEN), "mlp.gate": (2048, HIDDEN), "mlp.up": (2048, HIDDEN),
+             "mlp.down": (HIDDEN, 2048), "norm": (HIDDEN,)}  # fmt: skip
+    layer_bytes = 4 * len(KINDS) * sum(torch.Size(shape).numel() for shape in layer.values())
+    count = max(1, state_bytes // layer_bytes)
+    return {f"layers.{n}.{name}.weight": shape for n in range(count) for name, shape in layer.items()}
+
+
+class State:
+    """The rows of this rank, as DTensors and as the state that trainctl saves."""
+
+    def __init__(self, rank: int, world: int, state_bytes: int) -> None:
+        mesh: DeviceMesh = init_device_mesh("cpu", (world,))
+        generator = torch.Generator().manual_seed(rank)
+        self.tensors: dict[str, DTensor] = {}
+        held = []
+        for name, shape in shapes(state_bytes).items():
+            for kind in KINDS:
+                tensor = torch.distributed.tensor.zeros(shape, device_mesh=mesh, placements=[Shard(0)])
+                tensor.to_local().normal_(generator=generator)
+                self.tensors[f"{kind}.{name}"] = tensor
+                local, _, region = local_part(tensor)
+                key = StateKey(name, kind, "F32", "island-0", StateVersion(1, 1))
+                held.append(StateTensor(key, shape, region, local))
+        self.own = LocalState(tuple(held))
+        parts: list[Layout] = [Layout({}, {})] * world
+        dist.all_gather_object(parts, self.own.layout(rank_holder(rank)))
+        whole = Layout(parts[0].shapes, {holder: held for part in parts for holder, held in part.holders.items()})
+        self.assigned = assign(whole)[rank_holder(rank)]
+
+    @property
+    def locals(self) -> list[memoryview]:
+        """The bytes of all tensors."""
+        return [byte_view(held.tensor.reshape(-1)) for held in self.own.tensors if held.tensor.numel()]
+
+    def digest(self) -> float:
+        """Changes when values do."""
+        return sum(held.tensor.double().sum().item() * number for number, held in enumerate(self.own.tensors, 1))
+
+
+class Rank:
+    """What this rank does when it is told to."""
+
+    def __init__(self, rank: int, world: int, state_bytes: int) -> None:
+        self._rank, self._world = rank, world
+        self._state = State(rank, world, state_bytes)
+        self.verbs: dict[str, Callable[[Path], None]] = {
+            f"{verb} {side}": getattr(self, f"_{verb}_{side}") for verb in ("save", "load") for side in SIDES
+        }
+
+    def _save_trainctl(self, folder: Path) -> None:
+        writer = CheckpointWriter(str(folder), faults=FaultPlan())
+        attempt = Attempt(job="j", step=1, lineage=1, epoch=1, attempt=attempt_id("j", 1, 1, "n", 1))
+        report = writer.save_part(attempt, writer=self._rank, state=self._state.own, assigned=self._state.assigned)
+        reports = [report] * self._world
+        dist.all_gather_object(reports, report)
+        if self._rank == 0:
+            writer.seal(attempt, state=self._state.own, parts=reports, parent=None)
+
+    def _load_trainctl(self, folder: Path) -> None:
+        ref: CheckpointRef = resolve(str(folder))
+        keys = [held.key for held in self._state.own.tensors]
+        load(ref, self._state.own, everything=keys, verify_first=False)
+
+    def _save_dcp(self, folder: Path) -> None:
+        writer = FileSystemWriter(folder, thread_count=THREADS)
+        state_dict_saver.save(dict(self._state.tensors), storage_writer=writer)
+
+    def _load_dcp(self, folder: Path) -> None:
+        state_dict_loader.load(dict(self._state.tensors), storage_reader=FileSystemReader(folder))
+
+    def _save_raw(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder / f"{self._rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        position = 0
+        for data in self._state.locals:
+            for begin in range(0, len(data), BLOCK_BYTES):
+                position += os.pwrite(descriptor, data[begin : begin + BLOCK_BYTES], position)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+    def _load_raw(self, folder: Path) -> None:
+        """This rank's share of the bytes, whoever wrote them, with nothing checked."""
+        files = sorted(folder.iterdir(), key=lambda path: int(path.name))
+        ends = [path.stat().st_size for path in files]
+        low, high = (sum(ends) * rank // self._world for rank in (self._rank, self._rank + 1))
+        jobs, targets, start = [], iter(self._blocks()), 0
+        for path, size in zip(files, ends, strict=True):
+            position = max(low - start, 0)
+            while position < min(high - start, size):
+                target = next(targets, None)
+                if target is None:
+                    break
+                jobs.append((path, position, target[: min(high - start, size) - position]))
+                position += len(jobs[-1][2])
+            start += size
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(_read, jobs))
+
+    def _blocks(self) -> list[memoryview]:
+        return [d[b : b + BLOCK_BYTES] for d in self._state.locals for b in range(0, len(d), BLOCK_BYTES)]
+
+    def do(self, line: str) -> dict[str, float | bool]:
+        """Seconds of what the line says; after a load, whether the values are those that were saved."""
+        verb, side, folder = line.split()
+        before = self._state.digest() if verb == "check" else 0.0
+        if verb == "check":
+            for data in self._state.locals:
+                data[:] = bytes(len(data))
+        dist.barrier()
+        began_s = time.perf_counter()
+        self.verbs[f"{'load' if verb == 'check' else verb} {side}"](Path(folder))
+        dist.barrier()
+        return {"seconds": time.perf_counter() - began_s, "same": verb != "check" or before == self._state.digest()}
+
+
+SIDES = ("trainctl", "dcp", "raw")
+
+
+def _read(job: tuple[Path, int, memoryview]) -> None:
+    path, position, target = job
+    descriptor = os.open(path, os.O_RDONLY)
+    done = 0
+    while done < len(target):
+        done += os.preadv(descriptor, [target[done:]], position + done)
+    os.close(descriptor)
+
+
+def forget_pages(folder: Path) -> None:
+    """Takes the files out of the page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def main() -> None:
+    rank, world, rendezvous, state_bytes = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    torch.set_num_threads(THREADS)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
+    this = Rank(rank, world, state_bytes)
+    for line in sys.stdin:
+        if rank == 0 and line.startswith("save"):
+            shutil.rmtree(line.split()[2], ignore_errors=True)
+        dist.barrier()
+        answer = this.do(line)
+        if rank == 0:
+            print(json.dumps(answer), flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
