@@ -18,7 +18,7 @@ from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.retention import remove_attempt, retain
-from trainctl.checkpoint.saving import MAX_FILE_BYTES, Runs, assign, snapshot, write_part
+from trainctl.checkpoint.saving import MAX_FILE_BYTES, Runs, assign, live_data, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.opening import open_storage
@@ -61,7 +61,7 @@ class CheckpointWriter:
         Raises:
             CheckpointError: the storage refused; this rank's files are removed again.
         """
-        data = snapshot(state, assigned, max_entry_bytes=self._max_file_bytes)
+        data = live_data(state, assigned, max_entry_bytes=self._max_file_bytes)
         return write_part(
             self._storage,
             attempt,

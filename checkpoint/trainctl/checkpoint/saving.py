@@ -28,7 +28,7 @@ from trainctl.checkpoint.manifest.records import (
     StoredFile,
     TensorRecord,
 )
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, run_view
 from trainctl.core.errors import PlanError
@@ -40,7 +40,7 @@ MAX_FILE_BYTES = 5 << 30
 Runs = Mapping[StateKey, tuple[Flat, ...]]
 """What one rank writes."""
 
-Snapshot = Mapping[Entry, torch.Tensor]
+EntryData = Mapping[Entry, torch.Tensor]
 """What to write, and the memory to write it from: until the write is over, nobody may change that."""
 
 
@@ -67,15 +67,21 @@ def assign(layout: Layout) -> Mapping[str, Runs]:
     return assigned
 
 
-def snapshot(state: LocalState, assigned: Runs, *, max_entry_bytes: int = MAX_FILE_BYTES) -> Snapshot:
-    """The assigned runs as views of the live tensors (copies only of tensors that are not contiguous)."""
-    entries: dict[Entry, torch.Tensor] = {}
+def entries_of(
+    state: LocalState, assigned: Runs, *, max_entry_bytes: int = MAX_FILE_BYTES
+) -> Iterator[tuple[StateTensor, Entry]]:
+    """The assigned runs as entries of data files, each with the live tensor that holds it."""
     for t in state.tensors:
         for run in assigned.get(t.key, ()):
             for part in [run] if run.volume == 0 else overlaps(t.shape, t.region, run):
                 for entry in cut(Entry(t.key, t.shape, part), max_entry_bytes):
-                    entries[entry] = run_view(t.tensor, t.shape, t.region, entry.run)
-    return entries
+                    yield t, entry
+
+
+def live_data(state: LocalState, assigned: Runs, *, max_entry_bytes: int = MAX_FILE_BYTES) -> EntryData:
+    """The assigned runs as views of the live tensors (copies only of tensors that are not contiguous)."""
+    entries = entries_of(state, assigned, max_entry_bytes=max_entry_bytes)
+    return {entry: run_view(t.tensor, t.shape, t.region, entry.run) for t, entry in entries}
 
 
 def write_part(
@@ -83,7 +89,7 @@ def write_part(
     attempt: Attempt,
     *,
     writer: int,
-    data: Snapshot,
+    data: EntryData,
     faults: FaultPlan,
     alive: Callable[[], None],
     max_file_bytes: int = MAX_FILE_BYTES,
@@ -129,7 +135,7 @@ def write_part(
 class _DataFile:
     """Streams one data file block by block and notes the checksums on the way."""
 
-    def __init__(self, group: Sequence[Entry], data: Snapshot, attempt: Attempt, index: int) -> None:
+    def __init__(self, group: Sequence[Entry], data: EntryData, attempt: Attempt, index: int) -> None:
         self._group = group
         self._data = data
         self._index = index

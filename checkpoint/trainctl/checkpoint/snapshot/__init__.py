@@ -1,0 +1,1 @@
+"""Consistent copies of the live state in host memory: what is saved, and what recovery may take."""

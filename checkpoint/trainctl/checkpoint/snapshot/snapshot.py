@@ -1,0 +1,144 @@
+"""A copy of live tensors as they are at one moment, made at once or while the next step computes.
+
+Parameters and moments change in the optimizer step only. So the copy of the state after step ``s`` may run during the
+forward and backward pass of ``s + 1``, and has to be whole before its optimizer step: everybody who writes to the state
+passes ``fence`` first. A copy that is late is dropped; one that somebody changed meanwhile is found out by the
+tensors' version counters, and dropped, too. What is kept is never torn.
+
+Source: lazy asynchronous snapshots of DataStates-LLM (HPDC '24), sections 4 and 5; the deadline and the check are ours.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainctl.checkpoint.data_file import Entry
+from trainctl.checkpoint.saving import MAX_FILE_BYTES, Runs, entries_of
+from trainctl.checkpoint.snapshot.host_pool import HostBuffer
+from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.tensors import dtype_of, run_view
+
+CHUNK_BYTES = 16 << 20
+"""Copied at a time: the fence ends a late copy between two chunks."""
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One entry: the live tensor that it is read from, and where it goes."""
+
+    live: StateTensor
+    entry: Entry
+    copy: torch.Tensor
+
+
+class Snapshot:
+    """The assigned runs of a state in a host buffer. One thread copies; whoever writes to the state waits for it.
+
+    Args:
+        state: the live tensors; nobody may write to them before the fence is passed.
+        assigned: which runs of them.
+        buffer: of at least ``needed_bytes``; touched until the fence is passed.
+        max_entry_bytes: size of one entry of a data file, at most.
+    """
+
+    def __init__(
+        self, state: LocalState, assigned: Runs, buffer: HostBuffer, *, max_entry_bytes: int = MAX_FILE_BYTES
+    ) -> None:
+        self._pieces = _pieces(state, assigned, buffer, max_entry_bytes)
+        self._versions = [piece.live.tensor._version for piece in self._pieces]
+        self._lock = threading.Lock()
+        self._wanted = True
+        self._begun = self._copied = False
+        self._over = threading.Event()
+        self._reason = ""
+        self._passed = False
+
+    @property
+    def data(self) -> Mapping[Entry, torch.Tensor]:
+        """What to write, once the snapshot is whole."""
+        return {piece.entry: piece.copy for piece in self._pieces}
+
+    @property
+    def whole(self) -> bool:
+        """The fence was passed, all had been copied, and nobody had changed anything before."""
+        return self._passed and not self._reason
+
+    @property
+    def reason(self) -> str:
+        """Why there is no copy; empty as long as there may be one."""
+        return self._reason
+
+    def copy(self) -> None:
+        """Copies everything, or stops between two chunks when nobody waits any longer. Called once, by any thread."""
+        with self._lock:
+            self._begun = self._wanted
+        if not self._begun:
+            return
+        try:
+            with torch.no_grad():
+                self._copied = all(self._copy_piece(piece) for piece in self._pieces)
+        except BaseException as error:
+            self._reason = f"copying failed: {error}"
+            raise
+        finally:
+            self._over.set()
+
+    def fence(self, within_s: float) -> bool:
+        """Returns when the state may be changed: the copy is whole, or it was late and is dropped, whatever comes.
+
+        Called by the thread that changes the state, before it does, so that it has changed nothing since if the
+        tensors' versions are those of the beginning.
+
+        Args:
+            within_s: how long to wait for the copy.
+        """
+        if self._passed:
+            return self.whole
+        if not self._over.wait(within_s):
+            with self._lock:
+                self._wanted = False
+            if self._begun:
+                self._over.wait()  # for the chunk that is being copied
+        self._passed = True
+        pieces = zip(self._pieces, self._versions, strict=True)
+        changed = [piece.entry.key for piece, version in pieces if piece.live.tensor._version != version]
+        if not self._copied and not self._reason:
+            self._reason = f"the next change of the state was due, and {within_s:.2f} s later the copy was not whole"
+        elif changed:
+            self._reason = (
+                f"{changed[0]} was changed before the snapshot's fence was passed: whoever writes to registered state "
+                "has to pass it first"
+            )
+        return self.whole
+
+    def _copy_piece(self, piece: _Piece) -> bool:
+        source = run_view(piece.live.tensor, piece.live.shape, piece.live.region, piece.entry.run)
+        items = max(1, CHUNK_BYTES // piece.entry.key.item_bytes)
+        for begin in range(0, len(source), items):
+            if not self._wanted:
+                return False
+            piece.copy[begin : begin + items].copy_(source[begin : begin + items])
+        return self._wanted
+
+
+def needed_bytes(state: LocalState, assigned: Runs, *, max_entry_bytes: int = MAX_FILE_BYTES) -> int:
+    """Size of the buffer that a snapshot of these runs takes."""
+    return sum(_room(entry) for _, entry in entries_of(state, assigned, max_entry_bytes=max_entry_bytes))
+
+
+def _room(entry: Entry) -> int:
+    return -(-entry.size_bytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _pieces(state: LocalState, assigned: Runs, buffer: HostBuffer, max_entry_bytes: int) -> Sequence[_Piece]:
+    pieces, position = [], 0
+    for live, entry in entries_of(state, assigned, max_entry_bytes=max_entry_bytes):
+        room = buffer.bytes[position : position + entry.size_bytes]
+        pieces.append(_Piece(live, entry, room.view(dtype_of(entry.key.dtype))))
+        position += _room(entry)
+    return pieces

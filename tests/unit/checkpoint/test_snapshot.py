@@ -1,0 +1,190 @@
+"""Snapshots are the state of one moment or nothing, whoever is late, in a hurry, or does what is forbidden."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.layout import rank_holder
+from trainctl.checkpoint.saving import assign, write_part
+from trainctl.checkpoint.sealing import seal
+from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
+from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.core.system.faults import FaultPlan
+from unit.checkpoint.ranks import attempt, full_values, key, plain, rank_state, same_bits
+
+DEADLINE_S = 20.0
+
+
+class SlowMemory:
+    """A buffer of which the copy of each chunk waits until it is allowed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.allowed = threading.Event(), threading.Event()
+        plainly = Snapshot._copy_piece
+
+        def slowly(snapshot: Snapshot, piece: object) -> bool:
+            self.begun.set()
+            assert self.allowed.wait(DEADLINE_S)
+            return plainly(snapshot, piece)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Snapshot, "_copy_piece", slowly)
+
+
+def begun(values: Mapping[StateKey, torch.Tensor]) -> tuple[Snapshot, LocalState, HostBuffer]:
+    layout = plain(values, 1)
+    state = rank_state(values, layout, rank_holder(0))
+    assigned = assign(layout)[rank_holder(0)]
+    buffer = HostPool(1).take(needed_bytes(state, assigned))
+    assert buffer is not None
+    return Snapshot(state, assigned, buffer), state, buffer
+
+
+@pytest.mark.parametrize("dtype", ["BOOL", "F8_E4M3", "I16", "BF16", "F32", "F64", "C64"])
+def test_it_keeps_the_values_of_its_moment(tmp_path: Path, dtype: str) -> None:
+    values = full_values(dtype=dtype)
+    layout = plain(values, 1)
+    state = rank_state(values, layout, rank_holder(0))
+    assigned = assign(layout)[rank_holder(0)]
+    buffer = HostPool(1).take(needed_bytes(state, assigned, max_entry_bytes=24))
+    assert buffer is not None
+    snapshot = Snapshot(state, assigned, buffer, max_entry_bytes=24)
+    assert not snapshot.whole
+    snapshot.copy()
+    assert snapshot.fence(0.0)
+    for held in state.tensors:
+        held.tensor.zero_()
+    storage, of = LocalStorage(tmp_path), attempt()
+    part = write_part(storage, of, writer=0, data=snapshot.data, faults=FaultPlan(), alive=lambda: None)
+    ref = seal(storage, of, state=state, parts=[part], parent=None, faults=FaultPlan())
+    load(ref, state)
+    assert all(same_bits(held.tensor, values[held.key]) for held in state.tensors)
+
+
+def test_the_fence_waits_for_a_copy_that_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = SlowMemory(monkeypatch)
+    snapshot, state, _ = begun({key("w"): torch.arange(6.0)})
+    copying = threading.Thread(target=snapshot.copy)
+    copying.start()
+    assert slow.begun.wait(DEADLINE_S)
+    threading.Timer(0.05, slow.allowed.set).start()
+    assert snapshot.fence(DEADLINE_S)
+    state.tensors[0].tensor.zero_()
+    (copy,) = snapshot.data.values()
+    assert torch.equal(copy, torch.arange(6.0))
+    copying.join(DEADLINE_S)
+
+
+def test_a_late_copy_is_dropped_and_nothing_is_touched_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = SlowMemory(monkeypatch)
+    snapshot, state, buffer = begun({key("v"): torch.ones(3), key("w"): torch.ones(3)})
+    copying = threading.Thread(target=snapshot.copy)
+    copying.start()
+    assert slow.begun.wait(DEADLINE_S)
+
+    def allow_when_nobody_waits() -> None:
+        while snapshot._wanted:
+            time.sleep(0.001)
+        slow.allowed.set()
+
+    threading.Thread(target=allow_when_nobody_waits).start()
+    assert not snapshot.fence(0.01)
+    assert "0.01 s later the copy was not whole" in snapshot.reason
+    state.tensors[0].tensor.fill_(7)
+    buffer.bytes.zero_()
+    copying.join(DEADLINE_S)
+    assert not buffer.bytes.any()
+    assert not snapshot.whole
+    assert not snapshot.fence(1.0), "it stays so"
+
+
+@pytest.mark.parametrize("copied_before", [True, False])
+def test_whoever_writes_without_passing_the_fence_is_found_out(copied_before: bool) -> None:
+    """Also where the copy happens to be right: that cannot be known."""
+    snapshot, state, _ = begun({key("v"): torch.ones(3), key("w"): torch.ones(3)})
+    if copied_before:
+        snapshot.copy()
+    state.tensors[1].tensor.add_(1)
+    if not copied_before:
+        snapshot.copy()
+    assert not snapshot.fence(1.0)
+    assert "param of w (F32, island-0, step 1) was changed before the snapshot's fence was passed" in snapshot.reason
+
+
+def test_a_write_through_a_view_is_found_out() -> None:
+    snapshot, state, _ = begun({key("w"): torch.ones(4, 4)})
+    state.tensors[0].tensor[1].add_(1)
+    snapshot.copy()
+    assert not snapshot.fence(1.0)
+
+
+def test_a_copy_that_fails_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bool:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(Snapshot, "_copy_piece", broken)
+    snapshot, _, _ = begun({key("w"): torch.ones(3)})
+    with pytest.raises(RuntimeError):
+        snapshot.copy()
+    assert not snapshot.fence(DEADLINE_S)
+    assert snapshot.reason == "copying failed: device lost"
+
+
+def test_a_copy_that_was_never_begun_holds_up_nobody_and_does_not_begin_later() -> None:
+    snapshot, _, buffer = begun({key("w"): torch.ones(3)})
+    assert not snapshot.fence(0.01)
+    snapshot.copy()
+    assert not buffer.bytes.any()
+
+
+def test_live_tensors_that_are_not_contiguous() -> None:
+    transposed = torch.arange(12.0).reshape(4, 3).t()
+    snapshot, _, _ = begun({key("w"): transposed})
+    snapshot.copy()
+    assert snapshot.fence(0.0)
+    (copy,) = snapshot.data.values()
+    assert torch.equal(copy, transposed.reshape(-1))
+
+
+class TestPool:
+    def test_memory_is_used_again_and_there_is_no_more_of_it_than_allowed(self) -> None:
+        made: list[int] = []
+
+        def memory(size_bytes: int) -> torch.Tensor:
+            made.append(size_bytes)
+            return torch.zeros(size_bytes, dtype=torch.uint8)
+
+        pool = HostPool(2, memory)
+        first, second = pool.take(100), pool.take(200)
+        assert first is not None
+        assert second is not None
+        assert pool.take(1) is None
+        pool.give_back(second)
+        pool.give_back(second)
+        assert pool.size_bytes == 200
+        assert pool.take(150) is second
+        pool.give_back(first)
+        again = pool.take(100)
+        assert again is first
+        assert made == [100, 200]
+
+    def test_a_buffer_that_has_become_too_small_is_replaced(self) -> None:
+        pool = HostPool(1)
+        small = pool.take(10)
+        assert small is not None
+        pool.give_back(small)
+        large = pool.take(1000)
+        assert large is not None
+        assert large.bytes.numel() == 1000
+        assert pool.size_bytes == 0
+        pool.give_back(large)
+        assert pool.size_bytes == 1000
