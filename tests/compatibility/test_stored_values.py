@@ -10,11 +10,11 @@ import pytest
 
 from compatibility.stored_forms import FORMS, forms_of, known_keys, stored_fields
 from trainctl.controller import keys
+from trainctl.controller.access.caller import Role
 from trainctl.controller.agents.agent import Registration
 from trainctl.controller.installation import SCHEMA, fingerprint
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.migrations import MIGRATIONS, Migration, migrate
-from trainctl.controller.rpc.caller import Role
 from trainctl.controller.security.authority import open_authority
 from trainctl.controller.security.nodes import NodeCertificates
 from trainctl.controller.store.port import Put

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from random import Random
 
 from trainctl.controller.agents.registry import AgentRegistry
+from trainctl.controller.desired_message import DesiredMessages
 from trainctl.controller.domain.events import (
     AGENT_LOST,
     RECOVERY_FINISHED,
@@ -27,7 +28,6 @@ from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.metrics.registry import ControllerMetrics
-from trainctl.controller.rpc.desired_message import DesiredMessages
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.work_queue import WorkQueue
 from trainctl.core.errors import FencedError, UnavailableError

@@ -14,8 +14,8 @@ from trainctl.controller import keys
 from trainctl.controller.access import audit_log
 from trainctl.controller.access.audit_log import AuditLog
 from trainctl.controller.access.audit_record import AuditRecord, address_of, draft, host_of
+from trainctl.controller.access.caller import Caller, Kind
 from trainctl.controller.leadership import Candidate, Leadership
-from trainctl.controller.rpc.caller import Caller, Kind
 from trainctl.controller.store.port import Put, StoreFullError, StoreUnavailableError
 from trainctl.controller.store.sqlite import SqliteStore
 from trainctl.core.system.faults import FaultPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainctl.controller.rpc.caller import Caller
+from trainctl.controller.access.caller import Caller
 
 UNKNOWN = "UNKNOWN"
 """Outcome of a call that the controller did not live to see the end of."""

@@ -7,7 +7,7 @@ import hmac
 import re
 from dataclasses import dataclass
 
-from trainctl.controller.rpc.caller import Caller, Grant, Kind
+from trainctl.controller.access.caller import Caller, Grant, Kind
 from trainctl.core.errors import PermissionDeniedError
 from trainctl.core.units import format_time
 

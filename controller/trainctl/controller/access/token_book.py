@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from trainctl.controller import keys
+from trainctl.controller.access.caller import Caller, Grant
 from trainctl.controller.access.token import (
     ID_BYTES,
     SECRET_BYTES,
@@ -20,7 +21,6 @@ from trainctl.controller.access.token import (
     written,
 )
 from trainctl.controller.leadership import Leadership
-from trainctl.controller.rpc.caller import Caller, Grant
 from trainctl.controller.store.port import Compare, Delete, KeyValue, Operation, Put, Target
 from trainctl.controller.stored import reading
 from trainctl.controller.tasks import to_the_end

@@ -16,8 +16,8 @@ from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.job_message import job_message, records_of
 from trainctl.controller.jobs.journal import JobEvent
-from trainctl.controller.rpc.job_message import job_message, records_of
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import to_wire
 from trainctl.core.errors import FencedError, TrainctlError, UnavailableError

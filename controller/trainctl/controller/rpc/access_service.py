@@ -9,10 +9,10 @@ from typing import Any
 
 from trainctl.controller.access.audit_log import AuditLog
 from trainctl.controller.access.audit_record import AuditRecord
+from trainctl.controller.access.caller import ALL_TENANTS, Grant, Kind, Role, calling
 from trainctl.controller.access.token import TokenRecord
 from trainctl.controller.access.token_book import TokenBook
 from trainctl.controller.jobs.requests import RequestLog, digest_of
-from trainctl.controller.rpc.caller import ALL_TENANTS, Grant, Kind, Role, calling
 from trainctl.controller.rpc.pages import DEFAULT_SIZE, MAX_SIZE
 from trainctl.core.codec import to_wire
 from trainctl.core.errors import ConflictError, NotFoundError, UsageError

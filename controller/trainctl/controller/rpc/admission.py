@@ -12,11 +12,11 @@ import grpc
 
 from trainctl.controller.access.audit_log import AuditLog
 from trainctl.controller.access.audit_record import AuditRecord, draft, host_of
+from trainctl.controller.access.caller import NOBODY, Caller, Kind, answer_to
 from trainctl.controller.access.limits import Buckets, Limits, RateLimitedError, TooManySessionsError
 from trainctl.controller.access.token import UnauthenticatedError
 from trainctl.controller.rpc import requests
 from trainctl.controller.rpc.authentication import Authenticate
-from trainctl.controller.rpc.caller import NOBODY, Caller, Kind, answer_to
 from trainctl.controller.rpc.permissions import RULES, About, check
 from trainctl.controller.rpc.streams import OpenStreams
 from trainctl.core.errors import PermissionDeniedError, TrainctlError

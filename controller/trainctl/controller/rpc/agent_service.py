@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from trainctl.controller.access.caller import Kind, calling
 from trainctl.controller.agents.agent import Agent, Registration
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.agents.session import AgentSession
@@ -23,7 +24,6 @@ from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.leadership import Leadership
 from trainctl.controller.metrics.registry import ControllerMetrics
 from trainctl.controller.reconciler import Reconciler
-from trainctl.controller.rpc.caller import Kind, calling
 from trainctl.controller.rpc.interceptor import VersionMismatchError
 from trainctl.controller.rpc.join_service import NoTlsError
 from trainctl.controller.rpc.log_relay import LogRelay

@@ -6,9 +6,9 @@ import hmac
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from trainctl.controller.access.caller import ALL_TENANTS, Caller, Grant, Kind, Role
 from trainctl.controller.access.token import UnauthenticatedError
 from trainctl.controller.access.token_book import TokenBook
-from trainctl.controller.rpc.caller import ALL_TENANTS, Caller, Grant, Kind, Role
 from trainctl.protos.version import AUTH_HEADER
 
 LOCAL = Caller(kind=Kind.LOCAL, name="local", grants=(Grant(ALL_TENANTS, Role.ADMIN),))

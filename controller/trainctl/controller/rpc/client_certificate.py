@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainctl.controller.rpc.caller import Caller, Kind
+from trainctl.controller.access.caller import Caller, Kind
 from trainctl.controller.security.nodes import NodeCertificates
 
 

@@ -15,10 +15,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from trainctl.controller.access.caller import Caller
 from trainctl.controller.access.limits import RateLimitedError
 from trainctl.controller.rpc.admission import Admission, Arrival, CallMetrics
 from trainctl.controller.rpc.authentication import Authenticate
-from trainctl.controller.rpc.caller import Caller
 from trainctl.core.codec import WireError
 from trainctl.core.errors import (
     InternalError,

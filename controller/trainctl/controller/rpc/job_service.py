@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from trainctl.controller.access.caller import Role, calling
 from trainctl.controller.agents.agent import Agent
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.explain import explain
@@ -19,12 +20,11 @@ from trainctl.controller.domain.spec.yaml_text import MAX_BYTES
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.job_message import job_message, records_of
 from trainctl.controller.jobs.presence import missing_checkpoints
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.jobs.verbs import Verbs
 from trainctl.controller.reconciler import Reconciler
-from trainctl.controller.rpc.caller import Role, calling
-from trainctl.controller.rpc.job_message import job_message, records_of
 from trainctl.controller.rpc.kept_logs import kept_logs
 from trainctl.controller.rpc.log_relay import LogQuery, LogRelay
 from trainctl.controller.rpc.node_message import node_message

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainctl.controller.rpc.caller import ALL_TENANTS, Caller, Grant, Kind, Role
+from trainctl.controller.access.caller import ALL_TENANTS, Caller, Grant, Kind, Role
 from trainctl.core.errors import PermissionDeniedError
 
 

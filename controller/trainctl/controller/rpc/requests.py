@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainctl.controller.rpc.caller import ALL_TENANTS
+from trainctl.controller.access.caller import ALL_TENANTS
 from trainctl.core.errors import UsageError
 from trainctl.core.ids import LABEL, is_label
 from trainctl.core.texts import shortened

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from trainctl.controller.access.caller import Caller
 from trainctl.controller.access.limits import Limits, RateLimitedError
 from trainctl.controller.access.token import TokenRecord, UnauthenticatedError, ended
-from trainctl.controller.rpc.caller import Caller
 
 _AGAIN_S = 1.0
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trainctl.controller.rpc.desired_message import DesiredMessages
+from trainctl.controller.desired_message import DesiredMessages
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import GenerationRecord, Member
 from trainctl.core.records.spec import JobMetadata, TrainJob
