@@ -12,7 +12,7 @@ import torch
 
 from trainctl.checkpoint.attempts import Attempt, storage_errors
 from trainctl.checkpoint.data_file import Entry, cut, file_header, into_files
-from trainctl.checkpoint.layout.copy_plan import copy_plan
+from trainctl.checkpoint.layout.copy_plan import CopyPlan, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, replicated
 from trainctl.checkpoint.layout.region import Flat, overlaps
@@ -56,15 +56,36 @@ def assign(layout: Layout) -> Mapping[str, Runs]:
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])
         raise PlanError(f"expected every part of the state on some rank, but\n{ranges}")
-    assigned: dict[str, dict[StateKey, tuple[Flat, ...]]] = {holder: {} for holder in layout.holders}
-    for t in plan.transfers:
-        runs = assigned[t.src_holder]
-        runs[t.src_key] = (*runs.get(t.src_key, ()), t.region)
-    for key, shape in layout.shapes.items():
-        if 0 in shape:  # no byte to deal, but the checkpoint has to know the tensor
-            first = min(holder for holder, keys in layout.holders.items() if keys.get(key))
-            assigned[first][key] = (Flat(0, 0),)
-    return assigned
+    # No byte to deal, but the checkpoint has to know the tensor: from the first that has it.
+    empty = {
+        key: min(holder for holder, regions in placement.regions.items() if regions)
+        for key, placement in layout.placements.items()
+        if 0 in placement.shape
+    }
+    return _Assignment(plan, tuple(layout.holders), empty)
+
+
+class _Assignment(Mapping[str, Runs]):
+    """Each holder's runs, made when looked at: a rank needs only its own."""
+
+    def __init__(self, plan: CopyPlan, holders: Sequence[str], empty: Mapping[StateKey, str]) -> None:
+        self._plan = plan
+        self._holders = dict.fromkeys(holders)
+        self._empty = empty
+
+    def __getitem__(self, holder: str) -> Runs:
+        if holder not in self._holders:
+            raise KeyError(holder)
+        runs: dict[StateKey, tuple[Flat, ...]] = {}
+        for t in self._plan.out_of(holder):
+            runs[t.src_key] = (*runs.get(t.src_key, ()), t.region)
+        return runs | {key: (Flat(0, 0),) for key, first in self._empty.items() if first == holder}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._holders)
+
+    def __len__(self) -> int:
+        return len(self._holders)
 
 
 def entries_of(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
-from trainctl.checkpoint.layout.layout import Layout
+from trainctl.checkpoint.layout.layout import Layout, rank_holder
+from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape
 
 VERSION = StateVersion(lineage=1, step=7)
@@ -59,3 +61,21 @@ def layouts(draw: st.DrawFn, shapes_of: dict[StateKey, Shape], prefix: str, max_
 def shape_tables(draw: st.DrawFn) -> dict[StateKey, Shape]:
     keys = [key("a"), key("b", dtype="BF16"), key("a", "exp_avg")]
     return {k: draw(shapes) for k in keys}
+
+
+def cut_rows(shapes_of: Mapping[StateKey, Shape], *, parts: int, replicas: int = 1) -> Layout:
+    """Every tensor cut along dim 0 over ``parts`` ranks (the last ones may get nothing), ``replicas`` times."""
+    placements = {shape: Placement(shape, _rows(shape, parts, replicas)) for shape in set(shapes_of.values())}
+    ranks = [rank_holder(rank) for rank in range(parts * replicas)]
+    return Layout.placed({state_key: placements[shape] for state_key, shape in shapes_of.items()}, ranks)
+
+
+def _rows(shape: Shape, parts: int, replicas: int) -> dict[str, tuple[Region, ...]]:
+    step = -(-shape[0] // parts)
+    held: dict[str, tuple[Region, ...]] = {}
+    for rank in range(parts * replicas):
+        start = min(shape[0], rank % parts * step)
+        stop = min(shape[0], start + step)
+        if stop > start:
+            held[rank_holder(rank)] = (Box((start, *(0 for _ in shape[1:])), (stop - start, *shape[1:])),)
+    return held

@@ -15,9 +15,11 @@ from trainctl.checkpoint.layout.combine import Cast, Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan, uncovered
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
+from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.core.errors import PlanError
 from unit.checkpoint.layouts import elements, key, layouts, shape_tables
+from unit.checkpoint.layouts import shapes as shapes_of_tensors
 
 
 def held(layout: Layout, holder: str, state_key: StateKey) -> set[int]:
@@ -49,6 +51,57 @@ def test_every_wanted_element_is_copied_once_or_reported_missing(data: st.DataOb
             assert counts == Counter((want - own) & anywhere)
             assert {i for i in want if (holder, state_key, i) in missing} == want - anywhere
     assert uncovered(dst, src, failed=failed) == plan.missing
+
+
+COMBINES = {
+    "same": (Term(key("a")),),
+    "cast": (Term(key("a", "exp_avg"), Cast("F32")),),
+    "sum": (Term(key("a"), WeightedSum(0.25)), Term(key("a", "exp_avg"), WeightedSum(0.75))),
+}
+
+
+@given(st.data())
+def test_what_goes_into_and_what_comes_out_of_each_holder_are_all_transfers(data: st.DataObject) -> None:
+    table = data.draw(shape_tables())
+    table[key("a", "exp_avg")] = table[key("a")]
+    src = data.draw(layouts(table, data.draw(st.sampled_from(["rank", "file"]))))
+    dst = data.draw(layouts(table, "rank"))
+    plan = copy_plan(src, dst, terms={key("a"): COMBINES[data.draw(st.sampled_from(sorted(COMBINES)))]})
+    order = [(t.dst_holder, t.dst_key, t.src_key, t.region) for t in plan.transfers]
+    assert order == sorted(order)
+    assert plan.transfers == tuple(t for holder in sorted(dst.holders) for t in plan.into(holder))
+    for holder in (*src.holders, *dst.holders, "rank:nobody"):
+        assert plan.into(holder) == tuple(t for t in plan.transfers if t.dst_holder == holder)
+        assert plan.out_of(holder) == tuple(t for t in plan.transfers if t.src_holder == holder)
+
+
+def by_key(layout: Layout, table: dict[StateKey, StateKey]) -> Layout:
+    """The same with a placement of its own for each key, but one for keys that ``table`` maps to the same."""
+    made = {
+        first: Placement(layout.shapes[first], {h: held[first] for h, held in layout.holders.items() if first in held})
+        for first in set(table.values())
+    }
+    return Layout.placed({state_key: made[table[state_key]] for state_key in layout.shapes}, layout.holders)
+
+
+@given(st.data())
+def test_shared_and_unshared_placements_give_equal_plans(data: st.DataObject) -> None:
+    keys = {key(name): key("a") for name in "abc"} | {key("d", dtype="BF16"): key("a"), key("e"): key("e")}
+    first = {key("a"): data.draw(shapes_of_tensors), key("e"): data.draw(shapes_of_tensors)}
+    plans = []
+    few = [data.draw(layouts(first, prefix)) for prefix in ("rank", "rank")]
+    for table in (keys, {state_key: state_key for state_key in keys}):
+        src, dst = (
+            Layout(
+                {state_key: first[alike] for state_key, alike in keys.items()},
+                {h: {k: held[a] for k, a in keys.items() if a in held} for h, held in layout.holders.items()},
+            )
+            for layout in few
+        )
+        plans.append(copy_plan(src, dst))
+        plans.append(copy_plan(by_key(src, table), by_key(dst, table)))
+    assert len({plan.transfers for plan in plans}) == 1
+    assert len({plan.missing for plan in plans}) == 1
 
 
 def test_replicated_state_is_read_evenly_from_all_replicas() -> None:
@@ -120,10 +173,18 @@ _SCRIPT = """
 import json
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
-from trainctl.checkpoint.layout.layout import replicated
+from trainctl.checkpoint.layout.layout import Layout, replicated
+from trainctl.checkpoint.layout.placement import Placement
+from trainctl.checkpoint.layout.region import Flat
 shapes = {StateKey(f"w{i}", "param", "F32", "i", StateVersion(1, 1)): (300, 100) for i in range(20)}
-plan = copy_plan(replicated(shapes, {f"rank:{r}" for r in range(6)}), replicated(shapes, {"rank:6", "rank:7"}))
-print(json.dumps([str(t) for t in plan.transfers]))
+whole = replicated(shapes, {f"rank:{r}" for r in range(6)})
+parts = Placement((300, 100), {f"rank:{r}": (Flat(3000 * r, 3000 * r + 9000),) for r in set(range(6))})
+some = Placement((300, 100), {f"rank:{r}": (Flat(0, 30000),) for r in {0, 2, 4}})
+mixed = Layout.placed({key: [parts, some][i % 2] for i, key in enumerate(shapes)})
+plans = [copy_plan(src, replicated(shapes, {"rank:6", "rank:7"})) for src in (whole, mixed)]
+ranks = [f"rank:{r}" for r in range(8)]
+print(json.dumps([str(t) for plan in plans for t in plan.transfers + plan.missing]))
+print(json.dumps([str(t) for plan in plans for r in ranks for t in plan.into(r) + plan.out_of(r)]))
 """
 
 
@@ -136,4 +197,6 @@ def test_the_plan_does_not_depend_on_the_hash_seed() -> None:
         done = subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, check=True)
         outputs.add(done.stdout)
     assert len(outputs) == 1
-    assert len(json.loads(outputs.pop())) >= 40
+    transfers, by_rank = (json.loads(line) for line in outputs.pop().splitlines())
+    assert len(transfers) >= 80
+    assert {*by_rank} <= {*transfers}

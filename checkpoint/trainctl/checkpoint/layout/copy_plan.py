@@ -3,19 +3,23 @@
 Saving (workers to files), loading (files to workers), peer recovery and live resharding are all this one function.
 Every wanted byte is read exactly once, and the bytes read are balanced over the replicas that have them.
 
-Source: balancing is list scheduling, longest processing time first (Graham 1969), as ByteCheckpoint (NSDI '25) uses it
-for saving, but counted in bytes of the range and with large ranges split over their holders.
+Thousands of keys share a few placements, so what is wanted is found once for each pair of placements, and the transfers
+of a holder are made when somebody asks for them: a rank needs only its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from trainctl.checkpoint.layout.balance import Piece, balance
+from trainctl.checkpoint.layout.balance import Sources
 from trainctl.checkpoint.layout.combine import Combine, Term
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout
+from trainctl.checkpoint.layout.pairing import Segment, Want, segments_of, wants
+from trainctl.checkpoint.layout.pool import Piece, Pool, Stack, deal_all
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.core.errors import PlanError
 
@@ -60,20 +64,79 @@ class MissingRange:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyPlan:
-    """Transfers in a fixed order (by destination, key, range), and what has no source."""
+class _Group:
+    """Keys (by number) that lie alike on both sides, and what is wanted of each of them."""
 
-    transfers: tuple[Transfer, ...]
-    missing: tuple[MissingRange, ...]
+    wants: tuple[Want, ...]
+    keys: list[int] = field(default_factory=list)
+
+
+class CopyPlan:
+    """Transfers in a fixed order (by destination, key, range), and what has no source. ``copy_plan`` makes it."""
+
+    def __init__(self, terms: Sequence[tuple[StateKey, Term]], groups: Iterable[_Group]) -> None:
+        self._terms = terms
+        self._groups = tuple(groups)
+
+    def into(self, dst_holder: str) -> tuple[Transfer, ...]:
+        """The transfers to one destination."""
+        stacks = self._dealt.stacks.get(dst_holder, ())
+        return self._transfers(piece for pool, stack in stacks for piece in pool.pieces(stack))
+
+    def out_of(self, src_holder: str) -> tuple[Transfer, ...]:
+        """The transfers from one source."""
+        pools = self._dealt.pools.values()
+        return self._transfers(piece for pool in pools for piece in pool.pieces_of(src_holder))
+
+    @cached_property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """All of them; for small worlds, since nobody takes part in all."""
+        return tuple(itertools.chain.from_iterable(self.into(holder) for holder in sorted(self._dealt.stacks)))
+
+    @cached_property
+    def missing(self) -> tuple[MissingRange, ...]:
+        """What has no source, by destination, key and range."""
+        return tuple(
+            sorted(
+                MissingRange(want.dst_holder, dst_key, Flat(want.start, want.stop), term.key)
+                for group in self._groups
+                for want in group.wants
+                if not want.sources
+                for dst_key, term in (self._terms[number] for number in group.keys)
+            )
+        )
+
+    @cached_property
+    def _dealt(self) -> _Dealt:
+        dealt = _Dealt({}, {})
+        for group in self._groups:
+            _, term = self._terms[group.keys[0]]
+            for want in group.wants:
+                if want.sources:
+                    dealt.add(want, group.keys, term.key.item_bytes)
+        deal_all(dealt.pools)
+        return dealt
+
+    def _transfers(self, pieces: Iterable[Piece]) -> tuple[Transfer, ...]:
+        return tuple(
+            Transfer(piece.source, piece.dst_holder, term.key, dst_key, Flat(piece.start, piece.stop), term.combine)
+            for piece in _joined(pieces)
+            for dst_key, term in (self._terms[piece.key],)
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
-    """A range of a source key over which the set of holders does not change."""
+class _Dealt:
+    """Who supplies what: the pools by sources, and where in them the wants of each destination are."""
 
-    start: int
-    stop: int
-    holders: tuple[str, ...]
+    pools: dict[Sources, Pool]
+    stacks: dict[str, list[tuple[Pool, Stack]]]
+
+    def add(self, want: Want, keys: Sequence[int], item_bytes: int) -> None:
+        pool = self.pools.get(want.sources)
+        if pool is None:
+            pool = self.pools[want.sources] = Pool(want.sources)
+        self.stacks.setdefault(want.dst_holder, []).append((pool, pool.add(want, keys, item_bytes)))
 
 
 def copy_plan(
@@ -97,23 +160,24 @@ def copy_plan(
     Raises:
         PlanError: a key has different shapes in source and destination.
     """
-    pieces: list[Piece] = []
-    missing: list[MissingRange] = []
-    segments: dict[StateKey, tuple[_Segment, ...]] = {}
-    for dst_holder in sorted(dst.holders):
-        for dst_key in sorted(dst.holders[dst_holder]):
-            for term in (terms or {}).get(dst_key, (Term(dst_key),)):
-                if term.key not in segments:
-                    segments[term.key] = _segments(src, term.key, failed)
-                _check_shapes(src, dst, term.key, dst_key)
-                found = _cut(dst.runs(dst_holder, dst_key), segments[term.key])
-                _sort_out(dst_holder, dst_key, term, found, pieces, missing)
-    loads = {holder: 0 for holder in sorted(src.holders) if holder not in failed}
-    transfers = tuple(
-        Transfer(p.sources[0], p.dst_holder, p.term.key, p.dst_key, p.region, p.term.combine)
-        for p in balance(pieces, loads)
-    )
-    return CopyPlan(transfers, tuple(sorted(missing)))
+    numbered: list[tuple[StateKey, Term]] = []
+    groups: dict[tuple[object, ...], _Group] = {}
+    segments: dict[int, tuple[Segment, ...]] = {id(None): ()}
+    for dst_key in sorted(key for key, placement in dst.placements.items() if placement.regions):
+        wanted = dst.placements[dst_key]
+        for term in sorted((terms or {}).get(dst_key, (Term(dst_key),)), key=lambda term: term.key):
+            _check_shapes(src, dst, term.key, dst_key)
+            held = src.placements.get(term.key)
+            if held is not None and id(held) not in segments:
+                segments[id(held)] = segments_of(held, failed)
+            in_place = term.key == dst_key and term.combine is None
+            # Layouts keep equal placements once, so that identity tells what is alike; bytes count when dealing.
+            alike = (id(held), id(wanted), in_place, term.key.dtype)
+            if alike not in groups:
+                groups[alike] = _Group(wants(wanted, segments[id(held)], in_place=in_place))
+            groups[alike].keys.append(len(numbered))
+            numbered.append((dst_key, term))
+    return CopyPlan(numbered, groups.values())
 
 
 def uncovered(wanted: Layout, sources: Layout, *, failed: frozenset[str] = frozenset()) -> tuple[MissingRange, ...]:
@@ -123,60 +187,17 @@ def uncovered(wanted: Layout, sources: Layout, *, failed: frozenset[str] = froze
 
 def _check_shapes(src: Layout, dst: Layout, src_key: StateKey, dst_key: StateKey) -> None:
     have, want = src.shapes.get(src_key), dst.shapes[dst_key]
-    if have is not None and tuple(have) != tuple(want):
+    if have is not None and have != want:
         raise PlanError(f"{dst_key}: expected shape {list(want)}, found {list(have)} at the source")
 
 
-def _segments(src: Layout, key: StateKey, failed: frozenset[str]) -> tuple[_Segment, ...]:
-    """Cuts what is held of ``key`` wherever the set of holders changes; gaps are left out."""
-    events: list[tuple[int, int, str]] = []
-    for holder, keys in src.holders.items():
-        if holder not in failed and key in keys:
-            for run in src.runs(holder, key):
-                events += [(run.start, 1, holder), (run.stop, 0, holder)]
-    segments: list[_Segment] = []
-    active: set[str] = set()
-    previous = 0
-    for position, opens, holder in sorted(events):
-        if active and position > previous:
-            segments.append(_Segment(previous, position, tuple(sorted(active))))
-        previous = position
-        (active.add if opens else active.remove)(holder)
-    return tuple(segments)
-
-
-def _cut(wanted: Sequence[Flat], segments: Sequence[_Segment]) -> Iterator[_Segment]:
-    """Walks the wanted ranges over the segments; where there is no segment, the holders are empty."""
-    index = 0
-    for run in wanted:
-        position = run.start
-        while position < run.stop:
-            while index < len(segments) and segments[index].stop <= position:
-                index += 1
-            if index == len(segments) or segments[index].start >= run.stop:
-                yield _Segment(position, run.stop, ())
-                break
-            here = segments[index]
-            if here.start > position:
-                yield _Segment(position, here.start, ())
-            stop = min(here.stop, run.stop)
-            yield _Segment(max(position, here.start), stop, here.holders)
-            position = stop
-
-
-def _sort_out(
-    dst_holder: str,
-    dst_key: StateKey,
-    term: Term,
-    found: Iterator[_Segment],
-    pieces: list[Piece],
-    missing: list[MissingRange],
-) -> None:
-    for segment in found:
-        region = Flat(segment.start, segment.stop)
-        if not segment.holders:
-            missing.append(MissingRange(dst_holder, dst_key, region, term.key))
-        elif dst_holder not in segment.holders:
-            pieces.append(Piece(dst_holder, dst_key, region, term, segment.holders))
-        elif term.key != dst_key or term.combine is not None:
-            pieces.append(Piece(dst_holder, dst_key, region, term, (dst_holder,)))
+def _joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """In the order of a plan; touching ranges from one source as one."""
+    joined: list[Piece] = []
+    for piece in sorted(pieces):
+        last = joined[-1] if joined else None
+        if last is not None and replace(last, start=piece.start, stop=piece.stop) == piece and last.stop == piece.start:
+            joined[-1] = replace(last, stop=piece.stop)
+        else:
+            joined.append(piece)
+    return joined

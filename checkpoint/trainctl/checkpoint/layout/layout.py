@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, check_region, merge_runs, region_to_runs, whole
+from trainctl.checkpoint.layout.placement import Placement
+from trainctl.checkpoint.layout.region import Flat, Region, Shape, check_region, whole
 from trainctl.core.errors import PlanError
+
+Held = Mapping[StateKey, tuple[Region, ...]]
+"""What one holder has of each key."""
 
 
 def rank_holder(global_rank: int) -> str:
@@ -25,39 +29,94 @@ def host_holder(node: str) -> str:
     return f"host:{node}"
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """Immutable; checked when made.
+    """Immutable; checked when made. Equal placements are kept once, so that plans are made once for all their keys.
 
     Attributes:
-        shapes: global shape of every key that any holder mentions.
-        holders: holder name -> key -> the regions it holds (they may overlap).
+        placements: who holds what of every key.
+        shapes: global shape of every key.
+        holders: holder name -> key -> the regions it holds (they may overlap); made when looked at.
 
     Raises:
         PlanError: a key has no shape, or a region leaves its tensor; names holder and key.
     """
 
-    shapes: Mapping[StateKey, Shape]
-    holders: Mapping[str, Mapping[StateKey, tuple[Region, ...]]]
-
-    def __post_init__(self) -> None:
-        for holder, keys in self.holders.items():
+    def __init__(self, shapes: Mapping[StateKey, Shape], holders: Mapping[str, Held]) -> None:
+        held: dict[StateKey, dict[str, tuple[Region, ...]]] = {key: {} for key in shapes}
+        for holder, keys in holders.items():
             for key, regions in keys.items():
-                if key not in self.shapes:
+                if key not in held:
                     raise PlanError(f"{holder} holds {key}: expected a shape for it in the layout, found none")
-                for region in regions:
-                    try:
-                        check_region(self.shapes[key], region)
-                    except PlanError as error:
-                        raise PlanError(f"{holder}, {key}: {error}") from None
+                held[key][holder] = regions
+        self._keep({key: Placement(tuple(shapes[key]), regions) for key, regions in held.items()}, holders)
+
+    @classmethod
+    def placed(cls, placements: Mapping[StateKey, Placement], holders: Iterable[str] = ()) -> Layout:
+        """The layout given by key, fast where keys share a placement; ``holders`` may name some that hold nothing.
+
+        Raises:
+            PlanError: a region leaves its tensor; names holder and key.
+        """
+        layout = cls.__new__(cls)
+        layout._keep(placements, holders)
+        return layout
+
+    def _keep(self, placements: Mapping[StateKey, Placement], holders: Iterable[str]) -> None:
+        by_value: dict[Placement, Placement] = {}
+        # Hashing looks at every region: once for each object.
+        by_identity: dict[int, Placement] = {}
+        for key, placement in placements.items():
+            if id(placement) not in by_identity:
+                if placement not in by_value:
+                    _check(key, placement)
+                by_identity[id(placement)] = by_value.setdefault(placement, placement)
+        self.placements: Mapping[StateKey, Placement] = {key: by_identity[id(p)] for key, p in placements.items()}
+        self.shapes: Mapping[StateKey, Shape] = {key: p.shape for key, p in placements.items()}
+        names = itertools.chain(holders, *(placement.regions for placement in by_value))
+        self.holders: Mapping[str, Held] = _ByHolder(names, self.placements)
+
+    def __repr__(self) -> str:
+        return f"Layout({self.shapes}, {dict(self.holders)})"
 
     def runs(self, holder: str, key: StateKey) -> tuple[Flat, ...]:
         """What ``holder`` holds of ``key`` as disjoint ascending ranges; empty if nothing."""
-        regions = self.holders.get(holder, {}).get(key, ())
-        return merge_runs(run for region in regions for run in region_to_runs(self.shapes[key], region))
+        placement = self.placements.get(key)
+        return placement.runs.get(holder, ()) if placement is not None else ()
+
+
+class _ByHolder(Mapping[str, Held]):
+    """The same by holder; nothing is kept twice."""
+
+    def __init__(self, holders: Iterable[str], placements: Mapping[StateKey, Placement]) -> None:
+        self._names = dict.fromkeys(holders)
+        self._placements = placements
+
+    def __getitem__(self, holder: str) -> Held:
+        if holder not in self._names:
+            raise KeyError(holder)
+        return {key: p.regions[holder] for key, p in self._placements.items() if holder in p.regions}
+
+    def __contains__(self, holder: object) -> bool:
+        return holder in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def replicated(shapes: Mapping[StateKey, Shape], holders: Iterable[str]) -> Layout:
     """The layout in which every holder holds every tensor whole (plain data parallelism)."""
-    everything = {key: (whole(shape),) for key, shape in shapes.items()}
-    return Layout(dict(shapes), dict.fromkeys(holders, everything))
+    names = tuple(holders)
+    alike = {shape: Placement(shape, dict.fromkeys(names, (whole(shape),))) for shape in map(tuple, shapes.values())}
+    return Layout.placed({key: alike[tuple(shape)] for key, shape in shapes.items()}, names)
+
+
+def _check(key: StateKey, placement: Placement) -> None:
+    for holder, regions in placement.regions.items():
+        for region in regions:
+            try:
+                check_region(placement.shape, region)
+            except PlanError as error:
+                raise PlanError(f"{holder}, {key}: {error}") from None

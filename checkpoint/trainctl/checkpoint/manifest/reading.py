@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, file_holder
+from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.manifest.codec import parse_part, parse_root, sha256
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path
@@ -104,7 +105,7 @@ def read_part(storage: Storage, root: RootManifest, report: PartReport) -> PartM
 def files_layout(root: RootManifest, parts: tuple[PartManifest, ...]) -> Layout:
     """The checkpoint as a layout: each data file is a holder."""
     shapes: dict[StateKey, Shape] = {}
-    holders: dict[str, dict[StateKey, tuple[Region, ...]]] = {}
+    placed: dict[StateKey, dict[str, tuple[Region, ...]]] = {}
     for part in parts:
         for tensor in part.tensors:
             key = tensor.key(root.version)
@@ -113,10 +114,11 @@ def files_layout(root: RootManifest, parts: tuple[PartManifest, ...]) -> Layout:
                     f"part of writer {part.writer}: expected shape {list(shapes[key])} for {key}, "
                     f"found {list(tensor.shape)}"
                 )
+            held = placed.setdefault(key, {})
             for chunk in tensor.chunks:
-                held = holders.setdefault(file_holder(part.files[chunk.file].path), {})
-                held[key] = (*held.get(key, ()), chunk.region)
-    return Layout(shapes, holders)
+                holder = file_holder(part.files[chunk.file].path)
+                held[holder] = (*held.get(holder, ()), chunk.region)
+    return Layout.placed({key: Placement(shape, placed[key]) for key, shape in shapes.items()})
 
 
 def read_artifacts(storage: Storage, root: RootManifest) -> dict[str, bytes]:

@@ -255,7 +255,4 @@ def _at_version_of(checkpoint_layout: Layout, wanted: Layout) -> Layout:
     """The same wish, but for the version that the checkpoint holds: a roll-back changes what is wanted."""
     held = {(k.fqn, k.kind, k.dtype, k.instance): k for k in checkpoint_layout.shapes}
     rename = {k: held.get((k.fqn, k.kind, k.dtype, k.instance), k) for k in wanted.shapes}
-    return Layout(
-        {rename[k]: shape for k, shape in wanted.shapes.items()},
-        {holder: {rename[k]: r for k, r in keys.items()} for holder, keys in wanted.holders.items()},
-    )
+    return Layout.placed({rename[k]: placement for k, placement in wanted.placements.items()}, wanted.holders)

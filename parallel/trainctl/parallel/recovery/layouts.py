@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
-from trainctl.checkpoint.layout.region import Box, Flat, Region
+from trainctl.checkpoint.layout.placement import Placement
+from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape
 from trainctl.checkpoint.state import LocalState
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group
@@ -18,14 +20,22 @@ def gathered_layout(group: Group, state: LocalState, *, waiter: Waiter) -> Layou
     Raises:
         Interrupted, CollectiveError: as ``Waiter.wait``.
     """
-    own = [_plain(tensor.region) for tensor in state.tensors]
-    said = gather_json(group, own, waiter=waiter, what="comparing who holds what")
-    keys = [tensor.key for tensor in state.tensors]
-    holders = {
-        rank_holder(rank): {key: (_region(plain),) for key, plain in zip(keys, regions, strict=True)}
-        for rank, regions in enumerate(said)
-    }
-    return Layout(state.shapes(), holders)
+    # Few regions differ between tensors: each is sent, read and placed once.
+    numbers: dict[Region, int] = {}
+    own = [numbers.setdefault(tensor.region, len(numbers)) for tensor in state.tensors]
+    told = {"regions": [_plain(region) for region in numbers], "tensors": own}
+    said = gather_json(group, told, waiter=waiter, what="comparing who holds what")
+    regions = [[_region(plain) for plain in part["regions"]] for part in said]
+    ranks = [rank_holder(rank) for rank in range(len(said))]
+    alike: dict[tuple[Shape, tuple[int, ...]], Placement] = {}
+    placements: dict[StateKey, Placement] = {}
+    for tensor, *of_ranks in zip(state.tensors, *(part["tensors"] for part in said), strict=True):
+        label = (tensor.shape, tuple(of_ranks))
+        if label not in alike:
+            held = zip(ranks, regions, of_ranks, strict=True)
+            alike[label] = Placement(tensor.shape, {name: (known[number],) for name, known, number in held})
+        placements[tensor.key] = alike[label]
+    return Layout.placed(placements, ranks)
 
 
 def _plain(region: Region) -> list[Any]:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.region import Box, Flat, Region
+from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.parallel.collectives.solo import SoloGroup
+from trainctl.parallel.collectives.wait import Waiter
+from trainctl.parallel.recovery import layouts
+
+PARTS: list[dict[str, Region]] = [
+    {"a": Box((0, 0), (2, 3)), "b": Box((0, 0), (2, 3)), "c": Flat(0, 12)},
+    {"a": Box((2, 0), (2, 3)), "b": Box((2, 0), (2, 3)), "c": Flat(5, 12)},
+]
+
+
+def state(rank: int) -> LocalState:
+    tensors = []
+    for name, region in PARTS[rank].items():
+        key = StateKey(name, "param", "F32", "island-0", StateVersion(1, 4))
+        tensors.append(StateTensor(key, (4, 3), region, torch.zeros(1)))
+    return LocalState(tuple(tensors))
+
+
+def test_what_all_ranks_hold_is_one_layout_that_shares_what_lies_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+
+    def gather_json(group: object, value: Any, **_: object) -> list[Any]:
+        said.append(json.loads(json.dumps(value)))
+        return said
+
+    monkeypatch.setattr(layouts, "gather_json", gather_json)
+    waiter = Waiter(aborted=lambda: False, touch=lambda: None, where=lambda: "a test", timeout_s=10.0)
+    for rank in range(2):
+        layout = layouts.gathered_layout(SoloGroup(torch.device("cpu")), state(rank), waiter=waiter)
+    assert {holder: {key.fqn: held for key, held in keys.items()} for holder, keys in layout.holders.items()} == {
+        f"rank:{rank}": {name: (region,) for name, region in part.items()} for rank, part in enumerate(PARTS)
+    }
+    a, b, c = layout.placements.values()
+    assert a is b
+    assert a is not c
