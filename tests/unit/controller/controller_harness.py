@@ -32,6 +32,7 @@ from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, job_pb2, job_pb2_grpc,
 from trainctl.protos.version import WIRE_VERSION, call_metadata
 
 DEADLINE_S = 20.0
+BEAT_S = 1.0
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -176,7 +177,7 @@ class FakeAgent:
         self.send(hello=hello)
         if observes:
             self.observe()
-        self._task = asyncio.create_task(self._talk())
+        self._task = asyncio.create_task(self._talk(beats=observes))
 
     async def disconnect(self) -> None:
         assert self._task is not None
@@ -218,7 +219,14 @@ class FakeAgent:
         while (message := await self._outgoing.get()) is not None:
             yield message
 
-    async def _talk(self) -> None:
+    async def _beat(self) -> None:
+        """A controller that had no turn for a while, on a busy machine, waits until everybody reports again."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self.observe()
+
+    async def _talk(self, *, beats: bool) -> None:
+        beat = asyncio.create_task(self._beat()) if beats else None
         try:
             async for response in self.client.agents.Session(self._requests(), metadata=self.client.metadata):
                 self._take(response)
@@ -226,6 +234,8 @@ class FakeAgent:
         except grpc.RpcError as error:
             self.error = error
         finally:
+            if beat is not None:
+                beat.cancel()
             self._news.set()
 
     def _take(self, response: agent_pb2.SessionResponse) -> None:
