@@ -30,6 +30,9 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 RETRY_DELAYS_S = (0.1, 0.3, 0.6)
+FOLLOW_EVERY_S = 0.5
+"""Controllers that all stand by are asked again."""
+_NOT_LEADER = "NOT_LEADER"
 STREAM_S = 3600.0
 """Age at which a stream is opened anew, so that no call is without a deadline."""
 
@@ -54,6 +57,12 @@ class AmbiguousNameError(UsageError):
     """The beginning of a name that several jobs have."""
 
     code = "AMBIGUOUS_NAME"
+
+
+class NobodyLeadsError(UnavailableError):
+    """Controllers answer, and none of them leads."""
+
+    code = _NOT_LEADER
 
 
 class StreamAgedError(UnavailableError):
@@ -116,6 +125,7 @@ class Client:
         delays_s = iter(self._delays_s)
         fill_in(request, self._tenant)
         patience_s = self._timeout_s
+        waiting = self._waiting()
         while True:
             try:
                 return self._try(method, request)
@@ -128,11 +138,12 @@ class Client:
                     continue
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise self._explained(error) from error
+                waiting.saw(error)
                 if self._channel.follow():
                     continue  # another one may lead
-                delay_s = next(delays_s, None)
-                if delay_s is None:
-                    raise self._explained(error) from error
+                delay_s = next(delays_s, None) or waiting.pause_s()
+                if not delay_s:
+                    raise self._nobody_leads(waiting) or self._explained(error) from error
             time.sleep(delay_s)
 
     def _try(self, method: grpc.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
@@ -156,6 +167,7 @@ class Client:
         """
         begun = False
         fill_in(request, self._tenant)
+        waiting = self._waiting()
         while True:
             answers = method(request, timeout=STREAM_S, metadata=self._metadata)
             try:
@@ -166,11 +178,32 @@ class Client:
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise StreamAgedError("the stream reached its deadline") from error
-                elsewhere = error.code() is grpc.StatusCode.UNAVAILABLE and self._channel.follow()
-                if begun or not elsewhere:
+                if begun or error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise self._explained(error) from error
+                waiting.saw(error)
+                if not self._channel.follow():
+                    pause_s = waiting.pause_s()
+                    if not pause_s:
+                        raise self._nobody_leads(waiting) or self._explained(error) from error
+                    time.sleep(pause_s)
             finally:
                 answers.cancel()
+
+    def _waiting(self) -> _Waiting:
+        """With one address there is nobody else to become the leader."""
+        several = "," in self.endpoint.address
+        return _Waiting(self._timeout_s if self._delays_s and several else 0.0)
+
+    def _nobody_leads(self, waiting: _Waiting) -> UnavailableError | None:
+        """Of several controllers some stand by, and none led as long as we waited."""
+        if not waiting.said or not waiting.within_s:
+            return None
+        where = f"{self.endpoint.address} (from {self.endpoint.origin})"
+        return NobodyLeadsError(
+            f"none of the controllers at {where} led within {self._timeout_s:g} s: {waiting.said}",
+            hint="if the leader has just died, another one takes over within its --lease-ttl: try again, or with a "
+            "longer --timeout; if the one that leads is not among these, name it, too: --address",
+        )
 
     def _misfit(self) -> TlsFailedError | None:
         """What certificates have to do with the silence of the controllers, if anything.
@@ -199,6 +232,32 @@ class Client:
         return UnavailableError(
             f"the controller at {where} did not answer within {self._timeout_s:g} s", hint=self.endpoint.late_hint
         )
+
+
+class _Waiting:
+    """For the next leader: somebody stands by, so there will be one soon.
+
+    Args:
+        within_s: as long as a command may take; 0: not at all.
+
+    Attributes:
+        said: what one that stands by said last; empty if none does.
+    """
+
+    def __init__(self, within_s: float) -> None:
+        self.within_s = within_s
+        self.said = ""
+        self._end_s = time.monotonic() + within_s
+
+    def saw(self, error: grpc.RpcError) -> None:
+        """What one controller answered."""
+        known = error_from_rpc(error)
+        self.said = str(known) if known.code == _NOT_LEADER else self.said
+
+    def pause_s(self) -> float:
+        """How long to wait before all are asked again; 0: no more."""
+        left_s = self._end_s - time.monotonic()
+        return min(FOLLOW_EVERY_S, left_s) if self.said and left_s > 0 else 0.0
 
 
 def _how(endpoint: Endpoint) -> Wanted:

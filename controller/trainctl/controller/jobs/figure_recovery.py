@@ -25,6 +25,8 @@ TRIES = 8
 """Until the rest is given up."""
 AGAIN_S = 2.0
 """The records of a job on remote storage are some seconds behind."""
+AT_ONCE = 500
+"""Figures dealt with before others have their turn."""
 
 
 class FigureRecovery:
@@ -57,15 +59,21 @@ class FigureRecovery:
         return missing > 0 and tried < TRIES
 
     async def _fill(self, entry: JobEntry) -> None:
-        fresh = entry.figures.add(await self._recorded(entry.state) if _missing(entry) else ())
+        fresh: list[StepFigures] = []
+        for some in _by_turns(await self._recorded(entry.state) if _missing(entry) else ()):
+            fresh += entry.figures.add(some)
+            await asyncio.sleep(0)
         missed = entry.state.progress.missed
-        news = fresh + [one for one in entry.figures.after(0) if contains(missed, one.step) and one not in fresh]
-        if not news or not self._book.knows(entry.state.uid):
+        known = {one.step for one in fresh}
+        late = [one for one in entry.figures.after(0) if one.step not in known and contains(missed, one.step)]
+        if not (fresh or late) or not self._book.knows(entry.state.uid):
             return
         _log.info("job %s: %d step figures taken from its records", entry.state.name, len(fresh))
         entry.changed.tell()
         if is_live(entry.state) or missed:
-            await self._book.apply(entry.state.uid, partial(observe_figures, figures=news, now_s=self._now_s()))
+            for news in _by_turns(fresh + late):
+                await self._book.apply(entry.state.uid, partial(observe_figures, figures=news, now_s=self._now_s()))
+                await asyncio.sleep(0)
 
     async def _recorded(self, state: JobState) -> list[StepFigures]:
         records = records_uri(state.spec.spec.results, workdir=state.workdir, job_uid=state.uid)
@@ -99,6 +107,12 @@ def _figures_in(text: bytes) -> Iterator[StepFigures]:
                 yield from_wire(StepFigures, value)
         except (ValueError, KeyError, AttributeError, TypeError, WireError):
             continue
+
+
+def _by_turns(figures: Sequence[StepFigures]) -> Iterator[Sequence[StepFigures]]:
+    """A few at a time: there may be hundreds of thousands, and a leader without a turn for seconds is none any more."""
+    for begin in range(0, len(figures), AT_ONCE):
+        yield figures[begin : begin + AT_ONCE]
 
 
 def _missing(entry: JobEntry) -> int:

@@ -69,6 +69,7 @@ class _RefuseAll(grpc.GenericRpcHandler):
         leader = self._server.leader
         error = NotLeaderError(
             f"this controller stands by; {leader} leads" if leader else "this controller stands by; nobody leads yet",
-            hint="name all controllers, and the one that leads is found: --controller HOST:PORT,HOST:PORT",
+            hint="name all controllers, separated by commas, and the one that leads is found (trainctl: --address, "
+            "trainctl-agent: --controller)",
         )
         await context.abort(code_of(error), status_of(error).message, trailing_metadata(error))
