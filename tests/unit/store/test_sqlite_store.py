@@ -25,6 +25,7 @@ from trainctl.controller.store.port import (
     StoreUnavailableError,
 )
 from trainctl.controller.store.sqlite import SqliteStore
+from trainctl.core.errors import PermissionDeniedError
 
 
 class TestSqliteStore(StateStoreContract):
@@ -70,6 +71,13 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
     with pytest.raises(StoreCorruptError, match=str(path)):
         asyncio.run(SqliteStore.open(path))
     assert path.read_bytes() == content
+
+
+def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
+    """SQLite itself does not say what is wrong."""
+    (tmp_path / "store").mkdir()
+    with pytest.raises(PermissionDeniedError, match=r"store: expected the file of a state store, .* found a folder"):
+        asyncio.run(SqliteStore.open(tmp_path / "store"))
 
 
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:

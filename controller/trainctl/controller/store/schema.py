@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from trainctl.controller.store.port import StoreCorruptError
+from trainctl.core.errors import PermissionDeniedError
 
 APPLICATION_ID = 0x74726374
 """``trct`` in the SQLite header: no other program's file carries it."""
@@ -33,8 +34,16 @@ def open_database(path: Path) -> sqlite3.Connection:
 
     Raises:
         StoreCorruptError: not an SQLite file, not ours, from another version, or damaged.
+        PermissionDeniedError: it cannot be opened.
     """
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    except sqlite3.OperationalError as error:
+        found = "found a folder" if path.is_dir() else f"it cannot be opened ({error})"
+        raise PermissionDeniedError(
+            f"{path}: expected the file of a state store, or a new one: {found}",
+            hint="name a file in a folder that this user can write, with --store file:PATH",
+        ) from error
     try:
         _check_and_create(connection, path)
     except sqlite3.DatabaseError as error:

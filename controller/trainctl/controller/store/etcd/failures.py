@@ -64,6 +64,9 @@ def failure_of(error: grpc.aio.AioRpcError, *, what: str, member: str, address: 
         return UsageError(f"{where}: this etcd has no authentication", hint=hint)
     if is_gone_lease(error):
         return TransactionLimitError(f"{where}: the lease does not exist or has expired")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        hint = "name the client port of etcd (2379 unless it was told otherwise), not that of a controller"
+        return UsageError(f"{where}: expected etcd (API v3) at this address, found another gRPC server", hint=hint)
     if code in _AWAY or code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return StoreUnavailableError(f"{where}: no answer: {_silence(error, address)}", hint=_silence_hint(address))
     return TransactionLimitError(f"{where}: refused: {text} ({code.name})")
