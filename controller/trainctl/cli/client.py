@@ -59,12 +59,6 @@ class AmbiguousNameError(UsageError):
     code = "AMBIGUOUS_NAME"
 
 
-class NobodyLeadsError(UnavailableError):
-    """Controllers answer, and none of them leads."""
-
-    code = _NOT_LEADER
-
-
 class StreamAgedError(UnavailableError):
     """A stream reached its deadline; the caller opens it again and says nothing."""
 
@@ -199,11 +193,13 @@ class Client:
         if not waiting.said or not waiting.within_s:
             return None
         where = f"{self.endpoint.address} (from {self.endpoint.origin})"
-        return NobodyLeadsError(
+        error = UnavailableError(
             f"none of the controllers at {where} led within {self._timeout_s:g} s: {waiting.said}",
             hint="if the leader has just died, another one takes over within its --lease-ttl: try again, or with a "
             "longer --timeout; if the one that leads is not among these, name it, too: --address",
         )
+        error.code = _NOT_LEADER
+        return error
 
     def _misfit(self) -> TlsFailedError | None:
         """What certificates have to do with the silence of the controllers, if anything.
