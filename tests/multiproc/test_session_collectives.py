@@ -39,9 +39,12 @@ class CollectivesContract:
         raise NotImplementedError
 
     def each(self, body: Callable[[Group], object]) -> list[object]:
+        connected = threading.Barrier(self.size)
+
         def run(rank: int, address: str) -> object:
             pending = self.make().connect(rendezvous(rank, self.size, address))
             waiter().wait(pending, "connecting")
+            connected.wait(10.0)  # whoever leaves before all others are connected makes their connecting fail
             return body(pending.group())
 
         return world(self.size, run)
