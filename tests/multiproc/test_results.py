@@ -27,7 +27,7 @@ def make(
     folder: Path, *faults: dict[str, Any], hooks: tuple[str, ...] = (), interval: int = 0, **options: Any
 ) -> ProcessWorld:
     spec = JobSpec(
-        checkpoint=CheckpointSpec(interval_steps=interval),
+        checkpoint=CheckpointSpec(interval_steps=interval, background=False),
         results=ResultsSpec(hooks=tuple(f"{HOOK}{name}" for name in hooks)),
         env={"RECORDING_HOOKS": str(folder)},
     )

@@ -177,7 +177,7 @@ def test_shrink_and_grow_keep_the_global_batch(
 def test_all_at_once_go_back_to_the_checkpoint(
     tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]
 ) -> None:
-    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=4))
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=4, background=False))
     with make(tmp_path, *[fault("vote.before", slot=slot, step=7) for slot in range(SIZE)], spec=spec) as w:
         w.run()
         assert [record.rung for record in w.records] == [Rung.START, Rung.CHECKPOINT]
@@ -245,12 +245,28 @@ def test_a_full_disk_costs_the_checkpoint_not_the_training(
 
 @pytest.mark.parametrize("point", ["checkpoint.write", "checkpoint.seal", "checkpoint.sealed"])
 def test_a_kill_while_saving(tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], point: str) -> None:
-    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=6))
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=6, background=False))
     with make(tmp_path, fault(point), spec=spec) as w:
         w.run()
         check_identical(w, tmp_path, undisturbed)
         assert w.records[1].target_step == 6
         assert [c.step for c in w.checkpoints if c.ref] == [6, 12]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("point", ["checkpoint.write", "checkpoint.seal", "checkpoint.sealed"])
+def test_a_kill_while_saving_in_the_background(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], point: str, rank: int
+) -> None:
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=2))
+    with make(tmp_path, fault(point, rank=rank), spec=spec) as w:
+        w.run()
+        check_identical(w, tmp_path, undisturbed)
+        assert len(w.past) == (rank == 0 or point == "checkpoint.write"), "only rank 0 seals"
+        assert w.checkpoints[-1].step == STEPS
+        assert [c.error for c in w.checkpoints if c.ref is None] == []
+        (newest, *_) = survey(str(tmp_path / "checkpoints")).checkpoints
+        assert newest.ref == w.checkpoints[-1].ref
 
 
 @pytest.mark.parametrize(
@@ -264,7 +280,8 @@ def test_a_kill_while_saving(tmp_path: Path, undisturbed: tuple[bytes, dict[int,
 )
 def test_only_the_newest_checkpoints_stay_through_a_kill(tmp_path: Path, killed: dict[str, Any]) -> None:
     # Killed between two, while one is written, or after it was sealed and before older ones went.
-    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=2, keep=CheckpointKeepSpec(last=2)))
+    keep = CheckpointKeepSpec(last=2)
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=2, keep=keep, background=False))
     with make(tmp_path, killed, spec=spec, steps=10, hidden=20) as w:
         w.run()
         assert len(w.past) == 1

@@ -21,10 +21,11 @@ pytestmark = pytest.mark.multiproc
 STEPS = 12
 
 
-def make(folder: Path, size: int, **options: Any) -> ProcessWorld:
+def make(folder: Path, size: int, *, background: bool = False, **options: Any) -> ProcessWorld:
     folder.mkdir(exist_ok=True)
     spec = JobSpec(
-        checkpoint=CheckpointSpec(uri=str(folder / "saved"), interval_steps=4), recovery=RecoverySpec(profile="fast")
+        checkpoint=CheckpointSpec(uri=str(folder / "saved"), interval_steps=4, background=background),
+        recovery=RecoverySpec(profile="fast"),
     )
     return ProcessWorld(folder, size, train, options={"steps": STEPS, "hidden": 37, **options}, spec=spec)
 
@@ -73,6 +74,20 @@ def test_a_lost_rank_sends_all_back_to_the_checkpoint(tmp_path: Path, slot: int)
         assert {s for s, pid in pids.items() if w.lives[s].pid != pid} == {slot}
         assert w.records[-1].rung is Rung.CHECKPOINT
         assert w.records[-1].target_step in (4, 8)
+        check(surviving(w), undisturbed)
+
+
+def test_back_to_what_was_saved_in_the_background(tmp_path: Path) -> None:
+    undisturbed = run(tmp_path / "undisturbed", 3, steps=40)
+    with make(tmp_path / "lost", 3, background=True, steps=40) as w:
+        w.propose(range(3))
+        w.until(lambda: bool(w.checkpoints))
+        w.lives[1].kill()
+        w.until(lambda: all(life.finished for life in w.members()))
+        w.stop()
+        assert not any(report.error for report in w.checkpoints)
+        assert w.records[-1].rung is Rung.CHECKPOINT
+        assert w.checkpoints[-1].step == 40
         check(surviving(w), undisturbed)
 
 

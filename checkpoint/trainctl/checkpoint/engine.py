@@ -18,7 +18,7 @@ from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.retention import remove_attempt, retain
-from trainctl.checkpoint.saving import MAX_FILE_BYTES, Runs, assign, live_data, write_part
+from trainctl.checkpoint.saving import MAX_FILE_BYTES, EntryData, Runs, assign, live_data, nothing, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.opening import open_storage
@@ -28,31 +28,18 @@ from trainctl.core.system.faults import FaultPlan
 __all__ = ["Attempt", "CheckpointWriter", "PartReport", "assign", "attempt_id", "inspect", "load", "newest", "resolve"]
 
 
-def _nobody_looks() -> None:
-    """No sign of life is needed."""
-
-
 class CheckpointWriter:
-    """Saves a job's state under one URI, synchronously.
+    """Saves a job's state under one URI.
 
     Args:
         uri: where.
         faults: armed fault points.
-        alive: called for every block that is written: saving may take long, and that shows that it goes on.
         max_file_bytes: size of one data file, at most.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        faults: FaultPlan,
-        alive: Callable[[], None] = _nobody_looks,
-        max_file_bytes: int = MAX_FILE_BYTES,
-    ) -> None:
+    def __init__(self, uri: str, *, faults: FaultPlan, max_file_bytes: int = MAX_FILE_BYTES) -> None:
         self._storage = open_storage(uri)
         self._faults = faults
-        self._alive = alive
         self._max_file_bytes = max_file_bytes
 
     def save_part(self, attempt: Attempt, *, writer: int, state: LocalState, assigned: Runs) -> PartReport:
@@ -62,13 +49,26 @@ class CheckpointWriter:
             CheckpointError: the storage refused; this rank's files are removed again.
         """
         data = live_data(state, assigned, max_entry_bytes=self._max_file_bytes)
+        return self.write_part(attempt, writer=writer, data=data)
+
+    def write_part(
+        self,
+        attempt: Attempt,
+        *,
+        writer: int,
+        data: EntryData,
+        alive: Callable[[], None] = nothing,
+        confirm: Callable[[], None] = nothing,
+    ) -> PartReport:
+        """As ``saving.write_part``."""
         return write_part(
             self._storage,
             attempt,
             writer=writer,
             data=data,
             faults=self._faults,
-            alive=self._alive,
+            alive=alive,
+            confirm=confirm,
             max_file_bytes=self._max_file_bytes,
         )
 

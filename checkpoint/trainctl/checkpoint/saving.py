@@ -44,6 +44,10 @@ EntryData = Mapping[Entry, torch.Tensor]
 """What to write, and the memory to write it from: until the write is over, nobody may change that."""
 
 
+def nothing() -> None:
+    """There is nothing to do."""
+
+
 def assign(layout: Layout) -> Mapping[str, Runs]:
     """Deals every byte of the state to exactly one of the ranks that hold it, evenly in bytes: holder -> its runs.
 
@@ -113,9 +117,20 @@ def write_part(
     data: EntryData,
     faults: FaultPlan,
     alive: Callable[[], None],
+    confirm: Callable[[], None] = nothing,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> PartReport:
     """Writes one writer's data files and, after them, its part manifest; all durable on return.
+
+    Args:
+        storage: opened at the root of all checkpoints.
+        attempt: what it is a part of.
+        writer: which one.
+        data: what to write.
+        faults: armed faults.
+        alive: called for every block.
+        confirm: called before the part manifest is written; what it raises ends the part.
+        max_file_bytes: size of one data file, at most.
 
     Raises:
         CheckpointError: the storage refused; what this writer had written is removed.
@@ -143,6 +158,7 @@ def write_part(
             tensors=_tensor_records(chunks),
         )
         manifest = dump_part(part)
+        confirm()
         storage.write_file(f"{attempt.folder}/{part_path(writer)}", [manifest])
     return PartReport(
         writer=writer,

@@ -13,6 +13,7 @@ from trainctl.checkpoint.engine import CheckpointWriter, assign, load
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import whole
 from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
+from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError, PlanError
 from trainctl.core.system.faults import FaultPlan
@@ -30,7 +31,6 @@ from unit.checkpoint.ranks import (
     rows,
     same_bits,
     save,
-    save_parts,
 )
 
 CUTS = {"plain": plain, "rows": rows, "columns": lambda v, n: rows(v, n, dim=1), "flats": flats}
@@ -199,12 +199,13 @@ def test_later_saves_hold_later_values(tmp_path: Path) -> None:
 def test_saving_and_loading_give_a_sign_of_life_for_every_block(tmp_path: Path) -> None:
     values = full_values({"w": (3 * BLOCK_BYTES // 4 + 1,)})  # three blocks and a bit
     signs: list[int] = []
-    writer = CheckpointWriter(str(tmp_path), faults=FaultPlan(), alive=lambda: signs.append(1))
+    writer = CheckpointWriter(str(tmp_path), faults=FaultPlan())
     layout = plain(values, 1)
-    reports = save_parts(writer, values, layout, attempt())
-    assert len(signs) >= 4
     state = rank_state(values, layout, rank_holder(0))
-    ref = writer.seal(attempt(), state=state, parts=reports, parent=None)
+    data = live_data(state, assign(layout)[rank_holder(0)])
+    report = writer.write_part(attempt(), writer=0, data=data, alive=lambda: signs.append(1))
+    assert len(signs) >= 4
+    ref = writer.seal(attempt(), state=state, parts=[report], parent=None)
     signs.clear()
     load(ref, state, verify_first=False, alive=lambda: signs.append(1))
     assert len(signs) >= 4

@@ -15,7 +15,7 @@ from trainctl.parallel.plan.micro_batches import deal, micro_batches_of_step
 from trainctl.parallel.plan.randomness import derive_seed, mix64
 from trainctl.parallel.plan.sample_order import SampleOrder, permute
 from trainctl.parallel.plan.schedule import learning_rate_schedule
-from trainctl.parallel.plan.vote import Ballot, VoteFlag, VoteRecord, fold, fold_flags, packed_size, unpack
+from trainctl.parallel.plan.vote import Ballot, Saved, VoteFlag, VoteRecord, agree, fold, packed_size, unpack
 
 words = st.integers(0, 2**64 - 1)
 numbers = st.floats(allow_nan=False)
@@ -140,7 +140,7 @@ def record(rank: int, **changes: object) -> VoteRecord:
 
 
 @given(
-    st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 4),
+    st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 6),
     words,
     st.floats(),
     st.lists(st.floats(), max_size=5),
@@ -156,6 +156,7 @@ def test_pack_is_exact(ints: tuple[int, ...], digest: int, loss: float, norms: l
         tokens=ints[3],
         loss_sum=loss,
         sample_digest=digest,
+        saved=Saved(ints[4], ints[5]),
         squared_norms=tuple(norms),
     )
     data = before.pack()
@@ -214,5 +215,10 @@ def test_fold_refuses_a_sample_counted_twice() -> None:
 
 
 def test_flags_fold_by_or() -> None:
-    assert VoteFlag.STOP in fold_flags([record(0), record(1, flags=VoteFlag.OK | VoteFlag.STOP)])
-    assert VoteFlag.STOP not in fold_flags([record(0), record(1)])
+    assert VoteFlag.STOP in agree([record(0), record(1, flags=VoteFlag.OK | VoteFlag.STOP)]).flags
+    assert VoteFlag.STOP not in agree([record(0), record(1)]).flags
+
+
+def test_what_is_saved_folds_to_what_the_last_rank_has_saved() -> None:
+    records = [record(0, saved=Saved(3, 1)), record(1, saved=Saved(2, 1 << 62))]
+    assert agree(records).saved == Saved(2, 1)

@@ -42,7 +42,7 @@ class HostPool:
     def __init__(self, count: int, memory: Callable[[int], torch.Tensor] = plain_memory) -> None:
         self._count = count
         self._memory = memory
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._free: list[HostBuffer] = []
         self._taken: set[int] = set()
 
@@ -52,10 +52,10 @@ class HostPool:
         with self._lock:
             return sum(buffer.bytes.numel() for buffer in self._free)
 
-    def take(self, size_bytes: int) -> HostBuffer | None:
-        """A buffer of at least this size; None if all are in use. One that has become too small is replaced."""
+    def take(self, size_bytes: int, within_s: float = 0.0) -> HostBuffer | None:
+        """A buffer of at least this size; None if all are in use for so long. One that is too small is replaced."""
         with self._lock:
-            if len(self._taken) >= self._count:
+            if not self._lock.wait_for(lambda: len(self._taken) < self._count, within_s):
                 return None
             fitting = [buffer for buffer in self._free if buffer.bytes.numel() >= size_bytes]
             if fitting:
@@ -74,3 +74,4 @@ class HostPool:
             if id(buffer) in self._taken:
                 self._taken.remove(id(buffer))
                 self._free.append(buffer)
+                self._lock.notify_all()

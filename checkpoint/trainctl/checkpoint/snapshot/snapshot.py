@@ -2,8 +2,9 @@
 
 Parameters and moments change in the optimizer step only. So the copy of the state after step ``s`` may run during the
 forward and backward pass of ``s + 1``, and has to be whole before its optimizer step: everybody who writes to the state
-passes ``fence`` first. A copy that is late is dropped; one that somebody changed meanwhile is found out by the
-tensors' version counters, and dropped, too. What is kept is never torn.
+passes ``fence`` first. Buffers may change in any forward pass, and are copied at once. A copy that is late is dropped;
+one that somebody changed meanwhile is found out by the tensors' version counters, and dropped, too. What is kept is
+never torn.
 
 Source: lazy asynchronous snapshots of DataStates-LLM (HPDC '24), sections 4 and 5; the deadline and the check are ours.
 """
@@ -19,7 +20,7 @@ import torch
 from trainctl.checkpoint.data_file import Entry
 from trainctl.checkpoint.saving import MAX_FILE_BYTES, Runs, entries_of
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 from trainctl.checkpoint.tensors import dtype_of, run_view
 
 CHUNK_BYTES = 16 << 20
@@ -50,13 +51,18 @@ class Snapshot:
         self, state: LocalState, assigned: Runs, buffer: HostBuffer, *, max_entry_bytes: int = MAX_FILE_BYTES
     ) -> None:
         self._pieces = _pieces(state, assigned, buffer, max_entry_bytes)
-        self._versions = [piece.live.tensor._version for piece in self._pieces]
+        self._lazy = [piece for piece in self._pieces if piece.entry.key.kind != BUFFER]
+        self._versions = [piece.live.tensor._version for piece in self._lazy]
         self._lock = threading.Lock()
         self._wanted = True
         self._begun = self._copied = False
         self._over = threading.Event()
         self._reason = ""
-        self._passed = False
+        self._passed = threading.Event()
+        with torch.no_grad():
+            for piece in self._pieces:
+                if piece.entry.key.kind == BUFFER:
+                    self._copy_piece(piece)
 
     @property
     def data(self) -> Mapping[Entry, torch.Tensor]:
@@ -66,12 +72,17 @@ class Snapshot:
     @property
     def whole(self) -> bool:
         """The fence was passed, all had been copied, and nobody had changed anything before."""
-        return self._passed and not self._reason
+        return self._passed.is_set() and not self._reason
 
     @property
     def reason(self) -> str:
         """Why there is no copy; empty as long as there may be one."""
         return self._reason
+
+    @property
+    def over(self) -> bool:
+        """Nothing is copied any more."""
+        return self._over.is_set()
 
     def copy(self) -> None:
         """Copies everything, or stops between two chunks when nobody waits any longer. Called once, by any thread."""
@@ -81,7 +92,7 @@ class Snapshot:
             return
         try:
             with torch.no_grad():
-                self._copied = all(self._copy_piece(piece) for piece in self._pieces)
+                self._copied = all(self._copy_piece(piece) for piece in self._lazy)
         except BaseException as error:
             self._reason = f"copying failed: {error}"
             raise
@@ -97,15 +108,14 @@ class Snapshot:
         Args:
             within_s: how long to wait for the copy.
         """
-        if self._passed:
+        if self._passed.is_set():
             return self.whole
         if not self._over.wait(within_s):
             with self._lock:
                 self._wanted = False
             if self._begun:
                 self._over.wait()  # for the chunk that is being copied
-        self._passed = True
-        pieces = zip(self._pieces, self._versions, strict=True)
+        pieces = zip(self._lazy, self._versions, strict=True)
         changed = [piece.entry.key for piece, version in pieces if piece.live.tensor._version != version]
         if not self._copied and not self._reason:
             self._reason = f"the next change of the state was due, and {within_s:.2f} s later the copy was not whole"
@@ -114,7 +124,12 @@ class Snapshot:
                 f"{changed[0]} was changed before the snapshot's fence was passed: whoever writes to registered state "
                 "has to pass it first"
             )
+        self._passed.set()
         return self.whole
+
+    def settled(self, within_s: float) -> bool:
+        """Whether the fence was passed, after at most so long: from then on ``reason`` stays as it is."""
+        return self._passed.wait(within_s)
 
     def _copy_piece(self, piece: _Piece) -> bool:
         source = run_view(piece.live.tensor, piece.live.shape, piece.live.region, piece.entry.run)

@@ -16,12 +16,14 @@ from trainctl.core.errors import InternalError, PreconditionError
 from trainctl.core.records.step import Outcome, StepAction
 from trainctl.parallel.plan.digest import add_digests
 
-_FIXED = struct.Struct("<5qdQ")
+_FIXED = struct.Struct("<5qdQ2q")
 
 
 class VoteFlag(IntFlag):
     """What a rank answers with yes or no."""
 
+    NONE = 0
+    """No to all."""
     OK = 1
     """All micro-batches dealt to the rank went through forward and backward."""
     NON_FINITE = 2
@@ -32,6 +34,24 @@ class VoteFlag(IntFlag):
     """The rank was told to save a checkpoint before it stops, or is held."""
     HOLD = 16
     """The rank was told to wait at the next step boundary: all wait together after this step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How far a rank is with the checkpoints that were begun in its generation.
+
+    Attributes:
+        written: of how many its part is durable, or has failed.
+        sealed: how many are complete, or have failed.
+    """
+
+    written: int = 0
+    sealed: int = 0
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Both, as they cross the wire."""
+        return self.written, self.sealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +67,7 @@ class VoteRecord:
         loss_sum: summed loss (nats) over them.
         sample_digest: digest of its sample ids.
         squared_norms: per parameter group, squared norm of the *summed* gradient over the elements this rank owns.
+        saved: how far the rank is with saving.
     """
 
     generation: int
@@ -57,11 +78,19 @@ class VoteRecord:
     loss_sum: float
     sample_digest: int
     squared_norms: tuple[float, ...]
+    saved: Saved = Saved()
 
     def pack(self) -> bytes:
         """The record as ``packed_size(len(squared_norms))`` bytes."""
         head = _FIXED.pack(
-            self.generation, self.lineage, self.step, self.flags, self.tokens, self.loss_sum, self.sample_digest
+            self.generation,
+            self.lineage,
+            self.step,
+            self.flags,
+            self.tokens,
+            self.loss_sum,
+            self.sample_digest,
+            *self.saved.counts,
         )
         return head + struct.pack(f"<{len(self.squared_norms)}d", *self.squared_norms)
 
@@ -73,7 +102,7 @@ def packed_size(num_groups: int) -> int:
 
 def unpack(data: bytes) -> VoteRecord:
     """Reads what ``VoteRecord.pack`` made."""
-    generation, lineage, step, flags, tokens, loss_sum, digest = _FIXED.unpack_from(data)
+    generation, lineage, step, flags, tokens, loss_sum, digest, written, sealed = _FIXED.unpack_from(data)
     norms = struct.unpack_from(f"<{(len(data) - _FIXED.size) // 8}d", data, _FIXED.size)
     return VoteRecord(
         generation=generation,
@@ -84,6 +113,7 @@ def unpack(data: bytes) -> VoteRecord:
         loss_sum=loss_sum,
         sample_digest=digest,
         squared_norms=norms,
+        saved=Saved(written, sealed),
     )
 
 
@@ -137,12 +167,30 @@ def fold(records: Sequence[VoteRecord], ballot: Ballot) -> Outcome:
     )
 
 
-def fold_flags(records: Sequence[VoteRecord]) -> VoteFlag:
-    """Which flags any rank raised."""
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What all ranks know of each other after a vote, beside its outcome.
+
+    Attributes:
+        flags: those that any rank raised.
+        saved: how far the last of them is with saving.
+    """
+
+    flags: VoteFlag = VoteFlag.NONE
+    saved: Saved = Saved()
+
+
+def agree(records: Sequence[VoteRecord]) -> Agreement:
+    """The agreement of a vote, the same on every rank."""
     flags = VoteFlag(0)
     for record in records:
         flags |= record.flags
-    return flags
+    return Agreement(flags, least([record.saved for record in records]))
+
+
+def least(saved: Sequence[Saved]) -> Saved:
+    """How far the last rank is."""
+    return Saved(min(one.written for one in saved), min(one.sealed for one in saved))
 
 
 def _clip_factor(norm: float, clip_norm: float) -> float:

@@ -10,9 +10,8 @@ import math
 
 from trainctl.core.records.step import Phase
 from trainctl.parallel.bridge import Finished
-from trainctl.parallel.plan.vote import VoteFlag
+from trainctl.parallel.plan.vote import Agreement, VoteFlag
 from trainctl.parallel.replica.replica import Replica
-from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.reporter import Reporter
 from trainctl.parallel.session.seat import Seat
@@ -36,43 +35,38 @@ class Duties:
         *,
         steps: int,
         evaluation: EvaluationPlan | None,
-        checkpoints: Checkpoints | None,
         reporter: Reporter,
     ) -> None:
         self._context = context
         self._replica = replica
         self._steps = steps
         self._evaluation = evaluation
-        self._checkpoints = checkpoints
         self._reporter = reporter
-        self._saved_step = -1
         self.evaluated_step = -1
 
     def note_entry(self, seat: Seat) -> None:
         """A generation was entered: what is known as done at its target step."""
         record, done = seat.record, seat.membership
-        self._saved_step = max(record.checkpointed_step, record.checkpoint.step if record.checkpoint else -1)
         self.evaluated_step = record.target_step if done.evaluated else -1
         self._reporter.note_entry(seat)
 
-    def carry_out(self, seat: Seat, agreed: VoteFlag) -> bool:
+    def carry_out(self, seat: Seat, agreed: Agreement) -> bool:
         """Does what is due; True if the run is over for this worker.
 
         Raises:
             Interrupted, CollectiveError: as ``Waiter.wait``.
         """
         step = self._replica.applied_step
+        seat.saves.advance(agreed.saved)
         self._evaluate(seat, step)
         self._reporter.send(seat)
-        # Where each rank holds another part, a change of the ranks goes back to the newest checkpoint: it is made now.
-        alone = VoteFlag.HOLD in agreed and self._replica.sharded
-        self._save(seat, step, on_stop=alone or VoteFlag.SAVE_ON_STOP in agreed)
+        self._save(seat, step, agreed.flags)
         if step >= self._steps:
             self._finish(seat, step)
             return True
-        if VoteFlag.STOP in agreed:
+        if VoteFlag.STOP in agreed.flags:
             return True
-        return VoteFlag.HOLD in agreed and self._hold(seat)
+        return VoteFlag.HOLD in agreed.flags and self._hold(seat)
 
     def _evaluate(self, seat: Seat, step: int) -> None:
         if self._evaluation is None or not self._evaluation.due(step) or self.evaluated_step == step:
@@ -82,20 +76,20 @@ class Duties:
         self.evaluated_step = step
         self._reporter.note_evaluation(step, loss)
 
-    def _save(self, seat: Seat, step: int, *, on_stop: bool) -> None:
-        checkpoints = self._checkpoints
-        if checkpoints is None or step == self._saved_step or not (on_stop or checkpoints.due(step, self._steps)):
+    def _save(self, seat: Seat, step: int, flags: VoteFlag) -> None:
+        """Begins what is due; before the run ends or stands still, everything that was begun is brought to its end."""
+        saves = seat.saves
+        # Where each rank holds another part, a change of the ranks goes back to the newest checkpoint: it is made now.
+        asked = VoteFlag.SAVE_ON_STOP in flags or (VoteFlag.HOLD in flags and self._replica.sharded)
+        last = asked or VoteFlag.HOLD in flags or step >= self._steps
+        due = saves.due(step, self._steps) or (asked and step != saves.saved_step)
+        if not (due or last) or not saves.possible:
             return
         self._context.where.show(Phase.CHECKPOINT)
-        self._reporter.settle()
-        checkpoints.save(
-            self._replica,
-            seat.record,
-            seat.group,
-            waiter=self._context.waiter,
-            report=self._reporter.note_checkpoint,
-        )
-        self._saved_step = step
+        if due:
+            saves.begin(in_place=last)
+        if last:
+            saves.finish()
 
     def _hold(self, seat: Seat) -> bool:
         """Waits with all the others at this boundary, so that no step is open when the members change.

@@ -10,6 +10,7 @@ from trainctl.parallel.recovery.membership import Membership
 from trainctl.parallel.replica.reducer import GradientReducer
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.ballot_box import BallotBox
+from trainctl.parallel.session.saves import Saves
 from trainctl.parallel.session.worker_context import WorkerContext
 
 
@@ -22,14 +23,16 @@ class Seat:
         group: its ranks.
         reducer: sums gradients over the group.
         ballots: collects votes over the group.
+        saves: checkpoints on their way.
     """
 
-    def __init__(self, membership: Membership, replica: Replica, context: WorkerContext) -> None:
+    def __init__(self, membership: Membership, replica: Replica, context: WorkerContext, saves: Saves) -> None:
         self.membership = membership
         self.record = membership.record
         self.group = membership.group
         self.reducer = GradientReducer(replica.gradients, membership.group)
         self.ballots = BallotBox(membership.group, num_groups=replica.gradients.num_groups, reach=context.where.reach)
+        self.saves = saves
         self._context = context
         self._entered_s = time.monotonic()
         self._reported = False

@@ -20,9 +20,9 @@ from trainctl.parallel.collectives.choice import collectives_for
 from trainctl.parallel.collectives.port import Collectives, Rendezvous
 from trainctl.parallel.collectives.wait import Interrupted
 from trainctl.parallel.plan.sample_order import Order, SampleOrder
-from trainctl.parallel.plan.vote import VoteFlag
+from trainctl.parallel.plan.vote import Agreement
 from trainctl.parallel.recovery.enter import Entry
-from trainctl.parallel.recovery.membership import rank_of
+from trainctl.parallel.recovery.membership import Membership, rank_of
 from trainctl.parallel.replica.replica import EMPTY, Replica
 from trainctl.parallel.replica.training_state import AfterStep, Stateful, TrainingState, nothing
 from trainctl.parallel.results.hook import Hook
@@ -32,9 +32,10 @@ from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.control import Control, NoControl, NoPage, ProgressPage
 from trainctl.parallel.session.duties import Duties
 from trainctl.parallel.session.evaluation import EvaluationPlan
-from trainctl.parallel.session.fence import SnapshotFence
 from trainctl.parallel.session.oddities import Oddities
 from trainctl.parallel.session.reporter import Reporter
+from trainctl.parallel.session.saves import Saves
+from trainctl.parallel.session.sealing import Sealer
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.sharded_model import Build, ShardedModel
 from trainctl.parallel.session.step_context import StepContext
@@ -54,6 +55,7 @@ class _Run:
     protocol: StepProtocol
     duties: Duties
     reporter: Reporter
+    checkpoints: Checkpoints
 
 
 class Session:
@@ -345,14 +347,28 @@ class Session:
             recent=lambda: run.reporter.recent(record),
             prepare=self._build_shards,
         ).carry_out()
-        seat = Seat(membership, run.replica, context)
-        run.protocol.agreed = VoteFlag(0)
+        seat = Seat(membership, run.replica, context, self._saves(run, membership))
+        run.protocol.agreed = Agreement()
         run.duties.note_entry(seat)
         run.protocol.clock.restart()
         context.control.send(Running(record.generation))
         self._oddities.entered(rank=rank, ranks=seat.group.size, micro_batches=run.protocol.micro_batches)
         _LOG.info("%s: entered with step %d (%s) %s", where, record.target_step, record.rung.value, record.reason)
         return seat
+
+    def _saves(self, run: _Run, membership: Membership) -> Saves:
+        record, reporter = membership.record, run.reporter
+        return Saves(
+            run.checkpoints,
+            run.replica,
+            record,
+            membership.group,
+            waiter=self._context.waiter,
+            sealer=Sealer(
+                checkpoints=run.checkpoints, record=record, settle=reporter.settle, report=reporter.note_checkpoint
+            ),
+            notice=self.notice,
+        )
 
     def _leave(self, cause: BaseException) -> None:
         """Abandons the generation; the state and the retained gradients stay."""
@@ -365,6 +381,7 @@ class Session:
     def _vacate(self) -> None:
         seat, self._seat = self._seat, None
         if seat is not None:
+            seat.saves.abandon()
             seat.group.abandon()
         if self._sharded is not None:
             self._sharded.leave()
@@ -397,10 +414,11 @@ class Session:
             replica,
             steps=plan.steps,
             evaluation=self._evaluation,
-            checkpoints=Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults),
             reporter=reporter,
         )
-        self._run = _Run(replica, collectives, StepProtocol(context, replica, plan, SnapshotFence()), duties, reporter)
+        checkpoints = Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults)
+        protocol = StepProtocol(context, replica, plan)
+        self._run = _Run(replica, collectives, protocol, duties, reporter, checkpoints)
         context.where.show(Phase.READY)
         context.control.send(Ready(replica.schema_digest, plan.steps))
         return self._run

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from trainctl.core.records.step import Outcome, Phase, StepFigures
 from trainctl.parallel.bridge import Noticed
 from trainctl.parallel.plan.micro_batches import MicroBatch, deal
-from trainctl.parallel.plan.vote import Ballot, VoteFlag, VoteRecord, fold, fold_flags
+from trainctl.parallel.plan.vote import Agreement, Ballot, VoteFlag, VoteRecord, agree, fold
 from trainctl.parallel.replica.replica import Replica
-from trainctl.parallel.session.fence import SnapshotFence
 from trainctl.parallel.session.figures import StepClock
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.step_context import StepContext
@@ -21,7 +20,6 @@ from trainctl.parallel.session.work_plan import WorkPlan
 from trainctl.parallel.session.worker_context import WorkerContext
 
 _LOG = logging.getLogger("trainctl.session")
-_FENCE_S = 5.0
 _TOLD_SKIPS = frozenset(10**power for power in range(9))
 """The first step of this worker that is skipped is an event of the job; then fewer and fewer are."""
 
@@ -38,17 +36,16 @@ class StepProtocol:
     """Takes one worker through steps.
 
     Attributes:
-        agreed: flags that any rank raised in the last vote.
+        agreed: what all ranks know of each other since the last vote.
         clock: times of the current step.
     """
 
-    def __init__(self, context: WorkerContext, replica: Replica, plan: WorkPlan, fence: SnapshotFence) -> None:
+    def __init__(self, context: WorkerContext, replica: Replica, plan: WorkPlan) -> None:
         self._context = context
         self._where = context.where
         self._replica = replica
         self._plan = plan
-        self._fence = fence
-        self.agreed = VoteFlag(0)
+        self.agreed = Agreement()
         self.clock = StepClock()
         self._skipped = 0
 
@@ -103,7 +100,7 @@ class StepProtocol:
         """
         self._reduce(seat, step.context.step)
         self._where.show(Phase.FENCE)
-        self._fence.wait_until_clear(_FENCE_S)
+        seat.saves.pass_fence()
         outcome = self._vote(seat, step)
         self._apply(outcome)
         return self.clock.commit(outcome, seat.record.generation)
@@ -131,7 +128,7 @@ class StepProtocol:
         votes = seat.ballots.collect(self._own_vote(seat, step), self._context.waiter)
         outcome = fold(votes, step.ballot)
         self._replica.voted = outcome
-        self.agreed = fold_flags(votes)
+        self.agreed = agree(votes)
         self._where.voted_step = outcome.step
         self.clock.vote_s = time.monotonic() - began_s
         self._where.reach("vote.after")
@@ -161,6 +158,7 @@ class StepProtocol:
             loss_sum=loss_sum,
             sample_digest=step.context.digest,
             squared_norms=norms,
+            saved=seat.saves.saved,
         )
 
     def _apply(self, outcome: Outcome) -> None:

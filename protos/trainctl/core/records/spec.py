@@ -124,12 +124,15 @@ class CheckpointSpec:
         interval_steps: steps between checkpoints; 0 saves only the last step.
         keep: retention.
         resume_from: ``none``, ``latest`` (newest under ``uri``) or the URI of one checkpoint.
+        background: copied and written while training goes on, which takes memory for two copies of a worker's share of
+            the state; otherwise training waits.
     """
 
     uri: str = ""
     interval_steps: int = 100
     keep: CheckpointKeepSpec = CheckpointKeepSpec()
     resume_from: str = "none"
+    background: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,7 +172,10 @@ class CheckpointReport:
     ref: CheckpointRef | None = None
     error: str = ""
     seconds: float = 0.0
+    """From the step boundary at which it was begun until it was complete."""
     size_bytes: int = 0
+    stall_s: float = 0.0
+    """How much of that training waited for it, on the rank that waited longest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -538,6 +538,7 @@ class CheckpointReport(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    STALL_S_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     island: _builtins.str
     generation: _builtins.int
@@ -546,6 +547,7 @@ class CheckpointReport(_message.Message):
     error: _builtins.str
     seconds: _builtins.float
     size_bytes: _builtins.int
+    stall_s: _builtins.float
     @_builtins.property
     def ref(self) -> Global___CheckpointRef: ...
     def __init__(
@@ -560,10 +562,11 @@ class CheckpointReport(_message.Message):
         error: _builtins.str = ...,
         seconds: _builtins.float = ...,
         size_bytes: _builtins.int = ...,
+        stall_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "ref", b"ref", "seconds", b"seconds", "size_bytes", b"size_bytes", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "ref", b"ref", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1137,11 +1140,13 @@ class CheckpointSpec(_message.Message):
     INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
     RESUME_FROM_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     interval_steps: _builtins.int
     """Steps between two checkpoints; 0 saves only at the end."""
     resume_from: _builtins.str
     """"none", "latest" (newest of `uri`), or the URI of a checkpoint."""
+    background: _builtins.bool
     @_builtins.property
     def keep(self) -> Global___CheckpointKeepSpec: ...
     def __init__(
@@ -1151,17 +1156,22 @@ class CheckpointSpec(_message.Message):
         interval_steps: _builtins.int | None = ...,
         keep: Global___CheckpointKeepSpec | None = ...,
         resume_from: _builtins.str | None = ...,
+        background: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
+    _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015
     _WhichOneofReturnType__interval_steps: _TypeAlias = _typing.Literal["interval_steps"]  # noqa: Y015
     _WhichOneofArgType__interval_steps: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__resume_from: _TypeAlias = _typing.Literal["resume_from"]  # noqa: Y015
     _WhichOneofArgType__resume_from: _TypeAlias = _typing.Literal["_resume_from", b"_resume_from"]  # noqa: Y015
     _WhichOneofReturnType__uri: _TypeAlias = _typing.Literal["uri"]  # noqa: Y015
     _WhichOneofArgType__uri: _TypeAlias = _typing.Literal["_uri", b"_uri"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__background) -> _WhichOneofReturnType__background | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_steps) -> _WhichOneofReturnType__interval_steps | None: ...
     @_typing.overload

@@ -109,12 +109,13 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
         return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "NotNewer", message, report),))
     goodput = state.goodput
     if state.phase not in TERMINAL:
-        goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.seconds, now_s)
+        goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.stall_s, now_s)
     keep = max(1, state.spec.spec.checkpoint.keep.last)
     known = (*state.checkpoints, replace(ref, committed_s=now_s))
     kept = (*(old for old in known[:-keep] if old.uri in state.pinned), *known[-keep:])
     changed = replace(state, checkpoints=kept, goodput=goodput)
-    message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({report.seconds:.2f} s)"
+    took = f"{report.seconds:.2f} s, of which training waited {report.stall_s:.2f} s"
+    message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({took})"
     changed = with_condition(changed, CHECKPOINT_STALE, False, now_s, reason="Saved", message=message)
     return Reconciliation(state=changed, events=(_event(events.CHECKPOINT_COMMITTED, "Committed", message, report),))
 

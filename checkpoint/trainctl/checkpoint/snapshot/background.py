@@ -1,0 +1,220 @@
+"""One rank's part of a save, on its way to storage beside the training: copied, written, and only then counted."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.saving import EntryData, nothing
+from trainctl.core.errors import CheckpointError, TrainctlError
+
+_LOG = logging.getLogger("trainctl.checkpoint")
+RETRY_AFTER_S = (0.5, 2.0)
+"""Waits before a write that failed is tried again."""
+_LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
+"""What does not go away within seconds."""
+_NICE = 10
+"""The training thread has the processor first."""
+
+
+class WritePart(Protocol):
+    """Writes one rank's data. Leaves nothing behind where it, or one of its arguments, fails."""
+
+    def __call__(self, data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+        """Calls ``alive`` for every block, and ``confirm`` once all is written, before it counts."""
+        ...
+
+
+class Source(Protocol):
+    """Where a part's data comes from: a ``Snapshot``, or ``Given``."""
+
+    @property
+    def data(self) -> EntryData:
+        """What to write, once ``copy`` has come back."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why the data must not be used; empty as long as it may be."""
+        ...
+
+    def copy(self) -> None:
+        """Puts the data where it stays as it is; called once, on the part's thread."""
+        ...
+
+    def settled(self, within_s: float) -> bool:
+        """Whether it is known for good if the data is what it should be, after at most so long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartOutcome:
+    """How the saving of one part ended.
+
+    Attributes:
+        part: what was written; None if it failed.
+        error: why it failed.
+        stages: seconds of ``copy`` and ``write``.
+    """
+
+    part: PartReport | None
+    error: str
+    stages: Mapping[str, float]
+
+
+class Given:
+    """Data that needs no copy: whoever gives it leaves it alone until the part is written. Or a reason why not."""
+
+    def __init__(self, data: EntryData, reason: str = "") -> None:
+        self.data = data
+        self.reason = reason
+
+    def copy(self) -> None:
+        """It is where it has to be."""
+
+    def settled(self, within_s: float) -> bool:
+        """It never was in doubt."""
+        return True
+
+
+class _Cancelled(BaseException):
+    """Nobody wants the part any more."""
+
+
+class BackgroundPart:
+    """Copies and writes one part in a thread of its own, after ``before`` has been written.
+
+    Args:
+        source: what to write; it counts once it is settled.
+        write: writes it.
+        before: the part of the save before: a rank writes one at a time, in order.
+        changed: called when it is over.
+        released: called on the thread when it reads the data no more, however long after that.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        write: WritePart,
+        *,
+        before: BackgroundPart | None = None,
+        changed: Callable[[], None] = nothing,
+        released: Callable[[], None] = nothing,
+    ) -> None:
+        self.source = source
+        self._write = write
+        self._before = before
+        self._changed = changed
+        self._released = released
+        self._over = threading.Event()
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._outcome: PartOutcome | None = None
+        self._stages: dict[str, float] = {}
+        self._moved_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="checkpoint-part", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    @property
+    def outcome(self) -> PartOutcome | None:
+        """How it ended; None as long as it has not."""
+        return self._outcome
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it is over, after at most so long."""
+        return self._over.wait(timeout_s)
+
+    def still_for_s(self, now_s: float) -> float:
+        """How long no block has been written, while it is this part's turn."""
+        before = self._before
+        if self._outcome is not None or (before is not None and before.outcome is None):
+            return 0.0
+        return now_s - self._moved_s
+
+    def give_up(self, error: str) -> None:
+        """Ends it as failed, at once for whoever asks; the thread follows as soon as it can."""
+        self._cancelled.set()
+        self._end(PartOutcome(None, error, dict(self._stages)))
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # a courtesy that not every system knows
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        try:
+            part, error = self._saved(), ""
+        except _Cancelled:
+            part, error = None, "nobody wants it any more"
+        except TrainctlError as failure:
+            part, error = None, str(failure)
+        except BaseException as failure:
+            _LOG.exception("a part of a checkpoint could not be written")
+            part, error = None, f"{type(failure).__name__}: {failure}"
+        self._before = None  # a chain of parts must not live as long as the job
+        self._released()
+        self._end(PartOutcome(part, error, dict(self._stages)))
+
+    def _saved(self) -> PartReport:
+        with self._timed("copy"):
+            self.source.copy()
+        while self._before is not None and not self._before.wait(0.1):
+            self._beat()
+        with self._timed("write"):
+            return self._written()
+
+    def _written(self) -> PartReport:
+        for wait_s in (*RETRY_AFTER_S, None):
+            self._beat()
+            self._check_source()
+            try:
+                return self._write(self.source.data, alive=self._beat, confirm=self._until_settled)
+            except (TrainctlError, OSError) as error:
+                if wait_s is None or self.source.reason or _lasts(error):
+                    raise
+                _LOG.warning("a part of a checkpoint could not be written, tried again in %g s: %s", wait_s, error)
+                self._cancelled.wait(wait_s)
+        raise AssertionError  # the last turn of the loop returned or raised
+
+    def _until_settled(self) -> None:
+        while not self.source.settled(0.05):
+            self._beat()
+        self._check_source()
+
+    def _check_source(self) -> None:
+        if self.source.reason:
+            raise CheckpointError(self.source.reason)
+
+    def _beat(self) -> None:
+        self._moved_s = time.monotonic()
+        if self._cancelled.is_set():
+            raise _Cancelled
+
+    def _end(self, outcome: PartOutcome) -> None:
+        with self._lock:
+            if self._outcome is not None:
+                return
+            self._outcome = outcome
+        self._over.set()
+        self._changed()
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._stages[stage] = time.monotonic() - began_s
+
+
+def _lasts(error: BaseException) -> bool:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _LASTING

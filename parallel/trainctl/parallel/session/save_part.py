@@ -1,0 +1,96 @@
+"""Begins one rank's part of a save: where its bytes are read from while training goes on, and what writes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trainctl.checkpoint.engine import Attempt, PartReport
+from trainctl.checkpoint.saving import EntryData, Runs, live_data, nothing
+from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
+from trainctl.checkpoint.snapshot.host_pool import HostBuffer
+from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.state import LocalState
+from trainctl.parallel.collectives.wait import Waiter
+from trainctl.parallel.session.checkpoints import Checkpoints
+
+_LOOK_EVERY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SavePart:
+    """A part on its way.
+
+    Attributes:
+        part: copies and writes it.
+        snapshot: reads the live state until its fence is passed; None if nothing does.
+        no_memory: there was no room for a copy.
+    """
+
+    part: BackgroundPart
+    snapshot: Snapshot | None
+    no_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartMaker:
+    """Makes the parts of one rank.
+
+    Attributes:
+        checkpoints: the job's means to save.
+        rank: the writer.
+        waiter: how to wait for memory that an earlier part still uses.
+        changed: called when a part is over.
+    """
+
+    checkpoints: Checkpoints
+    rank: int
+    waiter: Waiter
+    changed: Callable[[], None]
+
+    def make(
+        self, attempt: Attempt, state: LocalState, assigned: Runs, *, before: BackgroundPart | None, in_place: bool
+    ) -> SavePart:
+        """A part that is not started yet.
+
+        Args:
+            attempt: which save.
+            state: the live tensors.
+            assigned: which runs of them this rank writes.
+            before: the part that is written before.
+            in_place: no copy is needed: nobody changes the state until the part is written.
+
+        Raises:
+            Interrupted: as ``Waiter.check``.
+        """
+
+        def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+            writer = self.checkpoints.writer()
+            return writer.write_part(attempt, writer=self.rank, data=data, alive=alive, confirm=confirm)
+
+        def background(source: Snapshot | Given, released: Callable[[], None] = nothing) -> BackgroundPart:
+            return BackgroundPart(source, write, before=before, changed=self.changed, released=released)
+
+        if in_place:
+            return SavePart(background(Given(live_data(state, assigned))), None)
+        try:
+            buffer = self._buffer(needed_bytes(state, assigned))
+        except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
+            return SavePart(background(Given({}, f"no host memory for a copy of the state: {error}")), None, True)
+        pool = self.checkpoints.pool
+        snapshot = Snapshot(state, assigned, buffer)
+        if not self.checkpoints.manners.at_once:
+            return SavePart(background(snapshot, lambda: pool.give_back(buffer)), snapshot)
+        snapshot.copy()
+        snapshot.fence(0.0)
+        return SavePart(background(Given(snapshot.data, snapshot.reason), lambda: pool.give_back(buffer)), None)
+
+    def _buffer(self, size_bytes: int) -> HostBuffer:
+        """Waits for one that a part of an earlier generation, or one that was given up, has not let go of yet."""
+        until_s = time.monotonic() + self.waiter.timeout_s
+        while (buffer := self.checkpoints.pool.take(size_bytes, _LOOK_EVERY_S)) is None:
+            self.waiter.check()
+            if time.monotonic() > until_s:
+                raise MemoryError("the storage has not let go of the copies of earlier saves")
+        return buffer

@@ -1,0 +1,263 @@
+"""The saves of one generation that are on their way: begun at a step boundary, written beside the steps after it.
+
+Every rank copies and writes its part in the background. How far it is travels with the vote, so that all ranks know at
+the same boundary that a save's parts are all durable; then rank 0 seals it, and some votes later everybody learns how
+that went. Nothing here waits for the storage, except ``finish``, and ``begin`` where too much is on its way already.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from trainctl.checkpoint.engine import Attempt, assign, attempt_id
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.layout.layout import rank_holder, replicated
+from trainctl.checkpoint.saving import Runs
+from trainctl.checkpoint.snapshot.background import PartOutcome
+from trainctl.checkpoint.state import LocalState
+from trainctl.core.codec import from_wire, to_wire
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord
+from trainctl.parallel.collectives.gather import gather_json
+from trainctl.parallel.collectives.port import Group
+from trainctl.parallel.collectives.wait import Waiter
+from trainctl.parallel.plan.vote import Saved, least
+from trainctl.parallel.recovery.layouts import gathered_layout
+from trainctl.parallel.replica.replica import Replica
+from trainctl.parallel.session.checkpoints import IN_FLIGHT, Checkpoints
+from trainctl.parallel.session.save_part import PartMaker, SavePart
+from trainctl.parallel.session.sealing import Sealer, SealThread
+
+FENCE_S = 5.0
+"""How long the next change of the state waits for a copy of it."""
+_LOOK_EVERY_S = 0.1
+_SEALER = 0
+_NOT_MINE = 1 << 62
+"""What a rank that seals nothing says of how much it has sealed."""
+
+
+@dataclass(slots=True)
+class _Save:
+    attempt: Attempt
+    state: LocalState
+    own: SavePart
+    began_s: float
+    stall_s: float
+    seal: SealThread | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What one rank tells the others of its part."""
+
+    outcome: PartOutcome
+    stall_s: float
+    no_memory: bool
+
+
+class Saves:
+    """See above.
+
+    Args:
+        checkpoints: the job's means to save.
+        replica: what is saved.
+        record: of the generation.
+        group: its ranks.
+        waiter: how to wait for them.
+        sealer: how rank 0 seals.
+        notice: tells people that this worker saves in another way from now on.
+
+    Attributes:
+        saved_step: the newest step of which a save was begun, or is known to be complete.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        replica: Replica,
+        record: GenerationRecord,
+        group: Group,
+        *,
+        waiter: Waiter,
+        sealer: Sealer,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._replica = replica
+        self._record = record
+        self._group = group
+        self._waiter = waiter
+        self._sealer = sealer
+        self._notice = notice
+        self._moved = threading.Event()
+        self._maker = PartMaker(checkpoints=checkpoints, rank=group.rank, waiter=waiter, changed=self._moved.set)
+        self._saves: deque[_Save] = deque()
+        self._last: _Save | None = None
+        self._collected = self._published = 0
+        self.saved_step = max(record.checkpointed_step, record.checkpoint.step if record.checkpoint else -1)
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is a place to save to."""
+        return bool(self._checkpoints.uri)
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether the state after ``step`` of ``steps`` is to be saved."""
+        return self._checkpoints.due(step, steps=steps, saved_step=self.saved_step)
+
+    @property
+    def saved(self) -> Saved:
+        """How far this rank is, for the vote."""
+        now_s, timeout_s = time.monotonic(), self._waiter.timeout_s
+        for save in self._saves:
+            if save.own.part.still_for_s(now_s) > timeout_s:
+                save.own.part.give_up(f"nothing was written for {timeout_s:g} s: the storage does not answer")
+        written = [save.own.part.outcome is not None for save in self._saves]
+        sealed = [save.seal is not None and save.seal.over(timeout_s) for save in self._saves]
+        mine = self._group.rank == _SEALER
+        return Saved(self._published + _leading(written), self._published + _leading(sealed) if mine else _NOT_MINE)
+
+    def begin(self, *, in_place: bool) -> None:
+        """Begins to save the state as it is; all ranks call it at the same boundary.
+
+        Args:
+            in_place: no copy is made; on return everything is complete, or has failed.
+
+        Raises:
+            Interrupted, CollectiveError: as ``Waiter.wait``.
+        """
+        began_s = time.monotonic()
+        while len(self._saves) >= IN_FLIGHT:
+            self._advance_together()
+        in_place = in_place or self._checkpoints.manners.in_place
+        replica = self._replica
+        state = replica.state(StateVersion(replica.lineage, replica.applied_step))
+        state = replace(state, objects=copy.deepcopy(state.objects))
+        attempt = Attempt(
+            job=self._record.job_uid,
+            step=replica.applied_step,
+            lineage=replica.lineage,
+            epoch=self._record.epoch,
+            attempt=attempt_id(self._record.store_prefix, replica.applied_step),
+        )
+        before = self._last.own.part if self._last is not None else None
+        own = self._maker.make(attempt, state, self._assigned(state), before=before, in_place=in_place)
+        own.part.start()
+        self._last = save = _Save(attempt, state, own, began_s, time.monotonic() - began_s)
+        self._saves.append(save)
+        self.saved_step = replica.applied_step
+        if in_place:
+            self.finish()
+
+    def pass_fence(self) -> None:
+        """Called before the state changes: on return nothing is read from it any more."""
+        for save in self._saves:
+            self._pass_fence(save, FENCE_S)
+
+    def advance(self, agreed: Saved) -> None:
+        """Takes the saves as far as all ranks are.
+
+        Raises:
+            Interrupted, CollectiveError: as ``Waiter.wait``.
+        """
+        while self._collected < agreed.written:
+            self._collect(self._saves[self._collected - self._published])
+            self._collected += 1
+        while self._published < min(agreed.sealed, self._collected):
+            self._publish(self._saves[0])
+            self._saves.popleft()
+            self._published += 1
+
+    def finish(self) -> None:
+        """Waits until everything that was begun is complete, or has failed; training stands still.
+
+        Raises:
+            Interrupted, CollectiveError: as ``Waiter.wait``.
+        """
+        while self._saves:
+            self._advance_together()
+
+    def abandon(self) -> None:
+        """The generation is over: nobody reads the state any more. What had all its parts is still sealed."""
+        for save in self._saves:
+            if save.own.snapshot is not None:
+                save.own.snapshot.fence(0.0)
+            if save.seal is None:
+                save.own.part.give_up("its generation ended")
+        self._saves.clear()
+
+    def _assigned(self, state: LocalState) -> Runs:
+        """Dealt over who holds what: everybody everything, or what the ranks say."""
+        if self._replica.sharded:
+            layout = gathered_layout(self._group, state, waiter=self._waiter)
+        else:
+            layout = replicated(state.shapes(), [rank_holder(rank) for rank in range(self._group.size)])
+        return assign(layout)[rank_holder(self._group.rank)]
+
+    def _pass_fence(self, save: _Save, within_s: float) -> None:
+        snapshot = save.own.snapshot
+        if snapshot is None or snapshot.settled(0.0):
+            return
+        began_s = time.monotonic()
+        if not snapshot.fence(within_s):
+            self._checkpoints.manners.at_once = True
+            self._notice(
+                f"the copy for the checkpoint of step {save.attempt.step} is dropped: {snapshot.reason}; "
+                "from now on training waits while the copy is made"
+            )
+        save.stall_s += time.monotonic() - began_s
+
+    def _advance_together(self) -> None:
+        """One turn of waiting: nobody trains, so there is no vote to say how far everybody is."""
+        began_s = time.monotonic()
+        self._moved.clear()
+        for save in self._saves:
+            if save.own.snapshot is not None and save.own.snapshot.over:
+                self._pass_fence(save, 0.0)
+        said = gather_json(self._group, list(self.saved.counts), waiter=self._waiter, what="saving a checkpoint")
+        before = self._collected, self._published
+        self.advance(least([Saved(*counts) for counts in said]))
+        if self._saves and before == (self._collected, self._published):
+            self._moved.wait(_LOOK_EVERY_S)
+            self._waiter.check()
+        for save in self._saves:
+            save.stall_s += time.monotonic() - began_s
+
+    def _collect(self, save: _Save) -> None:
+        """All parts are there, or failed: everybody hears of everybody's, and rank 0 seals."""
+        assert save.own.part.outcome is not None
+        own = _Said(save.own.part.outcome, save.stall_s, save.own.no_memory)
+        told = gather_json(self._group, to_wire(own), waiter=self._waiter, what="collecting the checkpoint's parts")
+        said = [from_wire(_Said, one) for one in told]
+        if any(one.no_memory for one in said) and not self._checkpoints.manners.in_place:
+            self._checkpoints.manners.in_place = True
+            self._notice("there is no memory for a copy of the state: from now on training waits while it is saved")
+        if self._group.rank != _SEALER:
+            return
+        before = [other.seal for other in self._saves if other.seal is not None][-1:]
+        save.seal = self._sealer.begin(
+            save.attempt,
+            save.state,
+            [one.outcome for one in said],
+            began_s=save.began_s,
+            stall_s=max(one.stall_s for one in said),
+            parent=self._replica.checkpoint,
+            before=before[0] if before else None,
+            changed=self._moved.set,
+        )
+
+    def _publish(self, save: _Save) -> None:
+        """The save was sealed, or has failed: from now on it is everybody's parent of the next."""
+        own = to_wire(save.seal.ref) if save.seal is not None and save.seal.ref is not None else None
+        ref = gather_json(self._group, own, waiter=self._waiter, what="learning how a checkpoint went")[_SEALER]
+        if ref is not None:
+            self._replica.checkpoint = from_wire(CheckpointRef, ref)
+
+
+def _leading(done: list[bool]) -> int:
+    """How many are done before the first that is not."""
+    return next((index for index, is_done in enumerate(done) if not is_done), len(done))

@@ -1,0 +1,172 @@
+"""Rank 0 completes a save whose parts are all durable, beside the training, and says how it went."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainctl.checkpoint.engine import Attempt
+from trainctl.checkpoint.snapshot.background import PartOutcome
+from trainctl.checkpoint.state import LocalState
+from trainctl.core.errors import TrainctlError
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord
+from trainctl.core.records.worker import CheckpointReport
+from trainctl.parallel.session.checkpoints import Checkpoints
+
+_LOG = logging.getLogger("trainctl.session")
+
+
+class SealThread:
+    """Seals one save in a thread of its own, after ``before``.
+
+    Args:
+        seal: is given the newest reference so far, and gives back the new one; None if it failed.
+        failed: told why nobody waits for it any longer.
+        parent: the newest reference before all that are on their way.
+        before: the seal of the save before: one at a time, in order.
+        changed: called when it is over.
+    """
+
+    def __init__(
+        self,
+        seal: Callable[[CheckpointRef | None], CheckpointRef | None],
+        *,
+        failed: Callable[[str], None],
+        parent: CheckpointRef | None,
+        before: SealThread | None,
+        changed: Callable[[], None],
+    ) -> None:
+        self.ref: CheckpointRef | None = None
+        self._seal = seal
+        self._failed = failed
+        self._parent = parent
+        self._before = before
+        self._changed = changed
+        self._over = threading.Event()
+        self._began_s = time.monotonic()
+        threading.Thread(target=self._run, name="checkpoint-seal", daemon=True).start()
+
+    def over(self, within_s: float) -> bool:
+        """Whether it is over; it has failed if it takes longer than ``within_s``."""
+        if not self._over.is_set() and time.monotonic() - self._began_s > within_s and not self._before_open():
+            self._over.set()
+            self._failed(f"sealing it took more than {within_s:g} s: the storage does not answer")
+        return self._over.is_set()
+
+    def _before_open(self) -> bool:
+        return self._before is not None and not self._before._over.is_set()
+
+    def _run(self) -> None:
+        before = self._before
+        if before is not None:
+            before._over.wait()
+            self._parent = before.ref or self._parent
+            self._before = None
+        self._began_s = time.monotonic()
+        try:
+            ref = self._seal(self._parent)
+        except Exception as error:
+            _LOG.exception("a checkpoint could not be sealed")
+            ref = None
+            self._failed(f"{type(error).__name__}: {error}")
+        if not self._over.is_set():
+            self.ref = ref
+            self._over.set()
+        self._changed()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealer:
+    """How rank 0 seals.
+
+    Attributes:
+        checkpoints: where to.
+        record: of the generation.
+        settle: called before: the records hold every step up to the checkpoint's.
+        report: called after, on whatever thread.
+    """
+
+    checkpoints: Checkpoints
+    record: GenerationRecord
+    settle: Callable[[], None]
+    report: Callable[[CheckpointReport], None]
+
+    def begin(
+        self,
+        attempt: Attempt,
+        state: LocalState,
+        parts: Sequence[PartOutcome],
+        *,
+        began_s: float,
+        stall_s: float,
+        parent: CheckpointRef | None,
+        before: SealThread | None,
+        changed: Callable[[], None],
+    ) -> SealThread:
+        """Completes the attempt if all parts are there, else removes it, in the background.
+
+        Args:
+            attempt: which save.
+            state: names, shapes, objects and artifacts; no tensor is read.
+            parts: how the parts of all ranks ended, in rank order.
+            began_s: when the save began, monotonic.
+            stall_s: how long training waited for it.
+            parent: the checkpoint that it continues, if there is one, unless ``before`` makes a newer one.
+            before: what is sealed before.
+            changed: called when it is over.
+        """
+
+        def report(ref: CheckpointRef | None, error: str) -> None:
+            size_bytes = sum(outcome.part.data_bytes for outcome in parts if outcome.part is not None)
+            self.report(
+                CheckpointReport(
+                    job_uid=attempt.job,
+                    island=self.record.island,
+                    generation=self.record.generation,
+                    step=attempt.step,
+                    lineage=attempt.lineage,
+                    ref=ref,
+                    error=error,
+                    seconds=time.monotonic() - began_s,
+                    stall_s=stall_s,
+                    size_bytes=size_bytes if ref is not None else 0,
+                )
+            )
+
+        def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
+            ref, errors = self._sealed(attempt, state, parts, newest)
+            report(ref, "; ".join(errors))
+            if ref is not None:
+                self._retain(ref, attempt.job)
+            return ref
+
+        return SealThread(seal, failed=lambda error: report(None, error), parent=parent, before=before, changed=changed)
+
+    def _sealed(
+        self, attempt: Attempt, state: LocalState, parts: Sequence[PartOutcome], parent: CheckpointRef | None
+    ) -> tuple[CheckpointRef | None, list[str]]:
+        errors = [f"rank {rank}: {part.error}" for rank, part in enumerate(parts) if part.error]
+        if not errors:
+            self.settle()
+            written = [outcome.part for outcome in parts if outcome.part is not None]
+            try:
+                writer = self.checkpoints.writer()
+                return writer.seal(attempt, state=state, parts=written, parent=parent), []
+            except (TrainctlError, OSError) as error:
+                errors.append(f"rank 0: {error}")
+        try:
+            self.checkpoints.writer().discard(attempt)
+        except (TrainctlError, OSError) as error:
+            errors.append(f"and what was written could not be removed: {error}")
+        return None, errors
+
+    def _retain(self, newest: CheckpointRef, job: str) -> None:
+        """Removes old checkpoints; one that stays for once does no harm."""
+        try:
+            keep = self.checkpoints.spec.keep.last
+            self.checkpoints.writer().retain(job=job, keep=keep, protect=frozenset({newest.attempt}))
+        except (TrainctlError, OSError):
+            return
