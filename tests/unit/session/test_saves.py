@@ -1,0 +1,332 @@
+"""Checkpoints that are saved while training goes on: of one step, whole or not at all, and not in the way for long."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.snapshot import background
+from trainctl.checkpoint.snapshot.host_pool import HostPool
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
+from trainctl.checkpoint.state import state_of
+from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.core.codec import to_wire
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobMetadata, JobSpec, TrainJob
+from trainctl.core.records.train_spec import BatchSpec
+from trainctl.core.records.worker import CheckpointReport
+from trainctl.parallel.bridge import Checkpointed, Noticed, WorkerMessage
+from trainctl.parallel.session import Session, saves
+from trainctl.parallel.session import checkpoints as checkpoints_module
+from trainctl.parallel.session.control import NoControl, NoPage
+
+DEADLINE_S = 30.0
+
+
+class Keeping(NoControl):
+    """A job file and a work folder; keeps what it is told, on whatever thread."""
+
+    def __init__(self, workdir: Path, spec: CheckpointSpec) -> None:
+        super().__init__()
+        self.reports: list[CheckpointReport] = []
+        self.notices: list[str] = []
+        self.told = threading.Condition()
+        wire = to_wire(TrainJob(metadata=JobMetadata(name="alone"), spec=JobSpec(checkpoint=spec)))
+        self._desired = replace(self._desired, spec=wire, workdir=str(workdir))
+
+    def send(self, message: WorkerMessage) -> None:
+        with self.told:
+            if isinstance(message, Checkpointed):
+                self.reports.append(message.report)
+            if isinstance(message, Noticed) and "BatchNorm" not in message.text:  # its buffers are wanted here
+                self.notices.append(message.text)
+            self.told.notify_all()
+        super().send(message)
+
+    def wait_for(self, count: int) -> None:
+        with self.told:
+            assert self.told.wait_for(lambda: len(self.reports) >= count, DEADLINE_S), self.reports
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.counts = [0]
+
+    def state_dict(self) -> dict[str, list[int]]:
+        return {"counts": self.counts}
+
+    def load_state_dict(self, state: Mapping[str, list[int]]) -> None:
+        self.counts[:] = state["counts"]
+
+
+class Run:
+    """One worker: a model with buffers that change in the forward pass, an average, an object."""
+
+    def __init__(self, folder: Path, *, steps: int = 6, interval: int = 2, background: bool = True) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(6, 40), nn.BatchNorm1d(40), nn.Tanh(), nn.Linear(40, 3))
+        self.average = nn.Linear(6, 40).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.05)
+        self.counter = Counter()
+        spec = CheckpointSpec(interval_steps=interval, keep=CheckpointKeepSpec(last=99), background=background)
+        self.control = Keeping(folder, spec)
+        self.folder = folder
+        self.session = Session.open(control=self.control, page=NoPage())
+        self.session.register(
+            model=self.model,
+            optimizer=self.optimizer,
+            modules={"average": self.average},
+            objects={"counter": self.counter},
+            after_step=self.update_average,
+        )
+        batch = BatchSpec(sequences=8, micro_batches=2)
+        self.session.set_data(num_samples=64, steps=steps, batch=batch, seed=3, schedule=lambda _: 0.05)
+        self.states: dict[int, dict[str, torch.Tensor]] = {}
+
+    def update_average(self, _: int) -> None:
+        first = next(self.model.parameters())
+        self.average.weight.lerp_(first.detach(), 0.5)
+
+    def step(self, inside: Callable[[], None] = lambda: None) -> None:
+        with self.session.step() as step:
+            self.counter.counts[0] += 1
+            for micro_batch in step.micro_batches():
+                generator = torch.Generator().manual_seed(sum(micro_batch.sample_ids))
+                rows = torch.randn(4, 6, generator=generator)
+                step.backward(self.model(rows).square().sum(), 12)
+            inside()
+        self.states[self.session.applied_step] = self.state()
+
+    def to_the_end(self) -> list[CheckpointReport]:
+        while not self.session.done:
+            self.step()
+        return self.control.reports
+
+    def state(self) -> dict[str, torch.Tensor]:
+        found = state_of(
+            self.model,
+            [self.optimizer],
+            modules={"average": self.average},
+            instance="island-0",
+            version=StateVersion(0, 0),
+        )
+        return {f"{t.key.kind} {t.key.fqn}": t.tensor.detach().clone() for t in found.tensors}
+
+    def check(self, ref: CheckpointRef) -> None:
+        """It holds every bit of its step, and nothing of a later one."""
+        other = Run(self.folder / "other")
+        into = state_of(
+            other.model,
+            [other.optimizer],
+            modules={"average": other.average},
+            instance="island-0",
+            version=StateVersion(1, ref.step),
+        )
+        values: Any = load(ref, into)
+        assert values["registered"]["counter"] == {"counts": [ref.step]}
+        for name, tensor in self.states[ref.step].items():
+            (found,) = [t.tensor for t in into.tensors if f"{t.key.kind} {t.key.fqn}" == name]
+            assert torch.equal(found, tensor), name
+
+
+class Storage:
+    """Takes the place of writing files: slow, failing or hanging, as a test wants it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.waiting = threading.Event()
+        self.errors: list[int] = []
+        self.tries = 0
+        write = LocalStorage.write_file
+        storage = self
+
+        def write_file(self: LocalStorage, path: str, buffers: Iterable[memoryview | bytes]) -> int:
+            if path.endswith(".safetensors"):
+                storage.tries += 1
+                if not storage.open.is_set():
+                    storage.waiting.set()
+                    storage.open.wait(DEADLINE_S)
+                if storage.errors:
+                    number = storage.errors.pop(0)
+                    raise OSError(number, "injected")
+            return write(self, path, buffers)
+
+        monkeypatch.setattr(LocalStorage, "write_file", write_file)
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setattr(background, "RETRY_AFTER_S", (0.0, 0.0))
+    return Storage(monkeypatch)
+
+
+def outcome(reports: Iterable[CheckpointReport]) -> list[tuple[int, bool]]:
+    return [(report.step, report.ref is not None) for report in reports]
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_every_checkpoint_is_the_state_of_its_step(tmp_path: Path, in_background: bool) -> None:
+    run = Run(tmp_path, steps=7, interval=2, background=in_background)
+    reports = run.to_the_end()
+    assert outcome(reports) == [(2, True), (4, True), (6, True), (7, True)]
+    assert not run.control.notices
+    parents = []
+    for info in survey(str(tmp_path / "checkpoints")).checkpoints:
+        run.check(info.ref)
+        parents.append(info.manifest.parent.step if info.manifest.parent else None)
+    assert parents == [6, 4, 2, None], "each continues the one before"
+
+
+def test_training_goes_on_while_the_storage_is_slow_and_waits_when_too_much_is_on_its_way(
+    tmp_path: Path, storage: Storage
+) -> None:
+    run = Run(tmp_path, steps=9, interval=2)
+    storage.open.clear()
+    for _ in range(5):  # those of steps 2 and 4 are on their way
+        run.step()
+    assert storage.waiting.wait(DEADLINE_S)
+    assert (run.session.applied_step, run.control.reports) == (5, [])
+    trained = threading.Event()
+
+    def sixth() -> None:
+        run.step()
+        trained.set()
+
+    thread = threading.Thread(target=sixth)
+    thread.start()
+    assert not trained.wait(0.3), "a third one would need memory"
+    storage.open.set()
+    assert trained.wait(DEADLINE_S)
+    thread.join(DEADLINE_S)
+    reports = run.to_the_end()
+    assert outcome(reports) == [(2, True), (4, True), (6, True), (8, True), (9, True)]
+    assert reports[2].stall_s >= 0.2
+    for report in reports:
+        assert report.ref is not None
+        run.check(report.ref)
+
+
+def test_a_copy_that_is_late_is_dropped_and_the_next_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plainly = Snapshot._copy_piece
+
+    def slowly(snapshot: Snapshot, piece: Any) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            while snapshot._wanted:
+                threading.Event().wait(0.001)
+        return plainly(snapshot, piece)
+
+    monkeypatch.setattr(Snapshot, "_copy_piece", slowly)
+    monkeypatch.setattr(saves, "FENCE_S", 0.05)
+    run = Run(tmp_path)
+    reports = run.to_the_end()
+    assert outcome(reports) == [(2, False), (4, True), (6, True)]
+    assert "rank 0: the next change of the state was due, and 0.05 s later the copy was not whole" in reports[0].error
+    (notice,) = run.control.notices
+    assert "the copy for the checkpoint of step 2 is dropped" in notice
+    assert "from now on training waits while the copy is made" in notice
+    for report in reports[1:]:
+        assert report.ref is not None
+        run.check(report.ref)
+    assert [info.ref for info in survey(str(tmp_path / "checkpoints")).checkpoints] == [reports[2].ref, reports[1].ref]
+    assert not list((tmp_path / "checkpoints").glob("step-*2"))
+
+
+def test_state_that_is_changed_inside_a_step_is_never_saved_torn(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+
+    def meddle() -> None:
+        with torch.no_grad():
+            run.average.weight.add_(1.0)
+
+    for _ in range(2):
+        run.step()
+    run.step(meddle)
+    run.states.pop(3)
+    reports = run.to_the_end()
+    assert outcome(reports) == [(2, False), (4, True), (6, True)]
+    assert "param of average.weight" in reports[0].error
+    assert "was changed before the snapshot's fence was passed" in reports[0].error
+    assert reports[1].ref is not None
+    run.check(reports[1].ref)
+
+
+def test_what_passes_is_tried_again(tmp_path: Path, storage: Storage) -> None:
+    storage.errors = [errno.EIO, errno.EIO]
+    run = Run(tmp_path)
+    reports = run.to_the_end()
+    assert outcome(reports) == [(2, True), (4, True), (6, True)]
+    assert storage.tries == 5
+    assert reports[0].ref is not None
+    run.check(reports[0].ref)
+
+
+@pytest.mark.parametrize(("errors", "tries"), [([errno.EIO] * 3, 5), ([errno.ENOSPC], 3)])
+def test_what_does_not_pass_costs_one_checkpoint(
+    tmp_path: Path, storage: Storage, errors: list[int], tries: int
+) -> None:
+    storage.errors = list(errors)
+    run = Run(tmp_path)
+    reports = run.to_the_end()
+    assert outcome(reports) == [(2, False), (4, True), (6, True)]
+    assert "injected" in reports[0].error
+    assert storage.tries == tries
+    assert not list((tmp_path / "checkpoints").glob("step-*2"))
+
+
+def test_storage_that_hangs_ends_the_save_and_not_the_run(tmp_path: Path, storage: Storage) -> None:
+    run = Run(tmp_path, steps=3)
+    run.session._context.waiter.timeout_s = 0.2
+    storage.open.clear()
+    try:
+        reports = run.to_the_end()
+    finally:
+        storage.open.set()
+    assert outcome(reports) == [(2, False), (3, False)]
+    assert all("nothing was written for 0.2 s: the storage does not answer" in report.error for report in reports)
+
+
+def test_without_memory_for_a_copy_training_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(size_bytes: int) -> torch.Tensor:
+        raise RuntimeError(f"cannot allocate {size_bytes} bytes")
+
+    monkeypatch.setattr(checkpoints_module, "HostPool", lambda count: HostPool(count, none))
+    run = Run(tmp_path)
+    reports = run.to_the_end()
+    assert outcome(reports) == [(2, False), (4, True), (6, True)]
+    assert "rank 0: no host memory for a copy of the state: cannot allocate" in reports[0].error
+    assert run.control.notices == [
+        "there is no memory for a copy of the state: from now on training waits while it is saved"
+    ]
+    assert reports[1].ref is not None
+    run.check(reports[1].ref)
+
+
+def test_a_worker_that_leaves_reads_nothing_more_and_reports_nothing(tmp_path: Path, storage: Storage) -> None:
+    run = Run(tmp_path)
+    storage.open.clear()
+    for _ in range(2):
+        run.step()
+    assert storage.waiting.wait(DEADLINE_S)
+    (save,) = run.session._seat.saves._saves  # type: ignore[union-attr]
+    run.session.close()
+    assert save.own.snapshot is not None
+    assert save.own.snapshot.settled(0.0)
+    storage.open.set()
+    save.own.part._thread.join(DEADLINE_S)
+    assert not run.control.reports
+    assert not list((tmp_path / "checkpoints").rglob("*.safetensors"))
+    assert not survey(str(tmp_path / "checkpoints")).checkpoints
