@@ -3,8 +3,9 @@
 A state of sharded rows (parameters and two moments, fp32) in 1, 2 and 4 processes: it is saved durably and loaded into
 as many processes, with warm and with cold page cache, and into another number of them, by trainctl (which verifies
 checksums), by ``torch.distributed.checkpoint`` (which has none), and plainly: the same bytes written with fsync, and
-read in blocks of 4 MiB. In turns within one run; the first of each is dropped, and sees that the values that come back
-are those that were saved. Prints a table and, last, one JSON line.
+read in blocks of 4 MiB. Then training goes on beside saves: how long it stands still, against a plain copy of the same
+bytes, and how much slower its steps are, against steps without a save. In turns within one run; the first of each is
+dropped, and sees that the values that come back are those that were saved. Prints a table and, last, one JSON line.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks.checkpoint_rank import SIDES, THREADS, forget_pages
+from benchmarks.checkpoint_train import WAYS
 
 HERE = Path(__file__).parent
 TARGETS = {
@@ -38,6 +40,10 @@ TARGETS = {
     "reshard_4to2_vs_dcp": 0.5,
     "reshard_2to4_vs_dcp": 0.5,
     "bytes_on_disk_ratio": 1.01,
+    "stall_vs_memcpy": 1.3,
+    "stall_lazy_vs_dcp_async": 0.1,
+    "step_slowdown_while_saving": 1.25,
+    "step_slowdown_vs_dcp": 0.8,
 }
 ANSWER_S = 300.0
 
@@ -51,6 +57,13 @@ class World:
 
     def do(self, verb: str, side: str, folder: Path) -> float:
         """Lets all of them do something; seconds until the last one had."""
+        answer = self.ask(verb, side, folder)
+        if not answer["same"]:
+            raise RuntimeError(f"{side} with {self.size} processes: what was loaded is not what was saved")
+        return answer["seconds"]
+
+    def ask(self, verb: str, side: str, folder: Path) -> dict[str, float]:
+        """Lets all of them do something; what rank 0 answers."""
         for process in self.processes:
             assert process.stdin is not None
             process.stdin.write(f"{verb} {side} {folder}\n")
@@ -60,10 +73,8 @@ class World:
         line = first.stdout.readline()
         if not line:
             raise RuntimeError(f"{verb} by {side} with {self.size} processes: rank 0 ended with {first.wait()}")
-        answer = json.loads(line)
-        if not answer["same"]:
-            raise RuntimeError(f"{side} with {self.size} processes: what was loaded is not what was saved")
-        return float(answer["seconds"])
+        answer: dict[str, float] = json.loads(line)
+        return answer
 
 
 @contextmanager
@@ -102,17 +113,24 @@ class Samples:
         """Notes one."""
         self._taken.setdefault(what, {}).setdefault(side, []).append(seconds)
 
-    def ratios(self, what: str, side: str) -> list[float]:
-        """Of trainctl's seconds to those of the other side, turn by turn."""
+    def ratios(self, what: str, side: str, own: str = "trainctl") -> list[float]:
+        """Of one side's seconds to those of the other, turn by turn."""
         taken = self._taken[what]
-        return [own / other for own, other in zip(taken["trainctl"], taken[side], strict=True)]
+        return [ours / theirs for ours, theirs in zip(taken[own], taken[side], strict=True)]
+
+    def of(self, what: str, side: str) -> list[float]:
+        """Turn by turn."""
+        return self._taken[what][side]
 
     def show(self) -> None:
         """Prints the table."""
-        print(f"\n{'':24}" + "".join(f"{side:>28}" for side in SIDES))
+        columns: tuple[str, ...] = ()
         for what, taken in self._taken.items():
+            if columns != tuple(taken):
+                columns = tuple(taken)
+                print(f"\n{'':20}" + "".join(f"{side:>26}" for side in columns))
             cells = (f"{statistics.median(s):8.3f} ({min(s):.3f} to {max(s):.3f})" for s in taken.values())
-            print(f"{what:24}" + "".join(f"{cell:>28}" for cell in cells), flush=True)
+            print(f"{what:20}" + "".join(f"{cell:>26}" for cell in cells), flush=True)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -131,6 +149,21 @@ def in_turns(samples: Samples, what: str, ranks: World, verb: str, folders: dict
                 samples.take(what, side, seconds)
 
 
+def beside_training(samples: Samples, ranks: World, folder: Path, pairs: int) -> None:
+    """Every way to save beside steps, once a round; the first round, which makes processes and memory, is dropped."""
+    for number in range(pairs + 1):
+        copy_s = ranks.ask("train", "copy", folder / "beside")["copy"]
+        for way in WAYS if number % 2 else tuple(reversed(WAYS)):
+            answer = ranks.ask("train", way, folder / "beside")
+            if number:
+                samples.take(f"stall with {ranks.size}", way, answer["stall"])
+                samples.take(f"durable with {ranks.size}", way, answer["durable"])
+                samples.take(f"slowdown with {ranks.size}", way, answer["step"] / answer["idle"])
+        if number:
+            samples.take(f"stall with {ranks.size}", "copy", copy_s)
+    shutil.rmtree(folder / "beside")
+
+
 def measure(samples: Samples, worlds: Sequence[int], folder: Path, *, state_bytes: int, pairs: int) -> dict[str, float]:
     """Everything; returns how many bytes trainctl has on the disk for each of the state."""
     found = {}
@@ -141,6 +174,7 @@ def measure(samples: Samples, worlds: Sequence[int], folder: Path, *, state_byte
             found[f"{size}"] = folder_bytes(folders["trainctl"]) / folder_bytes(folders["raw"])
             in_turns(samples, f"load warm with {size}", ranks, "load", folders, pairs)
             in_turns(samples, f"load cold with {size}", ranks, "load", folders, pairs)
+            beside_training(samples, ranks, folder, pairs)
     for before, after in (*pairwise(worlds), *pairwise(reversed(worlds))):
         folders = {side: folder / f"{side}-{before}" for side in SIDES}
         with world(after, folder, state_bytes) as ranks:
@@ -151,8 +185,8 @@ def measure(samples: Samples, worlds: Sequence[int], folder: Path, *, state_byte
 def figures(samples: Samples, worlds: Sequence[int], on_disk: dict[str, float]) -> dict[str, list[float]]:
     """For each figure its ratios, one a turn, of the number of processes in which it is worst."""
 
-    def worst(what: str, side: str) -> list[float]:
-        return max((samples.ratios(f"{what} with {size}", side) for size in worlds), key=statistics.median)
+    def worst(what: str, side: str, own: str = "trainctl") -> list[float]:
+        return max((samples.ratios(f"{what} with {size}", side, own) for size in worlds), key=statistics.median)
 
     found = {
         "save_vs_raw_write": worst("save", "raw"),
@@ -162,6 +196,12 @@ def figures(samples: Samples, worlds: Sequence[int], on_disk: dict[str, float]) 
         "load_warm_vs_dcp": worst("load warm", "dcp"),
         "load_cold_vs_dcp": worst("load cold", "dcp"),
         "bytes_on_disk_ratio": list(on_disk.values()),
+        "stall_vs_memcpy": worst("stall", "copy", "eager"),
+        "stall_lazy_vs_dcp_async": worst("stall", "dcp", "lazy"),
+        "step_slowdown_while_saving": max(
+            (samples.of(f"slowdown with {size}", "lazy") for size in worlds), key=statistics.median
+        ),
+        "step_slowdown_vs_dcp": worst("slowdown", "dcp", "lazy"),
     }
     for before, after in (*pairwise(worlds), *pairwise(reversed(worlds))):
         found[f"reshard_{before}to{after}_vs_dcp"] = samples.ratios(f"reshard {before} to {after}", "dcp")

@@ -22,6 +22,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.checkpoint_train import Training
 from trainctl.checkpoint.dtensor import local_part
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, attempt_id, load, resolve
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
@@ -89,6 +91,17 @@ class Rank:
         self.verbs: dict[str, Callable[[Path], None]] = {
             f"{verb} {side}": getattr(self, f"_{verb}_{side}") for verb in ("save", "load") for side in SIDES
         }
+        self._training: Training | None = None
+
+    def train(self, way: str, folder: Path) -> dict[str, float]:
+        """Steps beside a save; the longest seconds of all ranks."""
+        if self._training is None:
+            state = self._state
+            self._training = Training(self._rank, state.own, state.assigned, state.tensors)
+        found = {"copy": self._training.copy()} if way == "copy" else self._training.save(way, folder)
+        longest = torch.tensor(list(found.values()), dtype=torch.float64)
+        dist.all_reduce(longest, dist.ReduceOp.MAX)
+        return dict(zip(found, longest.tolist(), strict=True))
 
     def _save_trainctl(self, folder: Path) -> None:
         writer = CheckpointWriter(str(folder), faults=FaultPlan())
@@ -142,9 +155,11 @@ class Rank:
     def _blocks(self) -> list[memoryview]:
         return [d[b : b + BLOCK_BYTES] for d in self._state.locals for b in range(0, len(d), BLOCK_BYTES)]
 
-    def do(self, line: str) -> dict[str, float | bool]:
+    def do(self, line: str) -> dict[str, float]:
         """Seconds of what the line says; after a load, whether the values are those that were saved."""
         verb, side, folder = line.split()
+        if verb == "train":
+            return self.train(side, Path(folder))
         before = self._state.digest() if verb == "check" else 0.0
         if verb == "check":
             for data in self._state.locals:
@@ -184,7 +199,7 @@ def main() -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
     this = Rank(rank, world, state_bytes)
     for line in sys.stdin:
-        if rank == 0 and line.startswith("save"):
+        if rank == 0 and line.startswith(("save", "train")):
             shutil.rmtree(line.split()[2], ignore_errors=True)
         dist.barrier()
         answer = this.do(line)

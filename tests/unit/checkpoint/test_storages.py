@@ -5,15 +5,16 @@ import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.storage_contract import StorageContract
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.checkpoint.storage.port import Storage
+from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.checkpoint.storage.remote import FsspecStorage
-from trainctl.core.errors import UnavailableError
+from trainctl.core.errors import CheckpointError, UnavailableError
 
 
 class TestLocalStorage(StorageContract):
@@ -90,3 +91,24 @@ def test_an_unknown_scheme_is_refused_with_a_hint() -> None:
     with pytest.raises(UnavailableError, match="nosuch://bucket") as caught:
         open_storage("nosuch://bucket/x")
     assert "s3fs" in caught.value.hint
+
+
+def test_ranges_that_touch_are_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(f"memory://{uuid.uuid4()}")
+    assert isinstance(storage, FsspecStorage)
+    content = bytes(range(100))
+    storage.write_file("f", [content])
+    asked: list[tuple[int, int]] = []
+    plainly = type(storage._fs).cat_ranges
+
+    def counting(fs: Any, paths: list[str], starts: list[int], ends: list[int], **options: Any) -> Any:
+        asked.extend(zip(starts, ends, strict=True))
+        return plainly(fs, paths, starts, ends, **options)
+
+    monkeypatch.setattr(type(storage._fs), "cat_ranges", counting)
+    reads = [RangeRead(offset, memoryview(bytearray(size))) for offset, size in ((30, 10), (0, 20), (20, 10), (50, 5))]
+    storage.read_ranges("f", reads)
+    assert asked == [(0, 40), (50, 55)]
+    assert [bytes(read.into) for read in reads] == [content[r.offset : r.offset + len(r.into)] for r in reads]
+    with pytest.raises(CheckpointError, match="expected 9 bytes at offset 95, found 5"):
+        storage.read_ranges("f", [RangeRead(90, memoryview(bytearray(5))), RangeRead(95, memoryview(bytearray(9)))])

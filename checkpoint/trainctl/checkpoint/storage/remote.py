@@ -76,15 +76,17 @@ class FsspecStorage:
         return bytes(self._fs.cat_file(f"{self._root}/{path}"))
 
     def read_ranges(self, path: str, ranges: Sequence[RangeRead]) -> None:
-        """Reads all ranges at once, in parallel where the file system can."""
-        target = f"{self._root}/{path}"
-        starts = [read.offset for read in ranges]
-        ends = [read.offset + len(read.into) for read in ranges]
-        parts = self._fs.cat_ranges([target] * len(starts), starts, ends, on_error="raise")
-        for read, part in zip(ranges, parts, strict=True):
-            if len(part) != len(read.into):
-                raise CheckpointError(short_read(f"{self._uri}/{path}", read, len(part)))
-            read.into[:] = part
+        """Reads all ranges at once, in parallel where the file system can; those that touch are one request."""
+        requests = _touching(ranges)
+        starts = [request[0].offset for request in requests]
+        ends = [request[-1].offset + len(request[-1].into) for request in requests]
+        parts = self._fs.cat_ranges([f"{self._root}/{path}"] * len(starts), starts, ends, on_error="raise")
+        for start, request, part in zip(starts, requests, parts, strict=True):
+            for read in request:
+                found = memoryview(part)[read.offset - start :][: len(read.into)]
+                if len(found) != len(read.into):
+                    raise CheckpointError(short_read(f"{self._uri}/{path}", read, len(found)))
+                read.into[:] = found
 
     def size(self, path: str) -> int | None:
         """Size by the store's metadata."""
@@ -115,3 +117,14 @@ class FsspecStorage:
         """By rmdir; object stores have no folders, so there is nothing to do on them."""
         with contextlib.suppress(OSError, NotImplementedError):
             self._fs.rmdir(f"{self._root}/{path}")
+
+
+def _touching(ranges: Sequence[RangeRead]) -> list[list[RangeRead]]:
+    """Ranges that follow each other without a gap, in the order they have in the file."""
+    requests: list[list[RangeRead]] = []
+    for read in sorted(ranges, key=lambda read: read.offset):
+        if requests and requests[-1][-1].offset + len(requests[-1][-1].into) == read.offset:
+            requests[-1].append(read)
+        else:
+            requests.append([read])
+    return requests
