@@ -94,14 +94,14 @@ def test_rollback_goes_back_in_a_new_lineage(system: LocalSystem, corpus: Path, 
     before = system.wait("back", "three checkpoints", lambda job: job.status.checkpoint.step >= 30, DEADLINE_S)
     listed = json.loads(system.cli("checkpoints", "list", "back", "-o", "json").stdout)["checkpoints"]
     target = listed[-2]["step"]
+    missing = system.cli("rollback", "back", "--to-step", "7", "-y", check=False)
+    assert missing.returncode == 6
+    assert "there are those of" in missing.stderr
     system.cli("rollback", "back", "--to-step", str(target), "-y")
     after = system.wait("back", "a new lineage", lambda job: job.status.lineage == 2, DEADLINE_S)
     assert pids(after) == pids(before), "no process was restarted"
     no_terminal = system.cli("rollback", "back", check=False)
     assert no_terminal.returncode == 2
-    missing = system.cli("rollback", "back", "--to-step", "7", "-y", check=False)
-    assert missing.returncode == 6
-    assert "there are those of" in missing.stderr
     assert all(f.lineage == 2 or f.step <= target for f in system.figures("back"))
     assert_as_undisturbed(system, "back", undisturbed)
     assert any(recovery.target_step == target for recovery in system.job("back").status.recoveries)
