@@ -16,6 +16,7 @@ from torch import nn
 from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.monitor import STAGES
 from trainctl.checkpoint.snapshot import background
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
@@ -186,6 +187,12 @@ def test_every_checkpoint_is_the_state_of_its_step(tmp_path: Path, in_background
     for info in survey(str(tmp_path / "checkpoints")).checkpoints:
         run.check(info.ref)
         parents.append(info.manifest.parent.step if info.manifest.parent else None)
+        (part,) = info.manifest.parts
+        assert set(part.seconds) == set(STAGES)
+        (report,) = [report for report in reports if report.ref == info.ref]
+        assert part.seconds["stall"] <= round(report.stall_s, 6)
+        assert report.stall_s <= report.seconds
+        assert report.bottleneck
     assert parents == [6, 4, 2, None], "each continues the one before"
 
 

@@ -107,6 +107,7 @@ class PartReport:
         manifest: its part manifest, with hash.
         files: its data files.
         data_bytes: tensor bytes in them.
+        seconds: what it took, by stage (``monitor.STAGES``), for people.
     """
 
     writer: int
@@ -114,6 +115,7 @@ class PartReport:
     manifest: StoredFile
     files: tuple[StoredFile, ...]
     data_bytes: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

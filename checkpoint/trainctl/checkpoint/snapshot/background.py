@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.monitor import COPY, WRITE
 from trainctl.checkpoint.saving import EntryData, nothing
 from trainctl.core.errors import CheckpointError, TrainctlError
 
@@ -164,11 +165,11 @@ class BackgroundPart:
         self._end(PartOutcome(part, error, dict(self._stages)))
 
     def _saved(self) -> PartReport:
-        with self._timed("copy"):
+        with self._timed(COPY):
             self.source.copy()
         while self._before is not None and not self._before.wait(0.1):
             self._beat()
-        with self._timed("write"):
+        with self._timed(WRITE):
             return self._written()
 
     def _written(self) -> PartReport:

@@ -61,6 +61,9 @@ def _facts(root: RootManifest) -> dict[str, Any]:
         "dataBytes": root.data_bytes,
         "sizeBytes": sum(file.size_bytes for file in files),
         "files": [{"path": file.path, "sizeBytes": file.size_bytes} for file in files],
+        "parts": [
+            {"rank": part.writer, "dataBytes": part.data_bytes, "seconds": dict(part.seconds)} for part in root.parts
+        ],
     }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from trainctl.checkpoint.monitor import PartTimes
+from trainctl.cli.render import save_times
 from trainctl.cli.style import Style, table
 from trainctl.cli.times import age
 from trainctl.core.units import format_bytes, format_count
@@ -43,8 +45,10 @@ def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
     width = max(len(name) for name, _ in pairs)
     rows = [(file["path"], format_bytes(file["sizeBytes"])) for file in data["files"]]
     files = table(("PATH", "SIZE"), rows, right="SIZE")
+    parts = [PartTimes(part["rank"], part["dataBytes"], part["seconds"]) for part in data["parts"]]
     return [
         *(f"{name:<{width}}  {value}" for name, value in pairs),
+        *save_times.lines(parts, style=style),
         "",
         style.paint("Files:", "bold"),
         *(f"  {line}" for line in files),

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from trainctl.checkpoint.engine import Attempt, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
+from trainctl.checkpoint.monitor import STALL
 from trainctl.checkpoint.saving import Runs
 from trainctl.checkpoint.snapshot.background import PartOutcome
 from trainctl.checkpoint.state import LocalState
@@ -229,8 +230,12 @@ class Saves:
 
     def _collect(self, save: _Save) -> None:
         """All parts are there, or failed: everybody hears of everybody's, and rank 0 seals."""
-        assert save.own.part.outcome is not None
-        own = _Said(save.own.part.outcome, save.stall_s, save.own.no_memory)
+        outcome = save.own.part.outcome
+        assert outcome is not None
+        if outcome.part is not None:
+            seconds = {name: round(value, 6) for name, value in {**outcome.stages, STALL: save.stall_s}.items()}
+            outcome = replace(outcome, part=replace(outcome.part, seconds=seconds))
+        own = _Said(outcome, save.stall_s, save.own.no_memory)
         told = gather_json(self._group, to_wire(own), waiter=self._waiter, what="collecting the checkpoint's parts")
         said = [from_wire(_Said, one) for one in told]
         if any(one.no_memory for one in said) and not self._checkpoints.manners.in_place:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainctl.checkpoint.engine import Attempt
+from trainctl.checkpoint.monitor import PartTimes, bottleneck
 from trainctl.checkpoint.snapshot.background import PartOutcome
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import TrainctlError
@@ -118,9 +119,11 @@ class Sealer:
             before: what is sealed before.
             changed: called when it is over.
         """
+        written = [outcome.part for outcome in parts if outcome.part is not None]
+        times = [PartTimes(part.writer, part.data_bytes, part.seconds) for part in written]
+        size_bytes = sum(part.data_bytes for part in written)
 
         def report(ref: CheckpointRef | None, error: str) -> None:
-            size_bytes = sum(outcome.part.data_bytes for outcome in parts if outcome.part is not None)
             self.report(
                 CheckpointReport(
                     job_uid=attempt.job,
@@ -133,6 +136,7 @@ class Sealer:
                     seconds=time.monotonic() - began_s,
                     stall_s=stall_s,
                     size_bytes=size_bytes if ref is not None else 0,
+                    bottleneck=bottleneck(times) if ref is not None else "",
                 )
             )
 

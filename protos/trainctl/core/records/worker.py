@@ -176,6 +176,8 @@ class CheckpointReport:
     size_bytes: int = 0
     stall_s: float = 0.0
     """How much of that training waited for it, on the rank that waited longest."""
+    bottleneck: str = ""
+    """Which rank and stage it waited for longest, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -539,6 +539,7 @@ class CheckpointReport(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     STALL_S_FIELD_NUMBER: _builtins.int
+    BOTTLENECK_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     island: _builtins.str
     generation: _builtins.int
@@ -548,6 +549,7 @@ class CheckpointReport(_message.Message):
     seconds: _builtins.float
     size_bytes: _builtins.int
     stall_s: _builtins.float
+    bottleneck: _builtins.str
     @_builtins.property
     def ref(self) -> Global___CheckpointRef: ...
     def __init__(
@@ -563,10 +565,11 @@ class CheckpointReport(_message.Message):
         seconds: _builtins.float = ...,
         size_bytes: _builtins.int = ...,
         stall_s: _builtins.float = ...,
+        bottleneck: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "ref", b"ref", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "ref", b"ref", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,7 +114,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     known = (*state.checkpoints, replace(ref, committed_s=now_s))
     kept = (*(old for old in known[:-keep] if old.uri in state.pinned), *known[-keep:])
     changed = replace(state, checkpoints=kept, goodput=goodput)
-    took = f"{report.seconds:.2f} s, of which training waited {report.stall_s:.2f} s"
+    longest = f"; {report.bottleneck}" if report.bottleneck else ""
+    took = f"{report.seconds:.2f} s, of which training waited {report.stall_s:.2f} s{longest}"
     message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({took})"
     changed = with_condition(changed, CHECKPOINT_STALE, False, now_s, reason="Saved", message=message)
     return Reconciliation(state=changed, events=(_event(events.CHECKPOINT_COMMITTED, "Committed", message, report),))

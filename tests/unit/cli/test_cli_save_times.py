@@ -1,0 +1,38 @@
+"""What a save cost, for people."""
+
+from __future__ import annotations
+
+from trainctl.checkpoint.monitor import PartTimes
+from trainctl.cli.render.save_times import lines
+from trainctl.cli.style import Style
+
+PLAIN = Style(enabled=False)
+
+
+def test_a_row_for_each_of_a_few_ranks() -> None:
+    parts = [
+        PartTimes(0, 1 << 30, {"stall": 0.01, "copy": 0.25, "write": 1.0}),
+        PartTimes(1, 1 << 20, {"write": 4.0}),
+    ]
+    assert lines(parts, style=PLAIN) == [
+        "",
+        "Save, by rank: longest write of rank 1: 4.00 s (256.0 KiB/s), the median rank 2.50 s",
+        "  RANK     SIZE   STALL    COPY   WRITE         RATE",
+        "     0  1.0 GiB  0.010s  0.250s  1.000s    1.0 GiB/s",
+        "     1  1.0 MiB       -       -  4.000s  256.0 KiB/s",
+    ]
+
+
+def test_many_ranks_are_a_heat_map_and_the_slowest() -> None:
+    parts = [PartTimes(rank, 1 << 30, {"write": 40.0 if rank == 70 else 10.0 + rank / 100}) for rank in range(100)]
+    found = lines(parts, style=PLAIN)
+    assert found[1].startswith("Save, the 8 slowest of 100 ranks: longest write of rank 70: 40.00 s")
+    assert [line.split()[0] for line in found[3:11]] == ["70", "99", "98", "97", "96", "95", "94", "93"]
+    begin = next(index for index, line in enumerate(found) if line.strip().startswith("write:"))
+    assert found[begin].strip() == "write: checksums, files and their sync; 10.000 to 40.000 s, a cell a rank"
+    assert found[begin + 1] == "       0  " + 64 * "░"
+    assert found[begin + 2] == "      64  " + 6 * "░" + "█" + 29 * "░"
+
+
+def test_nothing_of_a_checkpoint_that_was_not_measured() -> None:
+    assert lines([PartTimes(0, 1 << 30, {})], style=PLAIN) == []
