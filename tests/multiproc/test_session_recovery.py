@@ -269,6 +269,20 @@ def test_a_kill_while_saving_in_the_background(
         assert newest.ref == w.checkpoints[-1].ref
 
 
+def test_what_one_rank_has_no_memory_for_all_wait_for_newcomers_too(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]
+) -> None:
+    spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=2))
+    with make(tmp_path, fault("vote.before", slot=0, step=7), spec=spec, poor_slots=[1]) as w:
+        w.run()
+        check_identical(w, tmp_path, undisturbed)
+        assert [c.step for c in w.checkpoints if c.ref][-2:] == [10, 12]
+        for failed in (c for c in w.checkpoints if c.ref is None):
+            assert "rank 1: no host memory for a copy of the state: cannot allocate" in failed.error
+        assert w.checkpoints[0].ref is None
+        assert len(w.notices) == 1
+
+
 @pytest.mark.parametrize(
     "killed",
     [

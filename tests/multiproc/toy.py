@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import WorkerBridge
 from trainctl.parallel.progress_page import ProgressWriter
-from trainctl.parallel.session import Session
+from trainctl.parallel.session import Session, checkpoints
 
 WIDTH = 16
 
@@ -54,9 +56,19 @@ class Counter:
         self.count = state["count"]
 
 
+def no_memory(size_bytes: int) -> torch.Tensor:
+    """As torch says it."""
+    raise RuntimeError(f"cannot allocate {size_bytes} bytes")
+
+
 def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]) -> None:
-    """Options: steps, hidden, dtype, seed, micro_batches, evaluate_every; the final state goes to ``folder``."""
+    """Options: steps, hidden, dtype, seed, micro_batches, evaluate_every, poor_slots; the final state to ``folder``.
+
+    Workers in ``poor_slots`` have no memory for copies of the state.
+    """
     torch.set_num_threads(1)
+    if bridge.latest().slot in options.get("poor_slots", ()):
+        checkpoints.HostPool = partial(HostPool, memory=no_memory)  # type: ignore[attr-defined]
     dtype = getattr(torch, options.get("dtype", "float32"))
     model, optimizer = build(options.get("seed", 1), options.get("hidden", 40), dtype)
     session = Session.open(control=bridge, page=page)

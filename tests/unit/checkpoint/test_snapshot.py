@@ -177,6 +177,16 @@ class TestPool:
         assert again is first
         assert made == [100, 200]
 
+    def test_free_buffers_of_several_sizes(self) -> None:
+        pool = HostPool(3)
+        buffers = [pool.take(size) for size in (10, 30, 20)]
+        for buffer in buffers:
+            assert buffer is not None
+            pool.give_back(buffer)
+        assert pool.take(15) is buffers[2]
+        assert pool.take(15) is buffers[1]
+        assert pool.take(5) is buffers[0]
+
     def test_a_buffer_that_has_become_too_small_is_replaced(self) -> None:
         pool = HostPool(1)
         small = pool.take(10)

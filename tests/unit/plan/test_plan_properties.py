@@ -144,7 +144,7 @@ def record(rank: int, **changes: object) -> VoteRecord:
     words,
     st.floats(),
     st.lists(st.floats(), max_size=5),
-    st.integers(0, 15),
+    st.integers(0, 63),
 )
 @settings(max_examples=50)
 def test_pack_is_exact(ints: tuple[int, ...], digest: int, loss: float, norms: list[float], flags: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one is not the other, whatever is in them
 class HostBuffer:
     """One snapshot's memory; give it back to the pool that it is from."""
 

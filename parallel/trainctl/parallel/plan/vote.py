@@ -34,6 +34,8 @@ class VoteFlag(IntFlag):
     """The rank was told to save a checkpoint before it stops, or is held."""
     HOLD = 16
     """The rank was told to wait at the next step boundary: all wait together after this step."""
+    SAVE_IN_PLACE = 32
+    """The rank has no memory for a copy of the state: while anybody says so, all wait together for every save."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,7 @@ class Manners:
 
     Attributes:
         at_once: copies while training waits, since a copy beside it came too late or was disturbed.
-        in_place: writes from the live state while training waits: the job wants it so, or a rank has no memory for a
-            copy.
+        in_place: wants to write from the live state while training waits, since it has no memory for a copy.
     """
 
     at_once: bool = False
@@ -42,14 +41,14 @@ class Checkpoints:
     spec: CheckpointSpec
     uri: str
     faults: FaultPlan
-    manners: Manners
+    manners: Manners = field(default_factory=Manners)
     pool: HostPool = field(default_factory=lambda: HostPool(IN_FLIGHT))
 
     @classmethod
     def of_job(cls, spec: CheckpointSpec, workdir: str, faults: FaultPlan) -> Checkpoints:
         """Saves to ``spec.uri``, or under the job's work folder; nowhere where there is neither."""
         uri = spec.uri or (f"{workdir}/checkpoints" if workdir else "")
-        return cls(spec=spec, uri=uri, faults=faults, manners=Manners(in_place=not spec.background))
+        return cls(spec=spec, uri=uri, faults=faults)
 
     def due(self, step: int, *, steps: int, saved_step: int) -> bool:
         """Whether the state after ``step`` of ``steps`` is saved, if ``saved_step`` was the last that was begun.

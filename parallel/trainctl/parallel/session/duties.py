@@ -87,7 +87,7 @@ class Duties:
             return
         self._context.where.show(Phase.CHECKPOINT)
         if due:
-            saves.begin(in_place=last)
+            saves.begin(in_place=last or VoteFlag.SAVE_IN_PLACE in flags)
         if last:
             saves.finish()
 

@@ -57,7 +57,6 @@ class _Said:
 
     outcome: PartOutcome
     stall_s: float
-    no_memory: bool
 
 
 class Saves:
@@ -111,6 +110,11 @@ class Saves:
         return self._checkpoints.due(step, steps=steps, saved_step=self.saved_step)
 
     @property
+    def in_place(self) -> bool:
+        """Whether this rank cannot save but in place. It is the vote that makes all ranks do so."""
+        return self._checkpoints.manners.in_place
+
+    @property
     def saved(self) -> Saved:
         """How far this rank is, for the vote."""
         now_s, timeout_s = time.monotonic(), self._waiter.timeout_s
@@ -134,7 +138,7 @@ class Saves:
         began_s = time.monotonic()
         while len(self._saves) >= IN_FLIGHT:
             self._advance_together()
-        in_place = in_place or self._checkpoints.manners.in_place
+        in_place = in_place or not self._checkpoints.spec.background
         replica = self._replica
         state = replica.state(StateVersion(replica.lineage, replica.applied_step))
         state = replace(state, objects=copy.deepcopy(state.objects))
@@ -147,6 +151,9 @@ class Saves:
         )
         before = self._last.own.part if self._last is not None else None
         own = self._maker.make(attempt, state, self._assigned(state), before=before, in_place=in_place)
+        if own.no_memory and not self.in_place:
+            self._checkpoints.manners.in_place = True
+            self._notice("there is no memory for a copy of the state: from now on training waits while it is saved")
         own.part.start()
         self._last = save = _Save(attempt, state, own, began_s, time.monotonic() - began_s)
         self._saves.append(save)
@@ -235,12 +242,9 @@ class Saves:
         if outcome.part is not None:
             seconds = {name: round(value, 6) for name, value in {**outcome.stages, STALL: save.stall_s}.items()}
             outcome = replace(outcome, part=replace(outcome.part, seconds=seconds))
-        own = _Said(outcome, save.stall_s, save.own.no_memory)
+        own = _Said(outcome, save.stall_s)
         told = gather_json(self._group, to_wire(own), waiter=self._waiter, what="collecting the checkpoint's parts")
         said = [from_wire(_Said, one) for one in told]
-        if any(one.no_memory for one in said) and not self._checkpoints.manners.in_place:
-            self._checkpoints.manners.in_place = True
-            self._notice("there is no memory for a copy of the state: from now on training waits while it is saved")
         if self._group.rank != _SEALER:
             return
         before = [other.seal for other in self._saves if other.seal is not None][-1:]

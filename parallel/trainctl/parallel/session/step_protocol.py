@@ -149,6 +149,8 @@ class StepProtocol:
             flags |= VoteFlag.HOLD
             if instructions.latest.checkpoint_on_stop:
                 flags |= VoteFlag.SAVE_ON_STOP
+        if seat.saves.in_place:
+            flags |= VoteFlag.SAVE_IN_PLACE
         return VoteRecord(
             generation=step.ballot.generation,
             lineage=step.ballot.lineage,
