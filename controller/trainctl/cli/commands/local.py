@@ -126,5 +126,7 @@ def status(context: Context) -> int:
     what = f"start it with: trainctl local up{where}"
     if found.controller is not None and found.controller.alive:
         what = frozen_hint(found.controller.process.pid, where)
+    elif found.end is not None:
+        what = f"{found.end}; {found.end.remedy(where)}"
     context.console.say(f"the controller is {state(found)}; {what}")
     return exit_codes.UNAVAILABLE
