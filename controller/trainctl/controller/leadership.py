@@ -126,12 +126,14 @@ class Leadership:
         epoch: ``E``, greater than that of every controller before.
         fenced: set as soon as this controller may no longer act: a write was refused because another one leads, or the
             lease is gone or was not renewed in time.
+        silence: why the lease could not be renewed the last time; None if it was.
         changes: what became of its changes.
     """
 
     def __init__(self, store: StateStore, epoch: int, created: int, lease: int, counter: FenceCounter | None) -> None:
         self.epoch = epoch
         self.fenced = asyncio.Event()
+        self.silence: UnavailableError | None = None
         self.changes = Changes()
         self._store = store
         self._lease = lease
@@ -188,10 +190,12 @@ class Leadership:
                     if not await self._store.lease_keep_alive(self._lease):
                         _log.error("the leader's lease is gone: another controller may lead")
                         break
-                renewed_s = began_s
+                renewed_s, self.silence = began_s, None
                 await asyncio.sleep(every_s)
             except (StoreUnavailableError, TimeoutError) as error:
-                _log.warning("the leader's lease could not be renewed: %s", str(error) or "no answer in time")
+                late = StoreUnavailableError("the state store did not renew the leader's lease in time")
+                self.silence = error if isinstance(error, StoreUnavailableError) else late
+                _log.warning("the leader's lease could not be renewed: %s", self.silence)
                 await asyncio.sleep(min(_RETRY_S, every_s / 2))
         self.fenced.set()
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from trainctl.controller.leadership import Candidate, FenceCounter, Leadership, find_leader, wait_vacant
 from trainctl.controller.rpc.network import WaitingServer
+from trainctl.controller.rpc.standby import FailedTry
 from trainctl.controller.store.port import StateStore
 from trainctl.core.errors import ConflictError, UnavailableError
 
@@ -36,6 +37,7 @@ async def campaign(
     ready: Callable[[], Awaitable[Candidate]],
     server: WaitingServer,
     *,
+    now_s: Callable[[], float],
     counter: FenceCounter | None = None,
 ) -> Leadership:
     """Waits, however long it takes, until this controller leads; a store that is away or full is waited for.
@@ -43,7 +45,8 @@ async def campaign(
     Args:
         store: that is shared.
         ready: asked before each try; what it raises, but for an absent store, ends the waiting.
-        server: tells who leads.
+        server: tells who leads, or why this one could not.
+        now_s: Unix seconds.
         counter: of fenced writes.
     """
     while True:
@@ -57,10 +60,12 @@ async def campaign(
                 except ConflictError as error:
                     _log.info("not this time: %s", error)
                     continue
+            server.failed = None
             if server.leader != f"{leader.holder} at {leader.address}":
                 server.leader = f"{leader.holder} at {leader.address}"
                 _log.info("standing by: %s leads with epoch %d", server.leader, leader.epoch)
             await wait_vacant(store, leader)
         except UnavailableError as error:  # it is away, or full: whoever leads then may be able to help
+            server.failed = FailedTry(now_s(), error)
             _log.warning("standing by without the store: %s", error)
             await asyncio.sleep(RETRY_S)
