@@ -68,6 +68,9 @@ def test_a_store_that_went_back_is_the_reason_that_everybody_hears(
         assert "--accept-store" in said
         assert "trainctl local up" in said
 
+    _, said = cli(tmp_path, "local", "status", "-o", "jsonpath=.controller.ended.code")
+    assert said.startswith("STORE_WENT_BACK\n")
+
     monkeypatch.setattr(gather_processes, "torch", lambda env: Torch())
     code, said = cli(tmp_path, "doctor", "-o", "json")
     found = {check["check"]: check for check in json.loads(said[said.index("{") : said.rindex("}") + 1])["checks"]}
