@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from simulation.controllers import ControllerHost
 from simulation.data_plane import MemoryFiles
 from simulation.network import Network, ResetError
@@ -15,7 +17,7 @@ from simulation.virtual_store import VirtualStore
 from trainctl.controller import keys
 from trainctl.controller.rpc.standby import NotLeaderError
 from trainctl.controller.run_dir import RunDir
-from trainctl.controller.store.port import StoreCorruptError
+from trainctl.controller.store.port import Delete, Put, StoreCorruptError
 from trainctl.protos.v1 import job_pb2
 
 TTL_S = 10.0
@@ -83,6 +85,31 @@ def test_a_term_that_ended_for_a_silent_store_says_so_at_once(tmp_path: Path) ->
         while not (why := await site.ask()):  # noqa: ASYNC110 - it leads on until its lease is over
             await asyncio.sleep(0.1)
         assert why == "STORE_UNAVAILABLE"
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("key", [keys.INSTALLATION, f"{keys.TOKENS}x"], ids=["seen before", "seen as it begins"])
+def test_a_damaged_value_is_the_reason_until_it_is_mended(tmp_path: Path, key: str) -> None:
+    async def body(site: Site) -> None:
+        site.host.start()
+        await asyncio.sleep(3.0)
+        site.host.kill()
+        good = site.store.get(key)
+        site.store.txn("somebody", (), (Put(key, b"garbage"),))
+        site.host.start()
+        await asyncio.sleep(TTL_S + 20.0)
+        assert site.host.ends == []  # nobody has to start it again
+        whys = set()
+        for _ in range(100):
+            whys.add(await site.ask())
+            await asyncio.sleep(0.1)
+        assert whys == {"STORE_CORRUPT"}
+        epoch = keys.decode(site.store.keys[keys.EPOCH].value)
+        assert epoch < 12, "it tries now and then, not all the time"
+        site.store.txn("somebody", (), (Delete(key) if good is None else Put(key, good.value),))
+        await asyncio.sleep(6.0)
+        assert not await site.ask()
 
     run(tmp_path, body)
 

@@ -15,7 +15,8 @@ from trainctl.controller.installation import NewerStoreError, fingerprint, inspe
 from trainctl.controller.leadership import Candidate, Leadership
 from trainctl.controller.rpc.standby import FailedTry
 from trainctl.controller.settings import Settings
-from trainctl.controller.standby import campaign, standing_by
+from trainctl.controller.standby import DAMAGED_S, campaign, standing_by
+from trainctl.controller.store.port import StoreCorruptError
 from trainctl.controller.term import Controller, leading
 from trainctl.core.errors import FencedError, PreconditionError, TrainctlError, UnavailableError
 
@@ -75,7 +76,10 @@ async def _wait_and_lead(
         frame.write_run_file(address)
         _log.info("controller stands by", extra={"address": address})
         ready = partial(_candidate, frame, address)
-        turn = asyncio.create_task(campaign(frame.store, ready, server, now_s=frame.clock.now_s, counter=frame.metrics))
+        rest_s = DAMAGED_S if failed is not None and isinstance(failed.error, StoreCorruptError) else 0.0
+        turn = asyncio.create_task(
+            campaign(frame.store, ready, server, now_s=frame.clock.now_s, rest_s=rest_s, counter=frame.metrics)
+        )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({turn, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -91,10 +95,10 @@ async def _wait_and_lead(
                 await _until(stop, running)
             finally:
                 await _resign(leadership)
-    except (FencedError, UnavailableError) as error:
+    except (FencedError, UnavailableError, StoreCorruptError) as error:
         _log.error("the term of epoch %d is over: %s", leadership.epoch, error)
         why = leadership.silence or error
-        return port, FailedTry(frame.clock.now_s(), why) if isinstance(why, UnavailableError) else None
+        return port, None if isinstance(why, FencedError) else FailedTry(frame.clock.now_s(), why)
     finally:
         await _resign(leadership)  # also if it never came to serve
     return port, None
