@@ -238,6 +238,18 @@ class StateStoreContract:
 
         self.run(tmp_path, body)
 
+    def test_it_tells_how_it_is(self, tmp_path: Path) -> None:
+        async def body(store: StateStore) -> None:
+            await store.txn((), (Put("a", bytes(100_000)),))
+            found = await store.condition()
+            assert found.size_bytes == await store.size_bytes()
+            assert found.limit_bytes == 0 or found.size_bytes < found.limit_bytes
+            assert found.alarms == ()
+            if found.disk_free_bytes is not None:
+                assert found.disk_free_bytes > 0
+
+        self.run(tmp_path, body)
+
     def test_everything_is_there_after_reopening(self, tmp_path: Path) -> None:
         async def fill(store: StateStore) -> None:
             await store.txn((), (Put("a", b"1"),))

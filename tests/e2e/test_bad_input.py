@@ -235,6 +235,8 @@ def test_damaged_files_of_the_installation(idle: LocalSystem) -> None:
     store.write_bytes(os.urandom(8192))
     done = idle.cli("local", "up", "--agents", "1", "--dir", str(idle.run_dir), check=False)
     assert_one_error(done, 6, "STORE_CORRUPT", "move the file away")
+    done = idle.cli("get", "jobs", check=False)
+    assert_one_error(done, 7, "none runs in", "STORE_CORRUPT", "move the file away", "trainctl local up")
     assert processes_of(idle.run_dir) == []
     store.unlink()
     (idle.run_dir / "token").write_text("")

@@ -107,6 +107,8 @@ def test_the_doctor_finds_this_installation_well_and_a_frozen_controller_not(sys
     by_name = {check["check"]: check for check in well["checks"]}
     assert by_name["agents"]["message"] == "heard: 2 of 2"
     assert by_name["clock"]["status"] == "ok"
+    assert by_name["store"]["status"] != "fail"
+    assert by_name["store"]["message"].startswith(f"file:{system.run_dir}/store.sqlite3 takes writes")
     assert "gloo" in by_name["torch"]["message"]
     pid = system.controller["pid"]
     os.kill(pid, signal.SIGSTOP)

@@ -35,7 +35,7 @@ def standing_by(store: StateStore, name: str) -> asyncio.Task[Leadership]:
     async def ready() -> Candidate:
         return candidate(name)
 
-    return asyncio.create_task(campaign(store, ready, StandbyServer()))
+    return asyncio.create_task(campaign(store, ready, StandbyServer(), now_s=time.time))
 
 
 def test_a_leader_that_says_nothing_is_followed_and_can_change_nothing_more(etcd: EtcdCluster, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from simulation.virtual_loop import OUTSIDE, Process
 from trainctl.controller.rpc.services import Services
-from trainctl.controller.rpc.standby import NotLeaderError
+from trainctl.controller.rpc.standby import FailedTry, refusal
 from trainctl.core.errors import ConflictError, InternalError, TrainctlError, UnavailableError
 
 KEEPALIVE_S = 30.0
@@ -294,6 +294,7 @@ class SimServer:
     def __init__(self, network: Network, process: Process, services: Services | None = None) -> None:
         self.process = process
         self.leader = ""
+        self.failed: FailedTry | None = None
         self._network = network
         self.services = services
         self._address = ""
@@ -329,7 +330,7 @@ class SimServer:
         return once
 
     async def _refuse(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        raise NotLeaderError(f"this controller stands by; {self.leader or 'nobody'} leads")
+        raise refusal(self.leader, self.failed)
         yield
 
 

@@ -22,7 +22,7 @@ from trainctl.controller.jobs.verbs import Call, Verbs
 from trainctl.controller.leadership import Candidate, Leadership, find_leader, wait_vacant
 from trainctl.controller.rpc.standby import StandbyServer
 from trainctl.controller.standby import campaign
-from trainctl.controller.store.port import Put, RangeResult, StoreUnavailableError
+from trainctl.controller.store.port import Put, RangeResult, StoreFullError, StoreUnavailableError
 from trainctl.core.clock import ManualClock
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.records.generation import CheckpointRef
@@ -70,9 +70,13 @@ def test_a_standby_waits_while_the_store_is_full() -> None:
         async def ready() -> Candidate:
             return Candidate(holder="b")
 
-        turn = asyncio.create_task(campaign(StoreClient(server, "b"), ready, StandbyServer()))
+        now_s, waiting = asyncio.get_running_loop().time, StandbyServer()
+        turn = asyncio.create_task(campaign(StoreClient(server, "b"), ready, waiting, now_s=now_s))
         await asyncio.sleep(5.0)
         assert not turn.done()
+        assert waiting.failed is not None, "whoever asks is told why nobody leads"
+        assert isinstance(waiting.failed.error, StoreFullError)
+        assert now_s() - waiting.failed.at_s < 1.0
         server.full = False
         async with asyncio.timeout(1.0):
             assert (await turn).epoch == 1

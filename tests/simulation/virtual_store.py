@@ -18,6 +18,7 @@ from trainctl.controller.store.port import (
     Operation,
     Put,
     RangeResult,
+    StoreCondition,
     StoreFullError,
     StoreUnavailableError,
     Target,
@@ -300,6 +301,15 @@ class StoreClient:
 
     async def size_bytes(self) -> int:
         return await self._call(lambda: self.server.size_bytes)
+
+    async def condition(self) -> StoreCondition:
+        return await self._call(
+            lambda: StoreCondition(
+                size_bytes=self.server.size_bytes,
+                limit_bytes=self.server.capacity_bytes,
+                alarms=("NOSPACE",) if self.server.full else (),
+            )
+        )
 
     async def close(self) -> None:
         self.closed = True

@@ -33,6 +33,10 @@ RETRY_DELAYS_S = (0.1, 0.3, 0.6)
 FOLLOW_EVERY_S = 0.5
 """Controllers that all stand by are asked again."""
 _NOT_LEADER = "NOT_LEADER"
+_TRY_AGAIN = (
+    "if the leader has just died, another one takes over within its --lease-ttl: try again, or with a longer "
+    "--timeout; if the one that leads is not among these, name it, too: --address"
+)
 STREAM_S = 3600.0
 """Age at which a stream is opened anew, so that no call is without a deadline."""
 
@@ -195,10 +199,9 @@ class Client:
         where = f"{self.endpoint.address} (from {self.endpoint.origin})"
         error = UnavailableError(
             f"none of the controllers at {where} led within {self._timeout_s:g} s: {waiting.said}",
-            hint="if the leader has just died, another one takes over within its --lease-ttl: try again, or with a "
-            "longer --timeout; if the one that leads is not among these, name it, too: --address",
+            hint=waiting.hint or _TRY_AGAIN,
         )
-        error.code = _NOT_LEADER
+        error.code, error.cause = _NOT_LEADER, waiting.cause
         return error
 
     def _misfit(self) -> TlsFailedError | None:
@@ -224,7 +227,9 @@ class Client:
             misfit = self._misfit()
             if misfit is not None:
                 return misfit
-            return UnavailableError(f"no controller answers at {where}", hint=self.endpoint.hint)
+            silent = UnavailableError(f"no controller answers at {where}", hint=self.endpoint.hint)
+            silent.cause = self.endpoint.cause
+            return silent
         return UnavailableError(
             f"the controller at {where} did not answer within {self._timeout_s:g} s", hint=self.endpoint.late_hint
         )
@@ -237,18 +242,22 @@ class _Waiting:
         within_s: as long as a command may take; 0: not at all.
 
     Attributes:
-        said: what one that stands by said last; empty if none does.
+        said: what one that stands by said last, of those that know why nobody leads if there are such; empty if none
+            stands by.
+        hint: what helps against what keeps them from leading; empty if none knows why.
+        cause: its code.
     """
 
     def __init__(self, within_s: float) -> None:
         self.within_s = within_s
-        self.said = ""
+        self.said = self.hint = self.cause = ""
         self._end_s = time.monotonic() + within_s
 
     def saw(self, error: grpc.RpcError) -> None:
         """What one controller answered."""
         known = error_from_rpc(error)
-        self.said = str(known) if known.code == _NOT_LEADER else self.said
+        if known.code == _NOT_LEADER and (known.cause or not self.cause):
+            self.said, self.cause, self.hint = str(known), known.cause, known.hint if known.cause else ""
 
     def pause_s(self) -> float:
         """How long to wait before all are asked again; 0: no more."""

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from trainctl.cli.config.settings import Found, Settings
 from trainctl.cli.context import Context
-from trainctl.cli.installation import LocalController, frozen_hint, read_authority, read_controller, read_token
+from trainctl.cli.installation import (
+    LocalController,
+    frozen_hint,
+    read_authority,
+    read_controller,
+    read_end,
+    read_token,
+)
 from trainctl.core.errors import TrainctlError, UnavailableError, UsageError
 from trainctl.core.loopback import beyond_loopback
 from trainctl.core.units import format_duration, parse_duration_s
@@ -29,6 +36,7 @@ class Endpoint:
         late_hint: what to do if somebody listens but does not answer.
         ca: whom to trust, PEM; None: the connection is not encrypted.
         ca_origin: where that was found, for messages.
+        cause: code of the error that its controller ended with by itself, if nobody listens there for that.
     """
 
     address: str
@@ -38,6 +46,7 @@ class Endpoint:
     late_hint: str = "try again, or give it longer with --timeout; trainctl doctor tells more"
     ca: bytes | None = field(default=None, repr=False)
     ca_origin: str = ""
+    cause: str = ""
 
     @property
     def in_clear(self) -> list[str]:
@@ -62,13 +71,15 @@ def find_endpoint(context: Context, settings: Settings) -> Endpoint:
         return replace(local, ca=ca, ca_origin=ca_origin)
     check_address(address.value, address.origin)
     ca, ca_origin = _authority(context, settings)
+    hint, cause = _silence_hint(context, settings)
     endpoint = Endpoint(
         ca=ca,
         ca_origin=ca_origin,
         address=address.value,
         token=_token(context, address, token_file),
         origin=address.origin,
-        hint=_silence_hint(context, settings),
+        hint=hint,
+        cause=cause,
     )
     if endpoint.in_clear and not is_insecure(context):
         raise UsageError(
@@ -93,13 +104,27 @@ def check_address(text: str, origin: str) -> None:
             raise UsageError(f"{origin}: expected HOST:PORT, found {one!r}", hint=hint)
 
 
-def _silence_hint(context: Context, settings: Settings) -> str:
+def _silence_hint(context: Context, settings: Settings) -> tuple[str, str]:
+    """What to do if nobody answers at the named address, and the code of what is known to be behind that."""
     local = named_installation(context, settings)
     if local is None:
-        return f"check {settings['address'].origin}; or {_START}"
+        return f"check {settings['address'].origin}; or {_START}", ""
     folder, controller = local
     where = context.dir_option(folder)
-    return frozen_hint(controller.process.pid, where) if controller.alive else f"{_AGAIN}{where}"
+    if controller.alive:
+        return frozen_hint(controller.process.pid, where), ""
+    end = read_end(folder)
+    return (f"{end}; {end.remedy(where)}", end.code) if end is not None else (f"{_AGAIN}{where}", "")
+
+
+def _absent(what: str, run_dir: Path, again: str) -> UnavailableError:
+    """None runs in the folder: why, if the newest one ended by itself."""
+    end = read_end(run_dir)
+    if end is None:
+        return UnavailableError(what, hint=again)
+    error = UnavailableError(f"{what}; {end}", hint=end.remedy())
+    error.cause = end.code
+    return error
 
 
 def _token(context: Context, address: Found, token_file: Found) -> str:
@@ -132,15 +157,11 @@ def local_endpoint(run_dir: Path, token_file: str = "") -> Endpoint:
     """
     controller = read_controller(run_dir)
     if controller is None:
-        raise UnavailableError(
-            f"no controller: no --address, no TRAINCTL_ADDRESS, no context, and none was started in {run_dir}",
-            hint=_START,
-        )
+        what = f"no controller: no --address, no TRAINCTL_ADDRESS, no context, and none runs in {run_dir}"
+        raise _absent(what, run_dir, _START)
     if not controller.alive:
-        raise UnavailableError(
-            f"the controller at {controller.address} is not running (process {controller.process.pid} has ended)",
-            hint=_AGAIN,
-        )
+        ended = f"process {controller.process.pid} has ended"
+        raise _absent(f"the controller at {controller.address} is not running ({ended})", run_dir, _AGAIN)
     token = read_token(Path(token_file).expanduser() if token_file else run_dir / "token")
     frozen = frozen_hint(controller.process.pid)
     origin = str(run_dir / "controller.json")

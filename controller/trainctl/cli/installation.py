@@ -11,6 +11,7 @@ from typing import Any
 from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, PreconditionError, UsageError
 from trainctl.core.system.processes import ProcessId, is_alive
+from trainctl.core.units import format_time
 
 _MAX_TOKEN_BYTES = 64 * 1024
 _MAX_AUTHORITY_BYTES = 1024 * 1024
@@ -51,6 +52,24 @@ class LocalController:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerEnd:
+    """Why the newest controller of a folder ended by itself, as ``RUN/ended.json`` says; Unix seconds."""
+
+    at_s: float
+    code: str
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"the newest one ended by itself at {format_time(self.at_s)}: {self.message} ({self.code})"
+
+    def remedy(self, dir_option: str = "") -> str:
+        """What its error said to do, and the command for that; ``dir_option`` as ``Context.dir_option`` gives it."""
+        start = f"to start it: trainctl local up{dir_option}"
+        return f"{self.hint}; {start}" if self.hint else start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalAgent:
     """An agent's process as ``RUN/nodes/<node>/agent.json`` names it."""
 
@@ -84,6 +103,24 @@ def read_controller(run_dir: Path) -> LocalController | None:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(run_dir / "controller.json") from error
+
+
+def read_end(run_dir: Path) -> ControllerEnd | None:
+    """Why none runs in this folder, if the newest one ended by itself; None if one runs, or was stopped or killed.
+
+    Raises:
+        PermissionDeniedError: the file belongs to somebody else.
+        PreconditionError: the file is damaged.
+    """
+    data = _read_json(run_dir / "ended.json")
+    if data is None:
+        return None
+    try:
+        return ControllerEnd(
+            at_s=float(data["at_s"]), code=str(data["code"]), message=str(data["message"]), hint=str(data["hint"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(run_dir / "ended.json") from error
 
 
 def read_agents(run_dir: Path) -> tuple[LocalAgent, ...]:

@@ -273,6 +273,12 @@ def _add_local(commands: Any) -> None:
         "--secrets", metavar="DIR", help="folder of the values that jobs want by spec.secretEnv, a file each"
     )
     up.add_argument("--tls", action="store_true", help="encrypt connections, as where agents come from other machines")
+    up.add_argument(
+        "--accept-store",
+        action="store_true",
+        help="act on a state store that was restored from a backup, or had another token or certificate authority; "
+        "workers that it does not know of are ended",
+    )
     down = add_command(
         group,
         "down",

@@ -13,10 +13,12 @@ from typing import Any
 from trainctl.controller.frame import Frame, framed
 from trainctl.controller.installation import NewerStoreError, fingerprint, inspect, load_sighting, stamp
 from trainctl.controller.leadership import Candidate, Leadership
+from trainctl.controller.rpc.standby import FailedTry
 from trainctl.controller.settings import Settings
-from trainctl.controller.standby import campaign, standing_by
+from trainctl.controller.standby import DAMAGED_S, campaign, standing_by
+from trainctl.controller.store.port import StoreCorruptError
 from trainctl.controller.term import Controller, leading
-from trainctl.core.errors import FencedError, PreconditionError, UnavailableError
+from trainctl.core.errors import FencedError, PreconditionError, TrainctlError, UnavailableError
 
 __all__ = ["Controller", "Settings", "controller", "serve"]
 _log = logging.getLogger(__name__)
@@ -58,19 +60,26 @@ async def take_turns(frame: Frame, stop: asyncio.Event) -> None:
         TrainctlError: the port cannot be had, or the store is none to act on.
     """
     port = frame.settings.port or frame.settings.run_dir.former_port()
+    failed = _former_end(frame)
     while not stop.is_set():
-        port = await _wait_and_lead(frame, port, stop)
+        port, failed = await _wait_and_lead(frame, port, failed, stop)
 
 
-async def _wait_and_lead(frame: Frame, port: int, stop: asyncio.Event) -> int:
-    """Stands by, leads, and returns the port when the term is over."""
+async def _wait_and_lead(
+    frame: Frame, port: int, failed: FailedTry | None, stop: asyncio.Event
+) -> tuple[int, FailedTry | None]:
+    """Stands by, leads, and returns the port when the term is over, and what ended it if that was no order."""
     server = frame.network.waiting()
+    server.failed = failed
     async with standing_by(server, frame.settings.host, port) as address:
         port = int(address.rpartition(":")[2])
         frame.write_run_file(address)
         _log.info("controller stands by", extra={"address": address})
         ready = partial(_candidate, frame, address)
-        turn = asyncio.create_task(campaign(frame.store, ready, server, counter=frame.metrics))
+        rest_s = DAMAGED_S if failed is not None and isinstance(failed.error, StoreCorruptError) else 0.0
+        turn = asyncio.create_task(
+            campaign(frame.store, ready, server, now_s=frame.clock.now_s, rest_s=rest_s, counter=frame.metrics)
+        )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({turn, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -78,7 +87,7 @@ async def _wait_and_lead(frame: Frame, port: int, stop: asyncio.Event) -> int:
             turn.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await turn
-            return port
+            return port, None
         leadership = turn.result()
     try:
         async with leading(frame, leadership, port=port) as running:
@@ -86,11 +95,23 @@ async def _wait_and_lead(frame: Frame, port: int, stop: asyncio.Event) -> int:
                 await _until(stop, running)
             finally:
                 await _resign(leadership)
-    except (FencedError, UnavailableError) as error:
+    except (FencedError, UnavailableError, StoreCorruptError) as error:
         _log.error("the term of epoch %d is over: %s", leadership.epoch, error)
+        why = leadership.silence or error
+        return port, None if isinstance(why, FencedError) else FailedTry(frame.clock.now_s(), why)
     finally:
         await _resign(leadership)  # also if it never came to serve
-    return port
+    return port, None
+
+
+def _former_end(frame: Frame) -> FailedTry | None:
+    """Why an earlier life in this folder ended by itself: until this one has tried, that is all that is known."""
+    end = frame.settings.run_dir.end()
+    if end is None:
+        return None
+    error = TrainctlError(end.message, hint=end.hint)
+    error.code = end.code
+    return FailedTry(end.at_s, error)
 
 
 async def _look_whose_store(frame: Frame) -> None:

@@ -28,7 +28,7 @@ from trainctl.controller.store.port import (
     TxnResult,
 )
 from trainctl.controller.stored import reading
-from trainctl.core.errors import ConflictError, FencedError
+from trainctl.core.errors import ConflictError, FencedError, UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +82,43 @@ class Leader:
     """That created its key."""
 
 
+class Changes:
+    """What became of a leader's changes, on the clock of its event loop.
+
+    Attributes:
+        took_s: of the newest that the store confirmed.
+        failure: of the newest, if that was not confirmed; None if it was.
+    """
+
+    def __init__(self) -> None:
+        self.took_s = 0.0
+        self.failure: UnavailableError | None = None
+        self._confirmed_s = self._failed_s = self.begin()
+
+    def begin(self) -> float:
+        """The time, for ``confirmed``."""
+        return asyncio.get_running_loop().time()
+
+    def confirmed(self, began_s: float) -> None:
+        """One that was begun at ``began_s`` is known to be stored."""
+        self._confirmed_s, self.failure = self.begin(), None
+        self.took_s = self._confirmed_s - began_s
+
+    def failed(self, error: UnavailableError) -> None:
+        """One is not stored, or it is not known."""
+        self._failed_s, self.failure = self.begin(), error
+
+    @property
+    def confirmed_age_s(self) -> float:
+        """Since one was confirmed."""
+        return self.begin() - self._confirmed_s
+
+    @property
+    def failed_age_s(self) -> float:
+        """Since ``failure``."""
+        return self.begin() - self._failed_s
+
+
 class Leadership:
     """This controller's hold on the store; made by ``take``.
 
@@ -89,11 +126,15 @@ class Leadership:
         epoch: ``E``, greater than that of every controller before.
         fenced: set as soon as this controller may no longer act: a write was refused because another one leads, or the
             lease is gone or was not renewed in time.
+        silence: why the lease could not be renewed the last time; None if it was.
+        changes: what became of its changes.
     """
 
     def __init__(self, store: StateStore, epoch: int, created: int, lease: int, counter: FenceCounter | None) -> None:
         self.epoch = epoch
         self.fenced = asyncio.Event()
+        self.silence: UnavailableError | None = None
+        self.changes = Changes()
         self._store = store
         self._lease = lease
         self._held = Compare(keys.LEADER, Target.CREATE_REVISION, created)
@@ -119,6 +160,7 @@ class Leadership:
         epoch_unmoved = _unmoved(keys.EPOCH, epoch_key.mod_revision if epoch_key else 0)
         compares = (_unmoved(keys.LEADER, 0), epoch_unmoved, *candidate.compares)
         writes = (Put(keys.LEADER, record, lease), Put(keys.EPOCH, keys.encode(epoch)), *candidate.writes)
+        began_s = asyncio.get_running_loop().time()
         try:
             taken = await store.txn(compares, writes)
         except StoreUnavailableError:
@@ -128,7 +170,9 @@ class Leadership:
             return cls(store, epoch, found.create_revision, lease, counter)
         if not taken.succeeded:
             raise ConflictError("another controller took the leadership at this moment", hint="try again")
-        return cls(store, epoch, taken.revision, lease, counter)
+        held = cls(store, epoch, taken.revision, lease, counter)
+        held.changes.confirmed(began_s)
+        return held
 
     async def renew(self, monotonic_s: Callable[[], float], ttl_s: float) -> None:
         """Keeps the lease alive until it cannot be kept, then sets ``fenced``; in an exclusive store it never ends.
@@ -146,10 +190,12 @@ class Leadership:
                     if not await self._store.lease_keep_alive(self._lease):
                         _log.error("the leader's lease is gone: another controller may lead")
                         break
-                renewed_s = began_s
+                renewed_s, self.silence = began_s, None
                 await asyncio.sleep(every_s)
             except (StoreUnavailableError, TimeoutError) as error:
-                _log.warning("the leader's lease could not be renewed: %s", str(error) or "no answer in time")
+                late = StoreUnavailableError("the state store did not renew the leader's lease in time")
+                self.silence = error if isinstance(error, StoreUnavailableError) else late
+                _log.warning("the leader's lease could not be renewed: %s", self.silence)
                 await asyncio.sleep(min(_RETRY_S, every_s / 2))
         self.fenced.set()
 
@@ -185,8 +231,14 @@ class Leadership:
         """
         if self.fenced.is_set():
             raise self._deposed()
-        result = await self._store.txn((self._held, *compares), operations)
+        began_s = self.changes.begin()
+        try:
+            result = await self._store.txn((self._held, *compares), operations)
+        except UnavailableError as error:
+            self.changes.failed(error)
+            raise
         if result.succeeded:
+            self.changes.confirmed(began_s)
             return result
         leader = result.current[0]
         if leader is None or leader.create_revision != self._held.expected:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,11 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(_serve(_settings(options)))
     except TrainctlError as error:
+        _leave_word(options.dir, error)
         print(f"error: {error} ({error.code})", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        _leave_word(options.dir, error)
+        raise
     return 0
+
+
+def _leave_word(folder: Path, error: Exception) -> None:
+    """For `trainctl doctor`, which may be asked when this output is long gone."""
+    with contextlib.suppress(OSError):  # the folder may be what is wrong
+        RunDir(folder.absolute()).write_end(error, time.time())
 
 
 async def _serve(settings: Settings) -> None:

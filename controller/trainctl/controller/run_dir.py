@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError
+from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, TrainctlError
 from trainctl.core.system.files import write_atomically
 from trainctl.core.system.processes import ProcessId, identify, is_alive
 
@@ -18,6 +18,16 @@ class AlreadyRunningError(ConflictError):
     """A controller runs in this folder."""
 
     code = "CONTROLLER_RUNNING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Why the newest controller of a folder ended by itself, before it served or later; Unix seconds."""
+
+    at_s: float
+    code: str
+    message: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,11 @@ class RunDir:
     def controller_file(self) -> Path:
         """Who runs here and where it listens; stays behind, so that the next one takes the same port."""
         return self.root / "controller.json"
+
+    @property
+    def end_file(self) -> Path:
+        """Why the newest one ended by itself; gone as soon as one runs again."""
+        return self.root / "ended.json"
 
     @property
     def store_file(self) -> Path:
@@ -141,3 +156,32 @@ class RunDir:
             "started_s": started_s,
         }
         write_atomically(self.controller_file, json.dumps(record).encode() + b"\n")
+        self.end_file.unlink(missing_ok=True)
+
+    def write_end(self, error: Exception, at_s: float) -> None:
+        """Says why this controller ends, for whoever wonders later why none runs; not if another one does.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.running() is not None:
+            return
+        if isinstance(error, TrainctlError):
+            record = {"at_s": at_s, "code": error.code, "message": str(error), "hint": error.hint}
+        else:
+            text, hint = f"{type(error).__name__}: {error}", "this is a bug of trainctl; the log has the traceback"
+            record = {"at_s": at_s, "code": TrainctlError.code, "message": text, "hint": hint}
+        write_atomically(self.end_file, json.dumps(record).encode() + b"\n")
+
+    def end(self) -> End | None:
+        """Why the newest controller of this folder ended by itself; None if it did not."""
+        try:
+            found = json.loads(self.end_file.read_text())
+            return End(
+                at_s=float(found["at_s"]),
+                code=str(found["code"]),
+                message=str(found["message"]),
+                hint=str(found["hint"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -9,11 +9,15 @@ from contextlib import asynccontextmanager
 
 from trainctl.controller.leadership import Candidate, FenceCounter, Leadership, find_leader, wait_vacant
 from trainctl.controller.rpc.network import WaitingServer
-from trainctl.controller.store.port import StateStore
+from trainctl.controller.rpc.standby import FailedTry
+from trainctl.controller.store.port import StateStore, StoreCorruptError
 from trainctl.core.errors import ConflictError, UnavailableError
 
 _log = logging.getLogger(__name__)
 RETRY_S = 0.2
+DAMAGED_S = 5.0
+"""A store with a value that this controller cannot read is looked at again after so long: another one may read it, or
+somebody mend it."""
 
 
 @asynccontextmanager
@@ -36,16 +40,21 @@ async def campaign(
     ready: Callable[[], Awaitable[Candidate]],
     server: WaitingServer,
     *,
+    now_s: Callable[[], float],
+    rest_s: float = 0.0,
     counter: FenceCounter | None = None,
 ) -> Leadership:
-    """Waits, however long it takes, until this controller leads; a store that is away or full is waited for.
+    """Waits, however long it takes, until this controller leads; a store that is away, full or damaged is waited for.
 
     Args:
         store: that is shared.
-        ready: asked before each try; what it raises, but for an absent store, ends the waiting.
-        server: tells who leads.
+        ready: asked before each try; what it raises, but for such a store, ends the waiting.
+        server: tells who leads, or why this one could not.
+        now_s: Unix seconds.
+        rest_s: before the first try, so that others can try.
         counter: of fenced writes.
     """
+    await asyncio.sleep(rest_s)
     while True:
         try:
             leader = await find_leader(store)
@@ -57,10 +66,16 @@ async def campaign(
                 except ConflictError as error:
                     _log.info("not this time: %s", error)
                     continue
+            server.failed = None
             if server.leader != f"{leader.holder} at {leader.address}":
                 server.leader = f"{leader.holder} at {leader.address}"
                 _log.info("standing by: %s leads with epoch %d", server.leader, leader.epoch)
             await wait_vacant(store, leader)
         except UnavailableError as error:  # it is away, or full: whoever leads then may be able to help
+            server.failed = FailedTry(now_s(), error)
             _log.warning("standing by without the store: %s", error)
             await asyncio.sleep(RETRY_S)
+        except StoreCorruptError as error:
+            server.failed = FailedTry(now_s(), error)
+            _log.error("standing by beside a damaged store: %s", error)
+            await asyncio.sleep(DAMAGED_S)

@@ -42,6 +42,7 @@ from trainctl.controller.rpc.network import Server
 from trainctl.controller.rpc.services import Services
 from trainctl.controller.settings import AgentCommand, Settings
 from trainctl.controller.store.compaction import compact_regularly
+from trainctl.controller.store.trial import StoreTrial
 from trainctl.core.errors import ConflictError, FencedError, UnavailableError
 
 if TYPE_CHECKING:  # a controller without TLS never loads what makes certificates
@@ -173,7 +174,11 @@ def _server(frame: Frame, parts: _Parts) -> Server:
         ),
         logs=logs,
         clock=clock,
-        facts=ControllerFacts(epoch=parts.leadership.epoch, store=str(frame.settings.store_address)),
+        facts=ControllerFacts(
+            leadership=parts.leadership,
+            store=str(frame.settings.store_address),
+            trial=StoreTrial(frame.store, clock.monotonic_s),
+        ),
     )
     agents = AgentService(
         book=parts.book,

@@ -32,11 +32,13 @@ class TrainctlError(Exception):
         exit_code: what the command line exits with (table in docs/cli.md).
         hint: what the person can do next, or an empty string.
         request_id: of the call that the controller refused with this error; empty if it did not come from there.
+        cause: code of the error behind this one, whose hint it then passes on; empty if there is none.
     """
 
     code = "INTERNAL"
     exit_code = 1
     request_id = ""
+    cause = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

@@ -1,7 +1,8 @@
 """The one table between our errors and gRPC statuses, used by the server and by every client.
 
 On the wire an error is a ``google.rpc.Status`` with ``ErrorInfo{reason=code, domain="trainctl", metadata={hint}}``; a
-``SpecError`` adds ``BadRequest.field_violations``, and a wait that the server asks for ``RetryInfo``.
+``SpecError`` adds ``BadRequest.field_violations``, and a wait that the server asks for ``RetryInfo``. The code of an
+error behind it, where there is one, is in ``metadata{cause}``.
 Source: google.aip.dev 193.
 """
 
@@ -94,6 +95,8 @@ def status_of(error: errors.TrainctlError) -> status_pb2.Status:
     code: int = code_of(error).value[0]
     status = status_pb2.Status(code=code, message=_cut(str(error), MAX_MESSAGE_CHARACTERS))
     info = error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN, metadata={"hint": error.hint})
+    if error.cause:
+        info.metadata["cause"] = error.cause
     if isinstance(error, errors.SpecError):
         problems = _first(error.problems)
         room = MAX_PROBLEM_CHARACTERS // max(1, len(problems))
@@ -153,6 +156,7 @@ def error_from_status(status: status_pb2.Status, code: grpc.StatusCode) -> error
     cls = _CLASS_BY_REASON.get(info.reason) or _CLASS_BY_CODE.get(code, errors.InternalError)
     rebuilt = cls(status.message, hint=hint)
     rebuilt.code = info.reason or code.name
+    rebuilt.cause = info.metadata.get("cause", "")
     if isinstance(rebuilt, errors.UnavailableError):
         rebuilt.retry_after_s = wait.retry_delay.ToMicroseconds() / 1e6
     return rebuilt

@@ -34,6 +34,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.calls: list[tuple[str, Any]] = []
         self.request_ids: list[str] = []
         self.failures: list[TrainctlError] = []
+        self.store_status: job_pb2.StoreStatus | None = None
         self.stuck = ""
         self.on_call: Callable[[str], None] = lambda method: None
         self.port = 0
@@ -280,7 +281,10 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
 
     def GetVersion(self, request: Any, context: Any) -> job_pb2.GetVersionResponse:  # noqa: N802
         self._enter("GetVersion", request, context)
-        return job_pb2.GetVersionResponse(version="9.9", wire_version=1, epoch=3, pid=7, store="memory")
+        store = self.store_status if request.store_within_s else None
+        return job_pb2.GetVersionResponse(
+            version="9.9", wire_version=1, epoch=3, pid=7, store="memory", store_status=store
+        )
 
     def _ticks(self, context: grpc.ServicerContext) -> Iterator[None]:
         while context.is_active() and not self._stopping:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,27 @@ from trainctl.cli.doctor.facts import (
     Requirement,
     Software,
     Storage,
+    Store,
     Torch,
 )
 from trainctl.cli.doctor.finding import Status, healthy
 from trainctl.cli.doctor.gather_machine import driver, folder, software
 from trainctl.core.timeouts import PROFILES
-from trainctl.protos.v1.job_pb2 import NodeStatus
+from trainctl.protos.v1.job_pb2 import NodeStatus, StoreStatus
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
 GIB = 2**30
 NODES = (Node(name="node-0", state="READY", silent_s=0.1, version="1"),)
+STORE = Store(
+    where="etcd://e:2379/team",
+    took_s=0.004,
+    size_bytes=2**20,
+    limit_bytes=2 * GIB,
+    confirmed_age_s=75.0,
+    confirmed_took_s=0.003,
+)
+FILE = replace(STORE, where="file:/run/store.sqlite3", limit_bytes=4096 * GIB, disk_free_bytes=50 * GIB)
 WELL = Facts(
     machine=Machine(
         python=(3, 12, 1),
@@ -60,7 +71,9 @@ WELL = Facts(
     ),
     torch=Torch(version="2.13.0", cuda="12.6", backends=("gloo", "nccl"), devices=("H200", "H200"), all_reduce="ok"),
     driver=Driver(version="560.1", devices=2),
-    controller=Controller(address="127.0.0.1:1", version="1", wire_version=1, skew_s=0.01, nodes=NODES, local_pid=5),
+    controller=Controller(
+        address="127.0.0.1:1", version="1", wire_version=1, skew_s=0.01, nodes=NODES, local_pid=5, store=STORE
+    ),
     local=True,
     wire_version=1,
     timeouts={"heartbeat_s": 1.0, "boot_s": 180.0},
@@ -82,6 +95,10 @@ def job(**facts: Any) -> JobFacts:
 
 def storage(**facts: Any) -> JobFacts:
     return job(storages=(Storage(field="spec.checkpoint.uri", uri="/save", **facts),))
+
+
+def store(of: Store = STORE, **facts: Any) -> Facts:
+    return well(controller={"store": replace(of, **facts)})
 
 
 def silent(*states: str) -> dict[str, Any]:
@@ -177,6 +194,49 @@ CASES: list[tuple[str, str, Status, Facts, str]] = [
         Status.FAIL,
         well(controller={"error": "wire", "error_code": "VERSION_MISMATCH"}),
         "wire",
+    ),
+    (
+        "full store",
+        "store",
+        Status.FAIL,
+        store(error="etcd e:2379: lease_grant: the store is full", remedy="disarm it", alarms=("NOSPACE",)),
+        "etcd://e:2379/team takes no writes: etcd e:2379: lease_grant: the store is full; it says NOSPACE; it occupies "
+        "1.0 MiB of 2.0 GiB; so it may occupy less than that: name its quota with the option quota of the store's "
+        "address; the last change was confirmed 1m15s ago, in 3 ms",
+    ),
+    (
+        "silent store",
+        "store",
+        Status.FAIL,
+        store(error="no answer", size_bytes=0, jobs_in_doubt=2),
+        "takes no writes: no answer; the last change was confirmed 1m15s ago, in 3 ms; of 2 jobs it is not known",
+    ),
+    (
+        "silent disk",
+        "store",
+        Status.FAIL,
+        store(FILE, error="did not confirm"),
+        "file:/run/store.sqlite3 takes no writes",
+    ),
+    ("alarming store", "store", Status.FAIL, store(alarms=("CORRUPT",)), "takes writes (4 ms); it says CORRUPT"),
+    (
+        "a change was lost",
+        "store",
+        Status.WARN,
+        store(failed="txn: no answer", failed_age_s=4.0),
+        "in 3 ms; the newest one was not, 4.00s ago: txn: no answer",
+    ),
+    ("doubtful store", "store", Status.WARN, store(jobs_in_doubt=1), "of 1 job it is not known"),
+    ("nearly full store", "store", Status.WARN, store(size_bytes=int(1.7 * GIB)), "1.7 GiB of 2.0 GiB"),
+    ("large file", "store", Status.WARN, store(FILE, size_bytes=9, limit_bytes=10), "9 B of 10 B"),
+    ("full disk below", "store", Status.WARN, store(FILE, disk_free_bytes=5), "5 B are free on its disk"),
+    ("slow store", "store", Status.WARN, store(took_s=3.0), "takes writes (3.0 s)"),
+    (
+        "nobody leads for it",
+        "store",
+        Status.FAIL,
+        well(controller={"error": "nobody leads", "cause": "STORE_FULL", "remedy": "disarm", "store": None}),
+        "no controller can lead with it as it is (STORE_FULL)",
     ),
     ("other wire", "controller", Status.FAIL, well(controller={"wire_version": 9}), "wire version 9"),
     ("other version", "controller", Status.WARN, well(controller={"version": "2"}), "version 2"),
@@ -317,6 +377,38 @@ def test_probes_that_fail_or_hang_are_facts(monkeypatch: pytest.MonkeyPatch) -> 
     assert "gloo" in found.backends
 
 
+def examine_store(facts: Facts) -> str:
+    return next(finding.message for finding in examine(facts) if finding.check == "store")
+
+
+def test_what_is_wrong_with_a_store_is_said_with_what_helps_there() -> None:
+    def remedy(facts: Facts) -> str:
+        return next(finding.remedy for finding in examine(facts) if finding.check == "store")
+
+    assert remedy(store(error="full", remedy="disarm it")) == "disarm it; jobs train on meanwhile"
+    assert "a majority of its members" in remedy(store(error="silent"))
+    assert "the disk that it lies on" in remedy(store(FILE, error="silent"))
+    assert "etcdctl defrag" in remedy(store(size_bytes=2 * GIB))
+    assert "etcd" not in remedy(store(FILE, size_bytes=10, limit_bytes=10))
+    full = store(error="full", alarms=("NOSPACE",), size_bytes=GIB)
+    assert "of 2.0 GiB; so it may occupy less than that: name its quota" in examine_store(full)
+    assert "less than that" not in examine_store(store(error="full", alarms=("NOSPACE",), size_bytes=2 * GIB))
+    assert "it occupies 1.0 MiB, 50.0 GiB are free on its disk" in examine_store(store(FILE))
+
+
+def test_a_doubtful_controller_of_this_machine_is_ended_without_its_workers() -> None:
+    def remedy(local_pid: int) -> str:
+        facts = well(controller={"doubt": "epoch 99", "local_pid": local_pid})
+        return next(finding.remedy for finding in examine(facts) if finding.check == "controller")
+
+    assert "(kill 5, and when it has ended trainctl local up --accept-store)" in remedy(5)
+    assert "kill" not in remedy(0)
+
+
+def test_an_older_controller_says_nothing_of_its_store() -> None:
+    assert "store" not in {finding.check for finding in examine(well(controller={"store": None}))}
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather_processes, "torch", lambda env: WELL.torch)
@@ -334,6 +426,35 @@ def test_the_command_numbers_its_checks_and_exits_by_them(cli: Cli, controller: 
     assert by_name["agents"]["status"] == "ok"
     assert (done.code, data["healthy"]) == (0, True)
     assert "clock" not in by_name  # the fake one tells no time
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_controller_is_asked_for_its_store_and_given_less_time_than_the_command_has(
+    cli: Cli, controller: FakeController
+) -> None:
+    controller.store_status = StoreStatus(took_s=0.02, size_bytes=2**20, alarms=["NOSPACE"], confirmed_age_s=3.0)
+    done = cli("doctor", "--timeout", "2s")
+    assert done.code == 1
+    assert "fail  store: memory takes writes (20 ms); it says NOSPACE; it occupies 1.0 MiB; the last change" in done.out
+    asked = [request.store_within_s for method, request in controller.calls if method == "GetVersion"]
+    assert asked == [0.0, pytest.approx(1.4)]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_controller_that_falls_silent_over_its_store_is_a_finding(cli: Cli, controller: FakeController) -> None:
+    def hang(method: str) -> None:
+        if controller.calls[-1][0] == "GetVersion" and controller.calls[-1][1].store_within_s:
+            ended.wait(10)
+
+    ended = threading.Event()
+    controller.on_call = hang
+    try:
+        done = cli("doctor", "--timeout", "300ms")
+    finally:
+        ended.set()
+    assert "fail  store: the state store takes no writes: the controller at" in done.out
+    assert "did not answer within 0.3 s" in done.out
+    assert "warn  controller" in done.out  # it answered before
 
 
 @pytest.mark.usefixtures("quick")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from trainctl.controller.rpc.standby import NotLeaderError
+from trainctl.controller.rpc.standby import FailedTry, NotLeaderError, refusal
+from trainctl.controller.store.port import StoreFullError
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
@@ -54,6 +55,17 @@ def test_it_says_when_there_is_none(controller: FakeController, cli: Cli, dead: 
     assert f"led within 0.3 s: this controller stands by; a at {dead} leads" in done.err
     assert "(NOT_LEADER)" in done.err
     assert "--lease-ttl" in done.err
+
+
+def test_it_says_what_keeps_them_all_from_leading(controller: FakeController, cli: Cli, dead: str) -> None:
+    full = StoreFullError("etcd e:2379: lease_grant: the store is full", hint="disarm its NOSPACE alarm")
+    controller.failures = [
+        told for _ in range(500) for told in (refusal("", FailedTry(1e9, full)), stands_by(dead))
+    ]  # one knows why, another one only who led before
+    done = cli("get", "jobs", "--address", f"{dead},{controller.address}", "--timeout", "300ms")
+    assert done.code == 7
+    assert "nobody leads yet: it tried at 2001-09-09 01:46:40 UTC and could not: etcd e:2379" in done.err
+    assert "hint: disarm its NOSPACE alarm" in done.err
 
 
 def test_with_one_address_there_is_nobody_to_wait_for(controller: FakeController, cli: Cli, dead: str) -> None:

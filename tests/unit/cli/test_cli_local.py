@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from trainctl.cli.commands import local as local_commands
 from trainctl.cli.installation import read_agents, read_controller
 from trainctl.cli.local import folder
 from trainctl.cli.local import start as starting
@@ -56,6 +57,22 @@ def test_the_real_command_line(tmp_path: Path) -> None:
     command = controller_command(LocalPlan(run_dir=tmp_path, agents=3, slots=4, port=7070))
     assert command[:3] == [sys.executable, "-m", "trainctl.controller"]
     assert command[3:] == ["--dir", str(tmp_path), "--agents", "3", "--slots", "4", "--listen", "127.0.0.1:7070"]
+
+
+def test_a_store_is_accepted_through_the_command(tmp_path: Path) -> None:
+    seen: list[LocalPlan] = []
+
+    def noted(plan: LocalPlan, *, say: Callable[[str], None]) -> None:
+        seen.append(plan)
+        raise PreconditionError("that is all")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_commands, "start", noted)
+        env = {"TRAINCTL_HOME": str(tmp_path), "TRAINCTL_CONFIG": ""}
+        for arguments in (("local", "up"), ("local", "up", "--accept-store")):
+            main(arguments, out=io.StringIO(), err=io.StringIO(), env=env)
+    assert [plan.accept_store for plan in seen] == [False, True]
+    assert ["--accept-store" in controller_command(plan) for plan in seen] == [False, True]
 
 
 def test_up_status_down_and_up_again(local: Local, tmp_path: Path) -> None:

@@ -349,6 +349,27 @@ def test_an_ended_job_cannot_be_cancelled(tmp_path: Path) -> None:
     run(main)
 
 
+def test_the_store_is_tried_for_whoever_asks_for_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            assert not (await client.call("GetVersion", job_pb2.GetVersionRequest())).HasField("store_status")
+            answer = await client.call("GetVersion", job_pb2.GetVersionRequest(store_within_s=5.0))
+            found = answer.store_status
+            assert answer.store == f"file:{tmp_path / 'store.sqlite3'}"
+            assert (found.error_code, found.error, found.jobs_in_doubt, found.failed) == ("", "", 0, "")
+            assert found.took_s > 0
+            assert found.size_bytes > 0
+            assert found.disk_free_bytes > 0
+            before_s = found.confirmed_age_s
+            await client.call("CreateJob", create(spec("b")))
+            again = await client.call("GetVersion", job_pb2.GetVersionRequest(store_within_s=5.0))
+            assert again.store_status.confirmed_took_s > 0
+            assert again.store_status.confirmed_age_s < before_s + 5.0
+
+    run(main)
+
+
 def test_callers_are_checked(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as running:

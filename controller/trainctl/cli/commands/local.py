@@ -55,6 +55,7 @@ def up(context: Context) -> int:
         port=_check_range("--port", options.port, 0, 65535, 7070),
         secrets=_secrets(options.secrets),
         tls=options.tls,
+        accept_store=options.accept_store,
         dir_option=context.dir_option(_run_dir(context)),
     )
     context.on_interrupt = ("interrupted: what was started was stopped again",)
@@ -125,5 +126,7 @@ def status(context: Context) -> int:
     what = f"start it with: trainctl local up{where}"
     if found.controller is not None and found.controller.alive:
         what = frozen_hint(found.controller.process.pid, where)
+    elif found.end is not None:
+        what = f"{found.end}; {found.end.remedy(where)}"
     context.console.say(f"the controller is {state(found)}; {what}")
     return exit_codes.UNAVAILABLE

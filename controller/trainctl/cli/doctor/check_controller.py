@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainctl.cli.doctor.check_machine import space_finding
-from trainctl.cli.doctor.facts import Facts, Storage
+from trainctl.cli.doctor.facts import Controller, Facts, Storage
 from trainctl.cli.doctor.finding import Finding, fail, ok, warn
 from trainctl.core.units import format_count, format_duration
 
@@ -37,8 +37,8 @@ def check_controller(facts: Facts) -> Iterator[Finding]:
         yield fail(
             "controller",
             f"it acts on nothing: {controller.doubt}",
-            "restore a newer copy of the store, or start the controller once with --accept-store: workers that the "
-            "store does not know of are then ended",
+            f"restore a newer copy of the store, or start the controller once with --accept-store{_here(controller)}: "
+            "workers that the store does not know of are then ended",
         )
     elif controller.version != facts.software.own_version:
         yield warn(
@@ -57,6 +57,12 @@ def check_controller(facts: Facts) -> Iterator[Finding]:
             "controller",
             f"{controller.address} answers in {1000 * controller.round_trip_s:.0f} ms, version {controller.version}",
         )
+
+
+def _here(controller: Controller) -> str:
+    """How a controller of this machine is started anew while its workers go on."""
+    pid = controller.local_pid
+    return f" (kill {pid}, and when it has ended trainctl local up --accept-store)" if pid else ""
 
 
 def check_clock(facts: Facts) -> Iterator[Finding]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from trainctl.cli.doctor import check_certificates, check_controller, check_machine, check_software
+from trainctl.cli.doctor import (
+    check_certificates,
+    check_controller,
+    check_machine,
+    check_software,
+    check_store,
+)
 from trainctl.cli.doctor.facts import Facts
 from trainctl.cli.doctor.finding import Finding
 
@@ -21,6 +27,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_machine.check_names,
     check_machine.check_ports,
     check_controller.check_controller,
+    check_store.check_store,
     check_controller.check_clock,
     check_certificates.check_certificates,
     check_controller.check_agents,

@@ -118,6 +118,43 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The state store, as the controller that leads found it a moment ago.
+
+    Attributes:
+        where: ``file:PATH`` or ``etcd://HOST:PORT/PREFIX``, without what only its owner may know.
+        took_s: until it confirmed the write that it was tried with, or until that failed.
+        error: why that failed, or empty.
+        error_code: of that error.
+        remedy: what that error said to do.
+        size_bytes: what it occupies; 0: not known.
+        limit_bytes: what it may occupy; 0: not known.
+        disk_free_bytes: on its disk; None where nobody can tell.
+        alarms: what it says itself is wrong with it.
+        confirmed_age_s: since the controller's newest change was confirmed; None: not known.
+        confirmed_took_s: how long that took.
+        failed: why the newest change was not confirmed; empty if it was.
+        failed_age_s: since then.
+        jobs_in_doubt: jobs of which it is not known whether their newest change took effect.
+    """
+
+    where: str
+    took_s: float = 0.0
+    error: str = ""
+    error_code: str = ""
+    remedy: str = ""
+    size_bytes: int = 0
+    limit_bytes: int = 0
+    disk_free_bytes: int | None = None
+    alarms: tuple[str, ...] = ()
+    confirmed_age_s: float | None = None
+    confirmed_took_s: float = 0.0
+    failed: str = ""
+    failed_age_s: float = 0.0
+    jobs_in_doubt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Controller:
     """The controller that commands would talk to now.
 
@@ -125,12 +162,14 @@ class Controller:
         address: host:port; empty if none is named.
         error: why it cannot be talked to, or empty.
         error_code: of that error.
+        cause: code of the error behind that one, or empty.
         remedy: what that error said to do.
         version: of its package.
         wire_version: that it speaks.
         skew_s: its clock minus ours; None where it does not tell.
         round_trip_s: of one request.
         doubt: why it may have an old copy of the store.
+        store: how that is; None: an older controller does not tell.
         nodes: with agents.
         local_pid: of the controller of the local installation, 0 if that is another one or none.
         frozen: its process is stopped (by a signal or a debugger).
@@ -141,12 +180,14 @@ class Controller:
     address: str = ""
     error: str = ""
     error_code: str = ""
+    cause: str = ""
     remedy: str = ""
     version: str = ""
     wire_version: int = 0
     skew_s: float | None = None
     round_trip_s: float = 0.0
     doubt: str = ""
+    store: Store | None = None
     nodes: tuple[Node, ...] = ()
     local_pid: int = 0
     frozen: bool = False

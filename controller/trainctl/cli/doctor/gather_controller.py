@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from trainctl.cli.certificates import look_at
@@ -11,15 +12,17 @@ from trainctl.cli.client import Client, find_job
 from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
 from trainctl.cli.context import Context
-from trainctl.cli.doctor.facts import Controller, JobFacts, Node, Storage
+from trainctl.cli.doctor.facts import Controller, JobFacts, Node, Storage, Store
 from trainctl.cli.doctor.gather_machine import folder
 from trainctl.cli.doctor.gather_processes import storage_error
 from trainctl.cli.installation import read_controller
-from trainctl.core.errors import TrainctlError
+from trainctl.core.errors import TrainctlError, UnavailableError
 from trainctl.core.units import parse_duration_s
 from trainctl.protos.v1.job_pb2 import GetVersionRequest, Job, ListNodesRequest, NodeStatus
 
 _LONGEST_S = 5.0
+_FOR_STORE = 0.7
+"""Part of that which the controller may wait for the store, so that its answer is still in time."""
 _READY = "READY"
 
 
@@ -32,6 +35,7 @@ def look(context: Context, job_name: str | None) -> tuple[Controller, JobFacts |
         limit_s = min(timeout_s(settings), _LONGEST_S)
         with Client(endpoint, timeout_s=limit_s, detail=context.console.detail) as client:
             controller = _ask(context, client)
+            controller = replace(controller, store=_store(client, limit_s))
             return controller, None if job_name is None else _job(context, client, job_name)
     except TrainctlError as error:
         job = JobFacts(name=job_name, error=f"nothing is known about job {job_name}: {error}") if job_name else None
@@ -40,6 +44,7 @@ def look(context: Context, job_name: str | None) -> tuple[Controller, JobFacts |
             address=endpoint.address if endpoint is not None else "",
             error=str(error),
             error_code=error.code,
+            cause=error.cause,
             remedy=error.hint,
             local_pid=pid,
             frozen=bool(pid) and _is_stopped(pid),
@@ -64,6 +69,33 @@ def _ask(context: Context, client: Client) -> Controller:
         local_pid=_local_pid(context, client.endpoint),
         certificate_left_s=certificates.controller - wall_s if certificates is not None else None,
         authority_left_s=certificates.authority - wall_s if certificates is not None else None,
+    )
+
+
+def _store(client: Client, limit_s: float) -> Store | None:
+    """How the state store is, None if the controller is too old to say; one that falls silent now has a reason."""
+    try:
+        answer = client.call(client.stub.GetVersion, GetVersionRequest(store_within_s=_FOR_STORE * limit_s))
+    except UnavailableError as error:
+        return Store(where="the state store", error=str(error), error_code=error.code, remedy=error.hint)
+    if not answer.HasField("store_status"):
+        return None
+    found = answer.store_status
+    return Store(
+        where=answer.store,
+        took_s=found.took_s,
+        error=found.error,
+        error_code=found.error_code,
+        remedy=found.remedy,
+        size_bytes=found.size_bytes,
+        limit_bytes=found.limit_bytes,
+        disk_free_bytes=found.disk_free_bytes if found.HasField("disk_free_bytes") else None,
+        alarms=tuple(found.alarms),
+        confirmed_age_s=found.confirmed_age_s,
+        confirmed_took_s=found.confirmed_took_s,
+        failed=found.failed,
+        failed_age_s=found.failed_age_s,
+        jobs_in_doubt=found.jobs_in_doubt,
     )
 
 

@@ -20,6 +20,7 @@ _CONTENTS = (
     "store.sqlite3?*",
     "store-seen.json",
     "controller.log",
+    "ended.json",
     "tls",
     "nodes",
     "jobs",

@@ -42,6 +42,7 @@ class LocalPlan:
 
     ``secrets`` is the folder that the agents read the values of ``spec.secretEnv`` from.
     ``tls``: connections are encrypted, and the agents come with certificates.
+    ``accept_store``: the store is the right one, although it is older than it was left or had another token.
     ``dir_option`` is what hints put behind ``trainctl local up``, see ``Context.dir_option``.
     """
 
@@ -51,6 +52,7 @@ class LocalPlan:
     port: int = 0
     secrets: Path | None = None
     tls: bool = False
+    accept_store: bool = False
     dir_option: str = ""
 
 
@@ -84,6 +86,7 @@ def controller_command(plan: LocalPlan) -> Sequence[str]:
     command += ["--agents", str(plan.agents), "--slots", str(plan.slots)]
     command += ["--secrets", str(plan.secrets)] if plan.secrets is not None else []
     command += ["--tls"] if plan.tls else []
+    command += ["--accept-store"] if plan.accept_store else []
     return [*command, "--listen", f"127.0.0.1:{plan.port}"] if plan.port else command
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainctl.cli.client import Client, list_jobs
 from trainctl.cli.connection import local_endpoint
-from trainctl.cli.installation import LocalAgent, LocalController, read_agents, read_controller
+from trainctl.cli.installation import ControllerEnd, LocalAgent, LocalController, read_agents, read_controller, read_end
 from trainctl.cli.output import plain
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import tables
@@ -29,6 +29,7 @@ class LocalStatus:
         run_dir: its folder.
         controller: the newest one started there, None if there never was one.
         answers: whether it answers.
+        end: why none runs, if the newest one ended by itself.
         agents: the newest agents' processes.
         nodes: the nodes as the controller sees them.
         jobs: all jobs.
@@ -37,6 +38,7 @@ class LocalStatus:
     run_dir: Path
     controller: LocalController | None
     answers: bool
+    end: ControllerEnd | None
     agents: Sequence[LocalAgent]
     nodes: Sequence[NodeStatus]
     jobs: Sequence[Job]
@@ -58,6 +60,7 @@ def look(run_dir: Path) -> LocalStatus:
         run_dir=run_dir,
         controller=read_controller(run_dir),
         answers=answers,
+        end=None if answers else read_end(run_dir),
         agents=read_agents(run_dir),
         nodes=nodes,
         jobs=jobs,
@@ -83,6 +86,9 @@ def data(status: LocalStatus) -> dict[str, Any]:
             "metricsAddress": controller.metrics_address,
             "started": rfc3339(controller.started_s) if controller.started_s else None,
         }
+    if status.end is not None:
+        end = status.end
+        facts["ended"] = {"time": rfc3339(end.at_s), "code": end.code, "message": end.message, "remedy": end.hint}
     return {
         "dir": str(status.run_dir),
         "controller": facts,

@@ -24,13 +24,16 @@ from trainctl.controller.jobs.job_message import job_message, records_of
 from trainctl.controller.jobs.presence import missing_checkpoints
 from trainctl.controller.jobs.submission import Submissions
 from trainctl.controller.jobs.verbs import Verbs
+from trainctl.controller.leadership import Leadership
 from trainctl.controller.reconciler import Reconciler
 from trainctl.controller.rpc.kept_logs import kept_logs
 from trainctl.controller.rpc.log_relay import LogQuery, LogRelay
 from trainctl.controller.rpc.node_message import node_message
 from trainctl.controller.rpc.pages import MAX_SIZE, page
+from trainctl.controller.rpc.store_message import store_message
 from trainctl.controller.rpc.verb_service import VerbService
 from trainctl.controller.steady_clock import SteadyClock
+from trainctl.controller.store.trial import StoreTrial
 from trainctl.core.errors import UsageError
 from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.protos.convert import record_to_message
@@ -52,10 +55,17 @@ Context = Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerFacts:
-    """What ``GetVersion`` tells beside versions."""
+    """What ``GetVersion`` tells beside versions.
 
-    epoch: int
+    Attributes:
+        leadership: of this term.
+        store: where the state is, without what only its owner may know.
+        trial: of that store.
+    """
+
+    leadership: Leadership
     store: str
+    trial: StoreTrial
 
 
 class JobService(VerbService):
@@ -234,15 +244,20 @@ class JobService(VerbService):
         return job_pb2.ListNodesResponse(nodes=[self._node(agent) for agent in self._agents.agents()])
 
     async def GetVersion(self, request: job_pb2.GetVersionRequest, context: Context) -> job_pb2.GetVersionResponse:  # noqa: N802
-        """Who answers."""
+        """Who answers; whoever asks for it hears how the store is, too."""
+        leadership, store = self._facts.leadership, None
+        if request.store_within_s > 0:
+            look = await self._facts.trial.look(request.store_within_s)
+            store = store_message(look, leadership.changes, jobs_in_doubt=len(self._book.doubtful()))
         return job_pb2.GetVersionResponse(
             version=package_version(),
             wire_version=WIRE_VERSION,
-            epoch=self._facts.epoch,
+            epoch=leadership.epoch,
             pid=os.getpid(),
             store=self._facts.store,
             time_s=self._clock.now_s(),
             doubt=self._agents.doubt,
+            store_status=store,
         )
 
     def _find(self, request: Any) -> JobEntry:

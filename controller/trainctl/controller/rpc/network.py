@@ -12,7 +12,7 @@ from trainctl.controller.rpc.interceptor import Gate
 from trainctl.controller.rpc.join_service import JoinService
 from trainctl.controller.rpc.server import AGENTS, PEOPLE, RpcServer
 from trainctl.controller.rpc.services import Services
-from trainctl.controller.rpc.standby import StandbyServer
+from trainctl.controller.rpc.standby import FailedTry, StandbyServer
 
 if TYPE_CHECKING:  # a controller without TLS never loads what makes certificates
     from trainctl.controller.security.tls import Tls
@@ -40,13 +40,15 @@ class Server(Protocol):
 
 
 class WaitingServer(Server, Protocol):
-    """Refuses every call, and says who leads.
+    """Refuses every call, and says who leads, or why this controller does not.
 
     Attributes:
         leader: who leads and where; empty while nobody does.
+        failed: the newest try to lead, or to ask the store who does, if that failed.
     """
 
     leader: str
+    failed: FailedTry | None
 
 
 class Network(Protocol):

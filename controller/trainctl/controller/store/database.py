@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from trainctl.controller.store.port import (
     Operation,
     Put,
     RangeResult,
+    StoreCondition,
     Target,
     TransactionLimitError,
     TxnResult,
@@ -125,6 +127,13 @@ class Database:
         """Bytes of the database and its write-ahead log."""
         files = (self._path, self._path.with_name(self._path.name + "-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
+
+    def condition(self) -> StoreCondition:
+        """See ``StateStore.condition``; the limit is SQLite's own."""
+        (pages,) = self._connection.execute("PRAGMA max_page_count").fetchone()
+        (page_bytes,) = self._connection.execute("PRAGMA page_size").fetchone()
+        free_bytes = shutil.disk_usage(self._path.parent).free
+        return StoreCondition(size_bytes=self.size_bytes(), limit_bytes=pages * page_bytes, disk_free_bytes=free_bytes)
 
     def close(self) -> None:
         """Closes the connection; SQLite then folds the write-ahead log into the file."""

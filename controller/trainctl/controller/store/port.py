@@ -164,6 +164,23 @@ class WatchBatch:
     events: tuple[KeyEvent, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCondition:
+    """How a store is.
+
+    Attributes:
+        size_bytes: what it occupies.
+        limit_bytes: what it may occupy; 0: as much as the disk has.
+        disk_free_bytes: what is left on its disk; None where that is another machine's.
+        alarms: what it says itself is wrong with it, such as ``NOSPACE``.
+    """
+
+    size_bytes: int
+    limit_bytes: int = 0
+    disk_free_bytes: int | None = None
+    alarms: tuple[str, ...] = ()
+
+
 class StateStore(Protocol):
     """Strictly serializable store of small values."""
 
@@ -221,6 +238,10 @@ class StateStore(Protocol):
 
     async def size_bytes(self) -> int:
         """What the store occupies."""
+        ...
+
+    async def condition(self) -> StoreCondition:
+        """How it is; answered even while it takes no writes."""
         ...
 
     async def close(self) -> None:

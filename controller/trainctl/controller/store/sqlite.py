@@ -17,6 +17,7 @@ from trainctl.controller.store.port import (
     KeyValue,
     Operation,
     RangeResult,
+    StoreCondition,
     StoreFullError,
     StoreLockedError,
     StoreUnavailableError,
@@ -146,6 +147,10 @@ class SqliteStore:
     async def size_bytes(self) -> int:
         """See ``StateStore.size_bytes``."""
         return await self._run(self._database.size_bytes)
+
+    async def condition(self) -> StoreCondition:
+        """See ``StateStore.condition``."""
+        return await self._run(self._database.condition)
 
     async def close(self) -> None:
         """See ``StateStore.close``."""

@@ -1741,12 +1741,17 @@ Global___UncordonNodeResponse: _TypeAlias = UncordonNodeResponse  # noqa: Y015
 class GetVersionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    STORE_WITHIN_S_FIELD_NUMBER: _builtins.int
+    store_within_s: _builtins.float
+    """Says how the store is, too, which is tried with a write of no consequence for at most so long; 0: it is not asked."""
     def __init__(
         self,
+        *,
+        store_within_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["store_within_s", b"store_within_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1763,6 +1768,7 @@ class GetVersionResponse(_message.Message):
     STORE_FIELD_NUMBER: _builtins.int
     TIME_S_FIELD_NUMBER: _builtins.int
     DOUBT_FIELD_NUMBER: _builtins.int
+    STORE_STATUS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     wire_version: _builtins.int
     epoch: _builtins.int
@@ -1772,6 +1778,10 @@ class GetVersionResponse(_message.Message):
     """The controller's clock when it answered, Unix seconds."""
     doubt: _builtins.str
     """Why this controller concludes nothing from silence: it may have an old copy of the store."""
+    @_builtins.property
+    def store_status(self) -> Global___StoreStatus:
+        """If it was asked for."""
+
     def __init__(
         self,
         *,
@@ -1782,11 +1792,81 @@ class GetVersionResponse(_message.Message):
         store: _builtins.str = ...,
         time_s: _builtins.float = ...,
         doubt: _builtins.str = ...,
+        store_status: Global___StoreStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["store_status", b"store_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubt", b"doubt", "epoch", b"epoch", "pid", b"pid", "store", b"store", "time_s", b"time_s", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubt", b"doubt", "epoch", b"epoch", "pid", b"pid", "store", b"store", "store_status", b"store_status", "time_s", b"time_s", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetVersionResponse: _TypeAlias = GetVersionResponse  # noqa: Y015
+
+@_typing.final
+class StoreStatus(_message.Message):
+    """How the state store is, as the controller that leads sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOK_S_FIELD_NUMBER: _builtins.int
+    ERROR_CODE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    CONFIRMED_AGE_S_FIELD_NUMBER: _builtins.int
+    CONFIRMED_TOOK_S_FIELD_NUMBER: _builtins.int
+    JOBS_IN_DOUBT_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    FAILED_AGE_S_FIELD_NUMBER: _builtins.int
+    took_s: _builtins.float
+    """Seconds until it confirmed the write that it was tried with, or until that failed."""
+    error_code: _builtins.str
+    """Why that failed; the code is empty if it did not."""
+    error: _builtins.str
+    remedy: _builtins.str
+    size_bytes: _builtins.int
+    """What it occupies and may occupy; 0: not known."""
+    limit_bytes: _builtins.int
+    disk_free_bytes: _builtins.int
+    """What is left on the disk that it lies on; absent where nobody can tell from here."""
+    confirmed_age_s: _builtins.float
+    """Since it confirmed the newest change that this controller made, and how long that took."""
+    confirmed_took_s: _builtins.float
+    jobs_in_doubt: _builtins.int
+    """Jobs of which it is not known whether their newest change took effect."""
+    failed: _builtins.str
+    """Why the newest change was not confirmed, and since when; empty if it was."""
+    failed_age_s: _builtins.float
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the store itself says is wrong with it, such as NOSPACE."""
+
+    def __init__(
+        self,
+        *,
+        took_s: _builtins.float = ...,
+        error_code: _builtins.str = ...,
+        error: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        limit_bytes: _builtins.int = ...,
+        disk_free_bytes: _builtins.int | None = ...,
+        alarms: _abc.Iterable[_builtins.str] | None = ...,
+        confirmed_age_s: _builtins.float = ...,
+        confirmed_took_s: _builtins.float = ...,
+        jobs_in_doubt: _builtins.int = ...,
+        failed: _builtins.str = ...,
+        failed_age_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "disk_free_bytes", b"disk_free_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "alarms", b"alarms", "confirmed_age_s", b"confirmed_age_s", "confirmed_took_s", b"confirmed_took_s", "disk_free_bytes", b"disk_free_bytes", "error", b"error", "error_code", b"error_code", "failed", b"failed", "failed_age_s", b"failed_age_s", "jobs_in_doubt", b"jobs_in_doubt", "limit_bytes", b"limit_bytes", "remedy", b"remedy", "size_bytes", b"size_bytes", "took_s", b"took_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__disk_free_bytes: _TypeAlias = _typing.Literal["disk_free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_free_bytes: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_free_bytes) -> _WhichOneofReturnType__disk_free_bytes | None: ...
+
+Global___StoreStatus: _TypeAlias = StoreStatus  # noqa: Y015

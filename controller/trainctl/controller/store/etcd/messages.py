@@ -65,6 +65,11 @@ _TARGETS = {
 }
 
 
+def alarm_of(text: str) -> str:
+    """One of the errors in a member's status: of ``memberID:1 alarm:NOSPACE`` the alarm's name, else all of it."""
+    return text.rpartition("alarm:")[2].strip()
+
+
 def end_of_prefix(prefix: bytes) -> bytes:
     """The first key behind all that begin with ``prefix``; a zero byte (no end) if there is none."""
     kept = prefix.rstrip(b"\xff")

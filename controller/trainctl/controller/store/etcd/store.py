@@ -13,7 +13,7 @@ import grpc
 from trainctl.controller.store.etcd.address import EtcdAddress
 from trainctl.controller.store.etcd.connection import EtcdConnection, Member, Metadata
 from trainctl.controller.store.etcd.failures import is_compacted, is_gone_lease
-from trainctl.controller.store.etcd.messages import KeySpace, end_of_prefix
+from trainctl.controller.store.etcd.messages import KeySpace, alarm_of, end_of_prefix
 from trainctl.controller.store.etcd.watch import watch
 from trainctl.controller.store.limits import check_limits
 from trainctl.controller.store.port import (
@@ -22,6 +22,7 @@ from trainctl.controller.store.port import (
     KeyValue,
     Operation,
     RangeResult,
+    StoreCondition,
     StoreUnavailableError,
     TxnResult,
     WatchBatch,
@@ -183,11 +184,23 @@ class EtcdStore:
 
     async def size_bytes(self) -> int:
         """See ``StateStore.size_bytes``: of the whole etcd, as its quota counts it."""
+        return (await self._status()).dbSize
+
+    async def condition(self) -> StoreCondition:
+        """See ``StateStore.condition``; from 3.6 on with etcd's own word for its quota."""
+        status = await self._status()
+        alarms = tuple(sorted({alarm_of(text) for text in status.errors}))
+        return StoreCondition(
+            size_bytes=status.dbSize, limit_bytes=status.dbSizeQuota or self.capacity_bytes, alarms=alarms
+        )
+
+    async def _status(self) -> rpc_pb2.StatusResponse:
+        """One member's own word: it answers without a majority, too."""
 
         async def attempt(member: Member, metadata: Metadata, timeout_s: float) -> rpc_pb2.StatusResponse:
             return await member.maintenance.Status(rpc_pb2.StatusRequest(), metadata=metadata, timeout=timeout_s)
 
-        return (await self._call(attempt, "status")).dbSize
+        return await self._call(attempt, "status")
 
     async def close(self) -> None:
         """See ``StateStore.close``."""
