@@ -137,7 +137,8 @@ class JobBook:
         for entry in self.entries():
             missed = entry.figures.after(entry.state.progress.step)
             if missed and is_live(entry.state):
-                await self.apply(entry.state.uid, partial(observe_figures, figures=missed, now_s=self._now_s()))
+                look = partial(observe_figures, figures=missed, now_s=self._now_s(), live=False)
+                await self.apply(entry.state.uid, look)
 
     def states(self) -> tuple[JobState, ...]:
         """All jobs."""
