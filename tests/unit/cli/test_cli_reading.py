@@ -87,6 +87,30 @@ def test_explain_and_timeline(cli: Cli, controller: FakeController) -> None:
     assert "no recovery" in cli("timeline", "calm").err
 
 
+def test_the_timeline_shows_new_leaders_between_the_recoveries(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job("a")
+    for number in (1, 2):
+        job.status.recoveries.add(
+            generation=number + 1, fault=f"worker {number}", rung="peer", started_s=job.create_time_s + 10 * number
+        )
+    controller.add_event("job.running", "it trains")
+    controller.add_event("leader.changed", "second leads now, after first")
+    controller.events[-1].time_s = job.create_time_s + 15
+    heads = [line for line in cli("timeline", "a").out.splitlines() if "+" in line]
+    assert heads == [
+        "   +10.0 s  generation 2  worker 1  (peer)",
+        "   +15.0 s  second leads now, after first",
+        "   +20.0 s  generation 3  worker 2  (peer)",
+    ]
+    data = json.loads(cli("timeline", "a", "-o", "json").out)
+    assert [event["message"] for event in data["leaders"]] == ["second leads now, after first"]
+    assert len(data["recoveries"]) == 2
+    del job.status.recoveries[:]
+    calm = cli("timeline", "a")
+    assert calm.out == "   +15.0 s  second leads now, after first\n"
+    assert "no recovery" in calm.err
+
+
 def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
     for name in ("a", "b", "c"):
         controller.add_job(name, step=1, total_steps=2)

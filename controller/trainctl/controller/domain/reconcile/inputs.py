@@ -138,7 +138,7 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
 def _event(type_: str, reason: str, message: str, report: CheckpointReport) -> EventDraft:
     fields = {"step": str(report.step), "lineage": str(report.lineage), "generation": str(report.generation)}
     if report.age_s >= LATE_S:
-        message += f"; that was {format_duration(report.age_s)} ago, when no leader heard of it"
+        message += f"; that was {format_duration(report.age_s)} before a leader heard of it"
         fields["age_s"] = f"{report.age_s:.1f}"
     return EventDraft(type=type_, reason=reason, message=message, fields=fields)
 

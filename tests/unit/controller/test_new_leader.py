@@ -1,0 +1,100 @@
+"""A new leader: what it knows of the one before, and what the jobs' histories say of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from trainctl.controller import keys
+from trainctl.controller.leadership import Candidate, Leadership
+from trainctl.controller.store.port import Put
+from trainctl.controller.store.sqlite import SqliteStore
+from trainctl.protos.v1 import job_pb2
+from unit.controller.controller_harness import Running, create, run, serving, spec
+
+MANY = 40
+
+
+async def changes(running: Running, name: str) -> list[job_pb2.Event]:
+    """Its events of a new leader; the history has no gap, and its times do not go back."""
+    events = list((await running.client.call("ListEvents", job_pb2.ListEventsRequest(name=name))).events)
+    assert [event.revision for event in events] == list(range(1, len(events) + 1))
+    assert [event.time_s for event in events] == sorted(event.time_s for event in events)
+    return [event for event in events if event.type == "leader.changed"]
+
+
+async def until_told(running: Running, name: str, count: int) -> list[job_pb2.Event]:
+    async with asyncio.timeout(10):
+        while len(found := await changes(running, name)) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return found
+
+
+def test_each_job_that_was_there_is_told_once_of_each_new_leader(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            agent = await running.agent(slots=1)
+            call = running.client.call
+            await call("CreateJob", create(spec("runs")))
+            before = await running.client.until_phase("runs", "RUNNING")
+            await call("CreateJob", create(spec("ended", per_node=2)))
+            await call("CancelJob", job_pb2.CancelJobRequest(name="ended"))
+            await running.client.until_phase("ended", "CANCELLED")
+            for number in range(MANY):
+                await call("CreateJob", create(spec(f"waits-{number}")))
+            assert await changes(running, "runs") == []
+            await agent.disconnect()
+        for epoch in (2, 3):
+            async with serving(tmp_path) as running:
+                for name in ("runs", *(f"waits-{number}" for number in range(MANY))):
+                    told = await until_told(running, name, epoch - 1)
+                    assert [event.fields["epoch"] for event in told] == [str(e) for e in range(2, epoch + 1)]
+                    assert told[-1].epoch == epoch
+                    assert told[-1].fields["former_epoch"] == str(epoch - 1)
+                    assert told[-1].fields["former_leader"] == told[-1].fields["leader"]
+                    assert float(told[-1].fields["vacant_s"]) < 10.0
+                told = await changes(running, "runs")
+                assert "workers go on without a leader" in told[-1].message
+                assert "workers" not in (await changes(running, "waits-0"))[-1].message
+                agent.client = running.client
+                agent.connect()
+                await agent.until(lambda: bool(agent.desired))
+                assert len(await changes(running, "runs")) == epoch - 1
+                assert await changes(running, "ended") == []
+                await running.client.call("CreateJob", create(spec(f"new-{epoch}")))
+                await running.client.until(f"new-{epoch}", lambda job: job.status.reason == "WaitingForCapacity")
+                assert await changes(running, f"new-{epoch}") == []
+                await agent.disconnect()
+                after = await running.client.job("runs")
+                assert after.status.islands[0].generation == before.status.islands[0].generation
+
+    run(main)
+
+
+def test_a_leader_writes_down_for_the_next_one_that_it_led(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = await SqliteStore.open(tmp_path / "s")
+        first = await Leadership.take(store, Candidate(holder="first", address="a:1", now_s=100.0))
+        assert first.former is None
+        await first.sign(130.0)
+        second = await Leadership.take(store, Candidate(holder="second", now_s=500.0))
+        assert second.former is not None
+        assert (second.former.holder, second.former.address, second.former.seen_s) == ("first", "a:1", 130.0)
+        await first.resign(400.0)
+        await second.resign(510.0)
+        third = await Leadership.take(store, Candidate(holder="third", now_s=600.0))
+        assert third.former is not None
+        assert (third.former.holder, third.former.epoch, third.former.seen_s) == ("second", 2, 510.0)
+        await store.txn((), (Put(keys.EPOCH, keys.encode(4)),))  # a version that writes nothing down led
+        fifth = await Leadership.take(store, Candidate(holder="fifth", now_s=700.0))
+        assert fifth.former is not None
+        assert (fifth.former.epoch, fifth.former.holder, fifth.former.seen_s) == (4, "", 0.0)
+        sixth = await Leadership.take(store, Candidate(holder="sixth", now_s=900.0, watched=4, watched_ago_s=2.0))
+        assert sixth.former is not None
+        assert sixth.former.seen_s == 700.0, "it watched another one"
+        seventh = await Leadership.take(store, Candidate(holder="seventh", now_s=950.0, watched=6, watched_ago_s=2.0))
+        assert seventh.former is not None
+        assert seventh.former.seen_s == 948.0
+        await store.close()
+
+    run(main)
