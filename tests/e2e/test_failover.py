@@ -18,6 +18,7 @@ from e2e.invariants import (
     assert_time_adds_up,
 )
 from e2e.ledger import assert_exact_ledger
+from e2e.network import Condition
 from e2e.paced_jobs import SEQUENCES, PacedJobs
 from e2e.shared_system import SharedSystem, lives, shared_system
 from trainctl.protos.v1 import job_pb2
@@ -64,6 +65,35 @@ def test_leaders_come_and_go_and_the_job_does_not_notice(tmp_path: Path) -> None
         assert_exact_ledger(system.figures("steady"), steps=STEPS, sequences=SEQUENCES)
         assert "steady" in system.ask("get", "jobs", "-o", "name")
         check_trace(json.loads(system.ask("timeline", "steady", "-o", "chrome-trace")), end)
+
+
+def test_a_leader_that_no_agent_has_reported_to_marks_what_it_shows(tmp_path: Path) -> None:
+    with shared_system(tmp_path) as system:
+        first = system.leader()
+        jobs = PacedJobs(tmp_path / "gate", "balanced")
+        system.submit(jobs.training("steady", steps=STEPS, pause_s=PAUSE_S, interval_steps=STEPS))
+        before = system.wait_step("steady", 30)
+        assert (before.status.step_stale, before.status.figures_stale) == (False, False)
+        (second,) = (one for one in system.controllers if one is not first)
+        wire = system.to_controllers[system.controllers.index(second)]
+        wire.hurt(Condition.CUT)
+        first.kill()
+        assert system.leader() is second
+        old = system.job("steady").status
+        assert (old.step_stale, old.figures_stale) == (True, True)
+        assert old.step < before.status.step
+        assert old.figures_as_of_s <= before.status.figures_as_of_s
+        assert "@" in system.ask("get", "jobs").splitlines()[1]
+        assert "waiting for the agents" in system.ask("describe", "steady")
+        wire.heal()
+        told = system.wait("steady", "told by an agent", lambda job: not job.status.step_stale, 60)
+        assert told.status.step >= before.status.step
+        new = system.wait("steady", "told of figures", lambda job: not job.status.figures_stale, 60)
+        assert new.status.figures_as_of_s > old.figures_as_of_s
+        assert "@" not in system.ask("get", "jobs")
+        jobs.open()
+        end = system.wait_phase("steady", "SUCCEEDED", 90)
+        assert (end.status.islands[0].generation, end.status.step_stale) == (1, False)
 
 
 def check_leaders(told: Sequence[job_pb2.Event], system: SharedSystem) -> None:

@@ -111,6 +111,38 @@ def test_the_timeline_shows_new_leaders_between_the_recoveries(cli: Cli, control
     assert "no recovery" in calm.err
 
 
+def test_figures_of_an_earlier_leader_are_marked_with_their_time(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job(
+        "a",
+        step=795,
+        total_steps=9000,
+        loss=2.5,
+        figures_as_of_s=time.time() - 12.0,
+        figures_stale=True,
+        step_stale=True,
+    )
+    at = clock(job.status.figures_as_of_s, time.time())
+    mark = f"@{at.replace(' ', 'T')}"
+    assert f"795/9000{mark}  2.5000  " in cli("get", "jobs").out
+    assert f"795/9000{mark}  2.5000  " in cli("top").out
+    described = cli("describe", "a").out
+    assert f"old: as of {at}, waiting for the agents" in described
+    shown = json.loads(cli("get", "job", "a", "-o", "json").out)["status"]
+    assert (shown["figuresStale"], shown["stepStale"]) == (True, True)
+    assert shown["figuresAsOf"].endswith("Z")
+    lines: list[str] = []
+    view = PlainView(lines.append, lines.append)
+    view.job(job)
+    assert lines == [f"RUNNING  step 795/9000 (as of {at}, waiting for the agents)  loss 2.5000"]
+    job.status.step, job.status.step_stale = 8890, False
+    assert f"8890/9000  2.5000{mark}  " in cli("get", "jobs").out
+    PlainView(lines.append, lines.append).job(job)
+    assert lines[1] == f"RUNNING  step 8890/9000  loss 2.5000 (as of {at}, waiting for newer figures)"
+    job.status.figures_stale = False
+    assert "@" not in cli("get", "jobs").out
+    assert "waiting" not in cli("describe", "a").out
+
+
 def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
     for name in ("a", "b", "c"):
         controller.add_job(name, step=1, total_steps=2)

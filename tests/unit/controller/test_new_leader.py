@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from trainctl.controller import keys
@@ -67,6 +69,45 @@ def test_each_job_that_was_there_is_told_once_of_each_new_leader(tmp_path: Path)
                 await agent.disconnect()
                 after = await running.client.job("runs")
                 assert after.status.islands[0].generation == before.status.islands[0].generation
+
+    run(main)
+
+
+def test_steps_of_the_leader_before_are_marked_until_an_agent_reports(tmp_path: Path) -> None:
+    """A standby takes over: it has no file of figures, and the store knows the last step that it happened to hold."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            agent = await running.agent()
+            uid = (await running.client.call("CreateJob", create(spec()))).job.uid
+            await running.client.until_phase("a", "RUNNING")
+            agent.report_figures(uid, 1, 2, 3)
+            shown = (await running.client.until("a", lambda job: job.status.step == 3)).status
+            assert (shown.figures_stale, shown.step_stale) == (False, False)
+            assert shown.figures_as_of_s > shown.start_time_s
+            await agent.disconnect()
+        shutil.rmtree(tmp_path / "figures")
+        async with serving(tmp_path) as running:
+            before = (await running.client.job("a")).status
+            assert (before.step_stale, before.figures_stale) == (True, True)
+            assert before.step < 3
+            assert 0.0 < before.figures_as_of_s <= shown.figures_as_of_s
+            asked = await running.client.call("ExplainJob", job_pb2.ExplainJobRequest(name="a"))
+            assert any("its agents have not reported to this leader yet" in line for line in asked.sentences)
+            agent.client = running.client
+            agent.workers = {
+                key: replace(worker, progress=replace(worker.progress, step=5)) for key, worker in agent.workers.items()
+            }
+            agent._obey = lambda: None  # type: ignore[method-assign]  # its workers go on as they are
+            watching = asyncio.create_task(running.client.until("a", lambda job: not job.status.step_stale))
+            agent.connect()
+            told = (await watching).status
+            assert (told.step, told.figures_stale) == (5, True), "the workers' step comes before the figures"
+            agent.report_figures(uid, 6, sequence=2)
+            after = (await running.client.until("a", lambda job: not job.status.figures_stale)).status
+            assert after.step == 6
+            assert after.figures_as_of_s > told.figures_as_of_s
+            await agent.disconnect()
 
     run(main)
 

@@ -90,6 +90,11 @@ class JobBook:
         self.term: Term | None = None
         self.doubted = asyncio.Event()
 
+    @property
+    def since_s(self) -> float:
+        """When the term began, Unix seconds; 0 if nobody said."""
+        return self.term.since_s if self.term is not None else 0.0
+
     def doubtful(self) -> tuple[JobEntry, ...]:
         """Those of which it is not known whether the last write took effect, or yet will."""
         return tuple(entry for entry in self._entries.values() if entry.doubtful_until_s)
