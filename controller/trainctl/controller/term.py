@@ -307,8 +307,9 @@ async def _sample(frame: Frame, parts: _Parts, keeper: NodeKeeper) -> None:
 async def _remember_store(frame: Frame, leadership: Leadership) -> None:
     while True:
         await asyncio.sleep(REMEMBER_EVERY_S)
-        with contextlib.suppress(UnavailableError):
+        with contextlib.suppress(UnavailableError):  # full, perhaps: it can be read all the same
             await leadership.sign(frame.clock.now_s())
+        with contextlib.suppress(UnavailableError):
             await _note_store(frame, leadership)
 
 

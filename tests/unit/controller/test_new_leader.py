@@ -7,9 +7,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from trainctl.controller import keys
+import pytest
+
+from trainctl.controller import keys, term
 from trainctl.controller.leadership import Candidate, Leadership
-from trainctl.controller.store.port import Put
+from trainctl.controller.run_dir import RunDir
+from trainctl.controller.store.port import Put, StoreFullError
 from trainctl.controller.store.sqlite import SqliteStore
 from trainctl.protos.v1 import job_pb2
 from unit.controller.controller_harness import Running, create, run, serving, spec
@@ -69,6 +72,34 @@ def test_each_job_that_was_there_is_told_once_of_each_new_leader(tmp_path: Path)
                 await agent.disconnect()
                 after = await running.client.job("runs")
                 assert after.status.islands[0].generation == before.status.islands[0].generation
+
+    run(main)
+
+
+def test_a_leader_signs_regularly_and_a_full_store_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(term, "REMEMBER_EVERY_S", 0.01)
+
+    async def full(now_s: float) -> None:
+        raise StoreFullError("no room")
+
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            leadership = running.controller.leadership
+            begun_s, sighting = leadership.term.seen_s, RunDir(tmp_path).sighting_file
+            async with asyncio.timeout(10):
+                while leadership.term.seen_s <= begun_s:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            stored = await leadership._store.get(keys.TERM)
+            assert stored is not None
+            assert begun_s < keys.decode(stored.value)["seenS"] <= leadership.term.seen_s
+            leadership.sign = full  # type: ignore[method-assign]
+            sighting.unlink()
+            async with asyncio.timeout(10):
+                while not sighting.exists():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert not running.controller.failed.done()
 
     run(main)
 
