@@ -17,6 +17,7 @@ from trainctl.controller.access.audit_record import AuditRecord
 from trainctl.controller.access.token import TokenRecord
 from trainctl.controller.agents.agent import NodeMark, Registration
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.term import TermRecord
 from trainctl.controller.installation import Installation
 from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.security.join_tokens import Held, JoinToken
@@ -54,6 +55,7 @@ _NAME = "[^/]+"
 FORMS = {
     "leader": Form(keys.LEADER, fields=("holder", "address", "epoch")),
     "epoch": Form(keys.EPOCH, int),
+    "term": Form(keys.TERM, TermRecord),
     "installation": Form(keys.INSTALLATION, Installation),
     "migration": Form(keys.MIGRATION, fields=("to", "after")),
     "job": Form(keys.status(_NAME, _NAME), JobState),

@@ -27,13 +27,13 @@ def opened(cluster: EtcdCluster, folder: Path) -> AbstractAsyncContextManager[Et
     return open_at(cluster.address(prefix=f"/{folder.name}"))
 
 
-def candidate(name: str) -> Candidate:
-    return Candidate(holder=name, address=f"{name}:7070", ttl_s=TTL_S)
+def candidate(name: str, now_s: float = 0.0) -> Candidate:
+    return Candidate(holder=name, address=f"{name}:7070", ttl_s=TTL_S, now_s=now_s)
 
 
-def standing_by(store: StateStore, name: str) -> asyncio.Task[Leadership]:
+def standing_by(store: StateStore, name: str, now_s: float = 0.0) -> asyncio.Task[Leadership]:
     async def ready() -> Candidate:
-        return candidate(name)
+        return candidate(name, now_s)
 
     return asyncio.create_task(campaign(store, ready, StandbyServer(), now_s=time.time))
 
@@ -46,9 +46,11 @@ def test_a_leader_that_says_nothing_is_followed_and_can_change_nothing_more(etcd
             with pytest.raises(ConflictError, match="first at first:7070"):
                 await Leadership.take(store, candidate("second"))
             began_s = time.monotonic()
-            second = await standing_by(store, "second")  # nobody renews the first one's lease
+            second = await standing_by(store, "second", now_s=1000.0)  # nobody renews the first one's lease
             assert time.monotonic() - began_s < TTL_S + 1.5  # etcd looks for dead leases twice a second
             assert second.epoch == first.epoch + 1
+            assert second.former is not None
+            assert 1000.0 - 2 * TTL_S - 2.0 < second.former.seen_s <= 1000.0 - TTL_S  # it saw the lease run out
             with pytest.raises(FencedError):  # it does not know yet
                 await first.txn((), (Put("/a", b"2"),))
             assert first.fenced.is_set()
@@ -71,12 +73,14 @@ def test_a_renewed_lease_is_not_taken_and_one_that_resigns_is_followed_at_once(
             done, _ = await asyncio.wait({waiting, renewing}, timeout=2.5 * TTL_S)
             assert not done
             began_s = time.monotonic()
-            await first.resign()
+            await first.resign(0.0)
             second = await waiting
             assert time.monotonic() - began_s < 0.5
             leader = await find_leader(store)
             assert leader is not None
             assert (leader.holder, leader.epoch) == ("second", second.epoch)
+            assert second.former is not None
+            assert (second.former.holder, second.former.address) == ("first", "first:7070")
             await renewing
 
     run(body)
@@ -115,7 +119,7 @@ def test_one_of_many_leads_and_each_gets_its_turn(etcd: EtcdCluster, tmp_path: P
                 leadership = turn.result()
                 epochs.append(leadership.epoch)
                 await leadership.txn((), (Put("/x", str(leadership.epoch).encode()),))
-                await leadership.resign()
+                await leadership.resign(0.0)
             assert epochs == [1, 2, 3, 4, 5]
 
     run(body)

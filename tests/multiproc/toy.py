@@ -68,7 +68,7 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
     """
     torch.set_num_threads(1)
     if bridge.latest().slot in options.get("poor_slots", ()):
-        checkpoints.HostPool = partial(HostPool, memory=no_memory)  # type: ignore[attr-defined]
+        checkpoints.HostPool = partial(HostPool, memory=no_memory)  # type: ignore[assignment, attr-defined]
     dtype = getattr(torch, options.get("dtype", "float32"))
     model, optimizer = build(options.get("seed", 1), options.get("hidden", 40), dtype)
     session = Session.open(control=bridge, page=page)

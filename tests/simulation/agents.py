@@ -91,7 +91,7 @@ class AgentLife:
         self._backoff = Backoff(chance)
         self._patience = Patience()
         self._figures = FiguresOutbox()
-        self._reports = ReportsOutbox()
+        self._reports = ReportsOutbox(_now_s)
         self._parts: dict[str, SimAgent] = {}
         self._messages: dict[tuple[str, int], tuple[WorkerObserved, records_pb2.WorkerObserved]] = {}
         self._connection: Connection | None = None

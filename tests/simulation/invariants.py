@@ -297,6 +297,18 @@ def the_history_of_events_is_whole(history: History) -> Problems:
             yield f"{_at(change)}: {before['phase']} became {after['phase']}, events say {chain}"
 
 
+def every_term_is_told_once(history: History) -> Problems:
+    """The first thing that a leader writes about a job that was there before says who leads; nothing else does."""
+    for change in history.changes:
+        told = [number for number, event in enumerate(change.events) if event["type"] == "leader.changed"]
+        if change.before is None or change.after is None:
+            continue
+        is_new = change.after["epoch"] != change.before["epoch"]
+        if told != ([0] if is_new else []):
+            epochs = f"epoch {change.after['epoch']} after {change.before['epoch']}"
+            yield f"{_at(change)}: {epochs}, and a new leader is told at {told} of {len(change.events)} events"
+
+
 def no_controller_has_a_bug(history: History) -> Problems:
     """Nothing fails that nobody expects, and no controller ends but for a reason."""
     yield from history.ran.bugs
@@ -324,6 +336,7 @@ INVARIANTS: Mapping[str, Callable[[History], Problems]] = {
     "I14": everything_ends_once_faults_stop,
     "I15": the_control_plane_alone_hurts_no_job,
     "I16": the_history_of_events_is_whole,
+    "terms": every_term_is_told_once,
     "forms": stored_forms_only_go_forward,
     "bugs": no_controller_has_a_bug,
 }

@@ -54,7 +54,7 @@ def test_a_standby_waits_for_the_leader_although_history_is_compacted() -> None:
         waiting = asyncio.create_task(wait_vacant(second, leader))
         await asyncio.sleep(60.0)
         assert CountingStore.reads < 20, "it looks again now and then, not all the time"
-        await leadership.resign()
+        await leadership.resign(0.0)
         async with asyncio.timeout(0.1):
             await waiting
         server.close()

@@ -59,7 +59,7 @@ def broken(ran: Ran) -> set[str]:
 def test_a_run_in_order_breaks_nothing(ran: Ran) -> None:
     assert violations(read(ran)) == []
     assert len({written.client for written in ran.written}) > 1, "two controllers have led"
-    assert set(INVARIANTS) == {*(f"I{number}" for number in range(1, 17)), "marks", "forms", "bugs"}
+    assert set(INVARIANTS) == {*(f"I{number}" for number in range(1, 17)), "marks", "terms", "forms", "bugs"}
 
 
 def _island(state: Json, **changes: Any) -> None:
@@ -96,6 +96,7 @@ MUTANTS: list[tuple[str, int, Edit]] = [
     ("I14", -1, lambda state: state.update(phase="FAILED")),
     ("I15", -2, lambda state: _island(state, generation=2)),
     ("I16", -1, lambda state: state.update(phase="RUNNING")),
+    ("terms", -2, lambda state: state.update(epoch=99)),
 ]
 
 

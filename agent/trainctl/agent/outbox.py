@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport
@@ -82,13 +83,25 @@ class FiguresOutbox:
 @dataclass(slots=True)
 class _Posted:
     report: Report
+    heard_s: float
     sent_before: int = 0
+
+    def aged(self, now_s: float) -> Report:
+        """The report with its age as of now."""
+        if not isinstance(self.report, CheckpointReport):
+            return self.report
+        return replace(self.report, age_s=max(0.0, now_s - self.heard_s))
 
 
 class ReportsOutbox:
-    """Reports, each kept until an observation sent after it is acknowledged; sending one twice does no harm."""
+    """Reports, each kept until an observation sent after it is acknowledged; sending one twice does no harm.
 
-    def __init__(self) -> None:
+    Args:
+        monotonic_s: the clock that ages are measured on.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
         self._reports: deque[_Posted] = deque(maxlen=MAX_REPORTS)
 
     def __len__(self) -> int:
@@ -96,14 +109,14 @@ class ReportsOutbox:
 
     def add(self, report: Report) -> None:
         """Appends a report."""
-        self._reports.append(_Posted(report))
+        self._reports.append(_Posted(report, self._monotonic_s()))
 
     def take(self, next_observation: int) -> Report | None:
         """The oldest report not sent on this connection; ``next_observation`` is the sequence that will follow it."""
         for posted in self._reports:
             if not posted.sent_before:
                 posted.sent_before = next_observation
-                return posted.report
+                return posted.aged(self._monotonic_s())
         return None
 
     def acknowledge(self, observation: int) -> None:

@@ -24,6 +24,7 @@ _UNIX_TIMES = frozenset(
         "since_s",
         "started_s",
         "committed_s",
+        "figures_as_of_s",
         "created_s",
         "expires_s",
         "revoked_s",

@@ -72,7 +72,7 @@ class LiveView:
     def _draw(self) -> None:
         if self._job is not None:
             status = self._job.status
-            text = figures.progress(status, phase=status.phase)
+            text = figures.progress(status, phase=status.phase, now_s=time.time())
             if self._last_event:
                 text += f"  last {self._last_event}"
             # Cut before painting: an escape sequence must not be cut in two, nor the line wrap.
@@ -97,7 +97,7 @@ class PlainView:
     def job(self, job: Job) -> None:
         """Prints where the job is, if that is due and new."""
         if self._now_s() >= self._next_s and job.status.step != self._shown_step:
-            self._write(figures.progress(job.status, phase=job.status.phase))
+            self._write(figures.progress(job.status, phase=job.status.phase, now_s=time.time()))
             self._next_s = self._now_s() + PROGRESS_EVERY_S
             self._shown_step = job.status.step
 
@@ -125,7 +125,7 @@ class PhaseView:
         """Prints the phase when it has changed."""
         if job.status.phase != self._phase:
             self._phase = job.status.phase
-            self._write(figures.progress(job.status, phase=job.status.phase))
+            self._write(figures.progress(job.status, phase=job.status.phase, now_s=time.time()))
 
     def event(self, event: Event) -> None:
         """Events are not shown."""

@@ -34,8 +34,11 @@ async def controller(settings: Settings) -> AsyncIterator[Controller]:
     """
     async with framed(settings) as frame:
         leadership = await Leadership.take(frame.store, await _candidate(frame, ""), counter=frame.metrics)
-        async with leading(frame, leadership, port=settings.port) as running:
-            yield running
+        try:
+            async with leading(frame, leadership, port=settings.port) as running:
+                yield running
+        finally:
+            await _resign(frame, leadership)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -94,13 +97,13 @@ async def _wait_and_lead(
             try:
                 await _until(stop, running)
             finally:
-                await _resign(leadership)
+                await _resign(frame, leadership)
     except (FencedError, UnavailableError, StoreCorruptError) as error:
         _log.error("the term of epoch %d is over: %s", leadership.epoch, error)
         why = leadership.silence or error
         return port, None if isinstance(why, FencedError) else FailedTry(frame.clock.now_s(), why)
     finally:
-        await _resign(leadership)  # also if it never came to serve
+        await _resign(frame, leadership)  # also if it never came to serve
     return port, None
 
 
@@ -138,11 +141,11 @@ async def _until(stop: asyncio.Event, running: Controller) -> None:
     _log.info("controller stops; agents and workers run on")
 
 
-async def _resign(leadership: Leadership) -> None:
+async def _resign(frame: Frame, leadership: Leadership) -> None:
     """First of all, so that the next one takes over while this one still tidies up."""
     with contextlib.suppress(UnavailableError, TimeoutError):
         async with asyncio.timeout(1.0):
-            await leadership.resign()
+            await leadership.resign(frame.clock.now_s())
 
 
 async def _candidate(frame: Frame, address: str) -> Candidate:
@@ -158,6 +161,7 @@ async def _candidate(frame: Frame, address: str) -> Candidate:
         holder=frame.who,
         address=settings.advertise or address,
         ttl_s=settings.lease_ttl_s,
+        now_s=frame.clock.now_s(),
         beyond=found.epoch,
         compares=(found.unmoved,),
         writes=(stamp(own, authority, schema=found.schema),),

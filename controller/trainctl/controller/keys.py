@@ -10,6 +10,7 @@ from trainctl.core.errors import InternalError
 ROOT = "/trainctl/v1"
 LEADER = f"{ROOT}/leader"
 EPOCH = f"{ROOT}/epoch"
+TERM = f"{ROOT}/meta/term"
 INSTALLATION = f"{ROOT}/meta/installation"
 MIGRATION = f"{ROOT}/meta/migration"
 JOBS = f"{ROOT}/jobs/"

@@ -9,12 +9,14 @@ carries the epoch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from trainctl.controller import keys
+from trainctl.controller.domain.term import TermRecord
 from trainctl.controller.store.port import (
     CompactedError,
     Compare,
@@ -28,6 +30,7 @@ from trainctl.controller.store.port import (
     TxnResult,
 )
 from trainctl.controller.stored import reading
+from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import ConflictError, FencedError, UnavailableError
 
 _log = logging.getLogger(__name__)
@@ -58,6 +61,9 @@ class Candidate:
         holder: host and process, for people.
         address: where clients and agents reach it.
         ttl_s: of its lease.
+        now_s: Unix seconds by its clock.
+        watched: epoch of the leader whose end it saw; 0: of none.
+        watched_ago_s: how long ago it saw for the last time that this one led.
         beyond: its epoch is to be greater than this, too.
         compares: what it goes by; otherwise it does not take over.
         writes: what it writes down as it takes over.
@@ -66,6 +72,9 @@ class Candidate:
     holder: str
     address: str = ""
     ttl_s: float = LEASE_TTL_S
+    now_s: float = 0.0
+    watched: int = 0
+    watched_ago_s: float = 0.0
     beyond: int = 0
     compares: tuple[Compare, ...] = ()
     writes: tuple[Operation, ...] = ()
@@ -124,14 +133,26 @@ class Leadership:
 
     Attributes:
         epoch: ``E``, greater than that of every controller before.
+        term: what is written down of this term.
+        former: the same of the one before; None: there was none.
         fenced: set as soon as this controller may no longer act: a write was refused because another one leads, or the
             lease is gone or was not renewed in time.
         silence: why the lease could not be renewed the last time; None if it was.
         changes: what became of its changes.
     """
 
-    def __init__(self, store: StateStore, epoch: int, created: int, lease: int, counter: FenceCounter | None) -> None:
-        self.epoch = epoch
+    def __init__(
+        self,
+        store: StateStore,
+        term: TermRecord,
+        former: TermRecord | None,
+        created: int,
+        lease: int,
+        counter: FenceCounter | None,
+    ) -> None:
+        self.epoch = term.epoch
+        self.term = term
+        self.former = former
         self.fenced = asyncio.Event()
         self.silence: UnavailableError | None = None
         self.changes = Changes()
@@ -148,18 +169,28 @@ class Leadership:
             ConflictError: another controller leads, or took it just now.
             StoreUnavailableError: the store did not answer.
         """
-        former, epoch_key = await store.get(keys.LEADER), await store.get(keys.EPOCH)
-        if former is not None and not store.exclusive:
-            leader = _leader_of(former)
+        held, epoch_key = await store.get(keys.LEADER), await store.get(keys.EPOCH)
+        if held is not None and not store.exclusive:
+            leader = _leader_of(held)
             raise ConflictError(f"another controller leads: {leader.holder} at {leader.address}")
-        if former is not None:
-            await store.txn((_unmoved(keys.LEADER, former.mod_revision),), (Delete(keys.LEADER),))
-        epoch = max(keys.decode(epoch_key.value) if epoch_key is not None else 0, candidate.beyond) + 1
+        if held is not None:
+            await store.txn((_unmoved(keys.LEADER, held.mod_revision),), (Delete(keys.LEADER),))
+        newest = keys.decode(epoch_key.value) if epoch_key is not None else 0
+        former = _seen(await _former_term(store, newest), candidate) if newest else None
+        epoch = max(newest, candidate.beyond) + 1
         lease = 0 if store.exclusive else await store.lease_grant(candidate.ttl_s)
+        term = TermRecord(
+            epoch=epoch,
+            holder=candidate.holder,
+            address=candidate.address,
+            ttl_s=candidate.ttl_s if lease else 0.0,
+            seen_s=candidate.now_s,
+        )
         record = keys.encode({"holder": candidate.holder, "address": candidate.address, "epoch": epoch})
         epoch_unmoved = _unmoved(keys.EPOCH, epoch_key.mod_revision if epoch_key else 0)
         compares = (_unmoved(keys.LEADER, 0), epoch_unmoved, *candidate.compares)
-        writes = (Put(keys.LEADER, record, lease), Put(keys.EPOCH, keys.encode(epoch)), *candidate.writes)
+        leads = (Put(keys.LEADER, record, lease), Put(keys.EPOCH, keys.encode(epoch)), _put(term))
+        writes = (*leads, *candidate.writes)
         began_s = asyncio.get_running_loop().time()
         try:
             taken = await store.txn(compares, writes)
@@ -167,12 +198,12 @@ class Leadership:
             found = await store.get(keys.LEADER)
             if found is None or not lease or found.lease != lease:
                 raise
-            return cls(store, epoch, found.create_revision, lease, counter)
+            return cls(store, term, former, found.create_revision, lease, counter)
         if not taken.succeeded:
             raise ConflictError("another controller took the leadership at this moment", hint="try again")
-        held = cls(store, epoch, taken.revision, lease, counter)
-        held.changes.confirmed(began_s)
-        return held
+        taken_over = cls(store, term, former, taken.revision, lease, counter)
+        taken_over.changes.confirmed(began_s)
+        return taken_over
 
     async def renew(self, monotonic_s: Callable[[], float], ttl_s: float) -> None:
         """Keeps the lease alive until it cannot be kept, then sets ``fenced``; in an exclusive store it never ends.
@@ -199,8 +230,22 @@ class Leadership:
                 await asyncio.sleep(min(_RETRY_S, every_s / 2))
         self.fenced.set()
 
-    async def resign(self) -> None:
+    async def sign(self, now_s: float) -> None:
+        """Writes down that this controller leads at ``now_s``: for whoever asks later since when nobody did.
+
+        Raises:
+            FencedError: another controller leads.
+            StoreUnavailableError: the store does not answer.
+        """
+        term = replace(self.term, seen_s=now_s)
+        await self.txn((), (_put(term),))
+        self.term = term
+
+    async def resign(self, now_s: float) -> None:
         """Gives the leadership up at once, so that the next one need not wait for the lease to run out."""
+        if not self.fenced.is_set():
+            with contextlib.suppress(UnavailableError, FencedError):
+                await self.sign(now_s)
         self.fenced.set()
         if self._lease:
             await self._store.lease_revoke(self._lease)
@@ -265,22 +310,26 @@ async def find_leader(store: StateStore) -> Leader | None:
     return _leader_of(found) if found is not None else None
 
 
-async def wait_vacant(store: StateStore, leader: Leader) -> None:
-    """Returns when ``leader`` leads no more, or somebody else does.
+async def wait_vacant(store: StateStore, leader: Leader) -> float:
+    """Returns when ``leader`` leads no more, or somebody else does: how long ago it was last seen to lead, in seconds.
 
     Raises:
         StoreUnavailableError: the store does not answer.
     """
+    loop = asyncio.get_running_loop()
+    seen_s = loop.time()
     while True:
+        asked_s = loop.time()
         read = await store.range(keys.LEADER)
         if not any(found.key == keys.LEADER and found.create_revision == leader.revision for found in read.items):
-            return
+            return loop.time() - seen_s
+        seen_s = asked_s
         try:
             async with asyncio.timeout(_LOOK_AGAIN_S):
                 # From this very read on: what came before it may be compacted, and then there is nothing to wait for.
                 async for batch in store.watch(keys.LEADER, read.revision + 1):
                     if any(event.key == keys.LEADER and event.current is None for event in batch.events):
-                        return
+                        return loop.time() - seen_s
         except (TimeoutError, CompactedError):
             continue
 
@@ -294,6 +343,27 @@ def _leader_of(found: KeyValue) -> Leader:
             epoch=int(record["epoch"]),
             revision=found.create_revision,
         )
+
+
+async def _former_term(store: StateStore, epoch: int) -> TermRecord:
+    """What the leader of ``epoch`` wrote down; only the epoch, where an older version led."""
+    found = await store.get(keys.TERM)
+    if found is None:
+        return TermRecord(epoch=epoch)
+    with reading(keys.TERM):
+        term = from_wire(TermRecord, keys.decode(found.value))
+    return term if term.epoch == epoch else TermRecord(epoch=epoch)
+
+
+def _seen(former: TermRecord, candidate: Candidate) -> TermRecord:
+    """The term before, with what the candidate knows of it: a lease that ran out was renewed within its time."""
+    if former.epoch != candidate.watched:
+        return former
+    return replace(former, seen_s=max(former.seen_s, candidate.now_s - candidate.watched_ago_s - former.ttl_s))
+
+
+def _put(term: TermRecord) -> Put:
+    return Put(keys.TERM, keys.encode(to_wire(term)))
 
 
 def _unmoved(key: str, revision: int) -> Compare:

@@ -48,7 +48,11 @@ class Migration:
 
 
 MIGRATIONS: tuple[Migration, ...] = (
-    Migration(to=2, what="jobs have owners and know which figures they missed; events name the leader that wrote them"),
+    Migration(
+        to=2,
+        what="jobs have owners and know which figures they missed; events name the leader that wrote them; leaders "
+        "write down when they led",
+    ),
 )
 """All steps, in order: the last one's number is ``installation.SCHEMA``."""
 
@@ -144,7 +148,7 @@ def _transactions(items: Sequence[KeyValue], change: Callable[[str, Any], Any]) 
 
 
 def _changed(item: KeyValue, change: Callable[[str, Any], Any]) -> Operation | None:
-    if item.key in (keys.LEADER, keys.EPOCH, keys.INSTALLATION, keys.MIGRATION):
+    if item.key in (keys.LEADER, keys.EPOCH, keys.TERM, keys.INSTALLATION, keys.MIGRATION):
         return None
     with reading(item.key):
         value = keys.decode(item.value)

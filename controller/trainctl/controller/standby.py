@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from trainctl.controller.leadership import Candidate, FenceCounter, Leadership, find_leader, wait_vacant
 from trainctl.controller.rpc.network import WaitingServer
@@ -55,12 +56,13 @@ async def campaign(
         counter: of fenced writes.
     """
     await asyncio.sleep(rest_s)
+    watched, seen_ago_s = 0, 0.0
     while True:
         try:
             leader = await find_leader(store)
             if leader is None:
                 server.leader = ""
-                candidate = await ready()
+                candidate = replace(await ready(), watched=watched, watched_ago_s=seen_ago_s)
                 try:
                     return await Leadership.take(store, candidate, counter=counter)
                 except ConflictError as error:
@@ -70,10 +72,11 @@ async def campaign(
             if server.leader != f"{leader.holder} at {leader.address}":
                 server.leader = f"{leader.holder} at {leader.address}"
                 _log.info("standing by: %s leads with epoch %d", server.leader, leader.epoch)
-            await wait_vacant(store, leader)
+            watched, seen_ago_s = leader.epoch, await wait_vacant(store, leader)
         except UnavailableError as error:  # it is away, or full: whoever leads then may be able to help
             server.failed = FailedTry(now_s(), error)
             _log.warning("standing by without the store: %s", error)
+            watched = 0  # how long nobody led is not seen from here
             await asyncio.sleep(RETRY_S)
         except StoreCorruptError as error:
             server.failed = FailedTry(now_s(), error)

@@ -18,6 +18,7 @@ from trainctl.controller.access.token_book import TokenBook
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
+from trainctl.controller.domain.term import Term
 from trainctl.controller.frame import Frame, local_address
 from trainctl.controller.installation import Sighting, save_sighting
 from trainctl.controller.jobs.book import JobBook
@@ -134,7 +135,15 @@ async def _open(frame: Frame, leadership: Leadership, stack: AsyncExitStack) -> 
     agents.load_marks((await store.range(keys.MARKS)).items)
     figures = frame.settings.run_dir.figures
     book = JobBook(store, leadership, now_s=clock.now_s, figures_folder=figures, faults=frame.faults)
-    clock.not_before(await book.load())
+    newest_s = await book.load()
+    clock.not_before(newest_s)
+    book.term = Term.begun(
+        leadership.term,
+        leadership.former,
+        since_s=clock.now_s(),
+        last_write_s=newest_s,
+        orphan_timeout_s=frame.settings.orphan_timeout_s,
+    )
     await book.catch_up()
     tokens = TokenBook(leadership, clock.now_s)
     tokens.load((await store.range(keys.TOKENS)).items)
@@ -303,6 +312,8 @@ async def _sample(frame: Frame, parts: _Parts, keeper: NodeKeeper) -> None:
 async def _remember_store(frame: Frame, leadership: Leadership) -> None:
     while True:
         await asyncio.sleep(REMEMBER_EVERY_S)
+        with contextlib.suppress(UnavailableError):  # full, perhaps: it can be read all the same
+            await leadership.sign(frame.clock.now_s())
         with contextlib.suppress(UnavailableError):
             await _note_store(frame, leadership)
 

@@ -73,6 +73,21 @@ def test_batches_are_bounded_and_the_oldest_are_dropped() -> None:
     assert [sequence for sequence, _ in drain(outbox)] == [2, 3]
 
 
+def test_a_report_says_how_old_it_is_whenever_it_is_sent() -> None:
+    now_s = [100.0]
+    outbox = ReportsOutbox(lambda: now_s[0])
+    outbox.add(report(1))
+    now_s[0] = 100.5
+    first = outbox.take(1)
+    assert isinstance(first, CheckpointReport)
+    assert first.age_s == 0.5
+    now_s[0] = 400.0
+    outbox.rewind()
+    again = outbox.take(2)
+    assert isinstance(again, CheckpointReport)
+    assert (again.step, again.age_s) == (1, 300.0)
+
+
 @given(st.lists(st.sampled_from(["add", "take", "ack", "rewind"]), max_size=60))
 def test_nothing_is_lost_and_the_order_holds(operations: list[str]) -> None:
     outbox = FiguresOutbox()
@@ -92,7 +107,7 @@ def test_nothing_is_lost_and_the_order_holds(operations: list[str]) -> None:
 
 
 def test_reports_stay_until_a_later_observation_is_acknowledged() -> None:
-    outbox = ReportsOutbox()
+    outbox = ReportsOutbox(lambda: 0.0)
     outbox.add(report(1))
     assert outbox.take(5) == report(1)
     assert outbox.take(5) is None

@@ -87,6 +87,62 @@ def test_explain_and_timeline(cli: Cli, controller: FakeController) -> None:
     assert "no recovery" in cli("timeline", "calm").err
 
 
+def test_the_timeline_shows_new_leaders_between_the_recoveries(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job("a")
+    for number in (1, 2):
+        job.status.recoveries.add(
+            generation=number + 1, fault=f"worker {number}", rung="peer", started_s=job.create_time_s + 10 * number
+        )
+    controller.add_event("job.running", "it trains")
+    controller.add_event("leader.changed", "second leads now, after first")
+    controller.events[-1].time_s = job.create_time_s + 15
+    heads = [line for line in cli("timeline", "a").out.splitlines() if "+" in line]
+    assert heads == [
+        "   +10.0 s  generation 2  worker 1  (peer)",
+        "   +15.0 s  second leads now, after first",
+        "   +20.0 s  generation 3  worker 2  (peer)",
+    ]
+    data = json.loads(cli("timeline", "a", "-o", "json").out)
+    assert [event["message"] for event in data["leaders"]] == ["second leads now, after first"]
+    assert len(data["recoveries"]) == 2
+    del job.status.recoveries[:]
+    calm = cli("timeline", "a")
+    assert calm.out == "   +15.0 s  second leads now, after first\n"
+    assert "no recovery" in calm.err
+
+
+def test_figures_of_an_earlier_leader_are_marked_with_their_time(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job(
+        "a",
+        step=795,
+        total_steps=9000,
+        loss=2.5,
+        figures_as_of_s=time.time() - 12.0,
+        figures_stale=True,
+        step_stale=True,
+    )
+    at = clock(job.status.figures_as_of_s, time.time())
+    mark = f"@{at.replace(' ', 'T')}"
+    assert f"795/9000{mark}  2.5000  " in cli("get", "jobs").out
+    assert f"795/9000{mark}  2.5000  " in cli("top").out
+    described = cli("describe", "a").out
+    assert f"old: as of {at}, waiting for the agents" in described
+    shown = json.loads(cli("get", "job", "a", "-o", "json").out)["status"]
+    assert (shown["figuresStale"], shown["stepStale"]) == (True, True)
+    assert shown["figuresAsOf"].endswith("Z")
+    lines: list[str] = []
+    view = PlainView(lines.append, lines.append)
+    view.job(job)
+    assert lines == [f"RUNNING  step 795/9000 (as of {at}, waiting for the agents)  loss 2.5000"]
+    job.status.step, job.status.step_stale = 8890, False
+    assert f"8890/9000  2.5000{mark}  " in cli("get", "jobs").out
+    PlainView(lines.append, lines.append).job(job)
+    assert lines[1] == f"RUNNING  step 8890/9000  loss 2.5000 (as of {at}, waiting for newer figures)"
+    job.status.figures_stale = False
+    assert "@" not in cli("get", "jobs").out
+    assert "waiting" not in cli("describe", "a").out
+
+
 def test_lists_in_every_form(cli: Cli, controller: FakeController) -> None:
     for name in ("a", "b", "c"):
         controller.add_job(name, step=1, total_steps=2)

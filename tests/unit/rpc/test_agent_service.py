@@ -145,6 +145,30 @@ def test_a_checkpoint_is_committed_before_it_is_acknowledged(tmp_path: Path) -> 
     run(main)
 
 
+def test_a_checkpoint_that_nobody_heard_of_in_time_keeps_its_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent = await running.agent()
+            uid = (await client.call("CreateJob", create(spec()))).job.uid
+            await client.until_phase("a", "RUNNING")
+            for step, age_s in ((5, 0.0), (6, 0.125), (7, 3600.0)):
+                ref = CheckpointRef(uri=f"/c/{step}", step=step, lineage=1, attempt="x", manifest_sha256="d")
+                report = CheckpointReport(
+                    job_uid=uid, island="island-0", generation=1, step=step, lineage=1, ref=ref, age_s=age_s
+                )
+                agent.send(checkpoint=record_to_message(report, records_pb2.CheckpointReport))
+            before = agent.acked.sequence
+            agent.observe()
+            await agent.until(lambda: agent.acked.sequence > before)
+            listed = (await client.call("ListCheckpoints", job_pb2.ListCheckpointsRequest(name="a"))).checkpoints
+            times = [one.committed_s for one in listed]
+            assert times == sorted(times), "none is older than the one before"
+            assert times[-1] == times[-2], "nor as old as its agent says, if that cannot be"
+
+    run(main)
+
+
 def test_a_job_waits_for_slots_that_another_one_holds(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as running:

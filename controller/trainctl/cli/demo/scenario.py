@@ -103,7 +103,7 @@ class Demo:
                 self._say(self.context.console.style().paint(pending.pop(0).strike(client, job), "red"))
             elif job.status.step and time.monotonic() > shown_s + PROGRESS_EVERY_S:
                 shown_s = time.monotonic()
-                self._say(progress(job.status, phase=job.status.phase))
+                self._say(progress(job.status, phase=job.status.phase, now_s=time.time()))
         job = client.call(client.stub.GetJob, GetJobRequest(name=NAME)).job
         if job.status.phase != "SUCCEEDED":
             raise DemoError(f"the job ended {job.status.phase}: {job.status.message}", hint=job.status.error.traceback)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainctl.cli.phases import has_ended
-from trainctl.cli.times import rough
+from trainctl.cli.times import clock, rough
 from trainctl.protos.v1.job_pb2 import JobStatus, WorkerStatus
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -24,6 +24,29 @@ def steps(status: JobStatus) -> str:
     if not status.total_steps:
         return str(status.step) if status.step else "-"
     return f"{status.step}/{status.total_steps}"
+
+
+def marked_steps(status: JobStatus, now_s: float) -> str:
+    """As ``steps``; where no agent has told the leader the present one, with its time: ``120/500@14:03:05``."""
+    return f"{steps(status)}{_mark(status, now_s) if status.step_stale else ''}"
+
+
+def marked_loss(status: JobStatus, now_s: float) -> str:
+    """As ``loss``; with its time where it is older than the step."""
+    older = status.figures_stale and not status.step_stale and status.HasField("loss")
+    return f"{loss(status)}{_mark(status, now_s) if older else ''}"
+
+
+def _mark(status: JobStatus, now_s: float) -> str:
+    return f"@{clock(status.figures_as_of_s, now_s).replace(' ', 'T')}"
+
+
+def waiting(status: JobStatus, now_s: float) -> str:
+    """What is old of the figures, since when, and what is waited for; empty if nothing is."""
+    if not status.figures_stale or not (status.step_stale or status.HasField("loss")):
+        return ""
+    what = "the agents" if status.step_stale else "newer figures"
+    return f"as of {clock(status.figures_as_of_s, now_s)}, waiting for {what}"
 
 
 def worker_step(worker: WorkerStatus, status: JobStatus) -> str:
@@ -52,11 +75,13 @@ def generations(status: JobStatus) -> str:
     return ",".join(str(island.generation) for island in status.islands) or "-"
 
 
-def progress(status: JobStatus, *, phase: str) -> str:
+def progress(status: JobStatus, *, phase: str, now_s: float) -> str:
     """The line that says where a job is. ``phase`` is the phase as it should look, painted or not."""
-    parts = [phase, f"step {steps(status)}" if status.total_steps else "-"]
+    old = f" ({text})" if (text := waiting(status, now_s)) else ""
+    of_step, of_loss = (old, "") if status.step_stale else ("", old)
+    parts = [phase, f"step {steps(status)}{of_step}" if status.total_steps else "-"]
     if status.step:
-        parts.append(f"loss {loss(status)}" if status.HasField("loss") else "-")
+        parts.append(f"loss {loss(status)}{of_loss}" if status.HasField("loss") else "-")
         if status.HasField("eval_loss"):
             parts.append(f"eval {eval_loss(status)}")
         parts.append(rate(status))

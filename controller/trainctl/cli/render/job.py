@@ -63,6 +63,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
                 f"{rfc3339(status.end_time_s)} ({age(status.end_time_s, now_s)} ago)" if status.end_time_s else "",
             ),
             ("Step", figures.steps(status) + (f" in lineage {status.lineage}" if status.lineage else "")),
+            ("Figures", _waiting(status, now_s)),
             ("Skipped steps", str(status.skipped_steps) if status.skipped_steps else ""),
             ("Loss", figures.loss(status)),
             ("Eval loss", figures.eval_loss(status)),
@@ -74,6 +75,11 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Records", status.records),
         ]
     )
+
+
+def _waiting(status: JobStatus, now_s: float) -> str:
+    old = figures.waiting(status, now_s)
+    return f"{age(status.figures_as_of_s, now_s)} old: {old}" if old else ""
 
 
 def _recoveries(status: JobStatus) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from trainctl.cli.style import Style
 from trainctl.core.records.generation import Rung
 from trainctl.core.units import format_bytes, format_count
-from trainctl.protos.v1.job_pb2 import Recovery
+from trainctl.protos.v1.job_pb2 import Event, Recovery
 
 PHASES = ("detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step")
 """Phases of a recovery in the order in which they happen; others come behind them."""
@@ -55,15 +55,25 @@ def describe(recovery: Recovery) -> list[str]:
     return lines
 
 
-def timeline(recoveries: Sequence[Recovery], *, started_s: float, style: Style) -> list[str]:
-    """A bar per recovery, to one scale, with a line per phase."""
+def timeline(
+    recoveries: Sequence[Recovery], *, started_s: float, style: Style, leaders: Sequence[Event] = ()
+) -> list[str]:
+    """A bar per recovery, to one scale, with a line per phase; between them, in order, a line per new leader."""
     longest = max((total_s(r) for r in recoveries), default=0.0) or 1.0
-    lines: list[str] = []
+    parts: list[tuple[float, list[str]]] = []
     for recovery in recoveries:
-        after = f"+{max(recovery.started_s - started_s, 0):.1f} s" if started_s else ""
         fault = f"generation {recovery.generation}  {recovery.fault}  ({recovery.rung or 'in progress'})"
-        lines += [f"{after:>10}  {style.paint(fault, 'bold')}", *_bars(recovery, longest), ""]
-    return lines[:-1]
+        head = f"{_after(recovery.started_s, started_s):>10}  {style.paint(fault, 'bold')}"
+        parts.append((recovery.started_s, [head, *_bars(recovery, longest), ""]))
+    parts += [
+        (event.time_s, [f"{_after(event.time_s, started_s):>10}  {style.paint(event.message, 'cyan')}", ""])
+        for event in leaders
+    ]
+    return [line for _, lines in sorted(parts, key=lambda part: part[0]) for line in lines][:-1]
+
+
+def _after(time_s: float, started_s: float) -> str:
+    return f"+{max(time_s - started_s, 0):.1f} s" if started_s else ""
 
 
 def _bars(recovery: Recovery, longest_s: float) -> list[str]:

@@ -17,8 +17,8 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style) -> list[str]:
         (
             job.spec.metadata.name,
             style.state(job.status.phase),
-            figures.steps(job.status),
-            figures.loss(job.status),
+            figures.marked_steps(job.status, now_s),
+            figures.marked_loss(job.status, now_s),
             figures.rate(job.status),
             rough(job.status.eta_s) if job.status.eta_s > 0 else "-",
             str(_alive(job)),
@@ -46,7 +46,8 @@ def workers(job: Job, *, now_s: float, style: Style) -> list[str]:
         )
         for worker in sorted(found, key=lambda w: (w.global_rank < 0, w.global_rank, w.slot))
     ]
-    head = f"{job.spec.metadata.name}  {figures.progress(job.status, phase=style.state(job.status.phase))}"
+    progress = figures.progress(job.status, phase=style.state(job.status.phase), now_s=now_s)
+    head = f"{job.spec.metadata.name}  {progress}"
     headers = ("RANK", "NODE", "STATE", "DOING", "STEP", "RSS", "AGE", "PID")
     return [head, *table(headers, rows, style=style, right="RANK,STEP,RSS,AGE,PID")]
 

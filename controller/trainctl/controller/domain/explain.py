@@ -8,6 +8,7 @@ from trainctl.controller.domain.command import command_sentences
 from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.metrics import TRAINING, eta_s, ettr_of, goodput_s, stalled_s, tokens_per_s
+from trainctl.controller.domain.shown_figures import ShownFigures
 from trainctl.controller.domain.states import TERMINAL, JobPhase, SlotState
 from trainctl.core.units import format_count, format_duration
 
@@ -50,9 +51,20 @@ _OF_COMMAND: Mapping[JobPhase, str] = {
 """The same for a command, which keeps its state itself."""
 
 
-def explain(state: JobState, now_s: float) -> tuple[str, ...]:
-    """What there is to say about a job now, the most important first."""
-    return tuple([*_phase(state, now_s), *_wishes(state), *_islands(state), *_faults(state), *_time(state, now_s)])
+def explain(state: JobState, now_s: float, *, figures: ShownFigures | None = None) -> tuple[str, ...]:
+    """What there is to say about a job now, the most important first.
+
+    Args:
+        state: of the job.
+        now_s: Unix seconds.
+        figures: how far it is, as far as is known; None: as its state says.
+    """
+    progress = state.progress
+    known = figures or ShownFigures(step=progress.step, as_of_s=progress.updated_s)
+    pace = [*_stands(state, known, now_s), *_moves(state, known, now_s)]
+    return tuple(
+        [*_phase(state, now_s), *pace, *_wishes(state), *_islands(state), *_faults(state), *_time(state, now_s)]
+    )
 
 
 def plan_sentences(state: JobState) -> tuple[str, ...]:
@@ -96,16 +108,33 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
     )
     special = _OF_COMMAND if state.spec.spec.runs_command else _WITH_CHECKPOINTS if state.checkpoints else {}
     yield special.get(state.phase, NEXT[state.phase]).format(name=state.name)
+
+
+def _stands(state: JobState, figures: ShownFigures, now_s: float) -> Iterator[str]:
+    """How far it is."""
     progress = state.progress
-    if progress.step and not ended:
-        stands = f"step {progress.step} of {state.steps}"
-        stands += f", loss {progress.loss:.4f}" if progress.loss is not None else ""
-        stands += f", {progress.skipped} of them skipped" if progress.skipped else ""
-        left_s = eta_s(state, now_s)
-        moves = f", {tokens_per_s(state, now_s):.0f} tokens/s"
-        moves += f", about {format_duration(left_s)} to go" if left_s else ""
-        yield stands + (moves if state.phase in TRAINING else "")
-    if stalled := stalled_s(state, now_s):
+    if (not figures.step and not figures.stale) or state.phase in TERMINAL:
+        return
+    stands = f"step {figures.step} of {state.steps}"
+    if figures.stale:
+        age = format_duration(max(0.0, now_s - figures.as_of_s))
+        if figures.step_stale:
+            yield f"{stands} is {age} old: its agents have not reported to this leader yet"
+        else:
+            yield f"{stands}; its figures are {age} old: newer ones have not come to this leader yet"
+        return
+    stands += f", loss {progress.loss:.4f}" if progress.loss is not None else ""
+    stands += f", {progress.skipped} of them skipped" if progress.skipped else ""
+    left_s = eta_s(state, now_s)
+    moves = f", {tokens_per_s(state, now_s):.0f} tokens/s"
+    moves += f", about {format_duration(left_s)} to go" if left_s else ""
+    yield stands + (moves if state.phase in TRAINING else "")
+
+
+def _moves(state: JobState, figures: ShownFigures, now_s: float) -> Iterator[str]:
+    """Whether it goes on; a leader that has not heard of newer steps yet cannot know."""
+    stalled = 0.0 if figures.stale else stalled_s(state, now_s)
+    if stalled:
         yield (
             f"no step was committed for {format_duration(stalled)}, though its workers show signs of life: "
             f"`trainctl describe {state.name}` shows what each does, `trainctl logs {state.name}` what it prints"

@@ -216,7 +216,7 @@ class TrainProgress:
         recent_step_s: durations of the newest steps, oldest first, at most ``RECENT_STEPS``.
         skipped: steps up to ``step`` whose gradient was thrown away.
         missed: steps up to ``step`` whose figures are not counted yet (``step_ranges``): another controller has them.
-        updated_s: when the newest figures came.
+        updated_s: when the newest figures came; of those that were read in a file, when their step was committed.
     """
 
     lineage: int = 0

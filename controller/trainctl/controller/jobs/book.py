@@ -15,6 +15,7 @@ from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import Reconciliation, observe_figures
 from trainctl.controller.domain.states import TERMINAL
+from trainctl.controller.domain.term import Term, noted
 from trainctl.controller.domain.view import AgentViews
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.figures import FigureLog
@@ -63,6 +64,7 @@ class JobBook:
         faults: armed fault points.
 
     Attributes:
+        term: in which it is written; None: nobody is told of it.
         doubted: set when a write had no answer; whoever settles that clears it.
     """
 
@@ -85,7 +87,13 @@ class JobBook:
         self._names: dict[tuple[str, str], str] = {}
         self._deleted: set[str] = set()
         self._listeners: list[Listener] = []
+        self.term: Term | None = None
         self.doubted = asyncio.Event()
+
+    @property
+    def since_s(self) -> float:
+        """When the term began, Unix seconds; 0 if nobody said."""
+        return self.term.since_s if self.term is not None else 0.0
 
     def doubtful(self) -> tuple[JobEntry, ...]:
         """Those of which it is not known whether the last write took effect, or yet will."""
@@ -100,7 +108,7 @@ class JobBook:
         for item in (await self._store.range(keys.JOBS)).items:
             if item.key.endswith(keys.STATUS):
                 self._take_in(item)
-        newest_s = 0.0
+        newest_s = max((entry.state.progress.updated_s for entry in self._entries.values()), default=0.0)
         for item in (await self._store.range(keys.EVENTS)).items:
             uid = item.key.split("/")[-2]
             if uid in self._entries:
@@ -137,7 +145,8 @@ class JobBook:
         for entry in self.entries():
             missed = entry.figures.after(entry.state.progress.step)
             if missed and is_live(entry.state):
-                await self.apply(entry.state.uid, partial(observe_figures, figures=missed, now_s=self._now_s()))
+                look = partial(observe_figures, figures=missed, now_s=self._now_s(), live=False)
+                await self.apply(entry.state.uid, look)
 
     def states(self) -> tuple[JobState, ...]:
         """All jobs."""
@@ -213,6 +222,7 @@ class JobBook:
         operations: Sequence[Operation],
     ) -> JobEntry | None:
         """Writes a new job, its name, its first events and what the caller adds; None if a compare does not hold."""
+        state = replace(state, epoch=self._leadership.epoch, epoch_since_s=self._now_s())
         entry = self._entry(state, 0)
         batch, event_puts = entry.journal.prepare(drafts, self._now_s())
         key, value = keys.status(state.tenant, state.uid), keys.encode(state.to_wire())
@@ -289,6 +299,8 @@ class JobBook:
                 entry.state = result.state
                 entry.changed.tell()
                 return result
+            if self.term is not None:
+                result = noted(before, result, self.term, self._now_s())
             batch, event_puts = entry.journal.prepare(result.events, self._now_s())
             entry.pending = result.state
             try:

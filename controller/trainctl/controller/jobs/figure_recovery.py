@@ -72,7 +72,8 @@ class FigureRecovery:
         entry.changed.tell()
         if is_live(entry.state) or missed:
             for news in _by_turns(fresh + late):
-                await self._book.apply(entry.state.uid, partial(observe_figures, figures=news, now_s=self._now_s()))
+                look = partial(observe_figures, figures=news, now_s=self._now_s(), live=False)
+                await self._book.apply(entry.state.uid, look)
                 await asyncio.sleep(0)
 
     async def _recorded(self, state: JobState) -> list[StepFigures]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from trainctl.controller.domain.goodput import totals_s
 from trainctl.controller.domain.job_state import IslandState, JobState, Slot
 from trainctl.controller.domain.metrics import eta_s, tokens_per_s
+from trainctl.controller.domain.shown_figures import ShownFigures, shown_figures
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.records.places import records_uri
@@ -17,7 +18,9 @@ from trainctl.protos.v1 import job_pb2
 from trainctl.protos.v1.records_pb2 import CheckpointRef, TrainJob, WorkerError
 
 
-def job_message(state: JobState, view: ClusterView, *, now_s: float, revision: int) -> job_pb2.Job:
+def job_message(
+    state: JobState, view: ClusterView, *, now_s: float, revision: int, since_s: float = 0.0
+) -> job_pb2.Job:
     """The whole job.
 
     Args:
@@ -25,12 +28,13 @@ def job_message(state: JobState, view: ClusterView, *, now_s: float, revision: i
         view: the newest observations; they only add process ids' phases and steps.
         now_s: Unix seconds.
         revision: of the state in the store.
+        since_s: when this controller began to lead: what was known before may be old.
     """
     return job_pb2.Job(
         uid=state.uid,
         spec=record_to_message(state.user_spec, TrainJob),
         effective_spec=record_to_message(state.spec, TrainJob),
-        status=_status(state, view, now_s),
+        status=_status(state, view, now_s, shown_figures(state, view, since_s=since_s)),
         create_time_s=state.submitted_s,
         revision=revision,
     )
@@ -41,7 +45,7 @@ def records_of(state: JobState) -> str:
     return records_uri(state.spec.spec.results, workdir=state.workdir, job_uid=state.uid)
 
 
-def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStatus:
+def _status(state: JobState, view: ClusterView, now_s: float, figures: ShownFigures) -> job_pb2.JobStatus:
     ended = state.phase in TERMINAL
     progress = state.progress
     record = state.islands[0].record if state.islands else None
@@ -50,13 +54,16 @@ def _status(state: JobState, view: ClusterView, now_s: float) -> job_pb2.JobStat
         phase=state.phase.value,
         reason=state.reason,
         message=state.message,
-        step=progress.step,
+        step=figures.step,
+        figures_as_of_s=figures.as_of_s,
+        figures_stale=figures.stale,
+        step_stale=figures.step_stale,
         total_steps=0 if command else state.steps,
         tokens=progress.tokens,
         loss=progress.loss,
         eval_loss=progress.eval_loss,
-        tokens_per_s=tokens_per_s(state, now_s),
-        eta_s=eta_s(state, now_s),
+        tokens_per_s=0.0 if figures.stale else tokens_per_s(state, now_s),
+        eta_s=0.0 if figures.stale else eta_s(state, now_s),
         lineage=record.lineage if record is not None and not command else 0,
         islands=[_island(state, island, view) for island in state.islands],
         conditions=[record_to_message(c, job_pb2.Condition) for c in state.conditions],

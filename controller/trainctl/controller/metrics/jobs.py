@@ -72,7 +72,7 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
         state: of the job.
         now_s: Unix seconds.
         since_s: since when this controller leads beside others. What went to the leader before it comes a little later:
-            until then counters that would fall are left out.
+            until then counters that would fall are left out, and so is the step, which would seem to go back.
     """
     name = state.shown_name
     at_s = state.ended_s if state.phase in TERMINAL else now_s
@@ -104,14 +104,13 @@ def _progress_samples(state: JobState, since_s: float) -> Iterator[Sample]:
     progress, name = state.progress, state.shown_name
     if not progress.step:
         return
-    yield "trainctl_job_step", (name,), float(progress.step)
-    yield "trainctl_job_skipped_steps", (name,), float(progress.skipped)
-    if progress.loss is not None:
-        yield "trainctl_job_loss", (name,), progress.loss
-    is_newest = progress.updated_s >= since_s or state.phase not in TRAINING
-    if is_newest and not progress.missed:
-        yield "trainctl_job_tokens_total", (name,), float(progress.tokens)
-    if is_newest:
+    if progress.updated_s >= since_s or state.phase not in TRAINING:
+        yield "trainctl_job_step", (name,), float(progress.step)
+        yield "trainctl_job_skipped_steps", (name,), float(progress.skipped)
+        if progress.loss is not None:
+            yield "trainctl_job_loss", (name,), progress.loss
+        if not progress.missed:
+            yield "trainctl_job_tokens_total", (name,), float(progress.tokens)
         yield "trainctl_job_samples_total", (name, "committed"), float(progress.cursor)
     if progress.eval_loss is not None:
         yield "trainctl_job_eval_loss", (name,), progress.eval_loss

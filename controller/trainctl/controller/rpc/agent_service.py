@@ -264,6 +264,14 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._metrics.inc("trainctl_heartbeats_total")
         session.took_observation(observed.sequence, self._agents.heartbeat_s)
         self._reconciler.look_at_jobs_on(agent.incarnation, news=news)
+        if news:
+            self._show_steps(agent)
+
+    def _show_steps(self, agent: Agent) -> None:
+        """Who looks on at a job whose figures are of an earlier leader's term learns the step that its workers tell."""
+        for entry in self._book.live():
+            if entry.state.progress.updated_s < self._book.since_s and agent.incarnation in entry.uses():
+                entry.changed.tell()
 
     async def _figures(self, batch: agent_pb2.FiguresBatch) -> None:
         """File first, then the job's progress, then the acknowledgement: a crash in between repeats, and loses none."""

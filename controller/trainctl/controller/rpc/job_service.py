@@ -16,6 +16,7 @@ from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import IllegalTransitionError, Reconciliation, request_cancel
+from trainctl.controller.domain.shown_figures import shown_figures
 from trainctl.controller.domain.spec.yaml_text import MAX_BYTES
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook, is_live
@@ -217,7 +218,8 @@ class JobService(VerbService):
     async def ExplainJob(self, request: job_pb2.ExplainJobRequest, context: Context) -> job_pb2.ExplainJobResponse:  # noqa: N802
         """Why the job is where it is."""
         entry = self._find(request)
-        sentences = list(explain(entry.state, self._clock.now_s()))
+        figures = shown_figures(entry.state, self._agents.view(), since_s=self._book.since_s)
+        sentences = list(explain(entry.state, self._clock.now_s(), figures=figures))
         if entry.trouble is not None:
             sentences.append(f"the controller has trouble with this job: {entry.trouble.message}")
         recoveries = [record_to_message(one, job_pb2.Recovery) for one in entry.state.recoveries]
@@ -267,7 +269,13 @@ class JobService(VerbService):
         return self._book.find(request.tenant or DEFAULT_TENANT, request.name)
 
     def _job(self, entry: JobEntry) -> job_pb2.Job:
-        job = job_message(entry.state, self._agents.view(), now_s=self._clock.now_s(), revision=entry.revision)
+        job = job_message(
+            entry.state,
+            self._agents.view(),
+            now_s=self._clock.now_s(),
+            revision=entry.revision,
+            since_s=self._book.since_s,
+        )
         newest = entry.journal.last
         if newest is not None:
             job.last_event.CopyFrom(record_to_message(newest, job_pb2.Event))

@@ -54,7 +54,8 @@ class CheckpointRef:
         lineage: chain of steps it belongs to.
         attempt: unique per save.
         manifest_sha256: of its root manifest.
-        committed_s: Unix time at which the controller made it current; 0 where only the files are known.
+        committed_s: Unix time at which it was complete, by the clock of the leader that made it current; 0 where only
+            the files are known.
     """
 
     uri: str

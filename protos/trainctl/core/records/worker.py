@@ -161,7 +161,8 @@ class WorkerObserved:
 class CheckpointReport:
     """A complete checkpoint: its manifest is written; the controller's fenced transaction makes it current.
 
-    ``error`` is set instead of ``ref`` when the attempt failed; training goes on.
+    ``error`` is set instead of ``ref`` when the attempt failed; training goes on. ``age_s`` is how long ago the agent
+    heard of it when it sent this: seconds of its own, which no clock that is wrong can spoil.
     """
 
     job_uid: str
@@ -178,6 +179,7 @@ class CheckpointReport:
     """How much of that training waited for it, on the rank that waited longest."""
     bottleneck: str = ""
     """Which rank and stage it waited for longest, for people."""
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,6 +117,9 @@ class JobStatus(_message.Message):
     RECOVERY_COUNT_FIELD_NUMBER: _builtins.int
     SKIPPED_STEPS_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
+    FIGURES_AS_OF_S_FIELD_NUMBER: _builtins.int
+    FIGURES_STALE_FIELD_NUMBER: _builtins.int
+    STEP_STALE_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     message: _builtins.str
@@ -142,6 +145,12 @@ class JobStatus(_message.Message):
     """Steps whose gradient was thrown away."""
     hint: _builtins.str
     """What to do about a failure."""
+    figures_as_of_s: _builtins.float
+    """When loss and tokens were the newest ones that a leader had heard of, Unix seconds; 0 before the first step."""
+    figures_stale: _builtins.bool
+    """They are what an earlier leader left behind: no agent has told the one that leads now newer ones yet."""
+    step_stale: _builtins.bool
+    """So is the step: no agent of the job has reported to the one that leads now."""
     @_builtins.property
     def islands(self) -> _containers.RepeatedCompositeFieldContainer[Global___IslandStatus]: ...
     @_builtins.property
@@ -185,10 +194,13 @@ class JobStatus(_message.Message):
         recovery_count: _builtins.int = ...,
         skipped_steps: _builtins.int = ...,
         hint: _builtins.str = ...,
+        figures_as_of_s: _builtins.float = ...,
+        figures_stale: _builtins.bool = ...,
+        step_stale: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015

@@ -538,6 +538,7 @@ class CheckpointReport(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
     STALL_S_FIELD_NUMBER: _builtins.int
     BOTTLENECK_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
@@ -548,6 +549,7 @@ class CheckpointReport(_message.Message):
     error: _builtins.str
     seconds: _builtins.float
     size_bytes: _builtins.int
+    age_s: _builtins.float
     stall_s: _builtins.float
     bottleneck: _builtins.str
     @_builtins.property
@@ -564,12 +566,13 @@ class CheckpointReport(_message.Message):
         error: _builtins.str = ...,
         seconds: _builtins.float = ...,
         size_bytes: _builtins.int = ...,
+        age_s: _builtins.float = ...,
         stall_s: _builtins.float = ...,
         bottleneck: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "ref", b"ref", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "bottleneck", b"bottleneck", "error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "ref", b"ref", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.job_records import RECENT_STEPS, CancelRequest, Recovery, TrainProgress
 from trainctl.controller.domain.job_state import IslandState, JobState
+from trainctl.controller.domain.late import LATE_S, happened_s
 from trainctl.controller.domain.reconcile.lifecycle import move_job
 from trainctl.controller.domain.reconcile.recoveries import finish_recovery
 from trainctl.controller.domain.reconcile.result import Reconciliation
@@ -18,14 +19,23 @@ from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
 from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport
+from trainctl.core.units import format_duration
 
 
-def observe_figures(state: JobState, figures: Sequence[StepFigures], now_s: float) -> Reconciliation:
+def observe_figures(
+    state: JobState, figures: Sequence[StepFigures], now_s: float, *, live: bool = True
+) -> Reconciliation:
     """Takes figures of committed steps in; those of rolled-back lineages and known steps change nothing.
 
     A step that is jumped over is noted as missed, and is counted when its figures come later, of whatever lineage.
 
     Not durable, except for the job's last step and when the first step of a generation ends a recovery.
+
+    Args:
+        state: of the job.
+        figures: of its steps.
+        now_s: Unix seconds.
+        live: an agent told them now. What was read in a file is as old as the node says that wrote it.
     """
     island = state.islands[0]
     record = island.record
@@ -34,7 +44,8 @@ def observe_figures(state: JobState, figures: Sequence[StepFigures], now_s: floa
     for one in sorted(figures, key=lambda f: f.step):
         progress = _caught_up(progress, one)
     for one in sorted(fresh, key=lambda f: f.step):
-        progress = _advanced(progress, one, now_s, begun_after=state.resume.step if state.resume is not None else 0)
+        at_s = now_s if live else happened_s(now_s - one.wall_s, now_s, after_s=progress.updated_s)
+        progress = _advanced(progress, one, at_s, begun_after=state.resume.step if state.resume is not None else 0)
     changed = replace(state, progress=progress)
     first = next((f for f in fresh if record is not None and _is_first_new(f, record)), None)
     if first is None or island.marks is None or island.proposal is not None:
@@ -61,7 +72,7 @@ def _caught_up(progress: TrainProgress, f: StepFigures) -> TrainProgress:
     )
 
 
-def _advanced(progress: TrainProgress, f: StepFigures, now_s: float, *, begun_after: int) -> TrainProgress:
+def _advanced(progress: TrainProgress, f: StepFigures, at_s: float, *, begun_after: int) -> TrainProgress:
     if f.eval_loss is not None and f.step >= progress.eval_step:
         progress = replace(progress, eval_loss=f.eval_loss, eval_step=f.step)
     if f.step <= progress.step and f.lineage == progress.lineage:
@@ -78,13 +89,19 @@ def _advanced(progress: TrainProgress, f: StepFigures, now_s: float, *, begun_af
         missed=step_ranges.appended(progress.missed, max(progress.step, begun_after) + 1, f.step - 1),
         learning_rate=f.learning_rate,
         recent_step_s=(*progress.recent_step_s, f.step_s)[-RECENT_STEPS:],
-        updated_s=now_s,
+        updated_s=at_s,
     )
 
 
 def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) -> Reconciliation:
-    """Makes a complete checkpoint current, or says why not. Repeating a report has no second effect."""
+    """Makes a complete checkpoint current, or says why not. Repeating a report has no second effect.
+
+    It counts from when it was complete, which is ``report.age_s`` ago, however late a leader hears of it.
+    """
     record = state.islands[0].record
+    newest = state.checkpoints[-1] if state.checkpoints else None
+    complete_s = happened_s(report.age_s, now_s, after_s=newest.committed_s if newest is not None else state.started_s)
+    report = replace(report, age_s=now_s - complete_s)
     ref = report.ref
     if ref is None:
         onward = "; training goes on" if report.step < state.steps else ""
@@ -95,7 +112,6 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
         return Reconciliation(state=stale, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
     if any(ref.uri == known.uri for known in state.checkpoints):
         return Reconciliation(state=state)
-    newest = state.checkpoints[-1] if state.checkpoints else None
     if record is None or report.lineage != record.lineage:
         message = f"checkpoint of step {ref.step} belongs to lineage {report.lineage}, which was rolled back"
         return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "OldLineage", message, report),))
@@ -111,7 +127,7 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     if state.phase not in TERMINAL:
         goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.stall_s, now_s)
     keep = max(1, state.spec.spec.checkpoint.keep.last)
-    known = (*state.checkpoints, replace(ref, committed_s=now_s))
+    known = (*state.checkpoints, replace(ref, committed_s=complete_s))
     kept = (*(old for old in known[:-keep] if old.uri in state.pinned), *known[-keep:])
     changed = replace(state, checkpoints=kept, goodput=goodput)
     longest = f"; {report.bottleneck}" if report.bottleneck else ""
@@ -123,6 +139,9 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
 
 def _event(type_: str, reason: str, message: str, report: CheckpointReport) -> EventDraft:
     fields = {"step": str(report.step), "lineage": str(report.lineage), "generation": str(report.generation)}
+    if report.age_s >= LATE_S:
+        message += f"; that was {format_duration(report.age_s)} before a leader heard of it"
+        fields["age_s"] = f"{report.age_s:.1f}"
     return EventDraft(type=type_, reason=reason, message=message, fields=fields)
 
 
