@@ -294,9 +294,11 @@ def test_what_does_not_pass_costs_one_checkpoint(
     assert not list((tmp_path / "checkpoints").glob("step-*2"))
 
 
-def test_storage_that_hangs_ends_the_save_and_not_the_run(tmp_path: Path, storage: Storage) -> None:
+def test_storage_that_hangs_ends_the_save_and_not_the_run(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saves, "SILENCE_S", 0.2)
     run = Run(tmp_path, steps=3)
-    run.session._context.waiter.timeout_s = 0.2
     storage.open.clear()
     try:
         reports = run.to_the_end()

@@ -12,13 +12,14 @@ Source: lazy asynchronous snapshots of DataStates-LLM (HPDC '24), sections 4 and
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from trainctl.checkpoint.data_file import Entry
-from trainctl.checkpoint.saving import MAX_FILE_BYTES, Runs, entries_of
+from trainctl.checkpoint.saving import MAX_FILE_BYTES, Runs, entries_of, nothing
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 from trainctl.checkpoint.tensors import dtype_of, run_view
@@ -26,6 +27,7 @@ from trainctl.checkpoint.tensors import dtype_of, run_view
 CHUNK_BYTES = 16 << 20
 """Copied at a time: the fence ends a late copy between two chunks."""
 _ALIGNMENT = 64
+_TURN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +86,26 @@ class Snapshot:
         """Nothing is copied any more."""
         return self._over.is_set()
 
-    def copy(self) -> None:
-        """Copies everything, or stops between two chunks when nobody waits any longer. Called once, by any thread."""
+    def copy(self, alive: Callable[[], None] = nothing) -> None:
+        """Copies everything, or stops between two chunks when nobody waits any longer. Called once, by any thread.
+
+        Args:
+            alive: called for every tensor.
+        """
         with self._lock:
             self._begun = self._wanted
         if not self._begun:
             return
         try:
             with torch.no_grad():
-                self._copied = all(self._copy_piece(piece) for piece in self._lazy)
+                self._copied = all(self._copy_piece(piece) for piece in _each(self._lazy, alive))
         except BaseException as error:
             self._reason = f"copying failed: {error}"
             raise
         finally:
             self._over.set()
 
-    def fence(self, within_s: float) -> bool:
+    def fence(self, within_s: float, alive: Callable[[], None] = nothing) -> bool:
         """Returns when the state may be changed: the copy is whole, or it was late and is dropped, whatever comes.
 
         Called by the thread that changes the state, before it does, so that it has changed nothing since if the
@@ -107,10 +113,14 @@ class Snapshot:
 
         Args:
             within_s: how long to wait for the copy.
+            alive: called in turns meanwhile; may raise, and nothing is decided then.
         """
         if self._passed.is_set():
             return self.whole
-        if not self._over.wait(within_s):
+        until_s = time.monotonic() + within_s
+        while not self._over.wait(min(_TURN_S, max(0.0, until_s - time.monotonic()))) and time.monotonic() < until_s:
+            alive()
+        if not self._over.is_set():
             with self._lock:
                 self._wanted = False
             if self._begun:
@@ -139,6 +149,12 @@ class Snapshot:
                 return False
             piece.copy[begin : begin + items].copy_(source[begin : begin + items])
         return self._wanted
+
+
+def _each(pieces: Iterable[_Piece], alive: Callable[[], None]) -> Iterator[_Piece]:
+    for piece in pieces:
+        alive()
+        yield piece
 
 
 def needed_bytes(state: LocalState, assigned: Runs, *, max_entry_bytes: int = MAX_FILE_BYTES) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from trainctl.checkpoint.state import LocalState
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.checkpoints import Checkpoints
 
-_LOOK_EVERY_S = 0.05
+_TURNS, _TURN_S = 20, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +77,25 @@ class PartMaker:
             buffer = self._buffer(needed_bytes(state, assigned))
         except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
             return SavePart(background(Given({}, f"no host memory for a copy of the state: {error}")), None, True)
+        if buffer is None:
+            return SavePart(background(Given({}, "the storage has not let go of the copies of earlier saves")), None)
         pool = self.checkpoints.pool
-        snapshot = Snapshot(state, assigned, buffer)
-        if not self.checkpoints.manners.at_once:
-            return SavePart(background(snapshot, lambda: pool.give_back(buffer)), snapshot)
-        snapshot.copy()
-        snapshot.fence(0.0)
-        return SavePart(background(Given(snapshot.data, snapshot.reason), lambda: pool.give_back(buffer)), None)
+        try:
+            snapshot = Snapshot(state, assigned, buffer)
+            if self.checkpoints.manners.at_once:
+                snapshot.copy(self.waiter.check)
+                snapshot.fence(0.0)
+        except BaseException:  # a newer generation calls
+            pool.give_back(buffer)
+            raise
+        if snapshot.settled(0.0):
+            return SavePart(background(Given(snapshot.data, snapshot.reason), lambda: pool.give_back(buffer)), None)
+        return SavePart(background(snapshot, lambda: pool.give_back(buffer)), snapshot)
 
-    def _buffer(self, size_bytes: int) -> HostBuffer:
-        """Waits for one that a part of an earlier generation, or one that was given up, has not let go of yet."""
-        until_s = time.monotonic() + self.waiter.timeout_s
-        while (buffer := self.checkpoints.pool.take(size_bytes, _LOOK_EVERY_S)) is None:
+    def _buffer(self, size_bytes: int) -> HostBuffer | None:
+        """Waits a moment for one that a part of an earlier generation has not let go of yet."""
+        for _ in range(_TURNS):
+            if (buffer := self.checkpoints.pool.take(size_bytes, _TURN_S)) is not None:
+                return buffer
             self.waiter.check()
-            if time.monotonic() > until_s:
-                raise MemoryError("the storage has not let go of the copies of earlier saves")
-        return buffer
+        return None

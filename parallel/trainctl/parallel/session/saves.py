@@ -35,6 +35,8 @@ from trainctl.parallel.session.sealing import Sealer, SealThread
 
 FENCE_S = 5.0
 """How long the next change of the state waits for a copy of it."""
+SILENCE_S = 120.0
+"""Storage that takes nothing for so long is given up; it takes that long to sync a large file to a slow disk."""
 _LOOK_EVERY_S = 0.1
 _SEALER = 0
 _NOT_MINE = 1 << 62
@@ -117,12 +119,12 @@ class Saves:
     @property
     def saved(self) -> Saved:
         """How far this rank is, for the vote."""
-        now_s, timeout_s = time.monotonic(), self._waiter.timeout_s
+        now_s = time.monotonic()
         for save in self._saves:
-            if save.own.part.still_for_s(now_s) > timeout_s:
-                save.own.part.give_up(f"nothing was written for {timeout_s:g} s: the storage does not answer")
+            if save.own.part.still_for_s(now_s) > SILENCE_S:
+                save.own.part.give_up(f"nothing was written for {SILENCE_S:g} s: the storage does not answer")
         written = [save.own.part.outcome is not None for save in self._saves]
-        sealed = [save.seal is not None and save.seal.over(timeout_s) for save in self._saves]
+        sealed = [save.seal is not None and save.seal.over(SILENCE_S) for save in self._saves]
         mine = self._group.rank == _SEALER
         return Saved(self._published + _leading(written), self._published + _leading(sealed) if mine else _NOT_MINE)
 
@@ -211,7 +213,7 @@ class Saves:
         if snapshot is None or snapshot.settled(0.0):
             return
         began_s = time.monotonic()
-        if not snapshot.fence(within_s):
+        if not snapshot.fence(within_s, self._waiter.check):
             self._checkpoints.manners.at_once = True
             self._notice(
                 f"the copy for the checkpoint of step {save.attempt.step} is dropped: {snapshot.reason}; "
