@@ -48,7 +48,11 @@ class Migration:
 
 
 MIGRATIONS: tuple[Migration, ...] = (
-    Migration(to=2, what="jobs have owners and know which figures they missed; events name the leader that wrote them"),
+    Migration(
+        to=2,
+        what="jobs have owners and know which figures they missed; events name the leader that wrote them; "
+        "deletions name who asked for them",
+    ),
 )
 """All steps, in order: the last one's number is ``installation.SCHEMA``."""
 

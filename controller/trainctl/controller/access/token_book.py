@@ -132,17 +132,25 @@ class TokenBook:
             await to_the_end(self._write(record, (new, *compares), operations))
         return record, written(id_, secret)
 
-    async def revoke(self, id_: str) -> TokenRecord:
-        """Ends a token now; one that was revoked before stays so.
+    async def revoke(
+        self, id_: str, *, compares: Sequence[Compare] = (), operations: Sequence[Operation] = ()
+    ) -> TokenRecord:
+        """Ends a token now; one that was revoked before stays so, and nothing is written.
+
+        Args:
+            id_: of the token.
+            compares: what must hold.
+            operations: written in the same transaction.
 
         Raises:
             NotFoundError: there is none.
+            ConflictError: a compare does not hold.
         """
         async with self._lock:
             record = self.record(id_)
             if not record.revoked_s:
                 record = replace(record, revoked_s=self._now_s())
-                await to_the_end(self._write(record, (), ()))
+                await to_the_end(self._write(record, compares, operations))
                 for listener in self._listeners:
                     listener(record)
             return record

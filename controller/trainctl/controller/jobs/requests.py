@@ -37,7 +37,10 @@ class RequestLog:
             UsageError: it is too long.
         """
         if len(request_id) > MAX_REQUEST_ID:
-            raise UsageError(f"request id: expected at most {MAX_REQUEST_ID} characters, found {len(request_id)}")
+            raise UsageError(
+                f"request id: expected at most {MAX_REQUEST_ID} characters, found {len(request_id)}",
+                hint="a UUID will do; whoever gives none gets one",
+            )
         found = await self._store.get(keys.request(tenant, request_id)) if request_id else None
         if found is None:
             return None

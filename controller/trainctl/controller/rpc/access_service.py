@@ -98,7 +98,14 @@ class AccessService(access_pb2_grpc.AccessServiceServicer):
             raise UsageError("id: expected the id of a token, found nothing", hint="`trainctl tokens list` lists them")
         if not _rules(self._tokens.record(request.id)):
             raise NotFoundError(f"no token {request.id!r}", hint="`trainctl tokens list` lists them")
-        return access_pb2.RevokeTokenResponse(token=_message(await self._tokens.revoke(request.id)))
+        digest = digest_of("RevokeToken", request.id.encode())
+        if await self._requests.find(ALL_TENANTS, request.request_id, digest) is not None:
+            return access_pb2.RevokeTokenResponse(token=_message(self._tokens.record(request.id)))
+        compares, operations = await self._requests.note(
+            ALL_TENANTS, request.request_id, digest, method="RevokeToken", subject=request.id
+        )
+        revoked = await self._tokens.revoke(request.id, compares=compares, operations=operations)
+        return access_pb2.RevokeTokenResponse(token=_message(revoked))
 
     async def ListAudit(self, request: access_pb2.ListAuditRequest, context: Context) -> access_pb2.ListAuditResponse:  # noqa: N802
         """What was asked for in the tenants that the caller is an admin of, oldest first."""
