@@ -50,11 +50,16 @@ class Wanted:
 
 def why_not(target: str, wanted: Wanted, *, within_s: float = PROBE_S) -> TlsFailedError | None:
     """Looks what is wrong with ``host:port``; None if TLS has nothing to do with it. May take all of ``within_s``."""
+    return look(target, wanted, within_s=within_s)[1]
+
+
+def look(target: str, wanted: Wanted, *, within_s: float = PROBE_S) -> tuple[Seen, TlsFailedError | None]:
+    """What is to be seen at ``host:port``, and the same as ``why_not``."""
     try:
         seen = probe(target, ca=wanted.ca, certificate=wanted.certificate, key=wanted.key, within_s=within_s)
     except (OSError, ValueError):
-        return None
-    return judge(target, wanted, seen, time.time())
+        return Seen(connected=False), None
+    return seen, judge(target, wanted, seen, time.time())
 
 
 def judge(target: str, wanted: Wanted, seen: Seen, now_s: float) -> TlsFailedError | None:

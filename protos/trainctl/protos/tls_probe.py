@@ -79,9 +79,13 @@ def probe(
         try:
             with open_context.wrap_socket(connection, server_hostname=_server_name(address[0])) as wrapped:
                 shown = _shown(wrapped.getpeercert(binary_form=True))
+        except ssl.SSLError as error:
+            if "ALERT" not in (error.reason or ""):
+                return Seen(connected=True)
+            shown = None  # with TLS 1.2 whoever wants to see our certificate says so in the middle of the handshake
         except TimeoutError:  # frozen, or no server at all: that says nothing about certificates
             return Seen(connected=False)
-        except OSError:  # ssl.SSLError is one
+        except OSError:
             return Seen(connected=True)
     if ca is None:
         return Seen(connected=True, speaks_tls=True, shown=shown)
