@@ -22,6 +22,8 @@ Generation = NewType("Generation", int)
 
 DEFAULT_TENANT = "default"
 FIRST_ISLAND = "island-0"
+MAX_REQUEST_ID = 128
+"""Characters of the id under which somebody asks for a change."""
 LABEL = "at most 63 small letters, digits and dashes, with a letter or digit at both ends"
 """What ``is_label`` takes, for messages."""
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

@@ -26,6 +26,7 @@ from trainctl.controller.stored import reading
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import ConflictError, NotFoundError, PreconditionError
+from trainctl.core.texts import quoted
 
 MOST_TOKENS = 10_000
 """Of an installation: each call looks its token up in memory."""
@@ -162,7 +163,7 @@ class TokenBook:
             NotFoundError: there is none.
         """
         if id_ not in self._records:
-            raise NotFoundError(f"no token {id_!r}", hint="`trainctl tokens list` lists them")
+            raise NotFoundError(f"no token {quoted(id_)}", hint="`trainctl tokens list` lists them")
         return self._records[id_]
 
     async def _write(self, record: TokenRecord, compares: Sequence[Compare], operations: Sequence[Operation]) -> None:

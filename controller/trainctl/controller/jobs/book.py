@@ -38,6 +38,7 @@ from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import to_wire
 from trainctl.core.errors import ConflictError, NotFoundError
 from trainctl.core.system.faults import FaultPlan
+from trainctl.core.texts import quoted, shortened
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class JobBook:
         try:
             return self._entries[uid]
         except KeyError:
-            raise NotFoundError(f"no job with uid {uid}", hint="`trainctl get jobs` lists all") from None
+            raise NotFoundError(f"no job with uid {shortened(uid)}", hint="`trainctl get jobs` lists all") from None
 
     def made(self, uid: str) -> JobEntry:
         """The job that a request took effect on, which is now sent again.
@@ -191,7 +192,7 @@ class JobBook:
         """
         entry = self._entries.get(self._names.get((tenant, name), name))
         if entry is None or entry.state.tenant != tenant:
-            raise NotFoundError(f"no job {name!r} in tenant {tenant!r}", hint="`trainctl get jobs` lists all")
+            raise NotFoundError(f"no job {quoted(name)} in tenant {tenant!r}", hint="`trainctl get jobs` lists all")
         return entry
 
     def owner_of(self, tenant: str, name: str) -> str | None:

@@ -7,9 +7,10 @@ import hashlib
 from trainctl.controller import keys
 from trainctl.controller.store.port import Compare, Put, StateStore, Target
 from trainctl.core.errors import UsageError
+from trainctl.core.ids import MAX_REQUEST_ID
+from trainctl.core.texts import shortened
 
 REQUEST_KEPT_S = 24 * 3600.0
-MAX_REQUEST_ID = 128
 
 
 class RequestIdReusedError(UsageError):
@@ -47,7 +48,7 @@ class RequestLog:
         record = keys.decode(found.value)
         if record["digest"] != digest:
             raise RequestIdReusedError(
-                f"request id {request_id} was used for another request before",
+                f"request id {shortened(request_id)} was used for another request before",
                 hint="use a new request id for a new request",
             )
         return str(record["uid"])

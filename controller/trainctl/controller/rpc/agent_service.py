@@ -34,6 +34,7 @@ from trainctl.core.codec import WireError, from_wire
 from trainctl.core.errors import FencedError, NotFoundError, PermissionDeniedError, UnavailableError, UsageError
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport, WorkerObserved
+from trainctl.core.texts import quoted
 from trainctl.protos.convert import message_to_dict, message_to_record
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc
 from trainctl.protos.version import WIRE_VERSION, package_version
@@ -96,7 +97,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         """Begins an agent's life; its incarnation is the revision of the transaction that records it."""
         if not request.node or not 0 < request.slots <= MAX_SLOTS:
             raise UsageError(
-                f"expected a node name and 1 to {MAX_SLOTS} slots, found {request.node!r}, {request.slots}"
+                f"expected a node name and 1 to {MAX_SLOTS} slots, found {quoted(request.node)}, {request.slots}"
             )
         _check_node(request.node)
         if request.wire_version != WIRE_VERSION:

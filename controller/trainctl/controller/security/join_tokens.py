@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, replace
 
 from trainctl.core.errors import PermissionDeniedError, UsageError
+from trainctl.core.texts import quoted
 from trainctl.core.units import format_time
 
 ANY_NUMBER = -1
@@ -82,7 +83,7 @@ def is_node_name(text: str) -> bool:
 def check_wish(node: str, ttl_s: float, uses: int) -> None:
     """Raises: UsageError: nobody can have such a token."""
     if node and not is_node_name(node):
-        raise UsageError(f"node: expected {NODE_NAME}; found {node[:300]!r}", hint="for example --node gpu-17")
+        raise UsageError(f"node: expected {NODE_NAME}; found {quoted(node)}", hint="for example --node gpu-17")
     if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
         raise UsageError(f"ttl_s: expected 1s to 30 days, found {ttl_s:g} s", hint="for example --ttl 1h")
     if not 1 <= uses <= MAX_USES:
