@@ -14,19 +14,18 @@ from trainctl.controller.security.authority import Authority
 from trainctl.controller.security.csr import read_request
 from trainctl.controller.security.join_tokens import (
     ANY_NUMBER,
-    NODE_NAME,
     Held,
     JoinToken,
     admit,
     check_wish,
     digest,
-    is_node_name,
 )
 from trainctl.controller.security.peer import Peer, agent_uri, key_digest, peer_of
 from trainctl.controller.store.port import Delete, KeyValue, Operation, Put, StateStore
 from trainctl.controller.stored import reading
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import NotFoundError, UsageError
+from trainctl.core.ids import NODE_NAME, is_node_name
 from trainctl.core.join_token import JoinText
 from trainctl.core.texts import quoted
 from trainctl.core.units import format_time
