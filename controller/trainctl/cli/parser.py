@@ -275,6 +275,11 @@ def _add_local(commands: Any) -> None:
         "--secrets", metavar="DIR", help="folder of the values that jobs want by spec.secretEnv, a file each"
     )
     up.add_argument("--tls", action="store_true", help="encrypt connections, as where agents come from other machines")
+    up.add_argument(
+        "--accept-store",
+        action="store_true",
+        help="go on with a store that was restored from a backup: what happened since is forgotten",
+    )
     down = add_command(
         group,
         "down",

@@ -36,6 +36,7 @@ class Wanted:
         certificate, key: its own, PEM; None: it has none.
         ends_s: when its own expires.
         how_ca: how to name another authority, for messages.
+        how_clear: added to the hint where the other side speaks in clear; empty: nothing.
         how_tls: how to come to speak TLS at all, for messages; empty: by naming an authority.
     """
 
@@ -45,6 +46,7 @@ class Wanted:
     key: bytes | None = field(default=None, repr=False)
     ends_s: float = 0.0
     how_ca: str = "--ca-file FILE"
+    how_clear: str = ""
     how_tls: str = ""
 
 
@@ -83,7 +85,7 @@ def judge(target: str, wanted: Wanted, seen: Seen, now_s: float) -> TlsFailedErr
     if not seen.speaks_tls:
         return TlsFailedError(
             f"expected TLS at {target}, found something that speaks in clear",
-            hint="start the controller with --tls; or is it another port?",
+            hint="start the controller with --tls; or is it another port?" + wanted.how_clear,
         )
     if seen.verify_code:
         return _distrust(target, wanted, seen, now_s)

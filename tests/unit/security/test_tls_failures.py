@@ -47,6 +47,8 @@ def test_each_misfit_has_its_own_sentence() -> None:
         replace(WANTED, ca=None), GOOD
     )
     assert "expected TLS at h:1, found something that speaks in clear" in said(WANTED, Seen(connected=True))
+    agents = replace(WANTED, how_clear=" If TLS was taken away: remove it")
+    assert "is it another port? If TLS was taken away: remove it" in said(agents, Seen(connected=True))
     for code in (19, 20, 21):
         text = said(WANTED, replace(GOOD, verify_code=code))
         assert "was not issued by the authority in /ca.crt, but by CN=somebody" in text

@@ -55,6 +55,7 @@ def up(context: Context) -> int:
         port=_check_range("--port", options.port, 0, 65535, 7070),
         secrets=_secrets(options.secrets),
         tls=options.tls,
+        accept_store=options.accept_store,
         dir_option=context.dir_option(_run_dir(context)),
     )
     context.on_interrupt = ("interrupted: what was started was stopped again",)

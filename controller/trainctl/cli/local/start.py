@@ -42,6 +42,7 @@ class LocalPlan:
 
     ``secrets`` is the folder that the agents read the values of ``spec.secretEnv`` from.
     ``tls``: connections are encrypted, and the agents come with certificates.
+    ``accept_store``: the store may be older than it was left, or of another token or authority.
     ``dir_option`` is what hints put behind ``trainctl local up``, see ``Context.dir_option``.
     """
 
@@ -51,6 +52,7 @@ class LocalPlan:
     port: int = 0
     secrets: Path | None = None
     tls: bool = False
+    accept_store: bool = False
     dir_option: str = ""
 
 
@@ -84,6 +86,7 @@ def controller_command(plan: LocalPlan) -> Sequence[str]:
     command += ["--agents", str(plan.agents), "--slots", str(plan.slots)]
     command += ["--secrets", str(plan.secrets)] if plan.secrets is not None else []
     command += ["--tls"] if plan.tls else []
+    command += ["--accept-store"] if plan.accept_store else []
     return [*command, "--listen", f"127.0.0.1:{plan.port}"] if plan.port else command
 
 
@@ -160,7 +163,16 @@ def _wait_until_up(
             say(f"waiting for {missing} ({time.monotonic() - begun_s:.0f} s)")
             say_at_s = time.monotonic() + _PROGRESS_EVERY_S
         time.sleep(_POLL_S)
-    raise _failed(plan, f"{missing} did not come up within {DEADLINE_S:g} s", log_start)
+    raise _failed(plan, f"{missing} did not come up within {DEADLINE_S:g} s{_said_by_agents(plan)}", log_start)
+
+
+def _said_by_agents(plan: LocalPlan) -> str:
+    """The last error in the log of each agent."""
+    said = []
+    for log in sorted(plan.run_dir.glob("nodes/*/agent.log")):
+        errors = [line for line in folder.log_tail(log) if line.startswith("error: ")]
+        said += [f"\n  {log.parent.name}: {line}" for line in errors[-1:]]
+    return "".join(said)
 
 
 def _missing(plan: LocalPlan) -> str:
