@@ -75,7 +75,7 @@ class OwnCertificate:
 class GivenFiles:
     """Implements ``Source``: files that somebody else exchanges; while they do not fit, the former pair is shown.
 
-    One that is not good now is shown all the same, and said in the log: a controller without people is better than none.
+    One that is not good now is shown all the same, and the log says so: better a controller without people than none.
 
     Args:
         certificate: file of the chain.
