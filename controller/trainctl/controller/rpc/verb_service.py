@@ -152,7 +152,8 @@ def _call(request: Any) -> Call:
     subject = request.node if node else request.name
     if not subject:
         expected = "the name of a node" if node else "the name or uid of a job"
-        raise UsageError(f"{'node' if node else 'name'}: expected {expected}, found nothing")
+        lists = "trainctl nodes list" if node else "trainctl get jobs"
+        raise UsageError(f"{'node' if node else 'name'}: expected {expected}, found nothing", hint=f"{lists} lists all")
     body = type(request)()
     body.CopyFrom(request)
     body.request_id = ""
