@@ -134,7 +134,7 @@ def test_two_stores_under_two_prefixes_do_not_see_each_other(etcd: EtcdCluster) 
     run(body)
 
 
-@pytest.mark.parametrize("missing", ["ca", "cert", "nobody"])
+@pytest.mark.parametrize("missing", ["ca", "cert", "expired", "nobody"])
 def test_who_is_not_let_in_is_told_why(tmp_path: Path, missing: str) -> None:
     authority, other = Authority(tmp_path / "ca"), Authority(tmp_path / "other", name="other authority")
     own = authority.issue("controller", tmp_path)
@@ -142,12 +142,16 @@ def test_who_is_not_let_in_is_told_why(tmp_path: Path, missing: str) -> None:
     expected = {
         "ca": ("was not issued by the authority in", "look at ca and server-name"),
         "cert": ("expects the certificate of a client", "name cert and key"),
+        "expired": ("refused this side's certificate: it expired at", "over.pem: is it still good"),
         "nobody": ("expects TLS, and this side spoke in clear", "name ca"),
     }
     if missing == "ca":
         options["ca"] = str(other.certificate)
     elif missing == "cert":
         del options["cert"], options["key"]
+    elif missing == "expired":
+        over = authority.issue("over", tmp_path, days=-1 / 1440)
+        options |= {"cert": str(over.certificate), "key": str(over.key)}
     else:
         options = {}
 

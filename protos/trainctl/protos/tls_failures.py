@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from trainctl.core.errors import UnavailableError
 from trainctl.core.units import format_time
-from trainctl.protos.tls_probe import PROBE_S, Seen, Shown, probe
+from trainctl.protos.tls_probe import PROBE_S, Seen, Shown, life_of, probe
 
 _EXPIRED, _NOT_YET = 10, 9
 _UNTRUSTED = (2, 18, 19, 20, 21)
@@ -98,6 +98,14 @@ def _distrust(target: str, wanted: Wanted, seen: Seen, now_s: float) -> TlsFaile
     if code == _OWN_UNREADABLE:
         return TlsFailedError(f"{wanted.ca_origin}: {seen.verify_text}", hint=f"expected PEM; {_GET_CA}")
     if code in (_EXPIRED, _NOT_YET):
+        life = life_of(wanted.ca)
+        if life is not None and not life[0] <= now_s < life[1]:  # it is not the server's own
+            return TlsFailedError(
+                f"{wanted.ca_origin} is good from {format_time(life[0])} to {format_time(life[1])}; by this machine's "
+                f"clock it is {format_time(now_s)}",
+                hint="is this machine's clock right? else the authority is to be replaced, and whoever trusts it is "
+                "told the new one",
+            )
         return TlsFailedError(
             f"the certificate that {target} shows is good from {format_time(shown.begins_s)} to "
             f"{format_time(shown.ends_s)}; by this machine's clock it is {format_time(now_s)}",

@@ -146,6 +146,19 @@ def _server_name(host: str) -> str:
         return host
 
 
+def life_of(pem: bytes | None) -> tuple[float, float] | None:
+    """From and to when the first of some certificates is good, Unix times; None if it cannot be read."""
+    from cryptography import x509
+
+    from trainctl.protos.unreadable import UNREADABLE
+
+    try:
+        first = x509.load_pem_x509_certificates(pem or b"")[0]
+        return first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
+    except UNREADABLE:
+        return None
+
+
 def _shown(der: bytes | None) -> Shown | None:
     if not der:
         return None

@@ -68,6 +68,18 @@ def test_each_misfit_has_its_own_sentence() -> None:
     assert "refused this side's certificate" in said(replace(own, ends_s=NOW_S + 100), hung_up)
 
 
+def test_an_authority_that_is_over_is_told_from_a_certificate_that_is(tmp_path: Path) -> None:
+    begun_s = NOW_S - 20 * 365 * 86400
+    old = open_authority(tmp_path, begun_s).pem
+    told = said(replace(WANTED, ca=old), replace(GOOD, verify_code=10))
+    assert "the authority in /ca.crt is good from 2006-02-0" in told
+    assert "to 2016-" in told
+    assert "the authority is to be replaced" in told
+    assert "the certificate that h:1 shows is good from" in said(
+        replace(WANTED, ca=old), replace(GOOD, verify_code=9), begun_s
+    )
+
+
 def test_no_secret_is_shown() -> None:
     assert "secret" not in repr(Wanted(ca=b"x", certificate=b"c", key=b"secret"))
 

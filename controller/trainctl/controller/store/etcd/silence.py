@@ -8,7 +8,7 @@ from pathlib import Path
 from trainctl.controller.store.etcd.address import EtcdAddress
 from trainctl.controller.store.port import StoreUnavailableError
 from trainctl.protos.tls_failures import Wanted, look
-from trainctl.protos.tls_probe import Seen
+from trainctl.protos.tls_probe import Seen, life_of
 
 
 async def explain_silence(address: EtcdAddress) -> StoreUnavailableError | None:
@@ -23,7 +23,14 @@ def _look(address: EtcdAddress, member: str) -> StoreUnavailableError | None:
         ca, certificate, key = (_read(path) for path in (address.ca, address.cert, address.key))
     except OSError:
         return None
-    wanted = Wanted(ca=ca, ca_origin=f"the authority in {address.ca}", certificate=certificate, key=key)
+    life = life_of(certificate)
+    wanted = Wanted(
+        ca=ca,
+        ca_origin=f"the authority in {address.ca}",
+        certificate=certificate,
+        key=key,
+        ends_s=life[1] if life is not None else 0.0,
+    )
     seen, found = look(member, wanted)
     if found is None or (address.server_name and _is_name_only(seen)):
         return None  # the name is checked against another one than that of the host
@@ -43,7 +50,7 @@ def _hint(address: EtcdAddress, seen: Seen) -> str:
         return "look at ca and server-name in the store's address, at etcd's --cert-file, and at this machine's clock"
     if address.cert is None:
         return "this etcd wants to see a client's certificate: name cert and key in the store's address, too"
-    return "look at cert and key in the store's address: does etcd's --trusted-ca-file know who issued them?"
+    return f"look at {address.cert}: is it still good, and does etcd's --trusted-ca-file know who issued it?"
 
 
 def _read(path: Path | None) -> bytes | None:
