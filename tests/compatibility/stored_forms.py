@@ -19,6 +19,7 @@ from trainctl.controller.agents.agent import NodeMark, Registration
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.term import TermRecord
 from trainctl.controller.installation import Installation
+from trainctl.controller.jobs.deleted_job import DeletedJob
 from trainctl.controller.jobs.journal import JobEvent
 from trainctl.controller.security.join_tokens import Held, JoinToken
 from trainctl.core.codec import from_wire, to_wire
@@ -71,7 +72,7 @@ FORMS = {
     "newest audit": Form(keys.AUDIT_NEWEST, int),
     "join token": Form(keys.join_token(_NAME), JoinToken),
     "certificate": Form(keys.certificate(_NAME), Held),
-    "deleted": Form(keys.deleted(_NAME, _NAME), str),
+    "deleted": Form(keys.deleted(_NAME, _NAME), DeletedJob),
     "request": Form(keys.request(_NAME, _NAME), fields=("method", "digest", "uid")),
 }
 

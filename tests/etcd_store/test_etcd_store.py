@@ -134,28 +134,48 @@ def test_two_stores_under_two_prefixes_do_not_see_each_other(etcd: EtcdCluster) 
     run(body)
 
 
-@pytest.mark.parametrize("missing", ["ca", "cert", "nobody"])
+@pytest.mark.parametrize("missing", ["ca", "cert", "expired", "nobody"])
 def test_who_is_not_let_in_is_told_why(tmp_path: Path, missing: str) -> None:
     authority, other = Authority(tmp_path / "ca"), Authority(tmp_path / "other", name="other authority")
     own = authority.issue("controller", tmp_path)
     options = {"ca": str(authority.certificate), "cert": str(own.certificate), "key": str(own.key)}
-    expected = {"ca": "trust the other's certificate", "cert": "wants client certificates", "nobody": "want TLS"}
+    expected = {
+        "ca": ("was not issued by the authority in", "look at ca and server-name"),
+        "cert": ("expects the certificate of a client", "name cert and key"),
+        "expired": ("refused this side's certificate: it expired at", "over.pem: is it still good"),
+        "nobody": ("expects TLS, and this side spoke in clear", "name ca"),
+    }
     if missing == "ca":
         options["ca"] = str(other.certificate)
     elif missing == "cert":
         del options["cert"], options["key"]
+    elif missing == "expired":
+        over = authority.issue("over", tmp_path, days=-1 / 1440)
+        options |= {"cert": str(over.certificate), "key": str(over.key)}
     else:
         options = {}
 
     async def body(cluster: EtcdCluster) -> None:
-        with pytest.raises(StoreUnavailableError, match="no answer") as found:
+        with pytest.raises(StoreUnavailableError, match=expected[missing][0]) as found:
             async with opened(cluster.address(**options)):
                 pass
-        assert expected[missing] in found.value.hint
+        assert expected[missing][1] in found.value.hint
         assert f":{cluster.members[0].client_port}" in str(found.value)
 
     with EtcdCluster(tmp_path / "etcd", 1, authority, client_certificates=True) as cluster:
         run(lambda: body(cluster))
+
+
+def test_an_etcd_in_clear_is_not_taken_for_one_that_wants_certificates(etcd: EtcdCluster, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+
+    async def body() -> None:
+        with pytest.raises(StoreUnavailableError, match="found something that speaks in clear") as found:
+            async with opened(etcd.address(ca=str(authority.certificate))):
+                pass
+        assert "leave ca, cert and key out of the store's address" in found.value.hint
+
+    run(body)
 
 
 def test_wrong_passwords_and_foreign_prefixes_are_refused(with_users: EtcdCluster) -> None:

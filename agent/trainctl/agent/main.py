@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainctl.core.errors import TrainctlError, UsageError
+from trainctl.core.ids import NODE_NAME, is_node_name
 from trainctl.core.loopback import beyond_loopback
+from trainctl.core.texts import quoted
 
 if TYPE_CHECKING:
     from trainctl.agent.app import AgentOptions
@@ -44,6 +46,10 @@ def _run(options: argparse.Namespace) -> None:
     from trainctl.agent.dir_lock import lock_folder
     from trainctl.agent.security.trust import Given
 
+    if not is_node_name(options.node):
+        raise UsageError(
+            f"--node: expected {NODE_NAME}; found {quoted(options.node)}", hint="for example --node gpu-17"
+        )
     controllers = tuple(options.controller.split(","))
     preload = tuple(name for name in options.preload.split(",") if name)
     agent_options = AgentOptions(

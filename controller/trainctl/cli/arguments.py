@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from trainctl.cli.forms import output_form
+from trainctl.cli.words import job_name, request_id
 from trainctl.core.errors import UsageError
+from trainctl.core.texts import shortened
 
 
 class HelpWanted(Exception):  # noqa: N818 - not an error
@@ -53,7 +55,7 @@ def _with_spelling(message: str) -> str:
     choices = [choice for choice in re.findall(r"[\w-]+", match[2]) if not choice.startswith("_")]
     near = difflib.get_close_matches(match[1], choices, n=1)
     head = message[: match.start()]
-    return f'{head}unknown choice "{match[1]}"' + (
+    return f'{head}unknown choice "{shortened(match[1])}"' + (
         f' (did you mean "{near[0]}"?)' if near else f"; known: {', '.join(choices)}"
     )
 
@@ -146,4 +148,14 @@ def add_output(parser: argparse.ArgumentParser, *more: str) -> None:
 def add_name(parser: argparse.ArgumentParser, *, prefix: bool = True) -> None:
     """Adds the name of a job; a command that only reads takes the beginning of one, too."""
     how = ", or its beginning if only one job has that" if prefix else ""
-    parser.add_argument("name", metavar="NAME", help=f"name or uid of a job{how}")
+    parser.add_argument("name", metavar="NAME", type=job_name, help=f"name or uid of a job{how}")
+
+
+def add_request_id(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--request-id``."""
+    parser.add_argument(
+        "--request-id",
+        metavar="ID",
+        type=request_id,
+        help="send a request again: with the same id it takes effect only once",
+    )

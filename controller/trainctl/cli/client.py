@@ -16,6 +16,7 @@ from trainctl.cli.context import Context
 from trainctl.cli.following import FollowingChannel
 from trainctl.cli.tenant import fill_in, tenant_of
 from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
+from trainctl.core.texts import quoted
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
 from trainctl.protos.tls_failures import TlsFailedError, Wanted, why_not
 from trainctl.protos.tls_probe import PROBE_S
@@ -79,6 +80,7 @@ class Client:
         retries: bool = True,
         request_id: str = "",
         tenant: str = "",
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         """Connects when the first call is made.
 
@@ -89,11 +91,13 @@ class Client:
             retries: whether a call that meets nobody is tried again.
             request_id: sent with each call, so that the controller's log and the user name a refusal alike.
             tenant: of requests that name none; empty: the controller knows.
+            changed: called after each change that was made.
         """
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._detail = detail
         self._tenant = tenant
+        self._changed = changed
         self._delays_s = RETRY_DELAYS_S if retries else ()
         sendable = request_id.isascii() and request_id.isprintable()  # what metadata may hold
         self._request_id = request_id if request_id and sendable else str(uuid.uuid4())
@@ -126,7 +130,10 @@ class Client:
         waiting = self._waiting()
         while True:
             try:
-                return self._try(method, request)
+                answer = self._try(method, request)
+                if _changes(request):
+                    self._changed()
+                return answer
             except grpc.RpcError as error:
                 wait_s = asked_to_wait_s(error)
                 if 0 < wait_s <= patience_s:
@@ -265,6 +272,11 @@ class _Waiting:
         return min(FOLLOW_EVERY_S, left_s) if self.said and left_s > 0 else 0.0
 
 
+def _changes(request: object) -> bool:
+    """Whether a request wants something to be changed: those have an id, unless they only ask what would be."""
+    return hasattr(request, "request_id") and not getattr(request, "validate_only", False)
+
+
 def _how(endpoint: Endpoint) -> Wanted:
     how_ca = "--ca-file FILE, TRAINCTL_CA_FILE or caFile of the context"
     return Wanted(ca=endpoint.ca, ca_origin=endpoint.ca_origin, how_ca=how_ca)
@@ -287,12 +299,17 @@ def connect(context: Context) -> Client:
     context.console.detail(f"controller {endpoint.address} (from {endpoint.origin})")
     if endpoint.in_clear:
         context.console.say(f"--insecure: the token travels unencrypted to {', '.join(endpoint.in_clear)}")
+
+    def changed() -> None:
+        context.changed = True
+
     return Client(
         endpoint,
         timeout_s=timeout_s(settings),
         detail=context.console.detail,
         request_id=context.request_id,
         tenant=context.tenant or tenant_of(settings),
+        changed=changed,
     )
 
 
@@ -335,7 +352,7 @@ def find_job(context: Context, client: Client, name: str) -> Job:
         names = [job.spec.metadata.name for job in found]
         shown = sorted(names if len(set(names)) == len(names) else [job.uid for job in found])
         raise AmbiguousNameError(
-            f"{name!r} is the beginning of several jobs: {', '.join(shown)}", hint="give one of these"
+            f"{quoted(name)} is the beginning of several jobs: {', '.join(shown)}", hint="give one of these"
         )
     job = found[0]
     context.console.say(f"{name}: job {job.spec.metadata.name}, the only one that begins so")

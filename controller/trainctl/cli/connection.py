@@ -17,6 +17,7 @@ from trainctl.cli.installation import (
 )
 from trainctl.core.errors import TrainctlError, UnavailableError, UsageError
 from trainctl.core.loopback import beyond_loopback
+from trainctl.core.texts import quoted
 from trainctl.core.units import format_duration, parse_duration_s
 
 MAX_TIMEOUT_S = 3600.0
@@ -101,7 +102,7 @@ def check_address(text: str, origin: str) -> None:
         host, _, port = one.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port[:9]) <= 65535:
             hint = "for example --address 127.0.0.1:7070; of several controllers HOST:PORT,HOST:PORT"
-            raise UsageError(f"{origin}: expected HOST:PORT, found {one!r}", hint=hint)
+            raise UsageError(f"{origin}: expected HOST:PORT, found {quoted(one)}", hint=hint)
 
 
 def _silence_hint(context: Context, settings: Settings) -> tuple[str, str]:
@@ -220,6 +221,6 @@ def duration_option_s(flag: str, text: str, *, most_s: float = 366 * 86400.0) ->
         raise UsageError(f"{flag}: {error}", hint=f"for example {flag} 30s") from error
     if not 0.001 <= seconds <= most_s:
         raise UsageError(
-            f"{flag}: expected 1ms to {format_duration(most_s)}, found {text!r}", hint=f"for example {flag} 30s"
+            f"{flag}: expected 1ms to {format_duration(most_s)}, found {quoted(text)}", hint=f"for example {flag} 30s"
         )
     return seconds

@@ -41,8 +41,9 @@ class Console:
 
     def __post_init__(self) -> None:
         for stream in (self.out, self.err):
-            if isinstance(stream, TextIOWrapper) and not _is_unicode(stream):
-                stream.reconfigure(errors="replace")  # a bar of question marks is better than no answer
+            if isinstance(stream, TextIOWrapper):
+                # A bar of question marks is better than no answer; names of files need not be UTF-8.
+                stream.reconfigure(errors="backslashreplace" if _is_unicode(stream) else "replace")
 
     @property
     def ascii_only(self) -> bool:

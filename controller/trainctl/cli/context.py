@@ -21,6 +21,7 @@ class Context:
         env: the environment.
         tenant: whose jobs this command is about, once that is known better than from the settings.
         request_id: id of the mutation that is being sent; shown with an error, so that it can be sent again.
+        changed: a change that this command asked for has been made: what goes wrong now does not undo it.
         on_interrupt: what to say when the user presses Ctrl-C now.
     """
 
@@ -29,6 +30,7 @@ class Context:
     env: Mapping[str, str]
     tenant: str = ""
     request_id: str = ""
+    changed: bool = False
     on_interrupt: tuple[str, ...] = field(default=("interrupted",))
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import time
@@ -10,8 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainctl.cli import exit_codes
+from trainctl.cli.console import OutputError
 from trainctl.cli.context import Context
-from trainctl.core.errors import PermissionDeniedError, TrainctlError, UnavailableError
+from trainctl.core.errors import PermissionDeniedError, TrainctlError, UnavailableError, UsageError
+from trainctl.core.texts import bounded
 
 _HINTS: Mapping[int, str] = {
     exit_codes.FAILURE: "the controller's log has more, under the request-id below",
@@ -25,6 +28,18 @@ _HINTS: Mapping[int, str] = {
 """For a controller's error that brings none of its own."""
 
 
+_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+"""A file cannot be what somebody said it is."""
+_OF_ROOM: Mapping[int, str] = {
+    errno.ENOSPC: "make room on that disk, and try again",
+    errno.EDQUOT: "make room within your quota, and try again",
+    errno.EROFS: "name a folder on a disk that can be written",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), and try again",
+    errno.ENFILE: "too many files are open on this machine: end something, and try again",
+}
+"""What the machine lacks."""
+
+
 def report(context: Context, error: Exception, *, debug: bool) -> int:
     """Writes ``error: ...``, ``hint: ...`` and ``request-id: ...``; returns the exit code."""
     if debug:
@@ -32,11 +47,14 @@ def report(context: Context, error: Exception, *, debug: bool) -> int:
     if not isinstance(error, TrainctlError):
         error = _deliberate(error, debug=debug)
     style = context.console.style(context.console.err)
-    first, *rest = str(error).split("\n")
+    said = str(error)
+    if isinstance(error, OutputError) and context.changed:
+        said += "; what the command was to change is changed all the same"
+    first, *rest = map(bounded, said.split("\n"))
     lines = [f"{style.paint('error:', 'red')} {first} ({error.code})", *rest]
     hint = error.hint or (_own_hint(context, error) if error.request_id else "")
     if hint:
-        lines.append(f"{style.paint('hint:', 'cyan')} {hint}")
+        lines.append(f"{style.paint('hint:', 'cyan')} {bounded(hint)}")
     request_id = context.request_id or error.request_id
     if request_id:
         lines.append(f"request-id: {request_id}")
@@ -55,6 +73,10 @@ def _deliberate(error: Exception, *, debug: bool) -> TrainctlError:
         return UnavailableError("out of memory", hint="is the machine overloaded? try again")
     if isinstance(error, PermissionError) and error.filename:
         return PermissionDeniedError(f"{error.filename}: {error.strerror}", hint="check who owns it")
+    if isinstance(error, OSError) and error.errno in _OF_NAMES:
+        return UsageError(f"{error.filename or 'a file'}: {error.strerror}", hint="name another file or folder")
+    if isinstance(error, OSError) and (hint := _OF_ROOM.get(error.errno or 0)):
+        return UnavailableError(f"{error.filename or 'a file'}: {error.strerror}", hint=hint)
     where = "above" if debug else f"in {_keep_traceback()}"
     failure = TrainctlError(
         f"internal error: {type(error).__name__}: {error}",

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from trainctl.core.errors import UsageError
+from trainctl.core.texts import quoted
 
 FORMS = ("table", "wide", "name", "json", "yaml")
 JSONPATH = "jsonpath="
@@ -36,7 +37,7 @@ def output_form(text: str, more: Sequence[str] = ()) -> str:
         raise UsageError(f"-o {text.partition('=')[0]}: {error}", hint=error.hint) from error
     near = difflib.get_close_matches(text.partition("=")[0], [*known, "jsonpath", "custom-columns"], n=1)
     raise UsageError(
-        f"-o: expected {', '.join(known)}, jsonpath=EXPR or custom-columns=A:.x,B:.y, found {text!r}"
+        f"-o: expected {', '.join(known)}, jsonpath=EXPR or custom-columns=A:.x,B:.y, found {quoted(text)}"
         + (f' (did you mean "{near[0]}"?)' if near else ""),
         hint="for example -o json, -o jsonpath=.status.phase",
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import BinaryIO
 
 from trainctl.cli.given_files import read_given
+from trainctl.cli.standard_streams import read_input, standard_input
 from trainctl.controller.domain.spec.yaml_text import MAX_BYTES, line_and_column
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, Problem, SpecError, UsageError
 
@@ -24,13 +24,13 @@ def read_job_file(name: str, *, stdin: BinaryIO | None = None) -> tuple[str, str
     Raises:
         NotFoundError: there is no such file.
         PermissionDeniedError: it may not be read.
-        UsageError: it is a folder, a named pipe or a device: reading it may never end.
+        UsageError: it is a folder, a named pipe or a device: reading it may never end; or stdin is closed.
         SpecError: it is too large, or not text.
     """
     if not name:
         raise UsageError("-f: expected a file, found an empty text", hint="is the variable in it set? - reads stdin")
     if name in _STDIN_NAMES:
-        return _text((stdin or sys.stdin.buffer).read(MAX_BYTES + 1), "<stdin>"), "<stdin>"
+        return _text(read_input(stdin or standard_input(), MAX_BYTES + 1), "<stdin>"), "<stdin>"
     try:
         data = read_given(name, MAX_BYTES + 1)
     except FileNotFoundError as error:

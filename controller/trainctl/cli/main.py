@@ -16,6 +16,10 @@ def main(
 ) -> int:
     """Runs ``trainctl``; the streams and the environment can be given by a test. Returns the exit code."""
     try:
+        if argv is None:
+            from trainctl.cli.standard_streams import hold_closed_places
+
+            hold_closed_places()
         from trainctl.cli.program import run
 
         return run(sys.argv[1:] if argv is None else argv, out=out, err=err, env=env)

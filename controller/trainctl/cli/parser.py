@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output, common
+from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output, add_request_id, common
 from trainctl.cli.parser_access import add_access
 from trainctl.cli.parser_checkpoints import add_checkpoints
 from trainctl.cli.parser_config import add_config
 from trainctl.cli.parser_operate import add_operations
+from trainctl.cli.words import job_name
 
 _DESCRIPTION = "Keeps training runs alive on machines that fail: submit a job, watch it, ask why."
 _EPILOG = """\
@@ -70,9 +71,7 @@ def _add_submit(commands: Any) -> None:
         const="server",
         help="check it and say what would be started; start nothing. client: check the file without a controller",
     )
-    parser.add_argument(
-        "--request-id", metavar="ID", help="send a request again: with the same id it takes effect only once"
-    )
+    add_request_id(parser)
     add_output(parser)
 
 
@@ -89,6 +88,7 @@ def _add_reading(commands: Any) -> None:
         "words",
         metavar="NAME",
         nargs="+",
+        type=job_name,
         help="name or uid of a job, or its beginning if only one job has that; or the word node and a node's name",
     )
     add_output(describe)
@@ -143,7 +143,9 @@ def _add_get(commands: Any) -> None:
         if name in ("job", "checkpoints"):
             add_name(parser)
         if name == "jobs":
-            parser.add_argument("name", metavar="NAME", nargs="?", default="", help="only this one, as `get job` does")
+            parser.add_argument(
+                "name", metavar="NAME", nargs="?", type=job_name, help="only this one, as `get job` does"
+            )
             parser.add_argument(
                 "-l", "--selector", metavar="LABELS", help="only jobs with these labels: a=b, a!=b, a, !a; by commas"
             )
@@ -248,7 +250,7 @@ def _add_cancel(commands: Any) -> None:
     parser.add_argument(
         "-y", "--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on"
     )
-    parser.add_argument("--request-id", metavar="ID", help="send a request again: with the same id it acts only once")
+    add_request_id(parser)
     add_output(parser)
 
 
@@ -312,7 +314,7 @@ def _add_rest(commands: Any) -> None:
         "check this machine, the controller and, with --job, what a job needs; each finding comes with a remedy",
         examples=("trainctl doctor", "trainctl doctor --job first -o json"),
     )
-    doctor.add_argument("--job", metavar="NAME", help="check also what this job needs")
+    doctor.add_argument("--job", metavar="NAME", type=job_name, help="check also what this job needs")
     add_output(doctor)
     demo = add_command(
         commands,

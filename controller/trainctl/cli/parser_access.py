@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainctl.cli.arguments import add_command, add_group, add_output
-from trainctl.cli.parser_operate import add_request_id, add_yes
+from trainctl.cli.arguments import add_command, add_group, add_output, add_request_id
+from trainctl.cli.parser_operate import add_yes
 
 ROLES = ("viewer", "submitter", "operator", "admin")
 

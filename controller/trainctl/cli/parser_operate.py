@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from trainctl.cli.arguments import add_command, add_group, add_name, add_output
+from trainctl.cli.arguments import add_command, add_group, add_name, add_output, add_request_id
 from trainctl.cli.parser_join import add_join_tokens
+from trainctl.cli.words import job_name, node_name
 
 _NODE = "name of a node, as `trainctl nodes list` shows it"
 
@@ -19,11 +20,6 @@ def add_operations(commands: Any) -> None:
     _add_delete(commands)
     _add_top(commands)
     _add_nodes(commands)
-
-
-def add_request_id(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--request-id``."""
-    parser.add_argument("--request-id", metavar="ID", help="send a request again: with the same id it acts only once")
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +121,7 @@ def _add_top(commands: Any) -> None:
         "show all jobs, or the workers of one, as a table that follows them; once where there is no terminal",
         examples=("trainctl top", "trainctl top first"),
     )
-    top.add_argument("name", metavar="NAME", nargs="?", default="", help="show the workers of this job")
+    top.add_argument("name", metavar="NAME", nargs="?", type=job_name, help="show the workers of this job")
     add_output(top)
 
 
@@ -148,7 +144,7 @@ def _add_nodes(commands: Any) -> None:
         "show one node, with the jobs that have workers on it",
         examples=("trainctl nodes describe node-0",),
     )
-    describe.add_argument("node", metavar="NODE", help=_NODE)
+    describe.add_argument("node", metavar="NODE", type=node_name, help=_NODE)
     add_output(describe)
     add_join_tokens(group)
     _add_marks(group, "trainctl nodes")
@@ -163,7 +159,7 @@ def _add_marks(commands: Any, before: str) -> None:
         ("drain", "give a node no new work and move its workers away in good order", "drain node-0 --wait"),
     ):
         parser = add_command(commands, name, f"nodes:{name}", summary, examples=(f"{before} {words}",))
-        parser.add_argument("node", metavar="NODE", help=_NODE)
+        parser.add_argument("node", metavar="NODE", type=node_name, help=_NODE)
         if name == "drain":
             parser.add_argument("--wait", action="store_true", help="until no worker is left on it; Ctrl-C detaches")
         add_request_id(parser)

@@ -6,8 +6,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from trainctl.cli.words import is_text
+from trainctl.core.errors import UsageError
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.records.train_spec import TrainSpec
+from trainctl.core.texts import quoted
 
 _NAMES = frozenset({"", "none", "latest", "python-stdlib"})
 """Values that are words of the job file, not paths."""
@@ -16,7 +19,11 @@ _SEARCHED = frozenset({"PYTHONPATH"})
 
 
 def with_absolute_paths(job: TrainJob, *, here: Path) -> TrainJob:
-    """The job with local paths made absolute, seen from the folder ``here``; URLs and names stay as they are."""
+    """The job with local paths made absolute, seen from the folder ``here``; URLs and names stay as they are.
+
+    Raises:
+        UsageError: one is no text, and so cannot stand in a job.
+    """
     checkpoint, train = job.spec.checkpoint, _train(job.spec.train, here)
     saved = replace(
         checkpoint, uri=_absolute(checkpoint.uri, here), resume_from=_absolute(checkpoint.resume_from, here)
@@ -24,6 +31,14 @@ def with_absolute_paths(job: TrainJob, *, here: Path) -> TrainJob:
     results = replace(job.spec.results, uri=_absolute(job.spec.results.uri, here))
     launch = replace(job.spec.launch, workdir=_absolute(job.spec.launch.workdir, here))
     env = {name: _search(value, here) if name in _SEARCHED else value for name, value in job.spec.env.items()}
+    used = (saved.uri, saved.resume_from, results.uri, launch.workdir, train.tokenizer.path, train.data.uri)
+    places = [*used, *(source.uri for source in train.data.sources), *env.values()]
+    wrong = next((place for place in places if not is_text(place)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"this path is not UTF-8, so no job can name it: {quoted(wrong)}",
+            hint="rename the folder; or use absolute paths in the job file if it is only the folder that you are in",
+        )
     spec = replace(job.spec, train=train, checkpoint=saved, results=results, launch=launch, env=env)
     return replace(job, spec=spec)
 

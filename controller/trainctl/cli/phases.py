@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from trainctl.cli import exit_codes
 from trainctl.controller.domain.states import JobPhase
 from trainctl.core.errors import UsageError
+from trainctl.core.texts import quoted
 from trainctl.protos.v1.job_pb2 import Event
 
 _ENDS = {
@@ -37,7 +38,9 @@ def parse_phase(flag: str, text: str) -> str:
     known = [phase.value for phase in JobPhase]
     if text.upper() in known:
         return text.upper()
-    raise UsageError(f"{flag}: expected one of {', '.join(known)}, found {text!r}", hint=f"for example {flag}=RUNNING")
+    raise UsageError(
+        f"{flag}: expected one of {', '.join(known)}, found {quoted(text)}", hint=f"for example {flag}=RUNNING"
+    )
 
 
 def reached(awaited: str, phase: str, events: Iterable[Event]) -> bool:

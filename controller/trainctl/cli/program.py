@@ -11,9 +11,10 @@ from typing import TextIO
 
 from trainctl.cli import exit_codes
 from trainctl.cli.arguments import HelpWanted
-from trainctl.cli.console import Console, forget
+from trainctl.cli.console import Console, OutputError, forget
 from trainctl.cli.context import Context
 from trainctl.cli.parser import build_parser
+from trainctl.cli.words import check_encoding
 from trainctl.core.errors import UsageError
 
 
@@ -28,6 +29,9 @@ def run(arguments: Sequence[str], *, out: TextIO | None, err: TextIO | None, env
     context = Context(options=argparse.Namespace(), console=console, env=environment)
     console.no_color = "--no-color" in arguments
     try:
+        if out is None and sys.stdout is None:
+            raise OutputError("standard output is closed: nothing was done", hint="to see no output: >/dev/null")
+        check_encoding(arguments, environment)
         return _run(context, arguments)
     except KeyboardInterrupt:
         console.say(["", *context.on_interrupt])

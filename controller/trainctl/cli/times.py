@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from trainctl.core.errors import UsageError
+from trainctl.core.texts import quoted
 from trainctl.core.units import format_duration, parse_duration_s
 
 
@@ -54,6 +55,6 @@ def since(text: str | None) -> float:
     except (ValueError, OverflowError):
         pass
     raise UsageError(
-        f"--since: expected an age such as 10m or a time such as 2026-01-31T12:00:00Z, found {text!r}",
+        f"--since: expected an age such as 10m or a time such as 2026-01-31T12:00:00Z, found {quoted(text)}",
         hint="for example --since 10m",
     )

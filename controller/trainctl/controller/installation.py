@@ -136,12 +136,17 @@ def judge(
             "--accept-store",
         )
     if epoch < seen.epoch or revision < seen.revision:
-        raise OldStoreError(
-            f"the state store is older than it was left: epoch {epoch} and revision {revision}, after epoch "
-            f"{seen.epoch} and revision {seen.revision}; it was restored from a backup, or is another one",
-            hint="restore a newer one. Or, knowing that jobs and checkpoints since then are missing in it, start once "
-            "with --accept-store: workers that it does not know of are ended",
-        )
+        raise went_back(f"epoch {epoch} and revision {revision}", f"epoch {seen.epoch} and revision {seen.revision}")
+
+
+def went_back(found: str, seen: str) -> OldStoreError:
+    """The error of a store that is at ``found`` after it was at ``seen``."""
+    return OldStoreError(
+        f"the state store is older than it was left: {found}, after {seen}; it was restored from a backup, or is "
+        "another one",
+        hint="restore a newer one. Or, knowing that jobs and checkpoints since then are missing in it, start once "
+        "with --accept-store: workers that it does not know of are ended",
+    )
 
 
 async def inspect(

@@ -136,9 +136,11 @@ class Leadership:
         term: what is written down of this term.
         former: the same of the one before; None: there was none.
         fenced: set as soon as this controller may no longer act: a write was refused because another one leads, or the
-            lease is gone or was not renewed in time.
+            lease is gone or was not renewed in time, or the store is an older one now.
         silence: why the lease could not be renewed the last time; None if it was.
         changes: what became of its changes.
+        newest: revision of the store that is known to have been reached.
+        found: a smaller one that it was at afterwards: somebody put an older copy in its place; 0: nobody did.
     """
 
     def __init__(
@@ -156,6 +158,8 @@ class Leadership:
         self.fenced = asyncio.Event()
         self.silence: UnavailableError | None = None
         self.changes = Changes()
+        self.newest = created
+        self.found = 0
         self._store = store
         self._lease = lease
         self._held = Compare(keys.LEADER, Target.CREATE_REVISION, created)
@@ -276,12 +280,13 @@ class Leadership:
         """
         if self.fenced.is_set():
             raise self._deposed()
-        began_s = self.changes.begin()
+        began_s, before = self.changes.begin(), self.newest
         try:
             result = await self._store.txn((self._held, *compares), operations)
         except UnavailableError as error:
             self.changes.failed(error)
             raise
+        self.saw(result.revision, asked_at=before)
         if result.succeeded:
             self.changes.confirmed(began_s)
             return result
@@ -293,11 +298,32 @@ class Leadership:
         self._count("trainctl_cas_conflicts_total")
         return TxnResult(succeeded=False, revision=result.revision, current=result.current[1:])
 
+    def saw(self, revision: int, *, asked_at: int) -> None:
+        """An answer of the store.
+
+        Args:
+            revision: the store's, as the answer says.
+            asked_at: ``newest`` when it was asked: answers overtake each other.
+
+        Raises:
+            FencedError: it is older than it was; ``fenced`` is set.
+        """
+        if revision < asked_at:
+            self.found = revision
+            self.fenced.set()
+            raise self._deposed()
+        self.newest = max(self.newest, revision)
+
     def _count(self, name: str) -> None:
         if self._counter is not None:
             self._counter.inc(name)
 
     def _deposed(self) -> FencedError:
+        if self.found:
+            return FencedError(
+                f"the state store went back from revision {self.newest} to {self.found} under this controller",
+                hint="it stops: somebody put an older copy in its place; agents and workers run on",
+            )
         return FencedError(
             f"this controller (epoch {self.epoch}) no longer leads: another one took over",
             hint="it stops by itself; agents and workers run on under the new one",

@@ -22,6 +22,7 @@ from trainctl.controller.store.opening import StoreAddress
 from trainctl.controller.tls_settings import TlsSettings
 from trainctl.core.errors import TrainctlError, UsageError
 from trainctl.core.loopback import is_loopback
+from trainctl.core.texts import quoted
 from trainctl.core.units import parse_duration_s
 
 _log = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def _duration_s(flag: str, text: str, *, least_s: float = 0.0) -> float:
 def _host_and_port(listen: str, flag: str = "--listen") -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"{flag}: expected HOST:PORT, found {listen!r}", hint="for example 127.0.0.1:0")
+        raise UsageError(f"{flag}: expected HOST:PORT, found {quoted(listen)}", hint="for example 127.0.0.1:0")
     return host, int(port)
 
 

@@ -20,7 +20,7 @@ from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
 from trainctl.controller.domain.term import Term
 from trainctl.controller.frame import Frame, local_address
-from trainctl.controller.installation import Sighting, save_sighting
+from trainctl.controller.installation import Sighting, save_sighting, went_back
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.closing import Closing
 from trainctl.controller.jobs.deletion import Deletions
@@ -41,6 +41,7 @@ from trainctl.controller.rpc.join_service import JoinService, JoinTokenService
 from trainctl.controller.rpc.log_relay import LogRelay
 from trainctl.controller.rpc.network import Server
 from trainctl.controller.rpc.services import Services
+from trainctl.controller.security.taken_away import forget_certificates
 from trainctl.controller.settings import AgentCommand, Settings
 from trainctl.controller.store.compaction import compact_regularly
 from trainctl.controller.store.trial import StoreTrial
@@ -52,7 +53,7 @@ if TYPE_CHECKING:  # a controller without TLS never loads what makes certificate
 _log = logging.getLogger(__name__)
 SAMPLE_EVERY_S = 1.0
 AWAKE_EVERY_S = 0.25
-REMEMBER_EVERY_S = 30.0
+REMEMBER_EVERY_S = 5.0
 SETTLE_S = 10.0
 """Longer than an agent ever pauses between two tries to connect; over as soon as all known agents have reported."""
 DEAF_TERM_S = 10.0
@@ -93,6 +94,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
         TrainctlError: what earlier lives left behind cannot be read, or the port cannot be had.
     """
     async with AsyncExitStack() as stack:
+        stack.callback(_write_down, frame, leadership)
         await _note_store(frame, leadership)
         await migrate(frame.store, leadership, frame.migrations)
         parts = await _open(frame, leadership, stack)
@@ -154,12 +156,14 @@ async def _open(frame: Frame, leadership: Leadership, stack: AsyncExitStack) -> 
     metrics.set("trainctl_leader", 1, controller=frame.who)
     stack.callback(metrics.set, "trainctl_leader", 0, controller=frame.who)
     metrics.set("trainctl_leader_epoch", leadership.epoch, controller=frame.who)
-    nodes = None
-    if frame.tls is not None:
+    nodes, own_nodes = None, [request.node for request in _local_nodes(frame)]
+    if frame.tls is None:
+        await asyncio.to_thread(forget_certificates, frame.settings.run_dir.nodes, own_nodes)
+    else:
         from trainctl.controller.security.local_agents import let_in, open_nodes
 
         nodes = await open_nodes(frame, frame.tls, leadership)
-        await let_in(nodes, frame.settings.run_dir.nodes, [request.node for request in _local_nodes(frame)])
+        await let_in(nodes, frame.settings.run_dir.nodes, own_nodes)
     return _Parts(
         nodes=nodes,
         leadership=leadership,
@@ -310,6 +314,7 @@ async def _sample(frame: Frame, parts: _Parts, keeper: NodeKeeper) -> None:
 
 
 async def _remember_store(frame: Frame, leadership: Leadership) -> None:
+    """What is not written down yet when this process is killed may be lost from a restored store unnoticed."""
     while True:
         await asyncio.sleep(REMEMBER_EVERY_S)
         with contextlib.suppress(UnavailableError):  # full, perhaps: it can be read all the same
@@ -319,16 +324,28 @@ async def _remember_store(frame: Frame, leadership: Leadership) -> None:
 
 
 async def _note_store(frame: Frame, leadership: Leadership) -> None:
-    """Writes down how far the store is, so that an older one is noticed at the next start."""
-    revision = (await frame.store.range(keys.EPOCH)).revision
+    """Writes down how far the store is, so that an older one is noticed at the next start.
+
+    Raises:
+        FencedError: an older one has taken its place already.
+    """
+    before = leadership.newest
+    leadership.saw((await frame.store.range(keys.EPOCH)).revision, asked_at=before)
+    await asyncio.to_thread(_write_down, frame, leadership)
+
+
+def _write_down(frame: Frame, leadership: Leadership) -> None:
+    sighting = Sighting(epoch=leadership.epoch, revision=leadership.newest)
     try:
-        save_sighting(frame.settings.run_dir.sighting_file, Sighting(epoch=leadership.epoch, revision=revision))
+        save_sighting(frame.settings.run_dir.sighting_file, sighting)
     except OSError as error:  # a full disk is no reason to stop leading
         _log.error("how the store was left cannot be written down: %s", error)
 
 
 async def _until_fenced(leadership: Leadership) -> None:
     await leadership.fenced.wait()
+    if leadership.found:
+        raise went_back(f"revision {leadership.found}", f"revision {leadership.newest}")
     raise FencedError("another controller leads; this one stops", hint="the agents find the new one by themselves")
 
 

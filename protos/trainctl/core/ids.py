@@ -22,11 +22,21 @@ Generation = NewType("Generation", int)
 
 DEFAULT_TENANT = "default"
 FIRST_ISLAND = "island-0"
+MAX_REQUEST_ID = 128
+"""Characters of the id under which somebody asks for a change."""
 LABEL = "at most 63 small letters, digits and dashes, with a letter or digit at both ends"
 """What ``is_label`` takes, for messages."""
+NODE_NAME = "1 to 253 letters, digits, dots, dashes and underscores, with a letter or digit at both ends"
+"""What ``is_node_name`` takes, for messages."""
+_NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def is_label(text: str) -> bool:
     """Whether this may be the name of a job or a tenant: a DNS label. Source: RFC 1123, 2.1."""
     return _LABEL.fullmatch(text) is not None
+
+
+def is_node_name(text: str) -> bool:
+    """Whether a node may be called so."""
+    return _NODE.fullmatch(text) is not None

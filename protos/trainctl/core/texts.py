@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import re
+
 _MOST = 60
 _NAMED = 3
+_MOST_OF_LINE = 1000
+_LONG_WORD = re.compile(r"\S{200,}")
 
 
 def printable(text: str) -> str:
     """The same text with everything spelled out that a terminal would obey or hide, such as escape codes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _spelled(c) for c in text)
 
 
 def shortened(text: str) -> str:
     """At most 60 characters of a text, printable."""
     shown = printable(text[: _MOST + 1])
     return shown if len(text) <= _MOST else f"{shown[: _MOST - 3]}..."
+
+
+def bounded(line: str) -> str:
+    """A line of a message as somebody can read it: printable, no endless words, and not endless itself."""
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:_MOST]}...{word[0][-_MOST:]}", printable(line))
+    return words if len(words) <= _MOST_OF_LINE else f"{words[: _MOST_OF_LINE - 3]}..."
+
+
+def quoted(text: str) -> str:
+    """Text of somebody else's inside a sentence of ours: ``'text'``, shortened."""
+    return f"'{shortened(text)}'"
+
+
+def _spelled(character: str) -> str:
+    """Bytes that were no UTF-8 are characters from U+DC80 on, as Python reads names and arguments."""
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
 
 
 def look_alikes(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from trainctl.core.texts import shortened
+from trainctl.core.texts import quoted, shortened
 
 _DURATION = re.compile(r"(?P<value>[0-9]{1,9}(?:\.[0-9]{1,9})?)(?P<unit>ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -53,7 +53,7 @@ def parse_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+)\s*([KMGT]i?B?|B|)", text.strip())
     if match is None or (match[2] and match[2] != "B" and "i" not in match[2]):
-        raise ValueError(f"expected a size such as 2GiB or 512MiB, found {text!r}")
+        raise ValueError(f"expected a size such as 2GiB or 512MiB, found {quoted(text)}")
     return int(match[1]) << (10 * " KMGT".index(match[2][0]) if match[2] and match[2] != "B" else 0)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from trainctl.core.errors import UnavailableError
 from trainctl.core.units import format_time
-from trainctl.protos.tls_probe import PROBE_S, Seen, Shown, probe
+from trainctl.protos.tls_probe import PROBE_S, Seen, Shown, life_of, probe
 
 _EXPIRED, _NOT_YET = 10, 9
 _UNTRUSTED = (2, 18, 19, 20, 21)
@@ -36,6 +36,7 @@ class Wanted:
         certificate, key: its own, PEM; None: it has none.
         ends_s: when its own expires.
         how_ca: how to name another authority, for messages.
+        how_clear: added to the hint where the other side speaks in clear; empty: nothing.
         how_tls: how to come to speak TLS at all, for messages; empty: by naming an authority.
     """
 
@@ -45,16 +46,22 @@ class Wanted:
     key: bytes | None = field(default=None, repr=False)
     ends_s: float = 0.0
     how_ca: str = "--ca-file FILE"
+    how_clear: str = ""
     how_tls: str = ""
 
 
 def why_not(target: str, wanted: Wanted, *, within_s: float = PROBE_S) -> TlsFailedError | None:
     """Looks what is wrong with ``host:port``; None if TLS has nothing to do with it. May take all of ``within_s``."""
+    return look(target, wanted, within_s=within_s)[1]
+
+
+def look(target: str, wanted: Wanted, *, within_s: float = PROBE_S) -> tuple[Seen, TlsFailedError | None]:
+    """What is to be seen at ``host:port``, and the same as ``why_not``."""
     try:
         seen = probe(target, ca=wanted.ca, certificate=wanted.certificate, key=wanted.key, within_s=within_s)
     except (OSError, ValueError):
-        return None
-    return judge(target, wanted, seen, time.time())
+        return Seen(connected=False), None
+    return seen, judge(target, wanted, seen, time.time())
 
 
 def judge(target: str, wanted: Wanted, seen: Seen, now_s: float) -> TlsFailedError | None:
@@ -78,7 +85,7 @@ def judge(target: str, wanted: Wanted, seen: Seen, now_s: float) -> TlsFailedErr
     if not seen.speaks_tls:
         return TlsFailedError(
             f"expected TLS at {target}, found something that speaks in clear",
-            hint="start the controller with --tls; or is it another port?",
+            hint="start the controller with --tls; or is it another port?" + wanted.how_clear,
         )
     if seen.verify_code:
         return _distrust(target, wanted, seen, now_s)
@@ -91,6 +98,14 @@ def _distrust(target: str, wanted: Wanted, seen: Seen, now_s: float) -> TlsFaile
     if code == _OWN_UNREADABLE:
         return TlsFailedError(f"{wanted.ca_origin}: {seen.verify_text}", hint=f"expected PEM; {_GET_CA}")
     if code in (_EXPIRED, _NOT_YET):
+        life = life_of(wanted.ca)
+        if life is not None and not life[0] <= now_s < life[1]:  # it is not the server's own
+            return TlsFailedError(
+                f"{wanted.ca_origin} is good from {format_time(life[0])} to {format_time(life[1])}; by this machine's "
+                f"clock it is {format_time(now_s)}",
+                hint="is this machine's clock right? else the authority is to be replaced, and whoever trusts it is "
+                "told the new one",
+            )
         return TlsFailedError(
             f"the certificate that {target} shows is good from {format_time(shown.begins_s)} to "
             f"{format_time(shown.ends_s)}; by this machine's clock it is {format_time(now_s)}",

@@ -79,9 +79,13 @@ def probe(
         try:
             with open_context.wrap_socket(connection, server_hostname=_server_name(address[0])) as wrapped:
                 shown = _shown(wrapped.getpeercert(binary_form=True))
+        except ssl.SSLError as error:
+            if "ALERT" not in (error.reason or ""):
+                return Seen(connected=True)
+            shown = None  # with TLS 1.2 whoever wants to see our certificate says so in the middle of the handshake
         except TimeoutError:  # frozen, or no server at all: that says nothing about certificates
             return Seen(connected=False)
-        except OSError:  # ssl.SSLError is one
+        except OSError:
             return Seen(connected=True)
     if ca is None:
         return Seen(connected=True, speaks_tls=True, shown=shown)
@@ -140,6 +144,19 @@ def _server_name(host: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return host
+
+
+def life_of(pem: bytes | None) -> tuple[float, float] | None:
+    """From and to when the first of some certificates is good, Unix times; None if it cannot be read."""
+    from cryptography import x509
+
+    from trainctl.protos.unreadable import UNREADABLE
+
+    try:
+        first = x509.load_pem_x509_certificates(pem or b"")[0]
+        return first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
+    except UNREADABLE:
+        return None
 
 
 def _shown(der: bytes | None) -> Shown | None:

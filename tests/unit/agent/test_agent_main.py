@@ -38,3 +38,13 @@ def test_a_locked_folder_is_one_clear_error(tmp_path: Path, capsys: pytest.Captu
     assert main(["--controller", "127.0.0.1:1", "--node", "n", "--dir", str(tmp_path)]) == 6
     lock.release()
     assert "hint: one agent a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("node", ["", "a/b", "a\nb", "\udcff", "x" * 5000])
+def test_the_name_of_a_node_is_checked(tmp_path: Path, node: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "agent"
+    assert main(["--controller", "127.0.0.1:1", "--node", node, "--dir", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "error: --node: expected 1 to 253 letters, digits" in said
+    assert len(said) < 400
+    assert not folder.exists()

@@ -58,6 +58,8 @@ def main() -> None:
         node = f"node-{index}"
         pid = start_agent(options.dir, node, stubborn=mode == "stubborn")
         state = "UNREACHABLE" if mode == "agentless" else "READY"
+        if mode == "agentless":
+            (options.dir / "nodes" / node / "agent.log").write_text("error: first\nerror: expected TLS\nhint: h\n")
         api.nodes.append(NodeStatus(node=node, state=state, pid=pid, slots=options.slots))
     api.add_job("kept")
     api.start()

@@ -57,6 +57,8 @@ def test_the_real_command_line(tmp_path: Path) -> None:
     command = controller_command(LocalPlan(run_dir=tmp_path, agents=3, slots=4, port=7070))
     assert command[:3] == [sys.executable, "-m", "trainctl.controller"]
     assert command[3:] == ["--dir", str(tmp_path), "--agents", "3", "--slots", "4", "--listen", "127.0.0.1:7070"]
+    restored = controller_command(LocalPlan(run_dir=tmp_path, agents=1, slots=1, tls=True, accept_store=True))
+    assert restored[-2:] == ["--tls", "--accept-store"]
 
 
 def test_a_store_is_accepted_through_the_command(tmp_path: Path) -> None:
@@ -142,7 +144,11 @@ def test_down_touches_no_process_that_only_has_the_pid(local: Local, tmp_path: P
 
 @pytest.mark.parametrize(
     ("mode", "code", "words"),
-    [("crash", 7, "the store is damaged"), ("port", 4, "the port is taken"), ("agentless", 7, "0 of 2 connected")],
+    [
+        ("crash", 7, "the store is damaged"),
+        ("port", 4, "the port is taken"),
+        ("agentless", 7, "node-1: error: expected TLS"),
+    ],
 )
 def test_failed_start_shows_the_log_and_leaves_nothing_running(
     local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, code: int, words: str

@@ -188,8 +188,9 @@ def test_requests_are_checked_and_ids_not_used_twice(tmp_path: Path) -> None:
                 ("CordonNode", job_pb2.CordonNodeRequest()),
                 ("PauseJob", job_pb2.PauseJobRequest(name="a", request_id="x" * 129)),
             ):
-                with pytest.raises(UsageError):
+                with pytest.raises(UsageError) as error:
                     await call(method, request)
+                assert error.value.hint or method == "ScaleJob"
             for method in ("ScaleJob", "PauseJob", "ResumeJob", "RestartJob", "RollbackJob", "DeleteJob"):
                 extra = {"max": 2} if method == "ScaleJob" else {}
                 with pytest.raises(NotFoundError):

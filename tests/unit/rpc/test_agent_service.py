@@ -82,7 +82,9 @@ def test_with_an_old_copy_of_the_store_nothing_is_concluded_from_silence(tmp_pat
     assert not agents.view().settled  # so reconcile calls nobody lost
 
 
-@pytest.mark.parametrize(("node", "slots", "wire"), [("", 1, 1), ("n", 0, 1), ("n", 100_000, 1), ("n", 1, 2)])
+@pytest.mark.parametrize(
+    ("node", "slots", "wire"), [("", 1, 1), ("a/b", 1, 1), ("n", 0, 1), ("n", 100_000, 1), ("n", 1, 2)]
+)
 def test_registrations_that_make_no_sense_are_refused(tmp_path: Path, node: str, slots: int, wire: int) -> None:
     async def main() -> None:
         async with serving(tmp_path) as running:

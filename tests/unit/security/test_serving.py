@@ -60,7 +60,7 @@ def test_given_files_are_taken_up_when_they_change_and_fit(tmp_path: Path, caplo
         key.write_bytes(pair.key)
 
     write(100)
-    given = GivenFiles(crt, key)
+    given = GivenFiles(crt, key, Clock())
     first = given.current()
     assert given.current() is first
     write(200)
@@ -72,6 +72,27 @@ def test_given_files_are_taken_up_when_they_change_and_fit(tmp_path: Path, caplo
     assert given.current().ends_s == NOW_S + 200
     write(300)
     assert given.current().ends_s == NOW_S + 300
+
+
+def test_a_given_certificate_that_is_over_is_said_once_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    crt, key = tmp_path / "a.crt", tmp_path / "a.key"
+    pair = open_authority(tmp_path / "tls", NOW_S).for_server(["localhost"], NOW_S, 100)
+    crt.write_bytes(pair.chain)
+    key.write_bytes(pair.key)
+    given = GivenFiles(crt, key, clock)
+    given.current()
+    assert "no client takes" not in caplog.text
+    clock.now_s += 101
+    for _ in range(3):
+        given.current()
+    assert caplog.text.count("no client takes") == 1
+    assert f"{crt}: it is good from" in caplog.text
+    assert "to 2026-01-31 12:01:40 UTC, and it is 2026-01-31 12:01:41 UTC now" in caplog.text
+    GivenFiles(crt, key, clock).current()
+    assert caplog.text.count("no client takes") == 2, "at a start, too"
 
 
 def test_files_that_do_not_fit_are_one_error_each(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def test_each_misfit_has_its_own_sentence() -> None:
         replace(WANTED, ca=None), GOOD
     )
     assert "expected TLS at h:1, found something that speaks in clear" in said(WANTED, Seen(connected=True))
+    agents = replace(WANTED, how_clear=" If TLS was taken away: remove it")
+    assert "is it another port? If TLS was taken away: remove it" in said(agents, Seen(connected=True))
     for code in (19, 20, 21):
         text = said(WANTED, replace(GOOD, verify_code=code))
         assert "was not issued by the authority in /ca.crt, but by CN=somebody" in text
@@ -64,6 +66,18 @@ def test_each_misfit_has_its_own_sentence() -> None:
     own = replace(WANTED, certificate=b"c", key=b"k", ends_s=NOW_S - 1)
     assert "it expired at 2026-01-31 11:59:59 UTC, it is now 2026-01-31 12:00:00 UTC" in said(own, hung_up)
     assert "refused this side's certificate" in said(replace(own, ends_s=NOW_S + 100), hung_up)
+
+
+def test_an_authority_that_is_over_is_told_from_a_certificate_that_is(tmp_path: Path) -> None:
+    begun_s = NOW_S - 20 * 365 * 86400
+    old = open_authority(tmp_path, begun_s).pem
+    told = said(replace(WANTED, ca=old), replace(GOOD, verify_code=10))
+    assert "the authority in /ca.crt is good from 2006-02-0" in told
+    assert "to 2016-" in told
+    assert "the authority is to be replaced" in told
+    assert "the certificate that h:1 shows is good from" in said(
+        replace(WANTED, ca=old), replace(GOOD, verify_code=9), begun_s
+    )
 
 
 def test_no_secret_is_shown() -> None:

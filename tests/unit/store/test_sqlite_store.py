@@ -73,6 +73,24 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
     assert path.read_bytes() == content
 
 
+def test_a_new_store_is_for_its_owner_only(tmp_path: Path) -> None:
+    """What all tenants have lies in it, whatever may be read in the folder."""
+
+    async def main() -> None:
+        before = os.umask(0o022)
+        try:
+            store = await SqliteStore.open(tmp_path / "store")
+        finally:
+            os.umask(before)
+        await store.txn((), (Put("/a", b"1"),))
+        modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in os.listdir(tmp_path)}
+        assert len(modes) >= 3
+        assert set(modes.values()) == {0o600}, modes
+        await store.close()
+
+    asyncio.run(main())
+
+
 def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
     """SQLite itself does not say what is wrong."""
     (tmp_path / "store").mkdir()

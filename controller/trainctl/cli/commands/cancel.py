@@ -67,7 +67,7 @@ def look(context: Context) -> Job:
 
 def can_ask() -> bool:
     """Whether somebody sits at a terminal who can answer."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def confirm(question: str) -> bool:
@@ -80,4 +80,7 @@ def confirm(question: str) -> bool:
         raise UsageError(f"{question} there is no terminal to ask on", hint="say so with -y")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except UnicodeDecodeError:
+        return False  # whatever that was

@@ -16,6 +16,7 @@ from trainctl.cli.output import emit
 from trainctl.cli.style import table
 from trainctl.cli.tenant import check_tenant
 from trainctl.core.errors import NotFoundError, Problem, SpecError, UsageError
+from trainctl.core.texts import quoted
 
 _NONE = "-"
 
@@ -151,6 +152,6 @@ def _checked(changes: Mapping[str, str]) -> dict[str, str]:
 def _unknown(config: ConfigFile, name: str) -> NotFoundError:
     known = ", ".join(config.contexts) or "none"
     return NotFoundError(
-        f"there is no context {name!r} in {config.path}; known: {known}",
+        f"there is no context {quoted(name)} in {config.path}; known: {known}",
         hint="trainctl config set-context adds one",
     )

@@ -12,6 +12,7 @@ from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
 from trainctl.cli.demo.scenario import Demo
 from trainctl.core.errors import UsageError
+from trainctl.core.texts import quoted
 
 _CONNECTION = ("TRAINCTL_ADDRESS", "TRAINCTL_TOKEN_FILE", "TRAINCTL_CONTEXT")
 
@@ -39,7 +40,7 @@ def _absolute(corpus: str) -> str:
         return corpus
     path = Path(corpus).expanduser().absolute()
     if not path.exists() and not any(glob.iglob(str(path), recursive=True)):
-        raise UsageError(f"--corpus: {corpus!r} does not exist", hint="give a folder, a file, a glob or a URL")
+        raise UsageError(f"--corpus: {quoted(corpus)} does not exist", hint="give a folder, a file, a glob or a URL")
     return str(path)
 
 

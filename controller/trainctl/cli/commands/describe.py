@@ -12,6 +12,7 @@ from trainctl.cli.context import Context
 from trainctl.cli.output import emit, plain
 from trainctl.cli.render.job import describe
 from trainctl.core.errors import UsageError
+from trainctl.core.texts import quoted
 
 
 def run(context: Context) -> int:
@@ -25,7 +26,7 @@ def run(context: Context) -> int:
         return describe_node(context, name)
     if kind not in ([], ["job"], ["jobs"]):
         raise UsageError(
-            f"expected a job, or node and its name, found {' '.join(context.options.words)!r}",
+            f"expected a job, or node and its name, found {quoted(' '.join(context.options.words))}",
             hint="for example trainctl describe first, trainctl describe node node-0",
         )
     with connect(context) as client:

@@ -16,6 +16,7 @@ from trainctl.cli.resume import resume
 from trainctl.cli.style import Style
 from trainctl.cli.times import since
 from trainctl.core.errors import UsageError
+from trainctl.core.texts import quoted
 from trainctl.protos.v1.job_pb2 import Job, StreamLogsResponse
 
 MAX_TAIL = 1_000_000
@@ -70,7 +71,7 @@ def _incarnation(text: str, name: str) -> int:
         return 0
     if not re.fullmatch(r"[1-9]\d{0,17}", text):
         raise UsageError(
-            f"--attempt: expected last, all or the number of a worker's life, found {text!r}",
+            f"--attempt: expected last, all or the number of a worker's life, found {quoted(text)}",
             hint=f"trainctl describe {name} -o json shows the numbers as incarnation",
         )
     return int(text)

@@ -12,6 +12,7 @@ from trainctl.cli.context import Context
 from trainctl.cli.output import emit, plain
 from trainctl.cli.render.node import describe as described
 from trainctl.core.errors import NotFoundError
+from trainctl.core.texts import quoted
 from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import CordonNodeRequest, NodeStatus, UncordonNodeRequest
 
@@ -101,5 +102,5 @@ def _find(client: Client, name: str) -> NodeStatus:
     node = next((node for node in found if node.node == name), None)
     if node is None:
         known = ", ".join(node.node for node in found) or "none yet"
-        raise NotFoundError(f"no node {name!r}; known nodes: {known}", hint="`trainctl nodes list` lists them")
+        raise NotFoundError(f"no node {quoted(name)}; known nodes: {known}", hint="`trainctl nodes list` lists them")
     return node

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from trainctl.cli.config.file import ConfigFile, read_config
 from trainctl.cli.context import Context
 from trainctl.core.errors import NotFoundError
+from trainctl.core.texts import quoted
 
 DEFAULT = "default"
 
@@ -108,7 +109,7 @@ def _entries(config: ConfigFile, chosen: Found) -> Mapping[str, str]:
     if chosen.value not in config.contexts:
         known = ", ".join(config.contexts) or "none"
         raise NotFoundError(
-            f"{chosen.origin}: there is no context {chosen.value!r} in {config.path}; known: {known}",
+            f"{chosen.origin}: there is no context {quoted(chosen.value)} in {config.path}; known: {known}",
             hint="trainctl config set-context adds one",
         )
     return config.contexts[chosen.value]

@@ -42,7 +42,7 @@ class LocalPlan:
 
     ``secrets`` is the folder that the agents read the values of ``spec.secretEnv`` from.
     ``tls``: connections are encrypted, and the agents come with certificates.
-    ``accept_store``: the store is the right one, although it is older than it was left or had another token.
+    ``accept_store``: the store may be older than it was left, or of another token or authority.
     ``dir_option`` is what hints put behind ``trainctl local up``, see ``Context.dir_option``.
     """
 
@@ -163,7 +163,16 @@ def _wait_until_up(
             say(f"waiting for {missing} ({time.monotonic() - begun_s:.0f} s)")
             say_at_s = time.monotonic() + _PROGRESS_EVERY_S
         time.sleep(_POLL_S)
-    raise _failed(plan, f"{missing} did not come up within {DEADLINE_S:g} s", log_start)
+    raise _failed(plan, f"{missing} did not come up within {DEADLINE_S:g} s{_said_by_agents(plan)}", log_start)
+
+
+def _said_by_agents(plan: LocalPlan) -> str:
+    """The last error in the log of each agent."""
+    said = []
+    for log in sorted(plan.run_dir.glob("nodes/*/agent.log")):
+        errors = [line for line in folder.log_tail(log) if line.startswith("error: ")]
+        said += [f"\n  {log.parent.name}: {line}" for line in errors[-1:]]
+    return "".join(said)
 
 
 def _missing(plan: LocalPlan) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from trainctl.cli.render.recoveries import total_s
 from trainctl.core.errors import PreconditionError, UsageError
+from trainctl.core.texts import quoted
 from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import Recovery
 from trainctl.protos.v1.records_pb2 import StepFigures
@@ -113,7 +114,7 @@ def metrics_of(text: str) -> tuple[Metric, ...]:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, n=1)
             hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(METRICS)}"
-            raise UsageError(f"--metric: there is no {name!r}", hint=hint)
+            raise UsageError(f"--metric: there is no {quoted(name)}", hint=hint)
     if not names:
         raise UsageError("--metric: expected names, found nothing", hint=f"known: {', '.join(METRICS)}")
     return tuple(METRICS[name] for name in names)

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainctl.cli.plot.curves import Panel, Plot
 from trainctl.core.errors import PermissionDeniedError, PreconditionError, UsageError
+from trainctl.core.texts import quoted
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _COLORS = ("#2563eb", "#d97706", "#7c3aed", "#059669")
@@ -26,7 +27,7 @@ def picture_path(wanted: str, *, job: str) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         known = ", ".join(SUFFIXES)
         raise UsageError(
-            f"-o: expected png, svg, pdf or a file that ends in {known}, found {wanted!r}",
+            f"-o: expected png, svg, pdf or a file that ends in {known}, found {quoted(wanted)}",
             hint=f"for example -o {path.stem or job}.png",
         )
     return path

@@ -26,6 +26,7 @@ from trainctl.controller.stored import reading
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import ConflictError, NotFoundError, PreconditionError
+from trainctl.core.texts import quoted
 
 MOST_TOKENS = 10_000
 """Of an installation: each call looks its token up in memory."""
@@ -132,17 +133,25 @@ class TokenBook:
             await to_the_end(self._write(record, (new, *compares), operations))
         return record, written(id_, secret)
 
-    async def revoke(self, id_: str) -> TokenRecord:
-        """Ends a token now; one that was revoked before stays so.
+    async def revoke(
+        self, id_: str, *, compares: Sequence[Compare] = (), operations: Sequence[Operation] = ()
+    ) -> TokenRecord:
+        """Ends a token now; one that was revoked before stays so, and nothing is written.
+
+        Args:
+            id_: of the token.
+            compares: what must hold.
+            operations: written in the same transaction.
 
         Raises:
             NotFoundError: there is none.
+            ConflictError: a compare does not hold.
         """
         async with self._lock:
             record = self.record(id_)
             if not record.revoked_s:
                 record = replace(record, revoked_s=self._now_s())
-                await to_the_end(self._write(record, (), ()))
+                await to_the_end(self._write(record, compares, operations))
                 for listener in self._listeners:
                     listener(record)
             return record
@@ -154,7 +163,7 @@ class TokenBook:
             NotFoundError: there is none.
         """
         if id_ not in self._records:
-            raise NotFoundError(f"no token {id_!r}", hint="`trainctl tokens list` lists them")
+            raise NotFoundError(f"no token {quoted(id_)}", hint="`trainctl tokens list` lists them")
         return self._records[id_]
 
     async def _write(self, record: TokenRecord, compares: Sequence[Compare], operations: Sequence[Operation]) -> None:

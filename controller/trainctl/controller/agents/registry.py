@@ -21,6 +21,7 @@ from trainctl.controller.stored import reading
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import FencedError, NotFoundError
 from trainctl.core.records.worker import WorkerObserved
+from trainctl.core.texts import quoted
 from trainctl.protos.v1 import agent_pb2
 
 EXCUSED_S = 10.0
@@ -103,7 +104,9 @@ class AgentRegistry:
         """
         if node not in self._agents:
             known = ", ".join(sorted(self._agents)) or "none yet"
-            raise NotFoundError(f"no node {node!r}; known nodes: {known}", hint="`trainctl nodes list` lists them")
+            raise NotFoundError(
+                f"no node {quoted(node)}; known nodes: {known}", hint="`trainctl nodes list` lists them"
+            )
         put = Put(keys.node_mark(node), keys.encode(to_wire(mark)))
         await leadership.txn(compares, (put, *operations))
 

@@ -193,10 +193,11 @@ class RollbackRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionRequest:
-    """The user wants nothing to be left of the job, once it has ended; its checkpoints may stay."""
+    """The user wants nothing to be left of the job, once it has ended; its checkpoints may stay. ``by``: their name."""
 
     requested_s: float
     keep_checkpoints: bool = False
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from trainctl.controller.domain.reconcile import Reconciliation, observe_figures
 from trainctl.controller.domain.states import TERMINAL
 from trainctl.controller.domain.term import Term, noted
 from trainctl.controller.domain.view import AgentViews
+from trainctl.controller.jobs.deleted_job import DeletedJob
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.figures import FigureLog
 from trainctl.controller.jobs.free_slots import FreeSlots
@@ -35,8 +36,10 @@ from trainctl.controller.store.port import (
 )
 from trainctl.controller.stored import reading
 from trainctl.controller.tasks import to_the_end
+from trainctl.core.codec import to_wire
 from trainctl.core.errors import ConflictError, NotFoundError
 from trainctl.core.system.faults import FaultPlan
+from trainctl.core.texts import quoted, shortened
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class JobBook:
         self._entries: dict[str, JobEntry] = {}
         self._live: dict[str, JobEntry] = {}
         self._names: dict[tuple[str, str], str] = {}
-        self._deleted: set[str] = set()
+        self._deleted: dict[str, DeletedJob] = {}
         self._listeners: list[Listener] = []
         self.term: Term | None = None
         self.doubted = asyncio.Event()
@@ -122,7 +125,8 @@ class JobBook:
                 self._names[(tenant, name)] = str(keys.decode(item.value))
         for item in (await self._store.range(keys.DELETED)).items:
             with reading(item.key):
-                self._deleted.add(str(keys.decode(item.value)))
+                gone = DeletedJob.from_stored(keys.decode(item.value))
+                self._deleted[gone.uid] = gone
         return newest_s
 
     def _take_in(self, item: KeyValue) -> JobEntry:
@@ -176,7 +180,18 @@ class JobBook:
         try:
             return self._entries[uid]
         except KeyError:
-            raise NotFoundError(f"no job with uid {uid}", hint="`trainctl get jobs` lists all") from None
+            raise NotFoundError(f"no job with uid {shortened(uid)}", hint="`trainctl get jobs` lists all") from None
+
+    def made(self, uid: str) -> JobEntry:
+        """The job that a request took effect on, which is now sent again.
+
+        Raises:
+            JobDeletedError: it has been deleted since.
+            NotFoundError: there is none.
+        """
+        if uid not in self._entries and uid in self._deleted:
+            raise self._deleted[uid].error()
+        return self.entry(uid)
 
     def find(self, tenant: str, name: str) -> JobEntry:
         """The newest job of this name, or the job with this uid.
@@ -186,7 +201,7 @@ class JobBook:
         """
         entry = self._entries.get(self._names.get((tenant, name), name))
         if entry is None or entry.state.tenant != tenant:
-            raise NotFoundError(f"no job {name!r} in tenant {tenant!r}", hint="`trainctl get jobs` lists all")
+            raise NotFoundError(f"no job {quoted(name)} in tenant {tenant!r}", hint="`trainctl get jobs` lists all")
         return entry
 
     def owner_of(self, tenant: str, name: str) -> str | None:
@@ -373,11 +388,12 @@ class JobBook:
             named = await self._store.get(name)
             own = named is not None and keys.decode(named.value) == state.uid
             lease = await self._store.lease_grant(keys.DELETED_KEPT_S)
-            gone = Put(keys.deleted(state.tenant, state.uid), keys.encode(state.uid), lease)
-            await self._leadership.txn((), (Delete(status), gone, *([Delete(name)] if own else [])))
+            gone = DeletedJob.of(state, self._now_s())
+            noted = Put(keys.deleted(state.tenant, state.uid), keys.encode(to_wire(gone)), lease)
+            await self._leadership.txn((), (Delete(status), noted, *([Delete(name)] if own else [])))
             del self._entries[state.uid]
             self._live.pop(state.uid, None)
-            self._deleted.add(state.uid)
+            self._deleted[state.uid] = gone
             if self._names.get((state.tenant, state.name)) == state.uid:
                 del self._names[(state.tenant, state.name)]
             entry.changed.tell()

@@ -7,9 +7,10 @@ import hashlib
 from trainctl.controller import keys
 from trainctl.controller.store.port import Compare, Put, StateStore, Target
 from trainctl.core.errors import UsageError
+from trainctl.core.ids import MAX_REQUEST_ID
+from trainctl.core.texts import shortened
 
 REQUEST_KEPT_S = 24 * 3600.0
-MAX_REQUEST_ID = 128
 
 
 class RequestIdReusedError(UsageError):
@@ -37,14 +38,17 @@ class RequestLog:
             UsageError: it is too long.
         """
         if len(request_id) > MAX_REQUEST_ID:
-            raise UsageError(f"request id: expected at most {MAX_REQUEST_ID} characters, found {len(request_id)}")
+            raise UsageError(
+                f"request id: expected at most {MAX_REQUEST_ID} characters, found {len(request_id)}",
+                hint="a UUID will do; whoever gives none gets one",
+            )
         found = await self._store.get(keys.request(tenant, request_id)) if request_id else None
         if found is None:
             return None
         record = keys.decode(found.value)
         if record["digest"] != digest:
             raise RequestIdReusedError(
-                f"request id {request_id} was used for another request before",
+                f"request id {shortened(request_id)} was used for another request before",
                 hint="use a new request id for a new request",
             )
         return str(record["uid"])

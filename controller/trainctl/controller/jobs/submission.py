@@ -135,7 +135,7 @@ class Submissions:
         uid = await self._requests.find(tenant, request_id, digest)
         if uid is None:
             return None
-        return await self._book.adopt(tenant, uid) or self._book.entry(uid)
+        return await self._book.adopt(tenant, uid) or self._book.made(uid)
 
     def _check_name(self, job: TrainJob) -> None:
         state = self._book.named(job.metadata.tenant, job.metadata.name)

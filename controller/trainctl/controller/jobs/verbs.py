@@ -108,7 +108,7 @@ class Verbs:
             return entry.state.uid
 
         uid = await self._once(call, act, lambda: self._book.find(call.tenant, call.subject).state.uid)
-        return self._book.entry(uid)
+        return self._book.made(uid)
 
     async def rollback(self, call: Call, to_step: int | None, *, validate_only: bool) -> tuple[JobEntry, RollbackPlan]:
         """Goes back to a checkpoint that was looked at first: with one that cannot be loaded nothing is changed.
@@ -117,11 +117,10 @@ class Verbs:
             CheckpointError: it is damaged or gone.
             PreconditionError: there is no such checkpoint, or the job is in no phase to go back.
         """
-        state = self._book.find(call.tenant, call.subject).state
-        done = await self._requests.find(call.tenant, call.request_id, call.digest)
+        done = await self._done(call)
         if done is not None:
-            entry = self._book.entry(done)
-            return entry, RollbackPlan(target=entry.state.checkpoints[-1], lost_steps=0)
+            return done, RollbackPlan(target=done.state.checkpoints[-1], lost_steps=0)
+        state = self._book.find(call.tenant, call.subject).state
         target = rollback_target(state, to_step)
         plan = RollbackPlan(target=target, lost_steps=lost_steps(state, target))
         await asyncio.to_thread(self._files.look_at, target)
@@ -136,6 +135,9 @@ class Verbs:
             CheckpointError: it is damaged, gone, or on a storage that is away for now.
             IllegalTransitionError: the job is not paused and not about to be.
         """
+        done = await self._done(call)
+        if done is not None:
+            return done
         state = self._book.find(call.tenant, call.subject).state
         source = state.checkpoints[-1] if state.checkpoints else state.resume
         if state.phase is JobPhase.PAUSED and source is not None and not state.spec.spec.runs_command:
@@ -149,7 +151,7 @@ class Verbs:
                 ) from error
         return await self.change(call, request_resume)
 
-    async def delete(self, call: Call, *, force: bool, keep_checkpoints: bool) -> str:
+    async def delete(self, call: Call, *, force: bool, keep_checkpoints: bool, by: str = "") -> str:
         """Writes down that a job shall go; returns its uid, also when it is gone already."""
 
         async def act(compares: tuple[Compare, ...], operations: tuple[Operation, ...]) -> str:
@@ -159,7 +161,7 @@ class Verbs:
                 refuse_if_needed(state.checkpoints, others, instead="keep them with --keep-checkpoints, or ")
             await self._book.apply(
                 state.uid,
-                lambda s: request_delete(s, self._now_s(), keep_checkpoints=keep_checkpoints, force=force),
+                lambda s: request_delete(s, self._now_s(), keep_checkpoints=keep_checkpoints, force=force, by=by),
                 compares=compares,
                 operations=operations,
             )
@@ -188,7 +190,7 @@ class Verbs:
             return state.uid
 
         uid = await self._once(call, act, lambda: self._book.find(call.tenant, call.subject).state.uid)
-        return self._book.entry(uid)
+        return self._book.made(uid)
 
     async def pin(self, call: Call, step: int, *, pinned: bool) -> JobEntry:
         """Pins a checkpoint, or takes that back; the mark beside its files is what those who remove old ones see.
@@ -199,7 +201,7 @@ class Verbs:
             NotFoundError: there is none of this step.
             CheckpointError: its files are gone, or their storage refused.
         """
-        state = self._book.find(call.tenant, call.subject).state
+        state = (await self._done(call) or self._book.find(call.tenant, call.subject)).state
         return await to_the_end(self._pin(call, state.uid, checkpoint_of(state, step), pinned=pinned))
 
     async def _pin(self, call: Call, uid: str, ref: CheckpointRef, *, pinned: bool) -> JobEntry:
@@ -249,6 +251,15 @@ class Verbs:
         # Whatever came of it: a write whose answer was lost is known only from here.
         stored = await self._store.get(keys.node_mark(call.subject))
         self._agents.load_marks([stored] if stored is not None else [])
+
+    async def _done(self, call: Call) -> JobEntry | None:
+        """The job that this request took effect on before.
+
+        Raises:
+            JobDeletedError: it has been deleted since.
+        """
+        uid = await self._requests.find(call.tenant, call.request_id, call.digest)
+        return self._book.made(uid) if uid is not None else None
 
     async def _once(
         self,

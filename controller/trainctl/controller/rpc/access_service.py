@@ -16,7 +16,7 @@ from trainctl.controller.jobs.requests import RequestLog, digest_of
 from trainctl.controller.rpc.pages import DEFAULT_SIZE, MAX_SIZE
 from trainctl.core.codec import to_wire
 from trainctl.core.errors import ConflictError, NotFoundError, UsageError
-from trainctl.core.texts import shortened
+from trainctl.core.texts import quoted, shortened
 from trainctl.core.units import format_count
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import access_pb2, access_pb2_grpc
@@ -97,8 +97,15 @@ class AccessService(access_pb2_grpc.AccessServiceServicer):
         if not request.id:
             raise UsageError("id: expected the id of a token, found nothing", hint="`trainctl tokens list` lists them")
         if not _rules(self._tokens.record(request.id)):
-            raise NotFoundError(f"no token {request.id!r}", hint="`trainctl tokens list` lists them")
-        return access_pb2.RevokeTokenResponse(token=_message(await self._tokens.revoke(request.id)))
+            raise NotFoundError(f"no token {quoted(request.id)}", hint="`trainctl tokens list` lists them")
+        digest = digest_of("RevokeToken", request.id.encode())
+        if await self._requests.find(ALL_TENANTS, request.request_id, digest) is not None:
+            return access_pb2.RevokeTokenResponse(token=_message(self._tokens.record(request.id)))
+        compares, operations = await self._requests.note(
+            ALL_TENANTS, request.request_id, digest, method="RevokeToken", subject=request.id
+        )
+        revoked = await self._tokens.revoke(request.id, compares=compares, operations=operations)
+        return access_pb2.RevokeTokenResponse(token=_message(revoked))
 
     async def ListAudit(self, request: access_pb2.ListAuditRequest, context: Context) -> access_pb2.ListAuditResponse:  # noqa: N802
         """What was asked for in the tenants that the caller is an admin of, oldest first."""

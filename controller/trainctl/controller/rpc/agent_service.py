@@ -32,8 +32,10 @@ from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import WireError, from_wire
 from trainctl.core.errors import FencedError, NotFoundError, PermissionDeniedError, UnavailableError, UsageError
+from trainctl.core.ids import NODE_NAME, is_node_name
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport, WorkerObserved
+from trainctl.core.texts import quoted
 from trainctl.protos.convert import message_to_dict, message_to_record
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc
 from trainctl.protos.version import WIRE_VERSION, package_version
@@ -94,10 +96,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
     async def Register(self, request: agent_pb2.RegisterRequest, context: Context) -> agent_pb2.RegisterResponse:  # noqa: N802
         """Begins an agent's life; its incarnation is the revision of the transaction that records it."""
-        if not request.node or not 0 < request.slots <= MAX_SLOTS:
-            raise UsageError(
-                f"expected a node name and 1 to {MAX_SLOTS} slots, found {request.node!r}, {request.slots}"
-            )
+        if not is_node_name(request.node):
+            raise UsageError(f"node: expected {NODE_NAME}; found {quoted(request.node)}", hint="change its --node")
+        if not 0 < request.slots <= MAX_SLOTS:
+            raise UsageError(f"slots: expected 1 to {MAX_SLOTS}, found {request.slots}", hint="change its --slots")
         _check_node(request.node)
         if request.wire_version != WIRE_VERSION:
             raise VersionMismatchError(

@@ -14,11 +14,8 @@ from trainctl.controller.access.caller import Role, calling
 from trainctl.controller.agents.agent import Agent
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.explain import explain
-from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.reconcile import IllegalTransitionError, Reconciliation, request_cancel
 from trainctl.controller.domain.shown_figures import shown_figures
 from trainctl.controller.domain.spec.yaml_text import MAX_BYTES
-from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.job_message import job_message, records_of
@@ -47,7 +44,6 @@ WATCH_IDLE_S = 1.0
 """Longest time between two: the job's clocks go on although nothing happens."""
 LOGS_LINGER_S = 1.0
 """A follower of an ended job waits so long for the last lines."""
-DEFAULT_GRACE_S = 30.0
 MAX_SPEC_BYTES = MAX_BYTES
 
 Context = Any
@@ -134,24 +130,6 @@ class JobService(VerbService):
             if not live:
                 return
             await self._news(entry, changed, seen)
-
-    async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:  # noqa: N802
-        """Begins to end a job; asking again changes nothing."""
-        if request.grace_s < 0:
-            raise UsageError(f"grace_s: expected seconds from 0 on, found {request.grace_s:g}")
-        entry = self._find(request)
-        if entry.state.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED):
-            raise IllegalTransitionError(
-                f"job {entry.state.name} has ended ({entry.state.phase}): it cannot be cancelled",
-                hint=f"to see how it went: trainctl describe {entry.state.name}",
-            )
-
-        def decide(state: JobState) -> Reconciliation:
-            grace_s = request.grace_s or DEFAULT_GRACE_S
-            return request_cancel(state, self._clock.now_s(), checkpoint=request.checkpoint, grace_s=grace_s)
-
-        await self._book.apply(entry.state.uid, decide)
-        return job_pb2.CancelJobResponse(job=self._job(entry))
 
     async def ListEvents(self, request: job_pb2.ListEventsRequest, context: Context) -> job_pb2.ListEventsResponse:  # noqa: N802
         """Events after a revision, oldest first."""

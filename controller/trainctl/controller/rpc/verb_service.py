@@ -6,14 +6,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from trainctl.controller.access.caller import calling
 from trainctl.controller.agents.agent import NodeMark
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (
+    IllegalTransitionError,
     Reconciliation,
+    request_cancel,
     request_pause,
     request_restart,
     request_scale,
 )
+from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.verbs import Call, Verbs
 from trainctl.core.errors import UsageError
@@ -23,6 +27,7 @@ from trainctl.protos.v1 import job_pb2, job_pb2_grpc, records_pb2
 
 Context = Any
 """``grpc.aio.ServicerContext`` of whatever call."""
+DEFAULT_GRACE_S = 30.0
 
 
 class VerbService(job_pb2_grpc.JobServiceServicer):
@@ -47,6 +52,13 @@ class VerbService(job_pb2_grpc.JobServiceServicer):
         self._show = show
         self._show_node = show_node
         self._look_at_all = look_at_all
+
+    async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:  # noqa: N802
+        """Begins to end a job; asking again changes nothing."""
+        if request.grace_s < 0:
+            raise UsageError(f"grace_s: expected seconds from 0 on, found {request.grace_s:g}")
+        decide = partial(_cancel, checkpoint=request.checkpoint, grace_s=request.grace_s or DEFAULT_GRACE_S)
+        return job_pb2.CancelJobResponse(job=await self._change(request, decide))
 
     async def ScaleJob(self, request: job_pb2.ScaleJobRequest, context: Context) -> job_pb2.ScaleJobResponse:  # noqa: N802
         """New elastic bounds."""
@@ -82,7 +94,9 @@ class VerbService(job_pb2_grpc.JobServiceServicer):
 
     async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:  # noqa: N802
         """Nothing of the job is left in the end."""
-        uid = await self._verbs.delete(_call(request), force=request.force, keep_checkpoints=request.keep_checkpoints)
+        uid = await self._verbs.delete(
+            _call(request), force=request.force, keep_checkpoints=request.keep_checkpoints, by=str(calling())
+        )
         return job_pb2.DeleteJobResponse(uid=uid)
 
     async def DeleteCheckpoint(  # noqa: N802
@@ -119,6 +133,15 @@ class VerbService(job_pb2_grpc.JobServiceServicer):
         self._look_at_all()
 
 
+def _cancel(state: JobState, now_s: float, *, checkpoint: bool, grace_s: float) -> Reconciliation:
+    if state.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED):
+        raise IllegalTransitionError(
+            f"job {state.name} has ended ({state.phase}): it cannot be cancelled",
+            hint=f"to see how it went: trainctl describe {state.name}",
+        )
+    return request_cancel(state, now_s, checkpoint=checkpoint, grace_s=grace_s)
+
+
 def _call(request: Any) -> Call:
     """The request as a record; its body is all but the id.
 
@@ -129,7 +152,8 @@ def _call(request: Any) -> Call:
     subject = request.node if node else request.name
     if not subject:
         expected = "the name of a node" if node else "the name or uid of a job"
-        raise UsageError(f"{'node' if node else 'name'}: expected {expected}, found nothing")
+        lists = "trainctl nodes list" if node else "trainctl get jobs"
+        raise UsageError(f"{'node' if node else 'name'}: expected {expected}, found nothing", hint=f"{lists} lists all")
     body = type(request)()
     body.CopyFrom(request)
     body.request_id = ""

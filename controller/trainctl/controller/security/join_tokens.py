@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from dataclasses import dataclass, replace
 
 from trainctl.core.errors import PermissionDeniedError, UsageError
+from trainctl.core.ids import NODE_NAME, is_node_name
+from trainctl.core.texts import quoted
 from trainctl.core.units import format_time
 
 ANY_NUMBER = -1
 MAX_USES = 10_000
 MIN_TTL_S, MAX_TTL_S = 1.0, 30 * 86400.0
-NODE_NAME = "1 to 253 letters, digits, dots, dashes and underscores, with a letter or digit at both ends"
-"""What ``is_node_name`` takes, for messages."""
-_NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _MAKE = "trainctl nodes join-token makes a new one"
 
 
@@ -74,15 +72,10 @@ def digest(secret: str) -> str:
     return hashlib.sha256(b"trainctl join token\0" + secret.encode()).hexdigest()
 
 
-def is_node_name(text: str) -> bool:
-    """Whether a node may be called so."""
-    return _NODE.fullmatch(text) is not None
-
-
 def check_wish(node: str, ttl_s: float, uses: int) -> None:
     """Raises: UsageError: nobody can have such a token."""
     if node and not is_node_name(node):
-        raise UsageError(f"node: expected {NODE_NAME}; found {node[:300]!r}", hint="for example --node gpu-17")
+        raise UsageError(f"node: expected {NODE_NAME}; found {quoted(node)}", hint="for example --node gpu-17")
     if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
         raise UsageError(f"ttl_s: expected 1s to 30 days, found {ttl_s:g} s", hint="for example --ttl 1h")
     if not 1 <= uses <= MAX_USES:

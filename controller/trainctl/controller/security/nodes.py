@@ -14,20 +14,20 @@ from trainctl.controller.security.authority import Authority
 from trainctl.controller.security.csr import read_request
 from trainctl.controller.security.join_tokens import (
     ANY_NUMBER,
-    NODE_NAME,
     Held,
     JoinToken,
     admit,
     check_wish,
     digest,
-    is_node_name,
 )
 from trainctl.controller.security.peer import Peer, agent_uri, key_digest, peer_of
 from trainctl.controller.store.port import Delete, KeyValue, Operation, Put, StateStore
 from trainctl.controller.stored import reading
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import NotFoundError, UsageError
+from trainctl.core.ids import NODE_NAME, is_node_name
 from trainctl.core.join_token import JoinText
+from trainctl.core.texts import quoted
 from trainctl.core.units import format_time
 
 FORGOTTEN_S = 7 * 86400.0
@@ -79,7 +79,7 @@ class NodeCertificates:
             JoinRefusedError: the token does not let it in.
         """
         if not is_node_name(node):
-            raise UsageError(f"node: expected {NODE_NAME}; found {node[:300]!r}", hint="give another one with --node")
+            raise UsageError(f"node: expected {NODE_NAME}; found {quoted(node)}", hint="give another one with --node")
         key = read_request(request, node)
         own = key_digest(key)
         id_, _, secret = credential[:1000].partition(".")
@@ -189,7 +189,7 @@ class NodeCertificates:
         async with self._turn:
             token = await self._token(id_)
             if token is None:
-                raise NotFoundError(f"no join token {id_[:100]!r}", hint="trainctl nodes join-tokens lists them")
+                raise NotFoundError(f"no join token {quoted(id_)}", hint="trainctl nodes join-tokens lists them")
             revoked = replace(token, revoked=True)
             await self._leadership.txn((), (_put(revoked),))
         return revoked

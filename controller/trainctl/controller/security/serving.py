@@ -73,10 +73,20 @@ class OwnCertificate:
 
 
 class GivenFiles:
-    """Implements ``Source``: files that somebody else exchanges; while they do not fit, the former pair is shown."""
+    """Implements ``Source``: files that somebody else exchanges; while they do not fit, the former pair is shown.
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    One that is not good now is shown all the same, and the log says so: better a controller without people than none.
+
+    Args:
+        certificate: file of the chain.
+        key: file of its private key.
+        wall_s: Unix time.
+    """
+
+    def __init__(self, certificate: Path, key: Path, wall_s: Callable[[], float]) -> None:
         self._paths = (certificate, key)
+        self._wall_s = wall_s
+        self._told_of: Pair | None = None
         self._seen: tuple[int, ...] = ()
         self._pair: Pair | None = None
 
@@ -89,12 +99,28 @@ class GivenFiles:
                 return self._take_up(read_pair(*self._paths))
         except (TrainctlError, OSError) as error:
             _log.warning("the former certificate stays: %s", error)
+        self._tell(self._pair)
         return self._pair
 
     def _take_up(self, pair: Pair) -> Pair:
         self._pair, self._seen = pair, self._state()
         _log.info("took up %s, good until %s", self._paths[0], format_time(pair.ends_s))
+        self._tell(pair)
         return pair
+
+    def _tell(self, pair: Pair) -> None:
+        """Once of each, at its first handshake out of its time: asked again and again it would fill the log."""
+        now_s = self._wall_s()
+        if pair.begins_s <= now_s < pair.ends_s or pair is self._told_of:
+            return
+        self._told_of = pair
+        _log.error(
+            "no client takes %s: it is good from %s to %s, and it is %s now; put a renewed one in its place",
+            self._paths[0],
+            format_time(pair.begins_s),
+            format_time(pair.ends_s),
+            format_time(now_s),
+        )
 
     def _state(self) -> tuple[int, ...]:
         found = [path.stat() for path in self._paths]

@@ -60,7 +60,7 @@ def prepare_tls(settings: TlsSettings, folder: Path, hosts: Sequence[str], wall_
     own.current()
     people: Source = own
     if settings.certificate is not None and settings.key is not None:
-        people = GivenFiles(settings.certificate, settings.key)
+        people = GivenFiles(settings.certificate, settings.key, wall_s)
         people.current()
     return Tls(authority=authority, people=people, agents=own, settings=settings)
 

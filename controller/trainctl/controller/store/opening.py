@@ -11,6 +11,7 @@ from trainctl.controller.store.port import StateStore
 from trainctl.controller.store.sqlite import SqliteStore
 from trainctl.core.errors import UsageError
 from trainctl.core.loopback import beyond_loopback
+from trainctl.core.texts import quoted
 
 OnRequest = Callable[[str, float], None]
 _FILE = "file"
@@ -34,7 +35,7 @@ class StoreAddress:
             return cls(parse_address(text))
         if not colon or scheme != _FILE or not rest.strip("/"):
             raise UsageError(
-                f"--store: expected file:PATH or {SCHEME}://HOST:PORT, found {text!r}",
+                f"--store: expected file:PATH or {SCHEME}://HOST:PORT, found {quoted(text)}",
                 hint="for example file:/var/lib/trainctl/store.sqlite3",
             )
         return cls(Path(rest.removeprefix("//")).absolute())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -30,12 +32,14 @@ INSERT INTO meta VALUES ('revision', 0), ('compacted', 0), ('last_lease', 0);
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Opens the file, or makes it, with durable commits.
+    """Opens the file, or makes it, with durable commits. A new one, and what lies beside it, is for its owner only.
 
     Raises:
         StoreCorruptError: not an SQLite file, not ours, from another version, or damaged.
         PermissionDeniedError: it cannot be opened.
     """
+    with contextlib.suppress(OSError):  # SQLite itself tells what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     except sqlite3.OperationalError as error:

@@ -68,7 +68,9 @@ def _words(nodes: NodesSpec) -> str:
     return f"{format_count(nodes.target, 'node')} (min {nodes.min}, max {nodes.max})"
 
 
-def request_delete(state: JobState, now_s: float, *, keep_checkpoints: bool, force: bool) -> Reconciliation:
+def request_delete(
+    state: JobState, now_s: float, *, keep_checkpoints: bool, force: bool, by: str = ""
+) -> Reconciliation:
     """Writes down that nothing shall be left of the job; what lives is cancelled first.
 
     Raises:
@@ -79,7 +81,7 @@ def request_delete(state: JobState, now_s: float, *, keep_checkpoints: bool, for
         raise illegal(state, "deleted", hint)
     if state.deletion is not None:
         return Reconciliation(state=state)
-    wish = DeletionRequest(requested_s=now_s, keep_checkpoints=keep_checkpoints)
+    wish = DeletionRequest(requested_s=now_s, keep_checkpoints=keep_checkpoints, by=by)
     kept = "its checkpoints stay" if keep_checkpoints else "with its checkpoints"
     message = f"deletion requested, {kept}"
     ending = request_cancel(replace(state, deletion=wish), now_s, checkpoint=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from trainctl.core.errors import UsageError
+from trainctl.core.texts import quoted
 from trainctl.core.units import parse_bytes
 
 SCHEME = "etcd"
@@ -75,9 +76,11 @@ def parse_address(text: str) -> EtcdAddress:
     problems += wrong
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     options = dict(pairs)
-    problems += [f"unknown option {name!r}; known: {', '.join(OPTIONS)}" for name in options if name not in OPTIONS]
-    problems += [f"option {name!r} is empty" for name, value in pairs if not value]
-    problems += [f"option {name!r} occurs twice" for name in options if [n for n, _ in pairs].count(name) > 1]
+    problems += [
+        f"unknown option {quoted(name)}; known: {', '.join(OPTIONS)}" for name in options if name not in OPTIONS
+    ]
+    problems += [f"option {quoted(name)} is empty" for name, value in pairs if not value]
+    problems += [f"option {quoted(name)} occurs twice" for name in options if [n for n, _ in pairs].count(name) > 1]
     problems += _mismatches(options)
     quota_bytes = DEFAULT_QUOTA_BYTES
     try:
@@ -108,9 +111,9 @@ def _members(text: str) -> tuple[tuple[str, ...], list[str]]:
         if part.endswith("]") or not colon:
             host, port = part, str(DEFAULT_PORT)
         if not host:
-            problems.append(f"expected HOST:PORT, found {part!r}")
+            problems.append(f"expected HOST:PORT, found {quoted(part)}")
         elif not port.isdigit() or not 0 < int(port) < 65536:
-            problems.append(f"{part!r}: expected a port from 1 to 65535, found {port!r}")
+            problems.append(f"{quoted(part)}: expected a port from 1 to 65535, found {quoted(port)}")
         members.append(f"{host}:{port}")
     problems += [f"{member} occurs twice" for member in sorted(set(members)) if members.count(member) > 1]
     return tuple(members), problems

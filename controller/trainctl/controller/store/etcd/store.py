@@ -14,6 +14,7 @@ from trainctl.controller.store.etcd.address import EtcdAddress
 from trainctl.controller.store.etcd.connection import EtcdConnection, Member, Metadata
 from trainctl.controller.store.etcd.failures import is_compacted, is_gone_lease
 from trainctl.controller.store.etcd.messages import KeySpace, alarm_of, end_of_prefix
+from trainctl.controller.store.etcd.silence import explain_silence
 from trainctl.controller.store.etcd.watch import watch
 from trainctl.controller.store.limits import check_limits
 from trainctl.controller.store.port import (
@@ -68,6 +69,9 @@ class EtcdStore:
         store = cls(EtcdConnection(address), on_request)
         try:
             await store.get("/")
+        except StoreUnavailableError as error:
+            await store.close()
+            raise await explain_silence(address) or error from error
         except BaseException:
             await store.close()
             raise
