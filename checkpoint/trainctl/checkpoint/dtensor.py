@@ -1,4 +1,4 @@
-"""DTensors as parts of logical tensors."""
+"""DTensors as parts of logical tensors, and the modules that shard their parameters into them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
+from torch import nn
 
 from trainctl.checkpoint.layout.region import Box, Region, Shape, whole
 
@@ -28,3 +29,14 @@ def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Shape, Region]:
 
     lengths, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
     return tensor.to_local().detach(), shape, Box(tuple(offsets), tuple(lengths))
+
+
+def settle_shards(model: nn.Module) -> None:
+    """Frees what a forward pass left gathered under FSDP2, so that the parameters are the shards again."""
+    if "torch.distributed.fsdp" not in sys.modules:  # then nobody can have sharded it
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

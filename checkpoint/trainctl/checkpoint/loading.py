@@ -8,7 +8,7 @@ for a state that is worthless anyway. What fails in the second reading raises an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ def load(
     state: LocalState,
     *,
     everything: Iterable[StateKey] | None = None,
+    kinds: Collection[str] | None = None,
     cast: bool = False,
     verify_first: bool = True,
     alive: Callable[[], None] = lambda: None,
@@ -45,6 +46,7 @@ def load(
         ref: which one; ``catalog.newest`` or ``catalog.resolve`` make it.
         state: what this rank wants; versions in its keys do not matter, the instance only where several were saved.
         everything: keys of the whole job, where this rank holds only some; a saved tensor outside it is an error.
+        kinds: only saved tensors of these kinds are looked at; None: of all.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         verify_first: whether the live state has to survive a damaged checkpoint.
         alive: called for every block that is read: loading may take long, and that shows that it goes on.
@@ -54,7 +56,7 @@ def load(
     """
     names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
     with storage_errors(f"loading {ref.uri}"):
-        return _load(ref, state, names, cast=cast, verify_first=verify_first, alive=alive)
+        return _load(ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, alive=alive)
 
 
 def _load(
@@ -62,6 +64,7 @@ def _load(
     state: LocalState,
     everything: set[tuple[str, str]],
     *,
+    kinds: Collection[str] | None,
     cast: bool,
     verify_first: bool,
     alive: Callable[[], None],
@@ -73,7 +76,7 @@ def _load(
     saved = files_layout(root, parts)
     wanted = state.layout(_HERE)
     terms = match(
-        saved.shapes,
+        {key: shape for key, shape in saved.shapes.items() if kinds is None or key.kind in kinds},
         wanted.shapes,
         saved_aliases=root.aliases,
         wanted_aliases=state.aliases,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+from difflib import get_close_matches
 
 from trainctl.checkpoint.layout.combine import Cast, Term
 from trainctl.checkpoint.layout.key import StateKey
@@ -44,6 +45,7 @@ def match(
         by_name.setdefault((key.fqn, key.kind), []).append(key)
     terms: dict[StateKey, tuple[Term, ...]] = {}
     problems: list[str] = []
+    near = _Nearest(by_name)
     for key in sorted(wanted):
         fqn = key.fqn if (key.fqn, key.kind) in by_name else saved_aliases.get(key.fqn, key.fqn)
         candidates = by_name.get((fqn, key.kind), [])
@@ -51,7 +53,8 @@ def match(
         source = usable[0] if usable else key
         if len(usable) != 1:
             instances = ", ".join(c.instance for c in usable)
-            found = f"found several instances: {instances}" if usable else "not in the checkpoint"
+            nearest = near.to(key) if len(problems) < _LISTED else ""
+            found = f"found several instances: {instances}" if usable else f"not in the checkpoint{nearest}"
             problems.append(f"{key.kind} of {key.fqn}: wanted, but {found}")
         elif problem := _difference(source, saved[source], key, wanted[key], cast=cast):
             problems.append(problem)
@@ -68,6 +71,21 @@ def match(
             hint="check that model and optimizer are the ones that were saved; nothing was loaded",
         )
     return terms
+
+
+class _Nearest:
+    """Names of the checkpoint that look like one that is missing."""
+
+    def __init__(self, names: Collection[tuple[str, str]]) -> None:
+        self._names = names
+        self._by_kind: dict[str, list[str]] = {}
+
+    def to(self, key: StateKey) -> str:
+        """Empty where nothing looks like it."""
+        if key.kind not in self._by_kind:
+            self._by_kind[key.kind] = [fqn for fqn, kind in self._names if kind == key.kind]
+        found = get_close_matches(key.fqn, self._by_kind[key.kind], n=1, cutoff=0.7)
+        return f"; the nearest name there is {found[0]}" if found else ""
 
 
 def _difference(source: StateKey, found: Shape, key: StateKey, want: Shape, *, cast: bool) -> str:

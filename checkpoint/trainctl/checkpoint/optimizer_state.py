@@ -27,17 +27,18 @@ class OptimizerState:
 
     Args:
         optimizer: before or after its first step; parameters, gradients and later steps stay as they would be.
+        trial: a copy of it makes a step, which shows what it keeps; otherwise what is there now is all there is.
 
     Raises:
         PlanError: the optimizer keeps something that nobody could carry to another worker.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, *, trial: bool = True) -> None:
         self._optimizer = optimizer
         self._parameters = trained_parameters(optimizer)
         self._groups = [_scalars(group) for group in optimizer.param_groups]
         self._late: list[tuple[str, ...]] = []
-        shown = trial_step(optimizer)
+        shown = trial_step(optimizer) if trial else [dict(optimizer.state.get(p) or {}) for p in self._parameters]
         self._shown = [_shape(state) for state in shown]
         for parameter, state in zip(self._parameters, shown, strict=True):
             there = optimizer.state.get(parameter) or {}
@@ -113,6 +114,11 @@ class OptimizerState:
                 self._optimizer.state[parameter].update(found)
         for group, first, found in zip(self._optimizer.param_groups, self._groups, options, strict=True):
             group.update({**first, **found})
+
+    def let_go(self) -> None:
+        """Leaves the optimizer to those who step it themselves: before its first step as if it had not been seen."""
+        if not self._started:
+            self._take_away()
 
     def _take_away(self) -> None:
         for parameter, late in zip(self._parameters, self._late, strict=True):

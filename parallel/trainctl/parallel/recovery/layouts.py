@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.placement import Placement
-from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape
+from trainctl.checkpoint.layout.plain import from_plain, to_plain
+from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.state import LocalState
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group
@@ -23,9 +22,9 @@ def gathered_layout(group: Group, state: LocalState, *, waiter: Waiter) -> Layou
     # Few regions differ between tensors: each is sent, read and placed once.
     numbers: dict[Region, int] = {}
     own = [numbers.setdefault(tensor.region, len(numbers)) for tensor in state.tensors]
-    told = {"regions": [_plain(region) for region in numbers], "tensors": own}
+    told = {"regions": [to_plain(region) for region in numbers], "tensors": own}
     said = gather_json(group, told, waiter=waiter, what="comparing who holds what")
-    regions = [[_region(plain) for plain in part["regions"]] for part in said]
+    regions = [[from_plain(plain) for plain in part["regions"]] for part in said]
     ranks = [rank_holder(rank) for rank in range(len(said))]
     alike: dict[tuple[Shape, tuple[int, ...]], Placement] = {}
     placements: dict[StateKey, Placement] = {}
@@ -36,12 +35,3 @@ def gathered_layout(group: Group, state: LocalState, *, waiter: Waiter) -> Layou
             alike[label] = Placement(tensor.shape, {name: (known[number],) for name, known, number in held})
         placements[tensor.key] = alike[label]
     return Layout.placed(placements, ranks)
-
-
-def _plain(region: Region) -> list[Any]:
-    return [region.start, region.stop] if isinstance(region, Flat) else [list(region.offsets), list(region.lengths)]
-
-
-def _region(plain: list[Any]) -> Region:
-    first, second = plain
-    return Flat(first, second) if isinstance(first, int) else Box(tuple(first), tuple(second))

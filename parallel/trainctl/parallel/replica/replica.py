@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.optimizer_state import OptimizerState
 from trainctl.checkpoint.state import LocalState, schema_digest, state_of
@@ -23,7 +24,7 @@ from trainctl.parallel.replica.digest import tensors_digest
 from trainctl.parallel.replica.generators import seed_generators
 from trainctl.parallel.replica.gradients import FlatGradients, Gradients
 from trainctl.parallel.replica.rest import Rest
-from trainctl.parallel.replica.sharded_gradients import ShardedGradients, settle_shards, sum_instead_of_mean
+from trainctl.parallel.replica.sharded_gradients import ShardedGradients, sum_instead_of_mean
 from trainctl.parallel.replica.training_state import TrainingState
 
 EMPTY = -1

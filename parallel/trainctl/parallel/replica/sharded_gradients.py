@@ -80,12 +80,3 @@ def sum_instead_of_mean(model: nn.Module) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
-
-
-def settle_shards(model: nn.Module) -> None:
-    """Frees what a forward pass without backward left gathered, so that the parameters are the shards again."""
-    from torch.distributed.fsdp import FSDPModule
-
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()

@@ -1,0 +1,18 @@
+"""Checkpoints without a controller, for any script: plain modules, DDP, FSDP2, and state cut in any other way.
+
+::
+
+    from trainctl.checkpoint.library import load, save
+
+    save("runs/first", model=model, optimizers=[optimizer], step=100, objects={"epoch": 3})
+    found = load("runs/first", model=model, optimizers=[optimizer])     # the newest; found.step, found.objects
+    load("runs/first/step-000000000100", model=model)                   # parameters and buffers alone
+
+Called by all ranks of a ``torch.distributed`` process group, or by one process where there is none. What one number of
+ranks has saved, another loads. The folders are those of trainctl's jobs: each side reads the other's.
+"""
+
+from trainctl.checkpoint.library.modules import load, save
+from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
+
+__all__ = ["Loaded", "load", "load_state", "save", "save_state"]

@@ -1,0 +1,126 @@
+"""Modules and optimizers as they are in a script: plain, wrapped in DDP, or sharded by FSDP2."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from trainctl.checkpoint.dtensor import settle_shards
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
+from trainctl.checkpoint.optimizer_probe import trained_parameters
+from trainctl.checkpoint.optimizer_state import OptimizerState
+from trainctl.checkpoint.state import BUFFER, PARAM, LocalState, state_of
+from trainctl.core.errors import CheckpointError
+from trainctl.core.records.generation import CheckpointRef
+
+_ANY_VERSION = StateVersion(0, 0)
+_INSTANCE = "island-0"
+"""As the first island of a job, so that each reads the other's."""
+
+
+def save(
+    uri: str,
+    *,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer] = (),
+    step: int,
+    objects: Mapping[str, Any] | None = None,
+    artifacts: Mapping[str, bytes] | None = None,
+    keep: int = 0,
+    group: dist.ProcessGroup | None = None,
+) -> CheckpointRef:
+    """Saves a model, and what its optimizers keep; on return the checkpoint is complete, on every rank.
+
+    Args:
+        uri: folder for checkpoints, or anything that fsspec opens.
+        model: wrappers of DDP and ``torch.compile`` are taken off; DTensors are saved as they are sharded. Ranks with
+            whole tensors are taken for replicas: each byte is written by one of them.
+        optimizers: over parameters of the model.
+        step: that the state is at.
+        objects: JSON values beside the tensors, those of rank 0: position in the data, states of schedulers.
+        artifacts: files beside them, such as ``config.json``, by relative path.
+        keep: remove older checkpoints of this folder but so many; 0: keep all.
+        group: all ranks; None: the default group, or this process alone.
+
+    Raises:
+        CheckpointError, PlanError: as ``save_state``; or a dtype or an optimizer's state cannot be stored.
+    """
+    settle_shards(model)
+    kept = [_kept(optimizer) for optimizer in optimizers]
+    try:
+        values = {"registered": dict(objects or {}), "optimizers": [optimizer.export() for optimizer in kept]}
+        state = _state(model, optimizers, values, artifacts)
+        return save_state(uri, state, step=step, keep=keep, group=group)
+    finally:
+        for optimizer in kept:
+            optimizer.let_go()
+
+
+def load(
+    uri: str,
+    *,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer] | None = None,
+    cast: bool = False,
+    group: dist.ProcessGroup | None = None,
+) -> Loaded:
+    """Fills a model, and what its optimizers keep, whatever number of ranks saved them.
+
+    Args:
+        uri: of one checkpoint, or a folder of which the newest is taken.
+        model: of the same names and global shapes.
+        optimizers: None: parameters and buffers alone, as for an evaluation.
+        cast: whether floating-point tensors may be stored in another floating-point dtype.
+        group: all ranks; None: the default group, or this process alone.
+
+    Raises:
+        CheckpointError: as ``load_state``, or it was saved with another number of optimizers.
+        PlanError: an optimizer is over other parameters than the one that was saved.
+    """
+    settle_shards(model)
+    kept = [_kept(optimizer) for optimizer in optimizers or ()]
+    try:
+        kinds: Collection[str] | None = (PARAM, BUFFER) if optimizers is None else None
+        found = load_state(uri, _state(model, optimizers or (), {}, None), kinds=kinds, cast=cast, group=group)
+        if optimizers is not None:
+            _take_over(kept, found)
+        return Loaded(found.uri, found.step, found.objects.get("registered", {}))
+    finally:
+        for optimizer in kept:
+            optimizer.let_go()
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> OptimizerState:
+    """One that has stepped shows all it keeps; and FSDP2's gradients cannot be copied for a trial."""
+    stepped = all(optimizer.state.get(parameter) for parameter in trained_parameters(optimizer))
+    return OptimizerState(optimizer, trial=not stepped)
+
+
+def _take_over(kept: Sequence[OptimizerState], found: Loaded) -> None:
+    saved = found.objects.get("optimizers", [])
+    if len(saved) != len(kept):
+        raise CheckpointError(
+            f"{found.uri}: expected the state of {len(kept)} optimizers, found {len(saved)}",
+            hint="give the optimizers that it was saved with, or none to load the parameters alone",
+        )
+    for optimizer, values in zip(kept, saved, strict=True):
+        optimizer.load(values)
+
+
+def _state(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    objects: Mapping[str, Any],
+    artifacts: Mapping[str, bytes] | None,
+) -> LocalState:
+    bare = getattr(model, "_orig_mod", model)  # of torch.compile
+    if isinstance(bare, nn.parallel.DistributedDataParallel):
+        bare = bare.module
+    return state_of(
+        bare, optimizers, instance=_INSTANCE, version=_ANY_VERSION, objects=objects, artifacts=artifacts or {}
+    )

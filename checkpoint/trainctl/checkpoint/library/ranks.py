@@ -1,0 +1,65 @@
+"""The ranks of a ``torch.distributed`` process group, as far as saving and loading need them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from trainctl.core.errors import CheckpointError, TrainctlError
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """All ranks of a group; one, where there is no group.
+
+    Args:
+        group: None: the default group, if there is one.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None) -> None:
+        self._group = group
+        self._alone = group is None and not (dist.is_available() and dist.is_initialized())
+        self.rank = 0 if self._alone else dist.get_rank(group)
+        self.size = 1 if self._alone else dist.get_world_size(group)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The JSON value of every rank, in rank order."""
+        if self._alone:
+            return [value]
+        data = json.dumps(value, separators=(",", ":")).encode()
+        lengths = [int(size) for size in self._all(torch.tensor([len(data)]))]
+        own = torch.zeros(max(lengths), dtype=torch.uint8)
+        own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        parts = self._all(own)
+        return [json.loads(bytes(p[:n].cpu().numpy())) for p, n in zip(parts, lengths, strict=True)]
+
+    def together(self, what: str, work: Callable[[], T]) -> T:
+        """Does ``work`` on every rank; where one fails, all raise, so that nobody waits for it.
+
+        Raises:
+            CheckpointError: ``what`` failed; says on which ranks, and why.
+        """
+        error, result = "", None
+        try:
+            result = work()
+        except (TrainctlError, OSError) as failure:
+            error = str(failure) or type(failure).__name__
+            if self.size == 1:
+                raise
+        failed = [f"rank {rank}: {text}" for rank, text in enumerate(self.gather(error)) if text]
+        if failed:
+            raise CheckpointError("\n".join([f"{what} failed:", *failed]), hint="no rank goes on with a part of it")
+        assert result is not None
+        return result
+
+    def _all(self, own: torch.Tensor) -> list[torch.Tensor]:
+        device = torch.device("cuda") if dist.get_backend(self._group) == "nccl" else torch.device("cpu")
+        own = own.to(device)
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(parts, own, group=self._group)
+        return parts

@@ -1,0 +1,127 @@
+"""State as named parts of logical tensors, however it is cut: flat ranges, boxes, replicas, pipeline stages."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from trainctl.checkpoint.attempts import Attempt
+from trainctl.checkpoint.catalog import newest, resolve
+from trainctl.checkpoint.engine import CheckpointWriter, assign, attempt_id
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.layout.layout import rank_holder
+from trainctl.checkpoint.library.holdings import Holdings, told
+from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.loading import load as load_tensors
+from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.state import LocalState
+from trainctl.core.codec import from_wire, to_wire
+from trainctl.core.errors import TrainctlError
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.system.faults import FaultPlan
+
+JOB = "library"
+"""In the place of a job's uid."""
+_LINEAGE, _EPOCH = 1, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was loaded.
+
+    Attributes:
+        uri: folder of the checkpoint.
+        step: of the state.
+        objects: what was saved beside the tensors.
+    """
+
+    uri: str
+    step: int
+    objects: Mapping[str, Any]
+
+
+def save_state(
+    uri: str, state: LocalState, *, step: int, keep: int = 0, group: dist.ProcessGroup | None = None
+) -> CheckpointRef:
+    """Saves the parts that all ranks hold; on return the checkpoint is complete, on every rank.
+
+    Args:
+        uri: folder for checkpoints, or anything that fsspec opens.
+        state: this rank's parts (see ``StateTensor``). Ranks may hold different tensors; what several hold is saved
+            once. Objects and artifacts are those of rank 0.
+        step: that the state is at.
+        keep: remove older checkpoints of this folder but so many; 0: keep all.
+        group: its ranks; None: the default group, or this process alone.
+
+    Raises:
+        CheckpointError: the storage refused; nothing counts then. Raised on all ranks.
+        PlanError: ranks do not agree on a tensor, or a part of one is held by nobody. Raised on all ranks.
+    """
+    ranks = Ranks(group)
+    nonce = ranks.gather(uuid.uuid4().hex)[0]
+    attempt = Attempt(job=JOB, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=attempt_id(JOB, step, nonce))
+    everybody = Holdings.of(ranks.gather(told(state)), StateVersion(_LINEAGE, step))
+    assigned = assign(everybody.layout)[rank_holder(ranks.rank)]
+
+    def write() -> PartReport:
+        writer = CheckpointWriter(uri, faults=FaultPlan())
+        return writer.save_part(attempt, writer=ranks.rank, state=everybody.here(state), assigned=assigned)
+
+    part = ranks.together(f"saving step {step} to {uri}", write)
+    parts = [from_wire(PartReport, one) for one in ranks.gather(to_wire(part))]
+
+    def seal() -> dict[str, Any]:
+        if ranks.rank:
+            return {}
+        writer = CheckpointWriter(uri, faults=FaultPlan())
+        try:
+            ref = writer.seal(attempt, state=everybody.described(state), parts=parts, parent=newest(uri, job=JOB))
+        except TrainctlError:
+            writer.discard(attempt)
+            raise
+        if keep:
+            writer.retain(job=JOB, keep=keep, protect=frozenset({ref.attempt}))
+        sealed: dict[str, Any] = to_wire(ref)
+        return sealed
+
+    sealed = ranks.together(f"completing step {step} in {uri}", seal)
+    return from_wire(CheckpointRef, ranks.gather(sealed)[0])
+
+
+def load_state(
+    uri: str,
+    state: LocalState,
+    *,
+    kinds: Collection[str] | None = None,
+    cast: bool = False,
+    group: dist.ProcessGroup | None = None,
+) -> Loaded:
+    """Fills the parts that this rank wants; ranks may want others than the ranks that saved had.
+
+    Every byte that is read is verified. Where the checkpoint does not fit, or is damaged, this rank's tensors stay.
+
+    Args:
+        uri: of one checkpoint, or a folder of which the newest is taken.
+        state: what to fill.
+        kinds: only these kinds of tensors (``param``, ``buffer``, ``exp_avg``, ...) are looked at; None: all that were
+            saved have to be wanted by some rank.
+        cast: whether floating-point tensors may be stored in another floating-point dtype.
+        group: the ranks; None: the default group, or this process alone.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged, or does not fit (all differences are listed). Raised on all
+            ranks; those that could load then hold the checkpoint's values.
+    """
+    ranks = Ranks(group)
+    first = ranks.together(f"looking for a checkpoint in {uri}", lambda: {} if ranks.rank else to_wire(resolve(uri)))
+    ref = from_wire(CheckpointRef, ranks.gather(first)[0])
+    everybody = Holdings.of(ranks.gather(told(state)), StateVersion(ref.lineage, ref.step))
+
+    def read() -> Mapping[str, Any]:
+        return load_tensors(ref, state, everything=everybody.layout.shapes, kinds=kinds, cast=cast)
+
+    return Loaded(ref.uri, ref.step, ranks.together(f"loading {ref.uri}", read))

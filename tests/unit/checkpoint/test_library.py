@@ -1,0 +1,119 @@
+"""Checkpoints without a controller, in one process."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.region import Box, Flat
+from trainctl.checkpoint.library import load, load_state, save, save_state
+from trainctl.checkpoint.library.holdings import Holdings, told
+from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.core.errors import CheckpointError, PlanError
+
+
+def built(seed: int = 0, width: int = 5) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Tanh(), nn.Linear(width, 2))
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for step in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(8, 3, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+        optimizer.step()
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return list(left) == list(right) and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_training_goes_on_as_if_nothing_had_happened(tmp_path: Path, before: int) -> None:
+    model, optimizer = built()
+    train(model, optimizer, before)
+    ref = save(str(tmp_path), model=model, optimizers=[optimizer], step=before, objects={"epoch": 2})
+    assert (len(optimizer.state) > 0) == (before > 0), "an optimizer that has not stepped is left alone"
+    other, its_optimizer = built(seed=1)
+    found = load(str(tmp_path), model=other, optimizers=[its_optimizer])
+    assert (found.uri, found.step, found.objects) == (ref.uri, before, {"epoch": 2})
+    train(model, optimizer, 4)
+    train(other, its_optimizer, 4)
+    assert same(model, other)
+
+
+def test_parameters_alone(tmp_path: Path) -> None:
+    model, optimizer = built()
+    train(model, optimizer, 2)
+    ref = save(str(tmp_path), model=model, optimizers=[optimizer], step=2)
+    other, its_optimizer = built(seed=1)
+    load(ref.uri, model=other)
+    assert same(model, other)
+    with pytest.raises(CheckpointError, match=r"exp_avg of 0.bias: in the checkpoint, but not wanted"):
+        load(ref.uri, model=other, optimizers=[])
+    load(ref.uri, model=other, optimizers=[its_optimizer])
+
+
+def test_the_newest_is_taken_and_older_ones_go(tmp_path: Path) -> None:
+    model, _ = built()
+    for step in (1, 2, 3, 4):
+        save(str(tmp_path), model=model, step=step, keep=2)
+    assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [4, 3]
+    assert load(str(tmp_path), model=model).step == 4
+    assert load(f"{tmp_path}/step-000000000003", model=model).step == 3
+
+
+def test_what_does_not_fit_is_said_all_at_once_with_the_nearest_name(tmp_path: Path) -> None:
+    model, _ = built()
+    save(str(tmp_path), model=model, step=1)
+    wider, _ = built(width=6)
+    before = {name: value.clone() for name, value in wider.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load(str(tmp_path), model=wider)
+    assert "param of 0.weight: expected shape [6, 3], found [5, 3]" in str(caught.value)
+    assert re.search(r"\(\d+ differences\)", str(caught.value))
+    assert all(torch.equal(value, before[name]) for name, value in wider.state_dict().items())
+    renamed = nn.ModuleDict({"body": nn.Linear(3, 5)})
+    save(str(tmp_path / "named"), model=renamed, step=1)
+    with pytest.raises(CheckpointError, match=r"bodi.weight.*; the nearest name there is body.weight"):
+        load(str(tmp_path / "named"), model=nn.ModuleDict({"bodi": nn.Linear(3, 5)}))
+
+
+def test_a_folder_without_checkpoints_is_said(tmp_path: Path) -> None:
+    model, _ = built()
+    with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
+        load(str(tmp_path / "nothing"), model=model)
+
+
+def part(region: Any, values: torch.Tensor, shape: tuple[int, ...] = (4, 3)) -> LocalState:
+    key = StateKey("w", "param", "F32", "island-0", StateVersion(0, 0))
+    return LocalState((StateTensor(key, shape, region, values),))
+
+
+def test_flat_ranges_go_into_boxes(tmp_path: Path) -> None:
+    values = torch.arange(12.0)
+    save_state(str(tmp_path), part(Flat(0, 12), values), step=1)
+    rows = torch.zeros(2, 3)
+    load_state(str(tmp_path), part(Box((1, 0), (2, 3)), rows))
+    assert torch.equal(rows, values.reshape(4, 3)[1:3])
+
+
+def test_parts_that_nobody_holds_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"(?s)expected every part.*w"):
+        save_state(str(tmp_path), part(Flat(0, 7), torch.zeros(7)), step=1)
+    assert not survey(str(tmp_path)).checkpoints
+
+
+def test_ranks_that_mean_different_tensors_are_named() -> None:
+    said = [told(part(Flat(0, 6), torch.zeros(6))), told(part(Flat(6, 15), torch.zeros(9), (5, 3)))]
+    with pytest.raises(PlanError, match=r"param of w: rank 0 has F32 \[4, 3\], rank 1 F32 \[5, 3\]"):
+        Holdings.of(said, StateVersion(1, 1))
