@@ -145,6 +145,12 @@ def test_objects_of_another_program_are_refused() -> None:
         target.import_objects(exported)
 
 
+def test_a_checkpoint_that_no_job_saved_is_refused() -> None:
+    replica = Replica(make(), instance="i")
+    with pytest.raises(PlanError, match="found one that does not say where in the data it was"):
+        replica.import_objects({"registered": {}, "optimizers": []})
+
+
 def test_processes_that_somebody_else_started_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(PreconditionError, match="WORLD_SIZE=4") as caught:

@@ -9,7 +9,7 @@
     load("runs/first/step-000000000100", model=model)                   # parameters and buffers alone
 
 Called by all ranks of a ``torch.distributed`` process group, or by one process where there is none. What one number of
-ranks has saved, another loads. The folders are those of trainctl's jobs: each side reads the other's.
+ranks has saved, another loads. Checkpoints of trainctl's jobs can be loaded, too.
 """
 
 from trainctl.checkpoint.library.modules import load, save

@@ -20,7 +20,7 @@ from trainctl.core.records.generation import CheckpointRef
 
 _ANY_VERSION = StateVersion(0, 0)
 _INSTANCE = "island-0"
-"""As the first island of a job, so that each reads the other's."""
+"""As the first island of a job, so that its checkpoints can be loaded."""
 
 
 def save(

@@ -257,6 +257,11 @@ class Replica:
         Raises:
             PlanError: they are not those that were registered here.
         """
+        if "cursor" not in values:
+            raise PlanError(
+                "expected the checkpoint of a job, found one that does not say where in the data it was",
+                hint="begin without resumeFrom; for its weights alone see docs/howto/checkpoint-library.md",
+            )
         self.training.import_objects(values["registered"], hyperparameters=not self.sets_learning_rate)
         optimizers = values.get("optimizers", [{}] * len(self._optimizers))  # older checkpoints: Adam, after a step
         if len(optimizers) != len(self._optimizers):
