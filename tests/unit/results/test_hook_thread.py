@@ -96,6 +96,25 @@ def test_a_slow_hook_loses_the_oldest_calls_and_is_said_once() -> None:
     assert said[0].startswith(f"h is more than {MAX_WAITING} calls behind")
 
 
+def test_what_is_put_later_is_not_waited_for() -> None:
+    """Steps go on while a checkpoint waits for the records of its own."""
+    thread: HookThread
+
+    class Endless(Steps):
+        def on_step(self, found: object) -> None:
+            super().on_step(found)
+            if len(self.seen) < 10_000:
+                thread.put(figures(len(self.seen) + 1))
+
+    hook = Endless()
+    thread = thread_of(lambda: hook, [])
+    thread.put(figures(1))
+    assert thread.wait(DEADLINE_S)
+    assert 1 <= len(hook.seen) < 10_000
+    thread.end()
+    thread.join(DEADLINE_S)
+
+
 def test_a_hook_that_hangs_is_left_behind() -> None:
     gate, said = threading.Event(), list[str]()
     hook = Steps(gate)

@@ -58,7 +58,7 @@ class HookThread:
         self._said: set[str] = set()
         self._changed = threading.Condition()
         self._waiting: deque[Call] = deque()
-        self._busy = False
+        self._put = self._handled = 0
         self._ending = False
         self._off = False
         self._errors = 0
@@ -75,8 +75,10 @@ class HookThread:
                 return
             if len(self._waiting) >= MAX_WAITING:
                 self._waiting.popleft()
+                self._handled += 1
                 self._say("slow", f"is more than {MAX_WAITING} calls behind: the oldest are left out")
             self._waiting.append(call)
+            self._put += 1
             self._changed.notify_all()
         began_s = self._call_began_s
         if began_s and time.monotonic() - began_s > STUCK_S:
@@ -85,7 +87,8 @@ class HookThread:
     def wait(self, timeout_s: float) -> bool:
         """Waits until everything put so far was delivered and flushed; False if that took too long."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._off or not (self._waiting or self._busy), timeout_s)
+            so_far = self._put
+            return self._changed.wait_for(lambda: self._off or self._handled >= so_far, timeout_s)
 
     def end(self) -> None:
         """Nothing more comes; returns at once. The thread ends when it has delivered what waits."""
@@ -101,15 +104,15 @@ class HookThread:
 
     def _work(self) -> None:
         self._position = self._delivered.read()
+        calls: tuple[Call, ...] = ()
         while True:
             with self._changed:
-                self._busy = False
+                self._handled += len(calls)
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting or self._ending, _IDLE_S)
                 calls = tuple(self._waiting)
                 self._waiting.clear()
                 ending = self._ending
-                self._busy = True
             for call in calls:
                 self._deliver(call)
             if self._hook is not None:
