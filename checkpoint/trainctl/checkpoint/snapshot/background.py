@@ -120,6 +120,7 @@ class BackgroundPart:
         self._lock = threading.Lock()
         self._outcome: PartOutcome | None = None
         self._stages: dict[str, float] = {}
+        self._settling_s = 0.0
         self._moved_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="checkpoint-part", daemon=True)
 
@@ -170,7 +171,9 @@ class BackgroundPart:
         while self._before is not None and not self._before.wait(0.1):
             self._beat()
         with self._timed(WRITE):
-            return self._written()
+            part = self._written()
+        self._stages[WRITE] -= self._settling_s  # that was the training's time, not the storage's
+        return part
 
     def _written(self) -> PartReport:
         for wait_s in (*RETRY_AFTER_S, None):
@@ -186,8 +189,10 @@ class BackgroundPart:
         raise AssertionError  # the last turn of the loop returned or raised
 
     def _until_settled(self) -> None:
+        began_s = time.monotonic()
         while not self.source.settled(0.05):
             self._beat()
+        self._settling_s = time.monotonic() - began_s
         self._check_source()
 
     def _check_source(self) -> None:

@@ -1,0 +1,102 @@
+"""A part on its way: what its stages took, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trainctl.checkpoint.manifest.records import PartReport, StoredFile
+from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
+
+DEADLINE_S = 20.0
+REPORT = PartReport(
+    writer=0, attempt="a", manifest=StoredFile(path="m", size_bytes=1, sha256=""), files=(), data_bytes=1
+)
+
+
+def write(data: Mapping[Any, Any], *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+    alive()
+    confirm()
+    return REPORT
+
+
+class LongStep(Given):
+    """Is settled after ten looks."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.waited_s = 0.0
+        self._looks = 0
+
+    def settled(self, within_s: float) -> bool:
+        began_s = time.monotonic()
+        threading.Event().wait(within_s)
+        self.waited_s += time.monotonic() - began_s
+        self._looks += 1
+        return self._looks == 10
+
+
+def test_waiting_for_the_step_is_not_the_storages_time() -> None:
+    source = LongStep()
+    part = BackgroundPart(source, write)
+    began_s = time.monotonic()
+    part.start()
+    assert part.wait(DEADLINE_S)
+    total_s = time.monotonic() - began_s
+    assert part.outcome is not None
+    assert part.outcome.part == REPORT
+    assert 0.0 <= part.outcome.stages["write"] <= total_s - source.waited_s
+
+
+def test_the_parts_of_a_rank_are_written_in_order() -> None:
+    order: list[int] = []
+    go = threading.Event()
+
+    def noting(number: int) -> Callable[..., PartReport]:
+        def noted(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+            assert go.wait(DEADLINE_S)
+            order.append(number)
+            return REPORT
+
+        return noted
+
+    first = BackgroundPart(Given({}), noting(1))
+    second = BackgroundPart(Given({}), noting(2), before=first)
+    second.start()
+    first.start()
+    go.set()
+    assert second.wait(DEADLINE_S)
+    assert order == [1, 2]
+
+
+def test_one_that_is_given_up_ends_at_once_and_lets_go_of_its_memory_later() -> None:
+    go, released = threading.Event(), threading.Event()
+
+    def hanging(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+        assert go.wait(DEADLINE_S)
+        alive()
+        raise AssertionError("it was given up")
+
+    part = BackgroundPart(Given({}), hanging, released=released.set)
+    part.start()
+    part.give_up("too slow")
+    assert part.wait(0.0)
+    assert part.outcome is not None
+    assert (part.outcome.part, part.outcome.error) == (None, "too slow")
+    assert not released.is_set()
+    go.set()
+    assert released.wait(DEADLINE_S)
+    assert part.outcome.error == "too slow"
+
+
+def test_what_nobody_expected_is_an_error_of_the_part() -> None:
+    def broken(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+        raise ZeroDivisionError("a bug")
+
+    part = BackgroundPart(Given({}), broken)
+    part.start()
+    assert part.wait(DEADLINE_S)
+    assert part.outcome is not None
+    assert part.outcome.error == "ZeroDivisionError: a bug"
