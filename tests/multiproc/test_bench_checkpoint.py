@@ -21,5 +21,7 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
     assert found["bytes_on_disk_ratio"] < 1.1
     ratios = [name for name in found if "_vs_" in name]
     assert {"save_vs_raw_write", "load_cold_vs_dcp", "reshard_1to2_vs_dcp", "reshard_2to1_vs_dcp"} <= set(ratios)
+    assert {"stall_vs_memcpy", "stall_lazy_vs_dcp_async", "step_slowdown_vs_dcp"} <= set(ratios)
+    assert found["step_slowdown_while_saving"] > 0
     assert all(found[name] > 0 and len(found["spread"][name]) == 2 for name in ratios)
     assert not list(tmp_path.iterdir())

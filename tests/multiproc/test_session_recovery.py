@@ -253,8 +253,10 @@ def test_a_kill_while_saving(tmp_path: Path, undisturbed: tuple[bytes, dict[int,
         assert [c.step for c in w.checkpoints if c.ref] == [6, 12]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("point", ["checkpoint.write", "checkpoint.seal", "checkpoint.sealed"])
+@pytest.mark.parametrize(
+    ("point", "rank"),
+    [("checkpoint.write", 0), ("checkpoint.write", 1), ("checkpoint.seal", 0), ("checkpoint.sealed", 0)],
+)
 def test_a_kill_while_saving_in_the_background(
     tmp_path: Path, undisturbed: tuple[bytes, dict[int, StepFigures]], point: str, rank: int
 ) -> None:
@@ -262,7 +264,7 @@ def test_a_kill_while_saving_in_the_background(
     with make(tmp_path, fault(point, rank=rank), spec=spec) as w:
         w.run()
         check_identical(w, tmp_path, undisturbed)
-        assert len(w.past) == (rank == 0 or point == "checkpoint.write"), "only rank 0 seals"
+        assert len(w.past) == 1
         assert w.checkpoints[-1].step == STEPS
         assert [c.error for c in w.checkpoints if c.ref is None] == []
         (newest, *_) = survey(str(tmp_path / "checkpoints")).checkpoints
