@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 from e2e.shared_system import SharedSystem
 from etcd_store.controllers import ControllerProcess
+from trainctl.controller.metrics.jobs import LATE_S
 
 _SAMPLE = re.compile(r"^(trainctl_job_\w+_total\{[^}]*\}) (\S+)$", re.MULTILINE)
 _EPOCH = re.compile(r"^trainctl_leader_epoch\{[^}]*\} (\S+)$", re.MULTILINE)
 _EVERY_S = 0.5
-_LATE_S = 1.0
-"""The one before may have shown time that its last decision, stored but not yet shown, gave to something else."""
+_LATE_S = LATE_S
+"""The one before may have shown time that its last decision, stored but not yet shown, gave to something else. It does
+not show it as long as the store's answer is on its way, which a wire that is cut delays by seconds."""
 
 
 @dataclass(slots=True)
