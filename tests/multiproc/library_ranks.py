@@ -1,0 +1,116 @@
+"""What the ranks of ``test_library`` do: a module of its own, which their processes can import."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.region import Box, Flat
+from trainctl.checkpoint.library import load, load_state, save, save_state
+from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.core.errors import CheckpointError
+
+Body = Callable[[Path, int, int], None]
+
+
+def run_rank(body: Body, folder: Path, rank: int, size: int, number: int, errors: Any) -> None:
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{number}", rank=rank, world_size=size)
+        body(folder, rank, size)
+        dist.destroy_process_group()
+    except BaseException:
+        errors.put(f"rank {rank}:\n{traceback.format_exc()}")
+        raise
+
+
+def built(sharded: bool, size: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(3)
+    model: nn.Module = nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 3)).double()
+    if sharded:
+        fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
+    else:
+        model = nn.parallel.DistributedDataParallel(model)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.05)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, begin: int, end: int) -> float:
+    loss = torch.zeros(())
+    for step in range(begin, end):
+        optimizer.zero_grad()
+        rows = torch.randn(12, 6, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        loss = model(rows).square().mean()  # the same on all ranks, so that their number does not matter
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
+
+
+def saves_sharded(folder: Path, rank: int, size: int) -> None:
+    model, optimizer = built(True, size)
+    train(model, optimizer, 0, 3)
+    save(str(folder / "c"), model=model, optimizers=[optimizer], step=3, objects={"seen": 36})
+    (folder / f"expected-{rank}").write_text(repr(train(model, optimizer, 3, 6)))
+
+
+def goes_on_sharded(folder: Path, rank: int, size: int) -> None:
+    model, optimizer = built(True, size)
+    _goes_on(folder, model, optimizer)
+
+
+def goes_on_in_ddp(folder: Path, rank: int, size: int) -> None:
+    model, optimizer = built(False, size)
+    _goes_on(folder, model, optimizer)
+
+
+def _goes_on(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    found = load(str(folder / "c"), model=model, optimizers=[optimizer])
+    assert (found.step, found.objects) == (3, {"seen": 36})
+    loss = train(model, optimizer, 3, 6)
+    assert loss == pytest.approx(float((folder / "expected-0").read_text()), rel=1e-10)
+
+
+def _flat(begin: int, end: int) -> LocalState:
+    values = torch.arange(float(begin), float(end))
+    key = StateKey("w", "exp_avg", "F32", "island-0", StateVersion(0, 0))
+    own = StateKey(f"stage-{begin}", "param", "F32", "island-0", StateVersion(0, 0))
+    only_here = StateTensor(own, (2,), Flat(0, 2), torch.full((2,), float(begin)))
+    return LocalState((StateTensor(key, (5, 4), Flat(begin, end), values), only_here))
+
+
+def saves_flat(folder: Path, rank: int, size: int) -> None:
+    """Irregular ranges of one tensor, and one tensor that only this rank has, as in a pipeline."""
+    begin, end = [(0, 3), (3, 11), (11, 20)][rank]
+    save_state(str(folder / "flat"), _flat(begin, end), step=7)
+
+
+def loads_boxes(folder: Path, rank: int, size: int) -> None:
+    key = StateKey("w", "exp_avg", "F32", "island-0", StateVersion(0, 0))
+    columns = torch.zeros(5, 2)
+    wanted = [StateTensor(key, (5, 4), Box((0, 2 * rank), (5, 2)), columns)]
+    stages = {begin: torch.zeros(2) for begin in ((0, 3), (11,))[rank]}
+    for begin, into in stages.items():
+        own = StateKey(f"stage-{begin}", "param", "F32", "island-0", StateVersion(0, 0))
+        wanted.append(StateTensor(own, (2,), Flat(0, 2), into))
+    load_state(str(folder / "flat"), LocalState(tuple(wanted)))
+    assert torch.equal(columns, torch.arange(20.0).reshape(5, 4)[:, 2 * rank : 2 * rank + 2])
+    assert all(torch.equal(into, torch.full((2,), float(begin))) for begin, into in stages.items())
+
+
+def one_rank_fails(folder: Path, rank: int, size: int) -> None:
+    """One that cannot write leaves nobody waiting, and nothing that counts."""
+    model, _ = built(False, size)
+    place = folder / "c" if rank else folder / "file" / "c"
+    if rank == 0:
+        (folder / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match=r"(?s)saving step 1.*rank 0: .*"):
+        save(str(place), model=model, step=1)
