@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, PreconditionError, UsageError
 from trainctl.core.system.processes import ProcessId, is_alive
 from trainctl.core.units import format_time
 
+R = TypeVar("R")
 _MAX_TOKEN_BYTES = 64 * 1024
 _MAX_AUTHORITY_BYTES = 1024 * 1024
 
@@ -89,20 +90,17 @@ def read_controller(run_dir: Path) -> LocalController | None:
         PermissionDeniedError: the file belongs to somebody else.
         PreconditionError: the file is damaged.
     """
-    data = _read_json(run_dir / "controller.json")
-    if data is None:
-        return None
-    try:
-        return LocalController(
+    return _read_record(
+        run_dir / "controller.json",
+        lambda data: LocalController(
             process=_process(data),
             address=str(data["address"]),
             version=str(data.get("version", "")),
             metrics_address=str(data.get("metrics_address", "")),
             started_s=float(data.get("started_s", 0)),
             ca_file=str(data.get("ca_file", "")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(run_dir / "controller.json") from error
+        ),
+    )
 
 
 def read_end(run_dir: Path) -> ControllerEnd | None:
@@ -112,15 +110,12 @@ def read_end(run_dir: Path) -> ControllerEnd | None:
         PermissionDeniedError: the file belongs to somebody else.
         PreconditionError: the file is damaged.
     """
-    data = _read_json(run_dir / "ended.json")
-    if data is None:
-        return None
-    try:
-        return ControllerEnd(
+    return _read_record(
+        run_dir / "ended.json",
+        lambda data: ControllerEnd(
             at_s=float(data["at_s"]), code=str(data["code"]), message=str(data["message"]), hint=str(data["hint"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(run_dir / "ended.json") from error
+        ),
+    )
 
 
 def read_agents(run_dir: Path) -> tuple[LocalAgent, ...]:
@@ -170,6 +165,17 @@ def read_authority(path: Path, origin: str) -> bytes:
 
 def _process(data: Mapping[str, Any]) -> ProcessId:
     return ProcessId(pid=int(data["pid"]), start_ticks=int(data["start_ticks"]))
+
+
+def _read_record(path: Path, make: Callable[[Mapping[str, Any]], R]) -> R | None:
+    """What ``make`` makes of a file; None if there is none."""
+    data = _read_json(path)
+    if data is None:
+        return None
+    try:
+        return make(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
 
 
 def _read_json(path: Path) -> Mapping[str, Any] | None:
