@@ -149,11 +149,11 @@ def in_turns(samples: Samples, what: str, ranks: World, verb: str, folders: dict
                 samples.take(what, side, seconds)
 
 
-def beside_training(samples: Samples, ranks: World, folder: Path, pairs: int) -> None:
-    """Every way to save beside steps, once a round; the first round, which makes processes and memory, is dropped."""
+def beside_training(samples: Samples, ranks: World, folder: Path, *, ways: Sequence[str], pairs: int) -> None:
+    """Each way to save beside steps, once a round; the first round, which makes processes and memory, is dropped."""
     for number in range(pairs + 1):
         copy_s = ranks.ask("train", "copy", folder / "beside")["copy"]
-        for way in WAYS if number % 2 else tuple(reversed(WAYS)):
+        for way in ways if number % 2 else tuple(reversed(ways)):
             answer = ranks.ask("train", way, folder / "beside")
             if number:
                 samples.take(f"stall with {ranks.size}", way, answer["stall"])
@@ -164,7 +164,9 @@ def beside_training(samples: Samples, ranks: World, folder: Path, pairs: int) ->
     shutil.rmtree(folder / "beside")
 
 
-def measure(samples: Samples, worlds: Sequence[int], folder: Path, *, state_bytes: int, pairs: int) -> dict[str, float]:
+def measure(
+    samples: Samples, worlds: Sequence[int], folder: Path, *, ways: Sequence[str], state_bytes: int, pairs: int
+) -> dict[str, float]:
     """Everything; returns how many bytes trainctl has on the disk for each of the state."""
     found = {}
     for size in worlds:
@@ -174,7 +176,7 @@ def measure(samples: Samples, worlds: Sequence[int], folder: Path, *, state_byte
             found[f"{size}"] = folder_bytes(folders["trainctl"]) / folder_bytes(folders["raw"])
             in_turns(samples, f"load warm with {size}", ranks, "load", folders, pairs)
             in_turns(samples, f"load cold with {size}", ranks, "load", folders, pairs)
-            beside_training(samples, ranks, folder, pairs)
+            beside_training(samples, ranks, folder, ways=ways, pairs=pairs)
     for before, after in (*pairwise(worlds), *pairwise(reversed(worlds))):
         folders = {side: folder / f"{side}-{before}" for side in SIDES}
         with world(after, folder, state_bytes) as ranks:
@@ -213,14 +215,16 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--mib", type=int, default=1068, help="size of the state")
     parser.add_argument("--worlds", default="1,2,4", help="numbers of processes")
+    parser.add_argument("--ways", default=",".join(WAYS), help="how to save beside training")
     parser.add_argument("--dir", type=Path, help="where to save; a temporary folder")
     options = parser.parse_args()
     worlds = [int(size) for size in options.worlds.split(",")]
+    ways = options.ways.split(",")
     samples = Samples()
     folder = Path(tempfile.mkdtemp(prefix="bench-checkpoint-", dir=options.dir))
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {folder}", flush=True)
     try:
-        on_disk = measure(samples, worlds, folder, state_bytes=options.mib << 20, pairs=options.pairs)
+        on_disk = measure(samples, worlds, folder, ways=ways, state_bytes=options.mib << 20, pairs=options.pairs)
         state_bytes = folder_bytes(folder / f"raw-{worlds[0]}")
     finally:
         shutil.rmtree(folder)
