@@ -37,6 +37,18 @@ def test_the_message_is_the_record_whatever_was_remembered() -> None:
     assert messages.worker(desired(0, second)).spec.metadata.name == "b"
 
 
+def test_what_differs_between_agents_and_generations_is_sent() -> None:
+    messages = DesiredMessages()
+    spec = TrainJob(metadata=JobMetadata(name="a"))
+    for generation, nonce in ((2, "n"), (3, "n"), (3, "m")):
+        for slot in range(3):
+            one = desired(slot, spec, holders=(0, 2))
+            assert one.record is not None
+            record = replace(one.record, generation=generation, nonce=nonce, ranks=3, nodes=3, node_rank=slot)
+            one = replace(one, record=record, generation=generation)
+            assert messages.worker(one) == record_to_message(one, records_pb2.WorkerDesired)
+
+
 def test_a_worker_without_a_record_is_sent_none() -> None:
     one = replace(desired(0, TrainJob(metadata=JobMetadata(name="a"))), record=None, instruction=Instruction.STANDBY)
     assert not DesiredMessages().worker(one).HasField("record")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainctl.controller.domain import goodput
-from trainctl.controller.domain.desired import desired_workers
+from trainctl.controller.domain.desired import DesiredWorkers, desired_workers
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.placement import slots_used
@@ -154,6 +154,7 @@ class Simulation:
         self.stale: dict[int, AgentView] = {}
         self.wanted: Mapping[int, tuple[WorkerDesired, ...]] = {}
         self.pushed: JobState | None = None
+        self.composer = DesiredWorkers()
 
     def _start_agent(self, node: str, slots: int) -> None:
         agent = SimAgent(node, self.ids.incarnation(), slots, heard_s=self.now_s)
@@ -314,7 +315,7 @@ class Simulation:
 
     def _push(self) -> None:
         if self.pushed is not self.state:
-            self.wanted, self.pushed = desired_workers(self.state), self.state
+            self.wanted, self.pushed = self.composer.of(self.state), self.state
         wanted = self.wanted
         if self.rng.random() < 0.01:
             assert desired_workers(JobState.from_wire(self.state.to_wire())) == wanted

@@ -8,6 +8,7 @@ from trainctl.controller.domain.job_state import Hold, IslandState, JobState, Sl
 from trainctl.controller.domain.states import TERMINAL, GenerationPhase, JobPhase, SlotState
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.spec import TrainJob
 from trainctl.core.records.worker import Instruction, WorkerDesired
 
 _STOP_GRACE_S = 10.0
@@ -15,23 +16,46 @@ _STOP_GRACE_S = 10.0
 
 def desired_workers(state: JobState) -> Mapping[int, tuple[WorkerDesired, ...]]:
     """The workers of a job that each agent (by incarnation) shall have, in slot order. What is not listed is killed."""
-    if state.phase in TERMINAL:
-        return {}
-    spec: Mapping[str, object] = to_wire(state.spec)
+    return DesiredWorkers().of(state)
+
+
+class DesiredWorkers:
+    """``desired_workers`` of one job over time: what did not change is not made, nor compared, again."""
+
+    def __init__(self) -> None:
+        self._spec: tuple[TrainJob, Mapping[str, object]] | None = None
+        self._told: dict[str, _Told] = {}
+
+    def of(self, state: JobState) -> Mapping[int, tuple[WorkerDesired, ...]]:
+        """As ``desired_workers``."""
+        if state.phase in TERMINAL:
+            return {}
+        if self._spec is None or self._spec[0] is not state.spec:
+            self._spec = state.spec, to_wire(state.spec)
+        for island in state.islands:
+            known = self._told.get(island.id)
+            if known is None or known.record is not island.record:
+                self._told[island.id] = _Told(island.record)
+        return _desired_workers(state, self._told, self._spec[1])
+
+
+def _desired_workers(
+    state: JobState, told: Mapping[str, _Told], spec: Mapping[str, object]
+) -> Mapping[int, tuple[WorkerDesired, ...]]:
     found: dict[int, list[WorkerDesired]] = {}
     for island in state.islands:
-        told = _Told(island)
         for slot in island.slots:
             if slot.state is not SlotState.EMPTY:
-                found.setdefault(slot.agent_incarnation, []).append(_desired(state, island, slot, told, spec))
+                wanted = _desired(state, island, slot, told[island.id], spec)
+                found.setdefault(slot.agent_incarnation, []).append(wanted)
     return {agent: tuple(workers) for agent, workers in sorted(found.items())}
 
 
 class _Told:
-    """What the committed record of an island says to each of its workers."""
+    """What the committed record of an island, if there is one, says to each of its workers."""
 
-    def __init__(self, island: IslandState) -> None:
-        record = island.record
+    def __init__(self, record: GenerationRecord | None) -> None:
+        self.record = record
         self.members = frozenset(m.incarnation for m in record.members) if record is not None else frozenset()
         self.records = record.per_agent() if record is not None else {}
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from trainctl.controller import keys
-from trainctl.controller.domain.desired import desired_workers
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import Reconciliation, observe_figures
@@ -333,7 +332,7 @@ class JobBook:
         entry.unsure = ()
         if not is_live(entry.state):  # which is for ever
             self._live.pop(entry.state.uid, None)
-        entry.desired = desired_workers(entry.state)
+        entry.desired = entry.composer.of(entry.state)
         entry.follow_lineage()
 
     async def _persist(
@@ -432,7 +431,7 @@ class JobBook:
     def _entry(self, state: JobState, revision: int) -> JobEntry:
         figures = FigureLog(self._figures_folder / f"{state.uid}.jsonl")
         entry = JobEntry(state, revision, Journal(state.tenant, state.uid, epoch=self._leadership.epoch), figures)
-        entry.desired = desired_workers(state)
+        entry.desired = entry.composer.of(state)
         return entry
 
     def _tell(self, entry: JobEntry, before: JobState | None, batch: Sequence[JobEvent]) -> None:

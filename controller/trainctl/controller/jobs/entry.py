@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trainctl.controller.domain.desired import DesiredWorkers
 from trainctl.controller.domain.job_records import Condition
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.placement import slots_used
@@ -43,6 +44,7 @@ class JobEntry:
         files: held by whoever writes or removes files of its records.
         pending: the state of a transaction under way: its slots count as used, too.
         unsure: states of transactions without an answer, which may take effect yet: so do theirs.
+        composer: makes what is desired of a state.
         desired: workers by agent, of ``state``.
         told: what agents were last told to look at; differs from ``desired`` only during a change.
         trouble: why its reconcile does not work, if so.
@@ -58,6 +60,7 @@ class JobEntry:
     files: asyncio.Lock = field(default_factory=asyncio.Lock)
     pending: JobState | None = None
     unsure: tuple[JobState, ...] = ()
+    composer: DesiredWorkers = field(default_factory=DesiredWorkers)
     desired: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
     told: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
     trouble: Condition | None = None
