@@ -60,7 +60,7 @@ class Duties:
         seat.saves.advance(agreed.saved)
         self._evaluate(seat, step)
         self._reporter.send(seat)
-        self._save(seat, step, agreed.flags)
+        self._save(seat, step, agreed)
         if step >= self._steps:
             self._finish(seat, step)
             return True
@@ -76,13 +76,13 @@ class Duties:
         self.evaluated_step = step
         self._reporter.note_evaluation(step, loss)
 
-    def _save(self, seat: Seat, step: int, flags: VoteFlag) -> None:
+    def _save(self, seat: Seat, step: int, agreed: Agreement) -> None:
         """Begins what is due; before the run ends or stands still, everything that was begun is brought to its end."""
-        saves = seat.saves
+        saves, flags = seat.saves, agreed.flags
         # Where each rank holds another part, a change of the ranks goes back to the newest checkpoint: it is made now.
         asked = VoteFlag.SAVE_ON_STOP in flags or (VoteFlag.HOLD in flags and self._replica.sharded)
         last = asked or VoteFlag.HOLD in flags or step >= self._steps
-        due = saves.due(step, self._steps) or (asked and step != saves.saved_step)
+        due = saves.due(step, self._steps, agreed.save_due) or (asked and step != saves.saved_step)
         if not (due or last) or not saves.possible:
             return
         self._context.where.show(Phase.CHECKPOINT)

@@ -149,8 +149,7 @@ class StepProtocol:
             flags |= VoteFlag.HOLD
             if instructions.latest.checkpoint_on_stop:
                 flags |= VoteFlag.SAVE_ON_STOP
-        if seat.saves.in_place:
-            flags |= VoteFlag.SAVE_IN_PLACE
+        flags |= seat.saves.flags(instructions.latest.checkpoint_interval_s)
         return VoteRecord(
             generation=step.ballot.generation,
             lineage=step.ballot.lineage,
