@@ -49,9 +49,7 @@ from unit.domain.domain_sim_nodes import SimAgent, SimCluster, SimWorker
 PLENTY = MaxRestartsSpec(user=1000, process=1000)
 
 
-def sim_job(
-    *, nodes: NodesSpec, per_node: int, steps: int = 60, profile: str = "fast", interval: str = ""
-) -> TrainJob:
+def sim_job(*, nodes: NodesSpec, per_node: int, steps: int = 60, profile: str = "fast", interval: str = "") -> TrainJob:
     train = TrainSpec(steps=steps, batch=BatchSpec(sequences=16, micro_batches=16))
     spec = JobSpec(
         train=train,

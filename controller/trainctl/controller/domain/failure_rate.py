@@ -1,10 +1,10 @@
 """How long a job runs between two failures: what is expected of its nodes, corrected by what happened to it. Pure.
 
-Failures are taken for a Poisson process whose rate has a Gamma prior: so many failures in so much time, to which those that
-were seen and the time in which they were seen are added. Two things are not as in the textbook:
+Failures are taken for a Poisson process whose rate has a Gamma prior: so many failures in so much time, to which those
+that were seen and the time in which they were seen are added. Two things are not as in the textbook:
 
-- the prior is worth little, ``PRIOR_S`` of running, since what goes wrong is rarely chance: a bad cable comes again at once.
-  So the first failure changes the estimate a lot, and a quiet day changes it back;
+- the prior is worth little, ``PRIOR_S`` of running, since what goes wrong is rarely chance: a bad cable comes again at
+  once. So the first failure changes the estimate a lot, and a quiet day changes it back;
 - what was seen fades, by half every ``HALF_LIFE_S``: a burst is over some day.
 """
 
@@ -19,8 +19,8 @@ from trainctl.core.units import format_count, format_duration
 NODE_APART_S = 100 * 86400.0
 """Between two failures of one node, as long as nothing is known of it.
 
-Published: 419 unexpected interruptions in 54 days on 2,048 nodes of 8 GPUs (264 node-days each, Llama 3); one in 7.9 h on
-128 nodes (42 node-days each, Meta 2025).
+Published: 419 unexpected interruptions in 54 days on 2,048 nodes of 8 GPUs (264 node-days each, Llama 3); one in 7.9 h
+on 128 nodes (42 node-days each, Meta 2025).
 """
 PRIOR_S = 6 * 3600.0
 HALF_LIFE_S = 24 * 3600.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,14 +29,16 @@ class SaveCost:
     slowdown_s: float | None = None
 
 
-def cost_of(report: CheckpointReport, progress: TrainProgress) -> SaveCost:
-    """What a checkpoint cost, as far as it is known when it is reported."""
+def cost_of(report: CheckpointReport, progress: TrainProgress) -> SaveCost | None:
+    """What a checkpoint cost, as far as it is known when it is reported; None if what is reported cannot be."""
+    if not all(0.0 <= seconds < math.inf for seconds in (report.stall_s, report.seconds)):
+        return None
     return SaveCost(stall_s=report.stall_s, seconds=report.seconds, slowdown_s=_slowdown_s(report, progress))
 
 
-def with_cost(costs: Sequence[SaveCost], new: SaveCost) -> tuple[SaveCost, ...]:
-    """The newest ones, with one more."""
-    return (*costs, new)[-COSTS_KEPT:]
+def with_cost(costs: Sequence[SaveCost], new: SaveCost | None) -> tuple[SaveCost, ...]:
+    """The newest ones, with one more if there is one."""
+    return (*costs, *([new] if new is not None else ()))[-COSTS_KEPT:]
 
 
 def _slowdown_s(report: CheckpointReport, progress: TrainProgress) -> float | None:
@@ -53,4 +56,5 @@ def _slowdown_s(report: CheckpointReport, progress: TrainProgress) -> float | No
             break
         longer_s += step_s - usual_s
         left_s -= step_s
-    return longer_s - report.stall_s if left_s <= usual_s else None
+    slowdown_s = longer_s - report.stall_s
+    return slowdown_s if left_s <= usual_s and math.isfinite(slowdown_s) else None

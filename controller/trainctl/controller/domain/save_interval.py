@@ -1,7 +1,7 @@
 """How long a job trains between two checkpoints (``spec.checkpoint.interval``). Pure.
 
-After Young and Daly: a checkpoint that costs training ``C`` seconds, every ``t`` seconds, against failures that are ``M``
-seconds apart and undo half an interval, loses the share ``C/t + t/2M`` of the time, which is least for ``t = sqrt(2 C M)``.
+After Young and Daly: a checkpoint that costs training ``C`` seconds, every ``t`` seconds, against failures that are
+``M`` seconds apart and undo half an interval, loses the share ``C/t + t/2M`` of the time: least for ``t = sqrt(2 C M)``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ FIRST_S = 60.0
 """Before the first checkpoint: what one costs is not known until one was made."""
 CHANGE = 1.2
 """What differs by no more than this factor is not worth an event: 20 % beside the optimum lose 2 % more than needed."""
+_ENOUGH = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,8 @@ class CheckpointInterval:
         interval_s: from the beginning of a checkpoint to that of the next.
         reason: one sentence with numbers.
         since_s: when it was chosen, Unix seconds.
-        waste: share of the time that goes into checkpoints, into what failures undo and into recoveries, if each failure
-            goes back to a checkpoint; None where it is not known.
+        waste: share of the time that goes into checkpoints, into what failures undo and into recoveries, if each
+            failure goes back to a checkpoint; None where it is not known.
         cost_s: seconds of training that a checkpoint costs; None before the first.
         failures_apart_s: mean time between failures; None where it does not matter.
     """
@@ -71,16 +72,16 @@ def choose_interval(
         return before or CheckpointInterval(interval_s=FIRST_S, reason=_UNKNOWN, since_s=now_s)
     cost_s, cost = _cost(costs)
     best_s = math.sqrt(2.0 * cost_s * failures.apart_s)
-    longest_s = max(one.seconds for one in costs)
-    interval_s, limit = _limited(best_s, longest_s)
-    if before is not None and _near(before, interval_s, longest_s):
+    usual_s = _usual_s(costs)
+    interval_s, limit = _limited(best_s, usual_s)
+    if before is not None and _near(before, interval_s, usual_s):
         return before
     waste = _waste(interval_s, cost_s, failures, costs, restore_s)
     recovery = f" and {format_duration(restore_s)} for each recovery" if restore_s is not None else ""
     reason = (
         f"a checkpoint costs {format_duration(cost_s)} of training ({cost}), failures are "
-        f"{format_duration(failures.apart_s)} apart ({failures.because}): {format_duration(best_s)} between checkpoints "
-        f"lose least{limit}; {waste:.2%} of the time is lost, with what failures undo{recovery}"
+        f"{format_duration(failures.apart_s)} apart ({failures.because}): {format_duration(best_s)} between "
+        f"checkpoints lose least{limit}; {waste:.2%} of the time is lost, with what failures undo{recovery}"
     )
     return CheckpointInterval(
         interval_s=interval_s,
@@ -96,7 +97,7 @@ _UNKNOWN = "no checkpoint was made yet: the first one shows what one costs"
 
 
 def _cost(costs: Sequence[SaveCost]) -> tuple[float, str]:
-    """What one costs training, and in words: medians, since the first one, and one at a pause, cost more than others."""
+    """What one costs training, and in words: medians, since the first one, and one at a pause, cost more."""
     stall_s = median(cost.stall_s for cost in costs)
     known = [cost.slowdown_s for cost in costs if cost.slowdown_s is not None]
     of = f"median of {len(costs)}" if len(costs) > 1 else "of one"
@@ -107,21 +108,28 @@ def _cost(costs: Sequence[SaveCost]) -> tuple[float, str]:
     return stall_s + slowdown_s, parts
 
 
-def _limited(best_s: float, longest_s: float) -> tuple[float, str]:
-    """Within limits, and why it is another; one is complete before the next is begun."""
-    if longest_s > max(best_s, MIN_S):
-        return longest_s, f", but it takes {format_duration(longest_s)} until one is complete"
+def _usual_s(costs: Sequence[SaveCost]) -> float:
+    """How long it takes until one is complete; a few are not believed that something else lasted for hours."""
+    usual_s = median(cost.seconds for cost in costs)
+    return usual_s if len(costs) >= _ENOUGH else min(usual_s, MAX_S / CHANGE)
+
+
+def _limited(best_s: float, usual_s: float) -> tuple[float, str]:
+    """Within limits, and why it is another; one is complete before the next is begun, with a little room."""
+    least_s = CHANGE * usual_s
+    if least_s > max(best_s, MIN_S):
+        return least_s, f", but it takes {format_duration(usual_s)} until one is complete"
     if best_s < MIN_S:
         return MIN_S, f", but it is at least {format_duration(MIN_S)}"
     if best_s > MAX_S:
-        return max(MAX_S, longest_s), f", but it is at most {format_duration(MAX_S)}"
+        return max(MAX_S, least_s), f", but it is at most {format_duration(MAX_S)}"
     return best_s, ""
 
 
-def _near(before: CheckpointInterval, interval_s: float, longest_s: float) -> bool:
+def _near(before: CheckpointInterval, interval_s: float, usual_s: float) -> bool:
     """Whether ``before`` may stay: it was chosen from measured costs, it is as good, and saves still fit into it."""
     near = interval_s / CHANGE <= before.interval_s <= interval_s * CHANGE
-    return near and before.cost_s is not None and longest_s <= before.interval_s
+    return near and before.cost_s is not None and usual_s <= before.interval_s
 
 
 def _waste(
@@ -131,4 +139,3 @@ def _waste(
     lag_s = median(cost.seconds for cost in costs)
     per_failure_s = interval_s / 2.0 + lag_s + (restore_s or 0.0)
     return min(1.0, cost_s / interval_s + per_failure_s / failures.apart_s)
-

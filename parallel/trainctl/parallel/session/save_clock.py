@@ -13,8 +13,8 @@ class SaveClock:
     """The time since the newest save was begun; lives as long as the worker, so no failure begins it anew.
 
     Ranks measure by themselves and may have been told different intervals, or none yet: what they come to travels with
-    the vote (``Agreement.save_due``). The first one whose time is over is followed, so that a newcomer, whatever its rank,
-    delays nothing.
+    the vote (``Agreement.save_due``). The first one whose time is over is followed, so that a newcomer, whatever its
+    rank, delays nothing.
 
     Args:
         now_s: a clock that never goes back.

@@ -124,8 +124,8 @@ class CheckpointSpec:
         uri: folder that fsspec opens; empty: under the job's work folder.
         interval_steps: steps between checkpoints; 0 saves only the last step. With ``interval`` it counts only where
             nobody says how long that is: for a program on its own, and for agents of an older version.
-        interval: time between checkpoints instead of steps: ``auto``, from what a checkpoint costs and how often the job
-            fails, or a duration; empty: ``interval_steps`` counts.
+        interval: time between checkpoints instead of steps: ``auto``, from what a checkpoint costs and how often the
+            job fails, or a duration; empty: ``interval_steps`` counts.
         keep: retention.
         resume_from: ``none``, ``latest`` (newest under ``uri``) or the URI of one checkpoint.
         background: copied and written while training goes on, which takes memory for two copies of a worker's share of

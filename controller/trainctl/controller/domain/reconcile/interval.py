@@ -1,4 +1,4 @@
-"""The time between two checkpoints: chosen when a job begins, and again as soon as what it was chosen from has changed."""
+"""The time between two checkpoints: chosen when a job begins, and again when what it was chosen from has changed."""
 
 from __future__ import annotations
 
