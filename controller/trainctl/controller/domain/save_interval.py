@@ -1,7 +1,7 @@
 """How long a job trains between two checkpoints (``spec.checkpoint.interval``). Pure.
 
 After Young and Daly: a checkpoint that costs training ``C`` seconds, every ``t`` seconds, against failures that are
-``M`` seconds apart and undo half an interval, loses the share ``C/t + t/2M`` of the time: least for ``t = sqrt(2 C M)``.
+``M`` seconds apart and undo half an interval, loses the share ``C/t + t/2M`` of time: least for ``t = sqrt(2 C M)``.
 """
 
 from __future__ import annotations
