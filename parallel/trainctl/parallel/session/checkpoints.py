@@ -8,7 +8,6 @@ from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.core.records.spec import CheckpointSpec
 from trainctl.core.system.faults import FaultPlan
-from trainctl.parallel.session.save_clock import SaveClock
 
 IN_FLIGHT = 2
 """Saves that may be on their way at once: one is written while the next is copied."""
@@ -37,7 +36,6 @@ class Checkpoints:
         faults: armed fault points.
         manners: how it saves from now on.
         pool: host memory for the copies.
-        clock: since when nothing was saved.
     """
 
     spec: CheckpointSpec
@@ -45,7 +43,6 @@ class Checkpoints:
     faults: FaultPlan
     manners: Manners = field(default_factory=Manners)
     pool: HostPool = field(default_factory=lambda: HostPool(IN_FLIGHT))
-    clock: SaveClock = field(default_factory=SaveClock)
 
     @classmethod
     def of_job(cls, spec: CheckpointSpec, workdir: str, faults: FaultPlan) -> Checkpoints:

@@ -14,6 +14,7 @@ from trainctl.parallel.plan.vote import Agreement, VoteFlag
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.reporter import Reporter
+from trainctl.parallel.session.save_clock import SaveClock
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.worker_context import WorkerContext
 
@@ -36,12 +37,14 @@ class Duties:
         steps: int,
         evaluation: EvaluationPlan | None,
         reporter: Reporter,
+        save_clock: SaveClock,
     ) -> None:
         self._context = context
         self._replica = replica
         self._steps = steps
         self._evaluation = evaluation
         self._reporter = reporter
+        self._save_clock = save_clock
         self.evaluated_step = -1
 
     def note_entry(self, seat: Seat) -> None:
@@ -49,6 +52,7 @@ class Duties:
         record, done = seat.record, seat.membership
         self.evaluated_step = record.target_step if done.evaluated else -1
         self._reporter.note_entry(seat)
+        self._save_clock.enter(record.target_step, seat.saves.saved_step)
 
     def carry_out(self, seat: Seat, agreed: Agreement) -> bool:
         """Does what is due; True if the run is over for this worker.
@@ -87,6 +91,7 @@ class Duties:
             return
         self._context.where.show(Phase.CHECKPOINT)
         if due:
+            self._save_clock.begun(step)
             saves.begin(in_place=last or VoteFlag.SAVE_IN_PLACE in flags)
         if last:
             saves.finish()

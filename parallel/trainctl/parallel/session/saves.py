@@ -26,7 +26,7 @@ from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
-from trainctl.parallel.plan.vote import Saved, VoteFlag, least
+from trainctl.parallel.plan.vote import Saved, least
 from trainctl.parallel.recovery.layouts import gathered_layout
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import IN_FLIGHT, Checkpoints
@@ -101,7 +101,6 @@ class Saves:
         self._last: _Save | None = None
         self._collected = self._published = 0
         self.saved_step = max(record.checkpointed_step, record.checkpoint.step if record.checkpoint else -1)
-        checkpoints.clock.enter(record.target_step, self.saved_step)
 
     @property
     def possible(self) -> bool:
@@ -111,11 +110,6 @@ class Saves:
     def due(self, step: int, steps: int, by_time: bool | None = None) -> bool:
         """Whether the state after ``step`` of ``steps`` is to be saved; see ``Checkpoints.due``."""
         return self._checkpoints.due(step, steps=steps, saved_step=self.saved_step, by_time=by_time)
-
-    def flags(self, interval_s: float) -> VoteFlag:
-        """What this rank says of saving in a vote, if ``interval_s`` is the interval that it was told (0: none)."""
-        in_place = VoteFlag.SAVE_IN_PLACE if self.in_place else VoteFlag.NONE
-        return in_place | self._checkpoints.clock.flags(interval_s)
 
     @property
     def in_place(self) -> bool:
@@ -166,7 +160,6 @@ class Saves:
         self._last = save = _Save(attempt, state, own, began_s, time.monotonic() - began_s)
         self._saves.append(save)
         self.saved_step = replica.applied_step
-        self._checkpoints.clock.begun(replica.applied_step)
         if in_place:
             self.finish()
 
