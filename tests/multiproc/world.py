@@ -197,6 +197,8 @@ class ProcessWorld:
         self.notices: list[str] = []
         self.records: list[GenerationRecord] = []
         self.replace_lost = True
+        self.intervals_s: dict[int, float] = {}
+        """Time between checkpoints that the worker in a slot is told."""
         for slot in range(size):
             self.start(slot)
 
@@ -237,6 +239,7 @@ class ProcessWorld:
             workdir=str(self._folder),
             checkpoint_on_stop=save,
             hold=hold,
+            checkpoint_interval_s=self.intervals_s.get(life.slot, 0.0),
         )
         with contextlib.suppress(OSError):  # it may have died
             life.sock.sendall(encode(Instruct(desired)))
@@ -339,6 +342,13 @@ class ProcessWorld:
         self.proposed = tuple(slots)
         for slot in slots:
             self._tell(self.lives[slot], Instruction.PREPARE, generation=self.generation)
+
+    def save_every(self, intervals_s: Mapping[int, float]) -> None:
+        """Tells members, by slot, how long it is from one checkpoint to the next; those left out count steps."""
+        self.intervals_s = dict(intervals_s)
+        if self.proposed is None:
+            for life in self.members():
+                self._tell(life, Instruction.RUN, generation=self.generation)
 
     def hold(self, *, save: bool = False) -> int:
         """Lets all members wait at the next step boundary; returns the step after which they do."""

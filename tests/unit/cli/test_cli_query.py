@@ -15,6 +15,7 @@ from trainctl.cli.query.select import holds, select
 from trainctl.cli.query.template import read_template, render
 from trainctl.controller.domain.spec import parse_job
 from trainctl.protos.convert import record_to_message
+from trainctl.protos.v1 import job_pb2
 from trainctl.protos.v1.records_pb2 import TrainJob
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
@@ -149,6 +150,20 @@ def test_every_reading_command_takes_every_form(cli: Cli, controller: FakeContro
     assert cli("describe", "a", "-o", "jsonpath=.uid").out == "uid-a\n"
     assert cli("explain", "a", "-o", "jsonpath=.sentences[0]").out == "It trains.\n"
     assert cli("version", "-o", "jsonpath=.controller.version").out == "9.9\n"
+
+
+def test_the_time_between_checkpoints_is_shown_with_its_reason(cli: Cli, controller: FakeController) -> None:
+    chosen = job_pb2.CheckpointInterval(interval_s=71.0, reason="one costs 0.21s", since_s=1.5, waste=0.0, cost_s=0.21)
+    controller.add_job("a", checkpoint_interval=chosen)
+    controller.add_job("b")
+    assert "Saves    every 1m11s: one costs 0.21s\n" in cli("describe", "a").out
+    shown = json.loads(cli("get", "job", "a", "-o", "json").out)["status"]["checkpointInterval"]
+    assert shown == {
+        "intervalS": 71.0, "reason": "one costs 0.21s", "since": "1970-01-01T00:00:01.500Z", "waste": 0.0,
+        "costS": 0.21,
+    }  # fmt: skip
+    assert "Saves" not in cli("describe", "b").out
+    assert "checkpointInterval" not in json.loads(cli("get", "job", "b", "-o", "json").out)["status"]
 
 
 def test_defaults_are_shown_where_asked_for(cli: Cli, controller: FakeController) -> None:

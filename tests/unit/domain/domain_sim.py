@@ -31,6 +31,7 @@ from trainctl.controller.domain.view import AgentView, ClusterView, ListedAgents
 from trainctl.core.errors import PreconditionError, SpecError
 from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.spec import (
+    CheckpointSpec,
     JobMetadata,
     JobSpec,
     MaxRestartsSpec,
@@ -48,13 +49,14 @@ from unit.domain.domain_sim_nodes import SimAgent, SimCluster, SimWorker
 PLENTY = MaxRestartsSpec(user=1000, process=1000)
 
 
-def sim_job(*, nodes: NodesSpec, per_node: int, steps: int = 60, profile: str = "fast") -> TrainJob:
+def sim_job(*, nodes: NodesSpec, per_node: int, steps: int = 60, profile: str = "fast", interval: str = "") -> TrainJob:
     train = TrainSpec(steps=steps, batch=BatchSpec(sequences=16, micro_batches=16))
     spec = JobSpec(
         train=train,
         nodes=nodes,
         resources=ResourcesSpec(workers_per_node=per_node),
         recovery=RecoverySpec(profile=profile, max_restarts=PLENTY),
+        checkpoint=CheckpointSpec(interval=interval),
     )
     return TrainJob(metadata=JobMetadata(name="sim"), spec=spec)
 

@@ -142,6 +142,7 @@ class SimWorker:
 
     def act(self, world: SimCluster, now_s: float) -> None:
         """One small piece of work, if there is any."""
+        world.now_s = now_s
         if not self.moving:
             return
         if self.phase is WorkerPhase.STARTING:
@@ -313,6 +314,9 @@ class SimCluster:
         self.groups: dict[tuple[int, str], SimGroup] = {}
         self.on_figures = True
         self.disk_full = False
+        self.now_s = 0.0
+        self.saved_s: float | None = None
+        self.stall_s, self.save_s = 0.0, 0.01
         self.figures: list[StepFigures] = []
         self.saved: dict[str, tuple[int, ...]] = {}
         self.reports: list[CheckpointReport] = []
@@ -329,6 +333,11 @@ class SimCluster:
     def workers(self) -> list[SimWorker]:
         return [w for a in self.agents for w in a.workers.values()]
 
+    def due(self, interval_s: float, step: int) -> bool:
+        """Whether the first rank, told this interval, saves after a step."""
+        self.saved_s = self.now_s if self.saved_s is None else self.saved_s
+        return self.now_s - self.saved_s >= interval_s if interval_s else step % self.checkpoint_every == 0
+
     def voted(self, outcome: Outcome) -> None:
         self.votes[outcome.lineage, outcome.step, outcome.generation] = outcome
 
@@ -336,7 +345,7 @@ class SimCluster:
         first = record.members[0].incarnation == worker.incarnation
         if first and self.on_figures:
             self.figures.append(figures_of(record.generation, record.lineage, step))
-        due = save or step % self.checkpoint_every == 0 or step == self.steps
+        due = save or self.due(worker.desired.checkpoint_interval_s, step) or step == self.steps
         if first and due and step > record.checkpointed_step and self.disk_full:
             self.reports.append(
                 CheckpointReport(
@@ -352,7 +361,7 @@ class SimCluster:
                 attempt="a",
                 manifest_sha256="0",
             )
-            self.saved[ref.uri] = worker.history
+            self.saved[ref.uri], self.saved_s = worker.history, self.now_s
             self.reports.append(
                 CheckpointReport(
                     job_uid=record.job_uid,
@@ -361,6 +370,7 @@ class SimCluster:
                     step=step,
                     lineage=record.lineage,
                     ref=ref,
-                    seconds=0.01,
+                    seconds=self.save_s,
+                    stall_s=self.stall_s,
                 )
             )

@@ -19,7 +19,8 @@ SHAPES = (
 def test_faults_in_any_order_keep_every_invariant_and_the_job_finishes(shape: int, block: int) -> None:
     nodes, per_node, agents, slots = SHAPES[shape]
     for seed in range(block * 8, block * 8 + 8):
-        sim = Simulation(seed, sim_job(nodes=nodes, per_node=per_node), agents=agents, slots=slots)
+        interval = ("", "auto", "3s")[seed % 3]
+        sim = Simulation(seed, sim_job(nodes=nodes, per_node=per_node, interval=interval), agents=agents, slots=slots)
         assert sim.run().phase is JobPhase.SUCCEEDED, f"seed {seed}"
 
 
@@ -42,7 +43,7 @@ def test_wishes_at_any_moment_under_faults_keep_every_invariant_and_the_job_fini
     nodes, per_node, agents, slots = SHAPES[shape]
     seen: set[str] = set()
     for seed in range(block * 8, block * 8 + 8):
-        job = sim_job(nodes=nodes, per_node=per_node, steps=150)
+        job = sim_job(nodes=nodes, per_node=per_node, steps=150, interval=("", "2s")[seed // 2 % 2])
         faults = 0.0 if seed % 4 == 0 else None
         sim = Simulation(seed, job, agents=agents, slots=slots, fault_rate=faults, wish_rate=0.03)
         assert sim.run().phase is JobPhase.SUCCEEDED, f"seed {seed}"

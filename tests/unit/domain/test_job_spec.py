@@ -53,6 +53,14 @@ def test_the_wire_form_reads_back_equal() -> None:
     assert job_from_wire(to_wire(job)) == job
 
 
+@pytest.mark.parametrize("text", ["auto", "90s", "1.5h", "500ms"])
+def test_the_time_between_checkpoints_is_chosen_or_given(text: str) -> None:
+    job = parse_job(spec(f"  checkpoint: {{interval: {text}}}"), source="job.yaml")
+    assert job.spec.checkpoint.interval == text
+    assert effective(job).spec.checkpoint.interval == text
+    assert job_from_wire(to_wire(job)) == job
+
+
 def test_lists_that_protobuf_leaves_empty_take_the_default() -> None:
     data = {"metadata": {"name": "a", "labels": {}}, "spec": {"train": {"optimizer": {"betas": []}}}}
     assert job_from_wire(data).spec.train.optimizer.betas == (0.9, 0.95)

@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 from trainctl.controller.domain.goodput import Bucket, open_account, switch
 from trainctl.controller.domain.job_records import TrainProgress
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.save_interval import CheckpointInterval
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.submit import new_job
 from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
@@ -51,6 +52,18 @@ def test_the_age_of_the_newest_checkpoint_stops_with_the_job() -> None:
     assert 'trainctl_job_checkpoint_age_seconds{job_name="a"} 12.5' in text(saved, 142.5)
     ended = replace(saved, phase=JobPhase.SUCCEEDED, ended_s=131.0)
     assert 'trainctl_job_checkpoint_age_seconds{job_name="a"} 1.0' in text(ended, 142.5)
+
+
+def test_the_time_between_checkpoints_is_shown_while_there_will_be_more() -> None:
+    chosen = CheckpointInterval(interval_s=60.0, reason="r", since_s=101.0)
+    first = replace(job(), phase=JobPhase.RUNNING, checkpoint_interval=chosen)
+    assert 'trainctl_job_checkpoint_interval_seconds{job_name="a"} 60.0' in text(first, 142.5)
+    assert "trainctl_job_checkpoint_waste_ratio{" not in text(first, 142.5)
+    measured = replace(first, checkpoint_interval=replace(chosen, waste=0.0125))
+    assert 'trainctl_job_checkpoint_waste_ratio{job_name="a"} 0.0125' in text(measured, 142.5)
+    ended = text(replace(measured, phase=JobPhase.SUCCEEDED, ended_s=131.0), 142.5)
+    assert not re.search(r"trainctl_job_checkpoint_(interval|waste)_\w+\{", ended)
+    assert "trainctl_job_checkpoint_interval_seconds{" not in text(job(), 142.5)
 
 
 def test_a_counter_waits_where_a_decision_ended_its_interval_a_moment_earlier() -> None:

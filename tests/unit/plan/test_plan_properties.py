@@ -15,7 +15,7 @@ from trainctl.parallel.plan.micro_batches import deal, micro_batches_of_step
 from trainctl.parallel.plan.randomness import derive_seed, mix64
 from trainctl.parallel.plan.sample_order import SampleOrder, permute
 from trainctl.parallel.plan.schedule import learning_rate_schedule
-from trainctl.parallel.plan.vote import Ballot, Saved, VoteFlag, VoteRecord, agree, fold, packed_size, unpack
+from trainctl.parallel.plan.vote import Agreement, Ballot, Saved, VoteFlag, VoteRecord, agree, fold, packed_size, unpack
 
 words = st.integers(0, 2**64 - 1)
 numbers = st.floats(allow_nan=False)
@@ -214,9 +214,33 @@ def test_fold_refuses_a_sample_counted_twice() -> None:
         fold([record(0), record(0)], ballot())
 
 
+BY_TIME = VoteFlag.SAVE_BY_TIME
+
+
 def test_flags_fold_by_or() -> None:
     assert VoteFlag.STOP in agree([record(0), record(1, flags=VoteFlag.OK | VoteFlag.STOP)]).flags
     assert VoteFlag.STOP not in agree([record(0), record(1)]).flags
+
+
+@pytest.mark.parametrize(
+    ("said", "due"),
+    [
+        ((BY_TIME, BY_TIME), False),
+        ((BY_TIME, BY_TIME | VoteFlag.SAVE_NOW), True),
+        ((BY_TIME | VoteFlag.SAVE_NOW, BY_TIME | VoteFlag.SAVE_NOW), True),
+        ((BY_TIME | VoteFlag.SAVE_NOW, VoteFlag.NONE), None),
+        ((VoteFlag.NONE, VoteFlag.NONE), None),
+    ],
+)
+def test_the_first_clock_that_is_over_counts_once_all_ranks_save_by_time(
+    said: tuple[VoteFlag, VoteFlag], due: bool | None
+) -> None:
+    """A rank of another version, or that was not told yet, says nothing: then all count steps."""
+    records = [record(rank, flags=VoteFlag.OK | flags) for rank, flags in enumerate(said)]
+    assert agree(records).save_due is due
+    assert agree(records[::-1]).save_due is due
+    assert agree([unpack(one.pack()) for one in records]) == agree(records)
+    assert Agreement().save_due is None, "before the first vote of a generation"
 
 
 def test_what_is_saved_folds_to_what_the_last_rank_has_saved() -> None:

@@ -71,6 +71,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("ETA", rough(status.eta_s) if status.eta_s > 0 else ""),
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
             ("Recoveries", _recoveries(status)),
+            ("Saves", _interval(status)),
             ("Work folder", status.workdir),
             ("Records", status.records),
         ]
@@ -86,6 +87,12 @@ def _recoveries(status: JobStatus) -> str:
     """How many, and how many ends of workers were charged to the restart budgets."""
     charged = f" ({status.restarts} charged to recovery.maxRestarts)" if status.restarts else ""
     return f"{status.recovery_count}{charged}" if status.recovery_count or charged else ""
+
+
+def _interval(status: JobStatus) -> str:
+    """How often a job saves by time, and why."""
+    chosen = status.checkpoint_interval
+    return f"every {span(chosen.interval_s)}: {chosen.reason}" if status.HasField("checkpoint_interval") else ""
 
 
 def _conditions(status: JobStatus, *, now_s: float) -> list[str]:

@@ -83,6 +83,7 @@ def _desired(
         grace_s=cancel.grace_s if cancel is not None else _STOP_GRACE_S,
         checkpoint_on_stop=(stopping and save) or (hold and island.hold is Hold.SAVE),
         hold=hold,
+        checkpoint_interval_s=state.checkpoint_interval.interval_s if state.checkpoint_interval is not None else 0.0,
     )
 
 

@@ -42,6 +42,8 @@ CHECKPOINT_DELETE_REQUESTED = "checkpoint.delete_requested"
 CHECKPOINT_DELETED = "checkpoint.deleted"
 CHECKPOINT_PINNED = "checkpoint.pinned"
 CHECKPOINT_UNPINNED = "checkpoint.unpinned"
+CHECKPOINT_INTERVAL = "checkpoint.interval"
+"""The time between two checkpoints was chosen, or chosen anew."""
 LEADER_CHANGED = "leader.changed"
 """Another controller leads, or the same one again: once a term, in the history of each job that had not ended."""
 

@@ -10,6 +10,7 @@ from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.metrics import TRAINING, eta_s, ettr_of, goodput_s, stalled_s, tokens_per_s
 from trainctl.controller.domain.shown_figures import ShownFigures
 from trainctl.controller.domain.states import TERMINAL, JobPhase, SlotState
+from trainctl.core.records.spec import AUTO, CheckpointSpec
 from trainctl.core.units import format_count, format_duration
 
 NEXT: Mapping[JobPhase, str] = {
@@ -63,7 +64,15 @@ def explain(state: JobState, now_s: float, *, figures: ShownFigures | None = Non
     known = figures or ShownFigures(step=progress.step, as_of_s=progress.updated_s)
     pace = [*_stands(state, known, now_s), *_moves(state, known, now_s)]
     return tuple(
-        [*_phase(state, now_s), *pace, *_wishes(state), *_islands(state), *_faults(state), *_time(state, now_s)]
+        [
+            *_phase(state, now_s),
+            *pace,
+            *_wishes(state),
+            *_islands(state),
+            *_faults(state),
+            *_saves(state),
+            *_time(state, now_s),
+        ]
     )
 
 
@@ -83,15 +92,20 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
         f"each step trains {batch.sequences} sequences of {spec.train.model.context} tokens in {batch.micro_batches} "
         "micro-batches, whatever the world size",
         f"{format_count(spec.train.steps, 'step')} of task {spec.train.task}; "
-        f"a checkpoint {_interval(spec.checkpoint.interval_steps)}",
+        f"a checkpoint {how_often(spec.checkpoint)}",
         f"a lost worker is replaced from a live peer; without one within {spec.recovery.replacement_wait} the "
         f"job goes on with fewer nodes, but at least {nodes.min}",
     ]
     return tuple(sentences)
 
 
-def _interval(steps: int) -> str:
-    return f"every {steps} steps" if steps else "at the end"
+def how_often(checkpoint: CheckpointSpec) -> str:
+    """How often a job with this spec saves."""
+    if checkpoint.interval == AUTO:
+        return "as often as pays, by what one costs and how often the job fails"
+    if checkpoint.interval:
+        return f"every {checkpoint.interval}"
+    return f"every {checkpoint.interval_steps} steps" if checkpoint.interval_steps else "after the last step only"
 
 
 def _phase(state: JobState, now_s: float) -> Iterator[str]:
@@ -196,6 +210,12 @@ def _faults(state: JobState) -> Iterator[str]:
         judged = f"{candidate.cost_s:.2f} s" if candidate.eligible else "not possible"
         chosen = " (chosen)" if candidate.rung == last.rung else ""
         yield f"rung {candidate.rung}{chosen}: {judged}, {candidate.reason}"
+
+
+def _saves(state: JobState) -> Iterator[str]:
+    chosen = state.checkpoint_interval
+    if chosen is not None and state.phase not in TERMINAL:
+        yield f"a checkpoint is made every {format_duration(chosen.interval_s)}: {chosen.reason}"
 
 
 def _time(state: JobState, now_s: float) -> Iterator[str]:

@@ -21,6 +21,8 @@ from trainctl.controller.domain.job_records import (
     RollbackRequest,
     TrainProgress,
 )
+from trainctl.controller.domain.save_cost import SaveCost
+from trainctl.controller.domain.save_interval import CheckpointInterval
 from trainctl.controller.domain.states import ALIVE, AttemptPhase, GenerationPhase, JobPhase, SlotState
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.ids import DEFAULT_TENANT
@@ -203,6 +205,8 @@ class JobState:
         restarts: use of the budgets.
         recoveries: newest ``RECOVERIES_KEPT``.
         recovery_count: all that a fault caused.
+        save_costs: of the newest checkpoints, where the interval between them is chosen by cost.
+        checkpoint_interval: the time between checkpoints that its workers are told; None: they count steps.
         conditions: true or false beside the phase.
         suspects: agent incarnations silent for longer than ``suspect_s``.
         cancel: the user's wish to end it.
@@ -241,6 +245,8 @@ class JobState:
     restarts: Restarts = field(default_factory=Restarts)
     recoveries: tuple[Recovery, ...] = ()
     recovery_count: int = 0
+    save_costs: tuple[SaveCost, ...] = ()
+    checkpoint_interval: CheckpointInterval | None = None
     conditions: tuple[Condition, ...] = ()
     suspects: tuple[int, ...] = ()
     cancel: CancelRequest | None = None

@@ -80,6 +80,9 @@ def _status(state: JobState, view: ClusterView, now_s: float, figures: ShownFigu
     )
     if state.checkpoints:
         status.checkpoint.CopyFrom(record_to_message(state.checkpoints[-1], CheckpointRef))
+    if state.checkpoint_interval is not None:
+        interval = record_to_message(state.checkpoint_interval, job_pb2.CheckpointInterval)
+        status.checkpoint_interval.CopyFrom(interval)
     if state.failure is not None:
         if state.phase in (JobPhase.FAILED, JobPhase.FAILING):
             status.message, status.hint = state.failure.message, state.failure.hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainctl.controller.domain.command import command_sentences
+from trainctl.controller.domain.explain import how_often
 from trainctl.controller.domain.placement import place_gang, usable_agents
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.import_paths import is_import_path
@@ -111,8 +112,7 @@ def _ranks(job: TrainJob) -> list[str]:
 def _checkpoints(job: TrainJob, workdir: str) -> str:
     checkpoint = job.spec.checkpoint
     uri = checkpoint.uri or f"{workdir}/checkpoints"
-    often = f"every {checkpoint.interval_steps} steps" if checkpoint.interval_steps else "after the last step only"
-    return f"checkpoints: {often} to {uri}, the newest {checkpoint.keep.last} are kept"
+    return f"checkpoints: {how_often(checkpoint)} to {uri}, the newest {checkpoint.keep.last} are kept"
 
 
 def _timeouts(timeouts: Timeouts, profile: str) -> str:

@@ -112,6 +112,18 @@ JOB_METRICS = (
         help="Seconds since it was committed, or up to the job's end: what a loss of everything would cost.",
         labels=_JOB,
     ),
+    Metric(
+        name="trainctl_job_checkpoint_interval_seconds",
+        kind=Kind.GAUGE,
+        help="Seconds between two checkpoints, of a job that saves by time.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_checkpoint_waste_ratio",
+        kind=Kind.GAUGE,
+        help="Predicted share of the time that goes into checkpoints, into what failures undo and into recoveries.",
+        labels=_JOB,
+    ),
 )
 
 CONTROLLER_METRICS = (

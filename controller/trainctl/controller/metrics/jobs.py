@@ -93,6 +93,11 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
             yield "trainctl_job_lineage", (name,), float(island.record.lineage)
         for slot_state, count in sorted(Counter(slot.state.value.lower() for slot in island.slots).items()):
             yield "trainctl_job_members", (name, slot_state), float(count)
+    interval = state.checkpoint_interval
+    if interval is not None and state.phase not in TERMINAL:
+        yield "trainctl_job_checkpoint_interval_seconds", (name,), interval.interval_s
+        if interval.waste is not None:
+            yield "trainctl_job_checkpoint_waste_ratio", (name,), interval.waste
     if state.checkpoints:
         newest = state.checkpoints[-1]
         yield "trainctl_job_checkpoint_step", (name,), float(newest.step)

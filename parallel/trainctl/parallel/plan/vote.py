@@ -36,6 +36,10 @@ class VoteFlag(IntFlag):
     """The rank was told to wait at the next step boundary: all wait together after this step."""
     SAVE_IN_PLACE = 32
     """The rank has no memory for a copy of the state: while anybody says so, all wait together for every save."""
+    SAVE_BY_TIME = 64
+    """The rank was told how long it is from one save to the next: while everybody says so, nobody counts steps."""
+    SAVE_NOW = 128
+    """By the rank's clock that time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +180,17 @@ class Agreement:
     Attributes:
         flags: those that any rank raised.
         saved: how far the last of them is with saving.
+        by_time: all ranks save by time.
     """
 
     flags: VoteFlag = VoteFlag.NONE
     saved: Saved = Saved()
+    by_time: bool = False
+
+    @property
+    def save_due(self) -> bool | None:
+        """Whether it is time to save; None: that is counted in steps."""
+        return VoteFlag.SAVE_NOW in self.flags if self.by_time else None
 
 
 def agree(records: Sequence[VoteRecord]) -> Agreement:
@@ -187,7 +198,8 @@ def agree(records: Sequence[VoteRecord]) -> Agreement:
     flags = VoteFlag(0)
     for record in records:
         flags |= record.flags
-    return Agreement(flags, least([record.saved for record in records]))
+    by_time = all(VoteFlag.SAVE_BY_TIME in record.flags for record in records)
+    return Agreement(flags, least([record.saved for record in records]), by_time)
 
 
 def least(saved: Sequence[Saved]) -> Saved:

@@ -50,15 +50,23 @@ class Checkpoints:
         uri = spec.uri or (f"{workdir}/checkpoints" if workdir else "")
         return cls(spec=spec, uri=uri, faults=faults)
 
-    def due(self, step: int, *, steps: int, saved_step: int) -> bool:
+    def due(self, step: int, *, steps: int, saved_step: int, by_time: bool | None = None) -> bool:
         """Whether the state after ``step`` of ``steps`` is saved, if ``saved_step`` was the last that was begun.
 
         A step that was to be saved and was not, since a generation ended, is made up for at the next boundary.
+
+        Args:
+            step: applied by all ranks.
+            steps: of the run.
+            saved_step: -1: nothing was saved.
+            by_time: what the ranks agreed on (``Agreement.save_due``); None: steps are counted.
         """
-        interval = self.spec.interval_steps
         if step <= max(saved_step, 0):
             return False
-        return step == steps or (interval > 0 and step // interval > max(saved_step, 0) // interval)
+        if step == steps or by_time is not None:
+            return step == steps or by_time is True
+        interval = self.spec.interval_steps
+        return interval > 0 and step // interval > max(saved_step, 0) // interval
 
     def writer(self) -> CheckpointWriter:
         """Opened where it is used, since opening the storage can fail, too.

@@ -14,6 +14,7 @@ from trainctl.parallel.plan.vote import Agreement, VoteFlag
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.reporter import Reporter
+from trainctl.parallel.session.save_clock import SaveClock
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.worker_context import WorkerContext
 
@@ -36,12 +37,14 @@ class Duties:
         steps: int,
         evaluation: EvaluationPlan | None,
         reporter: Reporter,
+        save_clock: SaveClock,
     ) -> None:
         self._context = context
         self._replica = replica
         self._steps = steps
         self._evaluation = evaluation
         self._reporter = reporter
+        self._save_clock = save_clock
         self.evaluated_step = -1
 
     def note_entry(self, seat: Seat) -> None:
@@ -49,6 +52,7 @@ class Duties:
         record, done = seat.record, seat.membership
         self.evaluated_step = record.target_step if done.evaluated else -1
         self._reporter.note_entry(seat)
+        self._save_clock.enter(record.target_step, seat.saves.saved_step)
 
     def carry_out(self, seat: Seat, agreed: Agreement) -> bool:
         """Does what is due; True if the run is over for this worker.
@@ -60,7 +64,7 @@ class Duties:
         seat.saves.advance(agreed.saved)
         self._evaluate(seat, step)
         self._reporter.send(seat)
-        self._save(seat, step, agreed.flags)
+        self._save(seat, step, agreed)
         if step >= self._steps:
             self._finish(seat, step)
             return True
@@ -76,17 +80,18 @@ class Duties:
         self.evaluated_step = step
         self._reporter.note_evaluation(step, loss)
 
-    def _save(self, seat: Seat, step: int, flags: VoteFlag) -> None:
+    def _save(self, seat: Seat, step: int, agreed: Agreement) -> None:
         """Begins what is due; before the run ends or stands still, everything that was begun is brought to its end."""
-        saves = seat.saves
+        saves, flags = seat.saves, agreed.flags
         # Where each rank holds another part, a change of the ranks goes back to the newest checkpoint: it is made now.
         asked = VoteFlag.SAVE_ON_STOP in flags or (VoteFlag.HOLD in flags and self._replica.sharded)
         last = asked or VoteFlag.HOLD in flags or step >= self._steps
-        due = saves.due(step, self._steps) or (asked and step != saves.saved_step)
+        due = saves.due(step, self._steps, agreed.save_due) or (asked and step != saves.saved_step)
         if not (due or last) or not saves.possible:
             return
         self._context.where.show(Phase.CHECKPOINT)
         if due:
+            self._save_clock.begun(step)
             saves.begin(in_place=last or VoteFlag.SAVE_IN_PLACE in flags)
         if last:
             saves.finish()

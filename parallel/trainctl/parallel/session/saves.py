@@ -107,9 +107,9 @@ class Saves:
         """Whether there is a place to save to."""
         return bool(self._checkpoints.uri)
 
-    def due(self, step: int, steps: int) -> bool:
-        """Whether the state after ``step`` of ``steps`` is to be saved."""
-        return self._checkpoints.due(step, steps=steps, saved_step=self.saved_step)
+    def due(self, step: int, steps: int, by_time: bool | None = None) -> bool:
+        """Whether the state after ``step`` of ``steps`` is to be saved; see ``Checkpoints.due``."""
+        return self._checkpoints.due(step, steps=steps, saved_step=self.saved_step, by_time=by_time)
 
     @property
     def in_place(self) -> bool:

@@ -34,6 +34,7 @@ from trainctl.parallel.session.duties import Duties
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.oddities import Oddities
 from trainctl.parallel.session.reporter import Reporter
+from trainctl.parallel.session.save_clock import SaveClock
 from trainctl.parallel.session.saves import Saves
 from trainctl.parallel.session.sealing import Sealer
 from trainctl.parallel.session.seat import Seat
@@ -409,15 +410,17 @@ class Session:
         replica.sets_learning_rate = plan.schedule is not None
         context = self._context
         reporter = Reporter(context, steps=plan.steps, hooks=self._hooks)
+        save_clock = SaveClock()
         duties = Duties(
             context,
             replica,
             steps=plan.steps,
             evaluation=self._evaluation,
             reporter=reporter,
+            save_clock=save_clock,
         )
         checkpoints = Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults)
-        protocol = StepProtocol(context, replica, plan)
+        protocol = StepProtocol(context, replica, plan, save_clock)
         self._run = _Run(replica, collectives, protocol, duties, reporter, checkpoints)
         context.where.show(Phase.READY)
         context.control.send(Ready(replica.schema_digest, plan.steps))

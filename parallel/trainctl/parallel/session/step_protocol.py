@@ -14,6 +14,7 @@ from trainctl.parallel.plan.micro_batches import MicroBatch, deal
 from trainctl.parallel.plan.vote import Agreement, Ballot, VoteFlag, VoteRecord, agree, fold
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.figures import StepClock
+from trainctl.parallel.session.save_clock import SaveClock
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.step_context import StepContext
 from trainctl.parallel.session.work_plan import WorkPlan
@@ -40,11 +41,12 @@ class StepProtocol:
         clock: times of the current step.
     """
 
-    def __init__(self, context: WorkerContext, replica: Replica, plan: WorkPlan) -> None:
+    def __init__(self, context: WorkerContext, replica: Replica, plan: WorkPlan, save_clock: SaveClock) -> None:
         self._context = context
         self._where = context.where
         self._replica = replica
         self._plan = plan
+        self._save_clock = save_clock
         self.agreed = Agreement()
         self.clock = StepClock()
         self._skipped = 0
@@ -151,6 +153,7 @@ class StepProtocol:
                 flags |= VoteFlag.SAVE_ON_STOP
         if seat.saves.in_place:
             flags |= VoteFlag.SAVE_IN_PLACE
+        flags |= self._save_clock.flags(instructions.latest.checkpoint_interval_s)
         return VoteRecord(
             generation=step.ballot.generation,
             lineage=step.ballot.lineage,

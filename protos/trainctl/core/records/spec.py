@@ -18,6 +18,7 @@ SESSION = "session"
 NOTHING = "none"
 LOG = "log"
 HEARTBEAT = "heartbeat"
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,10 @@ class CheckpointSpec:
 
     Attributes:
         uri: folder that fsspec opens; empty: under the job's work folder.
-        interval_steps: steps between checkpoints; 0 saves only the last step.
+        interval_steps: steps between checkpoints; 0 saves only the last step. With ``interval`` it counts only where
+            nobody says how long that is: for a program on its own, and for agents of an older version.
+        interval: time between checkpoints instead of steps: ``auto``, from what a checkpoint costs and how often the
+            job fails, or a duration; empty: ``interval_steps`` counts.
         keep: retention.
         resume_from: ``none``, ``latest`` (newest under ``uri``) or the URI of one checkpoint.
         background: copied and written while training goes on, which takes memory for two copies of a worker's share of
@@ -130,6 +134,7 @@ class CheckpointSpec:
 
     uri: str = ""
     interval_steps: int = 100
+    interval: str = ""
     keep: CheckpointKeepSpec = CheckpointKeepSpec()
     resume_from: str = "none"
     background: bool = True

@@ -54,6 +54,8 @@ class WorkerDesired:
         grace_s: with STOP, seconds until SIGKILL.
         checkpoint_on_stop: with STOP or a hold, save a checkpoint at the step boundary first.
         hold: with RUN, wait at the next step boundary, all ranks at the same; only STOP or a newer generation ends it.
+        checkpoint_interval_s: time from the beginning of a checkpoint to that of the next; 0: ``spec.checkpoint``'s
+            ``interval_steps`` counts.
     """
 
     job_uid: str
@@ -69,6 +71,7 @@ class WorkerDesired:
     grace_s: float = 10.0
     checkpoint_on_stop: bool = False
     hold: bool = False
+    checkpoint_interval_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

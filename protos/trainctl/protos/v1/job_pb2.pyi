@@ -120,6 +120,7 @@ class JobStatus(_message.Message):
     FIGURES_AS_OF_S_FIELD_NUMBER: _builtins.int
     FIGURES_STALE_FIELD_NUMBER: _builtins.int
     STEP_STALE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_INTERVAL_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     message: _builtins.str
@@ -165,6 +166,10 @@ class JobStatus(_message.Message):
     def error(self) -> _records_pb2.WorkerError: ...
     @_builtins.property
     def recoveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recovery]: ...
+    @_builtins.property
+    def checkpoint_interval(self) -> Global___CheckpointInterval:
+        """Of a job that saves by time; absent before it first trained."""
+
     def __init__(
         self,
         *,
@@ -197,10 +202,11 @@ class JobStatus(_message.Message):
         figures_as_of_s: _builtins.float = ...,
         figures_stale: _builtins.bool = ...,
         step_stale: _builtins.bool = ...,
+        checkpoint_interval: Global___CheckpointInterval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015
@@ -212,6 +218,58 @@ class JobStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
 
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
+
+@_typing.final
+class CheckpointInterval(_message.Message):
+    """The time between two checkpoints that was chosen last, and what it was chosen from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_S_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    WASTE_FIELD_NUMBER: _builtins.int
+    COST_S_FIELD_NUMBER: _builtins.int
+    FAILURES_APART_S_FIELD_NUMBER: _builtins.int
+    interval_s: _builtins.float
+    reason: _builtins.str
+    """One sentence with numbers."""
+    since_s: _builtins.float
+    """When it was chosen, Unix seconds."""
+    waste: _builtins.float
+    """Share of the time that goes into checkpoints, into what failures undo and into recoveries; absent where unknown."""
+    cost_s: _builtins.float
+    """Seconds of training that a checkpoint costs; absent before the first."""
+    failures_apart_s: _builtins.float
+    """Mean time between failures."""
+    def __init__(
+        self,
+        *,
+        interval_s: _builtins.float = ...,
+        reason: _builtins.str = ...,
+        since_s: _builtins.float = ...,
+        waste: _builtins.float | None = ...,
+        cost_s: _builtins.float | None = ...,
+        failures_apart_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_s", b"_cost_s", "_failures_apart_s", b"_failures_apart_s", "_waste", b"_waste", "cost_s", b"cost_s", "failures_apart_s", b"failures_apart_s", "waste", b"waste"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_s", b"_cost_s", "_failures_apart_s", b"_failures_apart_s", "_waste", b"_waste", "cost_s", b"cost_s", "failures_apart_s", b"failures_apart_s", "interval_s", b"interval_s", "reason", b"reason", "since_s", b"since_s", "waste", b"waste"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_s: _TypeAlias = _typing.Literal["cost_s"]  # noqa: Y015
+    _WhichOneofArgType__cost_s: _TypeAlias = _typing.Literal["_cost_s", b"_cost_s"]  # noqa: Y015
+    _WhichOneofReturnType__failures_apart_s: _TypeAlias = _typing.Literal["failures_apart_s"]  # noqa: Y015
+    _WhichOneofArgType__failures_apart_s: _TypeAlias = _typing.Literal["_failures_apart_s", b"_failures_apart_s"]  # noqa: Y015
+    _WhichOneofReturnType__waste: _TypeAlias = _typing.Literal["waste"]  # noqa: Y015
+    _WhichOneofArgType__waste: _TypeAlias = _typing.Literal["_waste", b"_waste"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_s) -> _WhichOneofReturnType__cost_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failures_apart_s) -> _WhichOneofReturnType__failures_apart_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waste) -> _WhichOneofReturnType__waste | None: ...
+
+Global___CheckpointInterval: _TypeAlias = CheckpointInterval  # noqa: Y015
 
 @_typing.final
 class IslandStatus(_message.Message):

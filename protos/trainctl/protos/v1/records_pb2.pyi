@@ -352,6 +352,7 @@ class WorkerDesired(_message.Message):
     GRACE_S_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ON_STOP_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_INTERVAL_S_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     job_name: _builtins.str
     island: _builtins.str
@@ -363,6 +364,7 @@ class WorkerDesired(_message.Message):
     grace_s: _builtins.float
     checkpoint_on_stop: _builtins.bool
     hold: _builtins.bool
+    checkpoint_interval_s: _builtins.float
     @_builtins.property
     def record(self) -> Global___GenerationRecord: ...
     @_builtins.property
@@ -383,10 +385,11 @@ class WorkerDesired(_message.Message):
         grace_s: _builtins.float = ...,
         checkpoint_on_stop: _builtins.bool = ...,
         hold: _builtins.bool = ...,
+        checkpoint_interval_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "record", b"record", "slot", b"slot", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "record", b"record", "slot", b"slot", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1147,12 +1150,15 @@ class CheckpointSpec(_message.Message):
     KEEP_FIELD_NUMBER: _builtins.int
     RESUME_FROM_FIELD_NUMBER: _builtins.int
     BACKGROUND_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     interval_steps: _builtins.int
     """Steps between two checkpoints; 0 saves only at the end."""
     resume_from: _builtins.str
     """"none", "latest" (newest of `uri`), or the URI of a checkpoint."""
     background: _builtins.bool
+    interval: _builtins.str
+    """"auto" or a duration; empty: interval_steps counts."""
     @_builtins.property
     def keep(self) -> Global___CheckpointKeepSpec: ...
     def __init__(
@@ -1163,13 +1169,16 @@ class CheckpointSpec(_message.Message):
         keep: Global___CheckpointKeepSpec | None = ...,
         resume_from: _builtins.str | None = ...,
         background: _builtins.bool | None = ...,
+        interval: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
     _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015
+    _WhichOneofReturnType__interval: _TypeAlias = _typing.Literal["interval"]  # noqa: Y015
+    _WhichOneofArgType__interval: _TypeAlias = _typing.Literal["_interval", b"_interval"]  # noqa: Y015
     _WhichOneofReturnType__interval_steps: _TypeAlias = _typing.Literal["interval_steps"]  # noqa: Y015
     _WhichOneofArgType__interval_steps: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__resume_from: _TypeAlias = _typing.Literal["resume_from"]  # noqa: Y015
@@ -1178,6 +1187,8 @@ class CheckpointSpec(_message.Message):
     _WhichOneofArgType__uri: _TypeAlias = _typing.Literal["_uri", b"_uri"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__background) -> _WhichOneofReturnType__background | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval) -> _WhichOneofReturnType__interval | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_steps) -> _WhichOneofReturnType__interval_steps | None: ...
     @_typing.overload

@@ -15,8 +15,10 @@ from trainctl.controller.domain.late import LATE_S, happened_s
 from trainctl.controller.domain.reconcile.lifecycle import move_job
 from trainctl.controller.domain.reconcile.recoveries import finish_recovery
 from trainctl.controller.domain.reconcile.result import Reconciliation
+from trainctl.controller.domain.save_cost import cost_of, with_cost
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
 from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.spec import AUTO
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport
 from trainctl.core.units import format_duration
@@ -130,6 +132,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     known = (*state.checkpoints, replace(ref, committed_s=complete_s))
     kept = (*(old for old in known[:-keep] if old.uri in state.pinned), *known[-keep:])
     changed = replace(state, checkpoints=kept, goodput=goodput)
+    if state.spec.spec.checkpoint.interval == AUTO:
+        changed = replace(changed, save_costs=with_cost(state.save_costs, cost_of(report, state.progress)))
     longest = f"; {report.bottleneck}" if report.bottleneck else ""
     took = f"{report.seconds:.2f} s, of which training waited {report.stall_s:.2f} s{longest}"
     message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({took})"

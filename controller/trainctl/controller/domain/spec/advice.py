@@ -12,7 +12,7 @@ from trainctl.core.texts import look_alikes, shortened
 
 _WORDS: Mapping[type, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _MISREAD = frozenset({"yes", "no", "on", "off", "y", "n"})
-_DURATIONS = frozenset({"activeDeadline", "replacementWait", "window", "after"})
+_DURATIONS = frozenset({"activeDeadline", "replacementWait", "window", "after", "interval"})
 _DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 _MOST_DIGITS = 10
 _MOST_PLACES = 3

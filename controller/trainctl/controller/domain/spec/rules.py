@@ -13,8 +13,8 @@ from trainctl.controller.domain.spec.secret_rules import secret_rules
 from trainctl.core.errors import Problem
 from trainctl.core.ids import LABEL, is_label
 from trainctl.core.import_paths import is_import_path
-from trainctl.core.records.spec import API_VERSION, KIND, TrainJob
-from trainctl.core.texts import shortened
+from trainctl.core.records.spec import API_VERSION, AUTO, KIND, TrainJob
+from trainctl.core.texts import look_alikes, shortened
 from trainctl.core.timeouts import PROFILES
 from trainctl.parallel.plan.data_rules import data_problems, tokenizer_problems
 from trainctl.parallel.plan.optimizer_rules import optimizer_problems
@@ -132,6 +132,18 @@ def _durations(job: TrainJob) -> Iterator[Finding]:
     yield from duration("spec.recovery.maxRestarts.window", spec.recovery.max_restarts.window, positive=True)
 
 
+def _interval(job: TrainJob) -> Iterator[Finding]:
+    text = job.spec.checkpoint.interval
+    if not text or text == AUTO:
+        return
+    path = "spec.checkpoint.interval"
+    if any(duration(path, text)):
+        found = f'found "{shortened(text)}"{look_alikes(text)}'
+        yield path, f"expected {AUTO}, or a duration such as 90s, 10m or 2h, {found}"
+    else:
+        yield from duration(path, text, positive=True)
+
+
 def _nodes(job: TrainJob) -> Iterator[Finding]:
     nodes, resources = job.spec.nodes, job.spec.resources
     yield from _at_least("spec.nodes.min", nodes.min, 1)
@@ -219,6 +231,7 @@ RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _numbers,
     _betas,
     _durations,
+    _interval,
     _nodes,
     _world_size,
     _batch,
