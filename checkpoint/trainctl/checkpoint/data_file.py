@@ -14,6 +14,8 @@ from trainctl.checkpoint.layout.region import Flat, Shape, whole
 from trainctl.checkpoint.manifest.names import entry_name
 from trainctl.core.errors import PlanError
 
+MAX_FILE_BYTES = 5 << 30
+"""Object stores copy single objects up to this size."""
 _PAGE_BYTES = 4096
 
 

@@ -14,11 +14,13 @@ from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import Attempt, storage_errors
 from trainctl.checkpoint.catalog import inspect, newest, resolve
+from trainctl.checkpoint.data_file import MAX_FILE_BYTES
+from trainctl.checkpoint.description import Described
 from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.retention import remove_attempt, retain
-from trainctl.checkpoint.saving import MAX_FILE_BYTES, EntryData, Runs, assign, live_data, nothing, write_part
+from trainctl.checkpoint.saving import EntryData, Runs, assign, live_data, nothing, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.opening import open_storage
@@ -73,7 +75,7 @@ class CheckpointWriter:
         )
 
     def seal(
-        self, attempt: Attempt, *, state: LocalState, parts: Sequence[PartReport], parent: CheckpointRef | None
+        self, attempt: Attempt, *, state: Described, parts: Sequence[PartReport], parent: CheckpointRef | None
     ) -> CheckpointRef:
         """Completes the attempt; called by one rank, once all parts are reported.
 

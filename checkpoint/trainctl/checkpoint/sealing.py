@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from trainctl.checkpoint.attempts import Attempt, storage_errors
+from trainctl.checkpoint.description import Described, schema_digest
 from trainctl.checkpoint.layout.region import volume, whole
 from trainctl.checkpoint.manifest.codec import dump_root, sha256
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.records import TCF_VERSION, ParentRecord, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.manifest.values import encode_value
-from trainctl.checkpoint.state import LocalState, schema_digest
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, FencedError
@@ -25,7 +25,7 @@ def seal(
     storage: Storage,
     attempt: Attempt,
     *,
-    state: LocalState,
+    state: Described,
     parts: Sequence[PartReport],
     parent: CheckpointRef | None,
     faults: FaultPlan,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,13 +110,6 @@ def state_of(
             )
         tensors.append(_tensor(names[id(parameter)], kind, tensor, instance, version))
     return LocalState(tuple(tensors), objects or {}, artifacts or {}, aliases)
-
-
-def schema_digest(state: LocalState) -> str:
-    """Hash of names, kinds, dtypes, shapes and ties, blind to values and version: equal where state is exchangeable."""
-    rows = sorted([t.key.fqn, t.key.kind, t.key.dtype, t.key.instance, list(t.shape)] for t in state.tensors)
-    text = json.dumps([rows, sorted(state.aliases.items())], separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _untied(modules: Mapping[str, nn.Module]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

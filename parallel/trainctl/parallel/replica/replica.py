@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from trainctl.checkpoint.description import schema_digest
 from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.optimizer_state import OptimizerState
-from trainctl.checkpoint.state import LocalState, schema_digest, state_of
+from trainctl.checkpoint.state import LocalState, state_of
 from trainctl.core.errors import InternalError, PlanError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction, StepReport
