@@ -6,10 +6,11 @@ Where the bytes come from is the caller's: live tensors, copies, or another chec
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from trainctl.checkpoint.attempts import Attempt, storage_errors
-from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_header, into_files
+from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_header, file_metadata, into_files
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.manifest.checksum import ALGORITHM, BLOCK_BYTES, checksum
 from trainctl.checkpoint.manifest.codec import dump_part, sha256
@@ -23,9 +24,11 @@ from trainctl.checkpoint.manifest.records import (
     StoredFile,
     TensorRecord,
 )
-from trainctl.checkpoint.storage.port import Storage
+from trainctl.checkpoint.model_files import ModelFiles
+from trainctl.checkpoint.storage.port import RangeWrite, Storage
 from trainctl.core.system.faults import FaultPlan
 
+_HEADER_WRITER = 0
 Blocks = Callable[[Entry], Iterable[memoryview]]
 """The bytes of an entry in pieces of ``BLOCK_BYTES``; the last may be shorter. A piece stays as it is once given."""
 
@@ -41,6 +44,7 @@ def write_part(
     alive: Callable[[], None],
     confirm: Callable[[], None],
     max_file_bytes: int = MAX_FILE_BYTES,
+    model_files: ModelFiles | None = None,
 ) -> PartReport:
     """Writes one writer's data files and, after them, its part manifest; all durable on return.
 
@@ -54,11 +58,14 @@ def write_part(
         alive: called for every block.
         confirm: called before the part manifest is written; what it raises ends the part.
         max_file_bytes: size of one data file, at most.
+        model_files: of the attempt, in layout ``hf``: entries of the model go there, where other writers' are, too.
 
     Raises:
-        CheckpointError: the storage refused; what this writer had written is removed.
+        CheckpointError: the storage refused; what this writer had written is removed. In files that several writers
+            share it stays until the attempt is discarded.
     """
-    groups = into_files(entries, max_file_bytes)
+    shared = [entry for entry in entries if model_files is not None and model_files.holds(entry)]
+    groups = into_files(set(entries).difference(shared), max_file_bytes)
     paths = [data_path(writer, index) for index in range(len(groups))]
     with storage_errors(f"saving {attempt} as writer {writer} to {storage.uri}"), _cleaning(storage, attempt, paths):
         files: list[FileRecord] = []
@@ -67,8 +74,10 @@ def write_part(
             faults.reach("checkpoint.write", step=attempt.step, rank=writer)
             header = _header(group, attempt)
             size = storage.write_file(f"{attempt.folder}/{path}", written.file(index, header, group))
-            record = FileRecord(path=path, size_bytes=size, header_bytes=len(header), header_checksum=checksum(header))
-            files.append(record)
+            files.append(_file_record(path, size, header))
+        if model_files is not None:
+            faults.reach("checkpoint.write", step=attempt.step, rank=writer)
+            files += _write_shared(storage, attempt, model_files, shared, written, writer=writer, first=len(files))
         part = PartManifest(
             tcf=TCF_VERSION,
             writer=writer,
@@ -92,8 +101,42 @@ def write_part(
 
 
 def _header(group: Sequence[Entry], attempt: Attempt) -> bytes:
-    metadata = {"tcf": str(TCF_VERSION), "format": "pt", "step": str(attempt.step), "attempt": attempt.attempt}
-    return file_header([(e.name, e.key.dtype, e.stored_shape, e.size_bytes) for e in group], metadata)
+    entries = [(e.name, e.key.dtype, e.stored_shape, e.size_bytes) for e in group]
+    return file_header(entries, file_metadata(attempt.step, attempt.attempt))
+
+
+def _file_record(path: str, size: int, header: bytes) -> FileRecord:
+    return FileRecord(path=path, size_bytes=size, header_bytes=len(header), header_checksum=checksum(header))
+
+
+def _write_shared(
+    storage: Storage,
+    attempt: Attempt,
+    model_files: ModelFiles,
+    entries: Sequence[Entry],
+    written: _Written,
+    *,
+    writer: int,
+    first: int,
+) -> list[FileRecord]:
+    """Writes entries where they belong in the files of all writers, which need not wait for each other.
+
+    Every byte has one writer, so that a file has its size when all are done. One writes the headers.
+    """
+    places: dict[int, list[tuple[int, Entry]]] = {}
+    for entry in entries:
+        number, begin = model_files.place(entry)
+        places.setdefault(number, []).append((begin, entry))
+    records: list[FileRecord] = []
+    for number, file in enumerate(model_files.files):
+        own = sorted(places.get(number, ()), key=lambda place: place[0])
+        if not own and writer != _HEADER_WRITER:
+            continue
+        header = [RangeWrite(0, file.header)] if writer == _HEADER_WRITER else []
+        bodies = [written.ranges(entry, file=first + len(records), begin=begin) for begin, entry in own]
+        storage.write_ranges(f"{attempt.folder}/{file.path}", itertools.chain(header, *bodies))
+        records.append(_file_record(file.path, file.size_bytes, file.header))
+    return records
 
 
 class _Written:
@@ -115,6 +158,13 @@ class _Written:
         for entry in group:
             yield from self.body(entry, file=index, begin=position)
             position += entry.size_bytes
+
+    def ranges(self, entry: Entry, *, file: int, begin: int) -> Iterator[RangeWrite]:
+        """The same blocks, each with its place."""
+        position = begin
+        for block in self.body(entry, file=file, begin=begin):
+            yield RangeWrite(position, block)
+            position += len(block)
 
     def body(self, entry: Entry, *, file: int, begin: int) -> Iterator[memoryview]:
         """The blocks of one entry that lies at ``begin`` of the part's file of this index."""

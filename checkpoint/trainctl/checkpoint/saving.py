@@ -18,6 +18,7 @@ from trainctl.checkpoint.layout.layout import Layout, replicated
 from trainctl.checkpoint.layout.region import Flat, overlaps
 from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
 from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.model_files import ModelFiles
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, run_view
@@ -106,6 +107,7 @@ def write_part(
     alive: Callable[[], None],
     confirm: Callable[[], None] = nothing,
     max_file_bytes: int = MAX_FILE_BYTES,
+    model_files: ModelFiles | None = None,
 ) -> PartReport:
     """As ``part_writing.write_part``, of tensors."""
     return part_writing.write_part(
@@ -118,6 +120,7 @@ def write_part(
         alive=alive,
         confirm=confirm,
         max_file_bytes=max_file_bytes,
+        model_files=model_files,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,6 +61,10 @@ class LocalState:
     def full_bytes(self) -> int:
         """Size of one full copy, whatever part of it this rank holds."""
         return sum(key.item_bytes * math.prod(shape) for key, shape in self.shapes().items())
+
+    def of_kinds(self, *kinds: str) -> LocalState:
+        """The same without tensors of other kinds."""
+        return replace(self, tensors=tuple(t for t in self.tensors if t.key.kind in kinds))
 
     def layout(self, holder: str) -> Layout:
         """This state as the layout of one holder."""

@@ -1147,12 +1147,14 @@ class CheckpointSpec(_message.Message):
     KEEP_FIELD_NUMBER: _builtins.int
     RESUME_FROM_FIELD_NUMBER: _builtins.int
     BACKGROUND_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     interval_steps: _builtins.int
     """Steps between two checkpoints; 0 saves only at the end."""
     resume_from: _builtins.str
     """"none", "latest" (newest of `uri`), or the URI of a checkpoint."""
     background: _builtins.bool
+    layout: _builtins.str
     @_builtins.property
     def keep(self) -> Global___CheckpointKeepSpec: ...
     def __init__(
@@ -1163,15 +1165,18 @@ class CheckpointSpec(_message.Message):
         keep: Global___CheckpointKeepSpec | None = ...,
         resume_from: _builtins.str | None = ...,
         background: _builtins.bool | None = ...,
+        layout: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
     _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015
     _WhichOneofReturnType__interval_steps: _TypeAlias = _typing.Literal["interval_steps"]  # noqa: Y015
     _WhichOneofArgType__interval_steps: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps"]  # noqa: Y015
+    _WhichOneofReturnType__layout: _TypeAlias = _typing.Literal["layout"]  # noqa: Y015
+    _WhichOneofArgType__layout: _TypeAlias = _typing.Literal["_layout", b"_layout"]  # noqa: Y015
     _WhichOneofReturnType__resume_from: _TypeAlias = _typing.Literal["resume_from"]  # noqa: Y015
     _WhichOneofArgType__resume_from: _TypeAlias = _typing.Literal["_resume_from", b"_resume_from"]  # noqa: Y015
     _WhichOneofReturnType__uri: _TypeAlias = _typing.Literal["uri"]  # noqa: Y015
@@ -1180,6 +1185,8 @@ class CheckpointSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__background) -> _WhichOneofReturnType__background | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_steps) -> _WhichOneofReturnType__interval_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__layout) -> _WhichOneofReturnType__layout | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_from) -> _WhichOneofReturnType__resume_from | None: ...
     @_typing.overload
