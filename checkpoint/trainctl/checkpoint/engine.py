@@ -21,13 +21,13 @@ from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.model_files import CHUNKED, HF, ModelFiles
+from trainctl.checkpoint.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
 from trainctl.checkpoint.retention import remove_attempt, retain
 from trainctl.checkpoint.saving import EntryData, Runs, assign, live_data, nothing, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import CheckpointError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 
@@ -45,12 +45,15 @@ class CheckpointWriter:
 
     Raises:
         CheckpointError: the storage cannot write into the middle of a file, which layout ``hf`` takes.
+        UsageError: there is no such layout.
     """
 
     def __init__(
         self, uri: str, *, faults: FaultPlan, max_file_bytes: int = MAX_FILE_BYTES, layout: str = CHUNKED
     ) -> None:
         self._storage = open_storage(uri)
+        if layout not in LAYOUTS:
+            raise UsageError(f"expected layout {' or '.join(LAYOUTS)}, found {layout!r}")
         self._in_place = layout == HF
         if self._in_place and not self._storage.ranged_writes:
             raise CheckpointError(

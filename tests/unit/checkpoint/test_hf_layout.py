@@ -22,7 +22,7 @@ from trainctl.checkpoint.model_files import ModelFiles
 from trainctl.checkpoint.retention import discard
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.verification import verify
-from trainctl.core.errors import CheckpointError, PlanError
+from trainctl.core.errors import CheckpointError, PlanError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import attempt, flats, full_values, key, plain, rank_state, rows, same_bits, save
@@ -168,6 +168,11 @@ def test_a_storage_without_ranged_writes_is_refused_before_anything_is_written()
     with pytest.raises(CheckpointError, match="expected a folder on disk for layout hf") as caught:
         CheckpointWriter("memory://nowhere/hf", faults=FaultPlan(), layout="hf")
     assert "trainctl checkpoints export" in caught.value.hint
+
+
+def test_a_layout_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected layout chunked or hf, found 'zarr'"):
+        CheckpointWriter(str(tmp_path), faults=FaultPlan(), layout="zarr")
 
 
 def test_every_entry_has_a_place_of_its_own() -> None:

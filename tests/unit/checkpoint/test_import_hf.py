@@ -93,7 +93,14 @@ def test_an_index_is_not_trusted(tmp_path: Path) -> None:
     source = hf_folder(tmp_path / "hf", shards=3)
     (tmp_path / "secret.safetensors").write_bytes((source / "model-00001-of-00003.safetensors").read_bytes())
     os.symlink(tmp_path / "secret.safetensors", source / "link.safetensors")
-    for path in ("../secret.safetensors", str(tmp_path / "secret.safetensors"), "link.safetensors", "x//y", ".."):
+    for path in (
+        "../secret.safetensors",
+        str(tmp_path / "secret.safetensors"),
+        "link.safetensors",
+        "x//y",
+        "..",
+        "a\0b",
+    ):
         write_index(source, {"model.a": path})
         refused(source, "model.safetensors.index.json names a file outside of the folder")
     write_index(source, {"model.a": "model-00009-of-00003.safetensors"})
@@ -111,7 +118,7 @@ def test_an_index_is_not_trusted(tmp_path: Path) -> None:
 def test_a_linked_configuration_is_not_taken_from_elsewhere(tmp_path: Path) -> None:
     source = hf_folder(tmp_path / "hf")
     (source / "secret.json").symlink_to("/etc/hostname")
-    refused(source, "names a file outside of the folder: secret.json")
+    refused(source, "names a file outside of the folder: 'secret.json'")
 
 
 def write_raw(folder: Path, header: Any, body: bytes) -> None:

@@ -82,3 +82,10 @@ def test_names_that_meet_after_a_prefix_is_gone_are_refused() -> None:
         ("a.b", "param"),
         ("a.w", "exp_avg"),
     }
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "\ud800", "a\nb"])
+def test_names_that_are_no_text_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="expected names of printable characters, found") as caught:
+        found([(name,), ("w",)])
+    str(caught.value).encode("ascii")

@@ -74,6 +74,10 @@ def recognise(tensors: Sequence[SourceTensor], others: Sequence[Path], naming: N
     Raises:
         UsageError: it cannot be said; names the places and the option that decides.
     """
+    if strange := [tensor.name for tensor in tensors if not tensor.name.isprintable()]:
+        raise UsageError(
+            f"expected names of printable characters, found {strange[0][:200]!a} ({len(strange)} such names)"
+        )
     notes: list[str] = []
     kept = _without(tensors, naming.exclude, notes)
     states = {tensor.path: parts for tensor in kept if (parts := _state_parts(tensor.path))}

@@ -102,13 +102,13 @@ def check_file(storage: Storage, path: str, end: int, *, where: str) -> None:
         CheckpointError: it is missing, too short, or somewhere else.
     """
     parts = path.replace("\\", "/").split("/")
-    outside = path.startswith("/") or ".." in parts or "" in parts
+    outside = path.startswith("/") or ".." in parts or "" in parts or "\0" in path
     if not outside and isinstance(storage, LocalStorage):
         folder = Path(storage.uri)
         outside = not (folder / path).resolve().is_relative_to(folder.resolve())
     if outside:
         raise CheckpointError(
-            f"{where} names a file outside of the folder: {path[:200]}",
+            f"{where} names a file outside of the folder: {path[:200]!a}",
             hint="import a folder that holds its files itself: cp -rL copies what links lead to",
         )
     size = storage.size(path)

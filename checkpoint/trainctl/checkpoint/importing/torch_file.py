@@ -32,6 +32,7 @@ _ALLOWED = frozenset(
 _BUFFER_BYTES = 4096
 _MAX_PICKLE_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
+_ENCRYPTED = 1
 
 
 def locate_tensor(storage: Storage, path: str, begin: int, size: int, *, dtype: str, shape: Shape, where: str) -> int:
@@ -56,7 +57,7 @@ def locate_tensor(storage: Storage, path: str, begin: int, size: int, *, dtype: 
             pickled = _entry(entries, "data.pkl", where)
             if pickled.file_size > _MAX_PICKLE_BYTES:
                 raise CheckpointError(f"{where}: expected one tensor, found a pickle of {pickled.file_size} bytes")
-            order = archive.read(entries["byteorder"]) if "byteorder" in entries else b"little"
+            order = archive.read(_entry(entries, "byteorder", where)) if "byteorder" in entries else b"little"
             made = read_pickle(archive.read(pickled), _ALLOWED, where=where)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{where}: expected what torch.save writes, found: {error}") from error
@@ -73,9 +74,14 @@ def locate_tensor(storage: Storage, path: str, begin: int, size: int, *, dtype: 
 
 def _entry(entries: Mapping[str, zipfile.ZipInfo], name: str, where: str) -> zipfile.ZipInfo:
     info = entries.get(name)
-    if info is None or info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-        found = "none" if info is None else "a compressed one"
-        raise CheckpointError(f"{where}: expected {name}, not compressed, in what torch.save wrote, found {found}")
+    if (
+        info is None
+        or info.flag_bits & _ENCRYPTED
+        or info.compress_type != zipfile.ZIP_STORED
+        or info.compress_size != info.file_size
+    ):
+        found = "none" if info is None else "another"
+        raise CheckpointError(f"{where}: expected {name}, as it is, in what torch.save wrote, found {found}")
     return info
 
 
