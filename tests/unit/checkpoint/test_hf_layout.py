@@ -18,6 +18,7 @@ from trainctl.checkpoint.export import export_checkpoint
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.library import save as save_module
 from trainctl.checkpoint.model_files import ModelFiles
 from trainctl.checkpoint.retention import discard
 from trainctl.checkpoint.state import LocalState, StateTensor
@@ -187,3 +188,18 @@ def test_every_entry_has_a_place_of_its_own() -> None:
     other = dataclasses.replace(key("w"), instance="island-1")
     with pytest.raises(PlanError, match="expected a different name for every tensor of the model, found w twice"):
         ModelFiles(attempt(), {**shapes, other: (37, 5)})
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_transformers_loads_the_folder_of_a_checkpoint(tmp_path: Path, tied: bool) -> None:
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    config = LlamaConfig(**shape, num_attention_heads=2, tie_word_embeddings=tied)
+    model = LlamaForCausalLM(config).eval()
+    artifacts = {"config.json": config.to_json_string().encode()}
+    ref = save_module(str(tmp_path), model=model, step=1, artifacts=artifacts, layout="hf")
+    loaded, report = AutoModelForCausalLM.from_pretrained(ref.uri, output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ids = torch.arange(12).reshape(2, 6)
+    assert torch.equal(loaded.eval()(ids).logits, model(ids).logits)
