@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -192,14 +194,13 @@ def test_every_entry_has_a_place_of_its_own() -> None:
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_transformers_loads_the_folder_of_a_checkpoint(tmp_path: Path, tied: bool) -> None:
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-
+    transformers: Any = importlib.import_module("transformers")  # its types are not of use here
     shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    config = LlamaConfig(**shape, num_attention_heads=2, tie_word_embeddings=tied)
-    model = LlamaForCausalLM(config).eval()
+    config = transformers.LlamaConfig(**shape, num_attention_heads=2, tie_word_embeddings=tied)
+    model = transformers.LlamaForCausalLM(config).eval()
     artifacts = {"config.json": config.to_json_string().encode()}
     ref = save_module(str(tmp_path), model=model, step=1, artifacts=artifacts, layout="hf")
-    loaded, report = AutoModelForCausalLM.from_pretrained(ref.uri, output_loading_info=True)
+    loaded, report = transformers.AutoModelForCausalLM.from_pretrained(ref.uri, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ids = torch.arange(12).reshape(2, 6)
     assert torch.equal(loaded.eval()(ids).logits, model(ids).logits)
