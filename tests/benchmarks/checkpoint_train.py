@@ -159,7 +159,8 @@ class Training:
         def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
             attempt = Attempt(job="j", step=number, lineage=1, epoch=1, attempt=attempt_id("j", number))
             writer = CheckpointWriter(str(folder), faults=FaultPlan())
-            return writer.write_part(attempt, writer=self._rank, data=data, alive=alive, confirm=confirm)
+            shapes = self._own.shapes()
+            return writer.write_part(attempt, writer=self._rank, data=data, shapes=shapes, alive=alive, confirm=confirm)
 
         source = snapshot if lazy else Given(snapshot.data)
         part = BackgroundPart(source, write, released=lambda: self._pool.give_back(buffer))

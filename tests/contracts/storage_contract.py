@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainctl.checkpoint.storage.port import RangeRead, Storage
+from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, Storage
 from trainctl.core.errors import CheckpointError
 
 
@@ -91,3 +91,14 @@ class StorageContract:
                 storage.append("r/lines", b"three\n", at=wrong)
         assert storage.read("r/lines") == b"one\ntwo\n"
         assert storage.append_limit_bytes >= 1 << 20
+
+    def test_parts_of_a_file_are_written_in_any_order_or_refused(self, storage: Storage) -> None:
+        if not storage.ranged_writes:
+            with pytest.raises(CheckpointError, match="f: expected a storage that can write into the middle of a file"):
+                storage.write_ranges("f", [RangeWrite(0, b".")])
+            assert storage.size("f") is None
+            return
+        storage.write_ranges("new/f", [RangeWrite(6, memoryview(b"67")), RangeWrite(2, b"23")])
+        assert storage.read("new/f") == bytes(2) + b"23" + bytes(2) + b"67"
+        storage.write_ranges("new/f", [RangeWrite(0, b"01"), RangeWrite(4, b"45"), RangeWrite(6, b"")])
+        assert storage.read("new/f") == b"01234567"

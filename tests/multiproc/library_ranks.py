@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -114,3 +116,24 @@ def one_rank_fails(folder: Path, rank: int, size: int) -> None:
         (folder / "file").write_text("no folder")
     with pytest.raises(CheckpointError, match=r"(?s)saving step 1.*rank 0: .*"):
         save(str(place), model=model, step=1)
+
+
+def single() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """What ``built`` makes, in a process of its own."""
+    model = nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 3)).double()
+    return model, torch.optim.AdamW(model.parameters(), lr=0.05)
+
+
+def saves_in_place(folder: Path, rank: int, size: int) -> None:
+    model, optimizer = built(True, size)
+    train(model, optimizer, 0, 2)
+    save(str(folder / "c"), model=model, optimizers=[optimizer], step=2, layout="hf")
+
+
+def saves_dcp(folder: Path, rank: int, size: int) -> None:
+    """The same state, once with torch and once with ours."""
+    model, optimizer = built(True, size)
+    train(model, optimizer, 0, 3)
+    weights, moments = get_state_dict(model, optimizer)
+    save_dcp({"model": weights, "optim": moments}, checkpoint_id=str(folder / "dcp"))
+    save(str(folder / "c"), model=model, optimizers=[optimizer], step=3)

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.multiproc
 STEPS = 12
 
 
-def make(folder: Path, size: int, *, background: bool = False, **options: Any) -> ProcessWorld:
+def make(folder: Path, size: int, *, background: bool = False, layout: str = "chunked", **options: Any) -> ProcessWorld:
     folder.mkdir(exist_ok=True)
     spec = JobSpec(
-        checkpoint=CheckpointSpec(uri=str(folder / "saved"), interval_steps=4, background=background),
+        checkpoint=CheckpointSpec(uri=str(folder / "saved"), interval_steps=4, background=background, layout=layout),
         recovery=RecoverySpec(profile="fast"),
     )
     return ProcessWorld(folder, size, train, options={"steps": STEPS, "hidden": 37, **options}, spec=spec)
@@ -61,10 +61,10 @@ def test_more_ranks_than_micro_batches(tmp_path: Path) -> None:
     assert [found[step].loss for step in alone] == pytest.approx([f.loss for f in alone.values()], rel=1e-5)
 
 
-@pytest.mark.parametrize("slot", [0, 1, 3])
-def test_a_lost_rank_sends_all_back_to_the_checkpoint(tmp_path: Path, slot: int) -> None:
+@pytest.mark.parametrize(("slot", "layout"), [(0, "chunked"), (1, "hf"), (3, "chunked")])
+def test_a_lost_rank_sends_all_back_to_the_checkpoint(tmp_path: Path, slot: int, layout: str) -> None:
     undisturbed = run(tmp_path / "undisturbed", 4)
-    with make(tmp_path / "lost", 4) as w:
+    with make(tmp_path / "lost", 4, layout=layout) as w:
         pids = {life.slot: life.pid for life in w.lives.values()}
         w.propose(range(4))
         w.until(partial(reached, w, 6))

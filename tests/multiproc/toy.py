@@ -64,13 +64,16 @@ def no_memory(size_bytes: int) -> torch.Tensor:
 def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]) -> None:
     """Options: steps, hidden, dtype, seed, micro_batches, evaluate_every, poor_slots; the final state to ``folder``.
 
-    Workers in ``poor_slots`` have no memory for copies of the state.
+    ``bare``: no module beside the model. ``elsewhere``: begins with other weights than the seed's. Workers in
+    ``poor_slots`` have no memory for copies of the state.
     """
     torch.set_num_threads(1)
     if bridge.latest().slot in options.get("poor_slots", ()):
         checkpoints.HostPool = partial(HostPool, memory=no_memory)  # type: ignore[assignment, attr-defined]
     dtype = getattr(torch, options.get("dtype", "float32"))
     model, optimizer = build(options.get("seed", 1), options.get("hidden", 40), dtype)
+    if options.get("elsewhere"):
+        torch.nn.utils.vector_to_parameters(torch.zeros(sum(p.numel() for p in model.parameters())), model.parameters())
     session = Session.open(control=bridge, page=page)
     counter, average = Counter(), copy.deepcopy(model).requires_grad_(False)
 
@@ -81,7 +84,7 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
     session.register(
         model=model,
         optimizer=optimizer,
-        modules={"average": average},
+        modules={} if options.get("bare") else {"average": average},
         objects={"counter": counter},
         after_step=update_average,
     )
@@ -111,7 +114,8 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
     latest = bridge.latest()
     state = torch.cat([p.detach().reshape(-1).view(torch.uint8) for p in model.parameters()])
     moments = [v.reshape(-1).view(torch.uint8) for s in optimizer.state.values() for v in s.values()]
-    means = [p.reshape(-1).view(torch.uint8) for p in average.parameters()]
+    registered = [] if options.get("bare") else average.parameters()
+    means = [p.reshape(-1).view(torch.uint8) for p in registered]
     Path(options["folder"], f"final-{latest.slot}").write_bytes(bytes(torch.cat([state, *moments, *means]).numpy()))
 
 

@@ -199,6 +199,7 @@ class ProcessWorld:
         self.replace_lost = True
         self.intervals_s: dict[int, float] = {}
         """Time between checkpoints that the worker in a slot is told."""
+        self.resume: CheckpointRef | None = None
         for slot in range(size):
             self.start(slot)
 
@@ -375,7 +376,7 @@ class ProcessWorld:
     def _decide(self, slots: Sequence[int], reports: Mapping[int, StepReport]) -> GenerationRecord:
         previous = self.record
         if previous is None:
-            return self._record(slots, lineage=1, target_step=0, rung=Rung.START)
+            return self._first(slots)
         for report in reports.values():
             self.evidence = newest_vote(previous, self.evidence, report)
         settled = settle(previous, self.evidence, reports)
@@ -388,7 +389,7 @@ class ProcessWorld:
                 outcome=settled.outcome,
                 holders=tuple(index for index, slot in enumerate(slots) if slot in settled.holders),
             )
-        saved = self.saved()
+        saved = self.saved() or self.resume
         if saved is None:
             makers = starters(reports)
             return self._record(
@@ -401,6 +402,13 @@ class ProcessWorld:
         return self._record(
             slots, lineage=previous.lineage + 1, target_step=saved.step, rung=Rung.CHECKPOINT, checkpoint=saved
         )
+
+    def _first(self, slots: Sequence[int]) -> GenerationRecord:
+        """From the checkpoint in ``resume``, or from nothing."""
+        ref = self.resume
+        if ref is None:
+            return self._record(slots, lineage=1, target_step=0, rung=Rung.START)
+        return self._record(slots, lineage=ref.lineage + 1, target_step=ref.step, rung=Rung.START, checkpoint=ref)
 
     def saved(self) -> CheckpointRef | None:
         """Newest complete checkpoint."""

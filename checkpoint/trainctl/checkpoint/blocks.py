@@ -76,7 +76,7 @@ class BlockReader:
 
     def __init__(self, storage: Storage, root: RootManifest, parts: Sequence[PartManifest]) -> None:
         self._storage = storage
-        self._headers = [file for part in parts for file in part.files]
+        self._headers = tuple(dict.fromkeys(file for part in parts for file in part.files))
         self._chunks: dict[tuple[str, StateKey], list[_Chunk]] = {}
         for part in parts:
             check_algorithm(part.checksum, where=f"{storage.uri}, part of writer {part.writer}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainctl.checkpoint.attempts import storage_errors
-from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path, is_attempt, step_folder, step_of
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name, is_attempt, step_folder, step_of
 from trainctl.checkpoint.manifest.reading import check_files, read_artifact, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.storage.opening import open_storage
@@ -123,7 +123,7 @@ def artifact(ref: CheckpointRef, name: str, *, max_bytes: int) -> bytes | None:
     with storage_errors(f"reading the checkpoint {ref.uri}"):
         storage = open_storage(ref.uri)
         root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
-        file = next((file for file in root.artifacts if file.path == artifact_path(name)), None)
+        file = next((file for file in root.artifacts if artifact_name(file.path) == name), None)
         if file is None:
             return None
         size = storage.size(file.path) or 0

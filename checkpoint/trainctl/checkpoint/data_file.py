@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, Shape, whole
 from trainctl.checkpoint.manifest.names import entry_name
+from trainctl.checkpoint.manifest.records import TCF_VERSION
 from trainctl.core.errors import PlanError
 
+MAX_FILE_BYTES = 5 << 30
+"""Object stores copy single objects up to this size."""
 _PAGE_BYTES = 4096
 
 
@@ -72,6 +75,11 @@ def into_files(entries: Iterable[Entry], max_file_bytes: int) -> list[tuple[Entr
         files[-1].append(entry)
         room -= entry.size_bytes
     return [tuple(file) for file in files]
+
+
+def file_metadata(step: int, attempt: str) -> dict[str, str]:
+    """What the header of every data file says of where it belongs."""
+    return {"tcf": str(TCF_VERSION), "format": "pt", "step": str(step), "attempt": attempt}
 
 
 def file_header(entries: Sequence[tuple[str, str, Shape, int]], metadata: Mapping[str, str]) -> bytes:

@@ -9,19 +9,25 @@ A save by all ranks::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import Attempt, storage_errors
 from trainctl.checkpoint.catalog import inspect, newest, resolve
+from trainctl.checkpoint.data_file import MAX_FILE_BYTES
+from trainctl.checkpoint.description import Described
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
 from trainctl.checkpoint.retention import remove_attempt, retain
-from trainctl.checkpoint.saving import MAX_FILE_BYTES, EntryData, Runs, assign, live_data, nothing, write_part
+from trainctl.checkpoint.saving import EntryData, Runs, assign, live_data, nothing, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.core.errors import CheckpointError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 
@@ -35,21 +41,47 @@ class CheckpointWriter:
         uri: where.
         faults: armed fault points.
         max_file_bytes: size of one data file, at most.
+        layout: ``chunked``, or ``hf``: parameters and buffers lie in files that transformers loads as they are.
+
+    Raises:
+        CheckpointError: the storage cannot write into the middle of a file, which layout ``hf`` takes.
+        UsageError: there is no such layout.
     """
 
-    def __init__(self, uri: str, *, faults: FaultPlan, max_file_bytes: int = MAX_FILE_BYTES) -> None:
+    def __init__(
+        self, uri: str, *, faults: FaultPlan, max_file_bytes: int = MAX_FILE_BYTES, layout: str = CHUNKED
+    ) -> None:
         self._storage = open_storage(uri)
+        if layout not in LAYOUTS:
+            raise UsageError(f"expected layout {' or '.join(LAYOUTS)}, found {layout!r}")
+        self._in_place = layout == HF
+        if self._in_place and not self._storage.ranged_writes:
+            raise CheckpointError(
+                f"{uri}: expected a folder on disk for layout hf, where all ranks write into one file, found a storage "
+                "that takes whole files only",
+                hint="use layout: chunked; `trainctl checkpoints export` makes a Hugging Face folder of a checkpoint",
+            )
         self._faults = faults
         self._max_file_bytes = max_file_bytes
 
-    def save_part(self, attempt: Attempt, *, writer: int, state: LocalState, assigned: Runs) -> PartReport:
+    def save_part(
+        self,
+        attempt: Attempt,
+        *,
+        writer: int,
+        state: LocalState,
+        assigned: Runs,
+        shapes: Mapping[StateKey, Shape] | None = None,
+    ) -> PartReport:
         """Writes this rank's share of the state; it is durable on return. The tensors must not change meanwhile.
+
+        ``shapes`` are those of all ranks; None: this one has a part of every tensor.
 
         Raises:
             CheckpointError: the storage refused; this rank's files are removed again.
         """
         data = live_data(state, assigned, max_entry_bytes=self._max_file_bytes)
-        return self.write_part(attempt, writer=writer, data=data)
+        return self.write_part(attempt, writer=writer, data=data, shapes=state.shapes() if shapes is None else shapes)
 
     def write_part(
         self,
@@ -57,10 +89,11 @@ class CheckpointWriter:
         *,
         writer: int,
         data: EntryData,
+        shapes: Mapping[StateKey, Shape],
         alive: Callable[[], None] = nothing,
         confirm: Callable[[], None] = nothing,
     ) -> PartReport:
-        """As ``saving.write_part``."""
+        """As ``saving.write_part``; ``shapes`` are those of the whole state, whatever part of it a rank holds."""
         return write_part(
             self._storage,
             attempt,
@@ -70,10 +103,11 @@ class CheckpointWriter:
             alive=alive,
             confirm=confirm,
             max_file_bytes=self._max_file_bytes,
+            model_files=self._model_files(attempt, shapes),
         )
 
     def seal(
-        self, attempt: Attempt, *, state: LocalState, parts: Sequence[PartReport], parent: CheckpointRef | None
+        self, attempt: Attempt, *, state: Described, parts: Sequence[PartReport], parent: CheckpointRef | None
     ) -> CheckpointRef:
         """Completes the attempt; called by one rank, once all parts are reported.
 
@@ -81,7 +115,10 @@ class CheckpointWriter:
             CheckpointError: parts are missing, or the storage refused: discard the attempt.
             FencedError: somebody else completed it.
         """
-        return seal(self._storage, attempt, state=state, parts=parts, parent=parent, faults=self._faults)
+        files = self._model_files(attempt, state.shapes())
+        return seal(
+            self._storage, attempt, state=state, parts=parts, parent=parent, faults=self._faults, model_files=files
+        )
 
     def discard(self, attempt: Attempt) -> None:
         """Removes what a failed save left. Call it when no writer of the attempt writes any more.
@@ -95,3 +132,6 @@ class CheckpointWriter:
     def retain(self, *, job: str, keep: int, protect: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
         """Removes old checkpoints of the job; see ``retention.retain``."""
         return retain(self._storage.uri, job=job, keep=keep, protect=protect)
+
+    def _model_files(self, attempt: Attempt, shapes: Mapping[StateKey, Shape]) -> ModelFiles | None:
+        return ModelFiles(attempt, shapes, max_file_bytes=self._max_file_bytes) if self._in_place else None

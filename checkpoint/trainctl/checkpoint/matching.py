@@ -26,8 +26,9 @@ def match(
 ) -> dict[StateKey, tuple[Term, ...]]:
     """The source of every wanted key.
 
-    Versions are ignored (loading is what changes them). A tensor that is tied on one side only is found under its other
-    name; where the checkpoint has two tensors and the model ties them, the one under the model's first name is taken.
+    Versions are ignored (loading is what changes them), and so is whether a tensor of the model is a parameter or a
+    buffer: folders of other programs do not tell. A tensor that is tied on one side only is found under its other name;
+    where the checkpoint has two tensors and the model ties them, the one under the model's first name is taken.
 
     Args:
         saved: shapes of what the checkpoint has.
@@ -42,13 +43,14 @@ def match(
     """
     by_name: dict[tuple[str, str], list[StateKey]] = {}
     for key in sorted(saved):
-        by_name.setdefault((key.fqn, key.kind), []).append(key)
+        by_name.setdefault((key.fqn, _role(key.kind)), []).append(key)
     terms: dict[StateKey, tuple[Term, ...]] = {}
     problems: list[str] = []
     near = _Nearest(by_name)
     for key in sorted(wanted):
-        fqn = key.fqn if (key.fqn, key.kind) in by_name else saved_aliases.get(key.fqn, key.fqn)
-        candidates = by_name.get((fqn, key.kind), [])
+        role = _role(key.kind)
+        fqn = key.fqn if (key.fqn, role) in by_name else saved_aliases.get(key.fqn, key.fqn)
+        candidates = by_name.get((fqn, role), [])
         usable = [c for c in candidates if c.instance == key.instance] or candidates
         source = usable[0] if usable else key
         if len(usable) != 1:
@@ -73,6 +75,11 @@ def match(
     return terms
 
 
+def _role(kind: str) -> str:
+    """What tells tensors of one name apart."""
+    return "param" if kind == "buffer" else kind
+
+
 class _Nearest:
     """Names of the checkpoint that look like one that is missing."""
 
@@ -82,9 +89,10 @@ class _Nearest:
 
     def to(self, key: StateKey) -> str:
         """Empty where nothing looks like it."""
-        if key.kind not in self._by_kind:
-            self._by_kind[key.kind] = [fqn for fqn, kind in self._names if kind == key.kind]
-        found = get_close_matches(key.fqn, self._by_kind[key.kind], n=1, cutoff=0.7)
+        role = _role(key.kind)
+        if role not in self._by_kind:
+            self._by_kind[role] = [fqn for fqn, kind in self._names if kind == role]
+        found = get_close_matches(key.fqn, self._by_kind[role], n=1, cutoff=0.7)
         return f"; the nearest name there is {found[0]}" if found else ""
 
 
@@ -104,9 +112,9 @@ def _surplus(
     wanted_aliases: Mapping[str, str],
 ) -> list[str]:
     """Saved tensors that nobody wants under any of their names."""
-    names = set(everything)
+    names = {(fqn, _role(kind)) for fqn, kind in everything}
     names |= {(wanted_aliases.get(fqn, fqn), kind) for fqn, kind in names}
     names |= {(alias, kind) for alias, fqn in wanted_aliases.items() for known, kind in tuple(names) if known == fqn}
     names |= {(saved_aliases.get(fqn, fqn), kind) for fqn, kind in names}
-    surplus = sorted({(key.kind, key.fqn) for key in saved if (key.fqn, key.kind) not in names})
+    surplus = sorted({(key.kind, key.fqn) for key in saved if (key.fqn, _role(key.kind)) not in names})
     return [f"{kind} of {fqn}: in the checkpoint, but not wanted" for kind, fqn in surplus]

@@ -1,41 +1,29 @@
-"""Saving, the part that every rank does: deal the work, take the snapshot, write a part.
+"""Saving, the part that every rank does: deal the work, take the snapshot, write a part (``part_writing``).
 
 The steps are separate so that copying and writing can move off the training thread. Nothing counts before the seal.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from trainctl.checkpoint.attempts import Attempt, storage_errors
-from trainctl.checkpoint.data_file import Entry, cut, file_header, into_files
+from trainctl.checkpoint import part_writing
+from trainctl.checkpoint.attempts import Attempt
+from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, cut
 from trainctl.checkpoint.layout.copy_plan import CopyPlan, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, replicated
 from trainctl.checkpoint.layout.region import Flat, overlaps
-from trainctl.checkpoint.manifest.checksum import ALGORITHM, BLOCK_BYTES, checksum
-from trainctl.checkpoint.manifest.codec import dump_part, sha256
-from trainctl.checkpoint.manifest.names import data_path, part_path
-from trainctl.checkpoint.manifest.records import (
-    TCF_VERSION,
-    ChunkRecord,
-    FileRecord,
-    PartManifest,
-    PartReport,
-    StoredFile,
-    TensorRecord,
-)
+from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
+from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.model_files import ModelFiles
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, run_view
 from trainctl.core.errors import PlanError
 from trainctl.core.system.faults import FaultPlan
-
-MAX_FILE_BYTES = 5 << 30
-"""Object stores copy single objects up to this size."""
 
 Runs = Mapping[StateKey, tuple[Flat, ...]]
 """What one rank writes."""
@@ -119,113 +107,24 @@ def write_part(
     alive: Callable[[], None],
     confirm: Callable[[], None] = nothing,
     max_file_bytes: int = MAX_FILE_BYTES,
+    model_files: ModelFiles | None = None,
 ) -> PartReport:
-    """Writes one writer's data files and, after them, its part manifest; all durable on return.
-
-    Args:
-        storage: opened at the root of all checkpoints.
-        attempt: what it is a part of.
-        writer: which one.
-        data: what to write.
-        faults: armed faults.
-        alive: called for every block.
-        confirm: called before the part manifest is written; what it raises ends the part.
-        max_file_bytes: size of one data file, at most.
-
-    Raises:
-        CheckpointError: the storage refused; what this writer had written is removed.
-    """
-    groups = into_files(data, max_file_bytes)
-    paths = [data_path(writer, index) for index in range(len(groups))]
-    with storage_errors(f"saving {attempt} as writer {writer} to {storage.uri}"), _cleaning(storage, attempt, paths):
-        files: list[FileRecord] = []
-        chunks: dict[Entry, ChunkRecord] = {}
-        for index, (path, group) in enumerate(zip(paths, groups, strict=True)):
-            faults.reach("checkpoint.write", step=attempt.step, rank=writer)
-            file = _DataFile(group, data, attempt, index)
-            size = storage.write_file(f"{attempt.folder}/{path}", file.buffers(alive))
-            header = checksum(file.header)
-            files.append(FileRecord(path=path, size_bytes=size, header_bytes=len(file.header), header_checksum=header))
-            chunks.update(file.chunks)
-        part = PartManifest(
-            tcf=TCF_VERSION,
-            writer=writer,
-            step=attempt.step,
-            attempt=attempt.attempt,
-            checksum=ALGORITHM,
-            block_bytes=BLOCK_BYTES,
-            files=tuple(files),
-            tensors=_tensor_records(chunks),
-        )
-        manifest = dump_part(part)
-        confirm()
-        storage.write_file(f"{attempt.folder}/{part_path(writer)}", [manifest])
-    return PartReport(
+    """As ``part_writing.write_part``, of tensors."""
+    return part_writing.write_part(
+        storage,
+        attempt,
         writer=writer,
-        attempt=attempt.attempt,
-        manifest=StoredFile(path=part_path(writer), size_bytes=len(manifest), sha256=sha256(manifest)),
-        files=tuple(StoredFile(path=f.path, size_bytes=f.size_bytes) for f in files),
-        data_bytes=sum(entry.size_bytes for entry in data),
+        entries=data,
+        blocks=lambda entry: _blocks(data[entry]),
+        faults=faults,
+        alive=alive,
+        confirm=confirm,
+        max_file_bytes=max_file_bytes,
+        model_files=model_files,
     )
 
 
-class _DataFile:
-    """Streams one data file block by block and notes the checksums on the way."""
-
-    def __init__(self, group: Sequence[Entry], data: EntryData, attempt: Attempt, index: int) -> None:
-        self._group = group
-        self._data = data
-        self._index = index
-        metadata = {"tcf": str(TCF_VERSION), "format": "pt", "step": str(attempt.step), "attempt": attempt.attempt}
-        self.header = file_header([(e.name, e.key.dtype, e.stored_shape, e.size_bytes) for e in group], metadata)
-        self.chunks: dict[Entry, ChunkRecord] = {}
-
-    def buffers(self, alive: Callable[[], None]) -> Iterator[memoryview | bytes]:
-        """Header and bodies, with a call of ``alive`` for each block; ``chunks`` is complete when this is used up."""
-        yield self.header
-        position = len(self.header)
-        for entry in self._group:
-            body = byte_view(self._data[entry].contiguous().cpu())
-            checksums = []
-            for start in range(0, len(body), BLOCK_BYTES):
-                block = body[start : start + BLOCK_BYTES]
-                checksums.append(checksum(block))
-                alive()
-                yield block
-            self.chunks[entry] = ChunkRecord(
-                file=self._index,
-                begin_bytes=position,
-                size_bytes=len(body),
-                checksums=tuple(checksums),
-                flat=(entry.run.start, entry.run.stop),
-            )
-            position += len(body)
-
-
-def _tensor_records(chunks: Mapping[Entry, ChunkRecord]) -> tuple[TensorRecord, ...]:
-    grouped: dict[StateKey, list[Entry]] = {}
-    for entry in sorted(chunks, key=lambda e: (e.key, e.run)):
-        grouped.setdefault(entry.key, []).append(entry)
-    return tuple(
-        TensorRecord(
-            fqn=key.fqn,
-            kind=key.kind,
-            dtype=key.dtype,
-            instance=key.instance,
-            shape=entries[0].shape,
-            chunks=tuple(chunks[entry] for entry in entries),
-        )
-        for key, entries in grouped.items()
-    )
-
-
-@contextlib.contextmanager
-def _cleaning(storage: Storage, attempt: Attempt, paths: Sequence[str]) -> Iterator[None]:
-    """A part that failed leaves nothing behind: on a full disk, its bytes are the ones that are missing."""
-    try:
-        yield
-    except BaseException:
-        for path in paths:
-            with contextlib.suppress(OSError):
-                storage.delete(f"{attempt.folder}/{path}")
-        raise
+def _blocks(tensor: torch.Tensor) -> Iterator[memoryview]:
+    body = byte_view(tensor.contiguous().cpu())
+    for start in range(0, len(body), BLOCK_BYTES):
+        yield body[start : start + BLOCK_BYTES]

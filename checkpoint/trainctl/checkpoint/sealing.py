@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from trainctl.checkpoint.attempts import Attempt, storage_errors
+from trainctl.checkpoint.description import Described, schema_digest
 from trainctl.checkpoint.layout.region import volume, whole
 from trainctl.checkpoint.manifest.codec import dump_root, sha256
-from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path
+from trainctl.checkpoint.manifest.names import HF_INDEX, ROOT_MANIFEST, artifact_path
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.records import TCF_VERSION, ParentRecord, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.manifest.values import encode_value
-from trainctl.checkpoint.state import LocalState, schema_digest
+from trainctl.checkpoint.model_files import CHUNKED, HF, ModelFiles
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, FencedError
@@ -25,10 +26,11 @@ def seal(
     storage: Storage,
     attempt: Attempt,
     *,
-    state: LocalState,
+    state: Described,
     parts: Sequence[PartReport],
     parent: CheckpointRef | None,
     faults: FaultPlan,
+    model_files: ModelFiles | None = None,
 ) -> CheckpointRef:
     """Writes the artifacts and, last, the root manifest: one atomic act that completes the attempt.
 
@@ -39,6 +41,7 @@ def seal(
         parts: reports of all writers.
         parent: the checkpoint that this one continues, if there is one.
         faults: armed faults.
+        model_files: of the attempt, in layout ``hf``.
 
     Raises:
         CheckpointError: parts are missing or of another attempt, or the storage refused.
@@ -56,12 +59,14 @@ def seal(
             epoch=attempt.epoch,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             parts=tuple(sorted(parts, key=lambda part: part.writer)),
-            artifacts=_write_artifacts(storage, attempt, state.artifacts),
+            artifacts=_write_artifacts(storage, attempt, state.artifacts, beside_model=model_files is not None),
             tensors=len(state.shapes()),
             data_bytes=data_bytes,
             schema_sha256=schema_digest(state),
             aliases=state.aliases,
             objects=encode_value(state.objects),
+            layout=CHUNKED if model_files is None else HF,
+            index=_write_index(storage, attempt, model_files),
         )
         data = dump_root(_with_parent(root, parent))
         faults.reach("checkpoint.seal", step=attempt.step, rank=0)
@@ -95,14 +100,25 @@ def _check_parts(attempt: Attempt, parts: Sequence[PartReport], data_bytes: int)
         )
 
 
-def _write_artifacts(storage: Storage, attempt: Attempt, artifacts: Mapping[str, bytes]) -> tuple[StoredFile, ...]:
+def _write_index(storage: Storage, attempt: Attempt, model_files: ModelFiles | None) -> StoredFile | None:
+    if model_files is None or model_files.index is None:
+        return None
+    return _stored(storage, attempt, HF_INDEX, model_files.index)
+
+
+def _stored(storage: Storage, attempt: Attempt, path: str, content: bytes) -> StoredFile:
+    size = storage.write_file(f"{attempt.folder}/{path}", [content])
+    return StoredFile(path=path, size_bytes=size, sha256=sha256(content))
+
+
+def _write_artifacts(
+    storage: Storage, attempt: Attempt, artifacts: Mapping[str, bytes], *, beside_model: bool
+) -> tuple[StoredFile, ...]:
     stored = []
     for name, content in sorted(artifacts.items()):
         if not name or any(part in ("", ".", "..") for part in name.split("/")):
             raise CheckpointError(f"expected a relative path as the name of an artifact, found {name!r}")
-        path = artifact_path(name)
-        size = storage.write_file(f"{attempt.folder}/{path}", [content])
-        stored.append(StoredFile(path=path, size_bytes=size, sha256=sha256(content)))
+        stored.append(_stored(storage, attempt, artifact_path(name, beside_model=beside_model), content))
     return tuple(stored)
 
 

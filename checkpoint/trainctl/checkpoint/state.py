@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -64,6 +62,10 @@ class LocalState:
         """Size of one full copy, whatever part of it this rank holds."""
         return sum(key.item_bytes * math.prod(shape) for key, shape in self.shapes().items())
 
+    def of_kinds(self, *kinds: str) -> LocalState:
+        """The same without tensors of other kinds."""
+        return replace(self, tensors=tuple(t for t in self.tensors if t.key.kind in kinds))
+
     def layout(self, holder: str) -> Layout:
         """This state as the layout of one holder."""
         held: dict[StateKey, tuple[Region, ...]] = {}
@@ -112,13 +114,6 @@ def state_of(
             )
         tensors.append(_tensor(names[id(parameter)], kind, tensor, instance, version))
     return LocalState(tuple(tensors), objects or {}, artifacts or {}, aliases)
-
-
-def schema_digest(state: LocalState) -> str:
-    """Hash of names, kinds, dtypes, shapes and ties, blind to values and version: equal where state is exchangeable."""
-    rows = sorted([t.key.fqn, t.key.kind, t.key.dtype, t.key.instance, list(t.shape)] for t in state.tensors)
-    text = json.dumps([rows, sorted(state.aliases.items())], separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _untied(modules: Mapping[str, nn.Module]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -53,7 +53,7 @@ def verify(ref: CheckpointRef) -> Verified:
 def _damage(storage: Storage, root: RootManifest) -> Iterator[str]:
     for report in root.parts:
         yield from _damage_of_part(storage, root, report)
-    for file in root.artifacts:
+    for file in root.beside:
         try:
             check_size(storage, file)
             read_artifact(storage, file)

@@ -13,7 +13,7 @@ def add_checkpoints(commands: Any) -> None:
     group = add_group(
         commands,
         "checkpoints",
-        "list, describe, verify, export, pin and remove checkpoints",
+        "list, describe, verify, export, import, pin and remove checkpoints",
         examples=(
             "trainctl checkpoints list first",
             "trainctl checkpoints verify first --step 200",
@@ -32,6 +32,7 @@ def add_checkpoints(commands: Any) -> None:
     listing.set_defaults(watch=False)
     _add_reading(group)
     _add_export(group)
+    _add_import(group)
     _add_keeping(group)
 
 
@@ -71,6 +72,44 @@ def _add_export(group: Any) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), help="cast the weights (default: as saved)"
     )
     export.add_argument("--force", action="store_true", help="replace what is at DEST")
+
+
+def _add_import(group: Any) -> None:
+    parser = add_command(
+        group,
+        "import",
+        "importing:run",
+        "make a checkpoint of a torch DCP or Hugging Face folder, without running anything of it",
+        examples=(
+            "trainctl checkpoints import /models/llama ./imported",
+            "trainctl checkpoints import ./torchtitan/step-500 ./imported --step 500 --samples 32000",
+            "trainctl checkpoints import ./dcp ./imported --strip-prefix module. --parameters-only",
+        ),
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", help="folder with .metadata, or with model.safetensors or its index"
+    )
+    parser.add_argument("target", metavar="TARGET", help="folder to write; must be empty or not exist")
+    parser.add_argument(
+        "--step", metavar="N", type=int, default=0, help="step that the state is at; a job goes on there (default: 0)"
+    )
+    parser.add_argument(
+        "--samples", metavar="N", type=int, default=0, help="samples of its data that a job skips (default: 0)"
+    )
+    parser.add_argument(
+        "--section", metavar="NAME", default="", help="which part of a nested dict the parameters are (a dot: its top)"
+    )
+    parser.add_argument(
+        "--strip-prefix", metavar="PREFIX", default="", help="take it from the names of parameters that begin with it"
+    )
+    parser.add_argument(
+        "--exclude",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="leave tensors of such names out; may be repeated",
+    )
+    parser.add_argument("--parameters-only", action="store_true", help="leave the optimizer's state out")
 
 
 def _add_keeping(group: Any) -> None:

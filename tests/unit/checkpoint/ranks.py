@@ -108,11 +108,12 @@ def save(
     max_file_bytes: int = 5 << 30,
     artifacts: Mapping[str, bytes] | None = None,
     aliases: Mapping[str, str] | None = None,
+    files: str = "chunked",
 ) -> CheckpointRef:
     values = full_values() if values is None else values
     layout = layout or plain(values, 2)
     of = of or attempt()
-    writer = CheckpointWriter(str(uri), faults=FaultPlan(), max_file_bytes=max_file_bytes)
+    writer = CheckpointWriter(str(uri), faults=FaultPlan(), max_file_bytes=max_file_bytes, layout=files)
     reports = save_parts(writer, values, layout, of)
     state = LocalState(
         tuple(StateTensor(k, tuple(v.shape), whole(tuple(v.shape)), v) for k, v in values.items()),
@@ -128,7 +129,13 @@ def save_parts(
 ) -> Sequence[PartReport]:
     assignment = assign(layout)
     return [
-        writer.save_part(of, writer=r, state=rank_state(values, layout, holder), assigned=assignment[holder])
+        writer.save_part(
+            of,
+            writer=r,
+            state=rank_state(values, layout, holder),
+            assigned=assignment[holder],
+            shapes=layout.shapes,
+        )
         for r, holder in enumerate(sorted(layout.holders))
     ]
 

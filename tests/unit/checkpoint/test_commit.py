@@ -145,14 +145,15 @@ from unit.checkpoint.test_commit import VALUES, _save_with
 from unit.checkpoint.ranks import at_step
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.core.system.faults import FaultPlan
-_save_with(CheckpointWriter(sys.argv[1], faults=FaultPlan()), at_step(VALUES, 2), 2)
+_save_with(CheckpointWriter(sys.argv[1], faults=FaultPlan(), layout=sys.argv[2]), at_step(VALUES, 2), 2)
 """
 
 
+@pytest.mark.parametrize("layout", ["chunked", "hf"])
 @pytest.mark.parametrize(
     ("point", "expected"), [("checkpoint.write", 1), ("checkpoint.seal", 1), ("checkpoint.sealed", 2)]
 )
-def test_sigkill_at_each_point(tmp_path: Path, point: str, expected: int) -> None:
+def test_sigkill_at_each_point(tmp_path: Path, point: str, expected: int, layout: str) -> None:
     save_step(tmp_path, 1)
     root = Path(__file__).parents[3]
     environment = {
@@ -161,7 +162,7 @@ def test_sigkill_at_each_point(tmp_path: Path, point: str, expected: int) -> Non
         FAULTS_VARIABLE: json.dumps([{"point": point, "action": "kill"}]),
     }
     done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(tmp_path)], env=environment, capture_output=True, check=False
+        [sys.executable, "-c", _KILLED, str(tmp_path), layout], env=environment, capture_output=True, check=False
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     found = newest(str(tmp_path))

@@ -22,7 +22,7 @@ class Death(BaseException):
     """Nothing that runs afterwards changes anything, cleaning up included."""
 
 
-def save_and_die(patch: pytest.MonkeyPatch, folder: Path, parent: CheckpointRef, last_call: int) -> bool:
+def save_and_die(patch: pytest.MonkeyPatch, folder: Path, parent: CheckpointRef, last_call: int, files: str) -> bool:
     """Saves step 2; whether it came to its end before the call after ``last_call``."""
     made = 0
 
@@ -40,20 +40,21 @@ def save_and_die(patch: pytest.MonkeyPatch, folder: Path, parent: CheckpointRef,
         for name in CALLS:
             patched.setattr(os, name, counted(getattr(os, name)))
         try:
-            save(folder, at_step(full_values(), 2), of=attempt(2, nonce=str(last_call)), parent=parent)
+            save(folder, at_step(full_values(), 2), of=attempt(2, nonce=str(last_call)), parent=parent, files=files)
         except Death:
             return False
     return True
 
 
+@pytest.mark.parametrize("files", ["chunked", "hf"])
 def test_the_newest_whole_checkpoint_loads_wherever_a_save_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str
 ) -> None:
     first = save(tmp_path, at_step(full_values(), 1), of=attempt(1))
     found_steps: list[int] = []
     done = False
     while not done:
-        done = save_and_die(monkeypatch, tmp_path, first, len(found_steps))
+        done = save_and_die(monkeypatch, tmp_path, first, len(found_steps), files)
         ref = newest(str(tmp_path))
         assert ref is not None
         values = at_step(full_values(), ref.step)

@@ -203,7 +203,7 @@ def test_saving_and_loading_give_a_sign_of_life_for_every_block(tmp_path: Path) 
     layout = plain(values, 1)
     state = rank_state(values, layout, rank_holder(0))
     data = live_data(state, assign(layout)[rank_holder(0)])
-    report = writer.write_part(attempt(), writer=0, data=data, alive=lambda: signs.append(1))
+    report = writer.write_part(attempt(), writer=0, data=data, shapes=state.shapes(), alive=lambda: signs.append(1))
     assert len(signs) >= 4
     ref = writer.seal(attempt(), state=state, parts=[report], parent=None)
     signs.clear()

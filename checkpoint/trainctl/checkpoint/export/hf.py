@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainctl.checkpoint.attempts import storage_errors
-from trainctl.checkpoint.data_file import file_header
 from trainctl.checkpoint.export.casting import cast_bytes, target_dtype
 from trainctl.checkpoint.export.source import ExportSource, Parameter
+from trainctl.checkpoint.hf_files import index_of, into_shards, shard_header
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
-from trainctl.checkpoint.layout.region import volume, whole
+from trainctl.checkpoint.layout.region import Shape, volume, whole
+from trainctl.checkpoint.manifest.names import HF_INDEX, is_model_file
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import ConflictError
@@ -24,8 +25,6 @@ from trainctl.core.units import format_bytes
 DEFAULT_SHARD_BYTES = 5 << 30
 DTYPES: Mapping[str, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """What a person may cast to -> its name in the files."""
-
-_INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,14 @@ class _Output:
 
     parameter: Parameter
     dtype: str
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
+
+    @property
+    def shape(self) -> Shape:
+        return self.parameter.shape
 
     @property
     def size_bytes(self) -> int:
@@ -76,7 +83,8 @@ def export_checkpoint(
     """
     source = ExportSource(source_uri)
     outputs = [_Output(p, target_dtype(p.key.dtype, DTYPES[dtype] if dtype else "")) for p in source.parameters()]
-    shards = _into_shards(outputs, max_shard_bytes)
+    shards = into_shards(outputs, max_shard_bytes)
+    index = index_of(shards)
     target = open_storage(target_uri)
     with storage_errors(f"exporting to {target_uri}"):
         _clear(target, overwrite=overwrite)
@@ -86,7 +94,7 @@ def export_checkpoint(
                 written.append(name)
                 size = target.write_file(name, _shard_buffers(source, shard))
                 progress(f"{name}: {len(shard)} tensors, {format_bytes(size)}")
-            for name, data in {**source.artifacts(), **_index(shards)}.items():
+            for name, data in {**source.artifacts(), **({HF_INDEX: index} if index else {})}.items():
                 written.append(name)
                 target.write_file(name, [_with_dtype(data, dtype) if name == "config.json" else data])
         except BaseException:
@@ -105,41 +113,15 @@ def _clear(target: Storage, *, overwrite: bool) -> None:
             hint="name another folder, or replace the model in this one with --force",
         )
     for name in entries:
-        if name.startswith("model") and name.endswith((".safetensors", _INDEX)):
+        if is_model_file(name):
             target.delete(name)
 
 
-def _into_shards(outputs: Sequence[_Output], max_bytes: int) -> dict[str, list[_Output]]:
-    shards: list[list[_Output]] = [[]]
-    room = max_bytes
-    for output in outputs:
-        if shards[-1] and output.size_bytes > room:
-            shards.append([])
-            room = max_bytes
-        shards[-1].append(output)
-        room -= output.size_bytes
-    if len(shards) == 1:
-        return {"model.safetensors": shards[0]}
-    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, start=1)}
-
-
 def _shard_buffers(source: ExportSource, shard: Sequence[_Output]) -> Iterator[memoryview | bytes]:
-    # Wide dtypes first keeps every tensor at a multiple of its item size.
-    ordered = sorted(shard, key=lambda o: (-DTYPE_BYTES[o.dtype], o.parameter.name))
-    entries = [(o.parameter.name, o.dtype, o.parameter.shape, o.size_bytes) for o in ordered]
-    yield file_header(entries, {"format": "pt"})
-    for output in ordered:
+    yield shard_header(shard, {})
+    for output in shard:
         for data in source.stream(output.parameter):
             yield cast_bytes(data, output.parameter.key.dtype, output.dtype)
-
-
-def _index(shards: dict[str, list[_Output]]) -> dict[str, bytes]:
-    if len(shards) == 1:
-        return {}
-    weight_map = {output.parameter.name: file for file, shard in shards.items() for output in shard}
-    total = sum(output.size_bytes for shard in shards.values() for output in shard)
-    content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    return {_INDEX: json.dumps(content, indent=2).encode()}
 
 
 def _with_dtype(config: bytes, dtype: str | None) -> bytes:

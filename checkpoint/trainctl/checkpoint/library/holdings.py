@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
+from trainctl.checkpoint.description import Description
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.plain import from_plain, to_plain
-from trainctl.checkpoint.layout.region import Region, Shape, whole
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.layout.region import Region, Shape
+from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import PlanError
 
 
@@ -74,8 +73,6 @@ class Holdings:
         tensors = (replace(t, key=replace(t.key, version=self.version)) for t in state.tensors)
         return replace(state, tensors=tuple(tensors))
 
-    def described(self, state: LocalState) -> LocalState:
-        """The state of all ranks for who reads no tensor, with the objects and artifacts of ``state``."""
-        nothing = torch.empty(0)
-        tensors = (StateTensor(key, shape, whole(shape), nothing) for key, shape in self.layout.shapes.items())
-        return replace(state, tensors=tuple(tensors), aliases=self.aliases)
+    def described(self, state: LocalState) -> Description:
+        """The state of all ranks, with the objects and artifacts of ``state``."""
+        return Description(self.layout.shapes, state.objects, state.artifacts, self.aliases)

@@ -12,6 +12,7 @@ from torch import nn
 from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
+from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.optimizer_probe import trained_parameters
 from trainctl.checkpoint.optimizer_state import OptimizerState
 from trainctl.checkpoint.state import BUFFER, PARAM, LocalState, state_of
@@ -32,6 +33,7 @@ def save(
     objects: Mapping[str, Any] | None = None,
     artifacts: Mapping[str, bytes] | None = None,
     keep: int = 0,
+    layout: str = CHUNKED,
     group: dist.ProcessGroup | None = None,
 ) -> CheckpointRef:
     """Saves a model, and what its optimizers keep; on return the checkpoint is complete, on every rank.
@@ -45,6 +47,8 @@ def save(
         objects: JSON values beside the tensors, those of rank 0: position in the data, states of schedulers.
         artifacts: files beside them, such as ``config.json``, by relative path.
         keep: remove older checkpoints of this folder but so many; 0: keep all.
+        layout: ``hf``: parameters and buffers go to safetensors files with whole tensors, as transformers reads them;
+            it takes a folder on disk.
         group: all ranks; None: the default group, or this process alone.
 
     Raises:
@@ -55,7 +59,7 @@ def save(
     try:
         values = {"registered": dict(objects or {}), "optimizers": [optimizer.export() for optimizer in kept]}
         state = _state(model, optimizers, values, artifacts)
-        return save_state(uri, state, step=step, keep=keep, group=group)
+        return save_state(uri, state, step=step, keep=keep, layout=layout, group=group)
     finally:
         for optimizer in kept:
             optimizer.let_go()

@@ -18,6 +18,7 @@ from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.loading import load as load_tensors
 from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import TrainctlError
@@ -45,7 +46,13 @@ class Loaded:
 
 
 def save_state(
-    uri: str, state: LocalState, *, step: int, keep: int = 0, group: dist.ProcessGroup | None = None
+    uri: str,
+    state: LocalState,
+    *,
+    step: int,
+    keep: int = 0,
+    layout: str = CHUNKED,
+    group: dist.ProcessGroup | None = None,
 ) -> CheckpointRef:
     """Saves the parts that all ranks hold; on return the checkpoint is complete, on every rank.
 
@@ -55,6 +62,8 @@ def save_state(
             once. Objects and artifacts are those of rank 0.
         step: that the state is at.
         keep: remove older checkpoints of this folder but so many; 0: keep all.
+        layout: ``hf``: parameters and buffers go to safetensors files with whole tensors, as transformers reads them;
+            it takes a folder on disk.
         group: its ranks; None: the default group, or this process alone.
 
     Raises:
@@ -68,8 +77,9 @@ def save_state(
     assigned = assign(everybody.layout)[rank_holder(ranks.rank)]
 
     def write() -> PartReport:
-        writer = CheckpointWriter(uri, faults=FaultPlan())
-        return writer.save_part(attempt, writer=ranks.rank, state=everybody.here(state), assigned=assigned)
+        writer = CheckpointWriter(uri, faults=FaultPlan(), layout=layout)
+        own, shapes = everybody.here(state), everybody.layout.shapes
+        return writer.save_part(attempt, writer=ranks.rank, state=own, assigned=assigned, shapes=shapes)
 
     part = ranks.together(f"saving step {step} to {uri}", write)
     parts = [from_wire(PartReport, one) for one in ranks.gather(to_wire(part))]
@@ -77,7 +87,7 @@ def save_state(
     def seal() -> dict[str, Any]:
         if ranks.rank:
             return {}
-        writer = CheckpointWriter(uri, faults=FaultPlan())
+        writer = CheckpointWriter(uri, faults=FaultPlan(), layout=layout)
         try:
             ref = writer.seal(attempt, state=everybody.described(state), parts=parts, parent=newest(uri, job=JOB))
         except TrainctlError:

@@ -7,6 +7,12 @@
                                        data/w00003-000.safetensors   tensors
                                        artifacts/config.json         files kept beside them
                                        pinned                        if there: somebody wants it kept
+
+In layout ``hf``, parameters, buffers and artifacts lie as transformers expects them::
+
+                                       model-00001-of-00002.safetensors
+                                       model.safetensors.index.json
+                                       config.json
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from trainctl.checkpoint.layout.region import Flat, Shape, whole
 
 ROOT_MANIFEST = "manifest.json"
 PIN = "pinned"
+HF_INDEX = "model.safetensors.index.json"
 _STEP = re.compile(r"step-(\d{12})")
 _ATTEMPT = re.compile(r"[0-9a-f]{16}")
 
@@ -58,9 +65,20 @@ def data_path(writer: int, index: int) -> str:
     return f"data/w{writer:05d}-{index:03d}.safetensors"
 
 
-def artifact_path(name: str) -> str:
-    """Path of an artifact inside the attempt."""
-    return f"artifacts/{name}"
+def artifact_path(name: str, *, beside_model: bool = False) -> str:
+    """Path of an artifact inside the attempt; ``beside_model``: at the top, unless something else has that name."""
+    taken = is_model_file(name) or name.partition("/")[0] in (ROOT_MANIFEST, PIN, "parts", "data", "artifacts")
+    return name if beside_model and not taken else f"artifacts/{name}"
+
+
+def artifact_name(path: str) -> str:
+    """The name of the artifact at a path that ``artifact_path`` made."""
+    return path.removeprefix("artifacts/")
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of a Hugging Face folder holds, or lists, weights."""
+    return name.startswith("model") and name.endswith((".safetensors", HF_INDEX))
 
 
 def entry_name(fqn: str, kind: str, shape: Shape, run: Flat) -> str:

@@ -7,7 +7,7 @@ from trainctl.checkpoint.layout.layout import Layout, file_holder
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.manifest.codec import parse_part, parse_root, sha256
-from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_path
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError
@@ -127,7 +127,7 @@ def read_artifacts(storage: Storage, root: RootManifest) -> dict[str, bytes]:
     Raises:
         CheckpointError: one is not what was saved.
     """
-    return {file.path.removeprefix(artifact_path("")): read_artifact(storage, file) for file in root.artifacts}
+    return {artifact_name(file.path): read_artifact(storage, file) for file in root.artifacts}
 
 
 def read_artifact(storage: Storage, file: StoredFile) -> bytes:

@@ -148,6 +148,8 @@ class RootManifest:
         schema_sha256: ``schema_digest`` of the state.
         aliases: tied names -> the name that is stored.
         objects: values encoded by ``manifest.values``.
+        layout: ``chunked``, or ``hf``: parameters lie in files that transformers loads, each written by many ranks.
+        index: of those files, where there are several.
         self_sha256: hash of this manifest with this field empty.
     """
 
@@ -168,6 +170,8 @@ class RootManifest:
     parent: ParentRecord | None = None
     ancestors: tuple[str, ...] = ()
     self_sha256: str = ""
+    layout: str = "chunked"
+    index: StoredFile | None = None
 
     @property
     def version(self) -> StateVersion:
@@ -176,6 +180,11 @@ class RootManifest:
 
     @property
     def stored_files(self) -> tuple[StoredFile, ...]:
-        """Every file that has to be there."""
+        """Every file that has to be there, each once: several writers may have written to one."""
         parts = (file for part in self.parts for file in (part.manifest, *part.files))
-        return (*parts, *self.artifacts)
+        return tuple(dict.fromkeys((*parts, *self.beside)))
+
+    @property
+    def beside(self) -> tuple[StoredFile, ...]:
+        """Files that no writer of a part wrote; each has its hash."""
+        return (*self.artifacts, *([self.index] if self.index is not None else []))

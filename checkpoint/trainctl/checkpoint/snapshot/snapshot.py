@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trainctl.checkpoint.data_file import Entry
-from trainctl.checkpoint.saving import MAX_FILE_BYTES, Runs, entries_of, nothing
+from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry
+from trainctl.checkpoint.saving import Runs, entries_of, nothing
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 from trainctl.checkpoint.tensors import dtype_of, run_view

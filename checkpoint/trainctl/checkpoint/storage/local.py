@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from trainctl.checkpoint.storage.port import RangeRead, other_size, short_read
+from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
 from trainctl.core.errors import CheckpointError
 from trainctl.core.system.files import sync_folder
 
@@ -45,6 +45,24 @@ class LocalStorage:
             os.close(descriptor)
         sync_folder(target.parent)
         return size
+
+    @property
+    def ranged_writes(self) -> bool:
+        """Yes."""
+        return True
+
+    def write_ranges(self, path: str, ranges: Iterable[RangeWrite]) -> None:
+        """Positioned writes, then a sync of file and folder."""
+        target = self._root / path
+        _make_folder(target.parent)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            for part in ranges:
+                _write_all(descriptor, [part.data], part.offset)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(target.parent)
 
     def create_file(self, path: str, data: bytes) -> None:
         """Writes a temporary file and links it to its name, which fails where the name is taken."""

@@ -15,6 +15,14 @@ class RangeRead:
     into: memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class RangeWrite:
+    """Bytes of a file that start at ``offset``."""
+
+    offset: int
+    data: memoryview | bytes
+
+
 class Storage(Protocol):
     """A folder. Paths are relative to it and use ``/``. Contract tests: tests/contracts/storage_contract.py.
 
@@ -40,6 +48,21 @@ class Storage(Protocol):
         """Writes a file from buffers, in order; makes missing folders; durable on return.
 
         A crash may leave a partial file, so what a manifest does not list is never read. Returns its size in bytes.
+        """
+        ...
+
+    @property
+    def ranged_writes(self) -> bool:
+        """Whether ``write_ranges`` is possible; object stores take whole objects only."""
+        ...
+
+    def write_ranges(self, path: str, ranges: Iterable[RangeWrite]) -> None:
+        """Writes parts of a file that others may write to at the same time; makes it, and missing folders.
+
+        Durable on return; what nobody writes is zeros.
+
+        Raises:
+            CheckpointError: this storage cannot do it (see ``ranged_writes``).
         """
         ...
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainctl.checkpoint.storage.port import RangeRead, other_size, short_read
+from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
 from trainctl.core.errors import CheckpointError
 
 _READERS = 8
@@ -42,6 +42,18 @@ class FsspecStorage:
         if found != written:
             raise OSError(f"{self._uri}/{path}: expected {written} bytes after the upload, found {found}")
         return written
+
+    @property
+    def ranged_writes(self) -> bool:
+        """No: fsspec's files are written from begin to end."""
+        return False
+
+    def write_ranges(self, path: str, ranges: Iterable[RangeWrite]) -> None:
+        """Refuses."""
+        raise CheckpointError(
+            f"{self._uri}/{path}: expected a storage that can write into the middle of a file, found {self._uri}",
+            hint="save there with layout: chunked; `trainctl checkpoints export` makes a Hugging Face folder of it",
+        )
 
     def create_file(self, path: str, data: bytes) -> None:
         """One conditional put (``If-None-Match`` on S3)."""

@@ -56,6 +56,7 @@ def _facts(root: RootManifest) -> dict[str, Any]:
         "epoch": root.epoch,
         "parent": asdict(root.parent) if root.parent is not None else None,
         "ancestors": list(root.ancestors),
+        "layout": root.layout,
         "writers": len(root.parts),
         "tensors": root.tensors,
         "dataBytes": root.data_bytes,

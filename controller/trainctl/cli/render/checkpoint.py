@@ -12,6 +12,8 @@ from trainctl.cli.style import Style, table
 from trainctl.cli.times import age
 from trainctl.core.units import format_bytes, format_count
 
+_LAYOUTS = {"hf": "hf: transformers loads the model from this folder as it is"}
+
 
 def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -> list[str]:
     """The facts that ``checkpoints describe -o json`` shows, for people.
@@ -34,6 +36,7 @@ def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
         ("Committed", _when(data["committed"], now_s)),
         ("Saved", f"{data['created']} under controller epoch {data['epoch']}"),
         ("Size", ", ".join(counts)),
+        ("Layout", _LAYOUTS.get(data["layout"], data["layout"])),
         ("Where", data["uri"]),
         ("Manifest", f"sha256 {data['manifestSha256']}"),
         ("Pinned", "yes" if data["pinned"] else "no"),

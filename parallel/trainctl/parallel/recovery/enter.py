@@ -12,6 +12,8 @@ from typing import Any
 
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.loading import load
+from trainctl.checkpoint.origin import origin_of
+from trainctl.checkpoint.state import BUFFER, PARAM
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import InternalError, PlanError, TrainctlError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
@@ -151,11 +153,22 @@ class Entry:
         return {}
 
     def _load(self, ref: CheckpointRef) -> dict[str, int]:
+        origin = origin_of(ref)
+        if origin is not None and not self.replica.as_built:
+            raise StateLostError(
+                f"generation {self.record.generation} starts from {ref.uri}, which was imported and does not say what "
+                "the program registers beside the weights, and this worker has trained; a new one takes its place"
+            )
         self.replica.make_empty()
         version = StateVersion(self.record.lineage, self.record.target_step)
         state = self.replica.state(version)
-        objects = load(ref, state, verify_first=False, alive=self.waiter.touch)
-        cursor = self.replica.import_objects(objects)
+        if origin is None:
+            objects = load(ref, state, verify_first=False, alive=self.waiter.touch)
+            cursor = self.replica.import_objects(objects)
+        else:
+            state = state if origin.optimizer else state.of_kinds(PARAM, BUFFER)
+            objects = load(ref, state, cast=True, verify_first=False, alive=self.waiter.touch)
+            cursor = self.replica.begin_with(origin, objects)
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
         self.replica.checkpoint = ref
         size = sum(tensor.tensor.numel() * tensor.tensor.element_size() for tensor in state.tensors)

@@ -7,15 +7,17 @@ the first generation, while it is received or loaded, and between applying(s) an
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from trainctl.checkpoint.description import schema_digest
 from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.optimizer_state import OptimizerState
-from trainctl.checkpoint.state import LocalState, schema_digest, state_of
+from trainctl.checkpoint.origin import Imported
+from trainctl.checkpoint.state import LocalState, state_of
 from trainctl.core.errors import InternalError, PlanError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction, StepReport
@@ -48,6 +50,7 @@ class Replica:
         voted: newest outcome seen, applied or not.
         retained_generation: generation that made the complete reduced gradient held; 0 if none is held.
         retained_step: step of it; 0 if none is held.
+        as_built: what the loop registered has made no step and got nothing from others, whatever the weights are.
         pristine: the state is still the initial one, as the seed made it; one that is sharded is made again every time.
         checkpoint: newest complete checkpoint of this lineage: the parent of the next.
         rest: the objects as they belong to ``applied_step``; None as long as the worker stood at none.
@@ -64,6 +67,7 @@ class Replica:
         self.voted: Outcome | None = None
         self.retained_generation = 0
         self.retained_step = 0
+        self.as_built = True
         self.pristine = True
         self.checkpoint: CheckpointRef | None = None
         self.rest: Rest | None = None
@@ -93,6 +97,7 @@ class Replica:
         self.discard()
         self.rest = None
         self.applied_step = EMPTY
+        self.as_built = True
         self.pristine = True
         initial = self.state(StateVersion(0, 0))
         self.schema_digest = schema_digest(initial)
@@ -172,6 +177,7 @@ class Replica:
                 f"{self.retained_generation} on step {self.applied_step}"
             )
         self.applied_step = EMPTY
+        self.as_built = False
         self.pristine = False
         if outcome.action is StepAction.APPLY:
             self.gradients.scale(outcome.gradient_scale)
@@ -203,6 +209,7 @@ class Replica:
         """From now on the tensors are being overwritten."""
         self.discard()
         self.applied_step = EMPTY
+        self.as_built = False
         self.pristine = False
 
     def stand_at(self, *, lineage: int, step: int, cursor: int) -> None:
@@ -251,6 +258,17 @@ class Replica:
         self.training.import_objects(values, hyperparameters=not self.sets_learning_rate)
         self._rest_here()
 
+    def begin_with(self, origin: Imported, values: Mapping[str, Any]) -> int:
+        """What was registered stays as it was built, since nobody saved it; returns the cursor.
+
+        Raises:
+            PlanError: there is the state of another number of optimizers.
+        """
+        self.as_built = True
+        if origin.optimizer:
+            self._load_optimizers(values["optimizers"])
+        return origin.cursor
+
     def import_objects(self, values: Mapping[str, Any]) -> int:
         """Loads the registered objects; returns the cursor.
 
@@ -263,7 +281,11 @@ class Replica:
                 hint="begin without resumeFrom; for its weights alone see docs/howto/checkpoint-library.md",
             )
         self.training.import_objects(values["registered"], hyperparameters=not self.sets_learning_rate)
-        optimizers = values.get("optimizers", [{}] * len(self._optimizers))  # older checkpoints: Adam, after a step
+        # older checkpoints: Adam, after a step
+        self._load_optimizers(values.get("optimizers", [{}] * len(self._optimizers)))
+        return int(values["cursor"])
+
+    def _load_optimizers(self, optimizers: Sequence[Mapping[str, Any]]) -> None:
         if len(optimizers) != len(self._optimizers):
             raise PlanError(
                 f"expected the state of {len(self._optimizers)} optimizers, found {len(optimizers)}",
@@ -271,7 +293,6 @@ class Replica:
             )
         for optimizer, saved in zip(self._optimizers, optimizers, strict=True):
             optimizer.load(saved)
-        return int(values["cursor"])
 
 
 def _sizes(groups: Iterable[Mapping[str, Any]]) -> list[int]:

@@ -72,6 +72,6 @@ class Checkpoints:
         """Opened where it is used, since opening the storage can fail, too.
 
         Raises:
-            CheckpointError: the storage cannot be reached.
+            CheckpointError: the storage cannot be reached, or cannot take the layout.
         """
-        return CheckpointWriter(self.uri, faults=self.faults)
+        return CheckpointWriter(self.uri, faults=self.faults, layout=self.spec.layout)

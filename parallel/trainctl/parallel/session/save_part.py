@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from trainctl.checkpoint.engine import Attempt, PartReport
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.saving import EntryData, Runs, live_data, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
@@ -15,6 +17,14 @@ from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.checkpoints import Checkpoints
 
 _TURNS, _TURN_S = 20, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What one rank writes of a state, and the shapes of all of it."""
+
+    runs: Runs
+    shapes: Mapping[StateKey, Shape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +59,14 @@ class PartMaker:
     changed: Callable[[], None]
 
     def make(
-        self, attempt: Attempt, state: LocalState, assigned: Runs, *, before: BackgroundPart | None, in_place: bool
+        self, attempt: Attempt, state: LocalState, dealt: Dealt, *, before: BackgroundPart | None, in_place: bool
     ) -> SavePart:
         """A part that is not started yet.
 
         Args:
             attempt: which save.
             state: the live tensors.
-            assigned: which runs of them this rank writes.
+            dealt: which runs of them this rank writes, and the shapes of what all ranks write.
             before: the part that is written before.
             in_place: no copy is needed: nobody changes the state until the part is written.
 
@@ -66,11 +76,14 @@ class PartMaker:
 
         def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
             writer = self.checkpoints.writer()
-            return writer.write_part(attempt, writer=self.rank, data=data, alive=alive, confirm=confirm)
+            return writer.write_part(
+                attempt, writer=self.rank, data=data, shapes=dealt.shapes, alive=alive, confirm=confirm
+            )
 
         def background(source: Snapshot | Given, released: Callable[[], None] = nothing) -> BackgroundPart:
             return BackgroundPart(source, write, before=before, changed=self.changed, released=released)
 
+        assigned = dealt.runs
         if in_place:
             return SavePart(background(Given(live_data(state, assigned))), None)
         try:

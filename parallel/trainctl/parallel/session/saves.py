@@ -18,7 +18,6 @@ from trainctl.checkpoint.engine import Attempt, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.monitor import STALL
-from trainctl.checkpoint.saving import Runs
 from trainctl.checkpoint.snapshot.background import PartOutcome
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
@@ -30,7 +29,7 @@ from trainctl.parallel.plan.vote import Saved, least
 from trainctl.parallel.recovery.layouts import gathered_layout
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import IN_FLIGHT, Checkpoints
-from trainctl.parallel.session.save_part import PartMaker, SavePart
+from trainctl.parallel.session.save_part import Dealt, PartMaker, SavePart
 from trainctl.parallel.session.sealing import Sealer, SealThread
 
 FENCE_S = 5.0
@@ -152,7 +151,7 @@ class Saves:
             attempt=attempt_id(self._record.store_prefix, replica.applied_step),
         )
         before = self._last.own.part if self._last is not None else None
-        own = self._maker.make(attempt, state, self._assigned(state), before=before, in_place=in_place)
+        own = self._maker.make(attempt, state, self._dealt(state), before=before, in_place=in_place)
         if own.no_memory and not self.in_place:
             self._checkpoints.manners.in_place = True
             self._notice("there is no memory for a copy of the state: from now on training waits while it is saved")
@@ -200,13 +199,13 @@ class Saves:
                 save.own.part.give_up("its generation ended")
         self._saves.clear()
 
-    def _assigned(self, state: LocalState) -> Runs:
+    def _dealt(self, state: LocalState) -> Dealt:
         """Dealt over who holds what: everybody everything, or what the ranks say."""
         if self._replica.sharded:
             layout = gathered_layout(self._group, state, waiter=self._waiter)
         else:
             layout = replicated(state.shapes(), [rank_holder(rank) for rank in range(self._group.size)])
-        return assign(layout)[rank_holder(self._group.rank)]
+        return Dealt(assign(layout)[rank_holder(self._group.rank)], layout.shapes)
 
     def _pass_fence(self, save: _Save, within_s: float) -> None:
         snapshot = save.own.snapshot

@@ -130,6 +130,8 @@ class CheckpointSpec:
         resume_from: ``none``, ``latest`` (newest under ``uri``) or the URI of one checkpoint.
         background: copied and written while training goes on, which takes memory for two copies of a worker's share of
             the state; otherwise training waits.
+        layout: ``chunked``, or ``hf``: parameters and buffers lie in safetensors files with whole tensors, which
+            transformers loads as they are; it takes a folder on disk.
     """
 
     uri: str = ""
@@ -138,6 +140,7 @@ class CheckpointSpec:
     keep: CheckpointKeepSpec = CheckpointKeepSpec()
     resume_from: str = "none"
     background: bool = True
+    layout: str = "chunked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

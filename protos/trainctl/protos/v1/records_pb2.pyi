@@ -1151,6 +1151,7 @@ class CheckpointSpec(_message.Message):
     RESUME_FROM_FIELD_NUMBER: _builtins.int
     BACKGROUND_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     interval_steps: _builtins.int
     """Steps between two checkpoints; 0 saves only at the end."""
@@ -1159,6 +1160,7 @@ class CheckpointSpec(_message.Message):
     background: _builtins.bool
     interval: _builtins.str
     """"auto" or a duration; empty: interval_steps counts."""
+    layout: _builtins.str
     @_builtins.property
     def keep(self) -> Global___CheckpointKeepSpec: ...
     def __init__(
@@ -1170,10 +1172,11 @@ class CheckpointSpec(_message.Message):
         resume_from: _builtins.str | None = ...,
         background: _builtins.bool | None = ...,
         interval: _builtins.str | None = ...,
+        layout: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
     _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015
@@ -1181,6 +1184,8 @@ class CheckpointSpec(_message.Message):
     _WhichOneofArgType__interval: _TypeAlias = _typing.Literal["_interval", b"_interval"]  # noqa: Y015
     _WhichOneofReturnType__interval_steps: _TypeAlias = _typing.Literal["interval_steps"]  # noqa: Y015
     _WhichOneofArgType__interval_steps: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps"]  # noqa: Y015
+    _WhichOneofReturnType__layout: _TypeAlias = _typing.Literal["layout"]  # noqa: Y015
+    _WhichOneofArgType__layout: _TypeAlias = _typing.Literal["_layout", b"_layout"]  # noqa: Y015
     _WhichOneofReturnType__resume_from: _TypeAlias = _typing.Literal["resume_from"]  # noqa: Y015
     _WhichOneofArgType__resume_from: _TypeAlias = _typing.Literal["_resume_from", b"_resume_from"]  # noqa: Y015
     _WhichOneofReturnType__uri: _TypeAlias = _typing.Literal["uri"]  # noqa: Y015
@@ -1191,6 +1196,8 @@ class CheckpointSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval) -> _WhichOneofReturnType__interval | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_steps) -> _WhichOneofReturnType__interval_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__layout) -> _WhichOneofReturnType__layout | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_from) -> _WhichOneofReturnType__resume_from | None: ...
     @_typing.overload

@@ -57,6 +57,14 @@ def _enumerations(job: TrainJob) -> Iterator[Finding]:
     yield from one_of("spec.data.ledger", spec.data.ledger, "exact")
     yield from one_of("spec.train.precision", train.precision, "auto", "float32", "float64")
     yield from one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
+    yield from one_of("spec.checkpoint.layout", spec.checkpoint.layout, "chunked", "hf")
+    uri = spec.checkpoint.uri
+    if spec.checkpoint.layout == "hf" and "://" in uri and not uri.startswith("file://"):
+        yield (
+            "spec.checkpoint.layout",
+            f"hf takes a folder on disk, where all workers write into one file, found {shortened(uri)}; save "
+            "there with chunked, and make a Hugging Face folder of a checkpoint with `trainctl checkpoints export`",
+        )
     resume = spec.checkpoint.resume_from
     if resume not in ("none", "latest") and "/" not in resume:
         yield (

@@ -1,0 +1,47 @@
+"""What a checkpoint that was imported says of itself: how a job begins with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainctl.checkpoint.attempts import storage_errors
+from trainctl.checkpoint.manifest.reading import read_root
+from trainctl.checkpoint.manifest.values import decode_value
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.core.records.generation import CheckpointRef
+
+_NAME = "imported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """Beside the tensors there is nothing of what a job saves: what a program registers begins as it was built.
+
+    Attributes:
+        cursor: samples of the data to skip.
+        optimizer: whether the state of one optimizer is there.
+    """
+
+    cursor: int
+    optimizer: bool
+
+    def objects(self) -> Mapping[str, Any]:
+        """The objects of the checkpoint: ``optimizers`` and ``registered`` as everybody saves them."""
+        mark = {"cursor": self.cursor, "optimizer": self.optimizer}
+        return {_NAME: mark, "registered": {}, "optimizers": [{}] if self.optimizer else []}
+
+
+def origin_of(ref: CheckpointRef) -> Imported | None:
+    """How to begin with it, if it was imported; None: a job or a script saved it.
+
+    Raises:
+        CheckpointError: it is missing, or another one.
+    """
+    with storage_errors(f"reading the checkpoint {ref.uri}"):
+        root, _ = read_root(open_storage(ref.uri), expected_sha256=ref.manifest_sha256)
+    mark = decode_value(root.objects).get(_NAME)
+    if not isinstance(mark, Mapping):
+        return None
+    return Imported(cursor=int(mark["cursor"]), optimizer=bool(mark["optimizer"]))
