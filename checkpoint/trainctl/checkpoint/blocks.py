@@ -5,6 +5,7 @@ Memory is bounded by one batch, whatever the size of the checkpoint. Needs neith
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +19,9 @@ from trainctl.checkpoint.layout.region import Flat, Shape, offset_in, overlaps
 from trainctl.checkpoint.manifest.checksum import check_algorithm, checksum
 from trainctl.checkpoint.manifest.records import ChunkRecord, PartManifest, RootManifest
 from trainctl.checkpoint.storage.port import RangeRead, Storage
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import DamagedCheckpointError
 
+_LOG = logging.getLogger("trainctl.checkpoint")
 _BATCH_BYTES = 4 << 20
 
 
@@ -184,13 +186,21 @@ class BlockReader:
         self._storage.read_ranges(batch[0].path, [RangeRead(begin, memory[begin]) for begin in blocks])
         for begin, read in blocks.items():
             if checksum(memory[begin]) != read.checksum:
-                raise self._corrupt(read.path, begin, read.size, str(read.transfer.src_key))
+                self._read_again(read, memory[begin])
         for read in batch:
             if read.begin not in placed:
                 yield read, memory[read.begin][read.skip : read.skip + read.wanted_bytes]
 
-    def _corrupt(self, path: str, begin: int, size: int, what: str) -> CheckpointError:
-        return CheckpointError(
+    def _read_again(self, read: BlockRead, memory: memoryview) -> None:
+        """Bytes may have been changed on their way: what is stored is only called damaged where it is so twice."""
+        self._storage.read_ranges(read.path, [RangeRead(read.begin, memory)])
+        if checksum(memory) != read.checksum:
+            raise self._corrupt(read.path, read.begin, read.size, str(read.transfer.src_key))
+        where = f"{self._storage.uri}/{read.path}"
+        _LOG.warning("%s: bytes from %d on were changed on their way; read again, they are right", where, read.begin)
+
+    def _corrupt(self, path: str, begin: int, size: int, what: str) -> DamagedCheckpointError:
+        return DamagedCheckpointError(
             f"{self._storage.uri}/{path} is corrupt: bytes {begin}:{begin + size} ({what}) do not have their checksum",
             hint="resume from an older checkpoint, or restore the file from a copy",
         )

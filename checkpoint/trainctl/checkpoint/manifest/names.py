@@ -7,6 +7,7 @@
                                        data/w00003-000.safetensors   tensors
                                        artifacts/config.json         files kept beside them
                                        pinned                        if there: somebody wants it kept
+                                       damaged                       if there: it was found so, and is passed over
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from trainctl.checkpoint.layout.region import Flat, Shape, whole
 
 ROOT_MANIFEST = "manifest.json"
 PIN = "pinned"
+DAMAGED = "damaged"
 _STEP = re.compile(r"step-(\d{12})")
 _ATTEMPT = re.compile(r"[0-9a-f]{16}")
 

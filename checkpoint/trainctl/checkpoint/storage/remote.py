@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainctl.checkpoint.storage.port import RangeRead, other_size, short_read
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import DamagedCheckpointError
 
 _READERS = 8
 _APPEND_LIMIT_BYTES = 4 * 1024 * 1024
@@ -85,7 +85,7 @@ class FsspecStorage:
             for read in request:
                 found = memoryview(part)[read.offset - start :][: len(read.into)]
                 if len(found) != len(read.into):
-                    raise CheckpointError(short_read(f"{self._uri}/{path}", read, len(found)))
+                    raise DamagedCheckpointError(short_read(f"{self._uri}/{path}", read, len(found)))
                 read.into[:] = found
 
     def size(self, path: str) -> int | None:

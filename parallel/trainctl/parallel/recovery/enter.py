@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.loading import load
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import InternalError, PlanError, TrainctlError, UnavailableError
+from trainctl.core.errors import DamagedCheckpointError, InternalError, PlanError, TrainctlError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
 from trainctl.core.records.step import Outcome, Phase
 from trainctl.parallel.collectives.gather import gather_json
@@ -67,6 +68,8 @@ class Entry:
         Raises:
             Interrupted, CollectiveError: as ``Waiter.wait``; the group is abandoned.
             StateLostError: the initial state is wanted and nobody has it any more.
+            DamagedCheckpointError: the checkpoint is not what was saved; it is marked so that nobody takes it for the
+                newest any more. Which one is loaded instead, by all ranks, is for the next record to say.
             CheckpointError: the checkpoint cannot be loaded.
             InternalError: the ranks do not agree.
         """
@@ -154,7 +157,11 @@ class Entry:
         self.replica.make_empty()
         version = StateVersion(self.record.lineage, self.record.target_step)
         state = self.replica.state(version)
-        objects = load(ref, state, verify_first=False, alive=self.waiter.touch)
+        try:
+            objects = load(ref, state, verify_first=False, alive=self.waiter.touch)
+        except DamagedCheckpointError as error:
+            mark_damaged(ref, error)
+            raise
         cursor = self.replica.import_objects(objects)
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
         self.replica.checkpoint = ref

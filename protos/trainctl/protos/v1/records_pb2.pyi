@@ -434,12 +434,14 @@ class WorkerError(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     LOG_TAIL_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     message: _builtins.str
     traceback: _builtins.str
     step: _builtins.int
     code: _builtins.str
     hint: _builtins.str
+    checkpoint: _builtins.str
     @_builtins.property
     def log_tail(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -452,10 +454,11 @@ class WorkerError(_message.Message):
         code: _builtins.str = ...,
         log_tail: _abc.Iterable[_builtins.str] | None = ...,
         hint: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "hint", b"hint", "log_tail", b"log_tail", "message", b"message", "step", b"step", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "code", b"code", "hint", b"hint", "log_tail", b"log_tail", "message", b"message", "step", b"step", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
