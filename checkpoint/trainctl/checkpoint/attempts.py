@@ -17,6 +17,8 @@ _HINTS = {
     errno.EACCES: "give the user who runs the job permission there",
     errno.EPERM: "give the user who runs the job permission there",
     errno.EROFS: "the file system is mounted read-only: save elsewhere",
+    errno.ENODEV: "make the bucket, or correct the URI",
+    errno.ENOSYS: "save elsewhere: this store lacks what is asked of it",
     errno.ENOTDIR: "a file is where a folder has to be: remove it, or save elsewhere",
 }
 LASTING = frozenset(_HINTS)

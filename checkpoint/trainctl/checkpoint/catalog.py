@@ -8,7 +8,7 @@ what is current (its fenced transaction) does not need this order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.damage import damage_of
@@ -23,10 +23,11 @@ from trainctl.core.records.generation import CheckpointRef
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """A complete checkpoint: how to refer to it, and what its manifest says."""
+    """A checkpoint: how to refer to it, what its manifest says, and why it cannot be used, if it cannot."""
 
     ref: CheckpointRef
     manifest: RootManifest
+    problem: str = ""
 
     @property
     def rank(self) -> tuple[int, int, int, str]:
@@ -42,14 +43,19 @@ class Survey:
     Attributes:
         checkpoints: complete ones that nobody found damaged, newest first.
         damaged: those with a root manifest that lack files, or were found damaged by whoever loaded them, newest first.
-        unusable: why these, and those whose root manifest cannot be read, cannot be used.
+        unreadable: step and trouble of those whose root manifest cannot be read.
         interrupted: step and attempt id of those without root manifest: being written, or left by a crash.
     """
 
     checkpoints: tuple[CheckpointInfo, ...]
     damaged: tuple[CheckpointInfo, ...]
-    unusable: tuple[str, ...]
+    unreadable: tuple[tuple[int, str], ...]
     interrupted: tuple[tuple[int, str], ...]
+
+    @property
+    def unusable(self) -> tuple[str, ...]:
+        """Why attempts with a root manifest cannot be used."""
+        return (*(info.problem for info in self.damaged), *(problem for _, problem in self.unreadable))
 
 
 def survey(uri: str) -> Survey:
@@ -89,6 +95,18 @@ def newest(uri: str, *, job: str = "") -> CheckpointRef | None:
     return last[0].ref if last else None
 
 
+def passed_over(ref: CheckpointRef) -> tuple[str, ...]:
+    """What is wrong with the newer checkpoints that lie beside ``ref`` and were not taken.
+
+    Raises:
+        CheckpointError: the storage cannot be read.
+    """
+    found = survey(ref.uri.rsplit("/", 2)[0])
+    taken = next((info for info in found.checkpoints if info.ref.attempt == ref.attempt), None)
+    newer = (info.problem for info in found.damaged if taken is None or info.rank > taken.rank)
+    return (*newer, *(problem for step, problem in found.unreadable if step > ref.step))
+
+
 def older(ref: CheckpointRef) -> tuple[CheckpointRef, ...]:
     """The checkpoints that ``ref`` descends from and that lie beside it, newest first: what to go back to without it.
 
@@ -119,6 +137,11 @@ def _before(info: CheckpointInfo, known: Mapping[str, CheckpointInfo]) -> Checkp
         and other.ref.step < info.ref.step
     ]
     return max(same, key=lambda other: other.rank, default=None)
+
+
+def is_root_of(uri: str, ref: CheckpointRef) -> bool:
+    """Whether ``uri`` is the folder of all checkpoints, of which ``ref`` is one, and so names none of them itself."""
+    return open_storage(uri).uri == ref.uri.rsplit("/", 2)[0]
 
 
 def resolve(uri: str) -> CheckpointRef:
@@ -178,7 +201,7 @@ def _survey(storage: Storage) -> Survey:
         )
     complete: list[CheckpointInfo] = []
     damaged: list[CheckpointInfo] = []
-    unusable: list[str] = []
+    unreadable: list[tuple[int, str]] = []
     interrupted: list[tuple[int, str]] = []
     for name in steps:
         for attempt in filter(is_attempt, storage.list(name)):
@@ -189,14 +212,13 @@ def _survey(storage: Storage) -> Survey:
             try:
                 info = _described(storage, folder)
             except CheckpointError as error:
-                unusable.append(str(error))
+                unreadable.append((step_of(name) or 0, str(error)))
                 continue
             problem = damage_of(storage, folder) or _incomplete(storage, info.manifest, folder)
-            (damaged if problem else complete).append(info)
-            unusable += [problem] if problem else []
+            (damaged if problem else complete).append(replace(info, problem=problem))
     for found in (complete, damaged):
         found.sort(key=lambda info: info.rank, reverse=True)
-    return Survey(tuple(complete), tuple(damaged), tuple(unusable), tuple(interrupted))
+    return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted))
 
 
 def _incomplete(storage: Storage, root: RootManifest, folder: str) -> str:

@@ -9,6 +9,7 @@ for a state that is worthless anyway. What fails in the second reading raises an
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -121,7 +122,7 @@ def _load(
             hint="restore the checkpoint's files from a copy, or name another one",
         ) from error
     except OSError as error:
-        raise OSError(error.errno, f"{error}; {_POISONED.format(root.step)}") from error
+        raise OSError(error.errno or errno.EIO, f"{error}; {_POISONED.format(root.step)}") from error
     objects: Mapping[str, Any] = decode_value(root.objects)
     return objects
 
