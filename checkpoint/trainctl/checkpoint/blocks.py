@@ -104,8 +104,7 @@ class BlockReader:
         for file in self._headers:
             buffer = memoryview(bytearray(file.header_bytes))
             self._storage.read_ranges(file.path, [RangeRead(0, buffer)])
-            if checksum(buffer) != file.header_checksum:
-                raise self._corrupt(file.path, 0, file.header_bytes, "its header")
+            self._check(file.path, 0, buffer, file.header_checksum, "its header")
 
     def read(self, reads: Sequence[BlockRead]) -> Iterator[tuple[BlockRead, memoryview]]:
         """The wanted bytes of each block, verified, one after the other.
@@ -185,25 +184,23 @@ class BlockReader:
             position += read.size
         self._storage.read_ranges(batch[0].path, [RangeRead(begin, memory[begin]) for begin in blocks])
         for begin, read in blocks.items():
-            if checksum(memory[begin]) != read.checksum:
-                self._read_again(read, memory[begin])
+            self._check(read.path, begin, memory[begin], read.checksum, str(read.transfer.src_key))
         for read in batch:
             if read.begin not in placed:
                 yield read, memory[read.begin][read.skip : read.skip + read.wanted_bytes]
 
-    def _read_again(self, read: BlockRead, memory: memoryview) -> None:
+    def _check(self, path: str, begin: int, found: memoryview, expected: str, what: str) -> None:
         """Bytes may have been changed on their way: what is stored is only called damaged where it is so twice."""
-        self._storage.read_ranges(read.path, [RangeRead(read.begin, memory)])
-        if checksum(memory) != read.checksum:
-            raise self._corrupt(read.path, read.begin, read.size, str(read.transfer.src_key))
-        where = f"{self._storage.uri}/{read.path}"
-        _LOG.warning("%s: bytes from %d on were changed on their way; read again, they are right", where, read.begin)
-
-    def _corrupt(self, path: str, begin: int, size: int, what: str) -> DamagedCheckpointError:
-        return DamagedCheckpointError(
-            f"{self._storage.uri}/{path} is corrupt: bytes {begin}:{begin + size} ({what}) do not have their checksum",
-            hint="resume from an older checkpoint, or restore the file from a copy",
-        )
+        if checksum(found) == expected:
+            return
+        self._storage.read_ranges(path, [RangeRead(begin, found)])
+        where = f"{self._storage.uri}/{path}"
+        if checksum(found) != expected:
+            raise DamagedCheckpointError(
+                f"{where} is corrupt: bytes {begin}:{begin + len(found)} ({what}) do not have their checksum",
+                hint="resume from an older checkpoint, or restore the file from a copy",
+            )
+        _LOG.warning("%s: bytes from %d on were changed on their way; read again, they are right", where, begin)
 
 
 def _batches(reads: Sequence[BlockRead]) -> Iterator[list[BlockRead]]:

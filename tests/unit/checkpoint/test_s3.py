@@ -248,6 +248,8 @@ def test_a_checkpoint_is_saved_and_loaded_through_everything_that_passes(store: 
     first = save(store.uri, values_of(1), of=attempt(1))
     second = save(store.uri, values_of(2), of=attempt(2), parent=first)
     store.proxy.when("GET", "data/").flip()
+    store.proxy.when("GET", "parts/").flip()
+    store.proxy.when("GET", "manifest.json").flip()
     state = blank()
     load(second, state)
     assert holds(state, 2)

@@ -22,7 +22,7 @@ def read_root(storage: Storage, folder: str = "", *, expected_sha256: str = "") 
     path = f"{folder}/{ROOT_MANIFEST}".lstrip("/")
     where = f"{storage.uri}/{path}"
     try:
-        data = storage.read(path)
+        data = _read(storage, path, expected_sha256)
     except (FileNotFoundError, NotADirectoryError):
         entries = storage.list(folder)
         found = f"found {', '.join(entries[:5])}" if entries else "the folder is empty or does not exist"
@@ -38,6 +38,12 @@ def read_root(storage: Storage, folder: str = "", *, expected_sha256: str = "") 
             hint="the folder was replaced since the checkpoint was committed; resume from another one",
         )
     return parse_root(data, where=where), digest
+
+
+def _read(storage: Storage, path: str, expected_sha256: str) -> bytes:
+    """A file, read twice if it is not the one expected: it may have been changed on its way."""
+    data = storage.read(path)
+    return storage.read(path) if expected_sha256 and sha256(data) != expected_sha256 else data
 
 
 def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
@@ -92,7 +98,7 @@ def read_part(storage: Storage, root: RootManifest, report: PartReport) -> PartM
     """
     where = f"{storage.uri}/{report.manifest.path}"
     try:
-        data = storage.read(report.manifest.path)
+        data = _read(storage, report.manifest.path, report.manifest.sha256)
     except FileNotFoundError:
         raise DamagedCheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
     part = parse_part(data, report.manifest, where=where)
@@ -139,7 +145,7 @@ def read_artifact(storage: Storage, file: StoredFile) -> bytes:
     Raises:
         CheckpointError: it is not what was saved.
     """
-    data = storage.read(file.path)
+    data = _read(storage, file.path, file.sha256)
     if sha256(data) != file.sha256:
         raise DamagedCheckpointError(
             f"{storage.uri}/{file.path} is corrupt: expected sha256 {file.sha256}, found {sha256(data)}",
