@@ -266,7 +266,6 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(
     decided = [event.message for event in system.events("damaged") if event.type == "recovery.decided"]
     assert any(f"load step {rejected.fields['instead_step']} from" in message for message in decided)
     ended = system.job("damaged").status
-    assert ended.restarts_total >= 1 if hasattr(ended, "restarts_total") else True
     (stale,) = [c for c in ended.conditions if c.type == "CheckpointStale"]
     assert (stale.status, stale.reason) == ("False", "Saved"), "a newer one was saved since"
 

@@ -29,7 +29,9 @@ SAVES = JobSpec(checkpoint=CheckpointSpec(interval_steps=4, background=False, ke
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("undisturbed")
-    with ProcessWorld(folder, SIZE, train, options=OPTIONS, spec=JobSpec(checkpoint=CheckpointSpec(interval_steps=0))) as w:
+    with ProcessWorld(
+        folder, SIZE, train, options=OPTIONS, spec=JobSpec(checkpoint=CheckpointSpec(interval_steps=0))
+    ) as w:
         w.run()
         (state,) = final_states(folder, SIZE)
         return state
@@ -87,9 +89,7 @@ def test_what_only_one_rank_finds_makes_all_go_back(tmp_path: Path, undisturbed:
     """The others had loaded it: they hold nothing that counts, and nobody copies from them."""
     options = {**OPTIONS, "bad_slot": 1, "bad_step": step_folder(8)}
     faults = '[{"point": "step.compute", "action": "stop", "where": {"step": 11, "generation": 1}}]'
-    with ProcessWorld(
-        tmp_path, SIZE, train_where_one_reads_badly, options=options, spec=SAVES, faults=faults
-    ) as w:
+    with ProcessWorld(tmp_path, SIZE, train_where_one_reads_badly, options=options, spec=SAVES, faults=faults) as w:
         start_again_at_9(w, lambda ref: None)
         assert [r.target_step for r in w.records if r.rung is Rung.CHECKPOINT] == [8, 4]
         assert not [r.holders for r in w.records if r.rung is Rung.CHECKPOINT and r.holders]
@@ -126,7 +126,7 @@ def test_a_store_that_refuses_costs_the_checkpoint_and_not_the_training(
         assert final_states(tmp_path, SIZE) == {undisturbed}
         assert [(c.step, c.ref is not None) for c in w.checkpoints] == [(4, False), (8, True), (12, True)]
         assert "lack a right" in w.checkpoints[0].error or "AccessDenied" in w.checkpoints[0].error
-    assert not [key for key in store.keys() if step_folder(4) in key]
+    assert not [key for key in store.objects() if step_folder(4) in key]
 
 
 def test_all_are_lost_and_go_on_from_the_store(store: Store, tmp_path: Path, undisturbed: bytes) -> None:

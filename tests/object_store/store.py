@@ -51,7 +51,7 @@ class Store:
     def open(self, path: str = "", patience: Patience = QUICK) -> Storage:
         return open_storage(f"{self.uri}/{path}".rstrip("/"), calls=self.calls(patience))
 
-    def keys(self) -> list[str]:
+    def objects(self) -> list[str]:
         """All objects there, asked for while nothing goes wrong."""
         self.proxy.calm()
         filesystem = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)

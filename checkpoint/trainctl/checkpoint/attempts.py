@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from trainctl.checkpoint.manifest.names import attempt_folder
 from trainctl.core.errors import StorageAwayError, StorageRefusedError
 
-
 _HINTS = {
     errno.ENOSPC: "free space there, keep fewer checkpoints (checkpoint.keep.last) or save elsewhere",
     errno.EDQUOT: "the quota is used up: free space there or save elsewhere",

@@ -108,7 +108,9 @@ def _load(
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])
-        raise DamagedCheckpointError(f"{ref.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint")
+        raise DamagedCheckpointError(
+            f"{ref.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint"
+        )
     reader = BlockReader(storage, root, parts)
     reads = reader.plan(plan.transfers)
     reader.verify_headers()

@@ -9,7 +9,7 @@ _MISSPELT = re.compile(rf"({'|'.join(SCHEMES)})(:/?(?![/:])|//)(?P<rest>.+)", re
 
 
 def uri_problem(uri: str) -> str:
-    """What is wrong with the spelling of a URI that would pass for a path, such as ``s3//bucket``; empty if nothing is."""
+    """What is wrong with the spelling of a URI that would pass for a path, such as ``s3//bucket``; empty if none."""
     found = _MISSPELT.fullmatch(uri)
     if found is None:
         return ""

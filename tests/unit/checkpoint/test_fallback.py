@@ -36,8 +36,12 @@ JOB = "job-a"
 
 def save_step(folder: Path, step: int, parent: CheckpointRef | None = None, *, lineage: int = 1) -> CheckpointRef:
     values = at_step(full_values(SHAPES, seed=step), step)
-    values = {dataclasses.replace(k, version=dataclasses.replace(k.version, lineage=lineage)): v for k, v in values.items()}
-    return save(folder, values, of=attempt(step, lineage=lineage, nonce=f"{lineage}"), parent=parent, max_file_bytes=4096)
+    values = {
+        dataclasses.replace(k, version=dataclasses.replace(k.version, lineage=lineage)): v for k, v in values.items()
+    }
+    return save(
+        folder, values, of=attempt(step, lineage=lineage, nonce=f"{lineage}"), parent=parent, max_file_bytes=4096
+    )
 
 
 def chain(folder: Path, *steps: int) -> list[CheckpointRef]:
@@ -300,5 +304,3 @@ def test_a_storage_that_fails_is_no_damage(
         with pytest.raises(kind, match="the medium says no") as caught:
             load(ref, blank(), verify_first=first)
         assert caught.value.hint
-
-

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.checkpoint.storage.calls import Calls
-from trainctl.checkpoint.storage.failures import StorageFailure, failure_of
+from trainctl.checkpoint.storage.failures import StorageSaysNoError, failure_of
 from trainctl.checkpoint.storage.patience import Patience
 from trainctl.core.clock import ManualClock
 
-BUSY = StorageFailure(errno.EBUSY, "s3://b/x: SlowDown", again=True, hint="wait")
+BUSY = StorageSaysNoError(errno.EBUSY, "s3://b/x: SlowDown", again=True, hint="wait")
 
 
 @given(st.integers(1, 200), st.floats(0, 1000), st.floats(0, 0.999))
@@ -69,7 +69,7 @@ def test_what_passes_is_tried_again_and_told_so() -> None:
 
 def test_what_lasts_is_said_at_once() -> None:
     caller, waited = calls()
-    with pytest.raises(StorageFailure, match="writing x: ") as caught:
+    with pytest.raises(StorageSaysNoError, match="writing x: ") as caught:
         caller.call("writing x", Scripted(PermissionError(13, "no")))
     assert (caught.value.errno, caught.value.again, waited) == (errno.EACCES, False, [])
 
@@ -84,7 +84,7 @@ def test_what_is_no_failure_of_the_storage_keeps_its_kind(kind: type[OSError]) -
 
 def test_there_is_an_end_and_it_says_how_often_it_was_tried() -> None:
     caller, waited = calls(Patience(deadline_s=30.0))
-    with pytest.raises(StorageFailure, match=r"SlowDown \(tried \d+ times in 2\d s\)") as caught:
+    with pytest.raises(StorageSaysNoError, match=r"SlowDown \(tried \d+ times in 2\d s\)") as caught:
         caller.call("writing x", Scripted(*[BUSY] * 100))
     assert 20 < sum(waited) < 30
     assert caught.value.hint == "wait"
@@ -94,7 +94,7 @@ def test_an_answer_that_never_comes_is_not_waited_for() -> None:
     never = threading.Event()
     caller, waited = calls(Patience(deadline_s=1.0, answer_s=0.05, first_s=0.4))
     try:
-        with pytest.raises(StorageFailure, match="reading x: no answer within 0 s"):
+        with pytest.raises(StorageSaysNoError, match="reading x: no answer within 0 s"):
             caller.call("reading x", lambda again: never.wait())
     finally:
         never.set()
@@ -141,7 +141,7 @@ class NoCredentialsError(Exception):
 )
 def test_what_drivers_raise_is_told_apart(error: Exception, number: int, again: bool, hint: str) -> None:
     found = failure_of(error, "reading s3://b/x")
-    assert isinstance(found, StorageFailure)
+    assert isinstance(found, StorageSaysNoError)
     assert (found.errno, found.again) == (number, again)
     assert hint in found.hint
     assert str(found).startswith("reading s3://b/x: ")

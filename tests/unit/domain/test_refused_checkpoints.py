@@ -76,7 +76,7 @@ def test_the_next_save_ends_the_condition_and_the_old_report_changes_nothing() -
     told = observe_checkpoint(sim.state, again, sim.now_s)
     assert told.state.checkpoints == (older,), "before the next generation is committed, its lineage is still the old"
     assert [e.reason for e in told.events] == ["Damaged"]
-    del sim._checkpoints  # type: ignore[method-assign]
+    del sim._checkpoints
     wait_for(sim, lambda: len(sim.state.checkpoints) == 2)
     assert condition(sim)[:2] == ("False", "Saved")
     assert newest not in sim.state.checkpoints

@@ -1,4 +1,4 @@
-"""Calls of a storage that is not on this machine: each with a limit, tried again while that may help, never for ever."""
+"""Calls of a storage that is not on this machine: each with a limit, tried again while that may help."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from trainctl.checkpoint.storage.failures import StorageFailure, failure_of
+from trainctl.checkpoint.storage.failures import StorageSaysNoError, failure_of
 from trainctl.checkpoint.storage.patience import Patience
 from trainctl.core.clock import Clock
 from trainctl.core.system.clock import SystemClock
@@ -53,13 +53,13 @@ class Calls:
 
         Raises:
             FileNotFoundError, FileExistsError: as the action.
-            StorageFailure: it failed in a way that lasts, or for too long.
+            StorageSaysNoError: it failed in a way that lasts, or for too long.
         """
         began_s, tries = self._clock.monotonic_s(), 0
         while True:
             try:
                 return self.once(where, partial(action, tries > 0), size_bytes=size_bytes)
-            except StorageFailure as failure:
+            except StorageSaysNoError as failure:
                 tries += 1
                 spent_s = self._clock.monotonic_s() - began_s
                 wait_s = self.patience.wait_s(tries, spent_s, self._chance()) if failure.again else None
@@ -74,16 +74,18 @@ class Calls:
             return _bounded(action, self.patience.limit_s(size_bytes))
         except _LateError as late:
             text = f"{where}: no answer within {late.limit_s:.0f} s"
-            raise StorageFailure(errno.ETIMEDOUT, text, again=True, hint="see whether the storage has trouble") from None
+            raise StorageSaysNoError(
+                errno.ETIMEDOUT, text, again=True, hint="see whether the storage has trouble"
+            ) from None
         except Exception as error:
             raise failure_of(error, where) from error
 
 
-def _given_up(failure: StorageFailure, tries: int, spent_s: float) -> StorageFailure:
+def _given_up(failure: StorageSaysNoError, tries: int, spent_s: float) -> StorageSaysNoError:
     if tries == 1:
         return failure
     text = f"{failure} (tried {tries} times in {spent_s:.0f} s)"
-    return StorageFailure(failure.errno or errno.EIO, text, again=failure.again, hint=failure.hint)
+    return StorageSaysNoError(failure.errno or errno.EIO, text, again=failure.again, hint=failure.hint)
 
 
 class _LateError(Exception):

@@ -9,11 +9,17 @@ import errno
 from collections.abc import Iterator
 from typing import Any
 
-_AGAIN = "it is tried again for a while; see whether the storage has trouble, or the network between it and this machine"
+_AGAIN = (
+    "it is tried again for a while; see whether the storage has trouble, or the network between it and this machine"
+)
 _ENDPOINT = "check the address of the storage (AWS_ENDPOINT_URL) and that this machine can reach it"
 _RIGHTS = "these credentials lack a right there: reading, writing, listing and removing objects are needed"
-_WRONG = "the credentials are wrong or have expired: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
-_NONE = "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or a role of the machine"
+_WRONG = (
+    "the credentials are wrong or have expired: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+)
+_NONE = (
+    "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or a role of the machine"
+)
 _BUCKET = "make the bucket, or correct the URI; buckets are never made here"
 _REGION = "name the bucket's region (AWS_REGION) or its own endpoint"
 
@@ -65,7 +71,7 @@ _PASSING = frozenset({errno.EBUSY, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, err
 """121 is EREMOTEIO, which s3fs makes of HTTP 500 and which not every system has."""
 
 
-class StorageFailure(OSError):
+class StorageSaysNoError(OSError):
     """What a storage that is not on this machine refused.
 
     Attributes:
@@ -83,13 +89,13 @@ class StorageFailure(OSError):
 
 
 def failure_of(error: Exception, where: str) -> OSError:
-    """The error as the port raises it: FileNotFoundError, FileExistsError or a ``StorageFailure``.
+    """The error as the port raises it: FileNotFoundError, FileExistsError or a ``StorageSaysNoError``.
 
     Args:
         error: whatever the driver raised.
         where: what was asked for, and of whom.
     """
-    if isinstance(error, StorageFailure):
+    if isinstance(error, StorageSaysNoError):
         return error
     number, again, hint = _judged(error)
     text = f"{where}: {_said(error)}"
@@ -97,7 +103,7 @@ def failure_of(error: Exception, where: str) -> OSError:
         return FileNotFoundError(number, "there is no such file", where)
     if number == errno.EEXIST:
         return FileExistsError(number, "there is one already", where)
-    return StorageFailure(number, text, again=again, hint=hint)
+    return StorageSaysNoError(number, text, again=again, hint=hint)
 
 
 def _judged(error: Exception) -> tuple[int, bool, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from trainctl.checkpoint.storage.calls import Calls
-from trainctl.checkpoint.storage.failures import StorageFailure
+from trainctl.checkpoint.storage.failures import StorageSaysNoError
 from trainctl.checkpoint.storage.port import RangeRead, other_size, short_read
 from trainctl.checkpoint.storage.upload import upload_parts, upload_stream
 from trainctl.core.errors import DamagedCheckpointError
@@ -59,7 +59,7 @@ class FsspecStorage:
         found = self.size(path)
         if found != written:
             text = f"{self._uri}/{path}: expected {written} bytes after the upload, found {found}"
-            raise StorageFailure(errno.EIO, text, again=True, hint="see whether somebody else writes there")
+            raise StorageSaysNoError(errno.EIO, text, again=True, hint="see whether somebody else writes there")
         return written
 
     def create_file(self, path: str, data: bytes) -> None:
@@ -81,7 +81,7 @@ class FsspecStorage:
             # A put whose answer was lost is sent again, by us or by the HTTP client itself: then what is there is ours.
             if not self._is_s3 or self._writer_of(what, target) != token:
                 raise
-        except StorageFailure as failure:
+        except StorageSaysNoError as failure:
             if failure.errno != errno.ENOSYS:
                 raise
             _LOG.warning("%s: the store has no conditional put; a look at what is there has to do", what)
@@ -131,7 +131,7 @@ class FsspecStorage:
         what = f"reading {self._uri}/{path}"
         try:
             parts = self._calls.call(what, fetch, size_bytes=sum(ends) - sum(starts))
-        except StorageFailure as failure:
+        except StorageSaysNoError as failure:
             size = self.size(path)
             late = next((read for read in ranges if size is not None and read.offset + len(read.into) > size), None)
             if size is None or late is None:
@@ -205,11 +205,13 @@ class FsspecStorage:
             return None
 
     def _refuse_cut_off(self, path: str, *, needed: int) -> None:
-        """Raises: StorageFailure: the file has at least ``needed`` bytes, so an answer with fewer was cut off."""
+        """Raises: StorageSaysNoError: the file has at least ``needed`` bytes, so an answer with fewer was cut off."""
         size = int(self._fs.info(f"{self._root}/{path}")["size"])
         if size >= needed:
             text = f"{self._uri}/{path}: the answer was cut off, the file has {size} bytes"
-            raise StorageFailure(errno.EIO, text, again=True, hint="see whether the network to the storage has trouble")
+            raise StorageSaysNoError(
+                errno.EIO, text, again=True, hint="see whether the network to the storage has trouble"
+            )
 
     def _writer_of(self, what: str, target: str) -> str:
         """Which call of ``create_file`` made an object of an S3 store."""

@@ -6,6 +6,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from trainctl.checkpoint.storage.calls import Calls
@@ -22,7 +23,7 @@ def upload_parts(filesystem: Any, path: str, where: str, buffers: Iterable[memor
     is taken back if one fails for good.
 
     Raises:
-        StorageFailure: as ``Calls.call``.
+        StorageSaysNoError: as ``Calls.call``.
     """
     bucket, key, _ = filesystem.split_path(path)
     place = {"Bucket": bucket, "Key": key}
@@ -37,7 +38,9 @@ def upload_parts(filesystem: Any, path: str, where: str, buffers: Iterable[memor
     try:
         return _send(filesystem, where, place, _all(first, second, parts), calls)
     except BaseException:
-        with contextlib.suppress(Exception):  # what is left then only costs room, until the bucket's own rules remove it
+        with contextlib.suppress(
+            Exception
+        ):  # what is left then only costs room, until the bucket's own rules remove it
             calls.once(where, lambda: filesystem.call_s3("abort_multipart_upload", **place))
         raise
 
@@ -82,14 +85,14 @@ def upload_stream(filesystem: Any, path: str, where: str, buffers: Iterable[memo
     """Writes a file of any other file system; returns its size in bytes. Nothing is tried again: what was sent is gone.
 
     Raises:
-        StorageFailure: as ``Calls.once``; the file is dropped where the driver can do that.
+        StorageSaysNoError: as ``Calls.once``; the file is dropped where the driver can do that.
     """
     size = 0
     file = calls.once(where, lambda: filesystem.open(path, "wb"))
     try:
         for buffer in buffers:
             count = memoryview(buffer).nbytes
-            calls.once(where, lambda data=buffer: file.write(data), size_bytes=count)
+            calls.once(where, partial(file.write, buffer), size_bytes=count)
             size += count
     except BaseException:
         with contextlib.suppress(Exception):

@@ -146,8 +146,8 @@ class UserFault:
 class Restarts:
     """Use of the restart budgets: exceptions of the user's code per job, process crashes (Unix seconds) per window.
 
-    ``incident`` is the newest generation whose end was charged: of a command, what fails after it is an echo; of others,
-    the same storage being away for its other ranks, too.
+    ``incident`` is the newest generation whose end was charged: what fails after it is an echo of the same, if the job
+    runs a command, or if the storage was away.
     """
 
     total: int = 0

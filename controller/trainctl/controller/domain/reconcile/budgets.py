@@ -31,7 +31,7 @@ DETERMINISTIC_HINTS: Mapping[str, str] = {
     "spec.train.data.corrupt.policy: skip leaves damaged records out",
     "CHECKPOINT_UNUSABLE": "restore its files from a copy, or name another with resumeFrom",
     "CHECKPOINT_DAMAGED": "restore the files of one of them from a copy and name it with resumeFrom, or start again",
-    "CHECKPOINT_UNFIT": "the model or its optimizer was changed since: use the code and the job file that it was saved with",
+    "CHECKPOINT_UNFIT": "model or optimizer were changed since: use the code and the job file that it was saved with",
     "STORAGE_REFUSED": "give the workers what they need to read there: permission, credentials, the right bucket",
     "SPEC_INVALID": "correct the job file and submit it again",
     "PLAN_IMPOSSIBLE": "change what does not fit: the spec, the resources, or what the program registers",
