@@ -10,7 +10,7 @@ from trainctl.controller.domain.submit import Resume
 from trainctl.controller.jobs.data_checks import data_problems
 from trainctl.controller.jobs.model_checks import folder_problems, resume_problems
 from trainctl.controller.jobs.paths import local_path
-from trainctl.core.errors import CheckpointError, Problem, SpecError, UnavailableError
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError, Problem, SpecError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.uris import uri_problem
@@ -70,6 +70,12 @@ def find_resume(job: TrainJob) -> Resume | None:
         found: CheckpointRef | None = catalog.resolve(wanted)
     else:
         found = catalog.newest(uri) if uri else None
+        damaged = catalog.survey(uri).unusable if uri and found is None else ()
+        if damaged:
+            raise DamagedCheckpointError(
+                "\n".join([f"{uri}: no checkpoint can be used, every one is damaged:", *damaged]),
+                hint="restore the files of one of them from a copy, or begin at step 0 with resumeFrom: none",
+            )
     if found is None or (wanted != "latest" and not catalog.is_root_of(wanted, found)):
         return Resume(ref=found) if found is not None else None
     skipped = (f"a newer checkpoint is passed over: {problem}" for problem in catalog.passed_over(found))
