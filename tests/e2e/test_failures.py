@@ -258,9 +258,16 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(
     for worker in workers(job).values():
         os.kill(worker.pid, signal.SIGKILL)
     assert_as_if_nothing_happened(reference, "damaged")
-    rejected = [event.message for event in system.events("damaged") if event.type == "checkpoint.rejected"]
-    assert len(rejected) == 1
-    assert str(newest) in rejected[0]
+    (rejected,) = [event for event in system.events("damaged") if event.type == "checkpoint.rejected"]
+    assert rejected.reason == "Damaged"
+    for part in (str(newest), data.name, "do not have their checksum", "the newest one left is of step "):
+        assert part in rejected.message
+    assert rejected.fields["attempt"] == newest.name
+    decided = [event.message for event in system.events("damaged") if event.type == "recovery.decided"]
+    assert any(f"load step {rejected.fields['instead_step']} from" in message for message in decided)
+    ended = system.job("damaged").status
+    (stale,) = [c for c in ended.conditions if c.type == "CheckpointStale"]
+    assert (stale.status, stale.reason) == ("False", "Saved"), "a newer one was saved since"
 
 
 def test_a_controller_that_was_frozen_does_not_take_silence_for_death(

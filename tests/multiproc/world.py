@@ -54,6 +54,7 @@ from trainctl.parallel.bridge import (
     encode,
 )
 from trainctl.parallel.progress_page import ProgressWriter, read_progress
+from trainctl.parallel.worker import describe
 
 T = TypeVar("T")
 DEADLINE_S = 50.0
@@ -116,9 +117,7 @@ def _child(
         except SystemExit:  # it has said why
             pass
         except Exception as error:
-            bridge.send(
-                Failed(WorkerError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc()))
-            )
+            bridge.send(Failed(describe(error, step=0)))
         bridge.flush(2.0)
         os._exit(0)  # without the destructors of groups that still wait for a frozen peer
 
@@ -195,6 +194,8 @@ class ProcessWorld:
         self.figure_log: list[StepFigures] = []
         self.checkpoints: list[CheckpointReport] = []
         self.notices: list[str] = []
+        self.refused: dict[str, str] = {}
+        """What workers found in checkpoints that are damaged, by URI."""
         self.records: list[GenerationRecord] = []
         self.replace_lost = True
         self.intervals_s: dict[int, float] = {}
@@ -312,13 +313,19 @@ class ProcessWorld:
 
     def _supervise(self) -> None:
         for life in self.members():
-            if life.error is not None:
+            if life.error is not None and not self._refuses(life.error):
                 self._fail(f"worker {life.slot} raised {life.error.type}: {life.error.message}\n{life.error.traceback}")
         lost = [life.slot for life in self.members() if not life.alive and not life.finished]
         if lost:
             self.exclude(lost)
         elif self.proposed is not None and self._all_reported():
             self._commit()
+
+    def _refuses(self, error: WorkerError) -> bool:
+        """Whether it is only that a checkpoint is damaged; that one is not gone back to again."""
+        if error.checkpoint:
+            self.refused[error.checkpoint] = error.message
+        return bool(error.checkpoint)
 
     def exclude(self, lost: Sequence[int]) -> None:
         """Proposes a generation without these lives; others take their slots unless the world shrinks."""
@@ -413,6 +420,7 @@ class ProcessWorld:
     def saved(self) -> CheckpointRef | None:
         """Newest complete checkpoint."""
         refs = [report.ref for report in self.checkpoints if report.ref is not None]
+        refs = [ref for ref in refs if ref.uri not in self.refused]
         return refs[-1] if refs else None
 
     def _record(self, slots: Sequence[int], **fields: Any) -> GenerationRecord:

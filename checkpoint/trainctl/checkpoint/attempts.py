@@ -8,7 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainctl.checkpoint.manifest.names import attempt_folder
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import StorageAwayError, StorageRefusedError
+
+_HINTS = {
+    errno.ENOSPC: "free space there, keep fewer checkpoints (checkpoint.keep.last) or save elsewhere",
+    errno.EDQUOT: "the quota is used up: free space there or save elsewhere",
+    errno.EACCES: "give the user who runs the job permission there",
+    errno.EPERM: "give the user who runs the job permission there",
+    errno.EROFS: "the file system is mounted read-only: save elsewhere",
+    errno.ENODEV: "make the bucket, or correct the URI",
+    errno.ENOSYS: "save elsewhere: this store lacks what is asked of it",
+    errno.ENOTDIR: "a file is where a folder has to be: remove it, or save elsewhere",
+}
+LASTING = frozenset(_HINTS)
+"""What does not go away within seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +53,17 @@ class Attempt:
 
 @contextlib.contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Turns what the medium refuses into a CheckpointError that says what was tried and what to do."""
+    """Turns what the medium refuses into a CheckpointError that says what was tried and what to do.
+
+    Raises:
+        StorageRefusedError: it would refuse again.
+        StorageAwayError: later it may not.
+    """
     try:
         yield
     except OSError as error:
-        hints = {
-            errno.ENOSPC: "free space there, keep fewer checkpoints (checkpoint.keep.last) or save elsewhere",
-            errno.EDQUOT: "the quota is used up: free space there or save elsewhere",
-            errno.EACCES: "give the user who runs the job write permission there",
-            errno.EROFS: "the file system is mounted read-only: save elsewhere",
-        }
-        hint = hints.get(error.errno or 0, "check that the storage is reachable and writable")
-        raise CheckpointError(f"{what} failed: {error}", hint=hint) from error
+        hint = getattr(error, "hint", "") or _HINTS.get(error.errno or 0, "")
+        if error.errno in LASTING:
+            raise StorageRefusedError(f"{what} failed: {error}", hint=hint) from error
+        hint = hint or "check that the storage is reachable and writable"
+        raise StorageAwayError(f"{what} failed: {error}", hint=hint) from error

@@ -7,9 +7,11 @@ what is current (its fenced transaction) does not need this order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from trainctl.checkpoint.attempts import storage_errors
+from trainctl.checkpoint.damage import damage_of
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name, is_attempt, step_folder, step_of
 from trainctl.checkpoint.manifest.reading import check_files, read_artifact, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
@@ -21,10 +23,11 @@ from trainctl.core.records.generation import CheckpointRef
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """A complete checkpoint: how to refer to it, and what its manifest says."""
+    """A checkpoint: how to refer to it, what its manifest says, and why it cannot be used, if it cannot."""
 
     ref: CheckpointRef
     manifest: RootManifest
+    problem: str = ""
 
     @property
     def rank(self) -> tuple[int, int, int, str]:
@@ -38,14 +41,21 @@ class Survey:
     """All attempts under a URI.
 
     Attributes:
-        checkpoints: complete ones, newest first.
-        unusable: why others with a root manifest cannot be used.
+        checkpoints: complete ones that nobody found damaged, newest first.
+        damaged: those with a root manifest that lack files, or were found damaged by whoever loaded them, newest first.
+        unreadable: step and trouble of those whose root manifest cannot be read.
         interrupted: step and attempt id of those without root manifest: being written, or left by a crash.
     """
 
     checkpoints: tuple[CheckpointInfo, ...]
-    unusable: tuple[str, ...]
+    damaged: tuple[CheckpointInfo, ...]
+    unreadable: tuple[tuple[int, str], ...]
     interrupted: tuple[tuple[int, str], ...]
+
+    @property
+    def unusable(self) -> tuple[str, ...]:
+        """Why attempts with a root manifest cannot be used."""
+        return (*(info.problem for info in self.damaged), *(problem for _, problem in self.unreadable))
 
 
 def survey(uri: str) -> Survey:
@@ -83,6 +93,55 @@ def newest(uri: str, *, job: str = "") -> CheckpointRef | None:
             hint="name one of these folders",
         )
     return last[0].ref if last else None
+
+
+def passed_over(ref: CheckpointRef) -> tuple[str, ...]:
+    """What is wrong with the newer checkpoints that lie beside ``ref`` and were not taken.
+
+    Raises:
+        CheckpointError: the storage cannot be read.
+    """
+    found = survey(ref.uri.rsplit("/", 2)[0])
+    taken = next((info for info in found.checkpoints if info.ref.attempt == ref.attempt), None)
+    newer = (info.problem for info in found.damaged if taken is None or info.rank > taken.rank)
+    return (*newer, *(problem for step, problem in found.unreadable if step > ref.step))
+
+
+def older(ref: CheckpointRef) -> tuple[CheckpointRef, ...]:
+    """The checkpoints that ``ref`` descends from and that lie beside it, newest first: what to go back to without it.
+
+    A gap in the chain of parents is bridged inside a lineage, which is one chain. Where it begins nothing is guessed:
+    what an older lineage saved may have been rolled back.
+
+    Raises:
+        CheckpointError: the storage cannot be read.
+    """
+    found = survey(ref.uri.rsplit("/", 2)[0])
+    known = {info.ref.attempt: info for info in (*found.checkpoints, *found.damaged)}
+    chain: list[CheckpointInfo] = []
+    here = known.get(ref.attempt)
+    while here is not None and here not in chain:
+        chain.append(here)
+        here = _before(here, known)
+    return tuple(info.ref for info in chain[1:] if info in found.checkpoints)
+
+
+def _before(info: CheckpointInfo, known: Mapping[str, CheckpointInfo]) -> CheckpointInfo | None:
+    parent = info.manifest.parent
+    if parent is not None and parent.attempt in known:
+        return known[parent.attempt]
+    same = [
+        other
+        for other in known.values()
+        if (other.manifest.job, other.ref.lineage) == (info.manifest.job, info.ref.lineage)
+        and other.ref.step < info.ref.step
+    ]
+    return max(same, key=lambda other: other.rank, default=None)
+
+
+def is_root_of(uri: str, ref: CheckpointRef) -> bool:
+    """Whether ``uri`` is the folder of all checkpoints, of which ``ref`` is one, and so names none of them itself."""
+    return open_storage(uri).uri == ref.uri.rsplit("/", 2)[0]
 
 
 def resolve(uri: str) -> CheckpointRef:
@@ -141,7 +200,8 @@ def _survey(storage: Storage) -> Survey:
             hint="name the folder that a job saves its checkpoints to, or an empty one",
         )
     complete: list[CheckpointInfo] = []
-    unusable: list[str] = []
+    damaged: list[CheckpointInfo] = []
+    unreadable: list[tuple[int, str]] = []
     interrupted: list[tuple[int, str]] = []
     for name in steps:
         for attempt in filter(is_attempt, storage.list(name)):
@@ -150,16 +210,33 @@ def _survey(storage: Storage) -> Survey:
                 interrupted.append((step_of(name) or 0, attempt))
                 continue
             try:
-                complete.append(_info(storage, folder))
+                info = _described(storage, folder)
             except CheckpointError as error:
-                unusable.append(str(error))
-    complete.sort(key=lambda info: info.rank, reverse=True)
-    return Survey(tuple(complete), tuple(unusable), tuple(interrupted))
+                unreadable.append((step_of(name) or 0, str(error)))
+                continue
+            problem = damage_of(storage, folder) or _incomplete(storage, info.manifest, folder)
+            (damaged if problem else complete).append(replace(info, problem=problem))
+    for found in (complete, damaged):
+        found.sort(key=lambda info: info.rank, reverse=True)
+    return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted))
+
+
+def _incomplete(storage: Storage, root: RootManifest, folder: str) -> str:
+    try:
+        check_files(storage, root, folder)
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def _info(storage: Storage, folder: str = "") -> CheckpointInfo:
+    info = _described(storage, folder)
+    check_files(storage, info.manifest, folder)
+    return info
+
+
+def _described(storage: Storage, folder: str = "") -> CheckpointInfo:
     root, digest = read_root(storage, folder)
-    check_files(storage, root, folder)
     ref = CheckpointRef(
         uri=f"{storage.uri}/{folder}".rstrip("/"),
         step=root.step,

@@ -8,7 +8,9 @@ for a state that is worthless anyway. What fails in the second reading raises an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import contextlib
+import errno
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,10 +26,11 @@ from trainctl.checkpoint.matching import match
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.tensors import byte_view, dtype_of, run_view
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import DamagedCheckpointError, StorageAwayError
 from trainctl.core.records.generation import CheckpointRef
 
 _HERE = "rank:this"
+_POISONED = "the state of this process is poisoned: some of its tensors hold values of step {}"
 
 
 def load(
@@ -52,11 +55,30 @@ def load(
         alive: called for every block that is read: loading may take long, and that shows that it goes on.
 
     Raises:
-        CheckpointError: the checkpoint does not fit (all differences are listed), is incomplete or is corrupt.
+        UnfitCheckpointError: the checkpoint does not fit; all differences are listed.
+        DamagedCheckpointError: it is incomplete or corrupt; says where.
+        StorageRefusedError, StorageAwayError: it cannot be read.
+        CheckpointError: it was written by a version that this one cannot read.
     """
     names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
-    with storage_errors(f"loading {ref.uri}"):
+    with storage_errors(f"loading {ref.uri}"), _damage_of(ref):
         return _load(ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, alive=alive)
+
+
+@contextlib.contextmanager
+def _damage_of(ref: CheckpointRef) -> Iterator[None]:
+    """Tells a damaged checkpoint from a storage that is not there at all, such as a folder that is not mounted."""
+    try:
+        yield
+    except (DamagedCheckpointError, FileNotFoundError) as error:
+        root = ref.uri.rsplit("/", 2)[0]
+        if not open_storage(root).list(""):
+            raise StorageAwayError(
+                f"{root} is empty or not there, but the checkpoint of step {ref.step} was saved in it",
+                hint="see that the storage is mounted, or that the bucket is the right one",
+            ) from error
+        hint = getattr(error, "hint", "") or "resume from an older checkpoint, or restore the file from a copy"
+        raise DamagedCheckpointError(str(error), hint=hint, uri=ref.uri) from error
 
 
 def _load(
@@ -86,7 +108,9 @@ def _load(
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])
-        raise CheckpointError(f"{ref.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint")
+        raise DamagedCheckpointError(
+            f"{ref.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint"
+        )
     reader = BlockReader(storage, root, parts)
     reads = reader.plan(plan.transfers)
     reader.verify_headers()
@@ -94,11 +118,13 @@ def _load(
         reader.read_at_once(reads, lambda read: None, lambda read, data: None, alive)
     try:
         _fill(reader, reads, state, alive)
-    except (CheckpointError, OSError) as error:
-        raise CheckpointError(
-            f"{error}; the state of this process is poisoned: some of its tensors hold values of step {root.step}",
+    except DamagedCheckpointError as error:
+        raise DamagedCheckpointError(
+            f"{error}; {_POISONED.format(root.step)}",
             hint="restore the checkpoint's files from a copy, or name another one",
         ) from error
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, f"{error}; {_POISONED.format(root.step)}") from error
     objects: Mapping[str, Any] = decode_value(root.objects)
     return objects
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from trainctl.checkpoint.layout.combine import Cast, Term
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import UnfitCheckpointError
 
 _FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})
 _LISTED = 5
@@ -39,7 +39,7 @@ def match(
         cast: whether floating-point dtypes may differ.
 
     Raises:
-        CheckpointError: lists keys that one side lacks, and shapes and dtypes that differ.
+        UnfitCheckpointError: lists keys that one side lacks, and shapes and dtypes that differ.
     """
     by_name: dict[tuple[str, str], list[StateKey]] = {}
     for key in sorted(saved):
@@ -66,7 +66,7 @@ def match(
     problems += _surplus(saved, everything, saved_aliases, wanted_aliases)
     if problems:
         shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
-        raise CheckpointError(
+        raise UnfitCheckpointError(
             "\n".join(
                 [f"the checkpoint does not fit the state to load it into ({len(problems)} differences):", *shown]
             ),

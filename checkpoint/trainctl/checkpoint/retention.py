@@ -18,9 +18,9 @@ from trainctl.core.records.generation import CheckpointRef
 def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
     """Keeps the newest ``keep`` checkpoints of a job (at least one), pinned and protected ones; removes its others.
 
-    "Newest" follows the chain of parents first, so a branch that was rolled back goes before what the job continues.
-    Attempts that were interrupted at an earlier step than the newest checkpoint's are garbage and go, too. Other jobs'
-    checkpoints are never touched.
+    Those that were found damaged do not count: they go when ``keep`` others are there. "Newest" follows the chain of
+    parents first, so a branch that was rolled back goes before what the job continues. Attempts that were interrupted
+    at an earlier step than the newest checkpoint's are garbage and go, too. Other jobs' checkpoints are never touched.
 
     Args:
         uri: the folder that the job saves to.
@@ -40,8 +40,10 @@ def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozens
         own = [info for info in found.checkpoints if info.manifest.job == job]
         if not own:
             return ()
-        others = {info.manifest.job for info in found.checkpoints} - {job}
-        old = [info for info in _by_need(own)[max(1, keep) :] if info.ref.attempt not in protect]
+        everything = (*found.checkpoints, *found.damaged)
+        others = {info.manifest.job for info in everything} - {job}
+        old = _no_longer_needed(own, [info for info in found.damaged if info.manifest.job == job], max(1, keep))
+        old = [info for info in old if info.ref.attempt not in protect]
         doomed = [attempt_folder(info.ref.step, info.ref.attempt) for info in old]
         doomed = [folder for folder in doomed if storage.size(f"{folder}/{PIN}") is None]
         if not others:  # with others in the folder, an interrupted attempt may be theirs
@@ -120,13 +122,20 @@ def remove_attempt(storage: Storage, folder: str) -> None:
     storage.delete_if_empty(folder.partition("/")[0])
 
 
-def _by_need(own: Sequence[CheckpointInfo]) -> list[CheckpointInfo]:
-    """The chain of parents from the newest back, then the rest, newest first."""
-    by_attempt = {info.ref.attempt: info for info in own}
+def _no_longer_needed(
+    own: Sequence[CheckpointInfo], damaged: Sequence[CheckpointInfo], keep: int
+) -> list[CheckpointInfo]:
+    return [*_by_need(own, damaged)[keep:], *(damaged if len(own) >= keep else ())]
+
+
+def _by_need(own: Sequence[CheckpointInfo], damaged: Sequence[CheckpointInfo]) -> list[CheckpointInfo]:
+    """The chain of parents from the newest back, then the rest, newest first; damaged ones only hold the chain."""
+    by_attempt = {info.ref.attempt: info for info in (*own, *damaged)}
     chain: list[CheckpointInfo] = []
     here: CheckpointInfo | None = own[0]
     while here is not None and here not in chain:
         chain.append(here)
         parent = here.manifest.parent
         here = by_attempt.get(parent.attempt) if parent else None
-    return chain + [info for info in own if info not in chain]
+    whole = [info for info in chain if info in own]
+    return whole + [info for info in own if info not in chain]

@@ -15,7 +15,7 @@ from trainctl.checkpoint.manifest.reading import check_size, read_artifact, read
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import RangeRead, Storage
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 
 
@@ -86,7 +86,7 @@ def _check_blocks(storage: Storage, part: PartManifest, index: int) -> None:
         buffer = memoryview(bytearray(size))
         storage.read_ranges(path, [RangeRead(begin, buffer)])
         if checksum(buffer) != expected:
-            raise CheckpointError(
+            raise DamagedCheckpointError(
                 f"{storage.uri}/{path} is corrupt: bytes {begin}:{begin + size} ({what}) do not have their checksum"
             )
 

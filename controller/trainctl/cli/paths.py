@@ -11,6 +11,7 @@ from trainctl.core.errors import UsageError
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.core.texts import quoted
+from trainctl.core.uris import uri_problem
 
 _NAMES = frozenset({"", "none", "latest", "python-stdlib"})
 """Values that are words of the job file, not paths."""
@@ -59,4 +60,6 @@ def _search(folders: str, here: Path) -> str:
 
 
 def _absolute(uri: str, here: Path) -> str:
-    return uri if uri in _NAMES or "://" in uri or "::" in uri else str(here / Path(uri).expanduser())
+    if uri in _NAMES or "://" in uri or "::" in uri or uri_problem(uri):
+        return uri
+    return str(here / Path(uri).expanduser())

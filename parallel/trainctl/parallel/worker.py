@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from trainctl.core.codec import from_wire
-from trainctl.core.errors import InternalError, TrainctlError
+from trainctl.core.errors import DamagedCheckpointError, InternalError, TrainctlError
 from trainctl.core.records.spec import ResourcesSpec, TrainJob
 from trainctl.core.records.worker import WorkerError
 from trainctl.core.timeouts import Timeouts
@@ -105,4 +105,5 @@ def describe(error: Exception, *, step: int) -> WorkerError:
         step=step,
         code=error.code if isinstance(error, TrainctlError) else "USER_EXCEPTION",
         hint=error.hint if isinstance(error, TrainctlError) else "",
+        checkpoint=error.uri if isinstance(error, DamagedCheckpointError) else "",
     )

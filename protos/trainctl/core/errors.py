@@ -12,6 +12,10 @@
     ├── FencedError                    this process is no longer the one that may do this
     ├── PlanError                      the request cannot be laid out on these resources
     ├── CheckpointError                a checkpoint is missing, foreign, torn or corrupt
+    │   ├── DamagedCheckpointError     its bytes are not those that were saved: an older one may do
+    │   ├── UnfitCheckpointError       it is whole, but of another model
+    │   ├── StorageRefusedError        the storage says no, and would say so again
+    │   └── StorageAwayError           the storage does not answer as it should; later it may
     ├── DataError                      the training data is missing or unusable
     ├── CollectiveError                a collective failed or was abandoned; names operation and missing ranks
     └── InternalError                  a broken invariant: a bug of ours
@@ -151,6 +155,38 @@ class CheckpointError(TrainctlError):
 
     code = "CHECKPOINT_UNUSABLE"
     exit_code = 6
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Bytes of a checkpoint are missing or are not those that were saved; an older one may be whole.
+
+    Attributes:
+        uri: folder of the checkpoint; empty where it is not known.
+    """
+
+    code = "CHECKPOINT_DAMAGED"
+
+    def __init__(self, message: str, *, hint: str = "", uri: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.uri = uri
+
+
+class UnfitCheckpointError(CheckpointError):
+    """A checkpoint is whole, but of a state with other names, shapes or types."""
+
+    code = "CHECKPOINT_UNFIT"
+
+
+class StorageRefusedError(CheckpointError):
+    """The storage of checkpoints says no: no permission, no such bucket, no space. Asking again does not help."""
+
+    code = "STORAGE_REFUSED"
+
+
+class StorageAwayError(CheckpointError):
+    """The storage of checkpoints does not answer, or not as it should; what is on it may be whole."""
+
+    code = "STORAGE_AWAY"
 
 
 class DataError(TrainctlError):

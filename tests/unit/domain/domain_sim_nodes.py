@@ -97,6 +97,8 @@ class SimWorker:
     pristine: bool = True
     receiving: int = 0
     """Generation whose state has begun to come in."""
+    loading: int = 0
+    """Generation that begins with a checkpoint: what was loaded counts when all have agreed on it."""
     history: tuple[int, ...] = ()
     """What the state was made from: the generation that voted each step."""
 
@@ -169,6 +171,8 @@ class SimWorker:
         self.prepared = generation
         self.phase = WorkerPhase.READY
         self.leaves_at_s = 0.0
+        if self.loading > self.generation:
+            self.applied = -1
         self.report = StepReport(
             prepared_generation=generation,
             lineage=self.lineage,
@@ -196,6 +200,13 @@ class SimWorker:
                     self.generation, self.phase = record.generation, WorkerPhase.RUNNING
             return
         self._train(world, group, record)
+
+    def _refuse(self, uri: str, now_s: float) -> None:
+        message = f"{uri}/data/w0.safetensors is corrupt: bytes 0:8 (param of w) do not have their checksum"
+        self.error = WorkerError(
+            type="DamagedCheckpointError", message=message, code="CHECKPOINT_DAMAGED", checkpoint=uri, traceback=""
+        )
+        self.end(1, now_s)
 
     def _rank(self, record: GenerationRecord) -> int:
         return next(m.global_rank for m in record.members if m.incarnation == self.incarnation)
@@ -225,6 +236,10 @@ class SimWorker:
             self.history = ready[0].history
         elif record.checkpoint is not None:
             assert record.checkpoint.step == record.target_step
+            if self.desired.slot in world.damaged.get(record.checkpoint.uri, ()):
+                self._refuse(record.checkpoint.uri, now_s)
+                return False
+            self.loading = record.generation
             self.history = world.saved.get(record.checkpoint.uri, (0,) * record.target_step)
             self.pristine = False
         else:
@@ -319,6 +334,8 @@ class SimCluster:
         self.stall_s, self.save_s = 0.0, 0.01
         self.figures: list[StepFigures] = []
         self.saved: dict[str, tuple[int, ...]] = {}
+        self.damaged: dict[str, frozenset[int]] = {}
+        """Slots whose worker finds damage in a checkpoint, by URI."""
         self.reports: list[CheckpointReport] = []
         self.votes: dict[tuple[int, int, int], Outcome] = {}
         self.on_vote: Callable[[Outcome], None] = lambda outcome: None

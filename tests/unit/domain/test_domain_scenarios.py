@@ -15,7 +15,7 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.metrics import eta_s, stalled_s, tokens_per_s
 from trainctl.controller.domain.reconcile import observe_figures, observe_recovery, reconcile, request_cancel
 from trainctl.controller.domain.states import JobPhase, SlotState
-from trainctl.controller.domain.submit import new_job
+from trainctl.controller.domain.submit import Resume, new_job
 from trainctl.controller.domain.view import ClusterView, ListedAgents
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
 from trainctl.core.records.spec import MaxRestartsSpec, NodesSpec, TrainJob
@@ -723,7 +723,7 @@ def test_resume_begins_at_the_checkpoint() -> None:
     job: TrainJob = sim_job(nodes=NodesSpec(min=1, max=1), per_node=2)
     sim = Simulation(2, job, agents=1, slots=2, fault_rate=0.0)
     ref = CheckpointRef(uri="mem://old", step=20, lineage=4, attempt="a", manifest_sha256="0")
-    sim.state, _ = new_job("u1", job, workdir="w", now_s=sim.now_s, resume=ref)
+    sim.state, _ = new_job("u1", job, workdir="w", now_s=sim.now_s, resume=Resume(ref=ref))
     sim.until(JobPhase.RUNNING)
     first = record(sim)
     assert (first.rung, first.target_step, first.lineage, first.checkpoint) == (Rung.START, 20, 5, ref)

@@ -71,6 +71,7 @@ def load(
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer] | None = None,
     cast: bool = False,
+    fallback: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> Loaded:
     """Fills a model, and what its optimizers keep, whatever number of ranks saved them.
@@ -80,6 +81,7 @@ def load(
         model: of the same names and global shapes.
         optimizers: None: parameters and buffers alone, as for an evaluation.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
+        fallback: whether a damaged checkpoint may be given up for an older one; see ``load_state``.
         group: all ranks; None: the default group, or this process alone.
 
     Raises:
@@ -90,10 +92,11 @@ def load(
     kept = [_kept(optimizer) for optimizer in optimizers or ()]
     try:
         kinds: Collection[str] | None = (PARAM, BUFFER) if optimizers is None else None
-        found = load_state(uri, _state(model, optimizers or (), {}, None), kinds=kinds, cast=cast, group=group)
+        state = _state(model, optimizers or (), {}, None)
+        found = load_state(uri, state, kinds=kinds, cast=cast, fallback=fallback, group=group)
         if optimizers is not None:
             _take_over(kept, found)
-        return Loaded(found.uri, found.step, found.objects.get("registered", {}))
+        return Loaded(found.uri, found.step, found.objects.get("registered", {}), found.passed_over)
     finally:
         for optimizer in kept:
             optimizer.let_go()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
 
 from trainctl.checkpoint.attempts import Attempt
-from trainctl.checkpoint.catalog import newest, resolve
+from trainctl.checkpoint.catalog import is_root_of, newest, older, passed_over, resolve
+from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.engine import CheckpointWriter, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder
@@ -21,10 +23,11 @@ from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import TrainctlError
+from trainctl.core.errors import DamagedCheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 
+_LOG = logging.getLogger("trainctl.checkpoint")
 JOB = "library"
 """In the place of a job's uid."""
 _LINEAGE, _EPOCH = 1, 1
@@ -38,11 +41,13 @@ class Loaded:
         uri: folder of the checkpoint.
         step: of the state.
         objects: what was saved beside the tensors.
+        passed_over: what is wrong with newer checkpoints that were not taken, or were given up, newest first.
     """
 
     uri: str
     step: int
     objects: Mapping[str, Any]
+    passed_over: tuple[str, ...] = ()
 
 
 def save_state(
@@ -108,6 +113,7 @@ def load_state(
     *,
     kinds: Collection[str] | None = None,
     cast: bool = False,
+    fallback: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> Loaded:
     """Fills the parts that this rank wants; ranks may want others than the ranks that saved had.
@@ -120,18 +126,66 @@ def load_state(
         kinds: only these kinds of tensors (``param``, ``buffer``, ``exp_avg``, ...) are looked at; None: all that were
             saved have to be wanted by some rank.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
+        fallback: whether a damaged checkpoint may be given up for the newest older one that it descends from, by all
+            ranks alike. It is marked as damaged then; a warning and ``passed_over`` say what was wrong with it.
         group: the ranks; None: the default group, or this process alone.
 
     Raises:
-        CheckpointError: it cannot be read, is damaged, or does not fit (all differences are listed). Raised on all
-            ranks; those that could load then hold the checkpoint's values.
+        CheckpointError: it cannot be read, is damaged, or does not fit (all differences are listed); with ``fallback``
+            all that were tried are named. Raised on all ranks; those that could load then hold the checkpoint's values.
     """
     ranks = Ranks(group)
-    first = ranks.together(f"looking for a checkpoint in {uri}", lambda: {} if ranks.rank else to_wire(resolve(uri)))
-    ref = from_wire(CheckpointRef, ranks.gather(first)[0])
-    everybody = Holdings.of(ranks.gather(told(state)), StateVersion(ref.lineage, ref.step))
+    found = ranks.together(f"looking for a checkpoint in {uri}", lambda: {} if ranks.rank else _choices(uri, fallback))
+    found = ranks.gather(found)[0]
+    skipped: list[str] = list(found["passedOver"])
+    told_of = ranks.gather(told(state))
+    for ref in (from_wire(CheckpointRef, one) for one in found["choices"]):
+        everybody = Holdings.of(told_of, StateVersion(ref.lineage, ref.step))
 
-    def read() -> Mapping[str, Any]:
-        return load_tensors(ref, state, everything=everybody.layout.shapes, kinds=kinds, cast=cast)
+        def read(ref: CheckpointRef = ref, everybody: Holdings = everybody) -> Mapping[str, Any]:
+            return load_tensors(ref, state, everything=everybody.layout.shapes, kinds=kinds, cast=cast)
 
-    return Loaded(ref.uri, ref.step, ranks.together(f"loading {ref.uri}", read))
+        objects, damage = _attempted(ranks, ref, read, fallback=fallback)
+        if objects is not None:
+            return Loaded(ref.uri, ref.step, objects, tuple(skipped))
+        skipped.append(damage)
+        if ranks.rank == 0:
+            _LOG.warning("%s is given up for an older checkpoint, if there is one: %s", ref.uri, damage)
+    raise DamagedCheckpointError(
+        "\n".join([f"{uri}: no checkpoint is left, every one is damaged:", *skipped]),
+        hint="restore the files of one of them from a copy",
+    )
+
+
+def _choices(uri: str, fallback: bool) -> dict[str, Any]:
+    """What to load, best first, and what is wrong with newer ones."""
+    first = resolve(uri)
+    newer = list(passed_over(first)) if is_root_of(uri, first) else []
+    if newer and not fallback:
+        raise DamagedCheckpointError(
+            "\n".join([f"the newest checkpoint in {uri} is damaged, and fallback=True was not given:", *newer]),
+            hint=f"give fallback=True, or name the one to load, such as {first.uri}",
+        )
+    return {"choices": to_wire([first, *(older(first) if fallback else ())]), "passedOver": newer}
+
+
+def _attempted(
+    ranks: Ranks, ref: CheckpointRef, read: Callable[[], Mapping[str, Any]], *, fallback: bool
+) -> tuple[Mapping[str, Any] | None, str]:
+    """What was loaded; or, where all that is wrong is the checkpoint itself and others may be tried, what that is."""
+    damage = ""
+
+    def guarded() -> Mapping[str, Any]:
+        nonlocal damage
+        try:
+            return read()
+        except DamagedCheckpointError as error:
+            if not fallback:
+                raise
+            mark_damaged(ref, error)
+            damage = str(error)
+            return {}
+
+    objects = ranks.together(f"loading {ref.uri}", guarded)
+    said = [f"rank {rank}: {text}" for rank, text in enumerate(ranks.gather(damage)) if text]
+    return (None, "; ".join(said)) if said else (objects, "")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from trainctl.checkpoint.manifest.records import TCF_VERSION, PartManifest, RootManifest, StoredFile
 from trainctl.core.codec import WireError, from_wire, to_wire
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 
 M = TypeVar("M", PartManifest, RootManifest)
 
@@ -41,7 +41,9 @@ def parse_part(data: bytes, expected: StoredFile, *, where: str) -> PartManifest
     """
     found = sha256(data)
     if found != expected.sha256:
-        raise CheckpointError(f"{where} is corrupt: expected sha256 {expected.sha256}, found {found}", hint=_GO_BACK)
+        raise DamagedCheckpointError(
+            f"{where} is corrupt: expected sha256 {expected.sha256}, found {found}", hint=_GO_BACK
+        )
     return _record(PartManifest, _object(data, where), where)
 
 
@@ -54,13 +56,13 @@ def parse_root(data: bytes, *, where: str) -> RootManifest:
     fields = _object(data, where)
     unsigned = _dump({**fields, "selfSha256": ""})
     if fields.get("selfSha256") != sha256(unsigned):
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{where} is corrupt: expected selfSha256 {sha256(unsigned)}, found {fields.get('selfSha256')}",
             hint=_GO_BACK,
         )
     root = _record(RootManifest, fields, where)
     if any(file.path.startswith("/") or ".." in file.path.split("/") for file in root.stored_files):
-        raise CheckpointError(f"{where} is malformed: it names a file outside of its folder", hint=_GO_BACK)
+        raise DamagedCheckpointError(f"{where} is malformed: it names a file outside of its folder", hint=_GO_BACK)
     return root
 
 
@@ -72,7 +74,7 @@ def _object(data: bytes, where: str) -> Mapping[str, Any]:
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{where} is torn: expected a JSON object, found {len(data)} bytes that are none ({error})", hint=_GO_BACK
         ) from error
     if not isinstance(fields, dict) or not isinstance(fields.get("tcf"), int):
@@ -92,4 +94,4 @@ def _record(cls: type[M], fields: Mapping[str, Any], where: str) -> M:
     try:
         return from_wire(cls, fields)
     except WireError as error:
-        raise CheckpointError(f"{where} is malformed: {error}", hint=_GO_BACK) from error
+        raise DamagedCheckpointError(f"{where} is malformed: {error}", hint=_GO_BACK) from error

@@ -7,6 +7,7 @@
                                        data/w00003-000.safetensors   tensors
                                        artifacts/config.json         files kept beside them
                                        pinned                        if there: somebody wants it kept
+                                       damaged                       if there: it was found so, and is passed over
 
 In layout ``hf``, parameters, buffers and artifacts lie as transformers expects them::
 
@@ -25,6 +26,7 @@ from trainctl.checkpoint.layout.region import Flat, Shape, whole
 ROOT_MANIFEST = "manifest.json"
 PIN = "pinned"
 HF_INDEX = "model.safetensors.index.json"
+DAMAGED = "damaged"
 _STEP = re.compile(r"step-(\d{12})")
 _ATTEMPT = re.compile(r"[0-9a-f]{16}")
 

@@ -10,7 +10,7 @@ from trainctl.checkpoint.manifest.codec import parse_part, parse_root, sha256
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.storage.port import Storage
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 
 
 def read_root(storage: Storage, folder: str = "", *, expected_sha256: str = "") -> tuple[RootManifest, str]:
@@ -22,21 +22,28 @@ def read_root(storage: Storage, folder: str = "", *, expected_sha256: str = "") 
     path = f"{folder}/{ROOT_MANIFEST}".lstrip("/")
     where = f"{storage.uri}/{path}"
     try:
-        data = storage.read(path)
+        data = _read(storage, path, expected_sha256)
     except (FileNotFoundError, NotADirectoryError):
         entries = storage.list(folder)
         found = f"found {', '.join(entries[:5])}" if entries else "the folder is empty or does not exist"
-        raise CheckpointError(
+        missing = DamagedCheckpointError if expected_sha256 else CheckpointError
+        raise missing(
             f"{where} is missing: expected a complete checkpoint, {found}",
             hint="check the path; an attempt without root manifest was interrupted and cannot be used",
         ) from None
     digest = sha256(data)
     if expected_sha256 and digest != expected_sha256:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{where}: expected the manifest with sha256 {expected_sha256}, found {digest}",
             hint="the folder was replaced since the checkpoint was committed; resume from another one",
         )
     return parse_root(data, where=where), digest
+
+
+def _read(storage: Storage, path: str, expected_sha256: str) -> bytes:
+    """A file, read twice if it is not the one expected: it may have been changed on its way."""
+    data = storage.read(path)
+    return storage.read(path) if expected_sha256 and sha256(data) != expected_sha256 else data
 
 
 def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
@@ -52,7 +59,7 @@ def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
         except CheckpointError as error:
             problems.append(str(error))
     if problems:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             "\n".join([f"the checkpoint of step {root.step} is incomplete:", *problems]),
             hint="resume from an older checkpoint, or restore the files from a copy",
         )
@@ -67,9 +74,11 @@ def check_size(storage: Storage, file: StoredFile, folder: str = "") -> None:
     path = f"{folder}/{file.path}".lstrip("/")
     size = storage.size(path)
     if size is None:
-        raise CheckpointError(f"{storage.uri}/{path} is missing")
+        raise DamagedCheckpointError(f"{storage.uri}/{path} is missing")
     if size != file.size_bytes:
-        raise CheckpointError(f"{storage.uri}/{path} is truncated: expected {file.size_bytes} bytes, found {size}")
+        raise DamagedCheckpointError(
+            f"{storage.uri}/{path} is truncated: expected {file.size_bytes} bytes, found {size}"
+        )
 
 
 def read_parts(storage: Storage, root: RootManifest) -> tuple[PartManifest, ...]:
@@ -89,12 +98,12 @@ def read_part(storage: Storage, root: RootManifest, report: PartReport) -> PartM
     """
     where = f"{storage.uri}/{report.manifest.path}"
     try:
-        data = storage.read(report.manifest.path)
+        data = _read(storage, report.manifest.path, report.manifest.sha256)
     except FileNotFoundError:
-        raise CheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
+        raise DamagedCheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
     part = parse_part(data, report.manifest, where=where)
     if (part.attempt, part.step) != (root.attempt, root.step):
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{where}: expected a part of attempt {root.attempt} of step {root.step}, "
             f"found one of attempt {part.attempt} of step {part.step}",
             hint="files of two checkpoints were mixed; resume from another checkpoint",
@@ -110,7 +119,7 @@ def files_layout(root: RootManifest, parts: tuple[PartManifest, ...]) -> Layout:
         for tensor in part.tensors:
             key = tensor.key(root.version)
             if shapes.setdefault(key, tensor.shape) != tensor.shape:
-                raise CheckpointError(
+                raise DamagedCheckpointError(
                     f"part of writer {part.writer}: expected shape {list(shapes[key])} for {key}, "
                     f"found {list(tensor.shape)}"
                 )
@@ -136,9 +145,9 @@ def read_artifact(storage: Storage, file: StoredFile) -> bytes:
     Raises:
         CheckpointError: it is not what was saved.
     """
-    data = storage.read(file.path)
+    data = _read(storage, file.path, file.sha256)
     if sha256(data) != file.sha256:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{storage.uri}/{file.path} is corrupt: expected sha256 {file.sha256}, found {sha256(data)}",
             hint="use an older checkpoint, or restore the file from a copy",
         )

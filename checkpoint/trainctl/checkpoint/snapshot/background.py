@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from trainctl.checkpoint.attempts import LASTING
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.monitor import COPY, WRITE
 from trainctl.checkpoint.saving import EntryData, nothing
@@ -20,8 +20,6 @@ from trainctl.core.errors import CheckpointError, TrainctlError
 _LOG = logging.getLogger("trainctl.checkpoint")
 RETRY_AFTER_S = (0.5, 2.0)
 """Waits before a write that failed is tried again."""
-_LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
-"""What does not go away within seconds."""
 _NICE = 10
 """The training thread has the processor first."""
 
@@ -223,4 +221,4 @@ class BackgroundPart:
 
 def _lasts(error: BaseException) -> bool:
     cause = error if isinstance(error, OSError) else error.__cause__
-    return isinstance(cause, OSError) and cause.errno in _LASTING
+    return isinstance(cause, OSError) and cause.errno in LASTING

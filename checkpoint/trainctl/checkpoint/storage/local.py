@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.system.files import sync_folder
 
 _BUFFERS_PER_CALL = 16  # well under IOV_MAX, and few enough to bound what a streaming writer holds
@@ -115,7 +115,7 @@ class LocalStorage:
                 while done < len(read.into):
                     count = os.preadv(descriptor, [read.into[done:]], read.offset + done)
                     if count == 0:
-                        raise CheckpointError(short_read(f"{self.uri}/{path}", read, done))
+                        raise DamagedCheckpointError(short_read(f"{self.uri}/{path}", read, done))
                     done += count
         finally:
             os.close(descriptor)

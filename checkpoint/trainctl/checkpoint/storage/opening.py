@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from trainctl.checkpoint.storage.calls import Calls
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.storage.remote import FsspecStorage
 from trainctl.core.errors import UnavailableError
+from trainctl.core.uris import SCHEMES, uri_problem
+
+_CONNECT_S = 10
+_READ_S = 20
 
 
-def open_storage(uri: str) -> Storage:
+def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
     """The storage of a folder: a path or ``file://`` URI takes the local fast path, any other scheme fsspec.
 
     Nothing is read or made yet. fsspec is only imported where a URI needs it.
 
+    Args:
+        uri: of the folder.
+        calls: how a storage that is not on this machine is called; None: as patiently as checkpoints need it.
+
     Raises:
-        UnavailableError: fsspec, or its driver for this scheme, is not installed.
+        UnavailableError: fsspec, or its driver for this scheme, is not installed, or the URI is misspelt.
     """
+    problem = uri_problem(uri)
+    if problem:
+        raise UnavailableError(f"{uri}: {problem}", hint="a URL has :// behind its scheme")
     if "://" not in uri:
         return LocalStorage(Path(uri).expanduser())
     if uri.startswith("file://"):
@@ -26,10 +40,30 @@ def open_storage(uri: str) -> Storage:
     try:
         import fsspec  # type: ignore[import-untyped]
 
-        filesystem, root = fsspec.core.url_to_fs(uri)
+        filesystem, root = fsspec.core.url_to_fs(uri, **_options(uri, fsspec.config.conf))
     except (ImportError, ValueError) as error:
         raise UnavailableError(
-            f"{uri}: expected a folder that fsspec can open, found: {error}",
-            hint="install fsspec and the package of this scheme (s3fs for s3://, gcsfs for gs://)",
+            f"{uri}: expected a folder that fsspec can open, found: {error}", hint=_install(uri)
         ) from error
-    return FsspecStorage(uri, filesystem, root)
+    if hasattr(filesystem, "call_s3"):
+        filesystem.retries = 1  # what is tried again, and for how long, is decided in one place
+    return FsspecStorage(uri, filesystem, root, calls)
+
+
+def _options(uri: str, conf: dict[str, Any]) -> dict[str, Any]:
+    """A listing that is kept hides what others write; and S3's own time-outs come before ours."""
+    options: dict[str, Any] = {"use_listings_cache": False}
+    scheme = uri.partition("://")[0]
+    if scheme in ("s3", "s3a"):
+        own = conf.get(scheme, {}).get("config_kwargs", {})
+        bounds = {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": {"total_max_attempts": 1}}
+        options["config_kwargs"] = {**bounds, **own}
+    return options
+
+
+def _install(uri: str) -> str:
+    scheme = uri.partition("://")[0].lower()
+    near = get_close_matches(scheme, SCHEMES, n=1, cutoff=0.5)
+    if scheme not in SCHEMES and near:
+        return f"did you mean {near[0]}://?"
+    return "install fsspec and the package of this scheme (s3fs for s3://, gcsfs for gs://), here and on every node"

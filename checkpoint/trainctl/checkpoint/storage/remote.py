@@ -1,28 +1,50 @@
-"""Anything that fsspec opens: object stores, HDFS, memory."""
+"""Anything that fsspec opens: object stores, HDFS, memory. Whatever goes wrong there is bounded in time, and said."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+import errno
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
+from trainctl.checkpoint.storage.calls import Calls
+from trainctl.checkpoint.storage.failures import StorageSaysNoError
 from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
-from trainctl.core.errors import CheckpointError
+from trainctl.checkpoint.storage.upload import upload_parts, upload_stream
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 
+_LOG = logging.getLogger("trainctl.checkpoint")
 _READERS = 8
 _APPEND_LIMIT_BYTES = 4 * 1024 * 1024
+_WITHOUT_FOLDERS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"})
+"""Object stores: making a folder there would at most make a bucket, of a name that was mistyped."""
+_WRITER = "trainctl-writer"
+T = TypeVar("T")
 
 
 class FsspecStorage:
     """Implements ``Storage`` with one ``fsspec.AbstractFileSystem``.
 
-    A rename is not atomic on object stores, so nothing is ever renamed: a whole file is one conditional put.
+    A rename is not atomic on object stores, so nothing is ever renamed: a whole file is one conditional put. What the
+    storage refuses is tried again where that may help; an answer that was cut off is none.
+
+    Args:
+        uri: the folder.
+        filesystem: that it is on.
+        root: its path there.
+        calls: how to call it.
     """
 
-    def __init__(self, uri: str, filesystem: Any, root: str) -> None:
+    def __init__(self, uri: str, filesystem: Any, root: str, calls: Calls | None = None) -> None:
         self._uri = uri.rstrip("/")
         self._fs = filesystem
         self._root = root.rstrip("/")
+        self._calls = calls or Calls()
+        protocol = filesystem.protocol
+        self._is_s3 = hasattr(filesystem, "call_s3")
+        self._has_folders = _WITHOUT_FOLDERS.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
     @property
     def uri(self) -> str:
@@ -31,16 +53,13 @@ class FsspecStorage:
 
     def write_file(self, path: str, buffers: Iterable[memoryview | bytes]) -> int:
         """Streams the buffers (a multi-part upload where the store has it), then checks the size that arrived."""
-        target = f"{self._root}/{path}"
-        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-        written = 0
-        with self._fs.open(target, "wb") as file:
-            for buffer in buffers:
-                file.write(buffer)
-                written += memoryview(buffer).nbytes
-        found = self._fs.size(target)
+        target = self._prepared(path)
+        upload = upload_parts if self._is_s3 else upload_stream
+        written = upload(self._fs, target, f"writing {self._uri}/{path}", buffers, self._calls)
+        found = self.size(path)
         if found != written:
-            raise OSError(f"{self._uri}/{path}: expected {written} bytes after the upload, found {found}")
+            text = f"{self._uri}/{path}: expected {written} bytes after the upload, found {found}"
+            raise StorageSaysNoError(errno.EIO, text, again=True, hint="see whether somebody else writes there")
         return written
 
     @property
@@ -56,10 +75,29 @@ class FsspecStorage:
         )
 
     def create_file(self, path: str, data: bytes) -> None:
-        """One conditional put (``If-None-Match`` on S3)."""
-        target = f"{self._root}/{path}"
-        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(target, data, mode="create")
+        """One conditional put (``If-None-Match`` on S3).
+
+        Where the store has none, a look and a put: of two that create a file at the same moment both succeed.
+        """
+        target = self._prepared(path)
+        token = uuid.uuid4().hex
+        kept = {"Metadata": {_WRITER: token}} if self._is_s3 else {}
+
+        def create(again: bool) -> None:
+            self._fs.pipe_file(target, data, mode="create", **kept)
+
+        what = f"creating {self._uri}/{path}"
+        try:
+            self._calls.call(what, create, size_bytes=len(data))
+        except FileExistsError:
+            # A put whose answer was lost is sent again, by us or by the HTTP client itself: then what is there is ours.
+            if not self._is_s3 or self._writer_of(what, target) != token:
+                raise
+        except StorageSaysNoError as failure:
+            if failure.errno != errno.ENOSYS:
+                raise
+            _LOG.warning("%s: the store has no conditional put; a look at what is there has to do", what)
+            self._create_if_absent(path, target, data)
 
     @property
     def requests_at_once(self) -> int:
@@ -73,37 +111,57 @@ class FsspecStorage:
 
     def append(self, path: str, data: bytes, *, at: int) -> None:
         """Puts the whole object anew: few stores can append, and a put is atomic on all."""
-        target = f"{self._root}/{path}"
-        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-        try:
-            before = bytes(self._fs.cat_file(target))
-        except FileNotFoundError:
-            before = b""
+        target = self._prepared(path)
+        before = self._content(path) or b""
         if len(before) != at:
             raise other_size(f"{self._uri}/{path}", expected=at, found=len(before))
-        self._fs.pipe_file(target, before + data)
+        whole = before + data
+        what = f"adding to {self._uri}/{path}"
+        self._calls.call(what, lambda _: self._fs.pipe_file(target, whole), size_bytes=len(whole))
 
     def read(self, path: str) -> bytes:
-        """Reads it whole."""
-        return bytes(self._fs.cat_file(f"{self._root}/{path}"))
+        """Reads it whole; what is shorter than the file is asked for again."""
+        found = self._content(path)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", f"{self._uri}/{path}")
+        return found
 
     def read_ranges(self, path: str, ranges: Sequence[RangeRead]) -> None:
         """Reads all ranges at once, in parallel where the file system can; those that touch are one request."""
         requests = _touching(ranges)
         starts = [request[0].offset for request in requests]
         ends = [request[-1].offset + len(request[-1].into) for request in requests]
-        parts = self._fs.cat_ranges([f"{self._root}/{path}"] * len(starts), starts, ends, on_error="raise")
+        paths = [f"{self._root}/{path}"] * len(starts)
+
+        def fetch(again: bool) -> Sequence[bytes]:
+            parts: Sequence[bytes] = self._fs.cat_ranges(paths, starts, ends, on_error="raise")
+            wanted = [end - start for start, end in zip(starts, ends, strict=True)]
+            if any(len(part) != size for part, size in zip(parts, wanted, strict=True)):
+                self._refuse_cut_off(path, needed=max(ends))
+            return parts
+
+        what = f"reading {self._uri}/{path}"
+        try:
+            parts = self._calls.call(what, fetch, size_bytes=sum(ends) - sum(starts))
+        except StorageSaysNoError as failure:
+            size = self.size(path)
+            late = next((read for read in ranges if size is not None and read.offset + len(read.into) > size), None)
+            if size is None or late is None:
+                raise
+            # A range behind the end is refused by some stores, with an error that does not say so.
+            found = max(0, size - late.offset)
+            raise DamagedCheckpointError(short_read(f"{self._uri}/{path}", late, found)) from failure
         for start, request, part in zip(starts, requests, parts, strict=True):
             for read in request:
-                found = memoryview(part)[read.offset - start :][: len(read.into)]
-                if len(found) != len(read.into):
-                    raise CheckpointError(short_read(f"{self._uri}/{path}", read, len(found)))
-                read.into[:] = found
+                bytes_ = memoryview(part)[read.offset - start :][: len(read.into)]
+                if len(bytes_) != len(read.into):
+                    raise DamagedCheckpointError(short_read(f"{self._uri}/{path}", read, len(bytes_)))
+                read.into[:] = bytes_
 
     def size(self, path: str) -> int | None:
         """Size by the store's metadata."""
         try:
-            info = self._fs.info(f"{self._root}/{path}")
+            info = self._ask(f"looking at {self._uri}/{path}", lambda: self._fs.info(f"{self._root}/{path}"))
         except FileNotFoundError:
             return None
         return int(info["size"]) if info["type"] == "file" else None
@@ -111,24 +169,74 @@ class FsspecStorage:
     def list(self, path: str) -> tuple[str, ...]:
         """Names by a fresh listing."""
         folder = f"{self._root}/{path}".rstrip("/")
-        self._fs.invalidate_cache(folder)
+
+        def names() -> Sequence[str]:
+            self._fs.invalidate_cache(folder)
+            found: Sequence[str] = self._fs.ls(folder, detail=False)
+            return found
+
         try:
-            names = self._fs.ls(folder, detail=False)
+            found = self._ask(f"listing {self._uri}/{path}".rstrip("/"), names)
         except (FileNotFoundError, NotADirectoryError):
             return ()
-        return tuple(sorted(name.rstrip("/").rpartition("/")[2] for name in names if name.rstrip("/") != folder))
+        return tuple(sorted(name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != folder))
 
     def delete(self, path: str) -> None:
         """Removes recursively."""
-        try:
-            self._fs.rm(f"{self._root}/{path}", recursive=True)
-        except FileNotFoundError:
-            return
+        with contextlib.suppress(FileNotFoundError):
+            self._ask(f"removing {self._uri}/{path}", lambda: self._fs.rm(f"{self._root}/{path}", recursive=True))
 
     def delete_if_empty(self, path: str) -> None:
         """By rmdir; object stores have no folders, so there is nothing to do on them."""
-        with contextlib.suppress(OSError, NotImplementedError):
-            self._fs.rmdir(f"{self._root}/{path}")
+        if self._has_folders:
+            with contextlib.suppress(OSError, NotImplementedError):
+                self._calls.once(f"removing {self._uri}/{path}", lambda: self._fs.rmdir(f"{self._root}/{path}"))
+
+    def _ask(self, what: str, action: Callable[[], T]) -> T:
+        return self._calls.call(what, lambda _: action())
+
+    def _prepared(self, path: str) -> str:
+        """The path on the file system, with its folder made where there are folders."""
+        target = f"{self._root}/{path}"
+        if self._has_folders:
+            folder = target.rpartition("/")[0]
+            self._ask(f"making a folder for {self._uri}/{path}", lambda: self._fs.makedirs(folder, exist_ok=True))
+        return target
+
+    def _content(self, path: str) -> bytes | None:
+        """All of a file; None if there is none."""
+
+        def fetch(again: bool) -> bytes:
+            found = bytes(self._fs.cat_file(f"{self._root}/{path}"))
+            self._refuse_cut_off(path, needed=len(found) + 1)
+            return found
+
+        try:
+            return self._calls.call(f"reading {self._uri}/{path}", fetch)
+        except FileNotFoundError:
+            return None
+
+    def _refuse_cut_off(self, path: str, *, needed: int) -> None:
+        """Raises: StorageSaysNoError: the file has at least ``needed`` bytes, so an answer with fewer was cut off."""
+        size = int(self._fs.info(f"{self._root}/{path}")["size"])
+        if size >= needed:
+            text = f"{self._uri}/{path}: the answer was cut off, the file has {size} bytes"
+            raise StorageSaysNoError(
+                errno.EIO, text, again=True, hint="see whether the network to the storage has trouble"
+            )
+
+    def _writer_of(self, what: str, target: str) -> str:
+        """Which call of ``create_file`` made an object of an S3 store."""
+        bucket, key, _ = self._fs.split_path(target)
+        head = self._ask(what, lambda: self._fs.call_s3("head_object", Bucket=bucket, Key=key))
+        return str(head.get("Metadata", {}).get(_WRITER, ""))
+
+    def _create_if_absent(self, path: str, target: str, data: bytes) -> None:
+        if self.size(path) is not None:
+            raise FileExistsError(errno.EEXIST, "there is one already", f"{self._uri}/{path}")
+        self._calls.call(
+            f"creating {self._uri}/{path}", lambda _: self._fs.pipe_file(target, data), size_bytes=len(data)
+        )
 
 
 def _touching(ranges: Sequence[RangeRead]) -> list[list[RangeRead]]:

@@ -29,8 +29,10 @@ def torch(env: Mapping[str, str]) -> Torch:
 
 
 def storage_error(uri: str, env: Mapping[str, str]) -> str:
-    """Why a folder somewhere else cannot be listed; empty if it can."""
-    return str(ask("trainctl.checkpoint.storage.probe", (uri,), env, STORAGE_S).get("error", ""))
+    """Why a folder somewhere else cannot be listed, and what to do; empty if it can."""
+    found = ask("trainctl.checkpoint.storage.probe", (uri,), env, STORAGE_S)
+    hint = f" ({found['hint']})" if found.get("hint") else ""
+    return f"{found.get('error', '')}{hint}"
 
 
 def ask(module: str, arguments: tuple[str, ...], env: Mapping[str, str], timeout_s: float) -> Mapping[str, Any]:

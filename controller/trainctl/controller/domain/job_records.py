@@ -117,6 +117,21 @@ class JobFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedCheckpoint:
+    """A checkpoint that a worker found damaged: it is never gone back to, nor made current, again.
+
+    Attributes:
+        ref: which one.
+        reason: what was found, where.
+        at_s: when, Unix seconds.
+    """
+
+    ref: CheckpointRef
+    reason: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserFault:
     """One exception of the user's code, remembered to recognise it when it comes again."""
 
@@ -131,7 +146,8 @@ class UserFault:
 class Restarts:
     """Use of the restart budgets: exceptions of the user's code per job, process crashes (Unix seconds) per window.
 
-    Of a command, ``incident`` is the newest generation whose end was charged: what fails after it is an echo.
+    ``incident`` is the newest generation whose end was charged: what fails after it is an echo of the same, if the job
+    runs a command, or if the storage was away.
     """
 
     total: int = 0

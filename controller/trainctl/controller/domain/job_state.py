@@ -17,6 +17,7 @@ from trainctl.controller.domain.job_records import (
     JobFailure,
     Recovery,
     RecoveryMarks,
+    RefusedCheckpoint,
     Restarts,
     RollbackRequest,
     TrainProgress,
@@ -197,9 +198,11 @@ class JobState:
         attempt_phase: phase of that one.
         islands: its islands.
         resume: the checkpoint it was told to start from.
+        resume_older: what that one descends from, newest first, where the newest was asked for, not this one.
         checkpoints: committed ones of the surviving lineage, oldest first.
         pinned: URIs of those among them that stay, however old.
         doomed: former ones that somebody wants removed: their files may still be there.
+        refused: former ones that were found damaged, the newest 64.
         progress: newest figures.
         goodput: where the time went.
         restarts: use of the budgets.
@@ -238,9 +241,11 @@ class JobState:
     attempt_phase: AttemptPhase = AttemptPhase.SUPERSEDED
     islands: tuple[IslandState, ...] = ()
     resume: CheckpointRef | None = None
+    resume_older: tuple[CheckpointRef, ...] = ()
     checkpoints: tuple[CheckpointRef, ...] = ()
     pinned: tuple[str, ...] = ()
     doomed: tuple[CheckpointRef, ...] = ()
+    refused: tuple[RefusedCheckpoint, ...] = ()
     progress: TrainProgress = field(default_factory=TrainProgress)
     restarts: Restarts = field(default_factory=Restarts)
     recoveries: tuple[Recovery, ...] = ()
@@ -305,6 +310,7 @@ class JobState:
 
 
 RECOVERIES_KEPT = 64
+REFUSED_KEPT = 64
 
 
 def global_ranks(slots: Iterable[Slot]) -> tuple[Member, ...]:

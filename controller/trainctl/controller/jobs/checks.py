@@ -6,20 +6,23 @@ import os
 import tempfile
 from pathlib import Path
 
+from trainctl.controller.domain.submit import Resume
 from trainctl.controller.jobs.data_checks import data_problems
 from trainctl.controller.jobs.model_checks import folder_problems, resume_problems
 from trainctl.controller.jobs.paths import local_path
-from trainctl.core.errors import CheckpointError, Problem, SpecError, UnavailableError
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError, Problem, SpecError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.uris import uri_problem
 
 CHECKPOINT_PATH = "spec.checkpoint.uri"
 RESULTS_PATH = "spec.results.uri"
 RESUME_PATH = "spec.checkpoint.resumeFrom"
 WORKDIR_PATH = "spec.launch.workdir"
+_CREDENTIALS = ("AWS_", "GOOGLE_", "GCS_", "AZURE_", "FSSPEC_", "HADOOP_")
 
 
-def check_outside(job: TrainJob) -> CheckpointRef | None:
+def check_outside(job: TrainJob) -> Resume | None:
     """Looks at everything the job needs and returns the checkpoint it shall start from, if any. Blocks on the disk.
 
     Raises:
@@ -28,17 +31,17 @@ def check_outside(job: TrainJob) -> CheckpointRef | None:
     problems = [
         *(_workdir_problems(job) if job.spec.command else data_problems(job.spec.train)),
         *folder_problems(job),
-        *_folder_problems(CHECKPOINT_PATH, job.spec.checkpoint.uri),
-        *_folder_problems(RESULTS_PATH, job.spec.results.uri),
+        *_folder_problems(CHECKPOINT_PATH, job.spec.checkpoint.uri, job),
+        *_folder_problems(RESULTS_PATH, job.spec.results.uri, job),
     ]
-    resume: CheckpointRef | None = None
+    resume: Resume | None = None
     try:
         resume = find_resume(job)
         if resume is not None and not job.spec.command:
-            problems += resume_problems(job, resume)
+            problems += resume_problems(job, resume.ref)
     except (CheckpointError, UnavailableError) as error:
         problems.append(Problem(path=RESUME_PATH, message=f"{error}" + (f" ({error.hint})" if error.hint else "")))
-    problems += _nothing_left(job, resume)
+    problems += _nothing_left(job, resume.ref if resume is not None else None)
     if problems:
         raise SpecError(tuple(problems), hint="nothing was started")
     return resume
@@ -52,7 +55,7 @@ def _nothing_left(job: TrainJob, resume: CheckpointRef | None) -> list[Problem]:
     return [_problem(RESUME_PATH, f"{resume.uri} is of step {resume.step}, but spec.train.steps is {steps}: raise it")]
 
 
-def find_resume(job: TrainJob) -> CheckpointRef | None:
+def find_resume(job: TrainJob) -> Resume | None:
     """The checkpoint that ``resumeFrom`` means.
 
     Raises:
@@ -64,8 +67,19 @@ def find_resume(job: TrainJob) -> CheckpointRef | None:
     from trainctl.checkpoint import catalog
 
     if wanted != "latest":
-        return catalog.resolve(wanted)
-    return catalog.newest(uri) if uri else None
+        found: CheckpointRef | None = catalog.resolve(wanted)
+    else:
+        found = catalog.newest(uri) if uri else None
+        damaged = catalog.survey(uri).unusable if uri and found is None else ()
+        if damaged:
+            raise DamagedCheckpointError(
+                "\n".join([f"{uri}: no checkpoint can be used, every one is damaged:", *damaged]),
+                hint="restore the files of one of them from a copy, or begin at step 0 with resumeFrom: none",
+            )
+    if found is None or (wanted != "latest" and not catalog.is_root_of(wanted, found)):
+        return Resume(ref=found) if found is not None else None
+    skipped = (f"a newer checkpoint is passed over: {problem}" for problem in catalog.passed_over(found))
+    return Resume(ref=found, older=catalog.older(found), passed_over=tuple(skipped))
 
 
 def _workdir_problems(job: TrainJob) -> list[Problem]:
@@ -76,11 +90,14 @@ def _workdir_problems(job: TrainJob) -> list[Problem]:
     return [_problem(WORKDIR_PATH, f"expected an absolute path, found {path!r}")]
 
 
-def _folder_problems(field: str, uri: str) -> list[Problem]:
-    """Whether a folder that the job writes to (empty: its own) can be written, or its kind of storage be opened."""
+def _folder_problems(field: str, uri: str, job: TrainJob) -> list[Problem]:
+    """Whether a folder that the job writes to (empty: its own) can be written."""
+    problem = uri_problem(uri)
+    if problem:
+        return [_problem(field, problem)]
     path = local_path(uri)
     if path is None:
-        return _storage_problems(field, uri)
+        return _storage_problems(field, uri, own_credentials=brings_credentials(job))
     if not path:
         return []
     if not os.path.isabs(path):
@@ -95,15 +112,24 @@ def _folder_problems(field: str, uri: str) -> list[Problem]:
         return [_problem(field, f"{existing} cannot be written by this user: {error.strerror}")]
 
 
-def _storage_problems(field: str, uri: str) -> list[Problem]:
-    """Whether the library for this kind of storage is there; nothing is sent anywhere."""
+def brings_credentials(job: TrainJob) -> bool:
+    """Whether the workers reach a storage in a way of their own, so that only they can say whether they do."""
+    names = (*job.spec.env, *job.spec.secret_env)
+    return any(name.startswith(_CREDENTIALS) for name in names)
+
+
+def _storage_problems(field: str, uri: str, *, own_credentials: bool) -> list[Problem]:
+    """Whether a storage somewhere else can be written from here; where the job reaches it otherwise, be opened."""
     from trainctl.checkpoint.storage.opening import open_storage
+    from trainctl.checkpoint.storage.probe import probe
 
     try:
         open_storage(uri)
     except (CheckpointError, UnavailableError) as error:
-        return [_problem(field, str(error))]
-    return []
+        return [_problem(field, f"{error} ({error.hint})")]
+    found = {} if own_credentials else probe(uri, write=True)
+    hint = f" ({found['hint']})" if found.get("hint") else ""
+    return [_problem(field, f"{found['error']}{hint}")] if found else []
 
 
 def _problem(path: str, message: str) -> Problem:

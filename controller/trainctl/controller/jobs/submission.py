@@ -96,7 +96,9 @@ class Submissions:
             self._check_name(job)
             view = self._agents.view()
             free = self._book.free_slots(view.agents)
-            return Submitted(entry=None, plan=tuple(preview(spec, view, free, workdir=workdir, resume=resume)))
+            ref, skipped = (resume.ref, resume.passed_over) if resume is not None else (None, ())
+            plan = (*preview(spec, view, free, workdir=workdir, resume=ref), *skipped)
+            return Submitted(entry=None, plan=plan)
         state, events = new_job(uid, job, workdir=workdir, now_s=self._now_s(), resume=resume, owner=owner)
         return Submitted(entry=await to_the_end(self._write(state, events, request_id, digest)))
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.origin import origin_of
 from trainctl.checkpoint.state import BUFFER, PARAM
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import InternalError, PlanError, TrainctlError, UnavailableError
+from trainctl.core.errors import DamagedCheckpointError, InternalError, PlanError, TrainctlError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
 from trainctl.core.records.step import Outcome, Phase
 from trainctl.parallel.collectives.gather import gather_json
@@ -69,6 +70,8 @@ class Entry:
         Raises:
             Interrupted, CollectiveError: as ``Waiter.wait``; the group is abandoned.
             StateLostError: the initial state is wanted and nobody has it any more.
+            DamagedCheckpointError: the checkpoint is not what was saved; it is marked so that nobody takes it for the
+                newest any more. Which one is loaded instead, by all ranks, is for the next record to say.
             CheckpointError: the checkpoint cannot be loaded.
             InternalError: the ranks do not agree.
         """
@@ -153,6 +156,13 @@ class Entry:
         return {}
 
     def _load(self, ref: CheckpointRef) -> dict[str, int]:
+        try:
+            return self._loaded(ref)
+        except DamagedCheckpointError as error:
+            mark_damaged(ref, error)
+            raise
+
+    def _loaded(self, ref: CheckpointRef) -> dict[str, int]:
         origin = origin_of(ref)
         if origin is not None and not self.replica.as_built:
             raise StateLostError(

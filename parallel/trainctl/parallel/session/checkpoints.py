@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.checkpoint.snapshot.host_pool import HostPool
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.probe import try_out
 from trainctl.core.records.spec import CheckpointSpec
 from trainctl.core.system.faults import FaultPlan
 
@@ -67,6 +69,17 @@ class Checkpoints:
             return step == steps or by_time is True
         interval = self.spec.interval_steps
         return interval > 0 and step // interval > max(saved_step, 0) // interval
+
+    def try_out(self) -> None:
+        """Sees that this node can save to a storage somewhere else, before anything is trained.
+
+        Raises:
+            UnavailableError: the package for this kind of storage is not installed here.
+            StorageRefusedError: a bucket, a right or credentials are missing.
+            StorageAwayError: it cannot be reached.
+        """
+        if "://" in self.uri and not self.uri.startswith("file://"):
+            try_out(open_storage(self.uri), write=True)
 
     def writer(self) -> CheckpointWriter:
         """Opened where it is used, since opening the storage can fail, too.

@@ -335,6 +335,8 @@ class Session:
         rank = rank_of(record, slot=context.desired.slot, incarnation=context.desired.incarnation)
         where.enter(record, rank)
         run.reporter.hand_over(record)
+        if record.predecessor == 0 and os.environ.get("LOCAL_RANK", "0") == "0":
+            run.checkpoints.try_out()  # later, what is trained already counts more than what can be saved
         membership = Entry(
             record=record,
             rank=rank,

@@ -105,6 +105,7 @@ class WorkerError:
         code: stable reason such as ``USER_EXCEPTION``, ``DATA_UNUSABLE``, ``CHECKPOINT_UNUSABLE``.
         log_tail: last lines the worker printed.
         hint: what the person can do, if whoever raised it knew; empty otherwise.
+        checkpoint: URI of the checkpoint of this job that it found damaged; empty if it is no such error.
     """
 
     type: str
@@ -114,6 +115,7 @@ class WorkerError:
     code: str = "USER_EXCEPTION"
     log_tail: tuple[str, ...] = ()
     hint: str = ""
+    checkpoint: str = ""
 
     @property
     def lines(self) -> tuple[str, ...]:

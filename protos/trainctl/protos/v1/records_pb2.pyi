@@ -437,12 +437,14 @@ class WorkerError(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     LOG_TAIL_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     message: _builtins.str
     traceback: _builtins.str
     step: _builtins.int
     code: _builtins.str
     hint: _builtins.str
+    checkpoint: _builtins.str
     @_builtins.property
     def log_tail(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -455,10 +457,11 @@ class WorkerError(_message.Message):
         code: _builtins.str = ...,
         log_tail: _abc.Iterable[_builtins.str] | None = ...,
         hint: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "hint", b"hint", "log_tail", b"log_tail", "message", b"message", "step", b"step", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "code", b"code", "hint", b"hint", "log_tail", b"log_tail", "message", b"message", "step", b"step", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1150,17 +1153,17 @@ class CheckpointSpec(_message.Message):
     KEEP_FIELD_NUMBER: _builtins.int
     RESUME_FROM_FIELD_NUMBER: _builtins.int
     BACKGROUND_FIELD_NUMBER: _builtins.int
-    INTERVAL_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     interval_steps: _builtins.int
     """Steps between two checkpoints; 0 saves only at the end."""
     resume_from: _builtins.str
     """"none", "latest" (newest of `uri`), or the URI of a checkpoint."""
     background: _builtins.bool
+    layout: _builtins.str
     interval: _builtins.str
     """"auto" or a duration; empty: interval_steps counts."""
-    layout: _builtins.str
     @_builtins.property
     def keep(self) -> Global___CheckpointKeepSpec: ...
     def __init__(
@@ -1171,8 +1174,8 @@ class CheckpointSpec(_message.Message):
         keep: Global___CheckpointKeepSpec | None = ...,
         resume_from: _builtins.str | None = ...,
         background: _builtins.bool | None = ...,
-        interval: _builtins.str | None = ...,
         layout: _builtins.str | None = ...,
+        interval: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

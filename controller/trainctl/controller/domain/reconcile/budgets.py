@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 
-from trainctl.controller.domain import events
 from trainctl.controller.domain.job_records import JobFailure, UserFault
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
+from trainctl.controller.domain.reconcile.refused import refuse_checkpoint, refused_lines, sources
 from trainctl.controller.domain.reconcile.work import Work
+from trainctl.core.errors import DamagedCheckpointError, StorageAwayError
 from trainctl.core.records.worker import WorkerError
 from trainctl.core.units import parse_duration_s
 
@@ -28,7 +29,10 @@ class FaultClass(StrEnum):
 DETERMINISTIC_HINTS: Mapping[str, str] = {
     "DATA_UNUSABLE": "check what spec.train.data and spec.train.tokenizer name, and that every node can read it; "
     "spec.train.data.corrupt.policy: skip leaves damaged records out",
-    "CHECKPOINT_UNUSABLE": "no other is left: restore its files from a copy, or name another with resumeFrom",
+    "CHECKPOINT_UNUSABLE": "restore its files from a copy, or name another with resumeFrom",
+    "CHECKPOINT_DAMAGED": "restore the files of one of them from a copy and name it with resumeFrom, or start again",
+    "CHECKPOINT_UNFIT": "model or optimizer were changed since: use the code and the job file that it was saved with",
+    "STORAGE_REFUSED": "give the workers what they need to read there: permission, credentials, the right bucket",
     "SPEC_INVALID": "correct the job file and submit it again",
     "PLAN_IMPOSSIBLE": "change what does not fit: the spec, the resources, or what the program registers",
     "PERMISSION_DENIED": "give the worker's user access to that path",
@@ -69,8 +73,10 @@ def charge(work: Work, fault: Fault) -> JobFailure | None:
 
 
 def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:
-    if fault.error is not None and fault.error.code == "CHECKPOINT_UNUSABLE" and _try_an_older_one(work, fault):
-        return charge_process(work, fault)
+    if fault.error is not None and refuse_checkpoint(work, fault):
+        return _go_back(work, fault, fault.error)
+    if fault.error is not None and fault.error.code == StorageAwayError.code:
+        return _charge_storage(work, fault)
     if fault.error is not None and kind is FaultClass.DETERMINISTIC:
         hint = fault.error.hint or DETERMINISTIC_HINTS[fault.error.code]
         return failure_of(work, fault, fault.error.code, "cannot go on", hint)
@@ -79,22 +85,22 @@ def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:
     return charge_process(work, fault)
 
 
-def _try_an_older_one(work: Work, fault: Fault) -> bool:
-    """Gives up the checkpoint that could not be loaded, if another is left to go back to."""
-    record, known = work.island.record, work.job.checkpoints
-    if record is None or record.checkpoint is None or fault.generation not in (0, record.generation):
-        return False
-    bad = record.checkpoint
-    left = tuple(ref for ref in known if ref.uri != bad.uri)
-    if not left or bad == work.job.resume:
-        return False
-    if len(left) < len(known):  # the first of its workers that says so
-        work.set_job(checkpoints=left)
-        message = (
-            f"checkpoint of step {bad.step} cannot be loaded: {bad.uri}; the next older one is of step {left[-1].step}"
-        )
-        work.emit(events.CHECKPOINT_REJECTED, "Unusable", message, step=bad.step, lineage=bad.lineage)
-    return True
+def _go_back(work: Work, fault: Fault, error: WorkerError) -> JobFailure | None:
+    """A damaged checkpoint is nobody's crash; there is only so many of them."""
+    if sources(work.job):
+        return None if error.checkpoint else charge_process(work, fault)
+    hint = DETERMINISTIC_HINTS[DamagedCheckpointError.code]
+    why = f"no checkpoint is left, every one was found damaged:{refused_lines(work.job)}"
+    return failure_of(work, fault, error.code, why, hint)
+
+
+def _charge_storage(work: Work, fault: Fault) -> JobFailure | None:
+    """A storage that is away is one incident of a generation, on however many ranks."""
+    record, restarts = work.island.record, work.job.restarts
+    if record is None or record.generation != restarts.incident:
+        work.set_job(restarts=replace(restarts, incident=record.generation if record is not None else 0))
+        return charge_process(work, fault)
+    return None
 
 
 def _charge_user(work: Work, fault: Fault, error: WorkerError) -> JobFailure | None:

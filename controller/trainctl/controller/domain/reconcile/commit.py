@@ -19,6 +19,7 @@ from trainctl.controller.domain.reconcile.budgets import DETERMINISTIC_HINTS
 from trainctl.controller.domain.reconcile.evidence import Settled, newest_vote, schema_conflict, settle, starters
 from trainctl.controller.domain.reconcile.lifecycle import attempt_restoring, fail_job, wait_in
 from trainctl.controller.domain.reconcile.recoveries import update_recovery
+from trainctl.controller.domain.reconcile.refused import sources
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.recovery import Costs, Decision, Situation, choose_recovery
 from trainctl.controller.domain.states import GenerationPhase, Machine, SlotState, advance
@@ -184,14 +185,13 @@ def _situation(work: Work, proposal: Proposal, settled: Settled, state_bytes: in
     ranks = {slot: rank for rank, slot in enumerate(proposal.slots)}
     before = {m.slot: m.incarnation for m in previous.members} if previous is not None else {}
     holders = [ranks[slot] for slot in settled.holders]
-    sources = [ref for ref in (work.job.resume, *work.job.checkpoints) if ref is not None]
     return Situation(
         target_step=settled.step,
         initial=previous is None,
         wanted=island_layout(island.id, train, version, ranks.values()),
         live=island_layout(island.id, train, version, holders),
         snapshots=Layout({}, {}),
-        checkpoints=tuple((ref, checkpoint_layout(island.id, train, ref)) for ref in sources),
+        checkpoints=tuple((ref, checkpoint_layout(island.id, train, ref)) for ref in sources(work.job)),
         resume=work.job.resume,
         joiners=len(proposal.slots) - len(holders),
         replaced=sum(1 for s in proposal.slots if s in before and before[s] != work.slot(s).incarnation),
@@ -211,8 +211,7 @@ def _stood_step(work: Work) -> int:
 
 
 def _checkpointed_step(work: Work, decision: Decision) -> int:
-    sources = [ref for ref in (work.job.resume, *work.job.checkpoints) if ref is not None]
-    return max((ref.step for ref in sources if ref.step <= decision.target_step), default=-1)
+    return max((ref.step for ref in sources(work.job) if ref.step <= decision.target_step), default=-1)
 
 
 def _roll_back(work: Work, settled: Settled, decision: Decision) -> None:

@@ -14,6 +14,7 @@ from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.late import LATE_S, happened_s
 from trainctl.controller.domain.reconcile.lifecycle import move_job
 from trainctl.controller.domain.reconcile.recoveries import finish_recovery
+from trainctl.controller.domain.reconcile.refused import is_refused
 from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.save_cost import cost_of, with_cost
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
@@ -114,6 +115,9 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
         return Reconciliation(state=stale, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
     if any(ref.uri == known.uri for known in state.checkpoints):
         return Reconciliation(state=state)
+    if is_refused(state, ref.uri):
+        message = f"checkpoint of step {ref.step} was found damaged, so it is not made current: {ref.uri}"
+        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "Damaged", message, report),))
     if record is None or report.lineage != record.lineage:
         message = f"checkpoint of step {ref.step} belongs to lineage {report.lineage}, which was rolled back"
         return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "OldLineage", message, report),))

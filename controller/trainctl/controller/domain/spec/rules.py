@@ -16,6 +16,7 @@ from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.spec import API_VERSION, AUTO, KIND, TrainJob
 from trainctl.core.texts import look_alikes, shortened
 from trainctl.core.timeouts import PROFILES
+from trainctl.core.uris import uri_problem
 from trainctl.parallel.plan.data_rules import data_problems, tokenizer_problems
 from trainctl.parallel.plan.optimizer_rules import optimizer_problems
 from trainctl.parallel.plan.task_rules import task_problems
@@ -76,6 +77,18 @@ def _enumerations(job: TrainJob) -> Iterator[Finding]:
             "spec.checkpoint.resumeFrom",
             "latest is the newest checkpoint in spec.checkpoint.uri, which is not set: a new job's own folder is empty",
         )
+
+
+def _places(job: TrainJob) -> Iterator[Finding]:
+    checkpoint = job.spec.checkpoint
+    for path, uri in (
+        ("spec.checkpoint.uri", checkpoint.uri),
+        ("spec.checkpoint.resumeFrom", checkpoint.resume_from),
+        ("spec.results.uri", job.spec.results.uri),
+    ):
+        problem = uri_problem(uri)
+        if problem:
+            yield path, problem
 
 
 def _numbers(job: TrainJob) -> Iterator[Finding]:
@@ -236,6 +249,7 @@ def _results(job: TrainJob) -> Iterator[Finding]:
 RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _header,
     _enumerations,
+    _places,
     _numbers,
     _betas,
     _durations,

@@ -1,0 +1,47 @@
+"""Checkpoints that were found damaged: a mark beside the manifest, so that nobody takes them for the newest again.
+
+Whoever loads finds the damage, by the checksums. The mark says so to those who choose without reading every byte:
+``catalog``, which passes it over, and ``retention``, which does not count it among those that are kept. Taking the file
+away makes the checkpoint what it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from trainctl.checkpoint.manifest.names import DAMAGED, ROOT_MANIFEST
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.port import Storage
+from trainctl.core.errors import DamagedCheckpointError, TrainctlError
+from trainctl.core.records.generation import CheckpointRef
+
+_LOG = logging.getLogger("trainctl.checkpoint")
+_MAX_CHARACTERS = 4000
+
+
+def mark_damaged(ref: CheckpointRef, error: DamagedCheckpointError) -> bool:
+    """Marks a checkpoint with what was found; whether it is marked now. A storage that refuses is no error here."""
+    text = f"{error}\n"[:_MAX_CHARACTERS]
+    try:
+        storage = open_storage(ref.uri)
+        if storage.size(ROOT_MANIFEST) is None:
+            return False  # it is none any more, and a mark would bring its folder back
+        with contextlib.suppress(FileExistsError):
+            storage.create_file(DAMAGED, text.encode())
+        return True
+    except (OSError, TrainctlError) as refused:
+        _LOG.warning("%s could not be marked as damaged: %s", ref.uri, refused)
+        return False
+
+
+def damage_of(storage: Storage, folder: str = "") -> str:
+    """What the mark of the attempt in ``folder`` says; empty if there is none."""
+    path = f"{folder}/{DAMAGED}".lstrip("/")
+    try:
+        if storage.size(path) is None:
+            return ""
+        found = storage.read(path).decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+    return f"{storage.uri}/{folder}".rstrip("/") + f" was found damaged: {found}"

@@ -1,0 +1,119 @@
+"""Calls of a storage that is not on this machine: each with a limit, tried again while that may help."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from trainctl.checkpoint.storage.failures import StorageSaysNoError, failure_of
+from trainctl.checkpoint.storage.patience import Patience
+from trainctl.core.clock import Clock
+from trainctl.core.system.clock import SystemClock
+
+_LOG = logging.getLogger("trainctl.checkpoint")
+T = TypeVar("T")
+
+
+class Calls:
+    """Makes the calls.
+
+    Args:
+        patience: how long to wait.
+        clock: what that is measured with.
+        sleep: waits for so many seconds.
+        chance: a number from 0 up to 1, another one each time.
+    """
+
+    def __init__(
+        self,
+        patience: Patience | None = None,
+        *,
+        clock: Clock | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.patience = patience or Patience()
+        self._clock = clock or SystemClock()
+        self._sleep = sleep
+        self._chance = chance
+
+    def call(self, where: str, action: Callable[[bool], T], *, size_bytes: int = 0) -> T:
+        """What the action returns.
+
+        Args:
+            where: what it asks for, and of whom, for messages.
+            action: can be done again; told whether it was tried before, which may have had its effect unheard.
+            size_bytes: how many bytes travel.
+
+        Raises:
+            FileNotFoundError, FileExistsError: as the action.
+            StorageSaysNoError: it failed in a way that lasts, or for too long.
+        """
+        began_s, tries = self._clock.monotonic_s(), 0
+        while True:
+            try:
+                return self.once(where, partial(action, tries > 0), size_bytes=size_bytes)
+            except StorageSaysNoError as failure:
+                tries += 1
+                spent_s = self._clock.monotonic_s() - began_s
+                wait_s = self.patience.wait_s(tries, spent_s, self._chance()) if failure.again else None
+                if wait_s is None:
+                    raise _given_up(failure, tries, spent_s) from failure
+                _LOG.info("%s; tried again in %.1f s", failure, wait_s)
+                self._sleep(wait_s)
+
+    def once(self, where: str, action: Callable[[], T], *, size_bytes: int = 0) -> T:
+        """As ``call``, for what cannot be done again."""
+        try:
+            return _bounded(action, self.patience.limit_s(size_bytes))
+        except _LateError as late:
+            text = f"{where}: no answer within {late.limit_s:.0f} s"
+            raise StorageSaysNoError(
+                errno.ETIMEDOUT, text, again=True, hint="see whether the storage has trouble"
+            ) from None
+        except Exception as error:
+            raise failure_of(error, where) from error
+
+
+def _given_up(failure: StorageSaysNoError, tries: int, spent_s: float) -> StorageSaysNoError:
+    if tries == 1:
+        return failure
+    text = f"{failure} (tried {tries} times in {spent_s:.0f} s)"
+    return StorageSaysNoError(failure.errno or errno.EIO, text, again=failure.again, hint=failure.hint)
+
+
+class _LateError(Exception):
+    def __init__(self, limit_s: float) -> None:
+        super().__init__()
+        self.limit_s = limit_s
+
+
+def _bounded(action: Callable[[], T], limit_s: float) -> T:
+    """What the action returns, on a thread that is left to itself if it takes too long: drivers may wait for ever.
+
+    Raises:
+        _LateError: it does.
+    """
+    done = threading.Event()
+    outcome: list[Any] = [None, None]
+
+    def run() -> None:
+        try:
+            outcome[0] = action()
+        except BaseException as error:
+            outcome[1] = error
+        done.set()
+
+    threading.Thread(target=run, name="storage-call", daemon=True).start()
+    if not done.wait(limit_s):
+        raise _LateError(limit_s)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: T = outcome[0]
+    return result

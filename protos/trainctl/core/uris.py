@@ -1,0 +1,17 @@
+"""URIs of folders as people write them."""
+
+from __future__ import annotations
+
+import re
+
+SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https", "sftp", "webhdfs", "oss")
+_MISSPELT = re.compile(rf"({'|'.join(SCHEMES)})(:/?(?![/:])|//)(?P<rest>.+)", re.IGNORECASE)
+
+
+def uri_problem(uri: str) -> str:
+    """What is wrong with the spelling of a URI that would pass for a path, such as ``s3//bucket``; empty if none."""
+    found = _MISSPELT.fullmatch(uri)
+    if found is None:
+        return ""
+    meant = f"{found[1].lower()}://{found['rest'].lstrip('/')}"
+    return f"expected a path, or a URL such as {meant}, found {uri!r}"

@@ -1,0 +1,367 @@
+"""Checkpoints on an S3 store that is reached over HTTP, on good days and on bad ones."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from contracts.storage_contract import StorageContract
+from object_store.proxy import Answer, Fault
+from object_store.store import Store, bucket, emulator
+from trainctl.checkpoint.catalog import newest, survey
+from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.library import load_state
+from trainctl.checkpoint.retention import retain
+from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.storage import upload
+from trainctl.checkpoint.storage.failures import StorageSaysNoError
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.patience import Patience
+from trainctl.checkpoint.storage.port import RangeRead, Storage
+from trainctl.checkpoint.storage.probe import probe
+from trainctl.checkpoint.storage.remote import FsspecStorage
+from trainctl.core.errors import DamagedCheckpointError, FencedError, StorageRefusedError
+from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, same_bits, save
+
+BODY = bytes(range(256)) * 40
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[tuple[str, int]]:
+    with emulator() as where:
+        yield where
+
+
+@pytest.fixture
+def store(upstream: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    with bucket(upstream, monkeypatch) as made:
+        yield made
+
+
+class TestS3Storage(StorageContract):
+    @pytest.fixture
+    def storage(self, store: Store) -> Storage:
+        found = store.open()
+        assert isinstance(found, FsspecStorage)
+        return found
+
+
+def slow_down(fault: Fault) -> Fault:
+    return fault.slow_down()
+
+
+def fail(fault: Fault) -> Fault:
+    return fault.fail()
+
+
+def reset(fault: Fault) -> Fault:
+    return fault.reset()
+
+
+def hang(fault: Fault) -> Fault:
+    return fault.hang()
+
+
+def lose_the_answer(fault: Fault) -> Fault:
+    return fault.lose_the_answer()
+
+
+def break_in_the_body(fault: Fault) -> Fault:
+    return fault.break_in_the_body(100)
+
+
+def cut_off(fault: Fault) -> Fault:
+    return fault.cut_off(100)
+
+
+def trickle(fault: Fault) -> Fault:
+    return fault.trickle()
+
+
+passing = pytest.mark.parametrize("fault", [slow_down, fail, reset, hang, lose_the_answer])
+while_reading = pytest.mark.parametrize(
+    "fault", [slow_down, fail, reset, hang, break_in_the_body, cut_off, trickle], ids=lambda fault: fault.__name__
+)
+
+
+@while_reading
+def test_what_goes_wrong_while_reading_is_asked_for_again(store: Store, fault: object) -> None:
+    storage = store.open()
+    storage.write_file("f", [BODY])
+    assert callable(fault)
+    trouble = fault(store.proxy.when("GET", "/f"))
+    assert storage.read("f") == BODY
+    assert trouble.count == 1
+    trouble.left = 1
+    found = bytearray(600)
+    storage.read_ranges("f", [RangeRead(1000, memoryview(found))])
+    assert bytes(found) == BODY[1000:1600]
+    assert trouble.count == 2
+
+
+@passing
+def test_what_goes_wrong_while_writing_is_sent_again(store: Store, fault: object) -> None:
+    storage = store.open()
+    assert callable(fault)
+    trouble = fault(store.proxy.when("PUT", "/f"))
+    assert storage.write_file("f", [BODY[:5000], BODY[5000:]]) == len(BODY)
+    assert trouble.count == 1
+    store.proxy.calm()
+    assert storage.read("f") == BODY
+
+
+@passing
+def test_only_one_creates_a_file_even_if_nobody_hears_that_it_did(store: Store, fault: object) -> None:
+    storage = store.open()
+    assert callable(fault)
+    trouble = fault(store.proxy.when("PUT", "/manifest.json"))
+    storage.create_file("manifest.json", b"first")
+    assert trouble.count == 1
+    with pytest.raises(FileExistsError):
+        storage.create_file("manifest.json", b"second")
+    trouble.left = 1
+    with pytest.raises(FileExistsError):
+        storage.create_file("manifest.json", b"third")
+    assert trouble.count == 2
+    assert storage.read("manifest.json") == b"first"
+
+
+@passing
+def test_lines_are_added_once(store: Store, fault: object) -> None:
+    storage = store.open()
+    storage.append("lines", b"one\n", at=0)
+    assert callable(fault)
+    fault(store.proxy.when("PUT", "/lines"))
+    storage.append("lines", b"two\n", at=4)
+    assert storage.read("lines") == b"one\ntwo\n"
+
+
+def test_a_large_file_goes_in_parts_and_only_the_part_that_failed_is_sent_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
+    storage = store.open()
+    blocks = [bytes([number]) * (3 << 20) for number in range(6)]
+    trouble = store.proxy.when("PUT", "partNumber=3").times(2).slow_down()
+    assert storage.write_file("large", blocks) == 18 << 20
+    assert trouble.count == 2
+    assert store.proxy.seen("PUT", "/large") == 4 + 2
+    assert storage.read("large") == b"".join(blocks)
+    assert store.uploads() == 0
+
+
+def test_an_upload_that_fails_for_good_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
+    storage = store.open()
+    store.proxy.when("PUT", "partNumber=2").always().slow_down()
+    with pytest.raises(StorageSaysNoError, match=r"part 2: .*SlowDown.*\(tried \d+ times in 1\d s\)") as caught:
+        storage.write_file("large", [bytes(12 << 20)])
+    assert caught.value.again
+    assert store.uploads() == 0
+    assert not store.objects()
+
+
+def test_an_upload_whose_source_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
+
+    def broken() -> Iterator[bytes]:
+        yield bytes(11 << 20)
+        raise RuntimeError("the copy was disturbed")
+
+    with pytest.raises(RuntimeError, match="disturbed"):
+        store.open().write_file("large", broken())
+    assert store.uploads() == 0
+    assert not store.objects()
+
+
+def test_the_end_of_an_upload_that_nobody_heard_of_is_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
+    trouble = store.proxy.when("POST", "uploadId=").lose_the_answer()
+    assert store.open().write_file("large", [bytes(6 << 20)]) == 6 << 20
+    assert trouble.count == 1
+    assert store.objects() == ["runs/first/large"]
+
+
+def test_an_upload_of_which_less_arrived_is_an_error(store: Store) -> None:
+    class Shorter:
+        def __iter__(self) -> Iterator[bytes]:
+            yield BODY
+
+    storage = store.open()
+    store.proxy.when("HEAD", "/f").always()._do(
+        lambda handler, ask: handler.answer(_with_length(ask(), 17))  # what the store says that it has
+    )
+    with pytest.raises(OSError, match=f"expected {len(BODY)} bytes after the upload, found 17"):
+        storage.write_file("f", Shorter())
+
+
+def _with_length(answer: Answer, length: int) -> Answer:
+    headers = [(n, str(length) if n.lower() == "content-length" else v) for n, v in answer.headers]
+    return Answer(answer.status, headers, answer.body)
+
+
+def test_a_store_without_conditional_put_is_looked_at_first(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = store.open()
+    store.proxy.when("PUT", "/x").refuse(501, "NotImplemented")
+    storage.create_file("x", b"first")
+    assert "no conditional put" in caplog.text
+    store.proxy.when("PUT", "/x").refuse(501, "NotImplemented")
+    with pytest.raises(FileExistsError):
+        storage.create_file("x", b"second")
+    assert storage.read("x") == b"first"
+
+
+def test_a_storage_that_never_answers_is_given_up(store: Store) -> None:
+    storage = store.open()
+    store.proxy.when("GET").always().hang()
+    with pytest.raises(StorageSaysNoError, match="no answer within 1 s") as caught:
+        storage.list("")
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+def values_of(step: int) -> dict:  # type: ignore[type-arg]
+    return at_step(full_values({"w": (64, 32), "b": (5,)}, seed=step), step)
+
+
+def blank() -> LocalState:
+    values = full_values({"w": (64, 32), "b": (5,)})
+    return rank_state(values, plain(values, 1), "rank:0", blank=True)
+
+
+def holds(state: LocalState, step: int) -> bool:
+    saved = {(k.fqn, k.kind): v for k, v in values_of(step).items()}
+    return all(same_bits(t.tensor, saved[t.key.fqn, t.key.kind]) for t in state.tensors)
+
+
+def test_a_checkpoint_is_saved_and_loaded_through_everything_that_passes(store: Store) -> None:
+    for trouble in (slow_down, reset):
+        trouble(store.proxy.when("PUT", "data/"))
+        trouble(store.proxy.when("PUT", "parts/"))
+        trouble(store.proxy.when("GET", "data/"))
+    lose_the_answer(store.proxy.when("PUT", "manifest.json"))
+    cut_off(store.proxy.when("GET", "data/"))
+    first = save(store.uri, values_of(1), of=attempt(1))
+    second = save(store.uri, values_of(2), of=attempt(2), parent=first)
+    store.proxy.when("GET", "data/").flip()
+    store.proxy.when("GET", "parts/").flip()
+    store.proxy.when("GET", "manifest.json").flip()
+    state = blank()
+    load(second, state)
+    assert holds(state, 2)
+    assert newest(store.uri) == second
+    assert retain(store.uri, job="job-a", keep=1) == ("/".join(first.uri.split("/")[-2:]),)
+    assert not [key for key in store.objects() if first.attempt in key]
+
+
+def test_one_that_wakes_up_cannot_seal_what_another_sealed(store: Store) -> None:
+    save(store.uri, values_of(1), of=attempt(1))
+    with pytest.raises(FencedError):
+        save(store.uri, values_of(1), of=attempt(1))
+
+
+def test_a_damaged_object_is_refused_and_the_older_checkpoint_taken(store: Store) -> None:
+    first = save(store.uri, values_of(1), of=attempt(1))
+    second = save(store.uri, values_of(2), of=attempt(2), parent=first)
+    storage = open_storage(second.uri)
+    (name,) = storage.list("data")[:1]
+    body = bytearray(storage.read(f"data/{name}"))
+    body[-1] ^= 1
+    storage.write_file(f"data/{name}", [bytes(body)])
+    state = blank()
+    with pytest.raises(DamagedCheckpointError, match=f"{name} is corrupt"):
+        load(second, state)
+    assert load_state(store.uri, state, fallback=True).uri == first.uri
+    assert holds(state, 1)
+    assert newest(store.uri) == first
+    assert len(survey(store.uri).damaged) == 1
+
+
+def test_a_listing_that_lags_behind_hides_a_checkpoint_but_loses_none(store: Store) -> None:
+    first = save(store.uri, values_of(1), of=attempt(1))
+    second = save(store.uri, values_of(2), of=attempt(2), parent=first)
+    store.proxy.when("GET", "list-type=2").hide(second.attempt)
+    store.proxy.when("GET", "list-type=2").hide("step-000000000002")
+    assert newest(store.uri) in (first, second)
+    state = blank()
+    load(second, state)
+    assert holds(state, 2)
+    store.proxy.calm()
+    assert retain(store.uri, job="job-a", keep=2) == ()
+    assert newest(store.uri) == second
+
+
+def problems(store: Store, uri: str = "") -> str:
+    found = probe(uri or store.uri, write=True)
+    assert found, "nothing was wrong"
+    assert found["hint"]
+    return f"{found['code']} {found['error']} {found['hint']}"
+
+
+def says(text: str, *words: str) -> bool:
+    return all(word in text for word in words)
+
+
+def test_a_store_that_can_be_used_is_left_as_it_was(store: Store) -> None:
+    assert probe(store.uri, write=True) == {}
+    assert store.objects() == []
+
+
+def test_a_bucket_that_is_missing_is_said_and_not_made(store: Store) -> None:
+    name = f"{store.bucket}-typo"
+    assert says(problems(store, f"s3://{name}/runs"), "STORAGE_REFUSED", f"s3://{name}/runs", "bucket")
+    with pytest.raises(StorageRefusedError, match=name):
+        save(f"s3://{name}/runs", values_of(1))
+    assert name not in [path.rpartition("/")[2] for path in _buckets()]
+
+
+def _buckets() -> Sequence[str]:
+    import fsspec  # type: ignore[import-untyped]
+
+    found: Sequence[str] = fsspec.filesystem("s3", skip_instance_cache=True).ls("", refresh=True)
+    return found
+
+
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"])
+def test_wrong_credentials_are_said(store: Store, code: str) -> None:
+    store.proxy.when("GET").always().refuse(403, code)
+    assert says(problems(store), "STORAGE_REFUSED", store.uri, "credentials are wrong", "AWS_ACCESS_KEY_ID")
+
+
+def test_no_credentials_are_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert says(problems(store), "STORAGE_REFUSED", store.uri, "give credentials")
+
+
+def test_who_may_read_but_not_write_is_told_before_anything_is_trained(store: Store) -> None:
+    save(store.uri, values_of(1), of=attempt(1))
+    store.proxy.when("PUT").always().deny()
+    assert probe(store.uri) == {}
+    assert says(problems(store), "STORAGE_REFUSED", "writing to", store.uri, "lack a right")
+
+
+def test_an_endpoint_that_cannot_be_reached_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr("trainctl.checkpoint.storage.probe.QUICK", Patience(deadline_s=0.3, answer_s=2.0))
+    assert says(problems(store), "STORAGE_AWAY", store.uri, "AWS_ENDPOINT_URL")
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("s3//bucket/runs", "s3://bucket/runs"),
+        ("s3:/bucket/runs", "s3://bucket/runs"),
+        ("S3:bucket/runs", "s3://bucket/runs"),
+        ("s4://bucket/runs", "did you mean s3://?"),
+        ("nosuch://bucket", "install fsspec"),
+    ],
+)
+def test_a_misspelt_uri_is_said(store: Store, uri: str, words: str) -> None:
+    assert says(problems(store, uri), "UNAVAILABLE", uri, words)

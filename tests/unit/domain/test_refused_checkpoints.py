@@ -1,0 +1,212 @@
+"""A damaged checkpoint: one decision for all ranks, the newest older one, never the same one again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.reconcile import observe_checkpoint, request_rollback
+from trainctl.controller.domain.states import JobPhase
+from trainctl.controller.domain.submit import Resume, new_job
+from trainctl.core.records.generation import CheckpointRef, Rung
+from trainctl.core.records.spec import NodesSpec
+from trainctl.core.records.worker import CheckpointReport, WorkerError
+from unit.domain.domain_sim import Simulation, sim_job
+from unit.domain.test_domain_scenarios import limit_user, record, start, trained, wait_for, worker
+
+ALL = frozenset(range(4))
+
+
+def saved(checkpoints: int) -> Simulation:
+    """So many checkpoints are committed, a few steps have come after the newest, and no further one will."""
+    sim = start()
+    limit_user(sim, 0, process=0)
+    keep = replace(sim.state.spec.spec.checkpoint, keep=replace(sim.state.spec.spec.checkpoint.keep, last=checkpoints))
+    spec = replace(sim.state.spec, spec=replace(sim.state.spec.spec, checkpoint=keep))
+    sim.state = replace(sim.state, spec=spec)
+    wait_for(sim, lambda: len(sim.state.checkpoints) == checkpoints)
+    trained(sim, sim.state.checkpoints[-1].step + 2)
+    sim._checkpoints = lambda: None  # type: ignore[method-assign]
+    return sim
+
+
+def lose_all(sim: Simulation) -> None:
+    """Every worker goes with its agent, which is charged to no budget."""
+    for agent in list(sim.cluster.agents):
+        sim.kill_agent(agent)
+
+
+def condition(sim: Simulation, type_: str = "CheckpointStale") -> tuple[str, str, str]:
+    return next((c.status, c.reason, c.message) for c in sim.state.conditions if c.type == type_)
+
+
+@pytest.mark.parametrize("finders", [ALL, frozenset({2}), frozenset({0, 3})])
+def test_all_ranks_go_back_to_the_next_older_one_and_no_budget_is_charged(finders: frozenset[int]) -> None:
+    sim = saved(3)
+    _, older, newest = sim.state.checkpoints
+    sim.cluster.damaged = {newest.uri: finders}
+    lose_all(sim)
+    wait_for(sim, lambda: record(sim).checkpoint == older)
+    assert (record(sim).rung, record(sim).target_step) == (Rung.CHECKPOINT, older.step)
+    assert sim.state.recoveries[-1].lost_steps > newest.step - older.step
+    wait_for(sim, lambda: worker(sim, 0).applied > older.step)
+    tried = [one.checkpoint for one in sim.check.records if one.rung is Rung.CHECKPOINT]
+    assert tried == [newest, older]
+    assert not sim.state.restarts.process_s
+    assert [refused.ref for refused in sim.state.refused] == [newest]
+    (event,) = [e for e in sim.events if e.type == "checkpoint.rejected"]
+    assert event.reason == "Damaged"
+    for part in (newest.uri, "param of w", "w0.safetensors", f"of step {older.step}", "costs 7 steps more"):
+        assert part in event.message
+    assert event.fields["attempt"] == newest.attempt
+    assert condition(sim)[:2] == ("True", "Damaged")
+
+
+def test_the_next_save_ends_the_condition_and_the_old_report_changes_nothing() -> None:
+    sim = saved(2)
+    older, newest = sim.state.checkpoints
+    sim.cluster.damaged = {newest.uri: ALL}
+    lose_all(sim)
+    wait_for(sim, lambda: bool(sim.state.refused))
+    again = CheckpointReport(
+        job_uid="u1", island="island-0", generation=1, step=newest.step, lineage=newest.lineage, ref=newest
+    )
+    told = observe_checkpoint(sim.state, again, sim.now_s)
+    assert told.state.checkpoints == (older,), "before the next generation is committed, its lineage is still the old"
+    assert [e.reason for e in told.events] == ["Damaged"]
+    del sim._checkpoints
+    wait_for(sim, lambda: len(sim.state.checkpoints) == 2)
+    assert condition(sim)[:2] == ("False", "Saved")
+    assert newest not in sim.state.checkpoints
+
+
+def test_where_the_older_one_is_damaged_too_it_goes_on_until_none_is_left_and_names_all() -> None:
+    sim = saved(3)
+    refs = sim.state.checkpoints
+    sim.cluster.damaged = {ref.uri: ALL for ref in refs}
+    lose_all(sim)
+    sim.until(JobPhase.FAILED)
+    failure = sim.state.failure
+    assert failure is not None
+    assert failure.code == "CHECKPOINT_DAMAGED"
+    assert "no checkpoint is left" in failure.message
+    assert all(f"step {ref.step}, attempt {ref.attempt}: {ref.uri}/data" in failure.message for ref in refs)
+    assert failure.hint
+    tried = [one.checkpoint for one in sim.check.records if one.rung is Rung.CHECKPOINT]
+    assert tried == list(reversed(refs))
+
+
+def test_another_worker_that_dies_meanwhile_changes_nothing_about_the_decision() -> None:
+    sim = saved(2)
+    older, newest = sim.state.checkpoints
+    limit_user(sim, 0, process=5)
+    sim.cluster.damaged = {newest.uri: frozenset({1})}
+    lose_all(sim)
+    wait_for(sim, lambda: bool(sim.state.refused))
+    worker(sim, 2).end(-9, sim.now_s)
+    sim.epoch += 1  # and another controller leads from here on
+    wait_for(sim, lambda: record(sim).checkpoint == older and sim.state.islands[0].entered)
+    assert [refused.ref for refused in sim.state.refused] == [newest]
+
+
+def test_survivors_of_a_roll_back_to_a_damaged_one_go_further_back() -> None:
+    sim = saved(3)
+    oldest, older, _ = sim.state.checkpoints
+    sim.cluster.damaged = {older.uri: frozenset({3})}
+    survivor = worker(sim, 0).incarnation
+    sim.persist(request_rollback(sim.state, sim.now_s, target=older))
+    wait_for(sim, lambda: record(sim).checkpoint == oldest and sim.state.islands[0].entered)
+    assert worker(sim, 0).incarnation == survivor
+    assert sim.state.phase is JobPhase.RUNNING
+
+
+def resumed(older: tuple[CheckpointRef, ...]) -> tuple[Simulation, CheckpointRef]:
+    job = sim_job(nodes=NodesSpec(min=1, max=1), per_node=2)
+    sim = Simulation(2, job, agents=1, slots=2, fault_rate=0.0)
+    ref = CheckpointRef(uri="mem://old/20", step=20, lineage=4, attempt="b", manifest_sha256="0")
+    state, events = new_job("u1", job, workdir="w", now_s=sim.now_s, resume=Resume(ref=ref, older=older))
+    assert [event.type for event in events] == ["job.submitted"]
+    sim.state = state
+    sim.cluster.damaged = {ref.uri: ALL}
+    return sim, ref
+
+
+def test_a_job_that_begins_with_the_newest_begins_with_an_older_one_instead() -> None:
+    older = CheckpointRef(uri="mem://old/10", step=10, lineage=4, attempt="a", manifest_sha256="0")
+    sim, _ = resumed((older,))
+    sim.until(JobPhase.RUNNING)
+    assert (record(sim).checkpoint, record(sim).target_step) == (older, 10)
+    assert (sim.state.resume, sim.state.resume_older) == (older, ())
+    sim.until(JobPhase.SUCCEEDED)
+
+
+def test_a_job_that_was_told_which_one_to_begin_with_begins_with_no_other() -> None:
+    sim, ref = resumed(())
+    sim.until(JobPhase.FAILED)
+    assert sim.state.failure is not None
+    assert ref.uri in sim.state.failure.message
+
+
+def test_what_was_passed_over_at_the_submission_is_said() -> None:
+    job = sim_job(nodes=NodesSpec(min=1, max=1), per_node=2)
+    ref = CheckpointRef(uri="mem://old/20", step=20, lineage=4, attempt="b", manifest_sha256="0")
+    resume = Resume(ref=ref, passed_over=("a newer checkpoint is passed over: manifest.json is torn",))
+    _, events = new_job("u1", job, workdir="w", now_s=0.0, resume=resume)
+    assert [(e.type, e.reason) for e in events[1:]] == [("checkpoint.rejected", "Damaged")]
+
+
+def fail(sim: Simulation, slots: range, code: str, checkpoint: str = "") -> None:
+    for slot in slots:
+        error = WorkerError(type="E", message="the endpoint does not answer", code=code, checkpoint=checkpoint)
+        worker(sim, slot).error = error
+        worker(sim, slot).end(1, sim.now_s)
+
+
+def test_a_storage_that_is_away_is_tried_again_and_refuses_no_checkpoint() -> None:
+    sim = saved(2)
+    limit_user(sim, 0, process=1)
+    known = sim.state.checkpoints
+    lose_all(sim)
+    wait_for(sim, lambda: record(sim).rung is Rung.CHECKPOINT)
+    fail(sim, range(4), "STORAGE_AWAY")
+    generation = record(sim).generation
+    wait_for(sim, lambda: record(sim).generation > generation)
+    assert record(sim).checkpoint == known[-1]
+    assert len(sim.state.restarts.process_s) == 1, "it is one incident, on however many ranks"
+    assert sim.state.checkpoints == known
+    fail(sim, range(4), "STORAGE_AWAY")
+    sim.until(JobPhase.FAILED)
+    assert sim.state.failure is not None
+    assert sim.state.failure.code == "RESTART_BUDGET"
+    assert "the endpoint does not answer" in sim.state.failure.message
+    assert sim.state.checkpoints == known
+
+
+@pytest.mark.parametrize("code", ["STORAGE_REFUSED", "CHECKPOINT_UNFIT"])
+def test_what_would_be_said_again_fails_the_job_and_no_checkpoint_is_given_up(code: str) -> None:
+    sim = saved(2)
+    known = sim.state.checkpoints
+    lose_all(sim)
+    wait_for(sim, lambda: record(sim).rung is Rung.CHECKPOINT)
+    fail(sim, range(1), code)
+    sim.until(JobPhase.FAILED)
+    assert sim.state.failure is not None
+    assert (sim.state.failure.code, sim.state.checkpoints) == (code, known)
+    assert sim.state.failure.hint
+
+
+def test_damage_of_a_checkpoint_that_is_none_of_the_jobs_gives_up_none() -> None:
+    sim = saved(2)
+    known = sim.state.checkpoints
+    fail(sim, range(1), "CHECKPOINT_DAMAGED", checkpoint="mem://somebody/elses")
+    sim.until(JobPhase.FAILED)
+    assert sim.state.checkpoints == known
+
+
+def test_what_an_older_controller_wrote_is_read() -> None:
+    sim = saved(1)
+    wire = sim.state.to_wire()
+    del wire["refused"], wire["resumeOlder"]
+    assert JobState.from_wire(wire) == sim.state
