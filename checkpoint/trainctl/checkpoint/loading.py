@@ -9,6 +9,7 @@ for a state that is worthless anyway. What fails in the second reading raises an
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, overlaps
 from trainctl.checkpoint.manifest.reading import check_files, files_layout, read_parts, read_root
+from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, dtype_of, run_view
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
@@ -38,6 +41,7 @@ def load(
     kinds: Collection[str] | None = None,
     cast: bool = False,
     verify_first: bool = True,
+    all_here: bool = True,
     alive: Callable[[], None] = lambda: None,
 ) -> Mapping[str, Any]:
     """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
@@ -49,6 +53,7 @@ def load(
         kinds: only saved tensors of these kinds are looked at; None: of all.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         verify_first: whether the live state has to survive a damaged checkpoint.
+        all_here: whether every file of the checkpoint has to be there, or only those that are read for ``state``.
         alive: called for every block that is read: loading may take long, and that shows that it goes on.
 
     Raises:
@@ -56,7 +61,23 @@ def load(
     """
     names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
     with storage_errors(f"loading {ref.uri}"):
-        return _load(ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, alive=alive)
+        return _load(
+            ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, all_here=all_here, alive=alive
+        )
+
+
+def needed_files(ref: CheckpointRef, state: LocalState) -> tuple[str, ...]:
+    """Paths of the data files that ``load`` would read, sorted; only the manifests have to be there.
+
+    Raises:
+        CheckpointError: as ``load``.
+    """
+    with storage_errors(f"loading {ref.uri}"):
+        names = {(key.fqn, key.kind) for key in state.shapes()}
+        storage = open_storage(ref.uri)
+        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
+        planned = _planned(storage, root, state, names, kinds=None, cast=False)
+        return tuple(sorted({read.path for read in planned.reads}))
 
 
 def _load(
@@ -67,11 +88,46 @@ def _load(
     kinds: Collection[str] | None,
     cast: bool,
     verify_first: bool,
+    all_here: bool,
     alive: Callable[[], None],
 ) -> Mapping[str, Any]:
     storage = open_storage(ref.uri)
     root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
-    check_files(storage, root)
+    if all_here:
+        check_files(storage, root)
+    planned = _planned(storage, root, state, everything, kinds=kinds, cast=cast)
+    reader, reads = planned.reader, planned.reads
+    reader.verify_headers({read.path for read in reads})
+    if verify_first:
+        reader.read_at_once(reads, lambda read: None, lambda read, data: None, alive)
+    try:
+        _fill(reader, reads, state, alive)
+    except (CheckpointError, OSError) as error:
+        raise CheckpointError(
+            f"{error}; the state of this process is poisoned: some of its tensors hold values of step {root.step}",
+            hint="restore the checkpoint's files from a copy, or name another one",
+        ) from error
+    objects: Mapping[str, Any] = decode_value(root.objects)
+    return objects
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What is to be read, and by whom."""
+
+    reader: BlockReader
+    reads: list[BlockRead]
+
+
+def _planned(
+    storage: Storage,
+    root: RootManifest,
+    state: LocalState,
+    everything: set[tuple[str, str]],
+    *,
+    kinds: Collection[str] | None,
+    cast: bool,
+) -> _Planned:
     parts = read_parts(storage, root)
     saved = files_layout(root, parts)
     wanted = state.layout(_HERE)
@@ -86,21 +142,11 @@ def _load(
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])
-        raise CheckpointError(f"{ref.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint")
-    reader = BlockReader(storage, root, parts)
-    reads = reader.plan(plan.transfers)
-    reader.verify_headers()
-    if verify_first:
-        reader.read_at_once(reads, lambda read: None, lambda read, data: None, alive)
-    try:
-        _fill(reader, reads, state, alive)
-    except (CheckpointError, OSError) as error:
         raise CheckpointError(
-            f"{error}; the state of this process is poisoned: some of its tensors hold values of step {root.step}",
-            hint="restore the checkpoint's files from a copy, or name another one",
-        ) from error
-    objects: Mapping[str, Any] = decode_value(root.objects)
-    return objects
+            f"{storage.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint"
+        )
+    reader = BlockReader(storage, root, parts)
+    return _Planned(reader, reader.plan(plan.transfers))
 
 
 def _fill(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None]) -> None:

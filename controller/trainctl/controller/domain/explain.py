@@ -83,7 +83,8 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
         f"each step trains {batch.sequences} sequences of {spec.train.model.context} tokens in {batch.micro_batches} "
         "micro-batches, whatever the world size",
         f"{format_count(spec.train.steps, 'step')} of task {spec.train.task}; "
-        f"a checkpoint {_interval(spec.checkpoint.interval_steps)}",
+        f"a checkpoint {_interval(spec.checkpoint.interval_steps)}"
+        f"{_snapshots(spec.checkpoint.snapshots.interval_steps)}",
         f"a lost worker is replaced from a live peer; without one within {spec.recovery.replacement_wait} the "
         f"job goes on with fewer nodes, but at least {nodes.min}",
     ]
@@ -92,6 +93,10 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
 
 def _interval(steps: int) -> str:
     return f"every {steps} steps" if steps else "at the end"
+
+
+def _snapshots(steps: int) -> str:
+    return f", a snapshot in the memory of the nodes every {steps} steps" if steps else ""
 
 
 def _phase(state: JobState, now_s: float) -> Iterator[str]:

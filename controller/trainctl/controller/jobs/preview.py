@@ -112,7 +112,9 @@ def _checkpoints(job: TrainJob, workdir: str) -> str:
     checkpoint = job.spec.checkpoint
     uri = checkpoint.uri or f"{workdir}/checkpoints"
     often = f"every {checkpoint.interval_steps} steps" if checkpoint.interval_steps else "after the last step only"
-    return f"checkpoints: {often} to {uri}, the newest {checkpoint.keep.last} are kept"
+    snapshots = checkpoint.snapshots.interval_steps
+    memory = f"; snapshots every {snapshots} steps in the memory of the nodes" if snapshots else ""
+    return f"checkpoints: {often} to {uri}, the newest {checkpoint.keep.last} are kept{memory}"
 
 
 def _timeouts(timeouts: Timeouts, profile: str) -> str:

@@ -116,6 +116,17 @@ class CheckpointKeepSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotsSpec:
+    """Copies of the state in the memory of the nodes: of what is lost, they repeat less than checkpoints do.
+
+    Attributes:
+        interval_steps: steps between snapshots; 0 keeps none.
+    """
+
+    interval_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSpec:
     """Where and how often to save.
 
@@ -126,6 +137,7 @@ class CheckpointSpec:
         resume_from: ``none``, ``latest`` (newest under ``uri``) or the URI of one checkpoint.
         background: copied and written while training goes on, which takes memory for two copies of a worker's share of
             the state; otherwise training waits.
+        snapshots: copies in the memory of the nodes, beside the checkpoints.
     """
 
     uri: str = ""
@@ -133,6 +145,7 @@ class CheckpointSpec:
     keep: CheckpointKeepSpec = CheckpointKeepSpec()
     resume_from: str = "none"
     background: bool = True
+    snapshots: SnapshotsSpec = SnapshotsSpec()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
