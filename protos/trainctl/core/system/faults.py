@@ -36,6 +36,7 @@ POINTS: Mapping[str, str] = {
     "checkpoint.write": "before a writer's data file is written",
     "checkpoint.seal": "before the root manifest is written",
     "checkpoint.sealed": "after the root manifest was written, before it is reported",
+    "snapshot.share": "before a rank sends its part of a snapshot to its buddy, and takes those of others",
     "controller.before_txn": "before a reconcile transaction",
     "controller.after_txn": "after a reconcile transaction, before its effects",
     "controller.audited": "after it was written down that somebody asked for a change, before the change",
