@@ -86,7 +86,6 @@ class MemoryLoad:
     def _gather_data(self, exchange: FileExchange, needed: Iterable[str]) -> None:
         root = self.memory.root(self.snapshot)
         self._fetch(exchange, self._held(root), set(needed), _sizes(root))
-        gather_json(self.group, True, waiter=self.waiter, what="fetching a snapshot")  # on all nodes, not only here
 
     def _held(self, root: RootManifest) -> set[str]:
         return {file.path for file in root.stored_files if self.memory.has(self.snapshot, file)}
@@ -105,6 +104,8 @@ class MemoryLoad:
             exchange.send(folder, fetch.paths, fetch.destination) for fetch in plan.fetches if fetch.source == rank
         ]
         run_lanes(lanes, alive=self.waiter.touch, check=self.waiter.check)
+        # One rank fetches for its node: the others must not look before all is there.
+        gather_json(self.group, True, waiter=self.waiter, what="fetching a snapshot")
 
 
 def _by_node(nodes: Sequence[str], said: Sequence[Mapping[str, Any]], what: str) -> dict[str, set[str]]:
