@@ -13,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from multiproc.toy import Counter, batch, build, loss_of
+from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import WorkerBridge
 from trainctl.parallel.progress_page import ProgressWriter
@@ -40,8 +41,13 @@ def sharded(
 
 
 def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]) -> None:
-    """Options: steps, hidden, dtype, micro_batches; rank 0 writes the whole final parameters to ``folder``."""
+    """Options: steps, hidden, dtype, micro_batches, small_memory; rank 0 writes the final parameters to ``folder``.
+
+    With ``small_memory`` the nodes have no room for snapshots.
+    """
     torch.set_num_threads(1)
+    if options.get("small_memory"):
+        NodeMemory.room_bytes = lambda self: 100  # type: ignore[method-assign]
     dtype = getattr(torch, options.get("dtype", "float32"))
     session = Session.open(control=bridge, page=page)
     counter = Counter()

@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -25,9 +26,10 @@ from typing import Any, TypeVar
 
 from torch._C._distributed_c10d import TCPStore
 
-from trainctl.controller.domain.reconcile.evidence import newest_vote, settle, starters
+from trainctl.controller.domain.reconcile.evidence import newest_vote, settle, snapshots_in_memory, starters
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
+from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.spec import JobMetadata, JobSpec, TrainJob
 from trainctl.core.records.step import Outcome, Phase, StepFigures, StepReport
 from trainctl.core.records.worker import (
@@ -38,6 +40,7 @@ from trainctl.core.records.worker import (
     WorkerDesired,
     WorkerError,
 )
+from trainctl.core.system.memory_folder import MEMORY_VARIABLE
 from trainctl.parallel.bridge import (
     Checkpointed,
     Failed,
@@ -168,6 +171,7 @@ class ProcessWorld:
         options: Mapping[str, Any] | None = None,
         spec: JobSpec | None = None,
         faults: str = "[]",
+        nodes: Sequence[str] = (),
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
@@ -183,6 +187,7 @@ class ProcessWorld:
         self._store = store()
         self._changed = threading.Condition()
         self._deadline = time.monotonic() + deadline_s
+        self.nodes = list(nodes)  # of each slot, with memory for snapshots; otherwise one without
         self._incarnations = 0
         self.generation = 0
         self.record: GenerationRecord | None = None
@@ -213,7 +218,7 @@ class ProcessWorld:
         page = str(self._folder / f"page-{slot}-{self._incarnations}")
         stacks = str(self._folder / f"stacks-{slot}-{self._incarnations}")
         process = self._context.Process(
-            target=_child, args=(self._program, theirs, page, stacks, self._env, self._options), daemon=True
+            target=_child, args=(self._program, theirs, page, stacks, self._env_of(slot), self._options), daemon=True
         )
         life = Life(slot, self._incarnations, process, ours, page, stacks)
         self._tell(life, Instruction.STANDBY)
@@ -224,6 +229,22 @@ class ProcessWorld:
         self.lives[slot] = life
         threading.Thread(target=self._listen, args=(life,), daemon=True).start()
         return life
+
+    def memory(self, node: str) -> Path:
+        """Where a node keeps snapshots."""
+        return self._folder / "memory" / node
+
+    def node(self, slot: int) -> str:
+        """Where a slot is."""
+        return self.nodes[slot] if self.nodes else "node-0"
+
+    def forget_node(self, node: str, instead: str) -> None:
+        """A node is lost with its memory; its slots are on another one from now on."""
+        shutil.rmtree(self.memory(node))
+        self.nodes = [instead if name == node else name for name in self.nodes]
+
+    def _env_of(self, slot: int) -> Mapping[str, str]:
+        return {**self._env, MEMORY_VARIABLE: str(self.memory(self.node(slot)) if self.nodes else "")}
 
     def _tell(
         self, life: Life, instruction: Instruction, *, generation: int = 0, save: bool = False, hold: bool = False
@@ -397,6 +418,16 @@ class ProcessWorld:
                 holders=tuple(index for index, slot in enumerate(slots) if slot in settled.holders),
             )
         saved = self.saved() or self.resume
+        snapshot = self._snapshot(previous, reports)
+        if snapshot is not None and (saved is None or snapshot.step > saved.step):
+            return self._record(
+                slots,
+                lineage=previous.lineage + 1,
+                target_step=snapshot.step,
+                rung=Rung.SNAPSHOT,
+                snapshot=snapshot,
+                checkpoint=saved,
+            )
         if saved is None:
             makers = starters(reports)
             return self._record(
@@ -417,6 +448,17 @@ class ProcessWorld:
             return self._record(slots, lineage=1, target_step=0, rung=Rung.START)
         return self._record(slots, lineage=ref.lineage + 1, target_step=ref.step, rung=Rung.START, checkpoint=ref)
 
+    def _snapshot(self, previous: GenerationRecord, reports: Mapping[int, StepReport]) -> SnapshotRef | None:
+        """The newest of which every part is on some node."""
+        by_node = [(self.node(slot), report) for slot, report in reports.items()]
+        found = snapshots_in_memory(by_node, lineage=previous.lineage, loaded=previous.snapshot, lost=())
+        whole = [
+            ref
+            for ref, held in found
+            if {part for one in held.values() for part in one.held} == set(range(next(iter(held.values())).parts))
+        ]
+        return whole[-1] if whole else None
+
     def saved(self) -> CheckpointRef | None:
         """Newest complete checkpoint."""
         refs = [report.ref for report in self.checkpoints if report.ref is not None]
@@ -429,7 +471,7 @@ class ProcessWorld:
                 global_rank=rank,
                 slot=slot,
                 incarnation=self.lives[slot].incarnation,
-                node="node-0",
+                node=self.node(slot),
                 agent_incarnation=1,
                 address="127.0.0.1",
             )

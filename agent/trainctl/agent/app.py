@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, Report, ReportsOutbox
 from trainctl.agent.security.calling import Calling, CertifiedCalling, PlainCalling
 from trainctl.agent.security.trust import Given
+from trainctl.agent.snapshot_memory import SnapshotMemory
 from trainctl.agent.store_keeper import StoreKeeper
 from trainctl.agent.supervisor import Supervisor
 from trainctl.agent.worker import WorkerEvents
@@ -52,6 +54,7 @@ class AgentOptions:
         metrics_port: of ``/metrics``; 0 takes a free one.
         insecure: with certificates, ``/metrics`` is served to other machines all the same, though not encrypted.
         secrets: folder of the values that jobs want by name, one file each; None: there are none.
+        memory: folder on a memory file system, for snapshots; None: this node keeps none.
         entry: ``module:function`` that a worker runs.
         store_entry: ``module:function`` that the collective store runs.
         preload: modules that the fork server imports.
@@ -68,6 +71,7 @@ class AgentOptions:
     metrics_port: int
     insecure: bool = False
     secrets: Path | None = None
+    memory: Path | None = None
     entry: str
     store_entry: str
     preload: tuple[str, ...]
@@ -110,6 +114,7 @@ class Agent:
             on_change=lambda: self._link.changed(),
             on_restart=lambda: self._metrics.process_restarts.labels("store").inc(),
         )
+        self._memory = SnapshotMemory(options.memory, time.monotonic())
         self._supervisor = Supervisor(
             server=self._server,
             logs=self._logs,
@@ -118,6 +123,7 @@ class Agent:
             node_dir=str(options.folder),
             first_local_rank=options.first_local_rank,
             secrets=options.secrets,
+            memory=self._memory.folder,
             events=WorkerEvents(
                 changed=lambda: self._link.changed(), figures=self._take_figures, report=self._take_report
             ),
@@ -161,6 +167,7 @@ class Agent:
             await self._logs.close()
             await asyncio.sleep(0)  # the last lines are handed to their followers
             await asyncio.to_thread(self._archive.close)
+            await asyncio.to_thread(self._memory.close)
 
     def _make_link(self) -> ControllerLink:
         options = self._options
@@ -205,12 +212,14 @@ class Agent:
 
     def _set_desired(self, desired: Sequence[WorkerDesired]) -> None:
         self._archive.know(desired)
+        self._memory.know(desired, time.monotonic())
         if not self._ending.done():  # once it ends, it takes no new work
             self._supervisor.set_desired(desired)
 
     def _forget_jobs(self, job_uids: Sequence[str]) -> None:
         self._archive.forget(job_uids)
         self._logs.remove(job_uids)
+        self._memory.forget(job_uids)
 
     async def _forget_all(self) -> None:
         self._supervisor.condemn_all()
@@ -239,6 +248,7 @@ class Agent:
         while True:
             await asyncio.sleep(_WATCH_S)
             self._supervisor.weigh()
+            self._memory.sweep(self._supervisor.desired, time.monotonic())
             if self._link.silent_s() > self._link.orphan_timeout_s and not self._ending.done():
                 self._orphaned = True
                 self._ending.set_result(f"no controller for {self._link.orphan_timeout_s:g} s")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from trainctl.core.errors import TrainctlError, UsageError
 from trainctl.core.ids import NODE_NAME, is_node_name
 from trainctl.core.loopback import beyond_loopback
+from trainctl.core.system.memory_folder import memory_folder
 from trainctl.core.texts import quoted
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def _run(options: argparse.Namespace) -> None:
         first_local_rank=options.first_local_rank,
         secrets=options.secrets.absolute() if options.secrets else None,
         folder=options.dir.absolute(),
+        memory=_memory(options.memory_dir, options.dir.absolute()),
         token_file=options.token_file,
         given=Given(ca_file=options.ca_file, join_token_file=options.join_token_file),
         address=options.address,
@@ -79,6 +81,16 @@ def _run(options: argparse.Namespace) -> None:
         asyncio.run(run())
     finally:
         lock.release()
+
+
+def _memory(told: str, folder: Path) -> Path | None:
+    """Where snapshots are kept: nowhere if that is said, or if the system has no memory file system."""
+    if told == "none":
+        return None
+    if told:
+        return Path(told).absolute()
+    default = memory_folder(folder)
+    return default if default.parent.is_dir() else None
 
 
 def _check_encrypted(options: AgentOptions) -> None:
@@ -112,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         "--secrets", type=Path, metavar="DIR", help="folder of the values that jobs want by spec.secretEnv, a file each"
     )
     parser.add_argument("--dir", type=Path, required=True, help="folder for logs and caches; one agent a folder")
+    parser.add_argument(
+        "--memory-dir",
+        default="",
+        metavar="DIR",
+        help="folder on a memory file system for snapshots of jobs that want them, or none (default: one in /dev/shm)",
+    )
     parser.add_argument("--token-file", type=Path, help="file with the bearer token")
     parser.add_argument(
         "--ca-file", type=Path, metavar="FILE", help="whom to trust (PEM) on the controllers' port (default: as joined)"

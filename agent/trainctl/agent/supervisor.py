@@ -32,6 +32,7 @@ class Supervisor:
         node_dir: folder of the node.
         first_local_rank: number of its first worker, where several agents share a machine.
         secrets: folder of the values that jobs want by name; None: there are none.
+        memory: folder for snapshots; None: there is none.
         events: who is told about news; ``changed`` means that ``observe`` has changed.
         metrics: counts starts and exits.
     """
@@ -46,6 +47,7 @@ class Supervisor:
         node_dir: str,
         first_local_rank: int,
         secrets: Path | None = None,
+        memory: Path | None = None,
         events: WorkerEvents,
         metrics: AgentMetrics,
     ) -> None:
@@ -56,6 +58,7 @@ class Supervisor:
         self._node_dir = node_dir
         self._first_local_rank = first_local_rank
         self._secrets = secrets
+        self._memory = memory
         self._events = events
         self._metrics = metrics
         self._faults = FaultPlan()
@@ -154,6 +157,7 @@ class Supervisor:
             node_dir=self._node_dir,
             local_rank=local_rank,
             secrets=self._secrets,
+            memory=self._memory,
             events=events,
         )
         self._workers[worker.key] = worker

@@ -29,6 +29,7 @@ from trainctl.core.records.worker import (
     WorkerObserved,
     WorkerPhase,
 )
+from trainctl.core.system.memory_folder import MEMORY_VARIABLE
 from trainctl.parallel import bridge
 from trainctl.parallel.progress_page import read_progress
 
@@ -65,6 +66,7 @@ class Worker:
         node_dir: folder of the node, for caches.
         local_rank: its number on the node, which picks its accelerator.
         secrets: folder of the values that jobs want by name; None: there are none.
+        memory: folder for snapshots; None: there is none.
         events: who is told.
     """
 
@@ -76,6 +78,7 @@ class Worker:
         node_dir: str,
         local_rank: int,
         secrets: Path | None,
+        memory: Path | None = None,
         events: WorkerEvents,
     ) -> None:
         self.key = key_of(desired)
@@ -84,6 +87,7 @@ class Worker:
         self._entry = entry
         self._node_dir = node_dir
         self._secrets = secrets
+        self._memory = memory
         self._events = events
         self._life = Life(key=self.key, instructed=desired)
         self._observed = WorkerObserved(
@@ -200,7 +204,7 @@ class Worker:
             OSError: this process is out of descriptors.
         """
         loop = asyncio.get_running_loop()
-        env = _env(self._life.instructed, self.local_rank, self._secrets)
+        env = _env(self._life.instructed, self.local_rank, self._secrets, self._memory)
         self._page_fd = os.memfd_create("trainctl-progress", os.MFD_CLOEXEC)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -279,11 +283,11 @@ async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
         await asyncio.wait_for(event.wait(), timeout_s)
 
 
-def _env(desired: WorkerDesired, local_rank: int, secrets: Path | None) -> dict[str, str]:
-    """What the job file wants in the environment, and which worker of the node this is."""
+def _env(desired: WorkerDesired, local_rank: int, secrets: Path | None, memory: Path | None) -> dict[str, str]:
+    """What the job file wants in the environment, which worker of the node this is, and where it keeps snapshots."""
     spec = desired.spec.get("spec")
     env = spec.get("env") if isinstance(spec, Mapping) else None
     names = spec.get("secretEnv") if isinstance(spec, Mapping) else None
     wanted = {str(name): str(value) for name, value in env.items()} if isinstance(env, Mapping) else {}
     secret = read_secrets(secrets, [str(name) for name in names]) if isinstance(names, Sequence) else {}
-    return {**wanted, **secret, "LOCAL_RANK": str(local_rank)}
+    return {**wanted, **secret, "LOCAL_RANK": str(local_rank), MEMORY_VARIABLE: str(memory or "")}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,10 +22,12 @@ from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, overlaps
 from trainctl.checkpoint.manifest.reading import check_files, files_layout, read_parts, read_root
+from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, dtype_of, run_view
 from trainctl.core.errors import DamagedCheckpointError, StorageAwayError
 from trainctl.core.records.generation import CheckpointRef
@@ -41,6 +44,7 @@ def load(
     kinds: Collection[str] | None = None,
     cast: bool = False,
     verify_first: bool = True,
+    all_here: bool = True,
     alive: Callable[[], None] = lambda: None,
 ) -> Mapping[str, Any]:
     """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
@@ -52,6 +56,7 @@ def load(
         kinds: only saved tensors of these kinds are looked at; None: of all.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         verify_first: whether the live state has to survive a damaged checkpoint.
+        all_here: whether every file of the checkpoint has to be there, or only those that are read for ``state``.
         alive: called for every block that is read: loading may take long, and that shows that it goes on.
 
     Raises:
@@ -62,7 +67,23 @@ def load(
     """
     names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
     with storage_errors(f"loading {ref.uri}"), _damage_of(ref):
-        return _load(ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, alive=alive)
+        return _load(
+            ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, all_here=all_here, alive=alive
+        )
+
+
+def needed_files(ref: CheckpointRef, state: LocalState) -> tuple[str, ...]:
+    """Paths of the data files that ``load`` would read, sorted; only the manifests have to be there.
+
+    Raises:
+        UnfitCheckpointError, DamagedCheckpointError, StorageRefusedError, StorageAwayError: as ``load``.
+    """
+    with storage_errors(f"loading {ref.uri}"), _damage_of(ref):
+        names = {(key.fqn, key.kind) for key in state.shapes()}
+        storage = open_storage(ref.uri)
+        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
+        planned = _planned(storage, root, state, names, kinds=None, cast=False)
+        return tuple(sorted({read.path for read in planned.reads}))
 
 
 @contextlib.contextmanager
@@ -89,11 +110,48 @@ def _load(
     kinds: Collection[str] | None,
     cast: bool,
     verify_first: bool,
+    all_here: bool,
     alive: Callable[[], None],
 ) -> Mapping[str, Any]:
     storage = open_storage(ref.uri)
     root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
-    check_files(storage, root)
+    if all_here:
+        check_files(storage, root)
+    planned = _planned(storage, root, state, everything, kinds=kinds, cast=cast)
+    reader, reads = planned.reader, planned.reads
+    reader.verify_headers({read.path for read in reads})
+    if verify_first:
+        reader.read_at_once(reads, lambda read: None, lambda read, data: None, alive)
+    try:
+        _fill(reader, reads, state, alive)
+    except DamagedCheckpointError as error:
+        raise DamagedCheckpointError(
+            f"{error}; {_POISONED.format(root.step)}",
+            hint="restore the checkpoint's files from a copy, or name another one",
+        ) from error
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, f"{error}; {_POISONED.format(root.step)}") from error
+    objects: Mapping[str, Any] = decode_value(root.objects)
+    return objects
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What is to be read, and by whom."""
+
+    reader: BlockReader
+    reads: list[BlockRead]
+
+
+def _planned(
+    storage: Storage,
+    root: RootManifest,
+    state: LocalState,
+    everything: set[tuple[str, str]],
+    *,
+    kinds: Collection[str] | None,
+    cast: bool,
+) -> _Planned:
     parts = read_parts(storage, root)
     saved = files_layout(root, parts)
     wanted = state.layout(_HERE)
@@ -109,24 +167,10 @@ def _load(
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])
         raise DamagedCheckpointError(
-            f"{ref.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint"
+            f"{storage.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint"
         )
     reader = BlockReader(storage, root, parts)
-    reads = reader.plan(plan.transfers)
-    reader.verify_headers()
-    if verify_first:
-        reader.read_at_once(reads, lambda read: None, lambda read, data: None, alive)
-    try:
-        _fill(reader, reads, state, alive)
-    except DamagedCheckpointError as error:
-        raise DamagedCheckpointError(
-            f"{error}; {_POISONED.format(root.step)}",
-            hint="restore the checkpoint's files from a copy, or name another one",
-        ) from error
-    except OSError as error:
-        raise OSError(error.errno or errno.EIO, f"{error}; {_POISONED.format(root.step)}") from error
-    objects: Mapping[str, Any] = decode_value(root.objects)
-    return objects
+    return _Planned(reader, reader.plan(plan.transfers))
 
 
 def _fill(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None]) -> None:

@@ -7,18 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.layout.layout import Layout, host_holder, rank_holder
+from trainctl.checkpoint.layout.layout import Layout
 from trainctl.controller.domain import goodput
 from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.hang import frozen, frozen_limit_s, typical_step_s
-from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout
+from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, snapshot_layout
 from trainctl.controller.domain.placement import place_gang, usable_agents
-from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle, starters
+from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle, snapshots_in_memory, starters
 from trainctl.controller.domain.recovery import Costs, Situation, choose_recovery
 from trainctl.controller.domain.states import TRANSITIONS, IllegalTransition, JobPhase, Machine, advance, mermaid
 from trainctl.controller.domain.view import AgentView
 from trainctl.core.errors import PlanError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
+from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
 from trainctl.core.records.spec import ResourcesSpec
 from trainctl.core.records.step import Outcome, Phase, StepReport
 from trainctl.core.records.train_spec import TrainSpec
@@ -147,7 +148,7 @@ def situation(
         initial=initial,
         wanted=island_layout("i", TRAIN, version, range(ranks)),
         live=island_layout("i", TRAIN, version, holders),
-        snapshots=Layout({}, {}),
+        snapshots=(),
         checkpoints=((REF, checkpoint_layout("i", TRAIN, REF)),) if saved else (),
         resume=None,
         joiners=ranks - len(holders),
@@ -184,53 +185,72 @@ def test_a_range_that_nobody_holds_makes_the_peer_rung_impossible_by_name() -> N
     assert {m.dst_key.kind for m in peer.missing} == {"exp_avg"}
 
 
-def only(layout: Layout, holder: str, *kinds: str) -> Layout:
-    """What ``holder`` holds of these kinds, in a layout of the same shapes."""
-    regions = next(iter(layout.holders.values()))
-    return Layout(layout.shapes, {holder: {key: region for key, region in regions.items() if key.kind in kinds}})
+def snap(step: int, parts: int = 2, *, lineage: int = 1, **nodes: tuple[int, ...]) -> tuple[SnapshotRef, Layout]:
+    """A snapshot of which each node has some parts."""
+    ref = SnapshotRef(lineage=lineage, step=step, attempt=f"{step:016x}")
+    held = {node: SnapshotHeld(snapshot=ref, parts=parts, held=own) for node, own in nodes.items()}
+    return ref, snapshot_layout("i", TRAIN, held)
 
 
-def test_a_snapshot_gives_what_no_live_worker_holds() -> None:
-    base = situation(holders=())
-    everything = only(base.wanted, host_holder("node-0"), "param", "exp_avg", "exp_avg_sq")
-    decision = choose_recovery(replace(base, snapshots=everything))
-    assert (decision.rung, decision.target_step, decision.lost_steps) == (Rung.SNAPSHOT, 100, 0)
-    assert decision.reason == "host memory holds step 100 of every range"
+def test_a_snapshot_costs_less_than_an_older_checkpoint() -> None:
+    newest = snap(97, a=(0,), b=(1,))
+    decision = choose_recovery(replace(situation(holders=()), snapshots=(snap(95, a=(0, 1)), newest)))
+    assert (decision.rung, decision.target_step, decision.lost_steps) == (Rung.SNAPSHOT, 97, 3)
+    assert decision.snapshot == newest[0]
+    assert decision.checkpoint is None
+    assert decision.reason == "the memory of 2 nodes holds step 97; redo 3 steps"
     (chosen,) = [c for c in decision.candidates if c.rung is Rung.SNAPSHOT]
     assert chosen.exact
-    assert chosen.in_place
+    assert not chosen.in_place
 
 
-def test_live_workers_and_snapshots_complete_each_other_range_by_range() -> None:
-    base = situation(holders=(0,))
-    live = only(base.wanted, rank_holder(0), "param", "exp_avg")
-    two_nodes = {
-        **only(base.wanted, host_holder("node-0"), "exp_avg").holders,
-        **only(base.wanted, host_holder("node-1"), "exp_avg_sq").holders,
-    }
-    decision = choose_recovery(replace(base, live=live, snapshots=Layout(base.wanted.shapes, two_nodes)))
-    assert (decision.rung, decision.lost_steps) == (Rung.SNAPSHOT, 0)
-    (peer,) = [c for c in decision.candidates if c.rung is Rung.PEER]
-    assert {m.dst_key.kind for m in peer.missing} == {"exp_avg_sq"}
+def test_a_snapshot_with_a_gap_is_passed_over_for_an_older_one() -> None:
+    whole, gap = snap(95, a=(0, 1)), snap(97, a=(0,), b=(0,))
+    assert choose_recovery(replace(situation(holders=()), snapshots=(whole, gap))).target_step == 95
+    decision = choose_recovery(replace(situation(holders=()), snapshots=(gap,)))
+    assert (decision.rung, decision.target_step) == (Rung.CHECKPOINT, 90)
+    (refused,) = [c for c in decision.candidates if c.rung is Rung.SNAPSHOT]
+    assert not refused.eligible
+    assert {m.dst_key.kind for m in refused.missing} == {"param", "exp_avg", "exp_avg_sq"}
+    assert "not in any node's memory" in refused.reason
 
 
-def test_a_snapshot_with_a_gap_or_of_another_step_is_no_source() -> None:
-    base = situation(holders=())
-    gap = only(base.wanted, host_holder("node-0"), "param", "exp_avg")
-    older = island_layout("i", TRAIN, StateVersion(1, 99), range(1))
-    for snapshots, missing in ((gap, {"exp_avg_sq"}), (older, {"param", "exp_avg", "exp_avg_sq"})):
-        decision = choose_recovery(replace(base, snapshots=snapshots))
-        assert (decision.rung, decision.target_step) == (Rung.CHECKPOINT, 90)
-        (refused,) = [c for c in decision.candidates if c.rung is Rung.SNAPSHOT]
-        assert not refused.eligible
-        assert {m.dst_key.kind for m in refused.missing} == missing
-        assert "not in any snapshot" in refused.reason
+def test_a_checkpoint_that_is_as_new_is_left_to_the_costs() -> None:
+    """Memory is faster than storage; where it went further than the checkpoint, there is less to repeat as well."""
+    same = choose_recovery(replace(situation(holders=()), snapshots=(snap(90, a=(0, 1)),)))
+    assert (same.rung, same.target_step) == (Rung.SNAPSHOT, 90)
+    older = choose_recovery(replace(situation(holders=()), snapshots=(snap(40, a=(0, 1)),)))
+    assert (older.rung, older.target_step) == (Rung.CHECKPOINT, 90)
+
+
+def test_nothing_starts_again_where_there_is_a_snapshot() -> None:
+    cheap = replace(situation(holders=(), saved=False), snapshots=(snap(3, a=(0, 1)),))
+    decision = choose_recovery(replace(cheap, costs=Costs(step_s=1e-9, state_bytes=10**15)))
+    assert (decision.rung, decision.target_step) == (Rung.SNAPSHOT, 3)
 
 
 def test_a_whole_live_worker_is_preferred_to_a_snapshot() -> None:
-    base = situation(holders=(0,))
-    everything = only(base.wanted, host_holder("node-0"), "param", "exp_avg", "exp_avg_sq")
-    assert choose_recovery(replace(base, snapshots=everything)).rung is Rung.PEER
+    base = replace(situation(holders=(0,)), snapshots=(snap(100, a=(0, 1)),))
+    assert choose_recovery(base).rung is Rung.PEER
+
+
+def test_only_snapshots_of_what_survived_are_sources() -> None:
+    def report(*held: SnapshotHeld) -> StepReport:
+        return StepReport(prepared_generation=2, lineage=1, applied_step=-1, snapshots=held)
+
+    def held(lineage: int, step: int, *parts: int) -> SnapshotHeld:
+        ref = SnapshotRef(lineage=lineage, step=step, attempt=f"{lineage}-{step}")
+        return SnapshotHeld(snapshot=ref, parts=3, held=parts)
+
+    a, b = held(2, 8, 0, 1), held(2, 8, 1, 2)
+    loaded, foreign, lost = held(1, 6, 0, 1, 2), held(1, 9, 0, 1, 2), held(2, 10, 0, 1, 2)
+    found = snapshots_in_memory(
+        [("a", report(a, loaded, foreign)), ("b", report(b, lost)), ("a", report(a))],
+        lineage=2,
+        loaded=loaded.snapshot,
+        lost=["2-10"],
+    )
+    assert found == ((loaded.snapshot, {"a": loaded}), (a.snapshot, {"a": a, "b": b}))
 
 
 def test_every_rung_says_why() -> None:

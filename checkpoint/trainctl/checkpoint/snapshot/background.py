@@ -7,9 +7,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from trainctl.checkpoint.attempts import LASTING
 from trainctl.checkpoint.manifest.records import PartReport
@@ -17,6 +17,7 @@ from trainctl.checkpoint.monitor import COPY, WRITE
 from trainctl.checkpoint.saving import EntryData, nothing
 from trainctl.core.errors import CheckpointError, TrainctlError
 
+T = TypeVar("T")
 _LOG = logging.getLogger("trainctl.checkpoint")
 RETRY_AFTER_S = (0.5, 2.0)
 """Waits before a write that failed is tried again."""
@@ -30,6 +31,18 @@ class WritePart(Protocol):
     def __call__(self, data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
         """Calls ``alive`` for every block, and ``confirm`` once all is written, before it counts."""
         ...
+
+
+class SharePart(Protocol):
+    """What follows when a part is written, or has failed: others wait for it either way."""
+
+    def __call__(self, part: PartReport | None, *, alive: Callable[[], None], check: Callable[[], None]) -> None:
+        """Calls ``alive`` when something moved and ``check`` every few milliseconds; what ``check`` raises ends it."""
+        ...
+
+
+def keep_to_oneself(part: PartReport | None, *, alive: Callable[[], None], check: Callable[[], None]) -> None:
+    """Nobody waits for the part."""
 
 
 class Source(Protocol):
@@ -94,6 +107,8 @@ class BackgroundPart:
     Args:
         source: what to write; it counts once it is settled.
         write: writes it.
+        share: called once, after the last try to write it; the part counts when that has come back.
+        retry_after_s: waits before a write that failed is tried again.
         before: the part of the save before: a rank writes one at a time, in order.
         changed: called when it is over.
         released: called on the thread when it reads the data no more, however long after that.
@@ -104,12 +119,16 @@ class BackgroundPart:
         source: Source,
         write: WritePart,
         *,
+        share: SharePart = keep_to_oneself,
+        retry_after_s: Sequence[float] = RETRY_AFTER_S,
         before: BackgroundPart | None = None,
         changed: Callable[[], None] = nothing,
         released: Callable[[], None] = nothing,
     ) -> None:
         self.source = source
         self._write = write
+        self._share = share
+        self._retry_after_s = retry_after_s
         self._before = before
         self._changed = changed
         self._released = released
@@ -150,18 +169,25 @@ class BackgroundPart:
     def _run(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # a courtesy that not every system knows
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        try:
-            part, error = self._saved(), ""
-        except _Cancelled:
-            part, error = None, "nobody wants it any more"
-        except TrainctlError as failure:
-            part, error = None, str(failure)
-        except BaseException as failure:
-            _LOG.exception("a part of a checkpoint could not be written")
-            part, error = None, f"{type(failure).__name__}: {failure}"
+        part, error = self._tried(self._saved)
         self._before = None  # a chain of parts must not live as long as the job
         self._released()
-        self._end(PartOutcome(part, error, dict(self._stages)))
+        if not self._cancelled.is_set():
+            _, not_shared = self._tried(lambda: self._share(part, alive=self._beat, check=self._check_wanted))
+            error = error or not_shared
+        self._end(PartOutcome(None if error else part, error, dict(self._stages)))
+
+    def _tried(self, do: Callable[[], T]) -> tuple[T | None, str]:
+        """What came of it, and why nothing did."""
+        try:
+            return do(), ""
+        except _Cancelled:
+            return None, "nobody wants it any more"
+        except TrainctlError as failure:
+            return None, str(failure)
+        except BaseException as failure:
+            _LOG.exception("a part of a checkpoint could not be written")
+            return None, f"{type(failure).__name__}: {failure}"
 
     def _saved(self) -> PartReport:
         with self._timed(COPY):
@@ -174,7 +200,7 @@ class BackgroundPart:
         return part
 
     def _written(self) -> PartReport:
-        for wait_s in (*RETRY_AFTER_S, None):
+        for wait_s in (*self._retry_after_s, None):
             self._beat()
             self._check_source()
             try:
@@ -199,6 +225,9 @@ class BackgroundPart:
 
     def _beat(self) -> None:
         self._moved_s = time.monotonic()
+        self._check_wanted()
+
+    def _check_wanted(self) -> None:
         if self._cancelled.is_set():
             raise _Cancelled
 

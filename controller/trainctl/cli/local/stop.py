@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trainctl.cli.installation import read_agents, read_controller
 from trainctl.core.errors import PermissionDeniedError, UnavailableError
+from trainctl.core.system.memory_folder import memory_folder, remove_memory_folder
 from trainctl.core.system.processes import ProcessId, is_alive, send_signal
 
 CONTROLLER_GRACE_S = 10.0
@@ -43,8 +44,11 @@ def stop(run_dir: Path) -> Stopped:
     controller = read_controller(run_dir)
     running = [controller.process] if controller is not None and controller.alive else []
     killed = _end(running, CONTROLLER_GRACE_S)
-    agents = [agent for agent in read_agents(run_dir) if agent.alive]
+    known = read_agents(run_dir)
+    agents = [agent for agent in known if agent.alive]
     killed += _end([agent.process for agent in agents], AGENT_GRACE_S)
+    for agent in known:  # one that was killed has left its snapshots in memory
+        remove_memory_folder(memory_folder(run_dir / "nodes" / agent.node))
     return Stopped(controller=bool(running), agents=tuple(agent.node for agent in agents), killed=killed)
 
 

@@ -92,7 +92,7 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
         f"each step trains {batch.sequences} sequences of {spec.train.model.context} tokens in {batch.micro_batches} "
         "micro-batches, whatever the world size",
         f"{format_count(spec.train.steps, 'step')} of task {spec.train.task}; "
-        f"a checkpoint {how_often(spec.checkpoint)}",
+        f"a checkpoint {how_often(spec.checkpoint)}{_snapshots(spec.checkpoint.snapshots.interval_steps)}",
         f"a lost worker is replaced from a live peer; without one within {spec.recovery.replacement_wait} the "
         f"job goes on with fewer nodes, but at least {nodes.min}",
     ]
@@ -106,6 +106,10 @@ def how_often(checkpoint: CheckpointSpec) -> str:
     if checkpoint.interval:
         return f"every {checkpoint.interval}"
     return f"every {checkpoint.interval_steps} steps" if checkpoint.interval_steps else "after the last step only"
+
+
+def _snapshots(steps: int) -> str:
+    return f", a snapshot in the memory of the nodes every {steps} steps" if steps else ""
 
 
 def _phase(state: JobState, now_s: float) -> Iterator[str]:

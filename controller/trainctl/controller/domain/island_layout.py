@@ -5,11 +5,13 @@ The controller never learns parameter names; where sharding makes ranges differ 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
-from trainctl.checkpoint.layout.layout import Layout, file_holder, rank_holder, replicated
+from trainctl.checkpoint.layout.layout import Layout, file_holder, host_holder, rank_holder, replicated
+from trainctl.checkpoint.layout.region import Flat
 from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.snapshot import SnapshotHeld
 from trainctl.core.records.train_spec import TrainSpec
 from trainctl.parallel.plan.data_rules import likely_vocabulary
 from trainctl.parallel.plan.model_size import llama_parameters
@@ -27,6 +29,21 @@ def checkpoint_layout(island: str, train: TrainSpec, ref: CheckpointRef) -> Layo
     """The layout of a committed checkpoint: a complete one holds everything."""
     version = StateVersion(lineage=ref.lineage, step=ref.step)
     return replicated(_shapes(island, train, version), [file_holder(ref.uri)])
+
+
+def snapshot_layout(island: str, train: TrainSpec, held: Mapping[str, SnapshotHeld]) -> Layout:
+    """The layout of a snapshot in the memory of nodes, by node: each of its parts is an equal share of everything."""
+    some = next(iter(held.values()))
+    shapes = _shapes(island, train, StateVersion(lineage=some.snapshot.lineage, step=some.snapshot.step))
+
+    def share(size: int, part: int) -> Flat:
+        return Flat(size * part // some.parts, size * (part + 1) // some.parts)
+
+    holders = {
+        host_holder(node): {key: tuple(share(shape[0], part) for part in one.held) for key, shape in shapes.items()}
+        for node, one in held.items()
+    }
+    return Layout(shapes, holders)
 
 
 def _shapes(island: str, train: TrainSpec, version: StateVersion) -> dict[StateKey, tuple[int, ...]]:

@@ -215,6 +215,7 @@ class JobState:
         cancel: the user's wish to end it.
         halt: the user's wish to pause or restart it.
         rollback: the user's wish to go back; carried out by the next generation.
+        lost_snapshots: attempts in the memory of nodes that could not be loaded, the newest few.
         deletion: the user's wish to have it removed when it has ended.
         failure: why it failed.
         program_steps: steps of the run, as its program says; 0 before it did.
@@ -257,6 +258,7 @@ class JobState:
     cancel: CancelRequest | None = None
     halt: HaltRequest | None = None
     rollback: RollbackRequest | None = None
+    lost_snapshots: tuple[str, ...] = ()
     deletion: DeletionRequest | None = None
     failure: JobFailure | None = None
     program_steps: int = 0

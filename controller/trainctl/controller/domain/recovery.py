@@ -13,6 +13,7 @@ from trainctl.checkpoint.layout.copy_plan import MissingRange, uncovered
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.controller.domain.job_records import RecoveryCandidate
 from trainctl.core.records.generation import CheckpointRef, Rung
+from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.units import format_bytes, format_count
 
 
@@ -48,7 +49,8 @@ class Situation:
             went back, to a state that is lost now, too.
         wanted: what each member must hold.
         live: what live members hold at the target (their retained gradients count as far as they complete it).
-        snapshots: what host memories hold at the target, by ``host:<node>``; empty in this version.
+        snapshots: what the nodes' memories hold of snapshots of the surviving lineage, oldest first; holders are the
+            nodes, ``host:<node>``.
         checkpoints: layouts of committed checkpoints of the surviving lineage, oldest first.
         resume: the checkpoint that the job was told to begin with.
         joiners: members without state.
@@ -62,7 +64,7 @@ class Situation:
     initial: bool
     wanted: Layout
     live: Layout
-    snapshots: Layout
+    snapshots: tuple[tuple[SnapshotRef, Layout], ...]
     checkpoints: tuple[tuple[CheckpointRef, Layout], ...]
     resume: CheckpointRef | None
     joiners: int
@@ -91,6 +93,7 @@ class Candidate:
         in_place: what live workers hold is kept; otherwise everybody's state is replaced.
         restart_step: step it returns to.
         checkpoint: what it loads.
+        snapshot: what it loads.
         missing: ranges that it cannot supply.
     """
 
@@ -103,6 +106,7 @@ class Candidate:
     in_place: bool = False
     restart_step: int = 0
     checkpoint: CheckpointRef | None = None
+    snapshot: SnapshotRef | None = None
     missing: tuple[MissingRange, ...] = ()
 
     def as_record(self) -> RecoveryCandidate:
@@ -120,6 +124,7 @@ class Decision:
     target_step: int
     lost_steps: int
     checkpoint: CheckpointRef | None
+    snapshot: SnapshotRef | None = None
     candidates: tuple[Candidate, ...]
     missing: tuple[MissingRange, ...]
 
@@ -141,6 +146,7 @@ def choose_recovery(situation: Situation) -> Decision:
         target_step=chosen.restart_step,
         lost_steps=chosen.lost_steps,
         checkpoint=chosen.checkpoint,
+        snapshot=chosen.snapshot,
         candidates=candidates,
         missing=chosen.missing,
     )
@@ -180,15 +186,30 @@ def peer(s: Situation) -> Candidate:
 
 
 def snapshot(s: Situation) -> Candidate:
-    """Copy from snapshots in host memory, one consistent step for all."""
-    if not s.snapshots.holders:
-        return _no(Rung.SNAPSHOT, "no host-memory snapshots are kept")
-    both = Layout({**s.snapshots.shapes, **s.live.shapes}, {**s.snapshots.holders, **s.live.holders})
-    missing = uncovered(s.wanted, both)
-    if missing:
-        return _no(Rung.SNAPSHOT, f"{format_count(len(missing), 'range')} not in any snapshot", missing)
-    cost_s = s.costs.rebuild_s + s.costs.boot_s + s.costs.state_bytes * s.joiners / s.costs.peer_bytes_per_s
-    return _yes(Rung.SNAPSHOT, s, cost_s, f"host memory holds step {s.target_step} of every range")
+    """Roll everybody back to the newest snapshot that the nodes' memories hold every range of: one step for all."""
+    if not s.snapshots:
+        return _no(Rung.SNAPSHOT, "no snapshot is in the memory of the nodes")
+    missing: tuple[MissingRange, ...] = ()
+    for ref, layout in reversed(s.snapshots):
+        missing = uncovered(_at_version_of(layout, s.wanted), layout)
+        if missing:
+            continue
+        lost = s.lost_steps(ref.step)
+        load_s = s.costs.state_bytes / s.costs.peer_bytes_per_s
+        nodes = format_count(len(layout.holders), "node")
+        redo = format_count(lost, "step") if lost else "nothing"
+        return Candidate(
+            rung=Rung.SNAPSHOT,
+            eligible=True,
+            cost_s=s.costs.rebuild_s + (s.costs.boot_s if s.replaced else 0.0) + load_s + lost * s.costs.step_s,
+            reason=f"the memory of {nodes} holds step {ref.step}; redo {redo}",
+            lost_steps=lost,
+            restart_step=ref.step,
+            snapshot=ref,
+        )
+    return _no(
+        Rung.SNAPSHOT, f"{format_count(len(missing), 'range')} not in any node's memory, first: {missing[0]}", missing
+    )
 
 
 def checkpoint(s: Situation) -> Candidate:
@@ -223,8 +244,9 @@ def start(s: Situation) -> Candidate:
         if s.resume is not None:
             reason = f"the job begins with step {s.resume.step} of {s.resume.uri}"
         return replace(_yes(Rung.START, s, s.costs.rebuild_s, reason), checkpoint=s.resume, in_place=False)
-    if checkpoint(s).eligible:
-        return _no(Rung.START, "the last resort, and there is a checkpoint")
+    for kept in (snapshot, checkpoint):
+        if kept(s).eligible:
+            return _no(Rung.START, f"the last resort, and there is a {kept.__name__}")
     return Candidate(
         rung=Rung.START,
         eligible=True,

@@ -112,7 +112,9 @@ def _ranks(job: TrainJob) -> list[str]:
 def _checkpoints(job: TrainJob, workdir: str) -> str:
     checkpoint = job.spec.checkpoint
     uri = checkpoint.uri or f"{workdir}/checkpoints"
-    return f"checkpoints: {how_often(checkpoint)} to {uri}, the newest {checkpoint.keep.last} are kept"
+    snapshots = checkpoint.snapshots.interval_steps
+    memory = f"; snapshots every {snapshots} steps in the memory of the nodes" if snapshots else ""
+    return f"checkpoints: {how_often(checkpoint)} to {uri}, the newest {checkpoint.keep.last} are kept{memory}"
 
 
 def _timeouts(timeouts: Timeouts, profile: str) -> str:

@@ -16,7 +16,7 @@ from trainctl.core.errors import InternalError, PreconditionError
 from trainctl.core.records.step import Outcome, StepAction
 from trainctl.parallel.plan.digest import add_digests
 
-_FIXED = struct.Struct("<5qdQ2q")
+_FIXED = struct.Struct("<5qdQ4q")
 
 
 class VoteFlag(IntFlag):
@@ -74,6 +74,7 @@ class VoteRecord:
         sample_digest: digest of its sample ids.
         squared_norms: per parameter group, squared norm of the *summed* gradient over the elements this rank owns.
         saved: how far the rank is with saving.
+        snapshots: how far it is with snapshots in the memory of nodes.
     """
 
     generation: int
@@ -85,6 +86,7 @@ class VoteRecord:
     sample_digest: int
     squared_norms: tuple[float, ...]
     saved: Saved = Saved()
+    snapshots: Saved = Saved()
 
     def pack(self) -> bytes:
         """The record as ``packed_size(len(squared_norms))`` bytes."""
@@ -97,6 +99,7 @@ class VoteRecord:
             self.loss_sum,
             self.sample_digest,
             *self.saved.counts,
+            *self.snapshots.counts,
         )
         return head + struct.pack(f"<{len(self.squared_norms)}d", *self.squared_norms)
 
@@ -108,7 +111,7 @@ def packed_size(num_groups: int) -> int:
 
 def unpack(data: bytes) -> VoteRecord:
     """Reads what ``VoteRecord.pack`` made."""
-    generation, lineage, step, flags, tokens, loss_sum, digest, written, sealed = _FIXED.unpack_from(data)
+    generation, lineage, step, flags, tokens, loss_sum, digest, *counts = _FIXED.unpack_from(data)
     norms = struct.unpack_from(f"<{(len(data) - _FIXED.size) // 8}d", data, _FIXED.size)
     return VoteRecord(
         generation=generation,
@@ -119,7 +122,8 @@ def unpack(data: bytes) -> VoteRecord:
         loss_sum=loss_sum,
         sample_digest=digest,
         squared_norms=norms,
-        saved=Saved(written, sealed),
+        saved=Saved(*counts[:2]),
+        snapshots=Saved(*counts[2:]),
     )
 
 
@@ -180,11 +184,13 @@ class Agreement:
     Attributes:
         flags: those that any rank raised.
         saved: how far the last of them is with saving.
+        snapshots: how far the last of them is with snapshots.
         by_time: all ranks save by time.
     """
 
     flags: VoteFlag = VoteFlag.NONE
     saved: Saved = Saved()
+    snapshots: Saved = Saved()
     by_time: bool = False
 
     @property
@@ -199,7 +205,7 @@ def agree(records: Sequence[VoteRecord]) -> Agreement:
     for record in records:
         flags |= record.flags
     by_time = all(VoteFlag.SAVE_BY_TIME in record.flags for record in records)
-    return Agreement(flags, least([record.saved for record in records]), by_time)
+    return Agreement(flags, least([r.saved for r in records]), least([r.snapshots for r in records]), by_time)
 
 
 def least(saved: Sequence[Saved]) -> Saved:

@@ -13,16 +13,19 @@ from typing import Any
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.loading import load
+from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.checkpoint.origin import origin_of
 from trainctl.checkpoint.state import BUFFER, PARAM
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import DamagedCheckpointError, InternalError, PlanError, TrainctlError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
+from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.step import Outcome, Phase
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Collectives, Group, Rendezvous
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.recovery.copying import StateCopy
+from trainctl.parallel.recovery.from_memory import MemoryLoad, SnapshotLostError
 from trainctl.parallel.recovery.membership import Membership
 from trainctl.parallel.recovery.transfer import joiners, plan_messages
 from trainctl.parallel.replica.replica import EMPTY, Replica
@@ -50,6 +53,7 @@ class Entry:
         applied: told of the outcome when the open step was applied.
         recent: figures for a rank 0 that holds nothing.
         prepare: called when the group is there, before the state is obtained.
+        memory: where this node keeps snapshots; None: nowhere.
     """
 
     record: GenerationRecord
@@ -63,6 +67,7 @@ class Entry:
     applied: Callable[[Outcome], None]
     recent: Callable[[], Sequence[Any]]
     prepare: Callable[[Rendezvous], None]
+    memory: NodeMemory | None = None
 
     def carry_out(self) -> Membership:
         """Build, obtain the state, agree.
@@ -132,6 +137,8 @@ class Entry:
             return False, self._load(self.record.checkpoint), ()
         if self.record.rung is Rung.START:
             return False, self._start(group), ()
+        if self.record.snapshot is not None and self.record.rung is Rung.SNAPSHOT:
+            return False, self._load_snapshot(self.record.snapshot, group), ()
         if not self.record.holders:
             raise InternalError(f"generation {self.record.generation}: rung {self.record.rung} without a holder")
         applied = self.rank in self.record.holders and self._settle_open_step()
@@ -183,6 +190,17 @@ class Entry:
         self.replica.checkpoint = ref
         size = sum(tensor.tensor.numel() * tensor.tensor.element_size() for tensor in state.tensors)
         return {ref.uri: size}
+
+    def _load_snapshot(self, snapshot: SnapshotRef, group: Group) -> dict[str, int]:
+        if self.memory is None:
+            raise SnapshotLostError(f"node {self._own().node} has no memory for the snapshot of step {snapshot.step}")
+        self.replica.make_empty()
+        load = MemoryLoad(snapshot=snapshot, memory=self.memory, node=self._own().node, group=group, waiter=self.waiter)
+        objects, received = load.into(self.replica.state(StateVersion(self.record.lineage, self.record.target_step)))
+        cursor = self.replica.import_objects(objects)
+        self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
+        self.replica.checkpoint = self.record.checkpoint
+        return received
 
     def _settle_open_step(self) -> bool:
         """Finishes the target step from the retained gradients, or discards what is open; whether it applied one."""

@@ -38,6 +38,8 @@ class Checkpoints:
         faults: armed fault points.
         manners: how it saves from now on.
         pool: host memory for the copies.
+        snapshot_manners: how it makes snapshots.
+        snapshot_pool: host memory for the copies that become snapshots.
     """
 
     spec: CheckpointSpec
@@ -45,6 +47,8 @@ class Checkpoints:
     faults: FaultPlan
     manners: Manners = field(default_factory=Manners)
     pool: HostPool = field(default_factory=lambda: HostPool(IN_FLIGHT))
+    snapshot_manners: Manners = field(default_factory=Manners)
+    snapshot_pool: HostPool = field(default_factory=lambda: HostPool(1))
 
     @classmethod
     def of_job(cls, spec: CheckpointSpec, workdir: str, faults: FaultPlan) -> Checkpoints:
@@ -80,6 +84,11 @@ class Checkpoints:
         """
         if "://" in self.uri and not self.uri.startswith("file://"):
             try_out(open_storage(self.uri), write=True)
+
+    def snapshot_due(self, step: int, snapped_step: int) -> bool:
+        """Whether a snapshot of the state after ``step`` is made, if the last was begun at ``snapped_step``."""
+        interval = self.spec.snapshots.interval_steps
+        return interval > 0 and step // interval > max(snapped_step, 0) // interval
 
     def writer(self) -> CheckpointWriter:
         """Opened where it is used, since opening the storage can fail, too.

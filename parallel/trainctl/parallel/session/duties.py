@@ -12,6 +12,7 @@ from trainctl.core.records.step import Phase
 from trainctl.parallel.bridge import Finished
 from trainctl.parallel.plan.vote import Agreement, VoteFlag
 from trainctl.parallel.replica.replica import Replica
+from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.reporter import Reporter
 from trainctl.parallel.session.save_clock import SaveClock
@@ -36,6 +37,7 @@ class Duties:
         *,
         steps: int,
         evaluation: EvaluationPlan | None,
+        checkpoints: Checkpoints,
         reporter: Reporter,
         save_clock: SaveClock,
     ) -> None:
@@ -43,6 +45,7 @@ class Duties:
         self._replica = replica
         self._steps = steps
         self._evaluation = evaluation
+        self._checkpoints = checkpoints
         self._reporter = reporter
         self._save_clock = save_clock
         self.evaluated_step = -1
@@ -62,8 +65,11 @@ class Duties:
         """
         step = self._replica.applied_step
         seat.saves.advance(agreed.saved)
+        if seat.snapshots is not None:
+            seat.snapshots.advance(agreed.snapshots)
         self._evaluate(seat, step)
         self._reporter.send(seat)
+        self._snapshot(seat, step)
         self._save(seat, step, agreed)
         if step >= self._steps:
             self._finish(seat, step)
@@ -86,8 +92,9 @@ class Duties:
         # Where each rank holds another part, a change of the ranks goes back to the newest checkpoint: it is made now.
         asked = VoteFlag.SAVE_ON_STOP in flags or (VoteFlag.HOLD in flags and self._replica.sharded)
         last = asked or VoteFlag.HOLD in flags or step >= self._steps
-        due = saves.due(step, self._steps, agreed.save_due) or (asked and step != saves.saved_step)
-        if not (due or last) or not saves.possible:
+        due = self._checkpoints.due(step, steps=self._steps, saved_step=saves.saved_step, by_time=agreed.save_due)
+        due = due or (asked and step != saves.saved_step)
+        if not (due or last) or not self._checkpoints.uri:
             return
         self._context.where.show(Phase.CHECKPOINT)
         if due:
@@ -95,6 +102,15 @@ class Duties:
             saves.begin(in_place=last or VoteFlag.SAVE_IN_PLACE in flags)
         if last:
             saves.finish()
+
+    def _snapshot(self, seat: Seat, step: int) -> None:
+        """Begins one that is due, unless the one before is still on its way: the next boundary will do as well."""
+        snapshots = seat.snapshots
+        if snapshots is None or step >= self._steps or not snapshots.ready:
+            return
+        if self._checkpoints.snapshot_due(step, snapshots.saved_step):
+            self._context.where.show(Phase.CHECKPOINT)
+            snapshots.begin(in_place=False)
 
     def _hold(self, seat: Seat) -> bool:
         """Waits with all the others at this boundary, so that no step is open when the members change.
@@ -116,6 +132,8 @@ class Duties:
     def _finish(self, seat: Seat, step: int) -> None:
         """Stays for a moment: if another worker was lost in the last step, this one is still needed."""
         seat.report_recovery()
+        if seat.snapshots is not None:
+            seat.snapshots.clear()
         self._context.where.show(Phase.FINISHED)
         self._context.control.send(Finished(step))
         self._context.instructions.wait_for_end(_LINGER_S)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trainctl.checkpoint.engine import Attempt, PartReport
+from trainctl.checkpoint.engine import Attempt
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.saving import EntryData, Runs, live_data, nothing
+from trainctl.checkpoint.saving import Runs, live_data, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
-from trainctl.checkpoint.snapshot.host_pool import HostBuffer
+from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
 from trainctl.checkpoint.state import LocalState
 from trainctl.parallel.collectives.wait import Waiter
-from trainctl.parallel.session.checkpoints import Checkpoints
+from trainctl.parallel.session.checkpoints import Manners
+from trainctl.parallel.session.places import Place
 
 _TURNS, _TURN_S = 20, 0.05
 
@@ -47,14 +48,16 @@ class PartMaker:
     """Makes the parts of one rank.
 
     Attributes:
-        checkpoints: the job's means to save.
-        rank: the writer.
+        place: where they go.
+        pool: host memory for the copies.
+        manners: how the worker saves.
         waiter: how to wait for memory that an earlier part still uses.
         changed: called when a part is over.
     """
 
-    checkpoints: Checkpoints
-    rank: int
+    place: Place
+    pool: HostPool
+    manners: Manners
     waiter: Waiter
     changed: Callable[[], None]
 
@@ -74,14 +77,16 @@ class PartMaker:
             Interrupted: as ``Waiter.check``.
         """
 
-        def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
-            writer = self.checkpoints.writer()
-            return writer.write_part(
-                attempt, writer=self.rank, data=data, shapes=dealt.shapes, alive=alive, confirm=confirm
-            )
-
         def background(source: Snapshot | Given, released: Callable[[], None] = nothing) -> BackgroundPart:
-            return BackgroundPart(source, write, before=before, changed=self.changed, released=released)
+            return BackgroundPart(
+                source,
+                self.place.write(attempt, dealt.shapes),
+                share=self.place.share(attempt),
+                retry_after_s=self.place.retry_after_s,
+                before=before,
+                changed=self.changed,
+                released=released,
+            )
 
         assigned = dealt.runs
         if in_place:
@@ -92,10 +97,10 @@ class PartMaker:
             return SavePart(background(Given({}, f"no host memory for a copy of the state: {error}")), None, True)
         if buffer is None:
             return SavePart(background(Given({}, "the storage has not let go of the copies of earlier saves")), None)
-        pool = self.checkpoints.pool
+        pool = self.pool
         try:
             snapshot = Snapshot(state, assigned, buffer)
-            if self.checkpoints.manners.at_once:
+            if self.manners.at_once:
                 snapshot.copy(self.waiter.check)
                 snapshot.fence(0.0)
         except BaseException:  # a newer generation calls
@@ -108,7 +113,7 @@ class PartMaker:
     def _buffer(self, size_bytes: int) -> HostBuffer | None:
         """Waits a moment for one that a part of an earlier generation has not let go of yet."""
         for _ in range(_TURNS):
-            if (buffer := self.checkpoints.pool.take(size_bytes, _TURN_S)) is not None:
+            if (buffer := self.pool.take(size_bytes, _TURN_S)) is not None:
                 return buffer
             self.waiter.check()
         return None

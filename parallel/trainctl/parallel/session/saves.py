@@ -1,8 +1,9 @@
-"""The saves of one generation that are on their way: begun at a step boundary, written beside the steps after it.
+"""The saves of one generation that are on their way to one place: begun at a step boundary, written beside the steps.
 
 Every rank copies and writes its part in the background. How far it is travels with the vote, so that all ranks know at
-the same boundary that a save's parts are all durable; then rank 0 seals it, and some votes later everybody learns how
-that went. Nothing here waits for the storage, except ``finish``, and ``begin`` where too much is on its way already.
+the same boundary that a save's parts are all there; then who seals at that place does so, and some votes later
+everybody learns how that went. Nothing here waits for the place, except ``finish``, and ``begin`` where too much is on
+its way already.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.monitor import STALL
 from trainctl.checkpoint.snapshot.background import PartOutcome
+from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
@@ -28,18 +30,16 @@ from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.plan.vote import Saved, least
 from trainctl.parallel.recovery.layouts import gathered_layout
 from trainctl.parallel.replica.replica import Replica
-from trainctl.parallel.session.checkpoints import IN_FLIGHT, Checkpoints
+from trainctl.parallel.session.checkpoints import IN_FLIGHT, Manners
+from trainctl.parallel.session.places import Place
 from trainctl.parallel.session.save_part import Dealt, PartMaker, SavePart
-from trainctl.parallel.session.sealing import Sealer, SealThread
+from trainctl.parallel.session.sealing import SealThread
 
 FENCE_S = 5.0
 """How long the next change of the state waits for a copy of it."""
 SILENCE_S = 120.0
 """Storage that takes nothing for so long is given up; it takes that long to sync a large file to a slow disk."""
 _LOOK_EVERY_S = 0.1
-_SEALER = 0
-_NOT_MINE = 1 << 62
-"""What a rank that seals nothing says of how much it has sealed."""
 
 
 @dataclass(slots=True)
@@ -64,12 +64,15 @@ class Saves:
     """See above.
 
     Args:
-        checkpoints: the job's means to save.
+        place: where to.
+        pool: host memory for the copies.
+        manners: how this worker saves.
         replica: what is saved.
         record: of the generation.
         group: its ranks.
         waiter: how to wait for them.
-        sealer: how rank 0 seals.
+        background: whether training goes on meanwhile.
+        saved_step: the newest step that is known to be complete there; -1 if none is.
         notice: tells people that this worker saves in another way from now on.
 
     Attributes:
@@ -78,42 +81,42 @@ class Saves:
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        place: Place,
+        pool: HostPool,
+        manners: Manners,
         replica: Replica,
         record: GenerationRecord,
         group: Group,
         *,
         waiter: Waiter,
-        sealer: Sealer,
+        background: bool,
+        saved_step: int,
         notice: Callable[[str], None],
     ) -> None:
-        self._checkpoints = checkpoints
+        self._place = place
+        self._manners = manners
+        self._background = background
         self._replica = replica
         self._record = record
         self._group = group
         self._waiter = waiter
-        self._sealer = sealer
         self._notice = notice
         self._moved = threading.Event()
-        self._maker = PartMaker(checkpoints=checkpoints, rank=group.rank, waiter=waiter, changed=self._moved.set)
+        self._maker = PartMaker(place=place, pool=pool, manners=manners, waiter=waiter, changed=self._moved.set)
         self._saves: deque[_Save] = deque()
         self._last: _Save | None = None
         self._collected = self._published = 0
-        self.saved_step = max(record.checkpointed_step, record.checkpoint.step if record.checkpoint else -1)
+        self.saved_step = saved_step
 
     @property
-    def possible(self) -> bool:
-        """Whether there is a place to save to."""
-        return bool(self._checkpoints.uri)
-
-    def due(self, step: int, steps: int, by_time: bool | None = None) -> bool:
-        """Whether the state after ``step`` of ``steps`` is to be saved; see ``Checkpoints.due``."""
-        return self._checkpoints.due(step, steps=steps, saved_step=self.saved_step, by_time=by_time)
+    def ready(self) -> bool:
+        """Whether nothing is on its way, and the place takes more; all ranks say the same at the same boundary."""
+        return not self._saves and not self._place.over
 
     @property
     def in_place(self) -> bool:
         """Whether this rank cannot save but in place. It is the vote that makes all ranks do so."""
-        return self._checkpoints.manners.in_place
+        return self._manners.in_place
 
     @property
     def saved(self) -> Saved:
@@ -123,9 +126,8 @@ class Saves:
             if save.own.part.still_for_s(now_s) > SILENCE_S:
                 save.own.part.give_up(f"nothing was written for {SILENCE_S:g} s: the storage does not answer")
         written = [save.own.part.outcome is not None for save in self._saves]
-        sealed = [save.seal is not None and save.seal.over(SILENCE_S) for save in self._saves]
-        mine = self._group.rank == _SEALER
-        return Saved(self._published + _leading(written), self._published + _leading(sealed) if mine else _NOT_MINE)
+        sealed = [not self._place.seals or self._sealed(save) for save in self._saves]
+        return Saved(self._published + _leading(written), self._published + _leading(sealed))
 
     def begin(self, *, in_place: bool) -> None:
         """Begins to save the state as it is; all ranks call it at the same boundary.
@@ -139,7 +141,8 @@ class Saves:
         began_s = time.monotonic()
         while len(self._saves) >= IN_FLIGHT:
             self._advance_together()
-        in_place = in_place or not self._checkpoints.spec.background
+        self._place.prepare()
+        in_place = in_place or not self._background
         replica = self._replica
         state = replica.state(StateVersion(replica.lineage, replica.applied_step))
         state = replace(state, objects=copy.deepcopy(state.objects))
@@ -153,7 +156,7 @@ class Saves:
         before = self._last.own.part if self._last is not None else None
         own = self._maker.make(attempt, state, self._dealt(state), before=before, in_place=in_place)
         if own.no_memory and not self.in_place:
-            self._checkpoints.manners.in_place = True
+            self._manners.in_place = True
             self._notice("there is no memory for a copy of the state: from now on training waits while it is saved")
         own.part.start()
         self._last = save = _Save(attempt, state, own, began_s, time.monotonic() - began_s)
@@ -192,12 +195,21 @@ class Saves:
 
     def abandon(self) -> None:
         """The generation is over: nobody reads the state any more. What had all its parts is still sealed."""
+        self._place.leave()
         for save in self._saves:
             if save.own.snapshot is not None:
                 save.own.snapshot.fence(0.0)
             if save.seal is None:
                 save.own.part.give_up("its generation ended")
         self._saves.clear()
+
+    def clear(self) -> None:
+        """The run is over, and nobody needs what was saved here any more."""
+        self.abandon()
+        self._place.clear()
+
+    def _sealed(self, save: _Save) -> bool:
+        return save.seal is not None and save.seal.over(SILENCE_S)
 
     def _dealt(self, state: LocalState) -> Dealt:
         """Dealt over who holds what: everybody everything, or what the ranks say."""
@@ -213,7 +225,7 @@ class Saves:
             return
         began_s = time.monotonic()
         if not snapshot.fence(within_s, self._waiter.check):
-            self._checkpoints.manners.at_once = True
+            self._manners.at_once = True
             self._notice(
                 f"the copy for the checkpoint of step {save.attempt.step} is dropped: {snapshot.reason}; "
                 "from now on training waits while the copy is made"
@@ -237,7 +249,7 @@ class Saves:
             save.stall_s += time.monotonic() - began_s
 
     def _collect(self, save: _Save) -> None:
-        """All parts are there, or failed: everybody hears of everybody's, and rank 0 seals."""
+        """All parts are there, or failed: everybody hears of everybody's, and who seals there does so."""
         outcome = save.own.part.outcome
         assert outcome is not None
         if outcome.part is not None:
@@ -246,26 +258,24 @@ class Saves:
         own = _Said(outcome, save.stall_s)
         told = gather_json(self._group, to_wire(own), waiter=self._waiter, what="collecting the checkpoint's parts")
         said = [from_wire(_Said, one) for one in told]
-        if self._group.rank != _SEALER:
+        if not self._place.seals:
             return
         before = [other.seal for other in self._saves if other.seal is not None][-1:]
-        save.seal = self._sealer.begin(
+        save.seal = self._place.seal(
             save.attempt,
             save.state,
             [one.outcome for one in said],
             began_s=save.began_s,
             stall_s=max(one.stall_s for one in said),
-            parent=self._replica.checkpoint,
             before=before[0] if before else None,
             changed=self._moved.set,
         )
 
     def _publish(self, save: _Save) -> None:
-        """The save was sealed, or has failed: from now on it is everybody's parent of the next."""
+        """The save was sealed, or has failed: everybody hears of it."""
         own = to_wire(save.seal.ref) if save.seal is not None and save.seal.ref is not None else None
-        ref = gather_json(self._group, own, waiter=self._waiter, what="learning how a checkpoint went")[_SEALER]
-        if ref is not None:
-            self._replica.checkpoint = from_wire(CheckpointRef, ref)
+        said = gather_json(self._group, own, waiter=self._waiter, what="learning how a checkpoint went")
+        self._place.settle(save.attempt, [from_wire(CheckpointRef, one) if one is not None else None for one in said])
 
 
 def _leading(done: list[bool]) -> int:

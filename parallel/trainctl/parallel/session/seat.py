@@ -24,18 +24,32 @@ class Seat:
         reducer: sums gradients over the group.
         ballots: collects votes over the group.
         saves: checkpoints on their way.
+        snapshots: snapshots on their way to the memory of nodes; None if none are made.
     """
 
-    def __init__(self, membership: Membership, replica: Replica, context: WorkerContext, saves: Saves) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        replica: Replica,
+        context: WorkerContext,
+        saves: Saves,
+        snapshots: Saves | None = None,
+    ) -> None:
         self.membership = membership
         self.record = membership.record
         self.group = membership.group
         self.reducer = GradientReducer(replica.gradients, membership.group)
         self.ballots = BallotBox(membership.group, num_groups=replica.gradients.num_groups, reach=context.where.reach)
         self.saves = saves
+        self.snapshots = snapshots
         self._context = context
         self._entered_s = time.monotonic()
         self._reported = False
+
+    @property
+    def all_saves(self) -> tuple[Saves, ...]:
+        """Everything that reads the state beside the training."""
+        return (self.saves,) if self.snapshots is None else (self.saves, self.snapshots)
 
     def report_recovery(self) -> None:
         """Tells, once, how the generation was entered and how long it took until now: the first commit, or the end."""

@@ -6,14 +6,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from trainctl.core.errors import CollectiveError, PreconditionError
-from trainctl.core.records.step import Phase
+from trainctl.core.errors import CollectiveError, InternalError, PreconditionError
+from trainctl.core.records.step import Phase, StepReport
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import Noticed, Ready, Running
 from trainctl.parallel.collectives.choice import collectives_for
@@ -36,11 +36,11 @@ from trainctl.parallel.session.oddities import Oddities
 from trainctl.parallel.session.reporter import Reporter
 from trainctl.parallel.session.save_clock import SaveClock
 from trainctl.parallel.session.saves import Saves
-from trainctl.parallel.session.sealing import Sealer
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.sharded_model import Build, ShardedModel
 from trainctl.parallel.session.step_context import StepContext
 from trainctl.parallel.session.step_protocol import StepProtocol
+from trainctl.parallel.session.ways_to_save import memory_saves, storage_saves
 from trainctl.parallel.session.work_plan import WorkPlan
 from trainctl.parallel.session.worker_context import WorkerContext
 
@@ -53,6 +53,7 @@ class _Run:
 
     replica: Replica
     collectives: Collectives
+    host_collectives: Collectives
     protocol: StepProtocol
     duties: Duties
     reporter: Reporter
@@ -80,6 +81,7 @@ class Session:
         self._context = WorkerContext.of(control, page)
         self._replica: Replica | None = None
         self._collectives: Collectives | None = None
+        self._device = torch.device("cpu")
         self._sharded: ShardedModel | None = None
         self._plan: WorkPlan | None = None
         self._evaluation: EvaluationPlan | None = None
@@ -172,7 +174,7 @@ class Session:
             after_step=after_step,
         )
         self._replica = Replica(training, instance=self._context.desired.island)
-        self._collectives = collectives_for(next(model.parameters()).device)
+        self._use(next(model.parameters()).device)
 
     def register_sharded(self, build: Build, *, device: torch.device | None = None) -> None:
         """Says how the training state is made where the model shards itself over the ranks, as FSDP2 does.
@@ -190,7 +192,7 @@ class Session:
         where = device or torch.device("cpu")
         self._replica = Replica(None, instance=self._context.desired.island)
         self._sharded = ShardedModel(build, where, self._replica, self._context)
-        self._collectives = collectives_for(where)
+        self._use(where)
 
     @property
     def model(self) -> nn.Module:
@@ -329,7 +331,7 @@ class Session:
     def _enter(self, run: _Run) -> Seat | None:
         """Waits for the next record and carries it out; None when told to stop instead."""
         context, where = self._context, self._context.where
-        record = context.instructions.next_record(run.replica.report)
+        record = context.instructions.next_record(self._report)
         if record is None:
             return None
         rank = rank_of(record, slot=context.desired.slot, incarnation=context.desired.incarnation)
@@ -349,8 +351,9 @@ class Session:
             applied=lambda outcome: run.reporter.note_commit(run.protocol.clock.commit(outcome, record.generation)),
             recent=lambda: run.reporter.recent(record),
             prepare=self._build_shards,
+            memory=context.memory,
         ).carry_out()
-        seat = Seat(membership, run.replica, context, self._saves(run, membership))
+        seat = Seat(membership, run.replica, context, *self._saves(run, membership))
         run.protocol.agreed = Agreement()
         run.duties.note_entry(seat)
         run.protocol.clock.restart()
@@ -359,19 +362,21 @@ class Session:
         _LOG.info("%s: entered with step %d (%s) %s", where, record.target_step, record.rung.value, record.reason)
         return seat
 
-    def _saves(self, run: _Run, membership: Membership) -> Saves:
-        record, reporter = membership.record, run.reporter
-        return Saves(
-            run.checkpoints,
-            run.replica,
-            record,
-            membership.group,
-            waiter=self._context.waiter,
-            sealer=Sealer(
-                checkpoints=run.checkpoints, record=record, settle=reporter.settle, report=reporter.note_checkpoint
-            ),
-            notice=self.notice,
+    def _saves(self, run: _Run, membership: Membership) -> tuple[Saves, Saves | None]:
+        context, saved, replica = self._context, run.checkpoints, run.replica
+        to_storage = storage_saves(saved, replica, membership, context, reporter=run.reporter, notice=self.notice)
+        to_memory = memory_saves(
+            saved, replica, membership, context, host_collectives=run.host_collectives, notice=self.notice
         )
+        return to_storage, to_memory
+
+    def _report(self, generation: int) -> StepReport:
+        """What this worker holds, and its node."""
+        if self._replica is None:
+            raise InternalError("a worker was asked what it holds before it registered anything")
+        memory = self._context.memory
+        snapshots = memory.held() if memory is not None else ()
+        return replace(self._replica.report(generation), snapshots=snapshots)
 
     def _leave(self, cause: BaseException) -> None:
         """Abandons the generation; the state and the retained gradients stay."""
@@ -384,7 +389,8 @@ class Session:
     def _vacate(self) -> None:
         seat, self._seat = self._seat, None
         if seat is not None:
-            seat.saves.abandon()
+            for saves in seat.all_saves:
+                saves.abandon()
             seat.group.abandon()
         if self._sharded is not None:
             self._sharded.leave()
@@ -392,6 +398,9 @@ class Session:
     def _build_shards(self, rendezvous: Rendezvous) -> None:
         if self._sharded is not None and self._plan is not None:
             self._sharded.enter(rendezvous, self._plan.seed)
+
+    def _use(self, device: torch.device) -> None:
+        self._device, self._collectives = device, collectives_for(device)
 
     def _before_first_step(self, what: str) -> None:
         if self._run is not None:
@@ -413,17 +422,20 @@ class Session:
         context = self._context
         reporter = Reporter(context, steps=plan.steps, hooks=self._hooks)
         save_clock = SaveClock()
+        checkpoints = Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults)
         duties = Duties(
             context,
             replica,
             steps=plan.steps,
             evaluation=self._evaluation,
+            checkpoints=checkpoints,
             reporter=reporter,
             save_clock=save_clock,
         )
-        checkpoints = Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults)
         protocol = StepProtocol(context, replica, plan, save_clock)
-        self._run = _Run(replica, collectives, protocol, duties, reporter, checkpoints)
+        host = torch.device("cpu")
+        between_hosts = collectives if self._device == host else collectives_for(host)
+        self._run = _Run(replica, collectives, between_hosts, protocol, duties, reporter, checkpoints)
         context.where.show(Phase.READY)
         context.control.send(Ready(replica.schema_digest, plan.steps))
         return self._run

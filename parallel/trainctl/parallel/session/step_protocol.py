@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from trainctl.core.records.step import Outcome, Phase, StepFigures
 from trainctl.parallel.bridge import Noticed
 from trainctl.parallel.plan.micro_batches import MicroBatch, deal
-from trainctl.parallel.plan.vote import Agreement, Ballot, VoteFlag, VoteRecord, agree, fold
+from trainctl.parallel.plan.vote import Agreement, Ballot, Saved, VoteFlag, VoteRecord, agree, fold
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.figures import StepClock
 from trainctl.parallel.session.save_clock import SaveClock
@@ -102,7 +102,8 @@ class StepProtocol:
         """
         self._reduce(seat, step.context.step)
         self._where.show(Phase.FENCE)
-        seat.saves.pass_fence()
+        for saves in seat.all_saves:
+            saves.pass_fence()
         outcome = self._vote(seat, step)
         self._apply(outcome)
         return self.clock.commit(outcome, seat.record.generation)
@@ -164,6 +165,7 @@ class StepProtocol:
             sample_digest=step.context.digest,
             squared_norms=norms,
             saved=seat.saves.saved,
+            snapshots=seat.snapshots.saved if seat.snapshots is not None else Saved(),
         )
 
     def _apply(self, outcome: Outcome) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
+from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.codec import from_wire
 from trainctl.core.records.spec import JobSpec, TrainJob
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.system.faults import FaultPlan
+from trainctl.core.system.memory_folder import MEMORY_VARIABLE
 from trainctl.core.timeouts import Timeouts
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.control import Control, ProgressPage
@@ -29,6 +33,7 @@ class WorkerContext:
         waiter: how it waits.
         faults: armed fault points.
         signs: its progress page.
+        memory: where its node keeps snapshots of the job; None: nowhere.
     """
 
     desired: WorkerDesired
@@ -39,6 +44,7 @@ class WorkerContext:
     waiter: Waiter
     faults: FaultPlan
     signs: SignOfLife
+    memory: NodeMemory | None = None
 
     @classmethod
     def of(cls, control: Control, page: ProgressPage) -> WorkerContext:
@@ -64,4 +70,5 @@ class WorkerContext:
             waiter=waiter,
             faults=faults,
             signs=signs,
+            memory=NodeMemory(Path(folder), desired.job_uid) if (folder := os.environ.get(MEMORY_VARIABLE)) else None,
         )

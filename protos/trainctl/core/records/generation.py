@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.step import Outcome
 
 
@@ -88,7 +89,9 @@ class GenerationRecord:
         rung: how ranks without the state obtain it.
         holders: ranks that hold the state at ``target_step``, or will once they applied ``outcome``; with rung
             ``start`` those that can still make it. Empty: everybody makes or loads it for itself.
-        checkpoint: the checkpoint to load, with rung ``checkpoint`` (or ``start`` when resuming).
+        checkpoint: the checkpoint to load, with rung ``checkpoint`` (or ``start`` when resuming); with ``snapshot`` the
+            newest one that the snapshot continues.
+        snapshot: the snapshot to load, with rung ``snapshot``.
         checkpointed_step: newest step with a committed checkpoint in this lineage, -1 if none: it is not saved again.
         reason: one sentence for people.
         restarts: generations that were committed before this one.
@@ -113,6 +116,7 @@ class GenerationRecord:
     rung: Rung = Rung.START
     holders: tuple[int, ...] = ()
     checkpoint: CheckpointRef | None = None
+    snapshot: SnapshotRef | None = None
     checkpointed_step: int = -1
     reason: str = ""
     restarts: int = 0

@@ -117,6 +117,17 @@ class CheckpointKeepSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotsSpec:
+    """Copies of the state in the memory of the nodes: of what is lost, they repeat less than checkpoints do.
+
+    Attributes:
+        interval_steps: steps between snapshots; 0 keeps none.
+    """
+
+    interval_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSpec:
     """Where and how often to save.
 
@@ -132,6 +143,7 @@ class CheckpointSpec:
             the state; otherwise training waits.
         layout: ``chunked``, or ``hf``: parameters and buffers lie in safetensors files with whole tensors, which
             transformers loads as they are; it takes a folder on disk.
+        snapshots: copies in the memory of the nodes, beside the checkpoints.
     """
 
     uri: str = ""
@@ -141,6 +153,7 @@ class CheckpointSpec:
     resume_from: str = "none"
     background: bool = True
     layout: str = "chunked"
+    snapshots: SnapshotsSpec = SnapshotsSpec()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

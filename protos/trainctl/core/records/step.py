@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainctl.core.records.snapshot import SnapshotHeld
 from trainctl.core.records.word import Word
 
 
@@ -86,6 +87,7 @@ class StepReport:
         schema_digest: digest of the state's names, dtypes and shapes; equal on all ranks of an island.
         state_bytes: size of one full copy of that state.
         pristine: it can still stand on the initial state: nothing was trained with it, received or loaded into it.
+        snapshots: complete ones of the job in the memory of its node, oldest first.
     """
 
     prepared_generation: int
@@ -97,6 +99,7 @@ class StepReport:
     schema_digest: str = ""
     state_bytes: int = 0
     pristine: bool = False
+    snapshots: tuple[SnapshotHeld, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,10 @@ Free when off: without ``TRAINCTL_FAULTS`` in the environment a point is one com
 
     [{"point": "vote.before", "action": "kill", "where": {"slot": 1, "step": 7}}]
 
-``where`` must match what the point says of itself; ``action`` is ``kill`` (SIGKILL), ``stop`` (SIGSTOP), ``raise``
-(RuntimeError) or ``enospc`` (OSError, disk full). Each entry fires once: across processes when ``TRAINCTL_FAULTS_DIR``
-names a folder for the marks, else once per process. ``POINTS`` is the whole list; a test sees that each one is used.
+``where`` must match what the point says of itself, the first ``skip`` times without effect; ``action`` is ``kill``
+(SIGKILL), ``stop`` (SIGSTOP), ``raise`` (RuntimeError) or ``enospc`` (OSError, disk full). Each entry fires once:
+across processes when ``TRAINCTL_FAULTS_DIR`` names a folder for the marks, else once per process. ``POINTS`` is the
+whole list; a test sees that each one is used.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ POINTS: Mapping[str, str] = {
     "checkpoint.write": "before a writer's data file is written",
     "checkpoint.seal": "before the root manifest is written",
     "checkpoint.sealed": "after the root manifest was written, before it is reported",
+    "snapshot.share": "before a rank sends its part of a snapshot to its buddy, and takes those of others",
     "controller.before_txn": "before a reconcile transaction",
     "controller.after_txn": "after a reconcile transaction, before its effects",
     "controller.audited": "after it was written down that somebody asked for a change, before the change",
@@ -52,6 +54,7 @@ class _Fault:
     action: str
     where: Mapping[str, object]
     mark: str
+    skip: int = 0
     fired: bool = False
 
 
@@ -65,7 +68,9 @@ def _load() -> list[_Fault]:
             raise ValueError(
                 f"{FAULTS_VARIABLE}[{index}]: unknown fault point {entry['point']!r}; known: {', '.join(POINTS)}"
             )
-        faults.append(_Fault(entry["point"], entry["action"], entry.get("where", {}), f"fault-{index}"))
+        faults.append(
+            _Fault(entry["point"], entry["action"], entry.get("where", {}), f"fault-{index}", entry.get("skip", 0))
+        )
     return faults
 
 
@@ -82,7 +87,9 @@ class FaultPlan:
             return
         for fault in self._faults:
             matches = fault.point == point and all(context.get(key) == want for key, want in fault.where.items())
-            if matches and not fault.fired and self._claim(fault):
+            if matches and fault.skip:
+                fault.skip -= 1
+            elif matches and not fault.fired and self._claim(fault):
                 self._act(fault)
 
     def _claim(self, fault: _Fault) -> bool:

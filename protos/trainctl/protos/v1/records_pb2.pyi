@@ -86,6 +86,7 @@ class StepReport(_message.Message):
     SCHEMA_DIGEST_FIELD_NUMBER: _builtins.int
     STATE_BYTES_FIELD_NUMBER: _builtins.int
     PRISTINE_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     prepared_generation: _builtins.int
     lineage: _builtins.int
     applied_step: _builtins.int
@@ -96,6 +97,8 @@ class StepReport(_message.Message):
     pristine: _builtins.bool
     @_builtins.property
     def voted(self) -> Global___Outcome: ...
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotHeld]: ...
     def __init__(
         self,
         *,
@@ -108,14 +111,69 @@ class StepReport(_message.Message):
         schema_digest: _builtins.str = ...,
         state_bytes: _builtins.int = ...,
         pristine: _builtins.bool = ...,
+        snapshots: _abc.Iterable[Global___SnapshotHeld] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["voted", b"voted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_step", b"applied_step", "lineage", b"lineage", "prepared_generation", b"prepared_generation", "pristine", b"pristine", "retained_generation", b"retained_generation", "retained_step", b"retained_step", "schema_digest", b"schema_digest", "state_bytes", b"state_bytes", "voted", b"voted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_step", b"applied_step", "lineage", b"lineage", "prepared_generation", b"prepared_generation", "pristine", b"pristine", "retained_generation", b"retained_generation", "retained_step", b"retained_step", "schema_digest", b"schema_digest", "snapshots", b"snapshots", "state_bytes", b"state_bytes", "voted", b"voted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepReport: _TypeAlias = StepReport  # noqa: Y015
+
+@_typing.final
+class SnapshotRef(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    lineage: _builtins.int
+    step: _builtins.int
+    attempt: _builtins.str
+    def __init__(
+        self,
+        *,
+        lineage: _builtins.int = ...,
+        step: _builtins.int = ...,
+        attempt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lineage", b"lineage", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotRef: _TypeAlias = SnapshotRef  # noqa: Y015
+
+@_typing.final
+class SnapshotHeld(_message.Message):
+    """What the memory of a worker's node has of a complete snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    parts: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotRef: ...
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        snapshot: Global___SnapshotRef | None = ...,
+        parts: _builtins.int = ...,
+        held: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "parts", b"parts", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotHeld: _TypeAlias = SnapshotHeld  # noqa: Y015
 
 @_typing.final
 class StepFigures(_message.Message):
@@ -274,6 +332,7 @@ class GenerationRecord(_message.Message):
     RANKS_FIELD_NUMBER: _builtins.int
     NODE_RANK_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     island: _builtins.str
     job_generation: _builtins.int
@@ -301,6 +360,8 @@ class GenerationRecord(_message.Message):
     def holders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def checkpoint(self) -> Global___CheckpointRef: ...
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotRef: ...
     def __init__(
         self,
         *,
@@ -326,10 +387,11 @@ class GenerationRecord(_message.Message):
         ranks: _builtins.int = ...,
         node_rank: _builtins.int = ...,
         nodes: _builtins.int = ...,
+        snapshot: Global___SnapshotRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "outcome", b"outcome", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpointed_step", b"checkpointed_step", "epoch", b"epoch", "generation", b"generation", "holders", b"holders", "island", b"island", "job_generation", b"job_generation", "job_uid", b"job_uid", "lineage", b"lineage", "members", b"members", "node_rank", b"node_rank", "nodes", b"nodes", "nonce", b"nonce", "outcome", b"outcome", "predecessor", b"predecessor", "ranks", b"ranks", "reason", b"reason", "reporter", b"reporter", "restarts", b"restarts", "rung", b"rung", "store_address", b"store_address", "target_step", b"target_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpointed_step", b"checkpointed_step", "epoch", b"epoch", "generation", b"generation", "holders", b"holders", "island", b"island", "job_generation", b"job_generation", "job_uid", b"job_uid", "lineage", b"lineage", "members", b"members", "node_rank", b"node_rank", "nodes", b"nodes", "nonce", b"nonce", "outcome", b"outcome", "predecessor", b"predecessor", "ranks", b"ranks", "reason", b"reason", "reporter", b"reporter", "restarts", b"restarts", "rung", b"rung", "snapshot", b"snapshot", "store_address", b"store_address", "target_step", b"target_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1155,6 +1217,7 @@ class CheckpointSpec(_message.Message):
     BACKGROUND_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     interval_steps: _builtins.int
     """Steps between two checkpoints; 0 saves only at the end."""
@@ -1166,6 +1229,8 @@ class CheckpointSpec(_message.Message):
     """"auto" or a duration; empty: interval_steps counts."""
     @_builtins.property
     def keep(self) -> Global___CheckpointKeepSpec: ...
+    @_builtins.property
+    def snapshots(self) -> Global___SnapshotsSpec: ...
     def __init__(
         self,
         *,
@@ -1176,10 +1241,11 @@ class CheckpointSpec(_message.Message):
         background: _builtins.bool | None = ...,
         layout: _builtins.str | None = ...,
         interval: _builtins.str | None = ...,
+        snapshots: Global___SnapshotsSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "snapshots", b"snapshots", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_interval", b"_interval", "_interval_steps", b"_interval_steps", "_layout", b"_layout", "_resume_from", b"_resume_from", "_uri", b"_uri", "background", b"background", "interval", b"interval", "interval_steps", b"interval_steps", "keep", b"keep", "layout", b"layout", "resume_from", b"resume_from", "snapshots", b"snapshots", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
     _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015
@@ -1207,6 +1273,28 @@ class CheckpointSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uri) -> _WhichOneofReturnType__uri | None: ...
 
 Global___CheckpointSpec: _TypeAlias = CheckpointSpec  # noqa: Y015
+
+@_typing.final
+class SnapshotsSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+    interval_steps: _builtins.int
+    """Steps between two snapshots; 0 makes none."""
+    def __init__(
+        self,
+        *,
+        interval_steps: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps", "interval_steps", b"interval_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps", "interval_steps", b"interval_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval_steps: _TypeAlias = _typing.Literal["interval_steps"]  # noqa: Y015
+    _WhichOneofArgType__interval_steps: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_steps) -> _WhichOneofReturnType__interval_steps | None: ...
+
+Global___SnapshotsSpec: _TypeAlias = SnapshotsSpec  # noqa: Y015
 
 @_typing.final
 class CheckpointKeepSpec(_message.Message):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 
+from trainctl.controller.domain import events
 from trainctl.controller.domain.job_records import JobFailure, UserFault
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
 from trainctl.controller.domain.reconcile.refused import refuse_checkpoint, refused_lines, sources
@@ -13,6 +14,9 @@ from trainctl.controller.domain.reconcile.work import Work
 from trainctl.core.errors import DamagedCheckpointError, StorageAwayError
 from trainctl.core.records.worker import WorkerError
 from trainctl.core.units import parse_duration_s
+
+_LOST_SNAPSHOTS = 8
+"""Names that are kept: there are never more than a few snapshots at a time."""
 
 
 class FaultClass(StrEnum):
@@ -54,7 +58,7 @@ def classify(fault: Fault) -> FaultClass:
         return FaultClass.NODE
     if fault.error is None:
         return FaultClass.PROCESS
-    if fault.error.code == "STATE_LOST":  # the machines that it was lost with are to blame
+    if fault.error.code in ("STATE_LOST", "SNAPSHOT_LOST"):  # the machines that it was lost with are to blame
         return FaultClass.NODE
     if fault.error.code in DETERMINISTIC_HINTS:
         return FaultClass.DETERMINISTIC
@@ -64,12 +68,24 @@ def classify(fault: Fault) -> FaultClass:
 def charge(work: Work, fault: Fault) -> JobFailure | None:
     """Charges a fault to its budget; the failure of the job if there is nothing left to try."""
     kind = classify(fault)
+    if fault.error is not None and fault.error.code == "SNAPSHOT_LOST":
+        _give_up_snapshot(work)
     if kind is FaultClass.NODE:
         return None
     failure = _judge(work, fault, kind)
     if failure is None:
         work.set_job(restarts=replace(work.job.restarts, total=work.job.restarts.total + 1))
     return failure
+
+
+def _give_up_snapshot(work: Work) -> None:
+    """What could not be loaded is not tried again: the next decision looks further down the ladder."""
+    record = work.island.record
+    if record is None or record.snapshot is None or record.snapshot.attempt in work.job.lost_snapshots:
+        return
+    work.set_job(lost_snapshots=(*work.job.lost_snapshots, record.snapshot.attempt)[-_LOST_SNAPSHOTS:])
+    message = f"the snapshot of step {record.snapshot.step} in the memory of the nodes cannot be loaded"
+    work.emit(events.SNAPSHOT_REJECTED, "Unusable", message, step=record.snapshot.step, lineage=record.snapshot.lineage)
 
 
 def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:

@@ -12,18 +12,26 @@ from trainctl.controller.domain.command import start_command
 from trainctl.controller.domain.conditions import DEGRADED, with_condition
 from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.hang import typical_step_s
-from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout
+from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, snapshot_layout
 from trainctl.controller.domain.job_records import JobFailure
 from trainctl.controller.domain.job_state import Cause, Hold, Proposal, global_ranks
 from trainctl.controller.domain.reconcile.budgets import DETERMINISTIC_HINTS
-from trainctl.controller.domain.reconcile.evidence import Settled, newest_vote, schema_conflict, settle, starters
+from trainctl.controller.domain.reconcile.evidence import (
+    Settled,
+    newest_vote,
+    schema_conflict,
+    settle,
+    snapshots_in_memory,
+    starters,
+)
 from trainctl.controller.domain.reconcile.lifecycle import attempt_restoring, fail_job, wait_in
 from trainctl.controller.domain.reconcile.recoveries import update_recovery
 from trainctl.controller.domain.reconcile.refused import sources
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.recovery import Costs, Decision, Situation, choose_recovery
 from trainctl.controller.domain.states import GenerationPhase, Machine, SlotState, advance
-from trainctl.core.records.generation import GenerationRecord, Rung
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
+from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.step import StepReport
 from trainctl.core.units import format_count
 
@@ -105,7 +113,7 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
     previous = work.island.record
     settled = _without_holders(work, _settled(work, reports))
     decision = _decide(work, proposal, settled, reports)
-    fresh = decision.rung in (Rung.CHECKPOINT, Rung.START)
+    fresh = decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT, Rung.START)
     members = global_ranks(work.slot(index) for index in proposal.slots)
     holding = frozenset(_holders(settled, decision, reports))
     record = GenerationRecord(
@@ -124,7 +132,8 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
         outcome=settled.outcome if settled.pending and not fresh else None,
         rung=decision.rung,
         holders=tuple(m.global_rank for m in members if m.slot in holding),
-        checkpoint=decision.checkpoint,
+        checkpoint=decision.checkpoint or _parent(work, decision),
+        snapshot=decision.snapshot,
         checkpointed_step=_checkpointed_step(work, decision),
         reason=decision.reason,
         restarts=previous.restarts + 1 if previous is not None else 0,
@@ -137,7 +146,7 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
 
 def _holders(settled: Settled, decision: Decision, reports: Mapping[int, StepReport]) -> tuple[int, ...]:
     """Slots that the others copy from."""
-    if decision.rung is Rung.CHECKPOINT or decision.checkpoint is not None:
+    if decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT) or decision.checkpoint is not None:
         return ()
     return starters(reports) if decision.rung is Rung.START else settled.holders
 
@@ -147,7 +156,7 @@ def _decide(work: Work, proposal: Proposal, settled: Settled, reports: Mapping[i
     if work.job.spec.spec.runs_command:
         return start_command(len(proposal.slots), again_because=proposal.reason if work.island.record else "")
     state_bytes = max(report.state_bytes for report in reports.values())
-    return choose_recovery(_situation(work, proposal, settled, state_bytes))
+    return choose_recovery(_situation(work, proposal, settled, reports, state_bytes))
 
 
 def _settled(work: Work, reports: Mapping[int, StepReport]) -> Settled:
@@ -177,7 +186,9 @@ def _last_known_step(work: Work, record: GenerationRecord) -> int:
     return max(saved, progress.step if progress.lineage == record.lineage else 0)
 
 
-def _situation(work: Work, proposal: Proposal, settled: Settled, state_bytes: int) -> Situation:
+def _situation(
+    work: Work, proposal: Proposal, settled: Settled, reports: Mapping[int, StepReport], state_bytes: int
+) -> Situation:
     train = work.job.spec.spec.train
     island = work.island
     previous = island.record
@@ -190,7 +201,7 @@ def _situation(work: Work, proposal: Proposal, settled: Settled, state_bytes: in
         initial=previous is None,
         wanted=island_layout(island.id, train, version, ranks.values()),
         live=island_layout(island.id, train, version, holders),
-        snapshots=Layout({}, {}),
+        snapshots=_snapshots(work, settled, reports),
         checkpoints=tuple((ref, checkpoint_layout(island.id, train, ref)) for ref in sources(work.job)),
         resume=work.job.resume,
         joiners=len(proposal.slots) - len(holders),
@@ -202,6 +213,22 @@ def _situation(work: Work, proposal: Proposal, settled: Settled, state_bytes: in
     )
 
 
+def _snapshots(
+    work: Work, settled: Settled, reports: Mapping[int, StepReport]
+) -> tuple[tuple[SnapshotRef, Layout], ...]:
+    """What the members' nodes have in memory; nothing where the user wants to go back to a checkpoint."""
+    if work.job.rollback is not None:
+        return ()
+    found = snapshots_in_memory(
+        ((work.slot(slot).node, report) for slot, report in reports.items()),
+        lineage=settled.lineage,
+        loaded=work.island.record.snapshot if work.island.record is not None else None,
+        lost=work.job.lost_snapshots,
+    )
+    train = work.job.spec.spec.train
+    return tuple((ref, snapshot_layout(work.island.id, train, held)) for ref, held in found)
+
+
 def _stood_step(work: Work) -> int:
     """Newest step before the recovery in progress, which may have gone back already to what is lost now, too."""
     if work.island.marks is None or not work.job.recoveries:
@@ -211,7 +238,17 @@ def _stood_step(work: Work) -> int:
 
 
 def _checkpointed_step(work: Work, decision: Decision) -> int:
-    return max((ref.step for ref in sources(work.job) if ref.step <= decision.target_step), default=-1)
+    return max((ref.step for ref in _saved_by(work, decision.target_step)), default=-1)
+
+
+def _parent(work: Work, decision: Decision) -> CheckpointRef | None:
+    """The checkpoint that a snapshot continues, which the next one then does, too."""
+    saved = _saved_by(work, decision.target_step) if decision.snapshot is not None else []
+    return max(saved, key=lambda ref: ref.step, default=None)
+
+
+def _saved_by(work: Work, step: int) -> list[CheckpointRef]:
+    return [ref for ref in sources(work.job) if ref.step <= step]
 
 
 def _roll_back(work: Work, settled: Settled, decision: Decision) -> None:

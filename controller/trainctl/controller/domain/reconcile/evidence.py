@@ -8,10 +8,11 @@ generation. Everybody else is an empty joiner.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
 from trainctl.core.records.step import Outcome, StepReport
 
 
@@ -84,6 +85,26 @@ def starters(reports: Mapping[int, StepReport]) -> tuple[int, ...]:
     """Slots that the others get the initial state from; empty where everybody makes it, or nobody can."""
     pristine = tuple(sorted(slot for slot, report in reports.items() if report.pristine))
     return pristine if len(pristine) < len(reports) else ()
+
+
+def snapshots_in_memory(
+    reports: Iterable[tuple[str, StepReport]], *, lineage: int, loaded: SnapshotRef | None, lost: Collection[str]
+) -> tuple[tuple[SnapshotRef, Mapping[str, SnapshotHeld]], ...]:
+    """Snapshots that going on may begin with, oldest first, and what each node has of them.
+
+    Args:
+        reports: of the members, by node.
+        lineage: the surviving one.
+        loaded: what the last generation began with: its lineage is older, its state is not.
+        lost: attempts that could not be loaded.
+    """
+    found: dict[SnapshotRef, dict[str, SnapshotHeld]] = {}
+    for node, report in reports:
+        for held in report.snapshots:
+            ref = held.snapshot
+            if (ref.lineage == lineage or ref == loaded) and ref.attempt not in lost:
+                found.setdefault(ref, {})[node] = held
+    return tuple((ref, found[ref]) for ref in sorted(found, key=lambda ref: (ref.step, ref.lineage)))
 
 
 def schema_conflict(reports: Iterable[tuple[int, StepReport]]) -> str:

@@ -100,6 +100,8 @@ def _numbers(job: TrainJob) -> Iterator[Finding]:
     if not 0 <= threads <= MAX_THREADS:
         yield "spec.resources.threadsPerWorker", f"expected 0 (the cores' share) to {MAX_THREADS}, found {threads}"
     yield from _at_least("spec.checkpoint.intervalSteps", spec.checkpoint.interval_steps, 0)
+    snapshots = spec.checkpoint.snapshots.interval_steps
+    yield from _at_least("spec.checkpoint.snapshots.intervalSteps", snapshots, 0)
     yield from _at_least("spec.checkpoint.keep.last", spec.checkpoint.keep.last, 1)
     yield from _at_least("spec.recovery.maxRestarts.user", spec.recovery.max_restarts.user, 0)
     yield from _at_least("spec.recovery.maxRestarts.process", spec.recovery.max_restarts.process, 0)

@@ -1,0 +1,184 @@
+"""Files of a snapshot from rank to rank: first what comes, then the bytes, with a few messages in flight.
+
+What is sent and received is given as lanes: iterators of work, each to be resumed when its work is done. So one thread
+sends to and receives from several ranks at once, and may be stopped between two messages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from trainctl.core.errors import CollectiveError, InternalError
+from trainctl.parallel.collectives.port import Group, Work
+
+MESSAGE_BYTES = 4 << 20
+_IN_FLIGHT = 4
+_LOOK_EVERY_S = 0.005
+
+Lane = Iterator[Work]
+
+
+class FileExchange:
+    """One rank's end; every bundle that is sent has to be received, in the same order.
+
+    Args:
+        group: over which; nothing else is sent between two ranks with these tags, counted from 0.
+
+    Attributes:
+        received_bytes: by rank that they came from.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._sent: Counter[int] = Counter()
+        self._received: Counter[int] = Counter()
+        self.received_bytes: Counter[int] = Counter()
+
+    def send(self, folder: Path, paths: Sequence[str], destination: int) -> Lane:
+        """Sends a bundle of files of ``folder``, maybe none.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        index = [[path, (folder / path).stat().st_size] for path in paths]
+        told = json.dumps(index).encode()
+        yield self._send(torch.tensor([len(told)]), destination)
+        yield self._send(torch.frombuffer(bytearray(told), dtype=torch.uint8), destination)
+        in_flight: deque[Work] = deque()
+        for chunk in _chunks(folder, paths):
+            if len(in_flight) == _IN_FLIGHT:
+                yield in_flight.popleft()
+            in_flight.append(self._send(chunk, destination))
+        yield from in_flight
+
+    def receive(self, folder: Path, source: int) -> Lane:
+        """Receives a bundle into ``folder``; each file gets its name when it is whole.
+
+        Raises:
+            OSError: a file could not be written; the rest of the bundle was received all the same, and thrown away.
+            InternalError: a name leads out of the folder.
+        """
+        size = torch.zeros(1, dtype=torch.int64)
+        yield from self._receive_into(size, source)
+        told = torch.zeros(int(size.item()), dtype=torch.uint8)
+        yield from self._receive_into(told, source)
+        failure: OSError | None = None
+        for path, size_bytes in json.loads(bytes(told.numpy())):
+            file = _Incoming(folder, path)
+            for work, staged in self._posted(size_bytes, source):
+                yield work
+                failure = failure or file.take(staged)
+            failure = failure or file.finish()
+            self.received_bytes[source] += size_bytes
+        if failure is not None:
+            raise failure
+
+    def _posted(self, size_bytes: int, source: int) -> Iterator[tuple[Work, Tensor]]:
+        in_flight: deque[tuple[Work, Tensor]] = deque()
+        for begin in range(0, size_bytes, MESSAGE_BYTES):
+            if len(in_flight) == _IN_FLIGHT:
+                yield in_flight.popleft()
+            count = min(MESSAGE_BYTES, size_bytes - begin)
+            in_flight.append(self._receive(torch.empty(count, dtype=torch.uint8), source))
+        yield from in_flight
+
+    def _send(self, data: Tensor, destination: int) -> Work:
+        tag = self._sent[destination]
+        self._sent[destination] += 1
+        return self._group.send(data.to(self._group.device), destination, tag)
+
+    def _receive(self, like: Tensor, source: int) -> tuple[Work, Tensor]:
+        staged = torch.empty_like(like, device=self._group.device)
+        tag = self._received[source]
+        self._received[source] += 1
+        return self._group.receive(staged, source, tag), staged
+
+    def _receive_into(self, target: Tensor, source: int) -> Lane:
+        work, staged = self._receive(target, source)
+        yield work
+        target.copy_(staged)
+
+
+def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callable[[], None]) -> None:
+    """Runs all to their ends.
+
+    Args:
+        lanes: begun by nobody yet.
+        alive: called when a message arrived or was taken.
+        check: called every few milliseconds; what it raises ends everything.
+
+    Raises:
+        CollectiveError: a message failed.
+    """
+    waiting = [(lane, work) for lane in lanes if (work := next(lane, None)) is not None]
+    while waiting:
+        left = []
+        for lane, work in waiting:
+            following: Work | None = work
+            while following is not None and following.done():
+                if problem := following.error():
+                    raise CollectiveError(f"sending files of a snapshot between ranks failed: {problem}")
+                following = next(lane, None)
+                alive()
+            if following is not None:
+                left.append((lane, following))
+        waiting = left
+        check()
+        if waiting:
+            waiting[0][1].done_within(_LOOK_EVERY_S)
+
+
+class _Incoming:
+    """A file that is being received; once writing failed, nothing more is written."""
+
+    def __init__(self, folder: Path, path: str) -> None:
+        name = PurePosixPath(path)
+        if name.is_absolute() or ".." in name.parts:
+            raise InternalError(f"expected the name of a file inside a snapshot, found {path!r}")
+        self._target = folder / path
+        self._partial = self._target.with_name(f".{self._target.name}.part")
+        self._file: BinaryIO | None = None
+        self._failed = False
+
+    def take(self, data: Tensor) -> OSError | None:
+        """Appends."""
+        return self._guarded(lambda file: file.write(memoryview(data.cpu().numpy())))
+
+    def finish(self) -> OSError | None:
+        """All is there."""
+
+        def close(file: BinaryIO) -> None:
+            file.close()
+            self._partial.rename(self._target)
+
+        return self._guarded(close)
+
+    def _guarded(self, do: Callable[[BinaryIO], object]) -> OSError | None:
+        if self._failed:
+            return None
+        try:
+            if self._file is None:
+                self._target.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(self._partial, "wb")  # noqa: SIM115 - it stays open between messages
+            do(self._file)
+        except OSError as error:
+            self._failed = True
+            if self._file is not None:
+                self._file.close()
+            self._partial.unlink(missing_ok=True)
+            return error
+        return None
+
+
+def _chunks(folder: Path, paths: Sequence[str]) -> Iterator[Tensor]:
+    for path in paths:
+        with open(folder / path, "rb", buffering=0) as file:
+            while data := file.read(MESSAGE_BYTES):
+                yield torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -1,0 +1,204 @@
+"""The memory of the nodes as a place to save to: each part lies on its writer's node and on one other.
+
+A snapshot is complete when every node has the root manifest; each node then lets go of the one before. So there is
+always one that every rank completed. What goes wrong ends the making of snapshots for the generation, not the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+from trainctl.checkpoint.engine import Attempt, CheckpointWriter, PartReport
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.region import Shape
+from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
+from trainctl.checkpoint.saving import EntryData
+from trainctl.checkpoint.snapshot.background import PartOutcome, SharePart, WritePart
+from trainctl.checkpoint.state import LocalState
+from trainctl.core.errors import CheckpointError, TrainctlError
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.snapshot import SnapshotRef
+from trainctl.core.system.faults import FaultPlan
+from trainctl.core.units import format_bytes
+from trainctl.parallel.collectives.gather import gather_json
+from trainctl.parallel.collectives.port import Group, PendingGroup
+from trainctl.parallel.collectives.wait import Waiter
+from trainctl.parallel.plan.buddies import buddies
+from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
+from trainctl.parallel.session.sealing import SealThread
+
+_LOOK_S = 0.02
+
+
+class MemoryPlace:
+    """Implements ``Place``.
+
+    Args:
+        memory: of this rank's node; None: the node has none to give.
+        node: where this rank runs.
+        group: the ranks of the generation.
+        waiter: how to wait for them.
+        connect: begins to build a second group of the same ranks, for what goes on beside the training.
+        faults: armed fault points.
+        notice: tells people why no snapshots are made any more.
+
+    Attributes:
+        over: no snapshots are made any more; all ranks say the same at the same boundary.
+    """
+
+    retry_after_s: Sequence[float] = ()
+
+    def __init__(
+        self,
+        memory: NodeMemory | None,
+        *,
+        node: str,
+        group: Group,
+        waiter: Waiter,
+        connect: Callable[[], PendingGroup],
+        faults: FaultPlan,
+        notice: Callable[[str], None],
+    ) -> None:
+        self.over = False
+        self.seals = False
+        self._memory = memory
+        self._node = node
+        self._group = group
+        self._waiter = waiter
+        self._connect = connect
+        self._faults = faults
+        self._notice = notice
+        self._nodes: list[str] = []
+        self._buddies: Sequence[int | None] = ()
+        self._pending: PendingGroup | None = None
+        self._exchange: FileExchange | None = None
+        # Whatever an earlier generation left goes when this one has completed its first.
+        self._before = memory.attempts() if memory is not None else ()
+
+    def prepare(self) -> None:
+        """The first time, all ranks hear who is on which node.
+
+        Raises:
+            Interrupted, CollectiveError: as ``Waiter.wait``.
+        """
+        if self._nodes:
+            return
+        own = self._node if self._memory is not None else None
+        said = gather_json(self._group, own, waiter=self._waiter, what="learning who is on which node")
+        self._nodes = [node or "" for node in said]
+        self._buddies = buddies(self._nodes)
+        self.seals = self._nodes.index(self._node) == self._group.rank if own is not None else False
+
+    def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape]) -> WritePart:
+        """To the memory of this node, if it has room for the part and for that of whom it is the buddy of."""
+
+        def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+            memory = self._room_for(sum(entry.size_bytes for entry in data) * (1 + len(self._wards)))
+            writer = CheckpointWriter(memory.uri, faults=self._faults)
+            return writer.write_part(
+                attempt, writer=self._group.rank, data=data, shapes=shapes, alive=alive, confirm=confirm
+            )
+
+        return write
+
+    def share(self, attempt: Attempt) -> SharePart:
+        """Sends the part to the buddy, and takes those of whom it is the buddy of; a part that failed is no files."""
+
+        def share(part: PartReport | None, *, alive: Callable[[], None], check: Callable[[], None]) -> None:
+            if not any(buddy is not None for buddy in self._buddies) or self._memory is None:
+                return
+            self._faults.reach("snapshot.share", step=attempt.step, rank=self._group.rank)
+            folder = self._memory.where(_ref(attempt))
+            paths = [file.path for file in (*part.files, part.manifest)] if part is not None else []
+            exchange = self._connected(check)
+            lanes = [exchange.receive(folder, ward) for ward in self._wards]
+            buddy = self._buddies[self._group.rank]
+            if buddy is not None:
+                lanes.append(exchange.send(folder, paths, buddy))
+            run_lanes(lanes, alive=alive, check=check)
+
+        return share
+
+    def seal(
+        self,
+        attempt: Attempt,
+        state: LocalState,
+        parts: Sequence[PartOutcome],
+        *,
+        began_s: float,
+        stall_s: float,
+        before: SealThread | None,
+        changed: Callable[[], None],
+    ) -> SealThread:
+        """Writes the root manifest to this node's memory if all parts are there."""
+
+        def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
+            errors = [f"rank {rank}: {part.error}" for rank, part in enumerate(parts) if part.error]
+            if errors or self._memory is None:
+                failed("; ".join(errors))
+                return None
+            written = [outcome.part for outcome in parts if outcome.part is not None]
+            return CheckpointWriter(self._memory.uri, faults=self._faults).seal(
+                attempt, state=state, parts=written, parent=None
+            )
+
+        def failed(error: str) -> None:
+            self._notice(f"no more snapshots in this generation, since that of step {attempt.step} failed: {error}")
+
+        return SealThread(seal, failed=failed, parent=None, before=before, changed=changed)
+
+    def settle(self, attempt: Attempt, sealed: Sequence[CheckpointRef | None]) -> None:
+        """Where all nodes completed it, it takes the place of those before; else it goes, and no others are made."""
+        sealers = {node: rank for rank, node in reversed(list(enumerate(self._nodes)))}
+        complete = all(self._nodes) and all(sealed[rank] is not None for rank in sealers.values())
+        self.over = not complete
+        if self._memory is None or not self.seals:
+            return
+        own = (name_of(_ref(attempt)),)
+        self._memory.remove(self._before if complete else own)
+        self._before = own if complete else self._before
+
+    def leave(self) -> None:
+        """The generation is over."""
+        if self._pending is not None:
+            self._pending.abandon()
+
+    def clear(self) -> None:
+        """The last checkpoint has everything: the node gets its memory back."""
+        if self._memory is not None and self.seals:
+            self._memory.remove(self._memory.attempts())
+
+    @property
+    def _wards(self) -> list[int]:
+        """Whose buddy this rank is."""
+        return [rank for rank, buddy in enumerate(self._buddies) if buddy == self._group.rank]
+
+    def _room_for(self, size_bytes: int) -> NodeMemory:
+        if self._memory is None:
+            raise CheckpointError(f"node {self._node} has no memory for snapshots", hint="see its agent's --memory-dir")
+        with contextlib.suppress(OSError):
+            self._memory.make()
+        room_bytes = self._memory.room_bytes()
+        if room_bytes < size_bytes:
+            raise CheckpointError(
+                f"{self._memory.uri} on node {self._node} has room for {format_bytes(room_bytes)}, expected "
+                f"{format_bytes(size_bytes)} for a rank's part of a snapshot and its copy",
+                hint="give the memory file system more room, or set checkpoint.snapshots.intervalSteps to 0",
+            )
+        return self._memory
+
+    def _connected(self, check: Callable[[], None]) -> FileExchange:
+        """Builds the second group when it is needed first; on the thread of the part, one part at a time."""
+        if self._exchange is None:
+            self._pending = pending = self._connect()
+            while not pending.done_within(_LOOK_S):
+                check()
+            if problem := pending.error():
+                raise TrainctlError(f"connecting the ranks for copies of snapshots failed: {problem}")
+            self._exchange = FileExchange(pending.group())
+        return self._exchange
+
+
+def _ref(attempt: Attempt) -> SnapshotRef:
+    return SnapshotRef(lineage=attempt.lineage, step=attempt.step, attempt=attempt.attempt)

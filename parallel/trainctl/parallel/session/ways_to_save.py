@@ -1,0 +1,103 @@
+"""What a member of a generation saves with: to the job's storage, and to the memory of the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainctl.core.errors import InternalError
+from trainctl.parallel.collectives.port import Collectives, PendingGroup, Rendezvous
+from trainctl.parallel.recovery.membership import Membership
+from trainctl.parallel.replica.replica import Replica
+from trainctl.parallel.session.checkpoints import Checkpoints
+from trainctl.parallel.session.memory_place import MemoryPlace
+from trainctl.parallel.session.places import StoragePlace
+from trainctl.parallel.session.reporter import Reporter
+from trainctl.parallel.session.saves import Saves
+from trainctl.parallel.session.sealing import Sealer
+from trainctl.parallel.session.worker_context import WorkerContext
+
+
+def storage_saves(
+    checkpoints: Checkpoints,
+    replica: Replica,
+    membership: Membership,
+    context: WorkerContext,
+    *,
+    reporter: Reporter,
+    notice: Callable[[str], None],
+) -> Saves:
+    """Checkpoints on the job's storage."""
+    record, group = membership.record, membership.group
+    sealer = Sealer(checkpoints=checkpoints, record=record, settle=reporter.settle, report=reporter.note_checkpoint)
+    return Saves(
+        StoragePlace(checkpoints=checkpoints, replica=replica, sealer=sealer, rank=group.rank),
+        checkpoints.pool,
+        checkpoints.manners,
+        replica,
+        record,
+        group,
+        waiter=context.waiter,
+        background=checkpoints.spec.background,
+        saved_step=max(record.checkpointed_step, record.checkpoint.step if record.checkpoint else -1),
+        notice=notice,
+    )
+
+
+def memory_saves(
+    checkpoints: Checkpoints,
+    replica: Replica,
+    membership: Membership,
+    context: WorkerContext,
+    *,
+    host_collectives: Collectives,
+    notice: Callable[[str], None],
+) -> Saves | None:
+    """Snapshots in the memory of the nodes; None if the job wants none.
+
+    Args:
+        checkpoints: how the job saves.
+        replica: what is saved.
+        membership: of the generation.
+        context: of the worker.
+        host_collectives: between host memories; make the group that copies go over beside the training.
+        notice: tells people what goes wrong.
+    """
+    if checkpoints.spec.snapshots.interval_steps == 0:
+        return None
+    record, group = membership.record, membership.group
+    own = record.member(group.rank)
+    if own is None:
+        raise InternalError(f"generation {record.generation}: rank {group.rank} is not told of itself")
+    rendezvous = Rendezvous(
+        store_address=record.store_address,
+        prefix=f"{record.store_prefix}/snapshots",
+        rank=group.rank,
+        size=group.size,
+        address=own.address,
+        timeout_s=context.waiter.timeout_s,
+    )
+
+    def connect() -> PendingGroup:
+        return host_collectives.connect(rendezvous)
+
+    place = MemoryPlace(
+        context.memory,
+        node=own.node,
+        group=group,
+        waiter=context.waiter,
+        connect=connect,
+        faults=context.faults,
+        notice=notice,
+    )
+    return Saves(
+        place,
+        checkpoints.snapshot_pool,
+        checkpoints.snapshot_manners,
+        replica,
+        record,
+        group,
+        waiter=context.waiter,
+        background=True,
+        saved_step=record.snapshot.step if record.snapshot is not None else -1,
+        notice=notice,
+    )

@@ -1,0 +1,138 @@
+"""Files of a snapshot go from rank to rank whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from multiproc.world import world
+from trainctl.core.errors import InternalError
+from trainctl.parallel.collectives.gloo import GlooCollectives
+from trainctl.parallel.collectives.port import Group, Rendezvous
+from trainctl.parallel.recovery import file_exchange
+from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
+
+pytestmark = pytest.mark.multiproc
+
+
+def nothing() -> None:
+    """Nobody looks."""
+
+
+def joined(rank: int, store: str, size: int) -> Group:
+    rendezvous = Rendezvous(store_address=store, prefix="p", rank=rank, size=size, address="127.0.0.1", timeout_s=20.0)
+    pending = GlooCollectives().connect(rendezvous)
+    assert pending.done_within(20.0)
+    assert not pending.error()
+    return pending.group()
+
+
+@pytest.fixture(autouse=True)
+def small_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_exchange, "MESSAGE_BYTES", 1000)
+
+
+def test_everybody_sends_to_everybody_twice(tmp_path: Path) -> None:
+    """Random files, some empty, some bundles without any; all lanes of a rank at once."""
+    size, draw = 3, random.Random(5)
+    contents = {
+        (source, turn): {
+            f"data/{turn}-{n}": draw.randbytes(draw.choice([0, 1, 999, 1000, 1001, 12345])) for n in range(turn * 2)
+        }
+        for source in range(size)
+        for turn in range(3)
+    }
+    for (source, _), files in contents.items():
+        for name, data in files.items():
+            path = tmp_path / f"from-{source}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def body(rank: int, store: str) -> int:
+        exchange = FileExchange(joined(rank, store, size))
+        for turn in range(3):
+            others = [other for other in range(size) if other != rank]
+            lanes = [exchange.receive(tmp_path / f"at-{rank}" / str(other), other) for other in others]
+            names = list(contents[rank, turn])
+            lanes += [exchange.send(tmp_path / f"from-{rank}", names, other) for other in others]
+            run_lanes(lanes, alive=nothing, check=nothing)
+        return exchange.received_bytes.total()
+
+    received = world(size, body)
+    for rank in range(size):
+        for (source, _), files in contents.items():
+            for name, data in files.items() if source != rank else ():
+                assert (tmp_path / f"at-{rank}" / str(source) / name).read_bytes() == data
+        assert received[rank] == sum(len(d) for (s, _), files in contents.items() if s != rank for d in files.values())
+    assert not list(tmp_path.rglob(".*.part"))
+
+
+def pair(tmp_path: Path, names: list[str], receiver: Callable[[FileExchange], None]) -> None:
+    def body(rank: int, store: str) -> None:
+        exchange = FileExchange(joined(rank, store, 2))
+        if rank == 0:
+            run_lanes([exchange.send(tmp_path / "source", names, 1)], alive=nothing, check=nothing)
+            run_lanes([exchange.send(tmp_path / "source", [], 1)], alive=nothing, check=nothing)
+        else:
+            receiver(exchange)
+
+    world(2, body)
+
+
+def test_a_full_memory_fails_the_bundle_and_the_next_one_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").mkdir()
+    for name in "abc":
+        (tmp_path / "source" / name).write_bytes(os.urandom(3500))
+
+    def no_room(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    def receiver(exchange: FileExchange) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", no_room)
+            with pytest.raises(OSError, match="No space left"):
+                run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=nothing)
+        run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=nothing)
+
+    pair(tmp_path, ["a", "b", "c"], receiver)
+    assert not [path for path in (tmp_path / "target").iterdir() if not path.name.startswith(".")]
+
+
+def test_nothing_is_written_outside(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "outside").write_bytes(b"1")
+
+    def receiver(exchange: FileExchange) -> None:
+        with pytest.raises(InternalError, match=r"expected the name of a file inside a snapshot, found '\.\./outside'"):
+            run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=nothing)
+
+    def body(rank: int, store: str) -> None:
+        exchange = FileExchange(joined(rank, store, 2))
+        if rank == 0:
+            lane = exchange.send(tmp_path / "source", ["../outside"], 1)
+            next(lane), next(lane)
+        else:
+            receiver(exchange)
+
+    world(2, body)
+
+
+def test_whoever_is_stopped_leaves_at_once(tmp_path: Path) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    def body(rank: int, store: str) -> None:
+        exchange = FileExchange(joined(rank, store, 2))
+        if rank == 1:
+            with pytest.raises(Stopped):
+                run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=stop)
+
+    world(2, body)

@@ -1,0 +1,155 @@
+"""Snapshots in the memory of nodes: a lost shard costs the steps since the last of them, not since a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiproc.sharded_toy import train
+from multiproc.test_session_sharded import check, run, surviving
+from multiproc.world import ProcessWorld, WorldError
+from trainctl.checkpoint.memory.node_memory import NodeMemory
+from trainctl.core.records.generation import Rung
+from trainctl.core.records.spec import CheckpointSpec, JobSpec, RecoverySpec, SnapshotsSpec
+
+pytestmark = pytest.mark.multiproc
+STEPS = 30
+
+
+def make(folder: Path, nodes: list[str], *, interval: int = 2, faults: str = "[]", **options: Any) -> ProcessWorld:
+    folder.mkdir(exist_ok=True)
+    spec = JobSpec(
+        checkpoint=CheckpointSpec(
+            uri=str(folder / "saved"), interval_steps=20, snapshots=SnapshotsSpec(interval_steps=interval)
+        ),
+        recovery=RecoverySpec(profile="fast"),
+    )
+    given = {"steps": STEPS, "hidden": 37, **options}
+    return ProcessWorld(folder, len(nodes), train, options=given, spec=spec, nodes=nodes, faults=faults)
+
+
+def train_to_the_end(w: ProcessWorld) -> None:
+    w.until(lambda: all(life.finished for life in w.members()))
+    w.stop()
+
+
+def completed(w: ProcessWorld, step: int) -> bool:
+    """Whether every node completed a snapshot of ``step`` or later."""
+    return all(
+        any(held.snapshot.step >= step for held in NodeMemory(w.memory(node), "job-1").held()) for node in w.nodes
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "lost"),
+    [
+        (["a", "a", "b", "b"], [1]),
+        (["a", "a", "b", "b"], [0, 1, 2, 3]),
+        (["a", "b", "c"], [2]),
+        (["a", "a"], [0]),
+    ],
+)
+def test_lost_ranks_send_all_back_to_the_snapshot(tmp_path: Path, nodes: list[str], lost: list[int]) -> None:
+    undisturbed = run(tmp_path / "undisturbed", len(nodes), steps=STEPS)
+    with make(tmp_path / "lost", nodes) as w:
+        w.propose(range(len(nodes)))
+        w.until(partial(completed, w, 4))
+        for slot in lost:
+            w.lives[slot].kill()
+        train_to_the_end(w)
+        assert not w.notices
+        assert w.records[-1].rung is Rung.SNAPSHOT
+        assert w.records[-1].target_step >= 4
+        check(surviving(w), undisturbed)
+        assert not any(NodeMemory(w.memory(node), "job-1").held() for node in w.nodes)  # given back at the end
+
+
+def test_a_lost_node_takes_nothing_with_it(tmp_path: Path) -> None:
+    """Its memory is gone, too; the ranks that take its place are on a node that never had anything."""
+    nodes = ["a", "a", "b", "b"]
+    undisturbed = run(tmp_path / "undisturbed", len(nodes), steps=STEPS)
+    with make(tmp_path / "lost", nodes) as w:
+        w.propose(range(len(nodes)))
+        w.until(partial(completed, w, 4))
+        for slot in (0, 1):
+            w.lives[slot].kill()
+        w.forget_node("a", "c")
+        train_to_the_end(w)
+        assert w.records[-1].rung is Rung.SNAPSHOT
+        recoveries = [recovery for slot in range(4) for recovery in w.lives[slot].recoveries[-1:]]
+        assert any("rank 2" in recovery.received_bytes for recovery in recoveries)  # what c lacked came from b
+        check(surviving(w), undisturbed)
+
+
+def test_on_fewer_ranks_and_nodes(tmp_path: Path) -> None:
+    """A snapshot of four ranks on two nodes is loaded by two ranks on one."""
+    nodes = ["a", "a", "b", "b"]
+    undisturbed = run(tmp_path / "undisturbed", len(nodes), steps=STEPS)
+    with make(tmp_path / "lost", nodes) as w:
+        w.replace_lost = False
+        w.propose(range(len(nodes)))
+        w.until(partial(completed, w, 4))
+        for slot in (0, 1):
+            w.lives[slot].kill()
+        train_to_the_end(w)
+        assert {record.rung for record in w.records[1:]} == {Rung.SNAPSHOT}
+        assert len(w.records[-1].members) == 2
+        check(surviving(w), undisturbed)
+
+
+def test_a_damaged_snapshot_is_not_loaded(tmp_path: Path) -> None:
+    """Both copies of a part have a flipped bit: the worker says so, and nothing of the snapshot is left on its node."""
+    nodes = ["a", "b"]
+    with make(tmp_path / "lost", nodes, interval=5) as w:
+        w.propose(range(len(nodes)))
+        w.until(partial(completed, w, 5))
+        for life in w.members():
+            os.kill(life.pid, signal.SIGSTOP)
+        for path in w.memory("").rglob("data/w00001-*.safetensors"):
+            data = bytearray(path.read_bytes())
+            data[-1] ^= 1
+            path.write_bytes(data)
+        w.lives[1].kill()
+        os.kill(w.lives[0].pid, signal.SIGCONT)
+        with pytest.raises(
+            WorldError, match=r"SnapshotLostError: the snapshot of step \d+ cannot be loaded on b: .*corrupt"
+        ):
+            train_to_the_end(w)
+        left = NodeMemory(w.memory("b"), "job-1").attempts()
+        assert not left
+
+
+@pytest.mark.parametrize("point", ["checkpoint.write", "checkpoint.seal", "checkpoint.sealed"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_dies_while_a_snapshot_is_made(tmp_path: Path, point: str, rank: int) -> None:
+    """The one before is still whole on all nodes, or the one that it made is."""
+    if point != "checkpoint.write" and rank == 1:
+        point = "snapshot.share"
+    nodes = ["a", "b"]
+    undisturbed = run(tmp_path / "undisturbed", len(nodes), steps=60)
+    where = {"rank": rank} if point in ("checkpoint.write", "snapshot.share") else {}
+    faults = json.dumps([{"point": point, "action": "kill", "where": where, "skip": 2}])
+    with make(tmp_path / "lost", nodes, faults=faults, steps=60) as w:
+        w.propose(range(len(nodes)))
+        train_to_the_end(w)
+        assert len(w.records) > 1
+        assert w.records[-1].rung is Rung.SNAPSHOT
+        assert w.records[-1].target_step >= 2
+        check(surviving(w), undisturbed)
+
+
+def test_without_room_training_goes_on_and_says_so(tmp_path: Path) -> None:
+    nodes = ["a", "b"]
+    with make(tmp_path / "full", nodes, small_memory=True) as w:
+        w.propose(range(len(nodes)))
+        train_to_the_end(w)
+        (notice,) = {text.partition(" on node")[0] for text in w.notices}
+        assert notice.startswith("no more snapshots in this generation, since that of step 2 failed: rank 0: ")
+        assert not any(NodeMemory(w.memory(node), "job-1").attempts() for node in nodes)
+        assert w.checkpoints[-1].step == STEPS

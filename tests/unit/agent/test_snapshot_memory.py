@@ -1,0 +1,102 @@
+"""The agent's side of snapshots: memory that is its own, for jobs that may need it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from trainctl.agent.main import main
+from trainctl.agent.snapshot_memory import KEPT_S, SnapshotMemory
+from trainctl.core.records.worker import Instruction, WorkerDesired
+from trainctl.core.system import memory_folder as module
+from trainctl.core.system.memory_folder import claim_memory_folder, memory_folder, remove_memory_folder
+
+
+def wanted(job: str) -> WorkerDesired:
+    return WorkerDesired(job_uid=job, job_name=job, island="i", slot=0, incarnation=1, instruction=Instruction.STANDBY)
+
+
+def put(folder: Path, *jobs: str) -> None:
+    for job in jobs:
+        (folder / job).mkdir()
+        (folder / job / "file").write_bytes(b"1")
+
+
+def jobs(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_snapshots_stay_for_a_while_without_workers(tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    memory = SnapshotMemory(folder, 0.0)
+    put(folder, "busy", "idle")
+    memory.know([wanted("busy"), wanted("idle")], 10.0)
+    memory.sweep([wanted("busy")], 10.0 + KEPT_S)
+    assert jobs(folder) == ["busy", "idle"]
+    memory.sweep([wanted("busy")], 10.1 + KEPT_S)
+    assert jobs(folder) == ["busy"]
+    memory.forget(["busy", "unheard-of"])
+    assert jobs(folder) == []
+
+
+def test_what_an_earlier_agent_left_has_the_same_time(tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    SnapshotMemory(folder, 0.0)
+    put(folder, "old")
+    memory = SnapshotMemory(folder, 1000.0)
+    memory.sweep([], 1000.0 + KEPT_S)
+    assert jobs(folder) == ["old"]
+    memory.sweep([], 1000.1 + KEPT_S)
+    assert jobs(folder) == []
+
+
+def test_at_its_end_an_agent_gives_the_memory_back(tmp_path: Path) -> None:
+    memory = SnapshotMemory(tmp_path / "memory", 0.0)
+    put(tmp_path / "memory", "job")
+    memory.close()
+    assert not (tmp_path / "memory").exists()
+    SnapshotMemory(None, 0.0).close()
+
+
+@pytest.mark.parametrize("trap", ["open to others", "a link", "a file", "no parent"])
+def test_a_folder_that_is_not_ours_alone_is_not_used(
+    tmp_path: Path, trap: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everybody may write to shared memory: what lies there under our name may be a trap."""
+    folder, elsewhere = tmp_path / "memory", tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (elsewhere / "precious").write_bytes(b"1")
+    match trap:
+        case "open to others":
+            folder.mkdir()
+            os.chmod(folder, 0o777)
+        case "a link":
+            folder.symlink_to(elsewhere)
+        case "a file":
+            folder.write_bytes(b"")
+        case _:
+            folder = tmp_path / "not" / "there"
+    assert claim_memory_folder(folder)
+    memory = SnapshotMemory(folder, 0.0)
+    assert memory.folder is None
+    assert "no snapshots on this node" in caplog.text
+    memory.sweep([], 1e6)
+    remove_memory_folder(folder)
+    assert (elsewhere / "precious").exists()
+
+
+def test_the_folder_is_that_of_the_agent_and_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SHARED_MEMORY", tmp_path)
+    one, other = memory_folder(tmp_path / "a"), memory_folder(tmp_path / "b")
+    assert one != other
+    assert one == memory_folder(tmp_path / "a")
+    assert one.parent == tmp_path
+    assert str(os.geteuid()) in one.name
+
+
+def test_the_help_says_where_snapshots_go(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--memory-dir DIR" in capsys.readouterr().out

@@ -1,0 +1,116 @@
+"""What a node's memory says that it has: nothing that is not complete, and whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, load
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.layout.layout import rank_holder, replicated
+from trainctl.checkpoint.layout.region import Flat
+from trainctl.checkpoint.loading import needed_files
+from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
+from trainctl.checkpoint.state import LocalState, StateTensor, state_of
+from trainctl.core.errors import CheckpointError
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
+from trainctl.core.system.faults import FaultPlan
+
+
+def state(seed: int = 1) -> LocalState:
+    torch.manual_seed(seed)
+    return state_of(nn.Linear(40, 30), instance="i", version=StateVersion(1, 5))
+
+
+def snap(memory: NodeMemory, *, step: int = 5, lineage: int = 1, attempt: str = "0" * 15 + "1") -> SnapshotRef:
+    """Two parts, both here."""
+    found = state()
+    job = Attempt(job="j", step=step, lineage=lineage, epoch=1, attempt=attempt)
+    runs = assign(replicated(found.shapes(), [rank_holder(0), rank_holder(1)]))
+    writer = CheckpointWriter(memory.uri, faults=FaultPlan())
+    parts = [writer.save_part(job, writer=n, state=found, assigned=runs[rank_holder(n)]) for n in (0, 1)]
+    writer.seal(job, state=found, parts=parts, parent=None)
+    return SnapshotRef(lineage=lineage, step=step, attempt=attempt)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> NodeMemory:
+    found = NodeMemory(tmp_path / "memory", "job-1")
+    found.make()
+    return found
+
+
+def test_what_is_complete_is_held(memory: NodeMemory) -> None:
+    assert memory.held() == ()
+    ref = snap(memory)
+    assert memory.held() == (SnapshotHeld(snapshot=ref, parts=2, held=(0, 1)),)
+    assert os.stat(memory.uri).st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no manifest"])
+def test_a_part_that_is_not_whole_is_not_held(memory: NodeMemory, damage: str) -> None:
+    ref = snap(memory)
+    data = memory.where(ref) / "data" / "w00001-000.safetensors"
+    match damage:
+        case "missing":
+            data.unlink()
+        case "truncated":
+            os.truncate(data, data.stat().st_size - 1)
+        case _:
+            (memory.where(ref) / "parts" / "w00001.json").unlink()
+    assert memory.held() == (SnapshotHeld(snapshot=ref, parts=2, held=(0,)),)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\x00"])
+def test_without_a_root_manifest_there_is_no_snapshot(memory: NodeMemory, damage: bytes) -> None:
+    kept, lost = snap(memory), snap(memory, step=6, attempt="0" * 15 + "2")
+    (memory.where(lost) / "manifest.json").write_bytes(damage)
+    assert [held.snapshot for held in memory.held()] == [kept]
+    assert len(memory.attempts()) == 2
+
+
+def test_what_else_lies_there_is_left_alone(memory: NodeMemory) -> None:
+    ref = snap(memory)
+    (Path(memory.uri) / "notes").mkdir()
+    memory.remove([name_of(ref), "step-000000000099/0123456789abcdef"])
+    assert memory.attempts() == ()
+    assert sorted(path.name for path in Path(memory.uri).iterdir()) == ["notes"]
+
+
+def test_oldest_first_by_lineage_then_step(memory: NodeMemory) -> None:
+    later = snap(memory, step=4, lineage=2, attempt="0" * 15 + "3")
+    earlier = snap(memory, step=9, lineage=1, attempt="0" * 15 + "4")
+    assert [held.snapshot for held in memory.held()] == [earlier, later]
+
+
+def shard(whole: LocalState, rank: int) -> LocalState:
+    """What one of the two writers held of it."""
+    runs = assign(replicated(whole.shapes(), [rank_holder(0), rank_holder(1)]))[rank_holder(rank)]
+    tensors = []
+    for held in whole.tensors:
+        for run in runs.get(held.key, ()):
+            values = torch.zeros(run.volume)
+            tensors.append(StateTensor(held.key, held.shape, run, values))
+    return LocalState(tuple(tensors))
+
+
+def test_only_what_is_read_has_to_be_there(memory: NodeMemory) -> None:
+    snapshot, everything = snap(memory), state()
+    uri = str(memory.where(snapshot))
+    ref = CheckpointRef(uri=uri, step=5, lineage=1, attempt=snapshot.attempt, manifest_sha256="")
+    target = shard(everything, 0)
+    keys = everything.shapes()
+    assert needed_files(ref, everything) == ("data/w00000-000.safetensors", "data/w00001-000.safetensors")
+    (memory.where(snapshot) / "data" / "w00001-000.safetensors").unlink()
+    load(ref, target, everything=keys, all_here=False)
+    flat = {held.key: held.tensor.reshape(-1) for held in everything.tensors}
+    for held in target.tensors:
+        assert isinstance(held.region, Flat)
+        assert torch.equal(held.tensor, flat[held.key][held.region.start : held.region.stop])
+    with pytest.raises(CheckpointError, match=r"w00001-000.safetensors is missing"):
+        load(ref, target, everything=keys)
