@@ -15,6 +15,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from trainctl.checkpoint.tensors import byte_view
 from trainctl.core.errors import CollectiveError, InternalError
 from trainctl.parallel.collectives.port import Group, Work
 
@@ -149,7 +150,7 @@ class _Incoming:
 
     def take(self, data: Tensor) -> OSError | None:
         """Appends."""
-        return self._guarded(lambda file: file.write(memoryview(data.cpu().numpy())))
+        return self._guarded(lambda file: file.write(byte_view(data.cpu())))
 
     def finish(self) -> OSError | None:
         """All is there."""
