@@ -50,7 +50,7 @@ def replica_of(seed: int) -> Replica:
 def load_into(replica: Replica, ref: CheckpointRef) -> None:
     record = SimpleNamespace(lineage=2, target_step=ref.step, generation=1)
     waiter = SimpleNamespace(touch=lambda: None)
-    Entry._load(SimpleNamespace(record=record, replica=replica, waiter=waiter), ref)  # type: ignore[arg-type]
+    Entry._loaded(SimpleNamespace(record=record, replica=replica, waiter=waiter), ref)  # type: ignore[arg-type]
 
 
 def weights(tmp_path: Path, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, CheckpointRef]:
