@@ -1,4 +1,4 @@
-"""Jobs whose checkpoints lie on an S3 store: found wrong before anything starts, saved, lost, damaged, and gone back to."""
+"""Jobs with checkpoints on an S3 store: found wrong before anything starts, saved, lost, damaged, and gone back to."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def loads_boxes(folder: Path, rank: int, size: int) -> None:
 
 
 def one_rank_finds_damage(folder: Path, rank: int, size: int) -> None:
-    """Two sharded checkpoints; in the newer one the bytes that only rank 1 reads are damaged: all take the older one."""
+    """Two checkpoints; in the newer one bytes that only rank 1 reads are damaged: all take the older one."""
     begin, end = [(0, 3), (3, 11), (11, 20)][rank]
     first = save_state(str(folder / "two"), _flat(begin, end), step=1)
     second = save_state(str(folder / "two"), _flat(begin, end), step=2)
