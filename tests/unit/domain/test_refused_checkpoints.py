@@ -55,6 +55,7 @@ def test_all_ranks_go_back_to_the_next_older_one_and_no_budget_is_charged(finder
     tried = [one.checkpoint for one in sim.check.records if one.rung is Rung.CHECKPOINT]
     assert tried == [newest, older]
     assert not sim.state.restarts.process_s
+    assert sim.state.restarts.total == 0
     assert [refused.ref for refused in sim.state.refused] == [newest]
     (event,) = [e for e in sim.events if e.type == "checkpoint.rejected"]
     assert event.reason == "Damaged"
