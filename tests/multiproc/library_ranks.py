@@ -108,6 +108,30 @@ def loads_boxes(folder: Path, rank: int, size: int) -> None:
     assert all(torch.equal(into, torch.full((2,), float(begin))) for begin, into in stages.items())
 
 
+def one_rank_finds_damage(folder: Path, rank: int, size: int) -> None:
+    """Two checkpoints; in the newer one bytes that only rank 1 reads are damaged: all take the older one."""
+    begin, end = [(0, 3), (3, 11), (11, 20)][rank]
+    first = save_state(str(folder / "two"), _flat(begin, end), step=1)
+    second = save_state(str(folder / "two"), _flat(begin, end), step=2)
+    if rank == 0:
+        path = Path(second.uri) / "data" / "w00001-000.safetensors"
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    dist.barrier()
+    wanted = _flat(begin, end)
+    for tensor in wanted.tensors:
+        tensor.tensor.zero_()
+    with pytest.raises(CheckpointError, match=r"(?s)rank 1: .*w00001-000.safetensors is corrupt"):
+        load_state(str(folder / "two"), wanted)
+    found = load_state(str(folder / "two"), wanted, fallback=True)
+    assert (found.uri, found.step) == (first.uri, 1)
+    (problem,) = found.passed_over
+    assert problem.startswith(f"rank 1: {second.uri}/data/w00001-000.safetensors is corrupt")
+    assert all(torch.equal(t.tensor, s.tensor) for t, s in zip(wanted.tensors, _flat(begin, end).tensors, strict=True))
+    again = load_state(str(folder / "two"), wanted, fallback=True)
+    assert (again.uri, "was found damaged" in again.passed_over[0]) == (first.uri, True)
+
+
 def one_rank_fails(folder: Path, rank: int, size: int) -> None:
     """One that cannot write leaves nobody waiting, and nothing that counts."""
     model, _ = built(False, size)

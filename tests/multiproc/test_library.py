@@ -13,6 +13,7 @@ from multiproc.library_ranks import (
     goes_on_sharded,
     loads_boxes,
     one_rank_fails,
+    one_rank_finds_damage,
     run_rank,
     saves_flat,
     saves_sharded,
@@ -54,3 +55,7 @@ def test_irregular_flat_ranges_and_stages_load_as_boxes(tmp_path: Path) -> None:
 def test_one_rank_that_fails_fails_all(tmp_path: Path) -> None:
     run(one_rank_fails, tmp_path, 2)
     assert newest(str(tmp_path / "c")) is None
+
+
+def test_damage_that_one_rank_finds_makes_all_take_the_older_one(tmp_path: Path) -> None:
+    run(one_rank_finds_damage, tmp_path, 3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from trainctl.core.errors import DamagedCheckpointError, StorageAwayError
 from trainctl.core.records.generation import CheckpointRef
 
 _HERE = "rank:this"
+_SHOWN_EVERY_S = 0.5
 _POISONED = "the state of this process is poisoned: some of its tensors hold values of step {}"
 
 
@@ -66,7 +68,7 @@ def load(
         CheckpointError: it was written by a version that this one cannot read.
     """
     names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
-    with storage_errors(f"loading {ref.uri}"), _damage_of(ref):
+    with storage_errors(f"loading {ref.uri}"), _damage_of(ref), _shown(ref, alive):
         return _load(
             ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, all_here=all_here, alive=alive
         )
@@ -84,6 +86,27 @@ def needed_files(ref: CheckpointRef, state: LocalState) -> tuple[str, ...]:
         root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
         planned = _planned(storage, root, state, names, kinds=None, cast=False)
         return tuple(sorted({read.path for read in planned.reads}))
+
+
+@contextlib.contextmanager
+def _shown(ref: CheckpointRef, alive: Callable[[], None]) -> Iterator[None]:
+    """Shows that it goes on also while a storage is asked again and again, if that has an end."""
+    if not open_storage(ref.uri).gives_up:
+        yield
+        return
+    over = threading.Event()
+
+    def show() -> None:
+        while not over.wait(_SHOWN_EVERY_S):
+            alive()
+
+    thread = threading.Thread(target=show, name="loading", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager

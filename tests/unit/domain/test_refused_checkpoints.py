@@ -8,7 +8,7 @@ import pytest
 
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import observe_checkpoint, request_rollback
-from trainctl.controller.domain.states import JobPhase
+from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.submit import Resume, new_job
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import NodesSpec
@@ -55,6 +55,7 @@ def test_all_ranks_go_back_to_the_next_older_one_and_no_budget_is_charged(finder
     tried = [one.checkpoint for one in sim.check.records if one.rung is Rung.CHECKPOINT]
     assert tried == [newest, older]
     assert not sim.state.restarts.process_s
+    assert sim.state.restarts.total == 0
     assert [refused.ref for refused in sim.state.refused] == [newest]
     (event,) = [e for e in sim.events if e.type == "checkpoint.rejected"]
     assert event.reason == "Damaged"
@@ -210,3 +211,35 @@ def test_what_an_older_controller_wrote_is_read() -> None:
     wire = sim.state.to_wire()
     del wire["refused"], wire["resumeOlder"]
     assert JobState.from_wire(wire) == sim.state
+
+
+def run_with_damage(seed: int) -> Simulation:
+    """Agents and workers die at any moment; now and then the newest checkpoint is damaged for some ranks."""
+    job = sim_job(nodes=NodesSpec(min=1, max=1), per_node=4, steps=150)
+    sim = Simulation(seed, job, agents=1, slots=4, fault_rate=0.04, faults_until_s=120.0)
+    end_s = sim.now_s + 600.0
+    while sim.state.phase not in TERMINAL:
+        assert sim.now_s < end_s, f"seed {seed}: {sim.state.phase}: {sim.state.message}"
+        sim.tick()
+        refs = sim.state.checkpoints
+        if len(refs) > 1 and refs[-2].uri not in sim.cluster.damaged and sim.rng.random() < 0.05:
+            finders = sim.rng.sample(range(4), sim.rng.randint(1, 4))
+            sim.cluster.damaged.setdefault(refs[-1].uri, frozenset(finders))
+    return sim
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_damage_at_any_moment_under_faults_keeps_every_invariant_and_the_job_finishes(block: int) -> None:
+    refused = 0
+    for seed in range(block * 8, block * 8 + 8):
+        sim = run_with_damage(seed)
+        assert sim.state.phase is JobPhase.SUCCEEDED, f"seed {seed}: {sim.state.message}"
+        gone = [one.ref.uri for one in sim.state.refused]
+        assert len(set(gone)) == len(gone), "each is refused once"
+        assert not set(gone) & {ref.uri for ref in sim.state.checkpoints}
+        told = [event for event in sim.events if event.type == "checkpoint.rejected" and "instead_step" in event.fields]
+        assert len(told) == len(gone)
+        tried = [one.checkpoint for one in sim.check.records if one.checkpoint is not None]
+        assert all(tried.count(ref.ref) >= 1 for ref in sim.state.refused), "what was refused had been tried"
+        refused += len(gone)
+    assert refused > 0, "no checkpoint was ever damaged when it was needed"

@@ -156,6 +156,6 @@ def _answer(error: BaseException) -> tuple[str, int]:
 
 
 def _said(error: Exception) -> str:
-    text = str(error).split("\n", 1)[0]
+    text = str(getattr(error, "strerror", None) or error).split("\n", 1)[0]
     name = type(error).__name__
     return text if isinstance(error, OSError) and text else f"{name}: {text}" if text else name

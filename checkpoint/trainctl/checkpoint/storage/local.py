@@ -81,6 +81,11 @@ class LocalStorage:
         return min(_READERS, os.cpu_count() or 1)
 
     @property
+    def gives_up(self) -> bool:
+        """A call of the kernel may take for ever, as on a network mount whose server is gone."""
+        return False
+
+    @property
     def append_limit_bytes(self) -> int:
         """Growing costs nothing; the bound is for those who open the file."""
         return _APPEND_LIMIT_BYTES

@@ -40,6 +40,11 @@ class Storage(Protocol):
         ...
 
     @property
+    def gives_up(self) -> bool:
+        """Whether every call ends by itself, whatever the medium does: who waits for one then is not stuck."""
+        ...
+
+    @property
     def append_limit_bytes(self) -> int:
         """Size from which on a file should not grow any more, since ``append`` may have to write it anew."""
         ...

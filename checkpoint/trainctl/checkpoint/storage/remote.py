@@ -105,6 +105,11 @@ class FsspecStorage:
         return _READERS
 
     @property
+    def gives_up(self) -> bool:
+        """Every call has a limit."""
+        return True
+
+    @property
     def append_limit_bytes(self) -> int:
         """Small: an object store writes the whole object anew."""
         return _APPEND_LIMIT_BYTES

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.checkpoint.snapshot.host_pool import HostPool
+from trainctl.checkpoint.storage.calls import Calls
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.checkpoint.storage.probe import try_out
+from trainctl.checkpoint.storage.probe import QUICK, try_out
 from trainctl.core.records.spec import CheckpointSpec
 from trainctl.core.system.faults import FaultPlan
 
@@ -83,7 +84,7 @@ class Checkpoints:
             StorageAwayError: it cannot be reached.
         """
         if "://" in self.uri and not self.uri.startswith("file://"):
-            try_out(open_storage(self.uri), write=True)
+            try_out(open_storage(self.uri, calls=Calls(QUICK)), write=True)
 
     def snapshot_due(self, step: int, snapped_step: int) -> bool:
         """Whether a snapshot of the state after ``step`` is made, if the last was begun at ``snapped_step``."""

@@ -70,7 +70,7 @@ def charge(work: Work, fault: Fault) -> JobFailure | None:
     kind = classify(fault)
     if fault.error is not None and fault.error.code == "SNAPSHOT_LOST":
         _give_up_snapshot(work)
-    if kind is FaultClass.NODE:
+    if kind is FaultClass.NODE or _goes_back(work, fault):
         return None
     failure = _judge(work, fault, kind)
     if failure is None:
@@ -90,7 +90,7 @@ def _give_up_snapshot(work: Work) -> None:
 
 def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:
     if fault.error is not None and refuse_checkpoint(work, fault):
-        return _go_back(work, fault, fault.error)
+        return charge_process(work, fault) if sources(work.job) else _none_left(work, fault, fault.error)
     if fault.error is not None and fault.error.code == StorageAwayError.code:
         return _charge_storage(work, fault)
     if fault.error is not None and kind is FaultClass.DETERMINISTIC:
@@ -101,10 +101,15 @@ def _judge(work: Work, fault: Fault, kind: FaultClass) -> JobFailure | None:
     return charge_process(work, fault)
 
 
-def _go_back(work: Work, fault: Fault, error: WorkerError) -> JobFailure | None:
-    """A damaged checkpoint is nobody's crash; there is only so many of them."""
-    if sources(work.job):
-        return None if error.checkpoint else charge_process(work, fault)
+def _goes_back(work: Work, fault: Fault) -> bool:
+    """A damaged checkpoint is nobody's crash, and there are only so many of them; a worker of an older version does not
+    say which one it was.
+    """  # noqa: D205 - one sentence
+    known = fault.error is not None and bool(fault.error.checkpoint) and refuse_checkpoint(work, fault)
+    return known and bool(sources(work.job))
+
+
+def _none_left(work: Work, fault: Fault, error: WorkerError) -> JobFailure:
     hint = DETERMINISTIC_HINTS[DamagedCheckpointError.code]
     why = f"no checkpoint is left, every one was found damaged:{refused_lines(work.job)}"
     return failure_of(work, fault, error.code, why, hint)
