@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -24,6 +24,19 @@ def build(*, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch.optim
 def loss_of(model: nn.Module, ids: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, int]:
     rows = torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(i), dtype=dtype) for i in ids])
     return (model(rows) - rows[:, :3].sin()).square().sum(), 3 * len(ids)
+
+
+class Counts:
+    """What a loop has of its own."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"total": self.total}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.total = state["total"]
 
 
 def open_session(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5) -> Session:
@@ -227,3 +240,21 @@ def test_workers_without_a_micro_batch_are_told_once(rank: int, ranks: int, micr
     notices: list[str] = []
     Oddities(notices.append).entered(rank=rank, ranks=ranks, micro_batches=micro_batches)
     assert [notice[:33] for notice in notices] == ["2 of 6 workers have nothing to do"] * told
+
+
+def test_a_turn_after_the_last_step_counts_for_nothing() -> None:
+    """As when the last step was applied, and the generation ended before the run did: the loop has one turn more."""
+    model, optimizer = build()
+    counts = Counts()
+    session = Session.open()
+    session.register(model=model, optimizer=optimizer, objects={"counts": counts})
+    session.set_data(num_samples=50, steps=2, batch=BatchSpec(sequences=8, micro_batches=4), seed=3)
+    turns = 0
+    while turns < 3:
+        with session.step() as step:
+            counts.total += 1
+            for micro_batch in step.micro_batches():
+                step.backward(*loss_of(model, micro_batch.sample_ids))
+        turns += 1
+    assert session.done
+    assert session.applied_step == counts.total == 2

@@ -273,6 +273,7 @@ class Session:
         seat = self._become_member(run)
         if seat is None:
             yield StepContext(run.replica.applied_step, (), before_each=self._context.waiter.check)
+            run.replica.give_up_step()  # what the loop counted in it was no step
             return
         self._oddities.changed_between(run.replica.rest)
         step = run.protocol.open(seat)
