@@ -123,7 +123,7 @@ class Agent:
             node_dir=str(options.folder),
             first_local_rank=options.first_local_rank,
             secrets=options.secrets,
-            memory=self._memory.folder,
+            memory=self._memory.of,
             events=WorkerEvents(
                 changed=lambda: self._link.changed(), figures=self._take_figures, report=self._take_report
             ),

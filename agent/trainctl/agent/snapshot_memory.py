@@ -1,4 +1,4 @@
-"""This node's memory for snapshots: made for the workers, kept while their job may need it, then given back.
+"""This node's memory for snapshots: made for the workers that want it, kept while their job may need it, given back.
 
 Workers write to it and read from it by themselves. It is the agent's because it shall outlive them.
 """
@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from trainctl.core.codec import from_wire
+from trainctl.core.records.spec import SnapshotsSpec, TrainJob
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.system.memory_folder import claim_memory_folder, remove_memory_folder
 
@@ -27,11 +29,18 @@ class SnapshotMemory:
     """
 
     def __init__(self, folder: Path | None, now_s: float) -> None:
-        problem = claim_memory_folder(folder) if folder is not None else ""
-        if problem:
-            _LOG.warning("no snapshots on this node: %s", problem)
-        self.folder = None if problem else folder
+        self._folder = folder
         self._wanted_s = dict.fromkeys(self._jobs(), now_s)
+
+    def of(self, desired: WorkerDesired) -> Path | None:
+        """The folder for a worker; None if its job makes no snapshots, or if there is no memory that is ours alone."""
+        snapshots = from_wire(TrainJob, desired.spec).spec.checkpoint.snapshots if desired.spec else SnapshotsSpec()
+        if self._folder is None or snapshots.interval_steps == 0:
+            return None
+        if problem := claim_memory_folder(self._folder):
+            _LOG.warning("job %s: no snapshots on this node: %s", desired.job_name, problem)
+            return None
+        return self._folder
 
     def know(self, desired: Sequence[WorkerDesired], now_s: float) -> None:
         """Notes which jobs have workers here."""
@@ -45,14 +54,16 @@ class SnapshotMemory:
     def forget(self, jobs: Iterable[str]) -> None:
         """Removes those of jobs that are over."""
         for job in set(jobs) & set(self._jobs()):
-            assert self.folder is not None
-            shutil.rmtree(self.folder / job, ignore_errors=True)
+            assert self._folder is not None
+            shutil.rmtree(self._folder / job, ignore_errors=True)
             self._wanted_s.pop(job, None)
 
     def close(self) -> None:
         """Gives everything back."""
-        if self.folder is not None:
-            remove_memory_folder(self.folder)
+        if self._folder is not None:
+            remove_memory_folder(self._folder)
 
     def _jobs(self) -> list[str]:
-        return sorted(entry.name for entry in self.folder.iterdir()) if self.folder is not None else []
+        if self._folder is None or not self._folder.is_dir() or claim_memory_folder(self._folder):
+            return []
+        return sorted(entry.name for entry in self._folder.iterdir())

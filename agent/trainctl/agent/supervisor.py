@@ -32,7 +32,7 @@ class Supervisor:
         node_dir: folder of the node.
         first_local_rank: number of its first worker, where several agents share a machine.
         secrets: folder of the values that jobs want by name; None: there are none.
-        memory: folder for snapshots; None: there is none.
+        memory: folder for the snapshots of a worker; None: there is none for it.
         events: who is told about news; ``changed`` means that ``observe`` has changed.
         metrics: counts starts and exits.
     """
@@ -47,7 +47,7 @@ class Supervisor:
         node_dir: str,
         first_local_rank: int,
         secrets: Path | None = None,
-        memory: Path | None = None,
+        memory: Callable[[WorkerDesired], Path | None] = lambda desired: None,
         events: WorkerEvents,
         metrics: AgentMetrics,
     ) -> None:
@@ -157,7 +157,7 @@ class Supervisor:
             node_dir=self._node_dir,
             local_rank=local_rank,
             secrets=self._secrets,
-            memory=self._memory,
+            memory=self._memory(desired),
             events=events,
         )
         self._workers[worker.key] = worker

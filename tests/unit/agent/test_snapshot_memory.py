@@ -9,16 +9,23 @@ import pytest
 
 from trainctl.agent.main import main
 from trainctl.agent.snapshot_memory import KEPT_S, SnapshotMemory
+from trainctl.core.codec import to_wire
+from trainctl.core.records.spec import CheckpointSpec, JobMetadata, JobSpec, SnapshotsSpec, TrainJob
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.core.system import memory_folder as module
 from trainctl.core.system.memory_folder import claim_memory_folder, memory_folder, remove_memory_folder
 
 
-def wanted(job: str) -> WorkerDesired:
-    return WorkerDesired(job_uid=job, job_name=job, island="i", slot=0, incarnation=1, instruction=Instruction.STANDBY)
+def wanted(job: str, interval_steps: int = 10) -> WorkerDesired:
+    spec = JobSpec(checkpoint=CheckpointSpec(snapshots=SnapshotsSpec(interval_steps=interval_steps)))
+    wire = to_wire(TrainJob(metadata=JobMetadata(name=job), spec=spec))
+    return WorkerDesired(
+        job_uid=job, job_name=job, island="i", slot=0, incarnation=1, instruction=Instruction.STANDBY, spec=wire
+    )
 
 
 def put(folder: Path, *jobs: str) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
     for job in jobs:
         (folder / job).mkdir()
         (folder / job / "file").write_bytes(b"1")
@@ -26,6 +33,16 @@ def put(folder: Path, *jobs: str) -> None:
 
 def jobs(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_folder_is_made_for_who_wants_it(tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    memory = SnapshotMemory(folder, 0.0)
+    assert memory.of(wanted("none", interval_steps=0)) is None
+    assert not folder.exists()
+    assert memory.of(wanted("some")) == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert SnapshotMemory(None, 0.0).of(wanted("some")) is None
 
 
 def test_snapshots_stay_for_a_while_without_workers(tmp_path: Path) -> None:
@@ -43,7 +60,6 @@ def test_snapshots_stay_for_a_while_without_workers(tmp_path: Path) -> None:
 
 def test_what_an_earlier_agent_left_has_the_same_time(tmp_path: Path) -> None:
     folder = tmp_path / "memory"
-    SnapshotMemory(folder, 0.0)
     put(folder, "old")
     memory = SnapshotMemory(folder, 1000.0)
     memory.sweep([], 1000.0 + KEPT_S)
@@ -80,8 +96,8 @@ def test_a_folder_that_is_not_ours_alone_is_not_used(
             folder = tmp_path / "not" / "there"
     assert claim_memory_folder(folder)
     memory = SnapshotMemory(folder, 0.0)
-    assert memory.folder is None
-    assert "no snapshots on this node" in caplog.text
+    assert memory.of(wanted("job")) is None
+    assert "job job: no snapshots on this node" in caplog.text
     memory.sweep([], 1e6)
     remove_memory_folder(folder)
     assert (elsewhere / "precious").exists()
