@@ -14,6 +14,8 @@ import pytest
 
 from e2e.ledger import assert_exact_ledger, assert_same_samples, tensors_of
 from e2e.local_system import LocalSystem, tiny_job, workers
+from trainctl.checkpoint.memory.node_memory import NodeMemory
+from trainctl.core.system.memory_folder import memory_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 Local = Callable[..., LocalSystem]
@@ -172,6 +174,31 @@ def test_all_workers_at_once_come_back_from_the_last_checkpoint(
     recovery = system.job("all").status.recoveries[-1]
     assert recovery.rung == "checkpoint"
     assert system.job("all").status.lineage > 1 or system.figures("all")[-1].lineage > system.figures("all")[0].lineage
+
+
+def in_memory(system: LocalSystem, name: str) -> list[int]:
+    """Steps of the snapshots that both nodes completed, with all parts between them."""
+    uid = system.job(name).uid
+    folders = [memory_folder(system.run_dir / "nodes" / f"node-{number}") for number in (0, 1)]
+    held = [{h.snapshot.step: h for h in NodeMemory(folder, uid).held()} for folder in folders]
+    both = held[0].keys() & held[1].keys()
+    return sorted(step for step in both if {*held[0][step].held, *held[1][step].held} == set(range(4)))
+
+
+def test_all_workers_at_once_come_back_from_the_snapshot_in_the_nodes_memory(
+    reference: Reference, corpus: Path, tmp_path: Path
+) -> None:
+    """There is no checkpoint before the end; the nodes' memory is given back when there is."""
+    system = reference.system
+    system.submit(tiny_job("memory", corpus, steps=STEPS), "--set", "spec.checkpoint.snapshots.intervalSteps=5")
+    job = system.wait("memory", "a snapshot", lambda job: bool(in_memory(system, "memory")) and len(workers(job)) == 4)
+    for worker in workers(job).values():
+        os.kill(worker.pid, signal.SIGKILL)
+    assert_as_if_nothing_happened(reference, "memory")
+    recovery = system.job("memory").status.recoveries[-1]
+    assert recovery.rung == "snapshot"
+    assert recovery.target_step >= 5
+    assert not in_memory(system, "memory")
 
 
 def test_shrinks_without_a_replacement_in_time_and_grows_again(
