@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from trainctl.core.codec import from_wire
-from trainctl.core.records.spec import SnapshotsSpec, TrainJob
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.system.memory_folder import claim_memory_folder, remove_memory_folder
 
@@ -34,8 +32,7 @@ class SnapshotMemory:
 
     def of(self, desired: WorkerDesired) -> Path | None:
         """The folder for a worker; None if its job makes no snapshots, or if there is no memory that is ours alone."""
-        snapshots = from_wire(TrainJob, desired.spec).spec.checkpoint.snapshots if desired.spec else SnapshotsSpec()
-        if self._folder is None or snapshots.interval_steps == 0:
+        if self._folder is None or not _makes_snapshots(desired.spec):
             return None
         if problem := claim_memory_folder(self._folder):
             _LOG.warning("job %s: no snapshots on this node: %s", desired.job_name, problem)
@@ -67,3 +64,11 @@ class SnapshotMemory:
         if self._folder is None or not self._folder.is_dir() or claim_memory_folder(self._folder):
             return []
         return sorted(entry.name for entry in self._folder.iterdir())
+
+
+def _makes_snapshots(spec: Mapping[str, object]) -> bool:
+    """Looked up as it came: what else is in a job's file is for its workers to understand, not for the agent."""
+    found: object = spec
+    for key in ("spec", "checkpoint", "snapshots", "intervalSteps"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return isinstance(found, int) and found > 0
