@@ -165,6 +165,24 @@ def test_an_upload_that_fails_for_good_leaves_nothing(store: Store, monkeypatch:
     assert not store.objects()
 
 
+def test_an_upload_that_was_begun_twice_is_taken_back_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the answer to the first begin was lost; another object's upload is nobody's business here."""
+    monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
+    storage = store.open()
+    filesystem = storage._fs  # type: ignore[attr-defined]
+    bucket, key, _ = filesystem.split_path(f"{storage._root}/large")  # type: ignore[attr-defined]
+    filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=f"{key}-other")
+
+    def broken() -> Iterator[bytes]:
+        yield bytes(11 << 20)
+        raise RuntimeError("the copy was disturbed")
+
+    with pytest.raises(RuntimeError, match="disturbed"):
+        storage.write_file("large", broken())
+    assert store.uploads() == 1
+
+
 def test_an_upload_whose_source_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -38,11 +38,20 @@ def upload_parts(filesystem: Any, path: str, where: str, buffers: Iterable[memor
     try:
         return _send(filesystem, where, place, _all(first, second, parts), calls)
     except BaseException:
-        with contextlib.suppress(
-            Exception
-        ):  # what is left then only costs room, until the bucket's own rules remove it
-            calls.once(where, lambda: filesystem.call_s3("abort_multipart_upload", **place))
+        with contextlib.suppress(Exception):  # what is left only costs room, until the bucket's own rules remove it
+            _take_back(filesystem, where, place, calls)
         raise
+
+
+def _take_back(filesystem: Any, where: str, place: Mapping[str, str], calls: Calls) -> None:
+    """Ends every upload of the object, which is one writer's own: a begin whose answer was lost has made another."""
+    bucket, key = place["Bucket"], place["Key"]
+    calls.once(where, lambda: filesystem.call_s3("abort_multipart_upload", **place))
+    listed = calls.once(where, lambda: filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key))
+    for other in listed.get("Uploads", ()):
+        if other["Key"] == key and other["UploadId"] != place["UploadId"]:
+            left = {"Bucket": bucket, "Key": key, "UploadId": other["UploadId"]}
+            calls.once(where, partial(filesystem.call_s3, "abort_multipart_upload", **left))
 
 
 def _send(filesystem: Any, where: str, place: dict[str, str], parts: Iterator[bytes], calls: Calls) -> int:
