@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from multiproc.storage_ranks import train_on_s3, train_where_one_reads_badly
 from multiproc.test_session_recovery import OPTIONS, reached
 from multiproc.toy import final_states, train
 from multiproc.world import ProcessWorld
-from object_store.store import Store, bucket, emulator
+from object_store.store import Store
 from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.manifest.names import DAMAGED, step_folder
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec
 
+pytest_plugins = ["object_store.fixtures"]
 pytestmark = pytest.mark.multiproc
 
 SIZE = 3
@@ -94,18 +95,6 @@ def test_what_only_one_rank_finds_makes_all_go_back(tmp_path: Path, undisturbed:
         assert [r.target_step for r in w.records if r.rung is Rung.CHECKPOINT] == [8, 4]
         assert not [r.holders for r in w.records if r.rung is Rung.CHECKPOINT and r.holders]
         assert final_states(tmp_path, SIZE) == {undisturbed}
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[tuple[str, int]]:
-    with emulator() as where:
-        yield where
-
-
-@pytest.fixture
-def store(upstream: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    with bucket(upstream, monkeypatch) as made:
-        yield made
 
 
 def on(store: Store, folder: Path, **checkpoint: Any) -> ProcessWorld:

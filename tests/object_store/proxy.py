@@ -172,7 +172,7 @@ class FaultyProxy:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def when(self, method: str, part: str = "") -> Fault:
-        """A fault for requests of this method whose path and query contain ``part``."""
+        """A fault for requests of this method whose path and query, and " conditional" if it is, contain ``part``."""
         fault = Fault(self, method, part)
         with self._lock:
             self.faults.append(fault)
@@ -231,7 +231,8 @@ class _Handler(BaseHTTPRequestHandler):
             finally:
                 connection.close()
 
-        fault = self.proxy.take(self.command, unquote(self.path))
+        conditional = " conditional" if "If-None-Match" in self.headers else ""
+        fault = self.proxy.take(self.command, unquote(self.path + conditional))
         if fault is not None and fault.deed is not None:
             fault.deed(self, ask)
         else:

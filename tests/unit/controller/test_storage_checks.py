@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from object_store.store import Store, bucket, emulator
+from object_store.store import Store
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.controller.domain.spec import effective, job_from_wire
 from trainctl.controller.jobs.checks import check_outside, find_resume
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, SpecError
 from trainctl.core.records.spec import TrainJob
 from unit.checkpoint.ranks import at_step, attempt, full_values, save
+
+pytest_plugins = ["object_store.fixtures"]
 
 
 def job(**checkpoint: Any) -> TrainJob:
@@ -30,18 +31,6 @@ def refused(**checkpoint: Any) -> str:
         check_outside(job(**checkpoint))
     (problem,) = caught.value.problems
     return f"{problem.path}: {problem.message}"
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[tuple[str, int]]:
-    with emulator() as where:
-        yield where
-
-
-@pytest.fixture
-def store(upstream: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    with bucket(upstream, monkeypatch) as made:
-        yield made
 
 
 def test_a_bucket_that_can_be_written_is_taken(store: Store) -> None:
