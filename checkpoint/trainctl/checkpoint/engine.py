@@ -18,7 +18,7 @@ from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.retention import remove_attempt, retain
-from trainctl.checkpoint.saving import MAX_FILE_BYTES, EntryData, Runs, assign, live_data, nothing, write_part
+from trainctl.checkpoint.saving import MAX_FILE_BYTES, EntryData, Runs, assign, live_data, nothing, unseen, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.opening import open_storage
@@ -59,6 +59,7 @@ class CheckpointWriter:
         data: EntryData,
         alive: Callable[[], None] = nothing,
         confirm: Callable[[], None] = nothing,
+        wrote: Callable[[int], None] = unseen,
     ) -> PartReport:
         """As ``saving.write_part``."""
         return write_part(
@@ -69,6 +70,7 @@ class CheckpointWriter:
             faults=self._faults,
             alive=alive,
             confirm=confirm,
+            wrote=wrote,
             max_file_bytes=self._max_file_bytes,
         )
 

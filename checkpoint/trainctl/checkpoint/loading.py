@@ -18,6 +18,7 @@ from trainctl.checkpoint.blocks import BlockRead, BlockReader
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, overlaps
+from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.manifest.reading import check_files, files_layout, read_parts, read_root
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match
@@ -39,6 +40,7 @@ def load(
     cast: bool = False,
     verify_first: bool = True,
     alive: Callable[[], None] = lambda: None,
+    watch: LoadWatch | None = None,
 ) -> Mapping[str, Any]:
     """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
 
@@ -50,13 +52,15 @@ def load(
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         verify_first: whether the live state has to survive a damaged checkpoint.
         alive: called for every block that is read: loading may take long, and that shows that it goes on.
+        watch: told how far it is, and what took how long.
 
     Raises:
         CheckpointError: the checkpoint does not fit (all differences are listed), is incomplete or is corrupt.
     """
     names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
     with storage_errors(f"loading {ref.uri}"):
-        return _load(ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, alive=alive)
+        watch = watch or LoadWatch()
+        return _load(ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, alive=alive, watch=watch)
 
 
 def _load(
@@ -68,6 +72,7 @@ def _load(
     cast: bool,
     verify_first: bool,
     alive: Callable[[], None],
+    watch: LoadWatch,
 ) -> Mapping[str, Any]:
     storage = open_storage(ref.uri)
     root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
@@ -90,10 +95,13 @@ def _load(
     reader = BlockReader(storage, root, parts)
     reads = reader.plan(plan.transfers)
     reader.verify_headers()
+    data_bytes = sum(read.wanted_bytes for read in reads)
+    block_bytes = sum({(read.path, read.begin): read.size for read in reads}.values())
+    watch.planned(data_bytes=data_bytes, total_bytes=block_bytes * (2 if verify_first else 1))
     if verify_first:
-        reader.read_at_once(reads, lambda read: None, lambda read, data: None, alive)
+        reader.read_at_once(reads, _nowhere, _let_go, alive, watch=watch.reading, moved=watch.moved)
     try:
-        _fill(reader, reads, state, alive)
+        _fill(reader, reads, state, alive, watch)
     except (CheckpointError, OSError) as error:
         raise CheckpointError(
             f"{error}; the state of this process is poisoned: some of its tensors hold values of step {root.step}",
@@ -103,7 +111,18 @@ def _load(
     return objects
 
 
-def _fill(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None]) -> None:
+def _nowhere(read: BlockRead) -> memoryview | None:
+    """Only to be verified."""
+    return None
+
+
+def _let_go(read: BlockRead, data: memoryview) -> None:
+    """It was verified."""
+
+
+def _fill(
+    reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None], watch: LoadWatch
+) -> None:
     targets: dict[StateKey, list[_Target]] = {}
     for tensor in state.tensors:
         targets.setdefault(tensor.key, []).append(_Target(tensor))
@@ -120,7 +139,7 @@ def _fill(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive:
         for target in targets[read.transfer.dst_key]:
             target.take(read, values)
 
-    reader.read_at_once(reads, place, take, alive)
+    reader.read_at_once(reads, place, take, alive, watch=watch.reading, moved=watch.moved)
     for target in (target for group in targets.values() for target in group):
         target.finish()
 

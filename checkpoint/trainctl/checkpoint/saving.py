@@ -28,7 +28,9 @@ from trainctl.checkpoint.manifest.records import (
     StoredFile,
     TensorRecord,
 )
+from trainctl.checkpoint.monitor import CHECKSUM
 from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.stopwatch import timed
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, run_view
 from trainctl.core.errors import PlanError
@@ -46,6 +48,10 @@ EntryData = Mapping[Entry, torch.Tensor]
 
 def nothing() -> None:
     """There is nothing to do."""
+
+
+def unseen(size_bytes: int) -> None:
+    """Nobody looks on."""
 
 
 def assign(layout: Layout) -> Mapping[str, Runs]:
@@ -118,6 +124,7 @@ def write_part(
     faults: FaultPlan,
     alive: Callable[[], None],
     confirm: Callable[[], None] = nothing,
+    wrote: Callable[[int], None] = unseen,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> PartReport:
     """Writes one writer's data files and, after them, its part manifest; all durable on return.
@@ -130,6 +137,7 @@ def write_part(
         faults: armed faults.
         alive: called for every block.
         confirm: called before the part manifest is written; what it raises ends the part.
+        wrote: told the size of every block that the storage took.
         max_file_bytes: size of one data file, at most.
 
     Raises:
@@ -143,7 +151,7 @@ def write_part(
         for index, (path, group) in enumerate(zip(paths, groups, strict=True)):
             faults.reach("checkpoint.write", step=attempt.step, rank=writer)
             file = _DataFile(group, data, attempt, index)
-            size = storage.write_file(f"{attempt.folder}/{path}", file.buffers(alive))
+            size = storage.write_file(f"{attempt.folder}/{path}", file.buffers(alive, wrote))
             header = checksum(file.header)
             files.append(FileRecord(path=path, size_bytes=size, header_bytes=len(file.header), header_checksum=header))
             chunks.update(file.chunks)
@@ -180,7 +188,7 @@ class _DataFile:
         self.header = file_header([(e.name, e.key.dtype, e.stored_shape, e.size_bytes) for e in group], metadata)
         self.chunks: dict[Entry, ChunkRecord] = {}
 
-    def buffers(self, alive: Callable[[], None]) -> Iterator[memoryview | bytes]:
+    def buffers(self, alive: Callable[[], None], wrote: Callable[[int], None]) -> Iterator[memoryview | bytes]:
         """Header and bodies, with a call of ``alive`` for each block; ``chunks`` is complete when this is used up."""
         yield self.header
         position = len(self.header)
@@ -189,9 +197,11 @@ class _DataFile:
             checksums = []
             for start in range(0, len(body), BLOCK_BYTES):
                 block = body[start : start + BLOCK_BYTES]
-                checksums.append(checksum(block))
+                with timed(CHECKSUM):
+                    checksums.append(checksum(block))
                 alive()
                 yield block
+                wrote(len(block))
             self.chunks[entry] = ChunkRecord(
                 file=self._index,
                 begin_bytes=position,

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import load
+from trainctl.checkpoint.monitor import bottleneck
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import InternalError, PlanError, TrainctlError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
+from trainctl.core.records.part import PartTimes, TransferKind
 from trainctl.core.records.step import Outcome, Phase
+from trainctl.core.records.worker import LoadReport
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Collectives, Group, Rendezvous
 from trainctl.parallel.collectives.wait import Waiter
@@ -23,6 +27,24 @@ from trainctl.parallel.recovery.copying import StateCopy
 from trainctl.parallel.recovery.membership import Membership
 from trainctl.parallel.recovery.transfer import joiners, plan_messages
 from trainctl.parallel.replica.replica import EMPTY, Replica
+from trainctl.parallel.transfers import TransferBoard
+
+
+@dataclass(frozen=True, slots=True)
+class _Obtained:
+    """How this rank came by the state.
+
+    Attributes:
+        applied: the open step was applied.
+        received: bytes by source.
+        figures: what came with them.
+        load: what a load from storage took.
+    """
+
+    applied: bool = False
+    received: dict[str, int] = field(default_factory=dict)
+    figures: Sequence[Any] = ()
+    load: PartTimes | None = None
 
 
 class StateLostError(UnavailableError):
@@ -47,6 +69,7 @@ class Entry:
         applied: told of the outcome when the open step was applied.
         recent: figures for a rank 0 that holds nothing.
         prepare: called when the group is there, before the state is obtained.
+        transfers: where it is shown how far a load is.
     """
 
     record: GenerationRecord
@@ -60,6 +83,7 @@ class Entry:
     applied: Callable[[Outcome], None]
     recent: Callable[[], Sequence[Any]]
     prepare: Callable[[Rendezvous], None]
+    transfers: TransferBoard
 
     def carry_out(self) -> Membership:
         """Build, obtain the state, agree.
@@ -74,25 +98,44 @@ class Entry:
         self.show(Phase.REBUILD)
         rendezvous = self._rendezvous()
         group = self._build(rendezvous)
+        shown = self.transfers.begin(TransferKind.LOAD, self._source.step) if self._source is not None else None
         try:
             self.prepare(rendezvous)
             built_s = time.monotonic()
             self.show(Phase.RESTORE)
-            applied, received, figures = self._obtain(group)
-            evaluated = self._agree(group)
+            obtained = self._obtain(group, LoadWatch(shown.at) if shown is not None else None)
+            evaluated, parts = self._agree(group, obtained.load)
         except BaseException:
             group.abandon()
             raise
+        finally:
+            if shown is not None:
+                shown.close()
+        restore_s = time.monotonic() - built_s
         return Membership(
             record=self.record,
             group=group,
             evaluated=evaluated,
             rebuild_s=built_s - began_s,
-            restore_s=time.monotonic() - built_s,
-            received_bytes=received,
-            applied_open_step=applied,
-            figures=tuple(figures),
+            restore_s=restore_s,
+            received_bytes=obtained.received,
+            applied_open_step=obtained.applied,
+            figures=tuple(obtained.figures),
+            load=self._report(parts, restore_s),
         )
+
+    @property
+    def _source(self) -> CheckpointRef | None:
+        """The checkpoint that all ranks load; None where the state comes from elsewhere."""
+        return self.record.checkpoint if self.record.rung in (Rung.CHECKPOINT, Rung.START) else None
+
+    def _report(self, parts: Sequence[PartTimes], seconds: float) -> LoadReport | None:
+        """Rank 0 tells what the load took all of them."""
+        ref = self._source
+        if ref is None or self.rank != 0:
+            return None
+        said = bottleneck(parts, uri=ref.uri)
+        return LoadReport(uri=ref.uri, step=ref.step, seconds=seconds, parts=tuple(parts), bottleneck=said)
 
     def _rendezvous(self) -> Rendezvous:
         record = self.record
@@ -121,18 +164,17 @@ class Entry:
             raise
         return pending.group()
 
-    def _obtain(self, group: Group) -> tuple[bool, dict[str, int], Sequence[Any]]:
-        """Whether the open step was applied, what was received from where, and the figures that came with it."""
-        if self.record.checkpoint is not None and self.record.rung in (Rung.CHECKPOINT, Rung.START):
-            return False, self._load(self.record.checkpoint), ()
+    def _obtain(self, group: Group, watch: LoadWatch | None) -> _Obtained:
+        if self._source is not None and watch is not None:
+            return _Obtained(received=self._load(self._source, watch), load=watch.part(self.rank))
         if self.record.rung is Rung.START:
-            return False, self._start(group), ()
+            return _Obtained(received=self._start(group))
         if not self.record.holders:
             raise InternalError(f"generation {self.record.generation}: rung {self.record.rung} without a holder")
         applied = self.rank in self.record.holders and self._settle_open_step()
         if len(self.record.holders) == self.record.world_size:
-            return applied, {}, ()
-        return applied, *self._copy(group)
+            return _Obtained(applied)
+        return _Obtained(applied, *self._copy(group))
 
     def _start(self, group: Group) -> dict[str, int]:
         """The initial state; whoever has written over it gets it from those who have not."""
@@ -150,11 +192,11 @@ class Entry:
             self._copy(group)
         return {}
 
-    def _load(self, ref: CheckpointRef) -> dict[str, int]:
+    def _load(self, ref: CheckpointRef, watch: LoadWatch) -> dict[str, int]:
         self.replica.make_empty()
         version = StateVersion(self.record.lineage, self.record.target_step)
         state = self.replica.state(version)
-        objects = load(ref, state, verify_first=False, alive=self.waiter.touch)
+        objects = load(ref, state, verify_first=False, alive=self.waiter.touch, watch=watch)
         cursor = self.replica.import_objects(objects)
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
         self.replica.checkpoint = ref
@@ -227,8 +269,12 @@ class Entry:
         starts = self.record.rung is Rung.START and self.rank == 0 and not self.replica.sharded
         return self.replica.export_objects()["registered"] if starts else None
 
-    def _agree(self, group: Group) -> bool:
-        """Sees that all ranks hold the same; whether any of them knows the target step to be evaluated."""
+    def _agree(self, group: Group, load: PartTimes | None) -> tuple[bool, Sequence[PartTimes]]:
+        """Sees that all ranks hold the same.
+
+        Returns:
+            Whether any of them knows the target step to be evaluated, and what the load took each.
+        """
         replica = self.replica
         own: dict[str, Any] = {
             "generation": self.record.generation,
@@ -240,7 +286,8 @@ class Entry:
         }
         if self.rank in joiners(self.record):
             replica.applied_step = EMPTY  # not to be copied from before everybody confirmed it
-        more = {"evaluated": self.evaluated_step, "objects": self._objects_to_compare()}
+        told = to_wire(load) if load is not None else None
+        more = {"evaluated": self.evaluated_step, "objects": self._objects_to_compare(), "load": told}
         said = gather_json(group, {**own, **more}, waiter=self.waiter, what="agreeing")
         for rank, other in enumerate(said):
             wrong = [name for name in own if other[name] != said[0][name]]
@@ -249,4 +296,5 @@ class Entry:
         if said[0]["objects"] is not None:
             replica.adopt_registered(said[0]["objects"])
         replica.applied_step = own["step"]
-        return any(other["evaluated"] == self.record.target_step for other in said)
+        parts = [from_wire(PartTimes, other["load"]) for other in said if other["load"] is not None]
+        return any(other["evaluated"] == self.record.target_step for other in said), parts

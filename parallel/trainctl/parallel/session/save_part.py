@@ -6,13 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainctl.checkpoint.engine import Attempt, PartReport
+from trainctl.checkpoint.monitor import MEMORY
 from trainctl.checkpoint.saving import EntryData, Runs, live_data, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
 from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
 from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.stopwatch import timed
+from trainctl.core.records.part import TransferKind
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.checkpoints import Checkpoints
+from trainctl.parallel.transfers import OpenTransfer, TransferBoard
 
 _TURNS, _TURN_S = 20, 0.05
 
@@ -23,11 +27,13 @@ class SavePart:
 
     Attributes:
         part: copies and writes it.
+        shown: how far it is.
         snapshot: reads the live state until its fence is passed; None if nothing does.
         no_memory: there was no room for a copy.
     """
 
     part: BackgroundPart
+    shown: OpenTransfer
     snapshot: Snapshot | None
     no_memory: bool = False
 
@@ -41,17 +47,19 @@ class PartMaker:
         rank: the writer.
         waiter: how to wait for memory that an earlier part still uses.
         changed: called when a part is over.
+        transfers: where it is shown how far the parts are.
     """
 
     checkpoints: Checkpoints
     rank: int
     waiter: Waiter
     changed: Callable[[], None]
+    transfers: TransferBoard
 
     def make(
         self, attempt: Attempt, state: LocalState, assigned: Runs, *, before: BackgroundPart | None, in_place: bool
     ) -> SavePart:
-        """A part that is not started yet.
+        """A part that is not started yet; whoever makes it closes what is shown of it.
 
         Args:
             attempt: which save.
@@ -63,22 +71,38 @@ class PartMaker:
         Raises:
             Interrupted: as ``Waiter.check``.
         """
+        shown = self.transfers.begin(TransferKind.SAVE, attempt.step, _bytes(assigned))
+        try:
+            return self._made(attempt, state, assigned, shown, before=before, in_place=in_place)
+        except BaseException:
+            shown.close()
+            raise
 
+    def _made(
+        self, attempt: Attempt, state: LocalState, assigned: Runs, shown: OpenTransfer,
+        *, before: BackgroundPart | None, in_place: bool,
+    ) -> SavePart:  # fmt: skip
         def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+            shown.restart()
             writer = self.checkpoints.writer()
-            return writer.write_part(attempt, writer=self.rank, data=data, alive=alive, confirm=confirm)
+            return writer.write_part(
+                attempt, writer=self.rank, data=data, alive=alive, confirm=confirm, wrote=shown.add
+            )
 
         def background(source: Snapshot | Given, released: Callable[[], None] = nothing) -> BackgroundPart:
             return BackgroundPart(source, write, before=before, changed=self.changed, released=released)
 
         if in_place:
-            return SavePart(background(Given(live_data(state, assigned))), None)
+            return SavePart(background(Given(live_data(state, assigned))), shown, None)
         try:
-            buffer = self._buffer(needed_bytes(state, assigned))
+            with timed(MEMORY):
+                buffer = self._buffer(needed_bytes(state, assigned))
         except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
-            return SavePart(background(Given({}, f"no host memory for a copy of the state: {error}")), None, True)
+            nothing_there = Given({}, f"no host memory for a copy of the state: {error}", "no_memory")
+            return SavePart(background(nothing_there), shown, None, True)
         if buffer is None:
-            return SavePart(background(Given({}, "the storage has not let go of the copies of earlier saves")), None)
+            occupied = Given({}, "the storage has not let go of the copies of earlier saves", "no_answer")
+            return SavePart(background(occupied), shown, None)
         pool = self.checkpoints.pool
         try:
             snapshot = Snapshot(state, assigned, buffer)
@@ -89,8 +113,9 @@ class PartMaker:
             pool.give_back(buffer)
             raise
         if snapshot.settled(0.0):
-            return SavePart(background(Given(snapshot.data, snapshot.reason), lambda: pool.give_back(buffer)), None)
-        return SavePart(background(snapshot, lambda: pool.give_back(buffer)), snapshot)
+            settled = Given(snapshot.data, snapshot.reason, snapshot.cause)
+            return SavePart(background(settled, lambda: pool.give_back(buffer)), shown, None)
+        return SavePart(background(snapshot, lambda: pool.give_back(buffer)), shown, snapshot)
 
     def _buffer(self, size_bytes: int) -> HostBuffer | None:
         """Waits a moment for one that a part of an earlier generation has not let go of yet."""
@@ -99,3 +124,7 @@ class PartMaker:
                 return buffer
             self.waiter.check()
         return None
+
+
+def _bytes(assigned: Runs) -> int:
+    return sum(run.volume * key.item_bytes for key, runs in assigned.items() for run in runs)

@@ -346,6 +346,7 @@ class Session:
             applied=lambda outcome: run.reporter.note_commit(run.protocol.clock.commit(outcome, record.generation)),
             recent=lambda: run.reporter.recent(record),
             prepare=self._build_shards,
+            transfers=context.transfers,
         ).carry_out()
         seat = Seat(membership, run.replica, context, self._saves(run, membership))
         run.protocol.agreed = Agreement()
@@ -368,6 +369,7 @@ class Session:
                 checkpoints=run.checkpoints, record=record, settle=reporter.settle, report=reporter.note_checkpoint
             ),
             notice=self.notice,
+            transfers=self._context.transfers,
         )
 
     def _leave(self, cause: BaseException) -> None:

@@ -13,6 +13,7 @@ from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.control import Control, ProgressPage
 from trainctl.parallel.session.instructions import Instructions
 from trainctl.parallel.session.sign_of_life import SignOfLife
+from trainctl.parallel.transfers import TransferBoard
 from trainctl.parallel.session.whereabouts import Whereabouts
 
 
@@ -29,6 +30,7 @@ class WorkerContext:
         waiter: how it waits.
         faults: armed fault points.
         signs: its progress page.
+        transfers: how far its saves and its load are, for the page.
     """
 
     desired: WorkerDesired
@@ -39,6 +41,7 @@ class WorkerContext:
     waiter: Waiter
     faults: FaultPlan
     signs: SignOfLife
+    transfers: TransferBoard
 
     @classmethod
     def of(cls, control: Control, page: ProgressPage) -> WorkerContext:
@@ -64,4 +67,5 @@ class WorkerContext:
             waiter=waiter,
             faults=faults,
             signs=signs,
+            transfers=TransferBoard(signs.transfer),
         )
