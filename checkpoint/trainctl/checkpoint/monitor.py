@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from trainctl.core.records.part import PartTimes, storage_kind
+from trainctl.core.records.part import CAUSES, PartTimes, storage_kind
 from trainctl.core.units import format_bytes
 
-__all__ = ["LOAD_STAGES", "STAGES", "PartTimes", "bottleneck", "imbalance", "in_wall_time", "rate_bytes"]
+__all__ = ["CAUSES", "LOAD_STAGES", "STAGES", "PartTimes", "bottleneck", "imbalance", "in_wall_time", "rate_bytes"]
 
 STALL, PLAN, MEMORY, FENCE, COPY, CHECKSUM, WRITE, SYNC = (
     "stall", "plan", "memory", "fence", "copy", "checksum", "write", "sync",
@@ -32,8 +32,6 @@ LOAD_STAGES: Mapping[str, str] = {
     COPY: "put in its place",
 }
 """Of a load, in which training has not begun."""
-CAUSES = ("storage", "no_answer", "late_copy", "changed_state", "no_memory", "seal", "other")
-"""Why a save failed, in a word."""
 _STORING = frozenset({WRITE, SYNC})
 _SPEAKING = 1.5
 """A rank that takes so many times as long as the median is the reason; below that, the storage is."""

@@ -24,6 +24,7 @@ from trainctl.checkpoint.state import state_of
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.part import PartTimes
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobMetadata, JobSpec, TrainJob
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.core.records.worker import CheckpointReport
@@ -193,6 +194,10 @@ def test_every_checkpoint_is_the_state_of_its_step(tmp_path: Path, in_background
         assert part.seconds["stall"] <= round(report.stall_s, 6)
         assert report.stall_s <= report.seconds
         assert report.bottleneck
+        assert report.cause == ""
+        assert report.parts == (PartTimes(0, part.data_bytes, part.seconds),)
+        assert 0.0 < report.seal_s <= report.seconds
+        assert (report.pool_bytes > 0) == in_background
     assert parents == [6, 4, 2, None], "each continues the one before"
 
 
@@ -242,6 +247,7 @@ def test_a_copy_that_is_late_is_dropped_and_the_next_is_waited_for(
     reports = run.to_the_end()
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "rank 0: the next change of the state was due, and 0.05 s later the copy was not whole" in reports[0].error
+    assert reports[0].cause == "late_copy"
     (notice,) = run.control.notices
     assert "the copy for the checkpoint of step 2 is dropped" in notice
     assert "from now on training waits while the copy is made" in notice
@@ -267,6 +273,7 @@ def test_state_that_is_changed_inside_a_step_is_never_saved_torn(tmp_path: Path)
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "param of average.weight" in reports[0].error
     assert "was changed before the snapshot's fence was passed" in reports[0].error
+    assert reports[0].cause == "changed_state"
     assert reports[1].ref is not None
     run.check(reports[1].ref)
 
@@ -290,6 +297,7 @@ def test_what_does_not_pass_costs_one_checkpoint(
     reports = run.to_the_end()
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "injected" in reports[0].error
+    assert reports[0].cause == "storage"
     assert storage.tries == tries
     assert not list((tmp_path / "checkpoints").glob("step-*2"))
 
@@ -306,6 +314,7 @@ def test_storage_that_hangs_ends_the_save_and_not_the_run(
         storage.open.set()
     assert outcome(reports) == [(2, False), (3, False)]
     assert all("nothing was written for 0.2 s: the storage does not answer" in report.error for report in reports)
+    assert {report.cause for report in reports} == {"no_answer"}
 
 
 def test_without_memory_for_a_copy_training_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +326,7 @@ def test_without_memory_for_a_copy_training_waits(tmp_path: Path, monkeypatch: p
     reports = run.to_the_end()
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "rank 0: no host memory for a copy of the state: cannot allocate" in reports[0].error
+    assert reports[0].cause == "no_memory"
     assert run.control.notices == [
         "there is no memory for a copy of the state: from now on training waits while it is saved"
     ]

@@ -16,6 +16,7 @@ from trainctl.checkpoint.export.casting import cast_bytes, target_dtype
 from trainctl.checkpoint.export.source import ExportSource, Parameter
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.layout.region import volume, whole
+from trainctl.checkpoint.load_watch import Progress, unwatched
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import ConflictError
@@ -58,6 +59,7 @@ def export_checkpoint(
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
+    moving: Progress = unwatched,
 ) -> ExportReport:
     """Exports the parameters of a checkpoint so that ``from_pretrained`` loads them.
 
@@ -68,6 +70,7 @@ def export_checkpoint(
         max_shard_bytes: tensor bytes in one file; a larger tensor has a file of its own.
         overwrite: write into a folder that is not empty; model files in it are replaced.
         progress: called with one line for every file written.
+        moving: told how many tensor bytes are written, of how many, every few megabytes.
 
     Raises:
         CheckpointError: the checkpoint is unusable, or the target refused; nothing half-written is left.
@@ -78,13 +81,14 @@ def export_checkpoint(
     outputs = [_Output(p, target_dtype(p.key.dtype, DTYPES[dtype] if dtype else "")) for p in source.parameters()]
     shards = _into_shards(outputs, max_shard_bytes)
     target = open_storage(target_uri)
+    moved = _Moved(sum(output.size_bytes for output in outputs), moving)
     with storage_errors(f"exporting to {target_uri}"):
         _clear(target, overwrite=overwrite)
         written: list[str] = []
         try:
             for name, shard in shards.items():
                 written.append(name)
-                size = target.write_file(name, _shard_buffers(source, shard))
+                size = target.write_file(name, _shard_buffers(source, shard, moved))
                 progress(f"{name}: {len(shard)} tensors, {format_bytes(size)}")
             for name, data in {**source.artifacts(), **_index(shards)}.items():
                 written.append(name)
@@ -123,14 +127,29 @@ def _into_shards(outputs: Sequence[_Output], max_bytes: int) -> dict[str, list[_
     return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, start=1)}
 
 
-def _shard_buffers(source: ExportSource, shard: Sequence[_Output]) -> Iterator[memoryview | bytes]:
+class _Moved:
+    """Counts the tensor bytes of all files together."""
+
+    def __init__(self, total_bytes: int, progress: Progress) -> None:
+        self._total_bytes = total_bytes
+        self._progress = progress
+        self._done_bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        self._done_bytes += size_bytes
+        self._progress(self._done_bytes, self._total_bytes)
+
+
+def _shard_buffers(source: ExportSource, shard: Sequence[_Output], moved: _Moved) -> Iterator[memoryview | bytes]:
     # Wide dtypes first keeps every tensor at a multiple of its item size.
     ordered = sorted(shard, key=lambda o: (-DTYPE_BYTES[o.dtype], o.parameter.name))
     entries = [(o.parameter.name, o.dtype, o.parameter.shape, o.size_bytes) for o in ordered]
     yield file_header(entries, {"format": "pt"})
     for output in ordered:
         for data in source.stream(output.parameter):
-            yield cast_bytes(data, output.parameter.key.dtype, output.dtype)
+            cast = cast_bytes(data, output.parameter.key.dtype, output.dtype)
+            yield cast
+            moved.add(memoryview(cast).nbytes)
 
 
 def _index(shards: dict[str, list[_Output]]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from trainctl.controller.domain.checkpoint_figures import CheckpointFigures, Load
 from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_records import (
     CancelRequest,
@@ -198,6 +199,8 @@ class JobState:
         checkpoints: committed ones of the surviving lineage, oldest first.
         pinned: URIs of those among them that stay, however old.
         doomed: former ones that somebody wants removed: their files may still be there.
+        checkpoint_figures: what its saves and loads took.
+        loads: the newest loads, oldest first.
         progress: newest figures.
         goodput: where the time went.
         restarts: use of the budgets.
@@ -237,6 +240,8 @@ class JobState:
     checkpoints: tuple[CheckpointRef, ...] = ()
     pinned: tuple[str, ...] = ()
     doomed: tuple[CheckpointRef, ...] = ()
+    checkpoint_figures: CheckpointFigures = CheckpointFigures()
+    loads: tuple[Load, ...] = ()
     progress: TrainProgress = field(default_factory=TrainProgress)
     restarts: Restarts = field(default_factory=Restarts)
     recoveries: tuple[Recovery, ...] = ()

@@ -229,7 +229,12 @@ class Entry:
         if holder:
             copy.send(messages)
             return {}, ()
-        received = copy.receive(messages, writing=self.replica.make_empty)
+        wanted = sum(message.size_bytes for message in messages if message.destination == self.rank)
+        shown = self.transfers.begin(TransferKind.COPY, self.record.target_step, wanted)
+        try:
+            received = copy.receive(messages, writing=self.replica.make_empty, got=shown.add)
+        finally:
+            shown.close()
         first = everyone[min(self.record.holders)]
         self._adopt(first)
         return received, first["figures"]

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainctl.core.records.word import Word
 
+SAVE_STAGES = ("stall", "plan", "memory", "fence", "copy", "checksum", "write", "sync")
+"""Of a rank; what they mean is said by ``checkpoint.monitor``."""
+LOAD_STAGES = ("plan", "read", "verify", "copy")
+CAUSES = ("storage", "no_answer", "late_copy", "changed_state", "no_memory", "seal", "other")
+"""Why a save failed, in a word."""
+OTHER = "other"
 _FILE = "file"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,19}")
 
 
 class TransferKind(Word):
-    """Which way the bytes of a checkpoint go."""
+    """Which way the bytes of a job's state go."""
 
     SAVE = "save"
     LOAD = "load"
+    COPY = "copy"
+    """From other workers, which hold it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +46,11 @@ class PartTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """How far a worker is with its part of the save or load that is going on.
+    """How far a worker is with its part of the save, load or copy that is going on.
 
     Attributes:
-        kind: which of the two.
-        step: of the checkpoint.
+        kind: which of them.
+        step: that the state is of.
         done_bytes: written or read so far; a part that is tried again begins anew.
         total_bytes: of the part.
         age_s: seconds since it began.
@@ -58,4 +68,6 @@ class Transfer:
 def storage_kind(uri: str) -> str:
     """What a checkpoint lies on, in a word: ``file``, or the scheme of its URI, such as ``s3``."""
     scheme, found, _ = uri.partition("://")
-    return scheme.lower() if found and scheme else _FILE
+    if not found:
+        return _FILE
+    return scheme.lower() if _SCHEME.fullmatch(scheme.lower()) else OTHER

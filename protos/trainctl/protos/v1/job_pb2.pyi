@@ -169,7 +169,7 @@ class JobStatus(_message.Message):
     def recoveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recovery]: ...
     @_builtins.property
     def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferStatus]:
-        """The save and the load that go on and have taken longer than a second."""
+        """What is saved, loaded or copied right now and has taken longer than a second."""
 
     @_builtins.property
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
@@ -227,7 +227,7 @@ Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
 @_typing.final
 class TransferStatus(_message.Message):
-    """A save or load that goes on, over all workers."""
+    """A save, load or copy that goes on, over all workers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -240,7 +240,7 @@ class TransferStatus(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     AGE_S_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"save" or "load"."""
+    """"save" to storage, "load" from it, or "copy" from other workers."""
     step: _builtins.int
     done_bytes: _builtins.int
     total_bytes: _builtins.int
@@ -369,6 +369,7 @@ class WorkerStatus(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     STARTED_S_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     incarnation: _builtins.int
     global_rank: _builtins.int
@@ -380,6 +381,10 @@ class WorkerStatus(_message.Message):
     rss_bytes: _builtins.int
     started_s: _builtins.float
     """When this worker life was started, Unix seconds."""
+    @_builtins.property
+    def transfer(self) -> _records_pb2.Transfer:
+        """Its part of what is saved, loaded or copied right now."""
+
     def __init__(
         self,
         *,
@@ -393,10 +398,11 @@ class WorkerStatus(_message.Message):
         phase: _builtins.str = ...,
         rss_bytes: _builtins.int = ...,
         started_s: _builtins.float = ...,
+        transfer: _records_pb2.Transfer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_rank", b"global_rank", "incarnation", b"incarnation", "node", b"node", "phase", b"phase", "pid", b"pid", "rss_bytes", b"rss_bytes", "slot", b"slot", "started_s", b"started_s", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_rank", b"global_rank", "incarnation", b"incarnation", "node", b"node", "phase", b"phase", "pid", b"pid", "rss_bytes", b"rss_bytes", "slot", b"slot", "started_s", b"started_s", "state", b"state", "step", b"step", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -438,7 +438,7 @@ class Transfer(_message.Message):
     AGE_S_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"save" or "load"."""
+    """"save", "load" or "copy"."""
     step: _builtins.int
     done_bytes: _builtins.int
     total_bytes: _builtins.int
