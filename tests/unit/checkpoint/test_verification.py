@@ -35,11 +35,12 @@ def test_a_whole_one_has_no_damage(ref: CheckpointRef) -> None:
 
 def test_progress_goes_up_to_all_that_there_is_also_where_files_are_damaged(tmp_path: Path) -> None:
     ref = save(tmp_path, artifacts={"config.json": b"{}"}, max_file_bytes=1 << 10)
+    seen: list[tuple[int, int]] = []
     for damaged in (False, True):
         if damaged:
             for path in stored(ref)[::2]:
                 path.unlink()
-        seen: list[tuple[int, int]] = []
+        seen.clear()
         found = verify(ref, progress=lambda done, total: seen.append((done, total)))
         assert bool(found.damage) == damaged
         assert seen == sorted(seen)

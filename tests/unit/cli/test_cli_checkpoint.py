@@ -79,9 +79,7 @@ def test_describe_shows_the_loads_of_this_checkpoint(
     assert "generation 3" not in text
     (found,) = json.loads(cli("checkpoints", "describe", "a", "-o", "json").out)["loads"]
     assert (found["generation"], found["dataBytes"], found["movedBytes"]) == (2, 100, 120)
-    assert found["parts"] == [
-        {"rank": 0, "dataBytes": 100, "movedBytes": 120, "seconds": {"read": 2.0, "verify": 0.5}}
-    ]
+    assert found["parts"] == [{"rank": 0, "dataBytes": 100, "movedBytes": 120, "seconds": {"read": 2.0, "verify": 0.5}}]
 
 
 def test_verify_names_the_damaged_file(cli: Cli, saved: list[CheckpointRef]) -> None:

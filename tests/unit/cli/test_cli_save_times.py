@@ -29,7 +29,7 @@ def test_many_ranks_are_a_heat_map_and_the_slowest() -> None:
     assert found[1].startswith("Save, the 8 slowest of 100 ranks: longest write of rank 70: 40.00 s")
     assert [line.split()[0] for line in found[3:11]] == ["70", "99", "98", "97", "96", "95", "94", "93"]
     begin = next(index for index, line in enumerate(found) if line.strip().startswith("write:"))
-    assert found[begin].strip() == "write: checksums, files and their sync; 10.000 to 40.000 s, a cell a rank"
+    assert found[begin].strip() == "write: files written, or uploaded; 10.000 to 40.000 s, a cell a rank"
     assert found[begin + 1] == "       0  " + 64 * "░"
     assert found[begin + 2] == "      64  " + 6 * "░" + "█" + 29 * "░"
 
@@ -40,7 +40,9 @@ def test_nothing_of_a_checkpoint_that_was_not_measured() -> None:
 
 def test_stages_that_took_nobody_any_time_are_left_out() -> None:
     parts = [
-        PartTimes(rank, 1 << 30, {"stall": 0.2, "memory": 0.0, "fence": 0.0001, "checksum": 0.1, "write": 1.0, "sync": 3.0})
+        PartTimes(
+            rank, 1 << 30, {"stall": 0.2, "memory": 0.0, "fence": 0.0001, "checksum": 0.1, "write": 1.0, "sync": 3.0}
+        )
         for rank in range(2)
     ]
     assert lines(parts, style=PLAIN, uri="s3://b/c") == [

@@ -21,7 +21,7 @@ from unit.cli.fake_controller import FakeController
 GIB = 1 << 30
 
 
-def saving(done: float = 5.16, left_s: float | None = 31.2, total: float = 12.0) -> TransferStatus:
+def saving(done: float = 5.17, left_s: float | None = 31.2, total: float = 12.0) -> TransferStatus:
     return TransferStatus(
         kind="save", step=1200, done_bytes=int(done * GIB), total_bytes=int(total * GIB), left_s=left_s, workers=2,
         in_flight=1, age_s=23.0,
@@ -66,7 +66,10 @@ def test_everywhere_a_job_is_shown(cli: Cli, controller: FakeController) -> None
     assert "compute, saving 19 %" in described
     listed = cli("get", "jobs").out.splitlines()
     assert listed[0].split()[-1] == "STORAGE"
-    assert [line.rstrip().endswith("saving 1200 43 %") for line in listed[1:]] == [True, False]
+    assert {line.split()[0]: line.rstrip().endswith("saving 1200 43 %") for line in listed[1:]} == {
+        "a": True,
+        "quiet": False,
+    }
     assert cli("top").out.splitlines()[0].split()[-3:] == ["STORAGE", "LAST", "EVENT"]
     one = cli("top", "a").out
     assert "a  RUNNING  step 1210/9000  saving step 1200: 43 % of 12.0 GiB, 31s left  loss 2.5000" in one
@@ -166,14 +169,16 @@ def test_a_long_command_says_how_far_it_is() -> None:
 
 def test_on_a_terminal_it_is_one_line_that_is_gone_at_the_end() -> None:
     clock, err = Clock(), Terminal()
-    with (
-        pytest.raises(KeyboardInterrupt),
-        Progress(Console(io.StringIO(), err, env={}), "exported", now_s=clock) as progress,
-    ):
-        clock.now_s += 2
-        progress.at(GIB, 4 * GIB)
-        progress.at(2 * GIB, 4 * GIB)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with Progress(Console(io.StringIO(), err, env={}), "exported", now_s=clock) as progress:
+            clock.now_s += 2
+            progress.at(GIB, 4 * GIB)
+            progress.at(2 * GIB, 4 * GIB)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert err.getvalue() == "\r\x1b[2K25 % of 4.0 GiB exported, 6s left\r\x1b[2K"
 
 

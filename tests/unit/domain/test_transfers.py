@@ -58,7 +58,8 @@ def test_the_slowest_worker_says_how_long_it_takes(job: JobState) -> None:
 
 def test_who_is_done_waits_for_nobody(job: JobState) -> None:
     (found,) = transfers_of(job, seen(job, part(6, 30.0), part(3, 30.0)))
-    assert (found.done_bytes, found.left_s) == (9 * GIB, pytest.approx(30.0))
+    assert found.done_bytes == 9 * GIB
+    assert found.left_s == pytest.approx(30.0)
     (found,) = transfers_of(job, seen(job, part(6, 30.0), part(6, 30.0)))
     assert (found.done_bytes, found.left_s) == (12 * GIB, 0.0)
     (found,) = transfers_of(job, seen(job, part(0, 5.0), part(3, 5.0)))
@@ -100,7 +101,8 @@ def test_nor_does_a_dead_worker_or_one_that_was_replaced(job: JobState) -> None:
 def test_the_api_shows_it_with_each_workers_part(job: JobState) -> None:
     status = job_message(job, seen(job, part(3, 10.0), part(1.5, 10.0)), now_s=job.phase_since_s, revision=1).status
     (shown,) = status.transfers
-    assert (shown.kind, shown.step, shown.workers, shown.left_s) == ("save", 1200, 2, pytest.approx(30.0))
+    assert (shown.kind, shown.step, shown.workers) == ("save", 1200, 2)
+    assert shown.left_s == pytest.approx(30.0)
     workers = status.islands[0].workers
     assert [worker.transfer.done_bytes for worker in workers] == [3 * GIB, int(1.5 * GIB)]
     quiet = job_message(job, seen(job, None, None), now_s=job.phase_since_s, revision=1).status

@@ -84,9 +84,7 @@ def saved_and_loaded() -> JobState:
             pool_bytes=200,
         )  # fmt: skip
         figures = saved(figures, report, "s3://b/c")
-    lost = CheckpointReport(
-        job_uid="u", island="i", generation=1, step=30, lineage=1, error="full", cause="storage"
-    )
+    lost = CheckpointReport(job_uid="u", island="i", generation=1, step=30, lineage=1, error="full", cause="storage")
     figures = failed(figures, lost)
     read = LoadReport(
         uri="/c", step=10, seconds=1.0, parts=tuple(PartTimes(rank, 100, {"read": 0.4}, 104) for rank in range(2))
@@ -110,7 +108,9 @@ def test_saves_and_loads_by_stage() -> None:
         stage.format("count", "load", "", "read", "2.0"),
     ):
         assert expected in served, expected
-    newest = 'trainctl_job_checkpoint_newest_stage_seconds{{direction="save",job_name="a",quantile="{}",stage="write"}} {}'
+    newest = (
+        'trainctl_job_checkpoint_newest_stage_seconds{{direction="save",job_name="a",quantile="{}",stage="write"}} {}'
+    )
     assert newest.format("0.5", "0.5") in served
     assert newest.format("1", "5.0") in served
     for name, value in (

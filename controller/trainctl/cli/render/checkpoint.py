@@ -57,9 +57,7 @@ def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
 
 
 def _load(load: Mapping[str, Any], *, style: Style) -> list[str]:
-    parts = [
-        PartTimes(part["rank"], part["dataBytes"], part["seconds"], part["movedBytes"]) for part in load["parts"]
-    ]
+    parts = [PartTimes(part["rank"], part["dataBytes"], part["seconds"], part["movedBytes"]) for part in load["parts"]]
     return save_times.load_lines(
         parts,
         generation=load["generation"],

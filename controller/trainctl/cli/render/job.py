@@ -28,11 +28,7 @@ def describe(job: Job, checkpoints: Sequence[CheckpointRef], *, now_s: float, st
         ("Goodput", figures.goodput_lines(status.goodput_s)),
         (
             f"Recoveries and planned changes{more}",
-            [
-                line
-                for recovery in shown
-                for line in recoveries.describe(recovery, load=loads.get(recovery.generation))
-            ],
+            [line for recovery in shown for line in recoveries.describe(recovery, load=loads.get(recovery.generation))],
         ),
         ("Loads", _other_loads(loads, {recovery.generation for recovery in shown})),
         ("Checkpoints", tables.checkpoints(checkpoints, now_s=now_s, style=style) if checkpoints else []),
@@ -74,7 +70,10 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
                 f"{rfc3339(status.end_time_s)} ({age(status.end_time_s, now_s)} ago)" if status.end_time_s else "",
             ),
             ("Step", figures.steps(status) + (f" in lineage {status.lineage}" if status.lineage else "")),
-            *((transfers.doing(t.kind).capitalize(), f"step {t.step}: {transfers.amount(t)}") for t in status.transfers),
+            *(
+                (transfers.doing(t.kind).capitalize(), f"step {t.step}: {transfers.amount(t)}")
+                for t in status.transfers
+            ),
             ("Figures", _waiting(status, now_s)),
             ("Skipped steps", str(status.skipped_steps) if status.skipped_steps else ""),
             ("Loss", figures.loss(status)),

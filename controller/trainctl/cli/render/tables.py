@@ -36,7 +36,9 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False
     headers = ("NAME", *(["UID"] if uids else []), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE")
     storage = ("STORAGE",) if moving else ()
     more = ("WORKERS", "GENERATION", "REASON", "LABELS") if wide else ()
-    return table((*headers, *storage, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES,AGE,WORKERS,GENERATION")
+    return table(
+        (*headers, *storage, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES,AGE,WORKERS,GENERATION"
+    )
 
 
 def _wide_job(job: Job) -> tuple[str, ...]:

@@ -92,8 +92,8 @@ class CheckpointFigures:
         pool_bytes: host memory that copies of the state occupy, on the rank where it is most.
     """
 
-    saves: TransferFigures = TransferFigures()
-    loads: TransferFigures = TransferFigures()
+    saves: TransferFigures = field(default_factory=TransferFigures)
+    loads: TransferFigures = field(default_factory=TransferFigures)
     failures: Mapping[str, int] = field(default_factory=dict)
     failed: tuple[int, ...] = ()
     imbalance: float = 0.0

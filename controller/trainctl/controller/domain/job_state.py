@@ -240,7 +240,7 @@ class JobState:
     checkpoints: tuple[CheckpointRef, ...] = ()
     pinned: tuple[str, ...] = ()
     doomed: tuple[CheckpointRef, ...] = ()
-    checkpoint_figures: CheckpointFigures = CheckpointFigures()
+    checkpoint_figures: CheckpointFigures = field(default_factory=CheckpointFigures)
     loads: tuple[Load, ...] = ()
     progress: TrainProgress = field(default_factory=TrainProgress)
     restarts: Restarts = field(default_factory=Restarts)

@@ -262,16 +262,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     def _observed(self, observed: agent_pb2.AgentObserved, agent: Agent, session: AgentSession) -> None:
         workers = tuple(message_to_record(worker, WorkerObserved) for worker in observed.workers)
         note_unknown(agent, unknown_words(workers))
-        moving = {w.job_uid for w in (*agent.workers, *workers) if w.progress.transfer is not None}
         news = self._agents.observed(agent, store_address=observed.store_address, workers=workers)
         self._metrics.inc("trainctl_heartbeats_total")
         session.took_observation(observed.sequence, self._agents.heartbeat_s)
         self._reconciler.look_at_jobs_on(agent.incarnation, news=news)
         if news:
             self._show_steps(agent)
-        for uid in moving:
-            if self._book.knows(uid):  # who looks on sees how far a save or load is, and that it is over
-                self._book.entry(uid).changed.tell()
 
     def _show_steps(self, agent: Agent) -> None:
         """Who looks on at a job whose figures are of an earlier leader's term learns the step that its workers tell."""

@@ -13,8 +13,8 @@ from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.control import Control, ProgressPage
 from trainctl.parallel.session.instructions import Instructions
 from trainctl.parallel.session.sign_of_life import SignOfLife
-from trainctl.parallel.transfers import TransferBoard
 from trainctl.parallel.session.whereabouts import Whereabouts
+from trainctl.parallel.transfers import TransferBoard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
