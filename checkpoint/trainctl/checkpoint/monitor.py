@@ -13,11 +13,11 @@ __all__ = ["CAUSES", "LOAD_STAGES", "STAGES", "PartTimes", "bottleneck", "imbala
 STALL, PLAN, MEMORY, FENCE, COPY, CHECKSUM, WRITE, SYNC = (
     "stall", "plan", "memory", "fence", "copy", "checksum", "write", "sync",
 )  # fmt: skip
-READ, VERIFY = "read", "verify"
+READ, VERIFY, DIGEST = "read", "verify", "digest"
 STAGES: Mapping[str, str] = {
     STALL: "training waited, for whatever",
     PLAN: "deciding who writes what",
-    MEMORY: "waited for host memory that a save before still used",
+    MEMORY: "host memory for the copy: taken from the system, or still used by a save before",
     FENCE: "the next change of the state waited for the copy",
     COPY: "copied to host memory beside the training",
     CHECKSUM: "checksums of the copied blocks",
@@ -30,6 +30,7 @@ LOAD_STAGES: Mapping[str, str] = {
     READ: "files read",
     VERIFY: "checksums compared",
     COPY: "put in its place",
+    DIGEST: "summed up, to see that all ranks hold the same",
 }
 """Of a load, in which training has not begun."""
 _STORING = frozenset({WRITE, SYNC})

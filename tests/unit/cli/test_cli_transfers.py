@@ -14,7 +14,6 @@ from trainctl.cli.render.recoveries import describe
 from trainctl.cli.style import PLAIN
 from trainctl.cli.views import PROGRESS_EVERY_S, LiveView, PlainView
 from trainctl.protos.v1.job_pb2 import Job, JobStatus, Load, Recovery, TransferStatus
-from trainctl.protos.v1.records_pb2 import Transfer
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 
@@ -36,7 +35,8 @@ def job_that_saves(controller: FakeController, name: str = "a") -> Job:
         worker = island.workers.add(
             slot=slot, global_rank=slot, node="node-0", pid=slot + 1, state="ACTIVE", step=1210, phase="compute"
         )
-        worker.transfer.CopyFrom(Transfer(kind="save", step=1200, done_bytes=int(done * GIB), total_bytes=6 * GIB))
+        own = TransferStatus(kind="save", step=1200, done_bytes=int(done * GIB), total_bytes=6 * GIB)
+        worker.transfer.CopyFrom(own)
     return job
 
 

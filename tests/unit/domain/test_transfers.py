@@ -11,6 +11,7 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.transfers import saves_in_flight, shown_transfers, transfers_of
 from trainctl.controller.domain.view import AgentView, ClusterView, ListedAgents
 from trainctl.controller.jobs.job_message import job_message
+from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.part import Transfer, TransferKind
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import Progress, WorkerObserved, WorkerPhase
@@ -73,6 +74,15 @@ def test_only_what_takes_a_second_is_shown(job: JobState) -> None:
     assert shown_transfers(job, seen(job, part(1, 0.9), part(1, 1.0))) != ()
     assert saves_in_flight(job, seen(job, None, None)) == 0
     assert saves_in_flight(job, seen(job, part(1, 3.0, kind=TransferKind.LOAD), None)) == 0
+
+
+def test_a_save_that_is_committed_is_over_whatever_its_workers_know(job: JobState) -> None:
+    view = seen(job, part(6, 30.0), part(6, 30.0))
+    ref = CheckpointRef(uri="/c", step=1200, lineage=1, attempt="a", manifest_sha256="0")
+    assert transfers_of(replace(job, checkpoints=(replace(ref, step=1100),)), view) != ()
+    assert transfers_of(replace(job, checkpoints=(ref,)), view) == ()
+    load = seen(job, part(1, 3.0, kind=TransferKind.LOAD), None)
+    assert transfers_of(replace(job, checkpoints=(ref,)), load) != ()
 
 
 def test_a_save_and_a_load_are_two_things(job: JobState) -> None:

@@ -39,9 +39,15 @@ class JobTransfer:
 
 
 def transfers_of(state: JobState, view: ClusterView) -> tuple[JobTransfer, ...]:
-    """What goes on, by kind and step; nothing of workers that are gone or that nobody hears."""
+    """What goes on, by kind and step; nothing of workers that are gone or that nobody hears.
+
+    Nor of a save that is committed: its workers learn that with their next vote, and a step may take long.
+    """
     groups: dict[tuple[str, int], list[Transfer]] = {}
+    committed = max((checkpoint.step for checkpoint in state.checkpoints), default=-1)
     for transfer in _seen(state, view):
+        if transfer.kind is TransferKind.SAVE and transfer.step <= committed:
+            continue
         groups.setdefault((transfer.kind.value, transfer.step), []).append(transfer)
     return tuple(_together(group) for _, group in sorted(groups.items()))
 

@@ -11,12 +11,13 @@ from trainctl.controller.domain.shown_figures import ShownFigures, shown_figures
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.transfers import shown_transfers
 from trainctl.controller.domain.view import ClusterView
+from trainctl.core.records.part import Transfer
 from trainctl.core.records.places import records_uri
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Progress
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2
-from trainctl.protos.v1.records_pb2 import CheckpointRef, TrainJob, Transfer, WorkerError
+from trainctl.protos.v1.records_pb2 import CheckpointRef, TrainJob, WorkerError
 
 
 def job_message(
@@ -118,7 +119,6 @@ def _island(state: JobState, island: IslandState, view: ClusterView) -> job_pb2.
 def _worker(state: JobState, slot: Slot, ranks: Mapping[int, int], view: ClusterView) -> job_pb2.WorkerStatus:
     seen = view.worker(state.uid, slot.index, slot.incarnation, slot.agent_incarnation)
     progress = seen.progress if seen is not None else Progress(phase=Phase.BOOTING)
-    moving = progress.transfer
     return job_pb2.WorkerStatus(
         slot=slot.index,
         incarnation=slot.incarnation,
@@ -130,5 +130,19 @@ def _worker(state: JobState, slot: Slot, ranks: Mapping[int, int], view: Cluster
         phase=progress.phase.value,
         rss_bytes=seen.rss_bytes if seen is not None else 0,
         started_s=slot.started_s,
-        transfer=record_to_message(moving, Transfer) if moving is not None else None,
+        transfer=_own_part(progress.transfer),
+    )
+
+
+def _own_part(moving: Transfer | None) -> job_pb2.TransferStatus | None:
+    if moving is None:
+        return None
+    return job_pb2.TransferStatus(
+        kind=moving.kind.value,
+        step=moving.step,
+        done_bytes=moving.done_bytes,
+        total_bytes=moving.total_bytes,
+        workers=1,
+        in_flight=moving.in_flight,
+        age_s=moving.age_s,
     )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import load
-from trainctl.checkpoint.monitor import bottleneck
+from trainctl.checkpoint.monitor import DIGEST, bottleneck
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import InternalError, PlanError, TrainctlError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
@@ -281,12 +281,17 @@ class Entry:
             Whether any of them knows the target step to be evaluated, and what the load took each.
         """
         replica = self.replica
+        began_s = time.monotonic()
+        digest = replica.digest()
+        if load is not None:
+            took_s = round(time.monotonic() - began_s, 6)
+            load = replace(load, seconds={**load.seconds, DIGEST: took_s})
         own: dict[str, Any] = {
             "generation": self.record.generation,
             "lineage": replica.lineage,
             "step": replica.applied_step,
             "cursor": replica.cursor,
-            "state": replica.digest(),
+            "state": digest,
             "schema": replica.schema_digest,
         }
         if self.rank in joiners(self.record):

@@ -10,7 +10,7 @@ from trainctl.core.records.word import Word
 
 SAVE_STAGES = ("stall", "plan", "memory", "fence", "copy", "checksum", "write", "sync")
 """Of a rank; what they mean is said by ``checkpoint.monitor``."""
-LOAD_STAGES = ("plan", "read", "verify", "copy")
+LOAD_STAGES = ("plan", "read", "verify", "copy", "digest")
 CAUSES = ("storage", "no_answer", "late_copy", "changed_state", "no_memory", "seal", "other")
 """Why a save failed, in a word."""
 OTHER = "other"

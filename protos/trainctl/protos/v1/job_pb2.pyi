@@ -382,7 +382,7 @@ class WorkerStatus(_message.Message):
     started_s: _builtins.float
     """When this worker life was started, Unix seconds."""
     @_builtins.property
-    def transfer(self) -> _records_pb2.Transfer:
+    def transfer(self) -> Global___TransferStatus:
         """Its part of what is saved, loaded or copied right now."""
 
     def __init__(
@@ -398,7 +398,7 @@ class WorkerStatus(_message.Message):
         phase: _builtins.str = ...,
         rss_bytes: _builtins.int = ...,
         started_s: _builtins.float = ...,
-        transfer: _records_pb2.Transfer | None = ...,
+        transfer: Global___TransferStatus | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
