@@ -75,7 +75,7 @@ def test_metrics_of_a_running_and_of_an_ended_job(system: LocalSystem, corpus: P
     after_s = time.time()
     assert before_s - job.create_time_s - 0.5 <= total_s <= after_s - job.create_time_s + 0.5
 
-    system.cli("cancel", "measured", "-y")
+    system.cli("cancel", "measured", "--checkpoint", "-y")
     ended = system.wait_phase("measured", "CANCELLED", 30)
     lived_s = ended.status.end_time_s - ended.create_time_s
     saved = scrape(system.controller["metrics_address"])
