@@ -19,7 +19,7 @@ STAGES: Mapping[str, str] = {
     PLAN: "deciding who writes what",
     MEMORY: "host memory for the copy: taken from the system, or still used by a save before",
     FENCE: "the next change of the state waited for the copy",
-    COPY: "copied to host memory beside the training",
+    COPY: "copied to host memory, beside the training where that works",
     CHECKSUM: "checksums of the copied blocks",
     WRITE: "files written, or uploaded",
     SYNC: "files made durable",

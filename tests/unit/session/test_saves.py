@@ -239,6 +239,7 @@ def test_a_copy_that_is_late_is_dropped_and_the_next_is_waited_for(
         if threading.current_thread() is not threading.main_thread():
             while snapshot._wanted:
                 threading.Event().wait(0.001)
+        threading.Event().wait(0.002)
         return plainly(snapshot, piece)
 
     monkeypatch.setattr(Snapshot, "_copy_piece", slowly)
@@ -248,6 +249,8 @@ def test_a_copy_that_is_late_is_dropped_and_the_next_is_waited_for(
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "rank 0: the next change of the state was due, and 0.05 s later the copy was not whole" in reports[0].error
     assert reports[0].cause == "late_copy"
+    seconds = reports[1].parts[0].seconds
+    assert 0.002 <= seconds["copy"] <= seconds["stall"], "the copy is a stage also where training waits for it"
     (notice,) = run.control.notices
     assert "the copy for the checkpoint of step 2 is dropped" in notice
     assert "from now on training waits while the copy is made" in notice

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainctl.checkpoint.engine import Attempt, PartReport
-from trainctl.checkpoint.monitor import MEMORY
+from trainctl.checkpoint.monitor import COPY, MEMORY
 from trainctl.checkpoint.saving import EntryData, Runs, live_data, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
@@ -105,10 +105,11 @@ class PartMaker:
             return SavePart(background(occupied), shown, None)
         pool = self.checkpoints.pool
         try:
-            snapshot = Snapshot(state, assigned, buffer)
-            if self.checkpoints.manners.at_once:
-                snapshot.copy(self.waiter.check)
-                snapshot.fence(0.0)
+            with timed(COPY):
+                snapshot = Snapshot(state, assigned, buffer)
+                if self.checkpoints.manners.at_once:
+                    snapshot.copy(self.waiter.check)
+                    snapshot.fence(0.0)
         except BaseException:  # a newer generation calls
             pool.give_back(buffer)
             raise

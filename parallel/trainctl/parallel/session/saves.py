@@ -264,8 +264,8 @@ class Saves:
         outcome = save.own.part.outcome
         assert outcome is not None
         if outcome.part is not None:
-            found = {**save.watch.seconds, **outcome.stages, STALL: save.stall_s}
-            seconds = {stage: round(found.get(stage, 0.0), 6) for stage in STAGES}
+            waited, written = {**save.watch.seconds, STALL: save.stall_s}, outcome.stages
+            seconds = {stage: round(waited.get(stage, 0.0) + written.get(stage, 0.0), 6) for stage in STAGES}
             outcome = replace(outcome, part=replace(outcome.part, seconds=seconds))
         own = _Said(outcome, save.stall_s, self._checkpoints.pool.held_bytes)
         told = gather_json(self._group, to_wire(own), waiter=self._waiter, what="collecting the checkpoint's parts")
