@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,10 +50,17 @@ ANSWER_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Running ranks."""
+    """Running ranks.
+
+    Attributes:
+        size: how many.
+        processes: of them.
+        extra_bytes: the most memory that they took together beyond what they had, by what they did and for whom.
+    """
 
     size: int
     processes: Sequence[subprocess.Popen[str]]
+    extra_bytes: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def do(self, verb: str, side: str, folder: Path) -> float:
         """Lets all of them do something; seconds until the last one had."""
@@ -74,6 +81,8 @@ class World:
         if not line:
             raise RuntimeError(f"{verb} by {side} with {self.size} processes: rank 0 ended with {first.wait()}")
         answer: dict[str, float] = json.loads(line)
+        key = "load" if verb == "check" else verb, side
+        self.extra_bytes[key] = max(self.extra_bytes.get(key, 0.0), answer["extra"])
         return answer
 
 
@@ -104,10 +113,20 @@ def world(size: int, folder: Path, state_bytes: int) -> Iterator[World]:
 
 
 class Samples:
-    """Seconds by what was done."""
+    """Seconds by what was done, and memory by what was done for whom: the most of any number of ranks."""
 
     def __init__(self) -> None:
         self._taken: dict[str, dict[str, list[float]]] = {}
+        self._extra_bytes: dict[tuple[str, str], float] = {}
+
+    def note_memory(self, ranks: World) -> None:
+        """They are done. The first round counts, too: it makes what the later ones use again."""
+        for key, size_bytes in ranks.extra_bytes.items():
+            self._extra_bytes[key] = max(self._extra_bytes.get(key, 0.0), size_bytes)
+
+    def memory(self, *keys: tuple[str, str]) -> float:
+        """The most that any of these took, in bytes."""
+        return max(self._extra_bytes.get(key, 0.0) for key in keys)
 
     def take(self, what: str, side: str, seconds: float) -> None:
         """Notes one."""
@@ -177,11 +196,26 @@ def measure(
             in_turns(samples, f"load warm with {size}", ranks, "load", folders, pairs)
             in_turns(samples, f"load cold with {size}", ranks, "load", folders, pairs)
             beside_training(samples, ranks, folder, ways=ways, pairs=pairs)
+            samples.note_memory(ranks)
     for before, after in (*pairwise(worlds), *pairwise(reversed(worlds))):
         folders = {side: folder / f"{side}-{before}" for side in SIDES}
         with world(after, folder, state_bytes) as ranks:
             in_turns(samples, f"reshard {before} to {after}", ranks, "load", folders, pairs)
+            samples.note_memory(ranks)
     return found
+
+
+def memory(samples: Samples, state_bytes: int) -> dict[str, list[float]]:
+    """The most host memory beyond the state itself, for each byte of it; of a save the pooled copy is a part."""
+    own_save = samples.memory(("save", "trainctl"), ("train", "lazy"), ("train", "eager")) / state_bytes
+    own_load = samples.memory(("load", "trainctl")) / state_bytes
+    return {
+        "peak_extra_host_memory_ratio": [max(own_save, own_load)],
+        "peak_extra_host_memory_save_ratio": [own_save],
+        "peak_extra_host_memory_load_ratio": [own_load],
+        "peak_extra_host_memory_dcp_save_ratio": [samples.memory(("save", "dcp"), ("train", "dcp")) / state_bytes],
+        "peak_extra_host_memory_dcp_load_ratio": [samples.memory(("load", "dcp")) / state_bytes],
+    }
 
 
 def figures(samples: Samples, worlds: Sequence[int], on_disk: dict[str, float]) -> dict[str, list[float]]:
@@ -229,7 +263,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder)
     samples.show()
-    found = figures(samples, worlds, on_disk)
+    found = {**figures(samples, worlds, on_disk), **memory(samples, state_bytes)}
     medians = {name: round(statistics.median(ratios), 3) for name, ratios in found.items()}
     missed = [name for name, target in TARGETS.items() if medians.get(name, 0.0) > target]
     print(

@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.checkpoint_train import Training
+from benchmarks.host_memory import Peak
 from trainctl.checkpoint.dtensor import local_part
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, attempt_id, load, resolve
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
@@ -92,16 +93,24 @@ class Rank:
             f"{verb} {side}": getattr(self, f"_{verb}_{side}") for verb in ("save", "load") for side in SIDES
         }
         self._training: Training | None = None
+        self._peak = Peak()
 
     def train(self, way: str, folder: Path) -> dict[str, float]:
-        """Steps beside a save; the longest seconds of all ranks."""
+        """Steps beside a save; the longest seconds of all ranks, and the memory that they took together."""
         if self._training is None:
             state = self._state
             self._training = Training(self._rank, state.own, state.assigned, state.tensors)
+        self._peak.begin()
         found = {"copy": self._training.copy()} if way == "copy" else self._training.save(way, folder)
         longest = torch.tensor(list(found.values()), dtype=torch.float64)
         dist.all_reduce(longest, dist.ReduceOp.MAX)
-        return dict(zip(found, longest.tolist(), strict=True))
+        return {**dict(zip(found, longest.tolist(), strict=True)), "extra": self._extra()}
+
+    def _extra(self) -> float:
+        """The most that the ranks had beyond what they had before, in bytes, as if all had it at one moment."""
+        total = torch.tensor(float(self._peak.extra_bytes), dtype=torch.float64)
+        dist.all_reduce(total)
+        return total.item()
 
     def _save_trainctl(self, folder: Path) -> None:
         writer = CheckpointWriter(str(folder), faults=FaultPlan())
@@ -164,11 +173,13 @@ class Rank:
         if verb == "check":
             for data in self._state.locals:
                 data[:] = bytes(len(data))
+        self._peak.begin()
         dist.barrier()
         began_s = time.perf_counter()
         self.verbs[f"{'load' if verb == 'check' else verb} {side}"](Path(folder))
         dist.barrier()
-        return {"seconds": time.perf_counter() - began_s, "same": verb != "check" or before == self._state.digest()}
+        seconds, extra = time.perf_counter() - began_s, self._extra()
+        return {"seconds": seconds, "same": verb != "check" or before == self._state.digest(), "extra": extra}
 
 
 SIDES = ("trainctl", "dcp", "raw")

@@ -47,7 +47,7 @@ def test_every_list_of_words_on_the_wire_is_found() -> None:
     """In both directions of a session; elsewhere there is none, so nothing else has to be decided."""
     found = {spot.words for spot in (*SAID, *TOLD)}
     assert {words.__name__ for words in found if words is not None} == {
-        "WorkerPhase", "Phase", "StepAction", "Instruction", "Rung",
+        "WorkerPhase", "Phase", "StepAction", "Instruction", "Rung", "TransferKind",
     }  # fmt: skip
     sessions = ("SessionRequest", "SessionResponse")
     for file in SERVICES:

@@ -6,6 +6,7 @@ import re
 import threading
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPException
 
 from e2e.shared_system import SharedSystem
 from etcd_store.controllers import ControllerProcess
@@ -55,8 +56,8 @@ class Counters:
         try:
             with urllib.request.urlopen(f"http://{one.metrics_address}/metrics", timeout=1.0) as answer:
                 text = answer.read().decode()
-        except (OSError, ValueError):
-            return
+        except (OSError, ValueError, HTTPException):
+            return  # nobody answers, or it was killed in the middle of its answer
         epoch = max((float(found) for found in _EPOCH.findall(text)), default=0.0)
         if epoch < self._epoch:
             return  # one that has not noticed yet that another leads

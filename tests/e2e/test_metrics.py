@@ -75,10 +75,16 @@ def test_metrics_of_a_running_and_of_an_ended_job(system: LocalSystem, corpus: P
     after_s = time.time()
     assert before_s - job.create_time_s - 0.5 <= total_s <= after_s - job.create_time_s + 0.5
 
-    system.cli("cancel", "measured", "-y")
+    system.cli("cancel", "measured", "--checkpoint", "-y")
     ended = system.wait_phase("measured", "CANCELLED", 30)
     lived_s = ended.status.end_time_s - ended.create_time_s
-    assert goodput_s(scrape(system.controller["metrics_address"]), "measured") == pytest.approx(lived_s, abs=0.5)
+    saved = scrape(system.controller["metrics_address"])
+    assert goodput_s(saved, "measured") == pytest.approx(lived_s, abs=0.5)
+    for stage, ranks in (("copy", 4), ("write", 4), ("sync", 4), ("seal", 1), ("publish", 1)):
+        labels = (("direction", "save"), ("job_name", "measured"), ("stage", stage))
+        assert saved["trainctl_job_checkpoint_stage_seconds_count", labels] == ranks
+    assert saved["trainctl_job_checkpoint_imbalance_ratio", (("job_name", "measured"),)] >= 1.0
+    assert not {label for _, labels in saved for label, _ in labels} & FORBIDDEN_LABELS
 
 
 def left_behind(system: LocalSystem) -> list[str]:

@@ -19,6 +19,7 @@ from multiproc.agent_support.controller import (
     worker,
 )
 from trainctl.agent.logs.files import log_path
+from trainctl.core.records.part import TransferKind
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Instruction, WorkerPhase
 
@@ -68,6 +69,24 @@ def test_an_exit_is_reported_at_once(tmp_path: Path) -> None:
                 assert found is not None
                 assert (found.exit_code, found.error) == (-signal.SIGKILL, None)
             assert sorted(delays_s)[2] < 0.1
+
+    asyncio.run(scenario())
+
+
+def test_how_far_a_save_is_is_told_until_its_worker_dies(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with agent_and_controller(tmp_path) as (_, controller):
+            controller.want(worker(behaviour="saving"))
+            await until(lambda: controller.phase(1) is WorkerPhase.READY)
+            found = controller.workers()[0]
+            moving = found.progress.transfer
+            assert moving is not None
+            assert (moving.kind, moving.step, moving.done_bytes, moving.total_bytes) == (TransferKind.SAVE, 7, 3, 9)
+            assert 60.0 <= moving.age_s < 120.0
+            os.kill(found.pid, signal.SIGKILL)
+            await until(lambda: controller.phase(1) is WorkerPhase.EXITED)
+            ended = controller.workers()[0].progress
+            assert (ended.phase, ended.transfer) == (Phase.READY, None)
 
     asyncio.run(scenario())
 

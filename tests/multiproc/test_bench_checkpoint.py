@@ -24,5 +24,7 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
     assert {"save_vs_raw_write", "load_cold_vs_dcp", "reshard_1to2_vs_dcp", "reshard_2to1_vs_dcp"} <= set(ratios)
     assert {"stall_vs_memcpy", "stall_lazy_vs_dcp_async", "step_slowdown_vs_dcp"} <= set(ratios)
     assert found["step_slowdown_while_saving"] > 0
+    assert 0.5 < found["peak_extra_host_memory_save_ratio"] < 8, "a copy of the state, and what so small a one hides"
+    assert 0.0 <= found["peak_extra_host_memory_load_ratio"] <= found["peak_extra_host_memory_ratio"] < 8
     assert all(found[name] > 0 and len(found["spread"][name]) == 2 for name in ratios)
     assert not list(tmp_path.iterdir())

@@ -53,22 +53,25 @@ def test_everybody_sends_to_everybody_twice(tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
 
-    def body(rank: int, store: str) -> int:
+    def body(rank: int, store: str) -> tuple[int, int]:
         exchange = FileExchange(joined(rank, store, size))
+        told: list[int] = []
         for turn in range(3):
             others = [other for other in range(size) if other != rank]
-            lanes = [exchange.receive(tmp_path / f"at-{rank}" / str(other), other) for other in others]
+            lanes = [exchange.receive(tmp_path / f"at-{rank}" / str(other), other, got=told.append) for other in others]
             names = list(contents[rank, turn])
             lanes += [exchange.send(tmp_path / f"from-{rank}", names, other) for other in others]
             run_lanes(lanes, alive=nothing, check=nothing)
-        return exchange.received_bytes.total()
+        assert max(told) <= 1000
+        return exchange.received_bytes.total(), sum(told)
 
     received = world(size, body)
     for rank in range(size):
         for (source, _), files in contents.items():
             for name, data in files.items() if source != rank else ():
                 assert (tmp_path / f"at-{rank}" / str(source) / name).read_bytes() == data
-        assert received[rank] == sum(len(d) for (s, _), files in contents.items() if s != rank for d in files.values())
+        sent = sum(len(d) for (s, _), files in contents.items() if s != rank for d in files.values())
+        assert received[rank] == (sent, sent)
     assert not list(tmp_path.rglob(".*.part"))
 
 

@@ -16,6 +16,7 @@ from multiproc.world import ProcessWorld
 from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.manifest.names import step_folder
 from trainctl.core.records.generation import Rung
+from trainctl.core.records.part import LOAD_STAGES, SAVE_STAGES
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec
 from trainctl.core.records.step import Phase, StepFigures
 
@@ -184,6 +185,16 @@ def test_all_at_once_go_back_to_the_checkpoint(
         assert w.records[1].target_step == 4
         assert final_states(tmp_path, SIZE) == {undisturbed[0]}
         assert [(c.lineage, c.step, c.error) for c in w.checkpoints] == [(1, 4, ""), (2, 8, ""), (2, 12, "")]
+        for checkpoint in w.checkpoints:
+            assert [part.rank for part in checkpoint.parts] == list(range(SIZE))
+            assert all(set(part.seconds) == set(SAVE_STAGES) for part in checkpoint.parts)
+        (load,) = [r.load for life in w.lives.values() for r in life.recoveries if r.load is not None]
+        assert load.step == 4
+        assert [part.rank for part in load.parts] == list(range(SIZE)), "rank 0 tells for all"
+        assert all(part.moved_bytes == part.data_bytes > 0 for part in load.parts)
+        assert all(set(part.seconds) == set(LOAD_STAGES) - {"fetch"} for part in load.parts)
+        assert load.seconds > 0
+        assert load.bottleneck
 
 
 def test_all_at_once_without_a_checkpoint_start_again(

@@ -75,6 +75,12 @@ def test_lost_ranks_send_all_back_to_the_snapshot(
         assert not w.notices
         assert w.records[-1].rung is Rung.SNAPSHOT
         assert w.records[-1].target_step >= 4
+        (load,) = [r.load for life in w.lives.values() for r in life.recoveries if r.load is not None]
+        assert (load.step, load.uri.split("-")[0]) == (w.records[-1].target_step, "snapshot://step")
+        assert [part.rank for part in load.parts] == list(range(len(nodes)))
+        assert all(part.data_bytes > 0 and part.seconds["read"] > 0 for part in load.parts)
+        assert load.bottleneck
+        assert {checkpoint.step for checkpoint in w.checkpoints} <= {20, STEPS}, "snapshots are no checkpoints"
         check(surviving(w), undisturbed)
         assert not any(NodeMemory(w.memory(node), "job-1").held() for node in w.nodes)  # given back at the end
 
@@ -92,6 +98,8 @@ def test_a_lost_node_takes_nothing_with_it(tmp_path: Path, undisturbed: dict[int
         assert w.records[-1].rung is Rung.SNAPSHOT
         recoveries = [recovery for slot in range(4) for recovery in w.lives[slot].recoveries[-1:]]
         assert any("rank 2" in recovery.received_bytes for recovery in recoveries)  # what c lacked came from b
+        (load,) = [recovery.load for recovery in recoveries if recovery.load is not None]
+        assert all(part.seconds["fetch"] > 0 for part in load.parts)
         check(surviving(w), undisturbed)
 
 

@@ -254,7 +254,8 @@ class Worker:
         if error is not None:
             said = frozenset(error.lines)  # what it printed about the error itself need not be shown twice
             error = replace(error, log_tail=tuple(line for line in tail if line not in said))
-        self._set(phase=WorkerPhase.EXITED, exit_code=code, error=error, rss_bytes=0)
+        progress = replace(self._observed.progress, transfer=None)  # what it was about to save or load, it is no more
+        self._set(phase=WorkerPhase.EXITED, exit_code=code, error=error, rss_bytes=0, progress=progress)
         self._exited_at_s = time.monotonic()
         self._life = replace(self._life, exited=True)
         if self._bridge is not None:

@@ -18,6 +18,8 @@ from trainctl.checkpoint.layout.layout import file_holder
 from trainctl.checkpoint.layout.region import Flat, Shape, offset_in, overlaps
 from trainctl.checkpoint.manifest.checksum import check_algorithm, checksum
 from trainctl.checkpoint.manifest.records import ChunkRecord, PartManifest, RootManifest
+from trainctl.checkpoint.monitor import COPY, READ, VERIFY
+from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import DamagedCheckpointError
 
@@ -56,6 +58,10 @@ class BlockRead:
 Place = Callable[[BlockRead], memoryview | None]
 """Memory of the block's size, into which it may be read before it is verified; None: there is none."""
 Take = Callable[[BlockRead, memoryview], None]
+
+
+def _unheard(size_bytes: int) -> None:
+    """Nobody counts."""
 
 
 def _nowhere(read: BlockRead) -> None:
@@ -115,7 +121,16 @@ class BlockReader:
         for batch in _batches(reads):
             yield from self._fill(batch, _nowhere, bytearray)
 
-    def read_at_once(self, reads: Sequence[BlockRead], place: Place, take: Take, alive: Callable[[], None]) -> None:
+    def read_at_once(
+        self,
+        reads: Sequence[BlockRead],
+        place: Place,
+        take: Take,
+        alive: Callable[[], None],
+        *,
+        watch: Stopwatch | None = None,
+        moved: Callable[[int], None] = _unheard,
+    ) -> None:
         """Reads with as many threads as the storage bears.
 
         Args:
@@ -123,6 +138,8 @@ class BlockReader:
             place: where a block's bytes belong, if they can be read there; called by any of the threads.
             take: called with what was wanted of the others, in memory that is used again; by any of the threads.
             alive: called by the caller's thread, every few megabytes.
+            watch: takes the seconds of all threads.
+            moved: told as often how many bytes were read.
 
         Raises:
             CheckpointError: as ``read``; some blocks may have been placed.
@@ -135,15 +152,17 @@ class BlockReader:
                 found = memory.bytes = bytearray(size)
             return found
 
-        def deal_with(batch: Sequence[BlockRead]) -> None:
-            for read, wanted in self._fill(batch, place, scratch):
-                take(read, wanted)
+        def deal_with(batch: Sequence[BlockRead]) -> int:
+            with (watch or Stopwatch()).measuring(), timed(COPY):
+                for read, wanted in self._fill(batch, place, scratch):
+                    take(read, wanted)
+            return sum({read.begin: read.size for read in batch}.values())
 
         with ThreadPoolExecutor(self._storage.requests_at_once, "checkpoint-read") as pool:
             begun = [pool.submit(deal_with, batch) for batch in _batches(reads)]
             try:
                 for done in as_completed(begun):
-                    done.result()
+                    moved(done.result())
                     alive()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -182,9 +201,11 @@ class BlockReader:
         for read in left:
             memory[read.begin] = room[position : position + read.size]
             position += read.size
-        self._storage.read_ranges(batch[0].path, [RangeRead(begin, memory[begin]) for begin in blocks])
-        for begin, read in blocks.items():
-            self._check(read.path, begin, memory[begin], read.checksum, str(read.transfer.src_key))
+        with timed(READ):
+            self._storage.read_ranges(batch[0].path, [RangeRead(begin, memory[begin]) for begin in blocks])
+        with timed(VERIFY):
+            for begin, read in blocks.items():
+                self._check(read.path, begin, memory[begin], read.checksum, str(read.transfer.src_key))
         for read in batch:
             if read.begin not in placed:
                 yield read, memory[read.begin][read.skip : read.skip + read.wanted_bytes]
@@ -193,7 +214,8 @@ class BlockReader:
         """Bytes may have been changed on their way: what is stored is only called damaged where it is so twice."""
         if checksum(found) == expected:
             return
-        self._storage.read_ranges(path, [RangeRead(begin, found)])
+        with timed(READ):
+            self._storage.read_ranges(path, [RangeRead(begin, found)])
         where = f"{self._storage.uri}/{path}"
         if checksum(found) != expected:
             raise DamagedCheckpointError(

@@ -22,6 +22,7 @@ from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
+from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.retention import remove_attempt, retain
 from trainctl.checkpoint.saving import EntryData, Runs, assign, live_data, nothing, write_part
 from trainctl.checkpoint.sealing import seal
@@ -92,6 +93,7 @@ class CheckpointWriter:
         shapes: Mapping[StateKey, Shape],
         alive: Callable[[], None] = nothing,
         confirm: Callable[[], None] = nothing,
+        wrote: Callable[[int], None] = unseen,
     ) -> PartReport:
         """As ``saving.write_part``; ``shapes`` are those of the whole state, whatever part of it a rank holds."""
         return write_part(
@@ -102,6 +104,7 @@ class CheckpointWriter:
             faults=self._faults,
             alive=alive,
             confirm=confirm,
+            wrote=wrote,
             max_file_bytes=self._max_file_bytes,
             model_files=self._model_files(attempt, shapes),
         )

@@ -22,6 +22,7 @@ from trainctl.checkpoint.blocks import BlockRead, BlockReader
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, overlaps
+from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.manifest.reading import check_files, files_layout, read_parts, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.manifest.values import decode_value
@@ -48,6 +49,7 @@ def load(
     verify_first: bool = True,
     all_here: bool = True,
     alive: Callable[[], None] = lambda: None,
+    watch: LoadWatch | None = None,
 ) -> Mapping[str, Any]:
     """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
 
@@ -60,6 +62,7 @@ def load(
         verify_first: whether the live state has to survive a damaged checkpoint.
         all_here: whether every file of the checkpoint has to be there, or only those that are read for ``state``.
         alive: called for every block that is read: loading may take long, and that shows that it goes on.
+        watch: told how far it is, and what took how long.
 
     Raises:
         UnfitCheckpointError: the checkpoint does not fit; all differences are listed.
@@ -68,9 +71,18 @@ def load(
         CheckpointError: it was written by a version that this one cannot read.
     """
     names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
+    watch = watch or LoadWatch()
     with storage_errors(f"loading {ref.uri}"), _damage_of(ref), _shown(ref, alive):
         return _load(
-            ref, state, names, kinds=kinds, cast=cast, verify_first=verify_first, all_here=all_here, alive=alive
+            ref,
+            state,
+            names,
+            kinds=kinds,
+            cast=cast,
+            verify_first=verify_first,
+            all_here=all_here,
+            alive=alive,
+            watch=watch,
         )
 
 
@@ -135,6 +147,7 @@ def _load(
     verify_first: bool,
     all_here: bool,
     alive: Callable[[], None],
+    watch: LoadWatch,
 ) -> Mapping[str, Any]:
     storage = open_storage(ref.uri)
     root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
@@ -143,10 +156,11 @@ def _load(
     planned = _planned(storage, root, state, everything, kinds=kinds, cast=cast)
     reader, reads = planned.reader, planned.reads
     reader.verify_headers({read.path for read in reads})
+    watch.planned(data_bytes=planned.data_bytes, total_bytes=planned.block_bytes * (2 if verify_first else 1))
     if verify_first:
-        reader.read_at_once(reads, lambda read: None, lambda read, data: None, alive)
+        reader.read_at_once(reads, _nowhere, _let_go, alive, watch=watch.reading, moved=watch.moved)
     try:
-        _fill(reader, reads, state, alive)
+        _fill(reader, reads, state, alive, watch)
     except DamagedCheckpointError as error:
         raise DamagedCheckpointError(
             f"{error}; {_POISONED.format(root.step)}",
@@ -164,6 +178,16 @@ class _Planned:
 
     reader: BlockReader
     reads: list[BlockRead]
+
+    @property
+    def data_bytes(self) -> int:
+        """Tensor bytes that are wanted."""
+        return sum(read.wanted_bytes for read in self.reads)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of all blocks that they are in."""
+        return sum({(read.path, read.begin): read.size for read in self.reads}.values())
 
 
 def _planned(
@@ -196,7 +220,18 @@ def _planned(
     return _Planned(reader, reader.plan(plan.transfers))
 
 
-def _fill(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None]) -> None:
+def _nowhere(read: BlockRead) -> memoryview | None:
+    """Only to be verified."""
+    return None
+
+
+def _let_go(read: BlockRead, data: memoryview) -> None:
+    """It was verified."""
+
+
+def _fill(
+    reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None], watch: LoadWatch
+) -> None:
     targets: dict[StateKey, list[_Target]] = {}
     for tensor in state.tensors:
         targets.setdefault(tensor.key, []).append(_Target(tensor))
@@ -213,7 +248,7 @@ def _fill(reader: BlockReader, reads: list[BlockRead], state: LocalState, alive:
         for target in targets[read.transfer.dst_key]:
             target.take(read, values)
 
-    reader.read_at_once(reads, place, take, alive)
+    reader.read_at_once(reads, place, take, alive, watch=watch.reading, moved=watch.moved)
     for target in (target for group in targets.values() for target in group):
         target.finish()
 

@@ -25,12 +25,18 @@ from trainctl.checkpoint.manifest.records import (
     TensorRecord,
 )
 from trainctl.checkpoint.model_files import ModelFiles
+from trainctl.checkpoint.monitor import CHECKSUM
+from trainctl.checkpoint.stopwatch import timed
 from trainctl.checkpoint.storage.port import RangeWrite, Storage
 from trainctl.core.system.faults import FaultPlan
 
 _HEADER_WRITER = 0
 Blocks = Callable[[Entry], Iterable[memoryview]]
 """The bytes of an entry in pieces of ``BLOCK_BYTES``; the last may be shorter. A piece stays as it is once given."""
+
+
+def unseen(size_bytes: int) -> None:
+    """Nobody looks on."""
 
 
 def write_part(
@@ -43,6 +49,7 @@ def write_part(
     faults: FaultPlan,
     alive: Callable[[], None],
     confirm: Callable[[], None],
+    wrote: Callable[[int], None] = unseen,
     max_file_bytes: int = MAX_FILE_BYTES,
     model_files: ModelFiles | None = None,
 ) -> PartReport:
@@ -57,6 +64,7 @@ def write_part(
         faults: armed faults.
         alive: called for every block.
         confirm: called before the part manifest is written; what it raises ends the part.
+        wrote: told the size of every block that the storage took.
         max_file_bytes: size of one data file, at most.
         model_files: of the attempt, in layout ``hf``: entries of the model go there, where other writers' are, too.
 
@@ -69,7 +77,7 @@ def write_part(
     paths = [data_path(writer, index) for index in range(len(groups))]
     with storage_errors(f"saving {attempt} as writer {writer} to {storage.uri}"), _cleaning(storage, attempt, paths):
         files: list[FileRecord] = []
-        written = _Written(blocks, alive)
+        written = _Written(blocks, alive, wrote)
         for index, (path, group) in enumerate(zip(paths, groups, strict=True)):
             faults.reach("checkpoint.write", step=attempt.step, rank=writer)
             header = _header(group, attempt)
@@ -146,9 +154,10 @@ class _Written:
         chunks: where each entry lies, as far as its blocks have been used up.
     """
 
-    def __init__(self, blocks: Blocks, alive: Callable[[], None]) -> None:
+    def __init__(self, blocks: Blocks, alive: Callable[[], None], wrote: Callable[[int], None]) -> None:
         self._blocks = blocks
         self._alive = alive
+        self._wrote = wrote
         self.chunks: dict[Entry, ChunkRecord] = {}
 
     def file(self, index: int, header: bytes, group: Sequence[Entry]) -> Iterator[memoryview | bytes]:
@@ -170,9 +179,11 @@ class _Written:
         """The blocks of one entry that lies at ``begin`` of the part's file of this index."""
         checksums = []
         for block in self._blocks(entry):
-            checksums.append(checksum(block))
+            with timed(CHECKSUM):
+                checksums.append(checksum(block))
             self._alive()
             yield block
+            self._wrote(len(block))
         self.chunks[entry] = ChunkRecord(
             file=file,
             begin_bytes=begin,

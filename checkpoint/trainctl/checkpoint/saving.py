@@ -19,6 +19,7 @@ from trainctl.checkpoint.layout.region import Flat, overlaps
 from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import ModelFiles
+from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, run_view
@@ -106,6 +107,7 @@ def write_part(
     faults: FaultPlan,
     alive: Callable[[], None],
     confirm: Callable[[], None] = nothing,
+    wrote: Callable[[int], None] = unseen,
     max_file_bytes: int = MAX_FILE_BYTES,
     model_files: ModelFiles | None = None,
 ) -> PartReport:
@@ -119,6 +121,7 @@ def write_part(
         faults=faults,
         alive=alive,
         confirm=confirm,
+        wrote=wrote,
         max_file_bytes=max_file_bytes,
         model_files=model_files,
     )

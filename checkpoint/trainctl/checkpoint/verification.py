@@ -6,10 +6,12 @@ header and one for each block.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainctl.checkpoint.attempts import storage_errors
+from trainctl.checkpoint.load_watch import Progress, unwatched
 from trainctl.checkpoint.manifest.checksum import check_algorithm, checksum
 from trainctl.checkpoint.manifest.reading import check_size, read_artifact, read_part, read_root
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest
@@ -34,8 +36,12 @@ class Verified:
     damage: tuple[str, ...]
 
 
-def verify(ref: CheckpointRef) -> Verified:
+def verify(ref: CheckpointRef, *, progress: Progress = unwatched) -> Verified:
     """Reads all files of a checkpoint, block by block, whatever its size.
+
+    Args:
+        ref: which one.
+        progress: told after every block; what a damaged file did not let it read counts as read.
 
     Raises:
         CheckpointError: its root manifest is missing, unusable or not the one that was committed.
@@ -43,25 +49,48 @@ def verify(ref: CheckpointRef) -> Verified:
     with storage_errors(f"reading the checkpoint {ref.uri}"):
         storage = open_storage(ref.uri)
         root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
-        return Verified(
-            files=len(root.stored_files) + 1,
-            size_bytes=sum(file.size_bytes for file in root.stored_files),
-            damage=tuple(_damage(storage, root)),
-        )
+        seen = _Seen(root, progress)
+        damage = tuple(_damage(storage, root, seen))
+        return Verified(files=len(root.stored_files) + 1, size_bytes=seen.total_bytes, damage=damage)
 
 
-def _damage(storage: Storage, root: RootManifest) -> Iterator[str]:
+class _Seen:
+    """How much has been read; a file that all who wrote to it are dealt with counts whole."""
+
+    def __init__(self, root: RootManifest, progress: Progress) -> None:
+        self._left = {file.path: file.size_bytes for file in root.stored_files}
+        self._listed = Counter(file.path for part in root.parts for file in part.files)
+        self._progress = progress
+        self._done_bytes = 0
+        self.total_bytes = sum(self._left.values())
+
+    def block(self, path: str, size_bytes: int) -> None:
+        """Some more of a file; its header counts once, however many writers' part it is in."""
+        size_bytes = min(size_bytes, self._left[path])
+        self._left[path] -= size_bytes
+        self._done_bytes += size_bytes
+        self._progress(self._done_bytes, self.total_bytes)
+
+    def file(self, path: str) -> None:
+        """Done with a file, or with what one writer has in it."""
+        self._listed[path] -= 1
+        if self._listed[path] <= 0:
+            self.block(path, self._left[path])
+
+
+def _damage(storage: Storage, root: RootManifest, seen: _Seen) -> Iterator[str]:
     for report in root.parts:
-        yield from _damage_of_part(storage, root, report)
+        yield from _damage_of_part(storage, root, report, seen)
     for file in root.beside:
         try:
             check_size(storage, file)
             read_artifact(storage, file)
         except CheckpointError as error:
             yield str(error)
+        seen.file(file.path)
 
 
-def _damage_of_part(storage: Storage, root: RootManifest, report: PartReport) -> Iterator[str]:
+def _damage_of_part(storage: Storage, root: RootManifest, report: PartReport, seen: _Seen) -> Iterator[str]:
     """Without its part manifest nobody knows what the data files of a writer hold: they only have to be there."""
     part = None
     try:
@@ -70,16 +99,18 @@ def _damage_of_part(storage: Storage, root: RootManifest, report: PartReport) ->
         check_algorithm(part.checksum, where=f"{storage.uri}/{report.manifest.path}")
     except CheckpointError as error:
         yield str(error)
+    seen.file(report.manifest.path)
     for index, file in enumerate(report.files):
         try:
             check_size(storage, file)
             if part is not None:
-                _check_blocks(storage, part, index)
+                _check_blocks(storage, part, index, seen)
         except CheckpointError as error:
             yield str(error)
+        seen.file(file.path)
 
 
-def _check_blocks(storage: Storage, part: PartManifest, index: int) -> None:
+def _check_blocks(storage: Storage, part: PartManifest, index: int, seen: _Seen) -> None:
     """Raises: CheckpointError: names the first block of a data file that is not what was saved."""
     path = part.files[index].path
     for begin, size, expected, what in _blocks(part, index):
@@ -89,6 +120,7 @@ def _check_blocks(storage: Storage, part: PartManifest, index: int) -> None:
             raise DamagedCheckpointError(
                 f"{storage.uri}/{path} is corrupt: bytes {begin}:{begin + size} ({what}) do not have their checksum"
             )
+        seen.block(path, size)
 
 
 def _blocks(part: PartManifest, index: int) -> Iterator[tuple[int, int, str, str]]:

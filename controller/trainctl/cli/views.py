@@ -95,8 +95,8 @@ class PlainView:
         self._shown_step = -1
 
     def job(self, job: Job) -> None:
-        """Prints where the job is, if that is due and new."""
-        if self._now_s() >= self._next_s and job.status.step != self._shown_step:
+        """Prints where the job is, if that is due and new: a save or load moves on also where no step is done."""
+        if self._now_s() >= self._next_s and (job.status.step != self._shown_step or job.status.transfers):
             self._write(figures.progress(job.status, phase=job.status.phase, now_s=time.time()))
             self._next_s = self._now_s() + PROGRESS_EVERY_S
             self._shown_step = job.status.step

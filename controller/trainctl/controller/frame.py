@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,6 +38,8 @@ class Shown:
 
     book: JobBook | None = None
     since_s: float = 0.0
+    saves_in_flight: Mapping[str, int] = field(default_factory=dict)
+    """By uid of the jobs that run; looked at now and then."""
 
     def begin(self, book: JobBook, since_s: float) -> None:
         """A term began; 0 where nobody else led before."""
@@ -45,7 +47,7 @@ class Shown:
 
     def end(self) -> None:
         """It is over: what another one leads now is not this one's to show."""
-        self.book = None
+        self.book, self.saves_in_flight = None, {}
 
     def states(self) -> Iterable[JobState]:
         """One job for each name."""
@@ -130,7 +132,7 @@ async def framed(settings: Settings) -> AsyncIterator[Frame]:
     """
     settings.run_dir.prepare()
     shown, clock = Shown(), SteadyClock(SystemClock())
-    metrics = ControllerMetrics(shown.states, clock.now_s, lambda: shown.since_s)
+    metrics = ControllerMetrics(shown.states, clock.now_s, lambda: shown.since_s, lambda: shown.saves_in_flight)
     metrics.set("trainctl_build_info", 1, version=package_version())
     tls = _tls(settings)
     async with AsyncExitStack() as stack:

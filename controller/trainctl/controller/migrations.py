@@ -51,7 +51,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         to=2,
         what="jobs have owners and know which figures they missed; events name the leader that wrote them; leaders "
-        "write down when they led; deletions name who asked for them; damaged checkpoints are written down",
+        "write down when they led; deletions name who asked for them; damaged checkpoints are written down; what saves "
+        "and loads took is kept",
     ),
 )
 """All steps, in order: the last one's number is ``installation.SCHEMA``."""

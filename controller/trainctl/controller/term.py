@@ -18,7 +18,9 @@ from trainctl.controller.access.token_book import TokenBook
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
+from trainctl.controller.domain.metrics import TRAINING
 from trainctl.controller.domain.term import Term
+from trainctl.controller.domain.transfers import saves_in_flight
 from trainctl.controller.frame import Frame, local_address
 from trainctl.controller.installation import Sighting, save_sighting, went_back
 from trainctl.controller.jobs.book import JobBook
@@ -309,6 +311,9 @@ async def _sample(frame: Frame, parts: _Parts, keeper: NodeKeeper) -> None:
         metrics.set("trainctl_event_loop_lag_seconds", max(0.0, clock.monotonic_s() - due_s))
         metrics.set("trainctl_reconcile_queue_depth", parts.reconciler.queue_depth())
         metrics.set("trainctl_intents_pending", keeper.intents_pending)
+        view = parts.agents.view()
+        running = [entry.state for entry in parts.book.live() if entry.state.phase in TRAINING]
+        frame.shown.saves_in_flight = {state.uid: saves_in_flight(state, view) for state in running}
         with contextlib.suppress(UnavailableError):
             metrics.set("trainctl_store_db_bytes", await frame.store.size_bytes())
 

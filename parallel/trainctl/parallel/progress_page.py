@@ -4,7 +4,9 @@ Two slots and a counter: the writer fills the slot that nobody reads, then raise
 one whole sample, also when the writer was killed in the middle of a write. The time of the last touch stands apart, as
 one aligned 8-byte word. A write costs about a microsecond and makes no system call but the clock's.
 
-Layout in 8-byte words: 0 magic, 1 counter, 2 last touch, 8 and 16 the two slots of (generation, step, phase, since).
+Layout in 8-byte words: 0 magic, 1 counter, 2 last touch, 8 and 16 the two slots of (generation, step, phase, since);
+for the save or load that goes on a counter and slots of their own: 3 counter, 24 and 32 (kind, 0 for none, step, bytes
+done, bytes in all, since, how many go on).
 Times are CLOCK_MONOTONIC seconds, which all processes of one machine share. The order of the stores is the program's:
 guaranteed on x86-64; on weaker machines the interpreter's own work lies between them.
 """
@@ -15,19 +17,22 @@ import mmap
 import os
 import time
 
+from trainctl.core.records.part import Transfer, TransferKind
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Progress
 
 PAGE_BYTES = 4096
 _MAGIC = 0x7472636C70670001  # "trclpg", version 1
-_MAGIC_WORD, _COUNTER, _TOUCHED = 0, 1, 2
+_MAGIC_WORD, _COUNTER, _TOUCHED, _TRANSFER_COUNTER = 0, 1, 2, 3
 _SLOTS = (8, 16)
+_TRANSFER_SLOTS = (24, 32)
+_KINDS = (None, *TransferKind)
 _PHASES = tuple(Phase)
 _PHASE_NUMBERS = {phase: number for number, phase in enumerate(_PHASES)}
 
 
 class ProgressWriter:
-    """The worker's end. One thread writes: the one that trains.
+    """The worker's end. One thread writes phases: the one that trains; any one at a time writes transfers.
 
     Args:
         path: the page; made if missing. An agent gives a path of an anonymous memory file.
@@ -59,6 +64,21 @@ class ProgressWriter:
         self._times[slot + 3] = now_s
         self._words[_COUNTER] = counter
         self._times[_TOUCHED] = now_s
+
+    def transfer(self, transfer: Transfer | None, since_s: float) -> None:
+        """Publishes how far the save or load is that goes on since then (CLOCK_MONOTONIC); None: nothing goes on."""
+        counter = self._words[_TRANSFER_COUNTER] + 1
+        slot = _TRANSFER_SLOTS[counter & 1]
+        if transfer is None:
+            self._words[slot] = 0
+        else:
+            self._words[slot] = _KINDS.index(transfer.kind)
+            self._words[slot + 1] = transfer.step
+            self._words[slot + 2] = transfer.done_bytes
+            self._words[slot + 3] = transfer.total_bytes
+            self._times[slot + 4] = since_s
+            self._words[slot + 5] = transfer.in_flight
+        self._words[_TRANSFER_COUNTER] = counter
 
     def touch(self) -> None:
         """Shows that the worker runs, also where its phase does not change, as while it waits in a collective."""
@@ -99,4 +119,26 @@ def _sample(words: memoryview[int], times: memoryview[float], now_s: float) -> P
                 phase=_PHASES[number],
                 phase_age_s=max(0.0, now_s - since_s),
                 alive_age_s=max(0.0, now_s - times[_TOUCHED]),
+                transfer=_transfer(words, times, now_s),
             )
+
+
+def _transfer(words: memoryview[int], times: memoryview[float], now_s: float) -> Transfer | None:
+    while True:
+        counter = words[_TRANSFER_COUNTER]
+        slot = _TRANSFER_SLOTS[counter & 1]
+        number, step, done, total, since_s = *words[slot : slot + 4], times[slot + 4]
+        in_flight = words[slot + 5]
+        if words[_TRANSFER_COUNTER] != counter:
+            continue
+        kind = _KINDS[number]
+        if kind is None:
+            return None
+        return Transfer(
+            kind=kind,
+            step=step,
+            done_bytes=done,
+            total_bytes=total,
+            age_s=max(0.0, now_s - since_s),
+            in_flight=in_flight,
+        )

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+from trainctl.core.records.part import Transfer, TransferKind
 from trainctl.core.records.step import Phase, StepFigures, StepReport
 from trainctl.core.records.worker import CheckpointReport, Instruction, WorkerDesired, WorkerError
 from trainctl.parallel.bridge import (
@@ -51,6 +52,9 @@ def main(bridge_fd: int, page_path: str, node_dir: str) -> None:
         print("has a child")
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if behaviour == "saving":
+        moving = Transfer(kind=TransferKind.SAVE, step=7, done_bytes=3, total_bytes=9)
+        page.transfer(moving, time.monotonic() - 60.0)
     page.phase(0, 0, Phase.READY)
     bridge.send(Ready("digest"))
     serve(bridge, page, behaviour)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
+
 from trainctl.checkpoint.manifest.records import PartReport, StoredFile
+from trainctl.checkpoint.monitor import CAUSES, CHECKSUM, SYNC
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
+from trainctl.checkpoint.stopwatch import timed
+from trainctl.core.errors import CheckpointError
 
 DEADLINE_S = 20.0
 REPORT = PartReport(
@@ -81,10 +87,10 @@ def test_one_that_is_given_up_ends_at_once_and_lets_go_of_its_memory_later() -> 
 
     part = BackgroundPart(Given({}), hanging, released=released.set)
     part.start()
-    part.give_up("too slow")
+    part.give_up("too slow", "no_answer")
     assert part.wait(0.0)
     assert part.outcome is not None
-    assert (part.outcome.part, part.outcome.error) == (None, "too slow")
+    assert (part.outcome.part, part.outcome.error, part.outcome.cause) == (None, "too slow", "no_answer")
     assert not released.is_set()
     go.set()
     assert released.wait(DEADLINE_S)
@@ -99,4 +105,56 @@ def test_what_nobody_expected_is_an_error_of_the_part() -> None:
     part.start()
     assert part.wait(DEADLINE_S)
     assert part.outcome is not None
-    assert part.outcome.error == "ZeroDivisionError: a bug"
+    assert (part.outcome.error, part.outcome.cause) == ("ZeroDivisionError: a bug", "other")
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "cause"),
+    [
+        (Given({}), OSError(errno.ENOSPC, "full"), "storage"),
+        (Given({}), CheckpointError("refused"), "storage"),
+        (Given({}, "no room", "no_memory"), None, "no_memory"),
+        (Given({}, "somebody wrote to it", "changed_state"), None, "changed_state"),
+    ],
+)
+def test_a_failure_has_a_cause(source: Given, error: Exception | None, cause: str) -> None:
+    def refused(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+        assert error is not None
+        raise error
+
+    part = BackgroundPart(source, refused, retry_after_s=())
+    part.start()
+    assert part.wait(DEADLINE_S)
+    assert part.outcome is not None
+    assert (part.outcome.part, part.outcome.cause) == (None, cause)
+    assert cause in CAUSES
+
+
+def test_stages_are_those_that_the_writer_says() -> None:
+    def staged(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+        with timed(CHECKSUM):
+            alive()
+        with timed(SYNC):
+            confirm()
+        return REPORT
+
+    part = BackgroundPart(Given({}), staged)
+    part.start()
+    assert part.wait(DEADLINE_S)
+    assert part.outcome is not None
+    assert set(part.outcome.stages) == {"copy", "checksum", "write", "sync"}
+
+
+def test_what_is_shared_afterwards_is_no_stage_and_may_fail() -> None:
+    def refused(part: PartReport | None, *, alive: Callable[[], None], check: Callable[[], None]) -> None:
+        with timed(SYNC):
+            assert part == REPORT
+        raise OSError(errno.ENOSPC, "full")
+
+    part = BackgroundPart(Given({}), write, share=refused)
+    part.start()
+    assert part.wait(DEADLINE_S)
+    assert part.outcome is not None
+    assert (part.outcome.part, part.outcome.cause) == (None, "storage")
+    assert "full" in part.outcome.error
+    assert set(part.outcome.stages) == {"copy", "write"}

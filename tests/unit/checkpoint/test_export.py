@@ -57,6 +57,22 @@ def logits(folder: Path) -> torch.Tensor:
     return output
 
 
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_progress_is_in_bytes_of_what_is_written(tmp_path: Path, dtype: str | None) -> None:
+    ref = save(tmp_path / "in", full_values({"a": (300, 20), "b": (7,)}))
+    seen: list[tuple[int, int]] = []
+    report = export_checkpoint(
+        ref.uri,
+        str(tmp_path / "out"),
+        dtype=dtype,
+        max_shard_bytes=1 << 10,
+        moving=lambda done, total: seen.append((done, total)),
+    )
+    assert len(report.files) > 1
+    assert seen == sorted(seen)
+    assert seen[-1] == (report.data_bytes, report.data_bytes)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("max_shard_bytes", [5 << 30, 4000])
 def test_transformers_loads_the_folder_and_gives_the_same_logits(

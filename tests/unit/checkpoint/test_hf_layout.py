@@ -22,8 +22,11 @@ from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import whole
 from trainctl.checkpoint.library import save as save_module
 from trainctl.checkpoint.model_files import ModelFiles
+from trainctl.checkpoint.monitor import CHECKSUM, SYNC
 from trainctl.checkpoint.retention import discard
+from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.stopwatch import Stopwatch
 from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError, PlanError, UsageError
 from trainctl.core.records.generation import CheckpointRef
@@ -89,6 +92,35 @@ def test_stock_readers_and_ours_find_the_same_bits(
     assert report.size_bytes == sizes
     root = inspect(ref.uri).manifest
     assert (root.layout, root.index is None) == ("hf", max_file_bytes > 400)
+
+
+def test_progress_counts_a_shared_file_once(tmp_path: Path) -> None:
+    ref = save(tmp_path, values(), layout=rows(values(), 3), files="hf", max_file_bytes=400)
+    seen: list[tuple[int, int]] = []
+    for damaged in (False, True):
+        if damaged:
+            flip(next(Path(ref.uri).glob("model-*.safetensors")), -1)
+        seen.clear()
+        found = verify(ref, progress=lambda done, total: seen.append((done, total)))
+        assert bool(found.damage) == damaged
+        assert seen == sorted(seen)
+        assert seen[-1] == (found.size_bytes, found.size_bytes)
+
+
+@pytest.mark.parametrize("files", ["chunked", "hf"])
+def test_what_a_writer_writes_is_counted_and_timed_in_either_layout(tmp_path: Path, files: str) -> None:
+    saved = values()
+    writer = CheckpointWriter(str(tmp_path), faults=FaultPlan(), layout=files)
+    state = rank_state(saved, plain(saved, 1), rank_holder(0))
+    data = live_data(state, assign(plain(saved, 1))[rank_holder(0)])
+    watch, counted = Stopwatch(), [0]
+    with watch.measuring():
+        report = writer.write_part(
+            attempt(), writer=0, data=data, shapes=state.shapes(), wrote=lambda size: counted.append(size)
+        )
+    assert sum(counted) == report.data_bytes > 0
+    assert set(watch.seconds) == {CHECKSUM, SYNC}
+    assert min(watch.seconds.values()) > 0
 
 
 def test_moments_stay_with_their_writers(tmp_path: Path) -> None:

@@ -33,6 +33,20 @@ def test_a_whole_one_has_no_damage(ref: CheckpointRef) -> None:
     assert found.size_bytes == sum(path.stat().st_size for path in stored(ref))
 
 
+def test_progress_goes_up_to_all_that_there_is_also_where_files_are_damaged(tmp_path: Path) -> None:
+    ref = save(tmp_path, artifacts={"config.json": b"{}"}, max_file_bytes=1 << 10)
+    seen: list[tuple[int, int]] = []
+    for damaged in (False, True):
+        if damaged:
+            for path in stored(ref)[::2]:
+                path.unlink()
+        seen.clear()
+        found = verify(ref, progress=lambda done, total: seen.append((done, total)))
+        assert bool(found.damage) == damaged
+        assert seen == sorted(seen)
+        assert seen[-1] == (found.size_bytes, found.size_bytes)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_changed_byte_of_any_file_is_found_and_its_file_named(ref: CheckpointRef, data: st.DataObject) -> None:

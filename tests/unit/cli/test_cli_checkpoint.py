@@ -63,6 +63,25 @@ def test_describe_shows_the_manifest_and_what_a_rollback_takes(
     assert "no checkpoint of step 11; it has 10, 20" in missing.err
 
 
+def test_describe_shows_the_loads_of_this_checkpoint(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    job = controller.jobs["a"]
+    for generation, uri in ((2, saved[1].uri), (3, saved[0].uri)):
+        load = job.status.loads.add(
+            generation=generation, step=20, uri=uri, seconds=2.5, ranks=1, data_bytes=100, moved_bytes=120,
+            bottleneck="read of rank 0 on file: 2.00 s (60 B/s)",
+        )  # fmt: skip
+        load.parts.add(rank=0, data_bytes=100, moved_bytes=120, seconds={"read": 2.0, "verify": 0.5})
+    text = cli("checkpoints", "describe", "a").out
+    assert "Load by generation 2, by rank: 2.50 s, longest read of rank 0 on file: 2.00 s (60 B/s)" in text
+    assert "   0  100 B  2.000s  0.500s  60 B/s" in text
+    assert "generation 3" not in text
+    (found,) = json.loads(cli("checkpoints", "describe", "a", "-o", "json").out)["loads"]
+    assert (found["generation"], found["dataBytes"], found["movedBytes"]) == (2, 100, 120)
+    assert found["parts"] == [{"rank": 0, "dataBytes": 100, "movedBytes": 120, "seconds": {"read": 2.0, "verify": 0.5}}]
+
+
 def test_verify_names_the_damaged_file(cli: Cli, saved: list[CheckpointRef]) -> None:
     whole = cli("checkpoints", "verify", "a")
     assert whole.code == 0

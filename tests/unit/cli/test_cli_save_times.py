@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainctl.checkpoint.monitor import PartTimes
-from trainctl.cli.render.save_times import lines
+from trainctl.cli.render.save_times import lines, load_lines
 from trainctl.cli.style import Style
 
 PLAIN = Style(enabled=False)
@@ -29,10 +29,45 @@ def test_many_ranks_are_a_heat_map_and_the_slowest() -> None:
     assert found[1].startswith("Save, the 8 slowest of 100 ranks: longest write of rank 70: 40.00 s")
     assert [line.split()[0] for line in found[3:11]] == ["70", "99", "98", "97", "96", "95", "94", "93"]
     begin = next(index for index, line in enumerate(found) if line.strip().startswith("write:"))
-    assert found[begin].strip() == "write: checksums, files and their sync; 10.000 to 40.000 s, a cell a rank"
+    assert found[begin].strip() == "write: files written, or uploaded; 10.000 to 40.000 s, a cell a rank"
     assert found[begin + 1] == "       0  " + 64 * "░"
     assert found[begin + 2] == "      64  " + 6 * "░" + "█" + 29 * "░"
 
 
 def test_nothing_of_a_checkpoint_that_was_not_measured() -> None:
     assert lines([PartTimes(0, 1 << 30, {})], style=PLAIN) == []
+
+
+def test_stages_that_took_nobody_any_time_are_left_out() -> None:
+    parts = [
+        PartTimes(
+            rank, 1 << 30, {"stall": 0.2, "memory": 0.0, "fence": 0.0001, "checksum": 0.1, "write": 1.0, "sync": 3.0}
+        )
+        for rank in range(2)
+    ]
+    assert lines(parts, style=PLAIN, uri="s3://b/c") == [
+        "",
+        "Save, by rank: longest sync of rank 0 on s3: 3.00 s (256.0 MiB/s), all ranks alike",
+        "  RANK     SIZE   STALL  CHECKSUM   WRITE    SYNC         RATE",
+        "     0  1.0 GiB  0.200s    0.100s  1.000s  3.000s  256.0 MiB/s",
+        "     1  1.0 GiB  0.200s    0.100s  1.000s  3.000s  256.0 MiB/s",
+    ]
+
+
+def test_a_load_by_rank() -> None:
+    parts = [
+        PartTimes(0, 1 << 30, {"plan": 0.05, "read": 1.0, "verify": 0.25, "copy": 0.0}, 1 << 30),
+        PartTimes(1, 1 << 30, {"plan": 0.05, "read": 4.0, "verify": 0.25, "copy": 0.0}, 1 << 30),
+    ]
+    said = "read of rank 1 on file: 4.00 s (256.0 MiB/s), the median rank 2.50 s"
+    found = load_lines(parts, generation=3, ranks=2, longest=said, seconds=4.5, style=PLAIN)
+    assert found == [
+        "",
+        f"Load by generation 3, by rank: 4.50 s, longest {said}",
+        "  RANK     SIZE    PLAN    READ  VERIFY         RATE",
+        "     0  1.0 GiB  0.050s  1.000s  0.250s    1.0 GiB/s",
+        "     1  1.0 GiB  0.050s  4.000s  0.250s  256.0 MiB/s",
+    ]
+    many = load_lines(parts, generation=3, ranks=100, longest=said, seconds=4.5, style=PLAIN)
+    assert many[1].startswith("Load by generation 3, the 2 slowest of 100 ranks: ")
+    assert many[3].split()[0] == "1"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import generate_latest
 
+from trainctl.controller.domain.checkpoint_figures import CheckpointFigures, failed, load_of, loaded, saved
 from trainctl.controller.domain.goodput import Bucket, open_account, switch
 from trainctl.controller.domain.job_records import TrainProgress
 from trainctl.controller.domain.job_state import JobState
@@ -15,7 +16,9 @@ from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRIC
 from trainctl.controller.metrics.registry import ControllerMetrics, MetricsServer
 from trainctl.core.errors import ConflictError
 from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.part import PartTimes
 from trainctl.core.records.spec import JobMetadata, TrainJob
+from trainctl.core.records.worker import CheckpointReport, LoadReport
 
 
 def job() -> JobState:
@@ -82,6 +85,76 @@ def test_a_counter_waits_where_a_decision_ended_its_interval_a_moment_earlier() 
     assert (seconds("queued"), seconds("checking")) == (10.5, 1.5)
     shown = replace(shown, uid="another of that name", goodput=open_account(112.0))
     assert seconds("queued") == 0.0
+
+
+def saved_and_loaded() -> JobState:
+    """Two saves of four ranks, one that failed, and a load of two ranks."""
+    figures = CheckpointFigures()
+    for step, slow_s in ((10, 2.0), (20, 5.0)):
+        parts = tuple(PartTimes(rank, 100, {"write": slow_s if rank == 3 else 0.5}) for rank in range(4))
+        report = CheckpointReport(
+            job_uid="u", island="i", generation=1, step=step, lineage=1, parts=parts, seal_s=0.02, size_bytes=400,
+            pool_bytes=200,
+        )  # fmt: skip
+        figures = saved(figures, report, "s3://b/c")
+    lost = CheckpointReport(job_uid="u", island="i", generation=1, step=30, lineage=1, error="full", cause="storage")
+    figures = failed(figures, lost)
+    read = LoadReport(
+        uri="/c", step=10, seconds=1.0, parts=tuple(PartTimes(rank, 100, {"read": 0.4}, 104) for rank in range(2))
+    )
+    load = load_of(read, generation=2, now_s=1.0)
+    ref = CheckpointRef(uri="u", step=20, lineage=1, attempt="x", manifest_sha256="d", committed_s=130.0)
+    return replace(job(), checkpoint_figures=loaded(figures, load, read.parts), checkpoints=(ref,))
+
+
+def test_saves_and_loads_by_stage() -> None:
+    served = text(saved_and_loaded(), 142.5)
+    stage = 'trainctl_job_checkpoint_stage_seconds_{}{{direction="{}",job_name="a",{}stage="{}"}} {}'
+    for expected in (
+        stage.format("bucket", "save", 'le="0.3",', "write", "0.0"),
+        stage.format("bucket", "save", 'le="1",', "write", "6.0"),
+        stage.format("bucket", "save", 'le="3",', "write", "7.0"),
+        stage.format("bucket", "save", 'le="+Inf",', "write", "8.0"),
+        stage.format("count", "save", "", "write", "8.0"),
+        stage.format("sum", "save", "", "write", "10.0"),
+        stage.format("count", "save", "", "seal", "2.0"),
+        stage.format("count", "load", "", "read", "2.0"),
+    ):
+        assert expected in served, expected
+    newest = (
+        'trainctl_job_checkpoint_newest_stage_seconds{{direction="save",job_name="a",quantile="{}",stage="write"}} {}'
+    )
+    assert newest.format("0.5", "0.5") in served
+    assert newest.format("1", "5.0") in served
+    for name, value in (
+        ('bytes_total{direction="save",job_name="a",storage="s3"}', 800.0),
+        ('bytes_total{direction="load",job_name="a",storage="file"}', 208.0),
+        ('failures_total{cause="storage",job_name="a"}', 1.0),
+        ('imbalance_ratio{job_name="a"}', 1.0),
+        ('read_amplification_ratio{job_name="a"}', 1.04),
+        ('pool_bytes{job_name="a"}', 200.0),
+        ('timestamp_seconds{job_name="a"}', 130.0),
+    ):
+        assert f"trainctl_job_checkpoint_{name} {value}" in served, name
+
+
+def test_every_checkpoint_metric_of_the_catalogue_is_served_and_none_of_a_job_that_saved_nothing() -> None:
+    chosen = CheckpointInterval(interval_s=60.0, reason="r", since_s=101.0, waste=0.0125)
+    by_time = replace(saved_and_loaded(), phase=JobPhase.RUNNING, checkpoint_interval=chosen)
+    registry = ControllerMetrics(lambda: [by_time], lambda: 142.5, saves_in_flight=lambda: {"u": 1}).registry
+    served = generate_latest(registry).decode()
+    for metric in JOB_METRICS:
+        if metric.name.startswith("trainctl_job_checkpoint"):
+            assert f"# TYPE {metric.name} {metric.kind.value}" in served
+    assert "trainctl_job_checkpoint" not in text(job(), 142.5)
+
+
+def test_saves_in_flight_are_of_the_jobs_that_run() -> None:
+    counts = {"u": 2}
+    registry = ControllerMetrics(lambda: [job()], lambda: 101.0, saves_in_flight=lambda: counts).registry
+    assert 'trainctl_job_checkpoints_in_flight{job_name="a"} 2.0' in generate_latest(registry).decode()
+    counts.clear()
+    assert "trainctl_job_checkpoints_in_flight{" not in generate_latest(registry).decode()
 
 
 def test_no_label_collides_with_prometheus_or_grows_without_bound() -> None:

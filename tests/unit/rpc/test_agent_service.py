@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -9,7 +10,8 @@ import pytest
 
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.records.worker import CheckpointReport
+from trainctl.core.records.part import PartTimes, Transfer, TransferKind
+from trainctl.core.records.worker import CheckpointReport, LoadReport, RecoveryReport, WorkerPhase
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.status import error_from_rpc
 from trainctl.protos.v1 import agent_pb2, job_pb2, records_pb2
@@ -201,5 +203,71 @@ def test_two_jobs_that_come_together_do_not_share_a_slot(tmp_path: Path) -> None
             assert [node.slots_used for node in nodes] == [2, 2]
             phases = sorted([(await client.job(name)).status.phase for name in ("a", "b", "c")])
             assert phases.count("QUEUED") == 1
+
+    run(main)
+
+
+def test_who_looks_on_sees_how_far_a_save_is_and_that_it_is_over(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent = await running.agent()
+            await client.call("CreateJob", create(spec(per_node=2)))
+            await client.until_phase("a", "RUNNING")
+
+            def move(done_bytes: int | None) -> None:
+                moving = None
+                if done_bytes is not None:
+                    moving = Transfer(
+                        kind=TransferKind.SAVE, step=5, done_bytes=done_bytes, total_bytes=1000, age_s=2.0
+                    )
+                for key, worker in agent.workers.items():
+                    progress = replace(worker.progress, transfer=moving)
+                    agent.workers[key] = replace(worker, progress=progress)
+                agent.observe()
+
+            for done_bytes in (250, 750):
+                move(done_bytes)
+                job = await client.until("a", lambda job, done=done_bytes: _done(job) == 2 * done)  # type: ignore[misc]
+                (shown,) = job.status.transfers
+                assert (shown.kind, shown.step, shown.total_bytes, shown.workers) == ("save", 5, 2000, 2)
+            move(None)
+            await client.until("a", lambda job: not job.status.transfers)
+            move(500)
+            await client.until("a", lambda job: _done(job) == 1000)
+            for key, worker in agent.workers.items():  # as an agent whose worker died, and told nobody yet
+                agent.workers[key] = replace(worker, phase=WorkerPhase.EXITED, exit_code=-9)
+            agent.observe()
+            await client.until("a", lambda job: not job.status.transfers)
+
+    run(main)
+
+
+def _done(job: job_pb2.Job) -> int:
+    return sum(transfer.done_bytes for transfer in job.status.transfers)
+
+
+def test_what_a_save_and_a_load_took_outlives_the_controller(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent = await running.agent()
+            uid = (await client.call("CreateJob", create(spec()))).job.uid
+            await client.until_phase("a", "RUNNING")
+            parts = (PartTimes(0, 900, {"write": 2.0, "sync": 0.5}), PartTimes(1, 900, {"write": 0.2, "sync": 0.5}))
+            ref = CheckpointRef(uri="/c/step-5", step=5, lineage=1, attempt="x", manifest_sha256="d")
+            saved = CheckpointReport(
+                job_uid=uid, island="island-0", generation=1, step=5, lineage=1, ref=ref, parts=parts, size_bytes=1800
+            )
+            load = LoadReport(uri="/c/step-1", step=1, seconds=3.0, parts=parts, bottleneck="read of rank 0")
+            read = RecoveryReport(job_uid=uid, island="island-0", generation=1, global_rank=0, slot=0, load=load)
+            agent.send(checkpoint=record_to_message(saved, records_pb2.CheckpointReport))
+            agent.send(recovery=record_to_message(read, records_pb2.RecoveryReport))
+            job = await client.until("a", lambda job: bool(job.status.loads))
+            (shown,) = job.status.loads
+            assert (shown.uri, shown.step, shown.ranks, shown.bottleneck) == ("/c/step-1", 1, 2, "read of rank 0")
+            assert dict(shown.parts[0].seconds) == {"write": 2.0, "sync": 0.5}
+        async with serving(tmp_path) as running:
+            assert (await running.client.job("a")).status.loads == job.status.loads
 
     run(main)

@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 
 from trainctl.checkpoint.importing import import_checkpoint
+from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction
@@ -50,7 +51,8 @@ def replica_of(seed: int) -> Replica:
 def load_into(replica: Replica, ref: CheckpointRef) -> None:
     record = SimpleNamespace(lineage=2, target_step=ref.step, generation=1)
     waiter = SimpleNamespace(touch=lambda: None)
-    Entry._loaded(SimpleNamespace(record=record, replica=replica, waiter=waiter), ref)  # type: ignore[arg-type]
+    entered = SimpleNamespace(record=record, replica=replica, waiter=waiter)
+    Entry._loaded(entered, ref, LoadWatch())  # type: ignore[arg-type]
 
 
 def weights(tmp_path: Path, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, CheckpointRef]:

@@ -17,18 +17,18 @@ from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.monitor import STAGES
-from trainctl.checkpoint.snapshot import background
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.state import state_of
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobMetadata, JobSpec, TrainJob
+from trainctl.core.records.part import PartTimes
+from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobMetadata, JobSpec, SnapshotsSpec, TrainJob
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.core.records.worker import CheckpointReport
 from trainctl.parallel.bridge import Checkpointed, Noticed, WorkerMessage
-from trainctl.parallel.session import Session, saves
+from trainctl.parallel.session import Session, places, saves
 from trainctl.parallel.session import checkpoints as checkpoints_module
 from trainctl.parallel.session.control import NoControl, NoPage
 
@@ -74,13 +74,20 @@ class Counter:
 class Run:
     """One worker: a model with buffers that change in the forward pass, an average, an object."""
 
-    def __init__(self, folder: Path, *, steps: int = 6, interval: int = 2, background: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, steps: int = 6, interval: int = 2, background: bool = True, snapshots: int = 0
+    ) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(6, 40), nn.BatchNorm1d(40), nn.Tanh(), nn.Linear(40, 3))
         self.average = nn.Linear(6, 40).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.05)
         self.counter = Counter()
-        spec = CheckpointSpec(interval_steps=interval, keep=CheckpointKeepSpec(last=99), background=background)
+        spec = CheckpointSpec(
+            interval_steps=interval,
+            keep=CheckpointKeepSpec(last=99),
+            background=background,
+            snapshots=SnapshotsSpec(interval_steps=snapshots),
+        )
         self.control = Keeping(folder, spec)
         self.folder = folder
         self.session = Session.open(control=self.control, page=NoPage())
@@ -169,7 +176,7 @@ class Storage:
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Storage:
-    monkeypatch.setattr(background, "RETRY_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr(places, "RETRY_AFTER_S", (0.0, 0.0))
     return Storage(monkeypatch)
 
 
@@ -193,6 +200,10 @@ def test_every_checkpoint_is_the_state_of_its_step(tmp_path: Path, in_background
         assert part.seconds["stall"] <= round(report.stall_s, 6)
         assert report.stall_s <= report.seconds
         assert report.bottleneck
+        assert report.cause == ""
+        assert report.parts == (PartTimes(0, part.data_bytes, part.seconds),)
+        assert 0.0 < report.seal_s <= report.seconds
+        assert (report.pool_bytes > 0) == in_background
     assert parents == [6, 4, 2, None], "each continues the one before"
 
 
@@ -234,6 +245,7 @@ def test_a_copy_that_is_late_is_dropped_and_the_next_is_waited_for(
         if threading.current_thread() is not threading.main_thread():
             while snapshot._wanted:
                 threading.Event().wait(0.001)
+        threading.Event().wait(0.002)
         return plainly(snapshot, piece)
 
     monkeypatch.setattr(Snapshot, "_copy_piece", slowly)
@@ -242,6 +254,9 @@ def test_a_copy_that_is_late_is_dropped_and_the_next_is_waited_for(
     reports = run.to_the_end()
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "rank 0: the next change of the state was due, and 0.05 s later the copy was not whole" in reports[0].error
+    assert reports[0].cause == "late_copy"
+    seconds = reports[1].parts[0].seconds
+    assert 0.002 <= seconds["copy"] <= seconds["stall"], "the copy is a stage also where training waits for it"
     (notice,) = run.control.notices
     assert "the copy for the checkpoint of step 2 is dropped" in notice
     assert "from now on training waits while the copy is made" in notice
@@ -267,6 +282,7 @@ def test_state_that_is_changed_inside_a_step_is_never_saved_torn(tmp_path: Path)
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "param of average.weight" in reports[0].error
     assert "was changed before the snapshot's fence was passed" in reports[0].error
+    assert reports[0].cause == "changed_state"
     assert reports[1].ref is not None
     run.check(reports[1].ref)
 
@@ -290,6 +306,7 @@ def test_what_does_not_pass_costs_one_checkpoint(
     reports = run.to_the_end()
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "injected" in reports[0].error
+    assert reports[0].cause == "storage"
     assert storage.tries == tries
     assert not list((tmp_path / "checkpoints").glob("step-*2"))
 
@@ -306,6 +323,7 @@ def test_storage_that_hangs_ends_the_save_and_not_the_run(
         storage.open.set()
     assert outcome(reports) == [(2, False), (3, False)]
     assert all("nothing was written for 0.2 s: the storage does not answer" in report.error for report in reports)
+    assert {report.cause for report in reports} == {"no_answer"}
 
 
 def test_without_memory_for_a_copy_training_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +335,7 @@ def test_without_memory_for_a_copy_training_waits(tmp_path: Path, monkeypatch: p
     reports = run.to_the_end()
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
     assert "rank 0: no host memory for a copy of the state: cannot allocate" in reports[0].error
+    assert reports[0].cause == "no_memory"
     assert run.control.notices == [
         "there is no memory for a copy of the state: from now on training waits while it is saved"
     ]

@@ -16,6 +16,7 @@ from trainctl.checkpoint.export.source import ExportSource, Parameter
 from trainctl.checkpoint.hf_files import index_of, into_shards, shard_header
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.layout.region import Shape, volume, whole
+from trainctl.checkpoint.load_watch import Progress, unwatched
 from trainctl.checkpoint.manifest.names import HF_INDEX, is_model_file
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -65,6 +66,7 @@ def export_checkpoint(
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
+    moving: Progress = unwatched,
 ) -> ExportReport:
     """Exports the parameters of a checkpoint so that ``from_pretrained`` loads them.
 
@@ -75,6 +77,7 @@ def export_checkpoint(
         max_shard_bytes: tensor bytes in one file; a larger tensor has a file of its own.
         overwrite: write into a folder that is not empty; model files in it are replaced.
         progress: called with one line for every file written.
+        moving: told how many tensor bytes are written, of how many, every few megabytes.
 
     Raises:
         CheckpointError: the checkpoint is unusable, or the target refused; nothing half-written is left.
@@ -86,13 +89,14 @@ def export_checkpoint(
     shards = into_shards(outputs, max_shard_bytes)
     index = index_of(shards)
     target = open_storage(target_uri)
+    moved = _Moved(sum(output.size_bytes for output in outputs), moving)
     with storage_errors(f"exporting to {target_uri}"):
         _clear(target, overwrite=overwrite)
         written: list[str] = []
         try:
             for name, shard in shards.items():
                 written.append(name)
-                size = target.write_file(name, _shard_buffers(source, shard))
+                size = target.write_file(name, _shard_buffers(source, shard, moved))
                 progress(f"{name}: {len(shard)} tensors, {format_bytes(size)}")
             for name, data in {**source.artifacts(), **({HF_INDEX: index} if index else {})}.items():
                 written.append(name)
@@ -117,11 +121,26 @@ def _clear(target: Storage, *, overwrite: bool) -> None:
             target.delete(name)
 
 
-def _shard_buffers(source: ExportSource, shard: Sequence[_Output]) -> Iterator[memoryview | bytes]:
+class _Moved:
+    """Counts the tensor bytes of all files together."""
+
+    def __init__(self, total_bytes: int, progress: Progress) -> None:
+        self._total_bytes = total_bytes
+        self._progress = progress
+        self._done_bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        self._done_bytes += size_bytes
+        self._progress(self._done_bytes, self._total_bytes)
+
+
+def _shard_buffers(source: ExportSource, shard: Sequence[_Output], moved: _Moved) -> Iterator[memoryview | bytes]:
     yield shard_header(shard, {})
     for output in shard:
         for data in source.stream(output.parameter):
-            yield cast_bytes(data, output.parameter.key.dtype, output.dtype)
+            cast = cast_bytes(data, output.parameter.key.dtype, output.dtype)
+            yield cast
+            moved.add(memoryview(cast).nbytes)
 
 
 def _with_dtype(config: bytes, dtype: str | None) -> bytes:

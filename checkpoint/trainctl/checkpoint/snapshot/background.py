@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -15,12 +15,15 @@ from trainctl.checkpoint.attempts import LASTING
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.monitor import COPY, WRITE
 from trainctl.checkpoint.saving import EntryData, nothing
+from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.core.errors import CheckpointError, TrainctlError
 
 T = TypeVar("T")
 _LOG = logging.getLogger("trainctl.checkpoint")
 RETRY_AFTER_S = (0.5, 2.0)
 """Waits before a write that failed is tried again."""
+_SETTLING = ""
+"""What is waited for then is nobody's stage."""
 _NICE = 10
 """The training thread has the processor first."""
 
@@ -58,6 +61,11 @@ class Source(Protocol):
         """Why the data must not be used; empty as long as it may be."""
         ...
 
+    @property
+    def cause(self) -> str:
+        """The reason in one word of ``monitor.CAUSES``."""
+        ...
+
     def copy(self) -> None:
         """Puts the data where it stays as it is; called once, on the part's thread."""
         ...
@@ -74,20 +82,23 @@ class PartOutcome:
     Attributes:
         part: what was written; None if it failed.
         error: why it failed.
-        stages: seconds of ``copy`` and ``write``.
+        stages: seconds of ``copy``, ``checksum``, ``write`` and ``sync``.
+        cause: of a failure, one word of ``monitor.CAUSES``.
     """
 
     part: PartReport | None
     error: str
     stages: Mapping[str, float]
+    cause: str = ""
 
 
 class Given:
     """Data that needs no copy: whoever gives it leaves it alone until the part is written. Or a reason why not."""
 
-    def __init__(self, data: EntryData, reason: str = "") -> None:
+    def __init__(self, data: EntryData, reason: str = "", cause: str = "") -> None:
         self.data = data
         self.reason = reason
+        self.cause = cause
 
     def copy(self) -> None:
         """It is where it has to be."""
@@ -136,8 +147,7 @@ class BackgroundPart:
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._outcome: PartOutcome | None = None
-        self._stages: dict[str, float] = {}
-        self._settling_s = 0.0
+        self._watch = Stopwatch()
         self._moved_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="checkpoint-part", daemon=True)
 
@@ -161,43 +171,44 @@ class BackgroundPart:
             return 0.0
         return now_s - self._moved_s
 
-    def give_up(self, error: str) -> None:
+    def give_up(self, error: str, cause: str = "other") -> None:
         """Ends it as failed, at once for whoever asks; the thread follows as soon as it can."""
         self._cancelled.set()
-        self._end(PartOutcome(None, error, dict(self._stages)))
+        self._end(None, error, cause)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # a courtesy that not every system knows
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        part, error = self._tried(self._saved)
+        with self._watch.measuring():
+            part, error, cause = self._tried(self._saved)
         self._before = None  # a chain of parts must not live as long as the job
         self._released()
         if not self._cancelled.is_set():
-            _, not_shared = self._tried(lambda: self._share(part, alive=self._beat, check=self._check_wanted))
-            error = error or not_shared
-        self._end(PartOutcome(None if error else part, error, dict(self._stages)))
+            # Not measured: what the others wait for then is no stage of this part.
+            _, not_shared, why = self._tried(lambda: self._share(part, alive=self._beat, check=self._check_wanted))
+            error, cause = (error, cause) if error else (not_shared, why)
+        self._end(None if error else part, error, cause)
 
-    def _tried(self, do: Callable[[], T]) -> tuple[T | None, str]:
-        """What came of it, and why nothing did."""
+    def _tried(self, do: Callable[[], T]) -> tuple[T | None, str, str]:
+        """What came of it, why nothing did, and that in a word."""
         try:
-            return do(), ""
+            return do(), "", ""
         except _Cancelled:
-            return None, "nobody wants it any more"
+            return None, "nobody wants it any more", "other"
         except TrainctlError as failure:
-            return None, str(failure)
+            return None, str(failure), self.source.cause or "storage"
         except BaseException as failure:
             _LOG.exception("a part of a checkpoint could not be written")
-            return None, f"{type(failure).__name__}: {failure}"
+            cause = self.source.cause or ("storage" if isinstance(failure, OSError) else "other")
+            return None, f"{type(failure).__name__}: {failure}", cause
 
     def _saved(self) -> PartReport:
-        with self._timed(COPY):
+        with timed(COPY):
             self.source.copy()
         while self._before is not None and not self._before.wait(0.1):
             self._beat()
-        with self._timed(WRITE):
-            part = self._written()
-        self._stages[WRITE] -= self._settling_s  # that was the training's time, not the storage's
-        return part
+        with timed(WRITE):
+            return self._written()
 
     def _written(self) -> PartReport:
         for wait_s in (*self._retry_after_s, None):
@@ -213,10 +224,9 @@ class BackgroundPart:
         raise AssertionError  # the last turn of the loop returned or raised
 
     def _until_settled(self) -> None:
-        began_s = time.monotonic()
-        while not self.source.settled(0.05):
-            self._beat()
-        self._settling_s = time.monotonic() - began_s
+        with timed(_SETTLING):  # that is the training's time, not the storage's
+            while not self.source.settled(0.05):
+                self._beat()
         self._check_source()
 
     def _check_source(self) -> None:
@@ -231,21 +241,14 @@ class BackgroundPart:
         if self._cancelled.is_set():
             raise _Cancelled
 
-    def _end(self, outcome: PartOutcome) -> None:
+    def _end(self, part: PartReport | None, error: str, cause: str) -> None:
+        stages = {stage: seconds for stage, seconds in self._watch.seconds.items() if stage != _SETTLING}
         with self._lock:
             if self._outcome is not None:
                 return
-            self._outcome = outcome
+            self._outcome = PartOutcome(part, error, stages, cause)
         self._over.set()
         self._changed()
-
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        began_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self._stages[stage] = time.monotonic() - began_s
 
 
 def _lasts(error: BaseException) -> bool:

@@ -44,13 +44,19 @@ class HostPool:
         self._memory = memory
         self._lock = threading.Condition()
         self._free: list[HostBuffer] = []
-        self._taken: set[int] = set()
+        self._taken: dict[int, int] = {}
 
     @property
     def size_bytes(self) -> int:
         """Memory that is free for the next snapshots."""
         with self._lock:
             return sum(buffer.bytes.numel() for buffer in self._free)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it has taken from the system, in use or not."""
+        with self._lock:
+            return sum(buffer.bytes.numel() for buffer in self._free) + sum(self._taken.values())
 
     def take(self, size_bytes: int, within_s: float = 0.0) -> HostBuffer | None:
         """A buffer of at least this size; None if all are in use for so long. One that is too small is replaced."""
@@ -65,13 +71,13 @@ class HostPool:
                 if len(self._free) + len(self._taken) >= self._count:
                     self._free.pop()  # before the new one is made, so that both never exist at once
                 found = HostBuffer(self._memory(size_bytes))
-            self._taken.add(id(found))
+            self._taken[id(found)] = found.bytes.numel()
             return found
 
     def give_back(self, buffer: HostBuffer) -> None:
         """Nobody reads or writes it any more; giving it back twice is no harm."""
         with self._lock:
             if id(buffer) in self._taken:
-                self._taken.remove(id(buffer))
+                del self._taken[id(buffer)]
                 self._free.append(buffer)
                 self._lock.notify_all()

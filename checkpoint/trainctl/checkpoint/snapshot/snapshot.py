@@ -59,7 +59,7 @@ class Snapshot:
         self._wanted = True
         self._begun = self._copied = False
         self._over = threading.Event()
-        self._reason = ""
+        self._reason = self._cause = ""
         self._passed = threading.Event()
         with torch.no_grad():
             for piece in self._pieces:
@@ -82,6 +82,11 @@ class Snapshot:
         return self._reason
 
     @property
+    def cause(self) -> str:
+        """The reason in one word of ``monitor.CAUSES``."""
+        return self._cause
+
+    @property
     def over(self) -> bool:
         """Nothing is copied any more."""
         return self._over.is_set()
@@ -100,7 +105,7 @@ class Snapshot:
             with torch.no_grad():
                 self._copied = all(self._copy_piece(piece) for piece in _each(self._lazy, alive))
         except BaseException as error:
-            self._reason = f"copying failed: {error}"
+            self._reason, self._cause = f"copying failed: {error}", "other"
             raise
         finally:
             self._over.set()
@@ -128,8 +133,10 @@ class Snapshot:
         pieces = zip(self._lazy, self._versions, strict=True)
         changed = [piece.entry.key for piece, version in pieces if piece.live.tensor._version != version]
         if not self._copied and not self._reason:
+            self._cause = "late_copy"
             self._reason = f"the next change of the state was due, and {within_s:.2f} s later the copy was not whole"
         elif changed:
+            self._cause = "changed_state"
             self._reason = (
                 f"{changed[0]} was changed before the snapshot's fence was passed: whoever writes to registered state "
                 "has to pass it first"

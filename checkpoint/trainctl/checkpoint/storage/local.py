@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from trainctl.checkpoint.monitor import SYNC
+from trainctl.checkpoint.stopwatch import timed
 from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
 from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.system.files import sync_folder
@@ -40,10 +42,12 @@ class LocalStorage:
             size = 0
             for batch in _batches(buffers):
                 size += _write_all(descriptor, batch, size)
-            os.fsync(descriptor)
+            with timed(SYNC):
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        sync_folder(target.parent)
+        with timed(SYNC):
+            sync_folder(target.parent)
         return size
 
     @property
@@ -59,10 +63,12 @@ class LocalStorage:
         try:
             for part in ranges:
                 _write_all(descriptor, [part.data], part.offset)
-            os.fsync(descriptor)
+            with timed(SYNC):
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        sync_folder(target.parent)
+        with timed(SYNC):
+            sync_folder(target.parent)
 
     def create_file(self, path: str, data: bytes) -> None:
         """Writes a temporary file and links it to its name, which fails where the name is taken."""

@@ -16,12 +16,13 @@ from trainctl.cli.client import Client, connect, find_job
 from trainctl.cli.commands.checkpoints import ask, choose
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, is_table, plain
+from trainctl.cli.progress import Progress
 from trainctl.cli.render import checkpoint as render
 from trainctl.core.errors import CheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.units import format_bytes, format_count
 from trainctl.protos.convert import message_to_record
-from trainctl.protos.v1.job_pb2 import Job, RollbackJobRequest
+from trainctl.protos.v1.job_pb2 import Job, Load, RollbackJobRequest
 
 
 def describe(context: Context) -> int:
@@ -37,6 +38,7 @@ def describe(context: Context) -> int:
         **_facts(_manifest(ref)),
         "pinned": ref.uri in answer.pinned,
         "rollbackTarget": ref.uri == back_to,
+        "loads": [_load(load) for load in job.status.loads if load.uri == ref.uri],
     }
     style, name = context.console.style(), job.spec.metadata.name
     emit(context, data, table=lambda: render.describe(data, job=name, now_s=time.time(), style=style), names=[ref.uri])
@@ -68,6 +70,27 @@ def _facts(root: RootManifest) -> dict[str, Any]:
     }
 
 
+def _load(load: Load) -> dict[str, Any]:
+    return {
+        "generation": load.generation,
+        "loadedS": load.loaded_s,
+        "seconds": load.seconds,
+        "ranks": load.ranks,
+        "dataBytes": load.data_bytes,
+        "movedBytes": load.moved_bytes,
+        "bottleneck": load.bottleneck,
+        "parts": [
+            {
+                "rank": part.rank,
+                "dataBytes": part.data_bytes,
+                "movedBytes": part.moved_bytes,
+                "seconds": dict(part.seconds),
+            }
+            for part in load.parts
+        ],
+    }
+
+
 def _rollback_target(client: Client, job: Job) -> str:
     """URI of the checkpoint that a roll-back without a step takes; empty if the job cannot go back now."""
     request = RollbackJobRequest(name=job.uid, validate_only=True)
@@ -86,7 +109,8 @@ def verify(context: Context) -> int:
         message = choose(job, ask(client, job.uid).checkpoints, context.options.step)
     context.on_interrupt = ("interrupted: nothing was changed",)
     context.console.say(f"reading {message.uri}")
-    found = read_all(message_to_record(message, CheckpointRef))
+    with Progress(context.console, "verified") as progress:
+        found = read_all(message_to_record(message, CheckpointRef), progress=progress.at)
     data = {
         "step": message.step,
         "uri": message.uri,

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
+from trainctl.cli.progress import Progress
 from trainctl.core.errors import NotFoundError, PreconditionError
 
 _NEEDED = ("numpy", "fsspec")
@@ -22,7 +23,8 @@ def run(context: Context) -> int:
     destination = str(Path(options.destination).expanduser().absolute())
     context.console.say(f"exporting {source}")
     context.on_interrupt = (f"interrupted: what is in {destination} may be incomplete",)
-    report = exporter(source, destination, dtype=options.dtype, overwrite=options.force)
+    with Progress(context.console, "exported") as progress:
+        report = exporter(source, destination, dtype=options.dtype, overwrite=options.force, moving=progress.at)
     context.console.data(destination)
     if "config.json" in report.files:
         context.console.say("transformers loads it: AutoModelForCausalLM.from_pretrained(...)")

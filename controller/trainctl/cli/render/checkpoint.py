@@ -51,11 +51,24 @@ def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
     parts = [PartTimes(part["rank"], part["dataBytes"], part["seconds"]) for part in data["parts"]]
     return [
         *(f"{name:<{width}}  {value}" for name, value in pairs),
-        *save_times.lines(parts, style=style),
+        *save_times.lines(parts, style=style, uri=data["uri"]),
+        *(line for load in data["loads"] for line in _load(load, style=style)),
         "",
         style.paint("Files:", "bold"),
         *(f"  {line}" for line in files),
     ]
+
+
+def _load(load: Mapping[str, Any], *, style: Style) -> list[str]:
+    parts = [PartTimes(part["rank"], part["dataBytes"], part["seconds"], part["movedBytes"]) for part in load["parts"]]
+    return save_times.load_lines(
+        parts,
+        generation=load["generation"],
+        ranks=load["ranks"],
+        longest=load["bottleneck"],
+        seconds=load["seconds"],
+        style=style,
+    )
 
 
 def _parent(data: Mapping[str, Any]) -> str:

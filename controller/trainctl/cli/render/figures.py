@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainctl.cli.phases import has_ended
+from trainctl.cli.render import transfers
 from trainctl.cli.times import clock, rough
 from trainctl.protos.v1.job_pb2 import JobStatus, WorkerStatus
 
@@ -79,7 +80,7 @@ def progress(status: JobStatus, *, phase: str, now_s: float) -> str:
     """The line that says where a job is. ``phase`` is the phase as it should look, painted or not."""
     old = f" ({text})" if (text := waiting(status, now_s)) else ""
     of_step, of_loss = (old, "") if status.step_stale else ("", old)
-    parts = [phase, f"step {steps(status)}{of_step}" if status.total_steps else "-"]
+    parts = [phase, f"step {steps(status)}{of_step}" if status.total_steps else "-", *transfers.sentences(status)]
     if status.step:
         parts.append(f"loss {loss(status)}{of_loss}" if status.HasField("loss") else "-")
         if status.HasField("eval_loss"):

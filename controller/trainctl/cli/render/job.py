@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from trainctl.cli.render import figures, recoveries, tables
+from trainctl.cli.render import figures, recoveries, tables, transfers
 from trainctl.cli.style import Style
 from trainctl.cli.times import age, rfc3339, rough, span
-from trainctl.protos.v1.job_pb2 import Job, JobStatus
+from trainctl.protos.v1.job_pb2 import Job, JobStatus, Load
 from trainctl.protos.v1.records_pb2 import CheckpointRef, WorkerError
 
 _SHOWN_RECOVERIES = 5
@@ -19,6 +19,7 @@ def describe(job: Job, checkpoints: Sequence[CheckpointRef], *, now_s: float, st
     status = job.status
     shown = status.recoveries[-_SHOWN_RECOVERIES:]
     more = f" (the last {len(shown)} of {len(status.recoveries)})" if len(shown) < len(status.recoveries) else ""
+    loads = {load.generation: load for load in status.loads}
     sections = [
         ("", _head(job, now_s=now_s, style=style)),
         ("Error", error(status.error) if status.HasField("error") else []),
@@ -27,8 +28,9 @@ def describe(job: Job, checkpoints: Sequence[CheckpointRef], *, now_s: float, st
         ("Goodput", figures.goodput_lines(status.goodput_s)),
         (
             f"Recoveries and planned changes{more}",
-            [line for recovery in shown for line in recoveries.describe(recovery)],
+            [line for recovery in shown for line in recoveries.describe(recovery, load=loads.get(recovery.generation))],
         ),
+        ("Loads", _other_loads(loads, {recovery.generation for recovery in shown})),
         ("Checkpoints", tables.checkpoints(checkpoints, now_s=now_s, style=style) if checkpoints else []),
     ]
     lines: list[str] = []
@@ -36,6 +38,11 @@ def describe(job: Job, checkpoints: Sequence[CheckpointRef], *, now_s: float, st
         if body:
             lines += [*(["", style.paint(f"{title}:", "bold")] if title else []), *_indent(body, 2 if title else 0)]
     return lines
+
+
+def _other_loads(loads: Mapping[int, Load], told: Collection[int]) -> list[str]:
+    """Those that were no part of a recovery that is told of, such as when a job begins from a checkpoint."""
+    return [f"generation {g}: {recoveries.loaded(load)}" for g, load in sorted(loads.items()) if g not in told]
 
 
 def _indent(lines: Iterable[str], by: int) -> list[str]:
@@ -63,6 +70,10 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
                 f"{rfc3339(status.end_time_s)} ({age(status.end_time_s, now_s)} ago)" if status.end_time_s else "",
             ),
             ("Step", figures.steps(status) + (f" in lineage {status.lineage}" if status.lineage else "")),
+            *(
+                (transfers.doing(t.kind).capitalize(), f"step {t.step}: {transfers.amount(t)}")
+                for t in status.transfers
+            ),
             ("Figures", _waiting(status, now_s)),
             ("Skipped steps", str(status.skipped_steps) if status.skipped_steps else ""),
             ("Loss", figures.loss(status)),

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from trainctl.cli.style import Style
 from trainctl.core.records.generation import Rung
+from trainctl.core.records.part import SNAPSHOT, storage_kind
 from trainctl.core.units import format_bytes, format_count
-from trainctl.protos.v1.job_pb2 import Event, Recovery
+from trainctl.protos.v1.job_pb2 import Event, Load, Recovery
 
 PHASES = ("detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step")
 """Phases of a recovery in the order in which they happen; others come behind them."""
 _BAR_CELLS = 40
+_WASTEFUL = 1.02
+"""Bytes read for each that is wanted, from which on it is worth a word."""
 
 
 def ordered_phases(recovery: Recovery) -> list[tuple[str, float]]:
@@ -39,8 +42,19 @@ def is_restart(recovery: Recovery) -> bool:
     return recovery.rung == Rung.RESTART
 
 
-def describe(recovery: Recovery) -> list[str]:
-    """One recovery in a few lines."""
+def loaded(load: Load) -> str:
+    """``step 1100 from file, 12.0 GiB into 4 ranks in 3.21 s; longest read of rank 2 on file: ...``."""
+    again = load.moved_bytes / load.data_bytes if load.data_bytes else 1.0
+    read = f", {again:.2f} bytes read for each" if again >= _WASTEFUL else ""
+    longest = f"; longest {load.bottleneck}" if load.bottleneck else ""
+    amount = f"{format_bytes(load.data_bytes)} into {format_count(load.ranks, 'rank')}"
+    kind = storage_kind(load.uri)
+    where = "a snapshot" if kind == SNAPSHOT else kind
+    return f"step {load.step} from {where}, {amount} in {load.seconds:.2f} s{read}{longest}"
+
+
+def describe(recovery: Recovery, *, load: Load | None = None) -> list[str]:
+    """One recovery in a few lines, with the load that was a part of it."""
     phases = ", ".join(f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in ordered_phases(recovery))
     how = recovery.rung or "in progress"
     planned = " (planned)" if recovery.planned else ""
@@ -50,6 +64,8 @@ def describe(recovery: Recovery) -> list[str]:
     lines.append(
         f"  copied   {copied(recovery)}{': the command keeps its state itself' if is_restart(recovery) else lost}"
     )
+    if load is not None:
+        lines.append(f"  load     {loaded(load)}")
     if recovery.reason:
         lines.append(f"  why      {recovery.reason}")
     return lines

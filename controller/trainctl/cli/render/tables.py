@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from trainctl.cli.phases import has_ended
-from trainctl.cli.render import figures
+from trainctl.cli.render import figures, transfers
 from trainctl.cli.render.node import work_state
 from trainctl.cli.style import Style, table
 from trainctl.cli.times import age, clock, rfc3339
@@ -17,6 +17,7 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False
     """One line per job. Jobs of one name are told apart by their uid."""
     names = [job.spec.metadata.name for job in found]
     uids = wide or len(set(names)) < len(names)
+    moving = any(job.status.transfers for job in found)
     rows = [
         (
             job.spec.metadata.name,
@@ -27,13 +28,17 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False
             figures.rate(job.status),
             str(job.status.recovery_count),
             age(job.create_time_s, now_s),
+            *((transfers.cell(job.status.transfers),) if moving else ()),
             *(_wide_job(job) if wide else []),
         )
         for job in found
     ]
     headers = ("NAME", *(["UID"] if uids else []), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE")
+    storage = ("STORAGE",) if moving else ()
     more = ("WORKERS", "GENERATION", "REASON", "LABELS") if wide else ()
-    return table((*headers, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES,AGE,WORKERS,GENERATION")
+    return table(
+        (*headers, *storage, *more), rows, style=style, right="STEP,LOSS,RATE,RECOVERIES,AGE,WORKERS,GENERATION"
+    )
 
 
 def _wide_job(job: Job) -> tuple[str, ...]:
@@ -72,7 +77,7 @@ def workers(job: Job, *, style: Style) -> list[str]:
 
     Of a job that has ended those who were there last, without what only a process has.
     """
-    ended = has_ended(job.status.phase)
+    ended, moving = has_ended(job.status.phase), job.status.transfers
     rows = []
     for island in job.status.islands:
         for worker in sorted(island.workers, key=lambda w: (w.global_rank < 0, w.global_rank, w.slot)):
@@ -85,7 +90,7 @@ def workers(job: Job, *, style: Style) -> list[str]:
                     worker.node or "-",
                     style.state(worker.state),
                     figures.worker_step(worker, job.status),
-                    *(() if ended else (str(worker.pid) if alive else "-", worker.phase or "-")),
+                    *(() if ended else (str(worker.pid) if alive else "-", transfers.of_worker(worker, moving))),
                 )
             )
     headers = ("ISLAND", "SLOT", "RANK", "NODE", "STATE", "STEP", *(() if ended else ("PID", "DOING")))

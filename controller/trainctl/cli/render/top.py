@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainctl.cli.render import figures
+from trainctl.cli.render import figures, transfers
 from trainctl.cli.style import Style, table
 from trainctl.cli.times import age, rough
 from trainctl.core.units import format_bytes
@@ -13,6 +13,7 @@ from trainctl.protos.v1.job_pb2 import Job
 
 def jobs(found: Sequence[Job], *, now_s: float, style: Style) -> list[str]:
     """One line per job."""
+    moving = any(job.status.transfers for job in found)
     rows = [
         (
             job.spec.metadata.name,
@@ -22,11 +23,13 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style) -> list[str]:
             figures.rate(job.status),
             rough(job.status.eta_s) if job.status.eta_s > 0 else "-",
             str(_alive(job)),
+            *((transfers.cell(job.status.transfers),) if moving else ()),
             _last_event(job, now_s),
         )
         for job in found
     ]
-    headers = ("NAME", "PHASE", "STEP", "LOSS", "RATE", "ETA", "WORKERS", "LAST EVENT")
+    more = ("STORAGE",) if moving else ()
+    headers = ("NAME", "PHASE", "STEP", "LOSS", "RATE", "ETA", "WORKERS", *more, "LAST EVENT")
     return table(headers, rows, style=style, right="STEP,LOSS,RATE,ETA,WORKERS")
 
 
@@ -38,7 +41,7 @@ def workers(job: Job, *, now_s: float, style: Style) -> list[str]:
             str(worker.global_rank) if worker.global_rank >= 0 else "-",
             worker.node or "-",
             style.state(worker.state),
-            worker.phase or "-",
+            transfers.of_worker(worker, job.status.transfers),
             figures.worker_step(worker, job.status),
             format_bytes(worker.rss_bytes) if worker.rss_bytes else "-",
             age(worker.started_s, now_s),

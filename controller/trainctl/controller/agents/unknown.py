@@ -21,6 +21,9 @@ def unknown_words(workers: Sequence[WorkerObserved]) -> Iterator[str]:
             yield f"workers.phase {worker.phase.value!r}"
         if not worker.progress.phase.known:
             yield f"workers.progress.phase {worker.progress.phase.value!r}"
+        moving = worker.progress.transfer
+        if moving is not None and not moving.kind.known:
+            yield f"workers.progress.transfer.kind {moving.kind.value!r}"
         vote = worker.report.voted if worker.report is not None else None
         if vote is not None and not vote.action.known:
             yield f"workers.report.voted.action {vote.action.value!r}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from trainctl.controller.domain.checkpoint_figures import CheckpointFigures, Load
 from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_records import (
     CancelRequest,
@@ -203,6 +204,8 @@ class JobState:
         pinned: URIs of those among them that stay, however old.
         doomed: former ones that somebody wants removed: their files may still be there.
         refused: former ones that were found damaged, the newest 64.
+        checkpoint_figures: what its saves and loads took.
+        loads: the newest loads, oldest first.
         progress: newest figures.
         goodput: where the time went.
         restarts: use of the budgets.
@@ -247,6 +250,8 @@ class JobState:
     pinned: tuple[str, ...] = ()
     doomed: tuple[CheckpointRef, ...] = ()
     refused: tuple[RefusedCheckpoint, ...] = ()
+    checkpoint_figures: CheckpointFigures = field(default_factory=CheckpointFigures)
+    loads: tuple[Load, ...] = ()
     progress: TrainProgress = field(default_factory=TrainProgress)
     restarts: Restarts = field(default_factory=Restarts)
     recoveries: tuple[Recovery, ...] = ()

@@ -9,7 +9,9 @@ from trainctl.controller.domain.job_state import IslandState, JobState, Slot
 from trainctl.controller.domain.metrics import eta_s, tokens_per_s
 from trainctl.controller.domain.shown_figures import ShownFigures, shown_figures
 from trainctl.controller.domain.states import TERMINAL, JobPhase
+from trainctl.controller.domain.transfers import shown_transfers
 from trainctl.controller.domain.view import ClusterView
+from trainctl.core.records.part import Transfer
 from trainctl.core.records.places import records_uri
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Progress
@@ -25,7 +27,7 @@ def job_message(
 
     Args:
         state: the persisted truth.
-        view: the newest observations; they only add process ids' phases and steps.
+        view: the newest observations; they only add process ids' phases and steps, and what is saved or loaded now.
         now_s: Unix seconds.
         revision: of the state in the store.
         since_s: when this controller began to lead: what was known before may be old.
@@ -34,7 +36,7 @@ def job_message(
         uid=state.uid,
         spec=record_to_message(state.user_spec, TrainJob),
         effective_spec=record_to_message(state.spec, TrainJob),
-        status=_status(state, view, now_s, shown_figures(state, view, since_s=since_s)),
+        status=_with_transfers(_status(state, view, now_s, shown_figures(state, view, since_s=since_s)), state, view),
         create_time_s=state.submitted_s,
         revision=revision,
     )
@@ -91,6 +93,13 @@ def _status(state: JobState, view: ClusterView, now_s: float, figures: ShownFigu
     return status
 
 
+def _with_transfers(status: job_pb2.JobStatus, state: JobState, view: ClusterView) -> job_pb2.JobStatus:
+    """What goes on right now, and the loads that are over."""
+    status.transfers.extend(record_to_message(one, job_pb2.TransferStatus) for one in shown_transfers(state, view))
+    status.loads.extend(record_to_message(load, job_pb2.Load) for load in state.loads)
+    return status
+
+
 def _island(state: JobState, island: IslandState, view: ClusterView) -> job_pb2.IslandStatus:
     members = island.record.members if island.record is not None else ()
     ranks = {m.incarnation: m.global_rank for m in members}
@@ -124,4 +133,19 @@ def _worker(state: JobState, slot: Slot, ranks: Mapping[int, int], view: Cluster
         phase=progress.phase.value,
         rss_bytes=seen.rss_bytes if seen is not None else 0,
         started_s=slot.started_s,
+        transfer=_own_part(progress.transfer),
+    )
+
+
+def _own_part(moving: Transfer | None) -> job_pb2.TransferStatus | None:
+    if moving is None:
+        return None
+    return job_pb2.TransferStatus(
+        kind=moving.kind.value,
+        step=moving.step,
+        done_bytes=moving.done_bytes,
+        total_bytes=moving.total_bytes,
+        workers=1,
+        in_flight=moving.in_flight,
+        age_s=moving.age_s,
     )

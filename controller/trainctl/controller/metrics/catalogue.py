@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from trainctl.controller.domain.checkpoint_figures import STAGE_BUCKETS_S
+
 
 class Kind(StrEnum):
     """Prometheus type."""
@@ -34,6 +36,13 @@ STEP_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 FAST_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 _JOB = ("job_name",)
+STAGE_HISTOGRAM = Metric(
+    name="trainctl_job_checkpoint_stage_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Seconds of one rank in one stage of one save or load, over all ranks and checkpoints of the job's life.",
+    labels=("job_name", "direction", "stage"),
+    buckets=STAGE_BUCKETS_S,
+)
 
 JOB_METRICS = (
     Metric(
@@ -122,6 +131,55 @@ JOB_METRICS = (
         name="trainctl_job_checkpoint_waste_ratio",
         kind=Kind.GAUGE,
         help="Predicted share of the time that goes into checkpoints, into what failures undo and into recoveries.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_checkpoint_timestamp_seconds",
+        kind=Kind.GAUGE,
+        help="When it was committed, Unix seconds.",
+        labels=_JOB,
+    ),
+    STAGE_HISTOGRAM,
+    Metric(
+        name="trainctl_job_checkpoint_newest_stage_seconds",
+        kind=Kind.GAUGE,
+        help="The same of the newest save and load alone: quantiles over their ranks; 1 is the slowest rank.",
+        labels=("job_name", "direction", "stage", "quantile"),
+    ),
+    Metric(
+        name="trainctl_job_checkpoint_bytes_total",
+        kind=Kind.COUNTER,
+        help="Bytes of committed saves, and bytes read by loads, by the kind of storage.",
+        labels=("job_name", "direction", "storage"),
+    ),
+    Metric(
+        name="trainctl_job_checkpoint_failures_total",
+        kind=Kind.COUNTER,
+        help="Saves that failed, by cause.",
+        labels=("job_name", "cause"),
+    ),
+    Metric(
+        name="trainctl_job_checkpoint_imbalance_ratio",
+        kind=Kind.GAUGE,
+        help="Largest part of the newest save against the mean of all ranks, in bytes: 1 is even.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_checkpoint_read_amplification_ratio",
+        kind=Kind.GAUGE,
+        help="Bytes that the newest load read for each byte that was wanted.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_checkpoint_pool_bytes",
+        kind=Kind.GAUGE,
+        help="Host memory kept for copies of the state at the newest save, on the rank where it is most.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_checkpoints_in_flight",
+        kind=Kind.GAUGE,
+        help="Saves that are begun and not over, as workers report them; absent while the job does not run.",
         labels=_JOB,
     ),
 )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from trainctl.controller.domain.goodput import totals_s
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.metrics import TRAINING
 from trainctl.controller.domain.states import TERMINAL, JobPhase
-from trainctl.controller.metrics.catalogue import JOB_METRICS, Kind
+from trainctl.controller.metrics.catalogue import JOB_METRICS, STAGE_HISTOGRAM, Kind
+from trainctl.controller.metrics.checkpoints import checkpoint_samples, stage_histograms
 
 Sample = tuple[str, tuple[str, ...], float]
 LATE_S = 10.0
@@ -27,9 +28,14 @@ class JobCollector(Collector):
     """
 
     def __init__(
-        self, states: Callable[[], Iterable[JobState]], now_s: Callable[[], float], since_s: Callable[[], float]
+        self,
+        states: Callable[[], Iterable[JobState]],
+        now_s: Callable[[], float],
+        since_s: Callable[[], float],
+        saves_in_flight: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._states = states
+        self._saves_in_flight = saves_in_flight
         self._now_s = now_s
         self._since_s = since_s
         self._served: dict[tuple[str, str, tuple[str, ...]], float] = {}
@@ -37,10 +43,17 @@ class JobCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """One family per job metric; families without a sample are left out."""
         now_s, since_s = self._now_s(), self._since_s()
+        states = tuple(self._states())
         samples = self._held(
-            [(state.uid, one) for state in self._states() for one in job_samples(state, now_s, since_s=since_s)]
+            [(state.uid, one) for state in states for one in job_samples(state, now_s, since_s=since_s)]
         )
-        for metric in JOB_METRICS:
+        in_flight = self._saves_in_flight()
+        samples += [
+            ("trainctl_job_checkpoints_in_flight", (state.shown_name,), float(in_flight[state.uid]))
+            for state in states
+            if state.uid in in_flight
+        ]
+        for metric in (one for one in JOB_METRICS if one is not STAGE_HISTOGRAM):
             family_type = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
             family = family_type(metric.name, metric.help, labels=metric.labels)
             own = [sample for sample in samples if sample[0] == metric.name]
@@ -48,6 +61,11 @@ class JobCollector(Collector):
                 family.add_metric(labels, value)
             if own:
                 yield family
+        stages = HistogramMetricFamily(STAGE_HISTOGRAM.name, STAGE_HISTOGRAM.help, labels=STAGE_HISTOGRAM.labels)
+        for labels, buckets, sum_s in (one for state in states for one in stage_histograms(state)):
+            stages.add_metric(labels, buckets, sum_s)
+        if stages.samples:
+            yield stages
 
     def _held(self, samples: Iterable[tuple[str, Sample]]) -> list[Sample]:
         """Counters of a job (by uid) that fall by what a decision may be late keep the value that was served last."""
@@ -103,6 +121,8 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
         yield "trainctl_job_checkpoint_step", (name,), float(newest.step)
         if newest.committed_s:
             yield "trainctl_job_checkpoint_age_seconds", (name,), max(0.0, at_s - newest.committed_s)
+            yield "trainctl_job_checkpoint_timestamp_seconds", (name,), newest.committed_s
+    yield from checkpoint_samples(state)
 
 
 def _progress_samples(state: JobState, since_s: float) -> Iterator[Sample]:

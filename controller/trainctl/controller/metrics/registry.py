@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -21,6 +21,7 @@ class ControllerMetrics:
         states: the jobs to show.
         now_s: Unix seconds.
         since_s: see ``job_samples``.
+        saves_in_flight: of the jobs whose workers report some, by uid.
     """
 
     def __init__(
@@ -28,10 +29,11 @@ class ControllerMetrics:
         states: Callable[[], Iterable[JobState]],
         now_s: Callable[[], float],
         since_s: Callable[[], float] = lambda: 0.0,
+        saves_in_flight: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self.registry.register(JobCollector(states, now_s, since_s))
+        self.registry.register(JobCollector(states, now_s, since_s, saves_in_flight))
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}

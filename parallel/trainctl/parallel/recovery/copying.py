@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.tensors import run_view
 from trainctl.core.errors import InternalError
@@ -56,12 +57,15 @@ class StateCopy:
         for work, message in in_flight:
             self._wait_sent(work, message)
 
-    def receive(self, messages: Sequence[Message], *, writing: Callable[[], None]) -> dict[str, int]:
+    def receive(
+        self, messages: Sequence[Message], *, writing: Callable[[], None], got: Callable[[int], None] = unseen
+    ) -> dict[str, int]:
         """Receives what is meant for this rank into the live tensors; returns bytes by source.
 
         Args:
             messages: the plan.
             writing: called when the first bytes are there, before they are written: until then nothing has changed.
+            got: told the size of each message that is there.
 
         Raises:
             Interrupted, CollectiveError: as ``Waiter.wait``; after ``writing`` the live tensors are worthless.
@@ -80,6 +84,7 @@ class StateCopy:
             self._unpack(message, staged)
             source = f"rank {message.source}"
             received[source] = received.get(source, 0) + message.size_bytes
+            got(message.size_bytes)
         return received
 
     def _wait_sent(self, work: Work, message: Message) -> None:

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import load
-from trainctl.checkpoint.memory.node_memory import NodeMemory
+from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
+from trainctl.checkpoint.monitor import DIGEST, bottleneck
 from trainctl.checkpoint.origin import origin_of
 from trainctl.checkpoint.state import BUFFER, PARAM
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import DamagedCheckpointError, InternalError, PlanError, TrainctlError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
+from trainctl.core.records.part import SNAPSHOT, PartTimes, TransferKind
 from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.step import Outcome, Phase
+from trainctl.core.records.worker import LoadReport
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Collectives, Group, Rendezvous
 from trainctl.parallel.collectives.wait import Waiter
@@ -29,6 +33,24 @@ from trainctl.parallel.recovery.from_memory import MemoryLoad, SnapshotLostError
 from trainctl.parallel.recovery.membership import Membership
 from trainctl.parallel.recovery.transfer import joiners, plan_messages
 from trainctl.parallel.replica.replica import EMPTY, Replica
+from trainctl.parallel.transfers import TransferBoard
+
+
+@dataclass(frozen=True, slots=True)
+class _Obtained:
+    """How this rank came by the state.
+
+    Attributes:
+        applied: the open step was applied.
+        received: bytes by source.
+        figures: what came with them.
+        load: what a load from storage, or from the memory of the nodes, took.
+    """
+
+    applied: bool = False
+    received: dict[str, int] = field(default_factory=dict)
+    figures: Sequence[Any] = ()
+    load: PartTimes | None = None
 
 
 class StateLostError(UnavailableError):
@@ -53,6 +75,7 @@ class Entry:
         applied: told of the outcome when the open step was applied.
         recent: figures for a rank 0 that holds nothing.
         prepare: called when the group is there, before the state is obtained.
+        transfers: where it is shown how far a load is.
         memory: where this node keeps snapshots; None: nowhere.
     """
 
@@ -67,6 +90,7 @@ class Entry:
     applied: Callable[[Outcome], None]
     recent: Callable[[], Sequence[Any]]
     prepare: Callable[[Rendezvous], None]
+    transfers: TransferBoard
     memory: NodeMemory | None = None
 
     def carry_out(self) -> Membership:
@@ -84,25 +108,47 @@ class Entry:
         self.show(Phase.REBUILD)
         rendezvous = self._rendezvous()
         group = self._build(rendezvous)
+        shown = self.transfers.begin(TransferKind.LOAD, self._source.step) if self._source is not None else None
         try:
             self.prepare(rendezvous)
             built_s = time.monotonic()
             self.show(Phase.RESTORE)
-            applied, received, figures = self._obtain(group)
-            evaluated = self._agree(group)
+            obtained = self._obtain(group, LoadWatch(shown.at) if shown is not None else None)
+            evaluated, parts = self._agree(group, obtained.load)
         except BaseException:
             group.abandon()
             raise
+        finally:
+            if shown is not None:
+                shown.close()
+        restore_s = time.monotonic() - built_s
         return Membership(
             record=self.record,
             group=group,
             evaluated=evaluated,
             rebuild_s=built_s - began_s,
-            restore_s=time.monotonic() - built_s,
-            received_bytes=received,
-            applied_open_step=applied,
-            figures=tuple(figures),
+            restore_s=restore_s,
+            received_bytes=obtained.received,
+            applied_open_step=obtained.applied,
+            figures=tuple(obtained.figures),
+            load=self._report(parts, restore_s),
         )
+
+    @property
+    def _source(self) -> CheckpointRef | SnapshotRef | None:
+        """What all ranks load; None where the state comes from those who hold it."""
+        if self.record.rung is Rung.SNAPSHOT:
+            return self.record.snapshot
+        return self.record.checkpoint if self.record.rung in (Rung.CHECKPOINT, Rung.START) else None
+
+    def _report(self, parts: Sequence[PartTimes], seconds: float) -> LoadReport | None:
+        """Rank 0 tells what the load took all of them."""
+        source = self._source
+        if source is None or self.rank != 0:
+            return None
+        uri = source.uri if isinstance(source, CheckpointRef) else f"{SNAPSHOT}://{name_of(source)}"
+        said = bottleneck(parts, uri=uri)
+        return LoadReport(uri=uri, step=source.step, seconds=seconds, parts=tuple(parts), bottleneck=said)
 
     def _rendezvous(self) -> Rendezvous:
         record = self.record
@@ -131,20 +177,22 @@ class Entry:
             raise
         return pending.group()
 
-    def _obtain(self, group: Group) -> tuple[bool, dict[str, int], Sequence[Any]]:
-        """Whether the open step was applied, what was received from where, and the figures that came with it."""
-        if self.record.checkpoint is not None and self.record.rung in (Rung.CHECKPOINT, Rung.START):
-            return False, self._load(self.record.checkpoint), ()
+    def _obtain(self, group: Group, watch: LoadWatch | None) -> _Obtained:
+        source = self._source
+        if source is not None and watch is not None:
+            if isinstance(source, SnapshotRef):
+                received = self._load_snapshot(source, group, watch)
+            else:
+                received = self._load(source, watch)
+            return _Obtained(received=received, load=watch.part(self.rank))
         if self.record.rung is Rung.START:
-            return False, self._start(group), ()
-        if self.record.snapshot is not None and self.record.rung is Rung.SNAPSHOT:
-            return False, self._load_snapshot(self.record.snapshot, group), ()
+            return _Obtained(received=self._start(group))
         if not self.record.holders:
             raise InternalError(f"generation {self.record.generation}: rung {self.record.rung} without a holder")
         applied = self.rank in self.record.holders and self._settle_open_step()
         if len(self.record.holders) == self.record.world_size:
-            return applied, {}, ()
-        return applied, *self._copy(group)
+            return _Obtained(applied)
+        return _Obtained(applied, *self._copy(group))
 
     def _start(self, group: Group) -> dict[str, int]:
         """The initial state; whoever has written over it gets it from those who have not."""
@@ -162,14 +210,14 @@ class Entry:
             self._copy(group)
         return {}
 
-    def _load(self, ref: CheckpointRef) -> dict[str, int]:
+    def _load(self, ref: CheckpointRef, watch: LoadWatch) -> dict[str, int]:
         try:
-            return self._loaded(ref)
+            return self._loaded(ref, watch)
         except DamagedCheckpointError as error:
             mark_damaged(ref, error)
             raise
 
-    def _loaded(self, ref: CheckpointRef) -> dict[str, int]:
+    def _loaded(self, ref: CheckpointRef, watch: LoadWatch) -> dict[str, int]:
         origin = origin_of(ref)
         if origin is not None and not self.replica.as_built:
             raise StateLostError(
@@ -180,22 +228,29 @@ class Entry:
         version = StateVersion(self.record.lineage, self.record.target_step)
         state = self.replica.state(version)
         if origin is None:
-            objects = load(ref, state, verify_first=False, alive=self.waiter.touch)
+            objects = load(ref, state, verify_first=False, alive=self.waiter.touch, watch=watch)
             cursor = self.replica.import_objects(objects)
         else:
             state = state if origin.optimizer else state.of_kinds(PARAM, BUFFER)
-            objects = load(ref, state, cast=True, verify_first=False, alive=self.waiter.touch)
+            objects = load(ref, state, cast=True, verify_first=False, alive=self.waiter.touch, watch=watch)
             cursor = self.replica.begin_with(origin, objects)
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
         self.replica.checkpoint = ref
         size = sum(tensor.tensor.numel() * tensor.tensor.element_size() for tensor in state.tensors)
         return {ref.uri: size}
 
-    def _load_snapshot(self, snapshot: SnapshotRef, group: Group) -> dict[str, int]:
+    def _load_snapshot(self, snapshot: SnapshotRef, group: Group, watch: LoadWatch) -> dict[str, int]:
         if self.memory is None:
             raise SnapshotLostError(f"node {self._own().node} has no memory for the snapshot of step {snapshot.step}")
         self.replica.make_empty()
-        load = MemoryLoad(snapshot=snapshot, memory=self.memory, node=self._own().node, group=group, waiter=self.waiter)
+        load = MemoryLoad(
+            snapshot=snapshot,
+            memory=self.memory,
+            node=self._own().node,
+            group=group,
+            waiter=self.waiter,
+            watch=watch,
+        )
         objects, received = load.into(self.replica.state(StateVersion(self.record.lineage, self.record.target_step)))
         cursor = self.replica.import_objects(objects)
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
@@ -228,7 +283,12 @@ class Entry:
         if holder:
             copy.send(messages)
             return {}, ()
-        received = copy.receive(messages, writing=self.replica.make_empty)
+        wanted = sum(message.size_bytes for message in messages if message.destination == self.rank)
+        shown = self.transfers.begin(TransferKind.COPY, self.record.target_step, wanted)
+        try:
+            received = copy.receive(messages, writing=self.replica.make_empty, got=shown.add)
+        finally:
+            shown.close()
         first = everyone[min(self.record.holders)]
         self._adopt(first)
         return received, first["figures"]
@@ -268,20 +328,30 @@ class Entry:
         starts = self.record.rung is Rung.START and self.rank == 0 and not self.replica.sharded
         return self.replica.export_objects()["registered"] if starts else None
 
-    def _agree(self, group: Group) -> bool:
-        """Sees that all ranks hold the same; whether any of them knows the target step to be evaluated."""
+    def _agree(self, group: Group, load: PartTimes | None) -> tuple[bool, Sequence[PartTimes]]:
+        """Sees that all ranks hold the same.
+
+        Returns:
+            Whether any of them knows the target step to be evaluated, and what the load took each.
+        """
         replica = self.replica
+        began_s = time.monotonic()
+        digest = replica.digest()
+        if load is not None:
+            took_s = round(time.monotonic() - began_s, 6)
+            load = replace(load, seconds={**load.seconds, DIGEST: took_s})
         own: dict[str, Any] = {
             "generation": self.record.generation,
             "lineage": replica.lineage,
             "step": replica.applied_step,
             "cursor": replica.cursor,
-            "state": replica.digest(),
+            "state": digest,
             "schema": replica.schema_digest,
         }
         if self.rank in joiners(self.record):
             replica.applied_step = EMPTY  # not to be copied from before everybody confirmed it
-        more = {"evaluated": self.evaluated_step, "objects": self._objects_to_compare()}
+        told = to_wire(load) if load is not None else None
+        more = {"evaluated": self.evaluated_step, "objects": self._objects_to_compare(), "load": told}
         said = gather_json(group, {**own, **more}, waiter=self.waiter, what="agreeing")
         for rank, other in enumerate(said):
             wrong = [name for name in own if other[name] != said[0][name]]
@@ -290,4 +360,5 @@ class Entry:
         if said[0]["objects"] is not None:
             replica.adopt_registered(said[0]["objects"])
         replica.applied_step = own["step"]
-        return any(other["evaluated"] == self.record.target_step for other in said)
+        parts = [from_wire(PartTimes, other["load"]) for other in said if other["load"] is not None]
+        return any(other["evaluated"] == self.record.target_step for other in said), parts

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.tensors import byte_view
 from trainctl.core.errors import CollectiveError, InternalError
 from trainctl.parallel.collectives.port import Group, Work
@@ -59,8 +60,13 @@ class FileExchange:
             in_flight.append(self._send(chunk, destination))
         yield from in_flight
 
-    def receive(self, folder: Path, source: int) -> Lane:
+    def receive(self, folder: Path, source: int, *, got: Callable[[int], None] = unseen) -> Lane:
         """Receives a bundle into ``folder``; each file gets its name when it is whole.
+
+        Args:
+            folder: where to.
+            source: from whom.
+            got: told the size of each message that is there.
 
         Raises:
             OSError: a file could not be written; the rest of the bundle was received all the same, and thrown away.
@@ -76,6 +82,7 @@ class FileExchange:
             for work, staged in self._posted(size_bytes, source):
                 yield work
                 failure = failure or file.take(staged)
+                got(staged.numel())
             failure = failure or file.finish()
             self.received_bytes[source] += size_bytes
         if failure is not None:

@@ -7,9 +7,10 @@ checkpoint, with every checksum. What was fetched stays: so the snapshot is agai
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import load, needed_files
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
 from trainctl.checkpoint.manifest.records import RootManifest
@@ -41,6 +42,7 @@ class MemoryLoad:
         node: where this rank runs.
         group: the ranks of the new generation.
         waiter: how to wait for them.
+        watch: told how far it is, and what took how long.
     """
 
     snapshot: SnapshotRef
@@ -48,6 +50,7 @@ class MemoryLoad:
     node: str
     group: Group
     waiter: Waiter
+    watch: LoadWatch = field(default_factory=LoadWatch)
 
     def into(self, state: LocalState) -> tuple[Mapping[str, Any], dict[str, int]]:
         """Fills the live tensors; returns the objects, and bytes received by source.
@@ -58,9 +61,13 @@ class MemoryLoad:
         """
         exchange = FileExchange(self.group)
         try:
-            ref = self._ref(self._gather_manifests(exchange))
-            self._gather_data(exchange, needed_files(ref, state))
-            objects = load(ref, state, verify_first=False, all_here=False, alive=self.waiter.touch)
+            with self.watch.fetching():
+                root = self._gather_manifests(exchange)
+            ref = self._ref(root)
+            needed = needed_files(ref, state)
+            with self.watch.fetching():
+                self._gather_data(exchange, needed)
+            objects = load(ref, state, verify_first=False, all_here=False, alive=self.waiter.touch, watch=self.watch)
         except (CheckpointError, OSError) as error:
             self.memory.remove([name_of(self.snapshot)])
             raise SnapshotLostError(
@@ -99,7 +106,9 @@ class MemoryLoad:
         if plan.missing:
             raise CheckpointError(f"no node has {', '.join(plan.missing[:5])}")
         folder, rank = self.memory.where(self.snapshot), self.group.rank
-        lanes = [exchange.receive(folder, fetch.source) for fetch in plan.fetches if fetch.destination == rank]
+        incoming = [fetch for fetch in plan.fetches if fetch.destination == rank]
+        self.watch.to_fetch(sum(sizes[path] for fetch in incoming for path in fetch.paths))
+        lanes = [exchange.receive(folder, fetch.source, got=self.watch.fetched) for fetch in incoming]
         lanes += [
             exchange.send(folder, fetch.paths, fetch.destination) for fetch in plan.fetches if fetch.source == rank
         ]

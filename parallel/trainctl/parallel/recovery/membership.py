@@ -7,6 +7,7 @@ from typing import Any
 
 from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.worker import LoadReport
 from trainctl.parallel.collectives.port import Group
 
 
@@ -22,6 +23,7 @@ class Membership:
         restore_s: seconds that obtaining the state took.
         received_bytes: bytes received, by source.
         applied_open_step: it applied the target step from its retained gradients.
+        load: how all ranks came by a checkpoint, on rank 0.
         figures: of steps up to the target, on a rank 0 that holds nothing of its own (``StepFigures`` on the wire).
     """
 
@@ -33,6 +35,7 @@ class Membership:
     received_bytes: dict[str, int] = field(default_factory=dict)
     applied_open_step: bool = False
     figures: tuple[Any, ...] = ()
+    load: LoadReport | None = None
 
 
 def rank_of(record: GenerationRecord, *, slot: int, incarnation: int) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from trainctl.core.ids import FIRST_ISLAND
 from trainctl.core.records.generation import GenerationRecord, Member, Rung
+from trainctl.core.records.part import Transfer
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.parallel.bridge import Finished, WorkerMessage
@@ -51,6 +52,10 @@ class ProgressPage(Protocol):
 
     def touch(self) -> None:
         """Shows that the worker lives."""
+        ...
+
+    def transfer(self, transfer: Transfer | None, since_s: float) -> None:
+        """Shows how far the save or load is that goes on since then (monotonic); called by any one thread at a time."""
         ...
 
 
@@ -128,4 +133,7 @@ class NoPage:
         """Nobody looks."""
 
     def touch(self) -> None:
+        """Nobody looks."""
+
+    def transfer(self, transfer: Transfer | None, since_s: float) -> None:
         """Nobody looks."""

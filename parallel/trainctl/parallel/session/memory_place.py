@@ -90,14 +90,14 @@ class MemoryPlace:
         self._buddies = buddies(self._nodes)
         self.seals = self._nodes.index(self._node) == self._group.rank if own is not None else False
 
-    def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape]) -> WritePart:
+    def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape], *, wrote: Callable[[int], None]) -> WritePart:
         """To the memory of this node, if it has room for the part and for that of whom it is the buddy of."""
 
         def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
             memory = self._room_for(sum(entry.size_bytes for entry in data) * (1 + len(self._wards)))
             writer = CheckpointWriter(memory.uri, faults=self._faults)
             return writer.write_part(
-                attempt, writer=self._group.rank, data=data, shapes=shapes, alive=alive, confirm=confirm
+                attempt, writer=self._group.rank, data=data, shapes=shapes, alive=alive, confirm=confirm, wrote=wrote
             )
 
         return write
@@ -128,6 +128,7 @@ class MemoryPlace:
         *,
         began_s: float,
         stall_s: float,
+        pool_bytes: int,
         before: SealThread | None,
         changed: Callable[[], None],
     ) -> SealThread:

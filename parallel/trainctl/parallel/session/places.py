@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from trainctl.checkpoint.engine import Attempt, PartReport
@@ -45,8 +45,14 @@ class Place(Protocol):
         """
         ...
 
-    def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape]) -> WritePart:
-        """Writes this rank's part of the attempt; ``shapes`` are those of the whole state."""
+    def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape], *, wrote: Callable[[int], None]) -> WritePart:
+        """Writes this rank's part of the attempt.
+
+        Args:
+            attempt: which save.
+            shapes: of the whole state.
+            wrote: told the size of every block that the place took.
+        """
         ...
 
     def share(self, attempt: Attempt) -> SharePart:
@@ -61,6 +67,7 @@ class Place(Protocol):
         *,
         began_s: float,
         stall_s: float,
+        pool_bytes: int,
         before: SealThread | None,
         changed: Callable[[], None],
     ) -> SealThread:
@@ -105,7 +112,7 @@ class StoragePlace:
     rank: int
     seals: bool = False
     over: bool = False
-    retry_after_s: Sequence[float] = RETRY_AFTER_S
+    retry_after_s: Sequence[float] = field(default_factory=lambda: RETRY_AFTER_S)
 
     def __post_init__(self) -> None:
         self.seals = self.rank == 0
@@ -113,12 +120,14 @@ class StoragePlace:
     def prepare(self) -> None:
         """Nothing."""
 
-    def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape]) -> WritePart:
+    def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape], *, wrote: Callable[[int], None]) -> WritePart:
         """By a writer of its own, since opening the storage can fail, too."""
 
         def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
             writer = self.checkpoints.writer()
-            return writer.write_part(attempt, writer=self.rank, data=data, shapes=shapes, alive=alive, confirm=confirm)
+            return writer.write_part(
+                attempt, writer=self.rank, data=data, shapes=shapes, alive=alive, confirm=confirm, wrote=wrote
+            )
 
         return write
 
@@ -134,6 +143,7 @@ class StoragePlace:
         *,
         began_s: float,
         stall_s: float,
+        pool_bytes: int,
         before: SealThread | None,
         changed: Callable[[], None],
     ) -> SealThread:
@@ -144,6 +154,7 @@ class StoragePlace:
             parts,
             began_s=began_s,
             stall_s=stall_s,
+            pool_bytes=pool_bytes,
             parent=self.replica.checkpoint,
             before=before,
             changed=changed,

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trainctl.checkpoint.engine import Attempt
+from trainctl.checkpoint.engine import Attempt, PartReport
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.saving import Runs, live_data, nothing
+from trainctl.checkpoint.monitor import COPY, MEMORY
+from trainctl.checkpoint.saving import EntryData, Runs, live_data, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
 from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.stopwatch import timed
+from trainctl.core.records.part import TransferKind
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.checkpoints import Manners
 from trainctl.parallel.session.places import Place
+from trainctl.parallel.transfers import OpenTransfer, TransferBoard
 
 _TURNS, _TURN_S = 20, 0.05
 
@@ -34,11 +38,13 @@ class SavePart:
 
     Attributes:
         part: copies and writes it.
+        shown: how far it is.
         snapshot: reads the live state until its fence is passed; None if nothing does.
         no_memory: there was no room for a copy.
     """
 
     part: BackgroundPart
+    shown: OpenTransfer
     snapshot: Snapshot | None
     no_memory: bool = False
 
@@ -53,6 +59,7 @@ class PartMaker:
         manners: how the worker saves.
         waiter: how to wait for memory that an earlier part still uses.
         changed: called when a part is over.
+        transfers: where it is shown how far the parts are.
     """
 
     place: Place
@@ -60,11 +67,12 @@ class PartMaker:
     manners: Manners
     waiter: Waiter
     changed: Callable[[], None]
+    transfers: TransferBoard
 
     def make(
         self, attempt: Attempt, state: LocalState, dealt: Dealt, *, before: BackgroundPart | None, in_place: bool
     ) -> SavePart:
-        """A part that is not started yet.
+        """A part that is not started yet; whoever makes it closes what is shown of it.
 
         Args:
             attempt: which save.
@@ -76,11 +84,27 @@ class PartMaker:
         Raises:
             Interrupted: as ``Waiter.check``.
         """
+        shown = self.transfers.begin(TransferKind.SAVE, attempt.step, _bytes(dealt.runs))
+        try:
+            return self._made(attempt, state, dealt, shown, before=before, in_place=in_place)
+        except BaseException:
+            shown.close()
+            raise
+
+    def _made(
+        self, attempt: Attempt, state: LocalState, dealt: Dealt, shown: OpenTransfer,
+        *, before: BackgroundPart | None, in_place: bool,
+    ) -> SavePart:  # fmt: skip
+        to_place = self.place.write(attempt, dealt.shapes, wrote=shown.add)
+
+        def write(data: EntryData, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+            shown.restart()
+            return to_place(data, alive=alive, confirm=confirm)
 
         def background(source: Snapshot | Given, released: Callable[[], None] = nothing) -> BackgroundPart:
             return BackgroundPart(
                 source,
-                self.place.write(attempt, dealt.shapes),
+                write,
                 share=self.place.share(attempt),
                 retry_after_s=self.place.retry_after_s,
                 before=before,
@@ -90,25 +114,30 @@ class PartMaker:
 
         assigned = dealt.runs
         if in_place:
-            return SavePart(background(Given(live_data(state, assigned))), None)
+            return SavePart(background(Given(live_data(state, assigned))), shown, None)
         try:
-            buffer = self._buffer(needed_bytes(state, assigned))
+            with timed(MEMORY):
+                buffer = self._buffer(needed_bytes(state, assigned))
         except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
-            return SavePart(background(Given({}, f"no host memory for a copy of the state: {error}")), None, True)
+            nothing_there = Given({}, f"no host memory for a copy of the state: {error}", "no_memory")
+            return SavePart(background(nothing_there), shown, None, True)
         if buffer is None:
-            return SavePart(background(Given({}, "the storage has not let go of the copies of earlier saves")), None)
+            occupied = Given({}, "the storage has not let go of the copies of earlier saves", "no_answer")
+            return SavePart(background(occupied), shown, None)
         pool = self.pool
         try:
-            snapshot = Snapshot(state, assigned, buffer)
-            if self.manners.at_once:
-                snapshot.copy(self.waiter.check)
-                snapshot.fence(0.0)
+            with timed(COPY):
+                snapshot = Snapshot(state, assigned, buffer)
+                if self.manners.at_once:
+                    snapshot.copy(self.waiter.check)
+                    snapshot.fence(0.0)
         except BaseException:  # a newer generation calls
             pool.give_back(buffer)
             raise
         if snapshot.settled(0.0):
-            return SavePart(background(Given(snapshot.data, snapshot.reason), lambda: pool.give_back(buffer)), None)
-        return SavePart(background(snapshot, lambda: pool.give_back(buffer)), snapshot)
+            settled = Given(snapshot.data, snapshot.reason, snapshot.cause)
+            return SavePart(background(settled, lambda: pool.give_back(buffer)), shown, None)
+        return SavePart(background(snapshot, lambda: pool.give_back(buffer)), shown, snapshot)
 
     def _buffer(self, size_bytes: int) -> HostBuffer | None:
         """Waits a moment for one that a part of an earlier generation has not let go of yet."""
@@ -117,3 +146,7 @@ class PartMaker:
                 return buffer
             self.waiter.check()
         return None
+
+
+def _bytes(assigned: Runs) -> int:
+    return sum(run.volume * key.item_bytes for key, runs in assigned.items() for run in runs)

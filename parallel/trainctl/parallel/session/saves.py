@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from trainctl.checkpoint.engine import Attempt, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
-from trainctl.checkpoint.monitor import STALL
+from trainctl.checkpoint.monitor import FENCE, MEMORY, PLAN, STAGES, STALL
 from trainctl.checkpoint.snapshot.background import PartOutcome
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.parallel.collectives.gather import gather_json
@@ -34,6 +35,7 @@ from trainctl.parallel.session.checkpoints import IN_FLIGHT, Manners
 from trainctl.parallel.session.places import Place
 from trainctl.parallel.session.save_part import Dealt, PartMaker, SavePart
 from trainctl.parallel.session.sealing import SealThread
+from trainctl.parallel.transfers import TransferBoard
 
 FENCE_S = 5.0
 """How long the next change of the state waits for a copy of it."""
@@ -49,6 +51,8 @@ class _Save:
     own: SavePart
     began_s: float
     stall_s: float
+    watch: Stopwatch
+    in_place: bool
     seal: SealThread | None = None
 
 
@@ -58,6 +62,7 @@ class _Said:
 
     outcome: PartOutcome
     stall_s: float
+    pool_bytes: int = 0
 
 
 class Saves:
@@ -74,6 +79,7 @@ class Saves:
         background: whether training goes on meanwhile.
         saved_step: the newest step that is known to be complete there; -1 if none is.
         notice: tells people that this worker saves in another way from now on.
+        transfers: where it is shown how far the saves are.
 
     Attributes:
         saved_step: the newest step of which a save was begun, or is known to be complete.
@@ -92,6 +98,7 @@ class Saves:
         background: bool,
         saved_step: int,
         notice: Callable[[str], None],
+        transfers: TransferBoard,
     ) -> None:
         self._place = place
         self._manners = manners
@@ -102,7 +109,10 @@ class Saves:
         self._waiter = waiter
         self._notice = notice
         self._moved = threading.Event()
-        self._maker = PartMaker(place=place, pool=pool, manners=manners, waiter=waiter, changed=self._moved.set)
+        self._pool = pool
+        self._maker = PartMaker(
+            place=place, pool=pool, manners=manners, waiter=waiter, changed=self._moved.set, transfers=transfers
+        )
         self._saves: deque[_Save] = deque()
         self._last: _Save | None = None
         self._collected = self._published = 0
@@ -124,7 +134,8 @@ class Saves:
         now_s = time.monotonic()
         for save in self._saves:
             if save.own.part.still_for_s(now_s) > SILENCE_S:
-                save.own.part.give_up(f"nothing was written for {SILENCE_S:g} s: the storage does not answer")
+                silent = f"nothing was written for {SILENCE_S:g} s: the storage does not answer"
+                save.own.part.give_up(silent, "no_answer")
         written = [save.own.part.outcome is not None for save in self._saves]
         sealed = [not self._place.seals or self._sealed(save) for save in self._saves]
         return Saved(self._published + _leading(written), self._published + _leading(sealed))
@@ -139,9 +150,21 @@ class Saves:
             Interrupted, CollectiveError: as ``Waiter.wait``.
         """
         began_s = time.monotonic()
-        while len(self._saves) >= IN_FLIGHT:
-            self._advance_together()
-        self._place.prepare()
+        watch = Stopwatch()
+        with watch.measuring():
+            save = self._begun(began_s, watch, in_place=in_place)
+        self._last = save
+        self._saves.append(save)
+        self.saved_step = save.attempt.step
+        if save.in_place:
+            self.finish()
+
+    def _begun(self, began_s: float, watch: Stopwatch, *, in_place: bool) -> _Save:
+        with timed(MEMORY):
+            while len(self._saves) >= IN_FLIGHT:
+                self._advance_together()
+        with timed(PLAN):
+            self._place.prepare()
         in_place = in_place or not self._background
         replica = self._replica
         state = replica.state(StateVersion(replica.lineage, replica.applied_step))
@@ -154,16 +177,14 @@ class Saves:
             attempt=attempt_id(self._record.store_prefix, replica.applied_step),
         )
         before = self._last.own.part if self._last is not None else None
-        own = self._maker.make(attempt, state, self._dealt(state), before=before, in_place=in_place)
+        with timed(PLAN):
+            dealt = self._dealt(state)
+        own = self._maker.make(attempt, state, dealt, before=before, in_place=in_place)
         if own.no_memory and not self.in_place:
             self._manners.in_place = True
             self._notice("there is no memory for a copy of the state: from now on training waits while it is saved")
         own.part.start()
-        self._last = save = _Save(attempt, state, own, began_s, time.monotonic() - began_s)
-        self._saves.append(save)
-        self.saved_step = replica.applied_step
-        if in_place:
-            self.finish()
+        return _Save(attempt, state, own, began_s, time.monotonic() - began_s, watch, in_place)
 
     def pass_fence(self) -> None:
         """Called before the state changes: on return nothing is read from it any more."""
@@ -201,6 +222,7 @@ class Saves:
                 save.own.snapshot.fence(0.0)
             if save.seal is None:
                 save.own.part.give_up("its generation ended")
+            save.own.shown.close()
         self._saves.clear()
 
     def clear(self) -> None:
@@ -230,7 +252,9 @@ class Saves:
                 f"the copy for the checkpoint of step {save.attempt.step} is dropped: {snapshot.reason}; "
                 "from now on training waits while the copy is made"
             )
-        save.stall_s += time.monotonic() - began_s
+        waited_s = time.monotonic() - began_s
+        save.stall_s += waited_s
+        save.watch.add(FENCE, waited_s)
 
     def _advance_together(self) -> None:
         """One turn of waiting: nobody trains, so there is no vote to say how far everybody is."""
@@ -253,9 +277,10 @@ class Saves:
         outcome = save.own.part.outcome
         assert outcome is not None
         if outcome.part is not None:
-            seconds = {name: round(value, 6) for name, value in {**outcome.stages, STALL: save.stall_s}.items()}
+            waited, written = {**save.watch.seconds, STALL: save.stall_s}, outcome.stages
+            seconds = {stage: round(waited.get(stage, 0.0) + written.get(stage, 0.0), 6) for stage in STAGES}
             outcome = replace(outcome, part=replace(outcome.part, seconds=seconds))
-        own = _Said(outcome, save.stall_s)
+        own = _Said(outcome, save.stall_s, self._pool.held_bytes)
         told = gather_json(self._group, to_wire(own), waiter=self._waiter, what="collecting the checkpoint's parts")
         said = [from_wire(_Said, one) for one in told]
         if not self._place.seals:
@@ -267,12 +292,14 @@ class Saves:
             [one.outcome for one in said],
             began_s=save.began_s,
             stall_s=max(one.stall_s for one in said),
+            pool_bytes=max(one.pool_bytes for one in said),
             before=before[0] if before else None,
             changed=self._moved.set,
         )
 
     def _publish(self, save: _Save) -> None:
         """The save was sealed, or has failed: everybody hears of it."""
+        save.own.shown.close()
         own = to_wire(save.seal.ref) if save.seal is not None and save.seal.ref is not None else None
         said = gather_json(self._group, own, waiter=self._waiter, what="learning how a checkpoint went")
         self._place.settle(save.attempt, [from_wire(CheckpointRef, one) if one is not None else None for one in said])

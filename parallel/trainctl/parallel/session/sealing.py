@@ -103,6 +103,7 @@ class Sealer:
         *,
         began_s: float,
         stall_s: float,
+        pool_bytes: int,
         parent: CheckpointRef | None,
         before: SealThread | None,
         changed: Callable[[], None],
@@ -115,6 +116,7 @@ class Sealer:
             parts: how the parts of all ranks ended, in rank order.
             began_s: when the save began, monotonic.
             stall_s: how long training waited for it.
+            pool_bytes: host memory that copies occupy, on the rank where it is most.
             parent: the checkpoint that it continues, if there is one, unless ``before`` makes a newer one.
             before: what is sealed before.
             changed: called when it is over.
@@ -122,8 +124,9 @@ class Sealer:
         written = [outcome.part for outcome in parts if outcome.part is not None]
         times = [PartTimes(part.writer, part.data_bytes, part.seconds) for part in written]
         size_bytes = sum(part.data_bytes for part in written)
+        complete_s = time.monotonic()
 
-        def report(ref: CheckpointRef | None, error: str) -> None:
+        def report(ref: CheckpointRef | None, error: str, cause: str) -> None:
             self.report(
                 CheckpointReport(
                     job_uid=attempt.job,
@@ -136,18 +139,28 @@ class Sealer:
                     seconds=time.monotonic() - began_s,
                     stall_s=stall_s,
                     size_bytes=size_bytes if ref is not None else 0,
-                    bottleneck=bottleneck(times) if ref is not None else "",
+                    bottleneck=bottleneck(times, uri=ref.uri) if ref is not None else "",
+                    cause=cause,
+                    parts=tuple(times),
+                    seal_s=time.monotonic() - complete_s if ref is not None else 0.0,
+                    pool_bytes=pool_bytes,
                 )
             )
 
         def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
+            nonlocal complete_s
+            complete_s = time.monotonic()  # those before it are sealed
             ref, errors = self._sealed(attempt, state, parts, newest)
-            report(ref, "; ".join(errors))
+            failed = next((part.cause for part in parts if part.error), "seal")
+            report(ref, "; ".join(errors), failed if errors else "")
             if ref is not None:
                 self._retain(ref, attempt.job)
             return ref
 
-        return SealThread(seal, failed=lambda error: report(None, error), parent=parent, before=before, changed=changed)
+        def failed(error: str) -> None:
+            report(None, error, "seal")
+
+        return SealThread(seal, failed=failed, parent=parent, before=before, changed=changed)
 
     def _sealed(
         self, attempt: Attempt, state: LocalState, parts: Sequence[PartOutcome], parent: CheckpointRef | None

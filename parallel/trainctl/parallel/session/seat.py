@@ -68,5 +68,6 @@ class Seat:
             first_step_s=time.monotonic() - self._entered_s,
             received_bytes=done.received_bytes,
             applied_open_step=done.applied_open_step,
+            load=done.load,
         )
         self._context.control.send(Recovered(report))

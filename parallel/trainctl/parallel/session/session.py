@@ -352,6 +352,7 @@ class Session:
             applied=lambda outcome: run.reporter.note_commit(run.protocol.clock.commit(outcome, record.generation)),
             recent=lambda: run.reporter.recent(record),
             prepare=self._build_shards,
+            transfers=context.transfers,
             memory=context.memory,
         ).carry_out()
         seat = Seat(membership, run.replica, context, *self._saves(run, membership))

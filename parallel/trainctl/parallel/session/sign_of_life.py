@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from trainctl.core.records.part import Transfer
 from trainctl.core.records.step import Phase
 from trainctl.parallel.session.control import ProgressPage
 
@@ -32,6 +33,10 @@ class SignOfLife:
         """See ``ProgressPage``."""
         self._last_s = time.monotonic()
         self._page.touch()
+
+    def transfer(self, transfer: Transfer | None, since_s: float) -> None:
+        """See ``ProgressPage``. No sign of life of the training thread."""
+        self._page.transfer(transfer, since_s)
 
     def assist(self, limit_s: float) -> None:
         """From now on touches the page for up to ``limit_s`` after the training thread did."""

@@ -15,6 +15,7 @@ from trainctl.parallel.session.reporter import Reporter
 from trainctl.parallel.session.saves import Saves
 from trainctl.parallel.session.sealing import Sealer
 from trainctl.parallel.session.worker_context import WorkerContext
+from trainctl.parallel.transfers import TransferBoard, unshown
 
 
 def storage_saves(
@@ -40,6 +41,7 @@ def storage_saves(
         background=checkpoints.spec.background,
         saved_step=max(record.checkpointed_step, record.checkpoint.step if record.checkpoint else -1),
         notice=notice,
+        transfers=context.transfers,
     )
 
 
@@ -100,4 +102,6 @@ def memory_saves(
         background=True,
         saved_step=record.snapshot.step if record.snapshot is not None else -1,
         notice=notice,
+        # Snapshots come often, take moments, and are no checkpoints: people are shown only their loads.
+        transfers=TransferBoard(unshown),
     )

@@ -18,6 +18,7 @@ from trainctl.parallel.session.control import Control, ProgressPage
 from trainctl.parallel.session.instructions import Instructions
 from trainctl.parallel.session.sign_of_life import SignOfLife
 from trainctl.parallel.session.whereabouts import Whereabouts
+from trainctl.parallel.transfers import TransferBoard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class WorkerContext:
         waiter: how it waits.
         faults: armed fault points.
         signs: its progress page.
+        transfers: how far its saves and its load are, for the page.
         memory: where its node keeps snapshots of the job; None: nowhere.
     """
 
@@ -44,6 +46,7 @@ class WorkerContext:
     waiter: Waiter
     faults: FaultPlan
     signs: SignOfLife
+    transfers: TransferBoard
     memory: NodeMemory | None = None
 
     @classmethod
@@ -70,5 +73,6 @@ class WorkerContext:
             waiter=waiter,
             faults=faults,
             signs=signs,
+            transfers=TransferBoard(signs.transfer),
             memory=NodeMemory(Path(folder), desired.job_uid) if (folder := os.environ.get(MEMORY_VARIABLE)) else None,
         )

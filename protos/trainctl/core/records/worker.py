@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
+from trainctl.core.records.part import PartTimes, Transfer
 from trainctl.core.records.step import Phase, StepReport
 from trainctl.core.records.word import Word
 
@@ -84,6 +85,7 @@ class Progress:
         phase: where it is.
         phase_age_s: seconds since the phase changed.
         alive_age_s: seconds since the worker last touched its page, also while it waits in a collective.
+        transfer: the save or load that goes on, whatever the phase; None while there is none.
     """
 
     generation: int = 0
@@ -91,6 +93,7 @@ class Progress:
     phase: Phase = Phase.BOOTING
     phase_age_s: float = 0.0
     alive_age_s: float = 0.0
+    transfer: Transfer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +188,33 @@ class CheckpointReport:
     bottleneck: str = ""
     """Which rank and stage it waited for longest, for people."""
     age_s: float = 0.0
+    cause: str = ""
+    """Of a failure, one word of ``checkpoint.monitor.CAUSES``."""
+    parts: tuple[PartTimes, ...] = ()
+    """What each rank wrote, and how long its stages took; of a failed one those that were written."""
+    seal_s: float = 0.0
+    """From the last part until the root manifest was there."""
+    pool_bytes: int = 0
+    """Host memory that copies of the state occupy, on the rank where it is most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """How the ranks of a generation came by a checkpoint's state; the worker of rank 0 reports for all.
+
+    Attributes:
+        uri: of the checkpoint; ``snapshot://...`` of a snapshot in the memory of the nodes.
+        step: of the state.
+        seconds: until the last rank had it.
+        parts: what each rank read, and how long its stages took.
+        bottleneck: which rank, stage and storage it waited for longest, for people.
+    """
+
+    uri: str
+    step: int
+    seconds: float
+    parts: tuple[PartTimes, ...] = ()
+    bottleneck: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,3 +233,5 @@ class RecoveryReport:
     """Bytes this worker received, keyed by source: ``rank 2`` or a checkpoint file's URI."""
     applied_open_step: bool = False
     """The worker applied the target step from its retained gradient."""
+    load: LoadReport | None = None
+    """Of rank 0, where the state came from a checkpoint or a snapshot."""

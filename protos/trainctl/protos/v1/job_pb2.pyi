@@ -121,6 +121,8 @@ class JobStatus(_message.Message):
     FIGURES_STALE_FIELD_NUMBER: _builtins.int
     STEP_STALE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_INTERVAL_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     message: _builtins.str
@@ -170,6 +172,14 @@ class JobStatus(_message.Message):
     def checkpoint_interval(self) -> Global___CheckpointInterval:
         """Of a job that saves by time; absent before it first trained."""
 
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferStatus]:
+        """What is saved, loaded or copied right now and has taken longer than a second."""
+
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
+        """The newest loads of a checkpoint or of a snapshot, oldest first."""
+
     def __init__(
         self,
         *,
@@ -203,10 +213,12 @@ class JobStatus(_message.Message):
         figures_stale: _builtins.bool = ...,
         step_stale: _builtins.bool = ...,
         checkpoint_interval: Global___CheckpointInterval | None = ...,
+        transfers: _abc.Iterable[Global___TransferStatus] | None = ...,
+        loads: _abc.Iterable[Global___Load] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015
@@ -272,6 +284,107 @@ class CheckpointInterval(_message.Message):
 Global___CheckpointInterval: _TypeAlias = CheckpointInterval  # noqa: Y015
 
 @_typing.final
+class TransferStatus(_message.Message):
+    """A save, load or copy that goes on, over all workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    LEFT_S_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"save" to storage, "load" from it, or "copy" from other workers."""
+    step: _builtins.int
+    done_bytes: _builtins.int
+    total_bytes: _builtins.int
+    left_s: _builtins.float
+    """Until the slowest worker is done, as it looks now; absent before anything was done."""
+    workers: _builtins.int
+    """Workers that take part in it."""
+    in_flight: _builtins.int
+    """Saves that are on their way, this one included."""
+    age_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        step: _builtins.int = ...,
+        done_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        left_s: _builtins.float | None = ...,
+        workers: _builtins.int = ...,
+        in_flight: _builtins.int = ...,
+        age_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_left_s", b"_left_s", "left_s", b"left_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_left_s", b"_left_s", "age_s", b"age_s", "done_bytes", b"done_bytes", "in_flight", b"in_flight", "kind", b"kind", "left_s", b"left_s", "step", b"step", "total_bytes", b"total_bytes", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__left_s: _TypeAlias = _typing.Literal["left_s"]  # noqa: Y015
+    _WhichOneofArgType__left_s: _TypeAlias = _typing.Literal["_left_s", b"_left_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__left_s) -> _WhichOneofReturnType__left_s | None: ...
+
+Global___TransferStatus: _TypeAlias = TransferStatus  # noqa: Y015
+
+@_typing.final
+class Load(_message.Message):
+    """How the ranks of a generation came by the state of a checkpoint, or of a snapshot (uri: snapshot://...)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    DATA_BYTES_FIELD_NUMBER: _builtins.int
+    MOVED_BYTES_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    BOTTLENECK_FIELD_NUMBER: _builtins.int
+    LOADED_S_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    step: _builtins.int
+    uri: _builtins.str
+    seconds: _builtins.float
+    ranks: _builtins.int
+    """How many ranks read, and how much: what they wanted, and what the storage was asked for."""
+    data_bytes: _builtins.int
+    moved_bytes: _builtins.int
+    bottleneck: _builtins.str
+    loaded_s: _builtins.float
+    """When the report of it came, Unix seconds."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.PartTimes]:
+        """Those that took longest."""
+
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        step: _builtins.int = ...,
+        uri: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        ranks: _builtins.int = ...,
+        data_bytes: _builtins.int = ...,
+        moved_bytes: _builtins.int = ...,
+        parts: _abc.Iterable[_records_pb2.PartTimes] | None = ...,
+        bottleneck: _builtins.str = ...,
+        loaded_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "data_bytes", b"data_bytes", "generation", b"generation", "loaded_s", b"loaded_s", "moved_bytes", b"moved_bytes", "parts", b"parts", "ranks", b"ranks", "seconds", b"seconds", "step", b"step", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
 class IslandStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -314,6 +427,7 @@ class WorkerStatus(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     STARTED_S_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     incarnation: _builtins.int
     global_rank: _builtins.int
@@ -325,6 +439,10 @@ class WorkerStatus(_message.Message):
     rss_bytes: _builtins.int
     started_s: _builtins.float
     """When this worker life was started, Unix seconds."""
+    @_builtins.property
+    def transfer(self) -> Global___TransferStatus:
+        """Its part of what is saved, loaded or copied right now."""
+
     def __init__(
         self,
         *,
@@ -338,10 +456,11 @@ class WorkerStatus(_message.Message):
         phase: _builtins.str = ...,
         rss_bytes: _builtins.int = ...,
         started_s: _builtins.float = ...,
+        transfer: Global___TransferStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_rank", b"global_rank", "incarnation", b"incarnation", "node", b"node", "phase", b"phase", "pid", b"pid", "rss_bytes", b"rss_bytes", "slot", b"slot", "started_s", b"started_s", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_rank", b"global_rank", "incarnation", b"incarnation", "node", b"node", "phase", b"phase", "pid", b"pid", "rss_bytes", b"rss_bytes", "slot", b"slot", "started_s", b"started_s", "state", b"state", "step", b"step", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -466,11 +466,14 @@ class Progress(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     PHASE_AGE_S_FIELD_NUMBER: _builtins.int
     ALIVE_AGE_S_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     step: _builtins.int
     phase: _builtins.str
     phase_age_s: _builtins.float
     alive_age_s: _builtins.float
+    @_builtins.property
+    def transfer(self) -> Global___Transfer: ...
     def __init__(
         self,
         *,
@@ -479,14 +482,50 @@ class Progress(_message.Message):
         phase: _builtins.str = ...,
         phase_age_s: _builtins.float = ...,
         alive_age_s: _builtins.float = ...,
+        transfer: Global___Transfer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_age_s", b"alive_age_s", "generation", b"generation", "phase", b"phase", "phase_age_s", b"phase_age_s", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_age_s", b"alive_age_s", "generation", b"generation", "phase", b"phase", "phase_age_s", b"phase_age_s", "step", b"step", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class Transfer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"save", "load" or "copy"."""
+    step: _builtins.int
+    done_bytes: _builtins.int
+    total_bytes: _builtins.int
+    age_s: _builtins.float
+    in_flight: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        step: _builtins.int = ...,
+        done_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        age_s: _builtins.float = ...,
+        in_flight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "done_bytes", b"done_bytes", "in_flight", b"in_flight", "kind", b"kind", "step", b"step", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
 
 @_typing.final
 class WorkerError(_message.Message):
@@ -609,6 +648,10 @@ class CheckpointReport(_message.Message):
     AGE_S_FIELD_NUMBER: _builtins.int
     STALL_S_FIELD_NUMBER: _builtins.int
     BOTTLENECK_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    SEAL_S_FIELD_NUMBER: _builtins.int
+    POOL_BYTES_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     island: _builtins.str
     generation: _builtins.int
@@ -620,8 +663,13 @@ class CheckpointReport(_message.Message):
     age_s: _builtins.float
     stall_s: _builtins.float
     bottleneck: _builtins.str
+    cause: _builtins.str
+    seal_s: _builtins.float
+    pool_bytes: _builtins.int
     @_builtins.property
     def ref(self) -> Global___CheckpointRef: ...
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartTimes]: ...
     def __init__(
         self,
         *,
@@ -637,14 +685,101 @@ class CheckpointReport(_message.Message):
         age_s: _builtins.float = ...,
         stall_s: _builtins.float = ...,
         bottleneck: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        parts: _abc.Iterable[Global___PartTimes] | None = ...,
+        seal_s: _builtins.float = ...,
+        pool_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "bottleneck", b"bottleneck", "error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "ref", b"ref", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "bottleneck", b"bottleneck", "cause", b"cause", "error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "parts", b"parts", "pool_bytes", b"pool_bytes", "ref", b"ref", "seal_s", b"seal_s", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckpointReport: _TypeAlias = CheckpointReport  # noqa: Y015
+
+@_typing.final
+class PartTimes(_message.Message):
+    """One rank's part of a save or of a load."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SecondsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RANK_FIELD_NUMBER: _builtins.int
+    DATA_BYTES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    MOVED_BYTES_FIELD_NUMBER: _builtins.int
+    rank: _builtins.int
+    data_bytes: _builtins.int
+    moved_bytes: _builtins.int
+    @_builtins.property
+    def seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        rank: _builtins.int = ...,
+        data_bytes: _builtins.int = ...,
+        seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        moved_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_bytes", b"data_bytes", "moved_bytes", b"moved_bytes", "rank", b"rank", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartTimes: _TypeAlias = PartTimes  # noqa: Y015
+
+@_typing.final
+class LoadReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    BOTTLENECK_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    step: _builtins.int
+    seconds: _builtins.float
+    bottleneck: _builtins.str
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartTimes]: ...
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        step: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        parts: _abc.Iterable[Global___PartTimes] | None = ...,
+        bottleneck: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "parts", b"parts", "seconds", b"seconds", "step", b"step", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadReport: _TypeAlias = LoadReport  # noqa: Y015
 
 @_typing.final
 class RecoveryReport(_message.Message):
@@ -680,6 +815,7 @@ class RecoveryReport(_message.Message):
     FIRST_STEP_S_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     APPLIED_OPEN_STEP_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     island: _builtins.str
     generation: _builtins.int
@@ -691,6 +827,8 @@ class RecoveryReport(_message.Message):
     applied_open_step: _builtins.bool
     @_builtins.property
     def received_bytes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def load(self) -> Global___LoadReport: ...
     def __init__(
         self,
         *,
@@ -704,10 +842,11 @@ class RecoveryReport(_message.Message):
         first_step_s: _builtins.float = ...,
         received_bytes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         applied_open_step: _builtins.bool = ...,
+        load: Global___LoadReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_open_step", b"applied_open_step", "first_step_s", b"first_step_s", "generation", b"generation", "global_rank", b"global_rank", "island", b"island", "job_uid", b"job_uid", "rebuild_s", b"rebuild_s", "received_bytes", b"received_bytes", "restore_s", b"restore_s", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_open_step", b"applied_open_step", "first_step_s", b"first_step_s", "generation", b"generation", "global_rank", b"global_rank", "island", b"island", "job_uid", b"job_uid", "load", b"load", "rebuild_s", b"rebuild_s", "received_bytes", b"received_bytes", "restore_s", b"restore_s", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

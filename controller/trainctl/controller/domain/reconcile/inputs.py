@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trainctl.controller.domain import events, step_ranges
+from trainctl.controller.domain import checkpoint_figures, events, step_ranges
 from trainctl.controller.domain.conditions import CHECKPOINT_STALE, with_condition
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.goodput import Bucket, move
@@ -19,10 +19,11 @@ from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.save_cost import cost_of, with_cost
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
 from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.part import SNAPSHOT, storage_kind
 from trainctl.core.records.spec import AUTO
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport
-from trainctl.core.units import format_duration
+from trainctl.core.units import format_bytes, format_count, format_duration
 
 
 def observe_figures(
@@ -109,7 +110,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     if ref is None:
         onward = "; training goes on" if report.step < state.steps else ""
         message = f"checkpoint of step {report.step} failed: {report.error}{onward}"
-        stale = with_condition(state, CHECKPOINT_STALE, True, now_s, reason="SaveFailed", message=message)
+        counted = replace(state, checkpoint_figures=checkpoint_figures.failed(state.checkpoint_figures, report))
+        stale = with_condition(counted, CHECKPOINT_STALE, True, now_s, reason="SaveFailed", message=message)
         if state.halt is not None and record is not None and report.lineage == record.lineage:
             stale = replace(stale, halt=replace(state.halt, failed_step=report.step))
         return Reconciliation(state=stale, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
@@ -135,7 +137,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     keep = max(1, state.spec.spec.checkpoint.keep.last)
     known = (*state.checkpoints, replace(ref, committed_s=complete_s))
     kept = (*(old for old in known[:-keep] if old.uri in state.pinned), *known[-keep:])
-    changed = replace(state, checkpoints=kept, goodput=goodput)
+    figures = checkpoint_figures.saved(state.checkpoint_figures, report, ref.uri)
+    changed = replace(state, checkpoints=kept, goodput=goodput, checkpoint_figures=figures)
     if state.spec.spec.checkpoint.interval == AUTO:
         changed = replace(changed, save_costs=with_cost(state.save_costs, cost_of(report, state.progress)))
     longest = f"; {report.bottleneck}" if report.bottleneck else ""
@@ -154,11 +157,14 @@ def _event(type_: str, reason: str, message: str, report: CheckpointReport) -> E
 
 
 def observe_recovery(state: JobState, report: RecoveryReport, now_s: float) -> Reconciliation:
-    """Adds to the recovery's record what one member copied from whom, and how long its parts took."""
-    del now_s
+    """Adds to the recovery's record what one member copied from whom, and how long its parts took.
+
+    Rank 0 also tells how all of them came by a checkpoint's state, if they did, which need not be a recovery.
+    """
+    state, drafts = _loaded(state, report, now_s)
     index = next((i for i, r in enumerate(state.recoveries) if r.generation == report.generation), None)
     if index is None:
-        return Reconciliation(state=state, durable=False)
+        return Reconciliation(state=state, events=drafts, durable=bool(drafts))
     island = state.islands[0]
     recovery = state.recoveries[index]
     copied = {f"{source} -> rank {report.global_rank}": size for source, size in report.received_bytes.items()}
@@ -168,7 +174,25 @@ def observe_recovery(state: JobState, report: RecoveryReport, now_s: float) -> R
     else:
         recovery = _rebalanced(recovery, report)
     recoveries = (*state.recoveries[:index], recovery, *state.recoveries[index + 1 :])
-    return Reconciliation(state=replace(state, recoveries=recoveries).with_island(island))
+    return Reconciliation(state=replace(state, recoveries=recoveries).with_island(island), events=drafts)
+
+
+def _loaded(state: JobState, report: RecoveryReport, now_s: float) -> tuple[JobState, tuple[EventDraft, ...]]:
+    found = report.load
+    if found is None or any(known.generation == report.generation for known in state.loads):
+        return state, ()
+    load = checkpoint_figures.load_of(found, generation=report.generation, now_s=now_s)
+    changed = replace(state, loads=(*state.loads, load)[-checkpoint_figures.LOADS_KEPT :])
+    in_memory = storage_kind(load.uri) == SNAPSHOT
+    if not in_memory:
+        figures = checkpoint_figures.loaded(state.checkpoint_figures, load, found.parts)
+        changed = replace(changed, checkpoint_figures=figures)
+    longest = f"; {load.bottleneck}" if load.bottleneck else ""
+    amount = f"{format_bytes(load.data_bytes)} into {format_count(load.ranks, 'rank')}"
+    what = "snapshot" if in_memory else "checkpoint"
+    message = f"{what} of step {load.step} is loaded: {load.uri} ({amount} in {load.seconds:.2f} s{longest})"
+    fields = {"step": str(load.step), "generation": str(load.generation)}
+    return changed, (EventDraft(type=events.CHECKPOINT_LOADED, reason="Loaded", message=message, fields=fields),)
 
 
 def _slower(island: IslandState, report: RecoveryReport) -> IslandState:
