@@ -135,7 +135,7 @@ def test_a_worker_that_leaves_shows_nothing_more(tmp_path: Path, storage: Storag
 
 def test_snapshots_are_no_saves_that_anybody_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MEMORY_VARIABLE, str(tmp_path / "memory"))
-    run = Run(tmp_path, steps=6, interval=4, snapshots=1)
+    run = Run(tmp_path, steps=300, interval=200, snapshots=1)
     page = Page()
     run.session._context.signs._page = page
     memory = run.session._context.memory
@@ -145,6 +145,6 @@ def test_snapshots_are_no_saves_that_anybody_is_shown(tmp_path: Path, monkeypatc
         run.step()
         seen |= {held.snapshot.step for held in memory.held()}
     assert seen
-    assert {shown.step for shown in page.shown if shown is not None} == {4, 6}
+    assert {shown.step for shown in page.shown if shown is not None} == {200, 300}
     assert max(shown.in_flight for shown in page.shown if shown is not None) <= 2
-    assert [report.step for report in run.control.reports] == [4, 6]
+    assert [report.step for report in run.control.reports] == [200, 300]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import queue
 import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Generic, TypeVar, cast
 
 from trainctl.checkpoint.storage.failures import StorageSaysNoError, failure_of
 from trainctl.checkpoint.storage.patience import Patience
@@ -70,15 +72,17 @@ class Calls:
 
     def once(self, where: str, action: Callable[[], T], *, size_bytes: int = 0) -> T:
         """As ``call``, for what cannot be done again."""
-        try:
-            return _bounded(action, self.patience.limit_s(size_bytes))
-        except _LateError as late:
-            text = f"{where}: no answer within {late.limit_s:.0f} s"
-            raise StorageSaysNoError(
-                errno.ETIMEDOUT, text, again=True, hint="see whether the storage has trouble"
-            ) from None
-        except Exception as error:
-            raise failure_of(error, where) from error
+        limit_s = self.patience.limit_s(size_bytes)
+        outcome = _bounded(action, limit_s)
+        if outcome is None:
+            text = f"{where}: no answer within {limit_s:.0f} s"
+            raise StorageSaysNoError(errno.ETIMEDOUT, text, again=True, hint="see whether the storage has trouble")
+        if outcome.error is None:
+            return cast(T, outcome.result)
+        if isinstance(outcome.error, Exception):
+            # Judged before it is raised here, where what the caller handles at the moment would become its context.
+            raise failure_of(outcome.error, where) from outcome.error
+        raise outcome.error
 
 
 def _given_up(failure: StorageSaysNoError, tries: int, spent_s: float) -> StorageSaysNoError:
@@ -88,32 +92,29 @@ def _given_up(failure: StorageSaysNoError, tries: int, spent_s: float) -> Storag
     return StorageSaysNoError(failure.errno or errno.EIO, text, again=failure.again, hint=failure.hint)
 
 
-class _LateError(Exception):
-    def __init__(self, limit_s: float) -> None:
-        super().__init__()
-        self.limit_s = limit_s
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[T]):
+    result: T | None = None
+    error: BaseException | None = None
 
 
-def _bounded(action: Callable[[], T], limit_s: float) -> T:
-    """What the action returns, on a thread that is left to itself if it takes too long: drivers may wait for ever.
+def _bounded(action: Callable[[], T], limit_s: float) -> _Outcome[T] | None:
+    """What became of the action, on a thread that is left to itself if it takes too long: drivers may wait for ever.
 
-    Raises:
-        _LateError: it does.
+    Returns:
+        None if it does.
     """
-    done = threading.Event()
-    outcome: list[Any] = [None, None]
+    done: queue.SimpleQueue[_Outcome[T]] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            outcome[0] = action()
+            outcome: _Outcome[T] = _Outcome(action())
         except BaseException as error:
-            outcome[1] = error
-        done.set()
+            outcome = _Outcome(error=error)
+        done.put(outcome)
 
     threading.Thread(target=run, name="storage-call", daemon=True).start()
-    if not done.wait(limit_s):
-        raise _LateError(limit_s)
-    if outcome[1] is not None:
-        raise outcome[1]
-    result: T = outcome[0]
-    return result
+    try:
+        return done.get(timeout=limit_s)
+    except queue.Empty:
+        return None

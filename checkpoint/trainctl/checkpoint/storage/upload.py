@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -19,8 +19,8 @@ _AT_ONCE = 4
 def upload_parts(filesystem: Any, path: str, where: str, buffers: Iterable[memoryview | bytes], calls: Calls) -> int:
     """Writes an object of an S3 store, as s3fs speaks to it; returns its size in bytes.
 
-    What fits one part is one put. More is a multi-part upload: nothing is there before all parts are, and what was sent
-    is taken back if one fails for good.
+    What fits one part is one put. More is a multi-part upload: nothing is there before all parts are. What was begun and
+    not completed is taken back: all of it, if a part fails for good, and a begin whose answer was lost.
 
     Raises:
         StorageSaysNoError: as ``Calls.call``.
@@ -38,19 +38,23 @@ def upload_parts(filesystem: Any, path: str, where: str, buffers: Iterable[memor
     try:
         return _send(filesystem, where, place, _all(first, second, parts), calls)
     except BaseException:
-        with contextlib.suppress(Exception):  # what is left only costs room, until the bucket's own rules remove it
-            _take_back(filesystem, where, place, calls)
+        with contextlib.suppress(Exception):
+            calls.once(where, lambda: filesystem.call_s3("abort_multipart_upload", **place))
         raise
+    finally:
+        with contextlib.suppress(Exception):  # what is left only costs room, until the bucket's own rules remove it
+            _take_back(filesystem, where, bucket, key, calls)
 
 
-def _take_back(filesystem: Any, where: str, place: Mapping[str, str], calls: Calls) -> None:
-    """Ends every upload of the object, which is one writer's own: a begin whose answer was lost has made another."""
-    bucket, key = place["Bucket"], place["Key"]
-    calls.once(where, lambda: filesystem.call_s3("abort_multipart_upload", **place))
+def _take_back(filesystem: Any, where: str, bucket: str, key: str, calls: Calls) -> None:
+    """Ends the uploads of an object that are still open: it is one writer's own.
+
+    One may be open besides ours: HTTP clients, too, send a begin again whose answer was lost.
+    """
     listed = calls.once(where, lambda: filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key))
-    for other in listed.get("Uploads", ()):
-        if other["Key"] == key and other["UploadId"] != place["UploadId"]:
-            left = {"Bucket": bucket, "Key": key, "UploadId": other["UploadId"]}
+    for upload in listed.get("Uploads", ()):
+        if upload["Key"] == key:
+            left = {"Bucket": bucket, "Key": key, "UploadId": upload["UploadId"]}
             calls.once(where, partial(filesystem.call_s3, "abort_multipart_upload", **left))
 
 
