@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_SERVER_LINE = re.compile(r"fork server (\d+) is up")
 _STORE_LINE = re.compile(r"collective store (\d+) listens")
 
 
@@ -61,12 +62,18 @@ def nodes_of(run_dir: Path) -> dict[str, Node]:
     nodes = {}
     for folder in sorted(run_dir.joinpath("nodes").iterdir()):
         agent = next((p.pid for p in everything if "trainctl.agent " in p.command and f" {folder} " in p.command), 0)
-        server = next((p.pid for p in everything if agent and p.parent == agent and "forkserver" in p.command), 0)
+        log = (folder / "agent.log").read_text()
+        server = _newest(_SERVER_LINE, log, {p.pid for p in everything if agent})
         children = tuple(sorted(p.pid for p in everything if server and p.parent == server))
-        started = _STORE_LINE.findall((folder / "agent.log").read_text())
-        store = int(started[-1]) if started and int(started[-1]) in children else 0
+        store = _newest(_STORE_LINE, log, set(children))
         nodes[folder.name] = Node(agent, server, store, tuple(pid for pid in children if pid != store))
     return nodes
+
+
+def _newest(line: re.Pattern[str], log: str, alive: set[int]) -> int:
+    """The process that the last such line tells of, if it is there."""
+    told = line.findall(log)
+    return int(told[-1]) if told and int(told[-1]) in alive else 0
 
 
 def send(pid: int, number: signal.Signals) -> bool:

@@ -58,6 +58,7 @@ class AgentOptions:
         entry: ``module:function`` that a worker runs.
         store_entry: ``module:function`` that the collective store runs.
         preload: modules that the fork server imports.
+        fork_server: socket of a fork server that the agents of this machine share; None: it has one of its own.
     """
 
     controllers: tuple[str, ...]
@@ -75,6 +76,7 @@ class AgentOptions:
     entry: str
     store_entry: str
     preload: tuple[str, ...]
+    fork_server: Path | None = None
 
     @property
     def tls_folder(self) -> Path:
@@ -104,6 +106,7 @@ class Agent:
         self._logs.follow(self._archive.take)
         self._server = ForkServerClient(
             preload=options.preload,
+            shared=options.fork_server,
             on_change=lambda: self._supervisor.reconcile(),
             on_restart=lambda: self._metrics.process_restarts.labels("forkserver").inc(),
         )

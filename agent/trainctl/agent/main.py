@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainctl.agent.forkserver import PRELOAD
 from trainctl.core.errors import TrainctlError, UsageError
 from trainctl.core.ids import NODE_NAME, is_node_name
 from trainctl.core.loopback import beyond_loopback
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ENTRY = "trainctl.parallel.worker:main"
 DEFAULT_STORE_ENTRY = "trainctl.agent.forkserver.collective_store:main"
-DEFAULT_PRELOAD = "torch,torch.distributed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +68,8 @@ def _run(options: argparse.Namespace) -> None:
         metrics_port=options.metrics_port,
         entry=options.worker_entry,
         store_entry=options.store_entry,
-        preload=(*preload, options.worker_entry.partition(":")[0]),
+        preload=tuple(dict.fromkeys((*preload, options.worker_entry.partition(":")[0]))),
+        fork_server=options.fork_server.absolute() if options.fork_server else None,
     )
 
     _check_encrypted(agent_options)
@@ -140,9 +141,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--insecure", action="store_true", help="reach controllers elsewhere without encryption")
     parser.add_argument("--address", default="127.0.0.1", help="where other nodes reach this one (default 127.0.0.1)")
     parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics (default: a free one)")
+    parser.add_argument(
+        "--fork-server",
+        type=Path,
+        metavar="SOCKET",
+        help="where to get a fork server that agents of this machine share (default: one of its own)",
+    )
     parser.add_argument("--worker-entry", default=DEFAULT_ENTRY, metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
     parser.add_argument("--store-entry", default=DEFAULT_STORE_ENTRY, metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
-    parser.add_argument("--preload", default=DEFAULT_PRELOAD, help=argparse.SUPPRESS)
+    parser.add_argument("--preload", default=",".join(PRELOAD), help=argparse.SUPPRESS)
     return parser
 
 

@@ -16,6 +16,7 @@ from trainctl.controller import keys
 from trainctl.controller.access.audit_log import AuditLog
 from trainctl.controller.access.token_book import TokenBook
 from trainctl.controller.agents.registry import AgentRegistry
+from trainctl.controller.cluster.fork_server import SharedForkServer
 from trainctl.controller.cluster.local import LocalCluster
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
 from trainctl.controller.domain.metrics import TRAINING
@@ -44,7 +45,7 @@ from trainctl.controller.rpc.log_relay import LogRelay
 from trainctl.controller.rpc.network import Server
 from trainctl.controller.rpc.services import Services
 from trainctl.controller.security.taken_away import forget_certificates
-from trainctl.controller.settings import AgentCommand, Settings
+from trainctl.controller.settings import AgentCommand
 from trainctl.controller.store.compaction import compact_regularly
 from trainctl.controller.store.trial import StoreTrial
 from trainctl.core.errors import ConflictError, FencedError, UnavailableError
@@ -247,7 +248,7 @@ def _bind(frame: Frame, server: Server, port: int) -> str:
 
 def _keeper(frame: Frame, parts: _Parts, address: str, stack: AsyncExitStack) -> NodeKeeper:
     settings = frame.settings
-    command = settings.agent_command or _agent_command(settings, certified=frame.tls is not None)
+    command = settings.agent_command or _agent_command(frame, stack)
     where = local_address(address) if frame.tls is not None else address
     cluster = LocalCluster(
         settings.run_dir.nodes, _local_nodes(frame), lambda request, folder: command(request, folder, where)
@@ -271,16 +272,22 @@ def _local_nodes(frame: Frame) -> list[AgentRequest]:
     ]
 
 
-def _agent_command(settings: Settings, *, certified: bool) -> AgentCommand:
+def _agent_command(frame: Frame, stack: AsyncExitStack) -> AgentCommand:
+    settings, certified = frame.settings, frame.tls is not None
     token_file = settings.run_dir.token_file
     secrets = ("--secrets", str(settings.secrets)) if settings.secrets is not None else ()
+    shared: tuple[str, ...] = ()
+    if settings.agents:
+        server = SharedForkServer(settings.run_dir.root)
+        stack.callback(server.close)
+        shared = ("--fork-server", str(server.socket))
 
     def command(request: AgentRequest, folder: Path, address: str) -> Sequence[str]:
         program = (sys.executable, "-m", "trainctl.agent")
         where = ("--controller", address, "--node", request.node, "--slots", str(request.slots))
         here = ("--first-local-rank", str(request.first_local_rank), "--dir", str(folder))
         shown = ("--join-token-file", str(folder / "join-token")) if certified else ("--token-file", str(token_file))
-        return (*program, *where, *here, *shown, *secrets)
+        return (*program, *where, *here, *shown, *secrets, *shared)
 
     return command
 

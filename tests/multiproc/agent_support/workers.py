@@ -42,6 +42,8 @@ def main(bridge_fd: int, page_path: str, node_dir: str) -> None:
     if behaviour == "modules":
         threads = len(os.listdir("/proc/self/task"))
         print(f"threads={threads} modules=" + ",".join(sorted({name.split(".")[0] for name in sys.modules})))
+    if behaviour == "environment":
+        print("environment=" + ",".join(f"{name}={value}" for name, value in os.environ.items()))
     if behaviour == "babble":
         for number in range(20_000):
             print(f"line {number} " + "x" * 80)

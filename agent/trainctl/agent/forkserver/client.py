@@ -8,19 +8,23 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from trainctl.agent.forkserver import messages
 from trainctl.agent.forkserver.messages import Exited, Refused, Spawn, Spawned, Up
+from trainctl.agent.forkserver.process import OwnProcess, ServerProcess, SharedProcess
 from trainctl.core.errors import UnavailableError
+from trainctl.core.system.unix_socket import connect
 
 _LOG = logging.getLogger(__name__)
 _RESTART_PAUSE_S = (0.05, 2.0)
 _CLOSE_TIMEOUT_S = 5.0
+_KILL_TIMEOUT_S = 30.0
 _SPAWN_TIMEOUT_S = 30.0
+_SHARED_UP_WITHIN_S = 60.0
+_CONNECT_TIMEOUT_S = 5.0
 
 
 class Child:
@@ -68,18 +72,27 @@ class ForkServerClient:
 
     Args:
         preload: modules it imports before it forks anything.
+        shared: socket of a server that forks one for each agent of this machine; this agent starts one of its own
+            without it, and where that one does not serve.
         on_change: called when the server came up or went down.
         on_restart: called when it had to be started again.
     """
 
     def __init__(
-        self, *, preload: tuple[str, ...], on_change: Callable[[], None], on_restart: Callable[[], None]
+        self,
+        *,
+        preload: tuple[str, ...],
+        shared: Path | None = None,
+        on_change: Callable[[], None],
+        on_restart: Callable[[], None],
     ) -> None:
         self._preload = preload
+        self._shared = shared
         self._on_change = on_change
         self._on_restart = on_restart
         self._channel: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ServerProcess | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._ready = asyncio.Event()
         self._down = asyncio.Event()
         self._waiting: dict[int, asyncio.Future[Child]] = {}
@@ -151,21 +164,36 @@ class ForkServerClient:
         return self._process.pid if self._process is not None else 0
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        command = [
-            *(sys.executable, "-m", "trainctl.agent.forkserver"),
-            *("--channel", str(theirs.fileno()), "--parent", str(os.getpid()), "--preload", ",".join(self._preload)),
-        ]
-        # OpenBLAS would start threads when numpy is imported, and a fork copies none of them.
-        env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, env=env, start_new_session=True
-        )
-        theirs.close()
-        self._channel = ours
+        self._channel, self._process = self._attach() or self._launch()
+        self._channel.setblocking(False)
         self._down.clear()
-        asyncio.get_running_loop().add_reader(ours, self._receive)
+        asyncio.get_running_loop().add_reader(self._channel, self._receive)
+
+    def _launch(self) -> tuple[socket.socket, ServerProcess]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            return ours, OwnProcess(self._preload, theirs)
+
+    def _attach(self) -> tuple[socket.socket, ServerProcess] | None:
+        if self._shared is None:
+            return None
+        try:
+            channel = connect(self._shared, _CONNECT_TIMEOUT_S)
+            try:
+                process = SharedProcess(self._preload, channel)
+            except BaseException:
+                channel.close()
+                raise
+        except OSError as error:
+            _LOG.warning("no fork server at %s: %s; starting one here", self._shared, error)
+            return None
+        self._late = asyncio.get_running_loop().call_later(_SHARED_UP_WITHIN_S, self._give_up_shared)
+        return channel, process
+
+    def _give_up_shared(self) -> None:
+        if self._channel is not None and not self._ready.is_set():
+            _LOG.warning("the shared fork server at %s forked none in %g s", self._shared, _SHARED_UP_WITHIN_S)
+            self._lose()
 
     def _receive(self) -> None:
         while self._channel is not None:
@@ -180,6 +208,8 @@ class ForkServerClient:
 
     def _handle(self, message: messages.ServerMessage, fds: tuple[int, ...]) -> None:
         if isinstance(message, Up):
+            assert self._process is not None
+            self._process.came_up(message.pid, fds[0])
             if message.threads != 1:
                 _LOG.warning("the fork server has %d threads; forking is only safe with 1", message.threads)
             _LOG.info("fork server %d is up, preloading took %.2f s", message.pid, message.preload_s)
@@ -205,6 +235,10 @@ class ForkServerClient:
         asyncio.get_running_loop().remove_reader(self._channel)
         self._channel.close()
         self._channel = None
+        if self._late is not None:
+            self._late.cancel()
+        if not self._ready.is_set():
+            self._shared = None  # no fork was made, or it did not come up
         self._ready.clear()
         waiting, self._waiting = self._waiting, {}
         children, self._children = self._children, {}
@@ -224,8 +258,6 @@ class ForkServerClient:
             return
         loop = asyncio.get_running_loop()
         process, self._process = self._process, None
-        try:
-            await loop.run_in_executor(None, process.wait, timeout_s)
-        except subprocess.TimeoutExpired:
+        if not await loop.run_in_executor(None, process.wait, timeout_s):
             process.kill()
-            await loop.run_in_executor(None, process.wait)
+            await loop.run_in_executor(None, process.wait, _KILL_TIMEOUT_S)

@@ -34,8 +34,23 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """Agent to a shared server, once: what the fork that is to be its own has to be like. Its output comes along.
+
+    Attributes:
+        preload: modules to import, if they are not there yet.
+        env: the whole environment.
+        folder: the current one.
+    """
+
+    preload: tuple[str, ...]
+    env: Mapping[str, str]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Up:
-    """Server to agent, once: everything is preloaded.
+    """Server to agent, once: everything is preloaded. The server's pidfd comes along.
 
     Attributes:
         pid: the server's.
@@ -72,8 +87,8 @@ class Exited:
     code: int
 
 
-ServerMessage = Spawn | Up | Spawned | Refused | Exited
-_TYPES: Mapping[str, type[ServerMessage]] = {cls.__name__: cls for cls in (Spawn, Up, Spawned, Refused, Exited)}
+ServerMessage = Hello | Spawn | Up | Spawned | Refused | Exited
+_TYPES: Mapping[str, type[ServerMessage]] = {cls.__name__: cls for cls in (Hello, Spawn, Up, Spawned, Refused, Exited)}
 
 
 def send(channel: socket.socket, message: ServerMessage, fds: Sequence[int] = ()) -> None:

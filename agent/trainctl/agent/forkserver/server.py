@@ -12,7 +12,21 @@ from collections.abc import Sequence
 
 from trainctl.agent.forkserver import messages
 from trainctl.agent.forkserver.child import run_child
-from trainctl.agent.forkserver.messages import Exited, Refused, Spawn, Spawned
+from trainctl.agent.forkserver.messages import Exited, Refused, Spawn, Spawned, Up
+from trainctl.agent.forkserver.preloading import Preloaded
+
+
+def serve(channel: socket.socket, preloaded: Preloaded) -> None:
+    """Tells the agent that everything is there, then forks for it until it leaves; then no child is left."""
+    own = os.pidfd_open(os.getpid())
+    try:
+        up = Up(pid=os.getpid(), threads=preloaded.threads, preload_s=preloaded.seconds)
+        messages.send(channel, up, (own,))
+    except BrokenPipeError:  # the agent has ended meanwhile, and said why
+        return
+    finally:
+        os.close(own)
+    ForkServer(channel).serve()
 
 
 class ForkServer:

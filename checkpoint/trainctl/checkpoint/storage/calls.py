@@ -78,7 +78,7 @@ class Calls:
             text = f"{where}: no answer within {limit_s:.0f} s"
             raise StorageSaysNoError(errno.ETIMEDOUT, text, again=True, hint="see whether the storage has trouble")
         if outcome.error is None:
-            return cast(T, outcome.result)
+            return cast("T", outcome.result)
         if isinstance(outcome.error, Exception):
             # Judged before it is raised here, where what the caller handles at the moment would become its context.
             raise failure_of(outcome.error, where) from outcome.error

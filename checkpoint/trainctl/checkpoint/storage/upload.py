@@ -19,8 +19,8 @@ _AT_ONCE = 4
 def upload_parts(filesystem: Any, path: str, where: str, buffers: Iterable[memoryview | bytes], calls: Calls) -> int:
     """Writes an object of an S3 store, as s3fs speaks to it; returns its size in bytes.
 
-    What fits one part is one put. More is a multi-part upload: nothing is there before all parts are. What was begun and
-    not completed is taken back: all of it, if a part fails for good, and a begin whose answer was lost.
+    What fits one part is one put. More is a multi-part upload: nothing is there before all parts are. What was begun
+    and not completed is taken back: all of it, if a part fails for good, and a begin whose answer was lost.
 
     Raises:
         StorageSaysNoError: as ``Calls.call``.

@@ -21,6 +21,8 @@ _CONTENTS = (
     "store-seen.json",
     "controller.log",
     "ended.json",
+    "fork-server.sock",
+    "fork-server.log",
     "tls",
     "nodes",
     "jobs",
