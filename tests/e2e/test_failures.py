@@ -208,8 +208,10 @@ def test_shrinks_without_a_replacement_in_time_and_grows_again(
     spec = tiny_job("elastic", corpus, steps=600, min_nodes=1, replacement_wait="100ms")
     system.submit(spec)
     system.wait_step("elastic", 6)
+    system.cli("nodes", "cordon", "node-1")  # its agent is back soon
     os.kill(system.agent_pid("node-1"), signal.SIGKILL)
     system.wait("elastic", "two workers", lambda job: len(workers(job)) == 2 and job.status.phase == "RUNNING")
+    system.cli("nodes", "uncordon", "node-1")
     system.wait("elastic", "four workers", lambda job: len(workers(job)) == 4 and job.status.phase == "RUNNING")
     step = system.job("elastic").status.step
     system.wait_step("elastic", step + 3)
