@@ -233,9 +233,10 @@ class Worker:
             case bridge.Checkpointed(report) | bridge.Recovered(report):
                 self._events.report(report)
                 return
-            case bridge.Snapshotted(snapshots):  # often: the next heartbeat takes it along
-                self._note(snapshots)
-                return
+            case bridge.Snapshotted(made):
+                self._note(made)
+                if made.made > 1 and not made.error:  # they come often: the next heartbeat takes it along
+                    return
             case bridge.Ready(_, steps):
                 self._set(phase=WorkerPhase.READY, steps=steps)
             case bridge.Reported(report):

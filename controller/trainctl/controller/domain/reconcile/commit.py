@@ -230,6 +230,8 @@ def _in_memory(work: Work, settled: Settled, reports: Mapping[int, StepReport]) 
 
 def _no_snapshot(work: Work, proposal: Proposal, in_memory: InMemory) -> str:
     """Why the newest snapshot cannot be gone back to; empty where it can, or where none is known of."""
+    if not work.job.spec.spec.checkpoint.snapshots.interval_steps:
+        return ""
     if work.job.rollback is not None:
         return "the roll-back that was asked for goes to a checkpoint"
     nodes = {work.slot(slot).node for slot in proposal.slots}
