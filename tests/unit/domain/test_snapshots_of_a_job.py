@@ -39,9 +39,10 @@ def tell(
     nodes: Collection[str] = "ab",
     generation: int = 1,
     now_s: float = 100.0,
+    epoch: int = 1,
     **by_node: SnapshotsMade,
 ) -> SnapshotFigures:
-    return told(figures, by_node, generation=generation, nodes=nodes, now_s=now_s)
+    return told(figures, by_node, generation=generation, nodes=nodes, now_s=now_s, epoch=epoch)
 
 
 def test_the_newest_is_what_all_nodes_completed() -> None:
@@ -56,6 +57,8 @@ def test_it_is_told_again_and_again_and_changes_nothing() -> None:
     by_node = {"a": made(held(10, 0, 1, 2, 3), 2, age_s=1.5), "b": made(held(10, 0, 1, 2, 3), 2, age_s=1.0)}
     first = tell(**by_node)
     assert tell(first, now_s=107.0, **by_node) == first
+    assert tell(first, epoch=2, **by_node) == replace(first, epoch=2)
+    assert tell(first, epoch=2) == first, "nobody was heard"
 
 
 def test_a_node_that_tells_a_little_later_is_no_node_without_the_snapshot() -> None:

@@ -112,15 +112,11 @@ def test_snapshots_are_shown_while_the_job_trains() -> None:
 
 
 def test_a_new_leader_counts_no_snapshots_before_it_has_heard_the_workers() -> None:
-    figures = SnapshotFigures(generation=1, made=3)
-    told = replace(job(), phase=JobPhase.RUNNING, snapshot_figures=figures, progress=TrainProgress(updated_s=120.0))
-
-    def served(since_s: float) -> str:
-        registry = ControllerMetrics(lambda: [told], lambda: 142.5, lambda: since_s).registry
-        return generate_latest(registry).decode()
-
-    assert "trainctl_job_snapshots_total{" not in served(130.0)
-    assert 'trainctl_job_snapshots_total{job_name="a",outcome="made"} 3.0' in served(110.0)
+    figures = SnapshotFigures(generation=1, made=3, epoch=1)
+    told = replace(job(), phase=JobPhase.RUNNING, snapshot_figures=figures, epoch=2)
+    assert "trainctl_job_snapshots_total{" not in text(told, 142.5)
+    heard = replace(told, snapshot_figures=replace(figures, made=5, epoch=2))
+    assert 'trainctl_job_snapshots_total{job_name="a",outcome="made"} 5.0' in text(heard, 142.5)
 
 
 def saved_and_loaded() -> JobState:

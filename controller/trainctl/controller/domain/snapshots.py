@@ -39,6 +39,7 @@ class SnapshotFigures:
         stopped: why they make no more; empty as long as they do.
         cause: of that, in a word; empty as long as nobody who knows it was heard.
         outcomes: how many snapshots of earlier generations were made, and how many failed, by cause.
+        epoch: of the leader that heard last what workers made: another one may know of fewer than there were.
     """
 
     newest: SnapshotRef | None = None
@@ -50,6 +51,7 @@ class SnapshotFigures:
     stopped: str = ""
     cause: str = ""
     outcomes: Mapping[str, int] = field(default_factory=dict)
+    epoch: int = 0
 
     @property
     def uncopied(self) -> int:
@@ -77,6 +79,7 @@ def told(
     generation: int,
     nodes: Collection[str],
     now_s: float,
+    epoch: int,
 ) -> SnapshotFigures:
     """With what the workers of a generation tell now.
 
@@ -86,11 +89,12 @@ def told(
         generation: the committed one.
         nodes: those of its workers that are heard: until each has told of a snapshot, the one before is shown.
         now_s: Unix seconds.
+        epoch: of the leader.
     """
     current = {node: made for node, made in by_node.items() if made.generation == generation}
     if not current:
         return figures
-    figures = _in_generation(figures, generation)
+    figures = replace(_in_generation(figures, generation), epoch=epoch)
     ended = min((made for made in current.values() if made.error), key=lambda made: not made.cause, default=None)
     if ended is not None and not figures.cause:
         figures = replace(figures, stopped=ended.error, cause=_known(ended.cause))

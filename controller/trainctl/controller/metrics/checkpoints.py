@@ -34,8 +34,8 @@ def checkpoint_samples(state: JobState) -> Iterator[Sample]:
         yield "trainctl_job_checkpoint_pool_bytes", (name,), float(figures.pool_bytes)
 
 
-def snapshot_samples(state: JobState, now_s: float, *, since_s: float) -> Iterator[Sample]:
-    """Of a job's snapshots; how many there were, workers tell a new leader again before their figures come."""
+def snapshot_samples(state: JobState, now_s: float) -> Iterator[Sample]:
+    """Of a job's snapshots; how many there were, a new leader knows when it has heard the workers."""
     name, figures = state.shown_name, state.snapshot_figures
     training = state.phase in TRAINING
     if training and figures.newest is not None:
@@ -44,7 +44,7 @@ def snapshot_samples(state: JobState, now_s: float, *, since_s: float) -> Iterat
             yield "trainctl_job_snapshot_age_seconds", (name,), max(0.0, now_s - figures.complete_s)
         yield "trainctl_job_snapshot_bytes", (name,), float(figures.size_bytes)
         yield "trainctl_job_snapshot_uncopied_parts", (name,), float(figures.uncopied)
-    if state.progress.updated_s >= since_s or not training:
+    if figures.epoch == state.epoch or not training:
         for outcome, count in figures.so_far.items():
             yield "trainctl_job_snapshots_total", (name, outcome), float(count)
 

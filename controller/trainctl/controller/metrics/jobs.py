@@ -123,7 +123,7 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
             yield "trainctl_job_checkpoint_age_seconds", (name,), max(0.0, at_s - newest.committed_s)
             yield "trainctl_job_checkpoint_timestamp_seconds", (name,), newest.committed_s
     yield from checkpoint_samples(state)
-    yield from snapshot_samples(state, now_s, since_s=since_s)
+    yield from snapshot_samples(state, now_s)
 
 
 def _progress_samples(state: JobState, since_s: float) -> Iterator[Sample]:

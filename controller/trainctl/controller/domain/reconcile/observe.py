@@ -57,7 +57,12 @@ def observe_snapshots(work: Work) -> None:
         if seen.snapshots is not None and seen.snapshots.generation == record.generation:
             by_node[slot.node] = max(by_node.get(slot.node, seen.snapshots), seen.snapshots, key=lambda one: one.made)
     figures = snapshots.told(
-        work.job.snapshot_figures, by_node, generation=record.generation, nodes=heard, now_s=work.now_s
+        work.job.snapshot_figures,
+        by_node,
+        generation=record.generation,
+        nodes=heard,
+        now_s=work.now_s,
+        epoch=work.epoch,
     )
     if figures != work.job.snapshot_figures:
         work.set_job(snapshot_figures=figures)
