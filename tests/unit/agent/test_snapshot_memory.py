@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.agent import worker as worker_module
 from trainctl.agent.main import main
 from trainctl.agent.snapshot_memory import KEPT_S, SnapshotMemory
 from trainctl.agent.worker import Worker, WorkerEvents
@@ -125,7 +124,7 @@ def test_the_help_says_where_snapshots_go(capsys: pytest.CaptureFixture[str]) ->
 
 def test_what_a_worker_tells_of_snapshots_gets_older(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, changed = 100.0, []
-    monkeypatch.setattr(worker_module.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr("trainctl.agent.worker.time.monotonic", lambda: now_s)
     events = WorkerEvents(changed=lambda: changed.append(now_s), figures=lambda *_: None, report=lambda _: None)
     worker = Worker(wanted("a"), entry="x:y", node_dir="", local_rank=0, secrets=None, events=events)
     assert worker.observe(now_s).snapshots is None

@@ -101,6 +101,8 @@ class SimWorker:
     loading: int = 0
     """Generation that begins with a checkpoint: what was loaded counts when all have agreed on it."""
     snapshots: SnapshotsMade | None = None
+    in_memory: tuple[SnapshotHeld, ...] = ()
+    """What it found on its node when it was last told to prepare."""
     history: tuple[int, ...] = ()
     """What the state was made from: the generation that voted each step."""
 
@@ -156,7 +158,8 @@ class SimWorker:
             return
         order = self.desired
         if order.instruction is Instruction.PREPARE and order.generation > self.prepared:
-            self._prepare(world, order.generation)
+            self.in_memory = world.in_memory.get(world.node_of(self), ()) if world.in_memory else ()
+            self._prepare(order.generation)
         elif order.instruction is Instruction.STOP:
             self.end(0, now_s)
         elif order.instruction is Instruction.RUN and order.record is not None:
@@ -170,7 +173,7 @@ class SimWorker:
         if now_s > self.leaves_at_s:
             self.end(0, now_s)
 
-    def _prepare(self, world: SimCluster, generation: int) -> None:
+    def _prepare(self, generation: int) -> None:
         self.prepared = generation
         self.phase = WorkerPhase.READY
         self.leaves_at_s = 0.0
@@ -186,7 +189,7 @@ class SimWorker:
             schema_digest=self.digest,
             state_bytes=640,
             pristine=self.pristine,
-            snapshots=world.in_memory.get(world.node_of(self), ()),
+            snapshots=self.in_memory,
         )
 
     def _run(self, world: SimCluster, record: GenerationRecord, now_s: float) -> None:

@@ -54,10 +54,10 @@ def test_the_newest_is_what_all_nodes_completed() -> None:
 
 
 def test_it_is_told_again_and_again_and_changes_nothing() -> None:
-    by_node = {"a": made(held(10, 0, 1, 2, 3), 2, age_s=1.5), "b": made(held(10, 0, 1, 2, 3), 2, age_s=1.0)}
-    first = tell(**by_node)
-    assert tell(first, now_s=107.0, **by_node) == first
-    assert tell(first, epoch=2, **by_node) == replace(first, epoch=2)
+    a, b = (made(held(10, 0, 1, 2, 3), 2, age_s=age_s) for age_s in (1.5, 1.0))
+    first = tell(a=a, b=b)
+    assert tell(first, now_s=107.0, a=a, b=b) == first
+    assert tell(first, epoch=2, a=a, b=b) == replace(first, epoch=2)
     assert tell(first, epoch=2) == first, "nobody was heard"
 
 

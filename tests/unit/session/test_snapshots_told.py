@@ -36,7 +36,7 @@ def test_each_one_that_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = Listening(tmp_path, snapshots=1)
     run.to_the_end()
     assert [made.made for made, _ in run.told] == list(range(1, len(run.told) + 1))
-    assert len(run.told) > 1
+    assert run.told
     for made, held in run.told:
         assert (made.generation, made.error, made.newest) == (1, "", held[-1])
         assert len(held) == 1, "the one before is gone by then"
