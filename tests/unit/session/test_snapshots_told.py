@@ -56,8 +56,12 @@ def test_the_end_of_them_with_its_cause(tmp_path: Path, monkeypatch: pytest.Monk
     assert "has room for 100 B" in made.error
 
 
-def test_a_node_without_memory_completes_nothing(tmp_path: Path) -> None:
+def test_where_no_node_has_memory_it_is_said_once(tmp_path: Path) -> None:
     run = Listening(tmp_path, snapshots=5)
     reports = run.to_the_end()
-    assert not run.told, "another node would say why"
+    ((made, _),) = run.told
+    assert (made.made, made.newest, made.cause) == (0, None, NO_ROOM)
+    assert made.error.startswith("that of step 5 failed: no node of the job has memory for snapshots")
+    (notice,) = run.control.notices
+    assert notice == f"no more snapshots in this generation, since {made.error}"
     assert [report.step for report in reports] == [40]

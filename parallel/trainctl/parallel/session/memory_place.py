@@ -19,6 +19,7 @@ from trainctl.checkpoint.snapshot.background import PartOutcome, SharePart, Writ
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef, SnapshotsMade
 from trainctl.core.system.faults import FaultPlan
 from trainctl.core.units import format_bytes
@@ -43,7 +44,8 @@ class MemoryPlace:
         connect: begins to build a second group of the same ranks, for what goes on beside the training.
         faults: armed fault points.
         notice: tells people why no snapshots are made any more.
-        told: on a rank that seals, hears of every snapshot that all nodes completed, and of the one that ends it.
+        told: hears, on a rank that seals, of every snapshot that all nodes completed, and of the one that ends it;
+            where no node has memory, on rank 0.
         generation: ``g``.
 
     Attributes:
@@ -157,8 +159,7 @@ class MemoryPlace:
             )
 
         def failed(error: str) -> None:
-            self._why = error
-            self._notice(f"no more snapshots in this generation, since that of step {attempt.step} failed: {error}")
+            self._failed(attempt, error)
 
         return SealThread(seal, failed=failed, parent=None, before=before, changed=changed)
 
@@ -167,6 +168,10 @@ class MemoryPlace:
         sealers = {node: rank for rank, node in reversed(list(enumerate(self._nodes)))}
         complete = all(self._nodes) and all(sealed[rank] is not None for rank in sealers.values())
         self.over = not complete
+        if not any(self._nodes) and self._group.rank == 0:
+            self._cause = NO_ROOM
+            self._failed(attempt, "no node of the job has memory for snapshots; see --memory-dir of their agents")
+            self._tell_end(attempt)
         if self._memory is None or not self.seals:
             return
         own = (name_of(_ref(attempt)),)
@@ -174,10 +179,9 @@ class MemoryPlace:
         self._before = own if complete else self._before
         if complete:
             self._made = replace(self._made, made=self._made.made + 1, newest=self._here)
+            self._told(self._made)
         else:
-            why = f"that of step {attempt.step} failed: {self._why or 'another node did not complete it'}"
-            self._made = replace(self._made, error=why, cause=self._cause if self._why else "")
-        self._told(self._made)
+            self._tell_end(attempt)
 
     def leave(self) -> None:
         """The generation is over."""
@@ -188,6 +192,15 @@ class MemoryPlace:
         """The last checkpoint has everything: the node gets its memory back."""
         if self._memory is not None and self.seals:
             self._memory.remove(self._memory.attempts())
+
+    def _failed(self, attempt: Attempt, error: str) -> None:
+        self._why = error
+        self._notice(f"no more snapshots in this generation, since that of step {attempt.step} failed: {error}")
+
+    def _tell_end(self, attempt: Attempt) -> None:
+        why = f"that of step {attempt.step} failed: {self._why or 'another node did not complete it'}"
+        self._made = replace(self._made, error=why, cause=self._cause if self._why else "")
+        self._told(self._made)
 
     @property
     def _wards(self) -> list[int]:
