@@ -123,6 +123,7 @@ class JobStatus(_message.Message):
     CHECKPOINT_INTERVAL_FIELD_NUMBER: _builtins.int
     TRANSFERS_FIELD_NUMBER: _builtins.int
     LOADS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     message: _builtins.str
@@ -180,6 +181,10 @@ class JobStatus(_message.Message):
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
         """The newest loads of a checkpoint or of a snapshot, oldest first."""
 
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotStatus:
+        """Of a job that makes snapshots in the memory of its nodes, while it trains."""
+
     def __init__(
         self,
         *,
@@ -215,10 +220,11 @@ class JobStatus(_message.Message):
         checkpoint_interval: Global___CheckpointInterval | None = ...,
         transfers: _abc.Iterable[Global___TransferStatus] | None = ...,
         loads: _abc.Iterable[Global___Load] | None = ...,
+        snapshot: Global___SnapshotStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "snapshot", b"snapshot", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015
@@ -230,6 +236,87 @@ class JobStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
 
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
+
+@_typing.final
+class SnapshotStatus(_message.Message):
+    """The newest snapshot that all nodes completed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    COMPLETE_S_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    UNCOPIED_PARTS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    STEPS_BACK_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    lineage: _builtins.int
+    complete_s: _builtins.float
+    """When it was complete, Unix seconds; 0 where nobody knows."""
+    parts: _builtins.int
+    """How many parts it has; 0: there is no snapshot."""
+    uncopied_parts: _builtins.int
+    """Those of them that only one node has: they are lost with it."""
+    steps_back: _builtins.int
+    """Committed steps since: repeated where all go back to it."""
+    made: _builtins.int
+    """Snapshots of the job's life so far."""
+    stopped: _builtins.str
+    """Why no more are made in this generation."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotNode]: ...
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        lineage: _builtins.int = ...,
+        complete_s: _builtins.float = ...,
+        parts: _builtins.int = ...,
+        uncopied_parts: _builtins.int = ...,
+        nodes: _abc.Iterable[Global___SnapshotNode] | None = ...,
+        steps_back: _builtins.int = ...,
+        made: _builtins.int = ...,
+        stopped: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_s", b"complete_s", "lineage", b"lineage", "made", b"made", "nodes", b"nodes", "parts", b"parts", "step", b"step", "steps_back", b"steps_back", "stopped", b"stopped", "uncopied_parts", b"uncopied_parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotStatus: _TypeAlias = SnapshotStatus  # noqa: Y015
+
+@_typing.final
+class SnapshotNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    size_bytes: _builtins.int
+    """Of their files."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the parts that it has."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        parts: _abc.Iterable[_builtins.int] | None = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "parts", b"parts", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotNode: _TypeAlias = SnapshotNode  # noqa: Y015
 
 @_typing.final
 class CheckpointInterval(_message.Message):
