@@ -97,7 +97,9 @@ def _add_import(group: Any) -> None:
         ),
     )
     parser.add_argument(
-        "source", metavar="SOURCE", help="folder with .metadata, or with model.safetensors or its index"
+        "source",
+        metavar="SOURCE",
+        help="folder with .metadata, with shard-*.safetensors of DCP, or with model.safetensors or its index",
     )
     parser.add_argument("target", metavar="TARGET", help="folder to write; must be empty or not exist")
     parser.add_argument(
