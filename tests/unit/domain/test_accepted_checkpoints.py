@@ -61,6 +61,7 @@ def test_a_job_that_has_gone_on_stays_where_it_is() -> None:
     wait_for(sim, lambda: record(sim).checkpoint == older and sim.state.islands[0].entered)
     before = sim.state
     assert "the job has gone on without it" in accept(sim, newest)
+    assert sim.state.checkpoint_figures.refused == 1, "what was counted never falls"
     assert sim.state == replace(before, refused=()), "only the refusal is gone"
     late = CheckpointReport(
         job_uid="u1", island="island-0", generation=1, step=newest.step, lineage=newest.lineage, ref=newest
