@@ -175,6 +175,14 @@ def test_a_refused_one_is_listed_and_described_with_its_reason(
     described = json.loads(cli("checkpoints", "describe", "a", "--step", "20", "-o", "json").out)
     assert (described["state"], described["reason"]) == ("refused", reason)
     (Path(newest.uri) / "manifest.json").unlink()
+    controller.missing_checkpoints = [newest.uri]
+    listed = cli("checkpoints", "list", "a")
+    assert listed.out.endswith("do not have their checksum; its files are gone\n")
+    assert "warning" not in listed.err
+    verified = cli("checkpoints", "verify", "a", "--step", "20", "--accept")
+    assert verified.code == 6
+    assert "the checkpoint of step 20 stays refused: " in verified.err
+    assert "if there is a copy of its folder" in verified.err
     gone = cli("checkpoints", "describe", "a", "--step", "20")
     assert gone.code == 6
     assert "(param of w)" in gone.err

@@ -254,6 +254,9 @@ def test_what_is_not_whole_or_not_refused_is_not_accepted(tmp_path: Path) -> Non
                 with pytest.raises(CheckpointError, match=r"missing|expected the manifest with sha256"):
                     await client.call("AcceptCheckpoint", accept(refs[1].uri))
             assert (Path(refs[1].uri) / DAMAGED).exists()
+            assert not (await listed(client)).missing
+            manifest.unlink()
+            assert list((await listed(client)).missing) == [refs[1].uri]
             assert [one.ref.step for one in (await listed(client)).refused] == [20]
             for uri in ("/nowhere", ""):
                 with pytest.raises(NotFoundError, match="has refused no checkpoint at") as refused:

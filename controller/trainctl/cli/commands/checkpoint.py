@@ -16,7 +16,7 @@ from trainctl.cli.commands.checkpoints import ask, choose_any
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit
 from trainctl.cli.render import checkpoint as render
-from trainctl.cli.render.refused import data_of, refusals
+from trainctl.cli.render.refused import RESTORE, data_of, refusals
 from trainctl.core.errors import CheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.protos.convert import message_to_record
@@ -53,7 +53,7 @@ def _manifest(ref: CheckpointRef, refused: RefusedCheckpoint | None) -> RootMani
             raise
         raise CheckpointError(
             f"the checkpoint of step {ref.step} was refused: {refused.reason}\nits manifest cannot be shown: {error}",
-            hint=error.hint,
+            hint=RESTORE,
         ) from error
 
 

@@ -13,8 +13,8 @@ from trainctl.cli.commands.operate import begin
 from trainctl.cli.context import Context
 from trainctl.cli.output import emit, is_table
 from trainctl.cli.progress import Progress
-from trainctl.cli.render.refused import refusals
-from trainctl.core.errors import CheckpointError
+from trainctl.cli.render.refused import RESTORE, refusals
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.units import format_bytes, format_count
 from trainctl.protos.convert import message_to_record
@@ -29,7 +29,7 @@ def verify(context: Context) -> int:
         message = choose_any(job, answer, context.options.step)
     ref = message_to_record(message, CheckpointRef)
     refused = refusals(answer).get(ref.uri)
-    found = _read(context, ref)
+    found = _read(context, ref, refused)
     if found.damage:
         _fail(context, job, ref, found, refused)
     accepted = _accept(context, job, ref) if refused is not None and context.options.accept else None
@@ -42,11 +42,16 @@ def verify(context: Context) -> int:
     return exit_codes.OK
 
 
-def _read(context: Context, ref: CheckpointRef) -> Verified:
+def _read(context: Context, ref: CheckpointRef, refused: RefusedCheckpoint | None) -> Verified:
     context.on_interrupt = ("interrupted: nothing was changed",)
     context.console.say(f"reading {ref.uri}")
-    with Progress(context.console, "verified") as progress:
-        return read_all(ref, progress=progress.at)
+    try:
+        with Progress(context.console, "verified") as progress:
+            return read_all(ref, progress=progress.at)
+    except DamagedCheckpointError as error:
+        if refused is None:
+            raise
+        raise CheckpointError(f"the checkpoint of step {ref.step} stays refused: {error}", hint=RESTORE) from error
 
 
 def _data(ref: CheckpointRef, found: Verified, refused: RefusedCheckpoint | None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def list_checkpoints(context: Context) -> int:
         names=[checkpoint.uri for checkpoint in answer.checkpoints],
         rows="checkpoints",
     )
-    for uri in answer.missing:
+    for uri in (uri for uri in answer.missing if uri not in refused):
         context.console.say(f"warning: it is not there any more: {uri}")
     return exit_codes.OK
 
@@ -65,7 +65,9 @@ def _watch(context: Context, job: Job) -> None:
 
 def _table(context: Context, found: Sequence[CheckpointRef], answer: ListCheckpointsResponse) -> list[str]:
     refused, style = render.refusals(answer), context.console.style()
-    return render.lines(found, refused=refused, pinned=set(answer.pinned), now_s=time.time(), style=style)
+    return render.lines(
+        found, refused=refused, pinned=set(answer.pinned), missing=answer.missing, now_s=time.time(), style=style
+    )
 
 
 def _none(job: Job, uri: str) -> str:

@@ -12,6 +12,8 @@ from trainctl.protos.v1.job_pb2 import ListCheckpointsResponse, RefusedCheckpoin
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 
 COMMITTED, REFUSED = "committed", "refused"
+RESTORE = "if there is a copy of its folder, put that back"
+"""What to do about a refused one whose files are gone: they go when the job has saved enough newer ones."""
 _SHORT = 200
 
 
@@ -40,6 +42,7 @@ def lines(
     *,
     refused: Mapping[str, RefusedCheckpoint],
     pinned: Collection[str],
+    missing: Collection[str],
     now_s: float,
     style: Style,
 ) -> list[str]:
@@ -61,6 +64,7 @@ def lines(
     damaged = [refused[ref.uri] for ref in shown if ref.uri in refused]
     reasons = [
         f"step {one.ref.step} was refused {age(one.at_s, now_s)} ago: {short_reason(one.reason, one.ref.uri)}"
+        + ("; its files are gone" if one.ref.uri in missing else "")
         for one in damaged
     ]
     return [*table(headers, rows, style=style, right="STEP,LINEAGE,AGE"), *reasons]

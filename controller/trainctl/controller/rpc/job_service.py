@@ -210,7 +210,8 @@ class JobService(VerbService):
         state = self._find(request).state
         refs = [record_to_message(ref, records_pb2.CheckpointRef) for ref in state.checkpoints]
         uri = state.spec.spec.checkpoint.uri or f"{state.workdir}/checkpoints"
-        missing = await asyncio.to_thread(missing_checkpoints, state.checkpoints)
+        known = (*state.checkpoints, *(one.ref for one in state.refused))
+        missing = await asyncio.to_thread(missing_checkpoints, known)
         return job_pb2.ListCheckpointsResponse(
             checkpoints=refs,
             uri=uri,

@@ -1576,7 +1576,7 @@ class ListCheckpointsResponse(_message.Message):
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.CheckpointRef]: ...
     @_builtins.property
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """URIs of those that are not there any more, as far as the controller can see."""
+        """URIs of those that are not there any more, as far as the controller can see; refused ones among them."""
 
     @_builtins.property
     def pinned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
