@@ -166,6 +166,7 @@ def test_saves_and_loads_by_stage() -> None:
         ('read_amplification_ratio{job_name="a"}', 1.04),
         ('pool_bytes{job_name="a"}', 200.0),
         ('timestamp_seconds{job_name="a"}', 130.0),
+        ('verify_failures_total{job_name="a"}', 0.0),
     ):
         assert f"trainctl_job_checkpoint_{name} {value}" in served, name
 

@@ -159,6 +159,12 @@ JOB_METRICS = (
         labels=("job_name", "cause"),
     ),
     Metric(
+        name="trainctl_job_checkpoint_verify_failures_total",
+        kind=Kind.COUNTER,
+        help="Checkpoints that were refused: whoever loaded them found wrong bytes, or files missing or cut off.",
+        labels=_JOB,
+    ),
+    Metric(
         name="trainctl_job_checkpoint_imbalance_ratio",
         kind=Kind.GAUGE,
         help="Largest part of the newest save against the mean of all ranks, in bytes: 1 is even.",

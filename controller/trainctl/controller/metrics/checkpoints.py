@@ -26,6 +26,8 @@ def checkpoint_samples(state: JobState) -> Iterator[Sample]:
                 yield "trainctl_job_checkpoint_newest_stage_seconds", labels, value_s
     for cause, count in sorted(figures.failures.items()):
         yield "trainctl_job_checkpoint_failures_total", (name, cause), float(count)
+    if figures.refused or state.checkpoints:  # from 0 on, so that the first one is seen to rise
+        yield "trainctl_job_checkpoint_verify_failures_total", (name,), float(figures.refused)
     if figures.imbalance:
         yield "trainctl_job_checkpoint_imbalance_ratio", (name,), figures.imbalance
     if figures.amplification:

@@ -1657,12 +1657,13 @@ class ListCheckpointsResponse(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.CheckpointRef]: ...
     @_builtins.property
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """URIs of those that are not there any more, as far as the controller can see."""
+        """URIs of those that are not there any more, as far as the controller can see; refused ones among them."""
 
     @_builtins.property
     def pinned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1672,6 +1673,10 @@ class ListCheckpointsResponse(_message.Message):
     def removing(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.CheckpointRef]:
         """Those that are being removed: no longer the job's, but their files may still be there."""
 
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedCheckpoint]:
+        """Those that were found damaged, the newest 64: never gone back to."""
+
     def __init__(
         self,
         *,
@@ -1680,14 +1685,43 @@ class ListCheckpointsResponse(_message.Message):
         missing: _abc.Iterable[_builtins.str] | None = ...,
         pinned: _abc.Iterable[_builtins.str] | None = ...,
         removing: _abc.Iterable[_records_pb2.CheckpointRef] | None = ...,
+        refused: _abc.Iterable[Global___RefusedCheckpoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "missing", b"missing", "pinned", b"pinned", "removing", b"removing", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "missing", b"missing", "pinned", b"pinned", "refused", b"refused", "removing", b"removing", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class RefusedCheckpoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REF_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """What was found, where."""
+    at_s: _builtins.float
+    """Unix seconds."""
+    @_builtins.property
+    def ref(self) -> _records_pb2.CheckpointRef: ...
+    def __init__(
+        self,
+        *,
+        ref: _records_pb2.CheckpointRef | None = ...,
+        reason: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "reason", b"reason", "ref", b"ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedCheckpoint: _TypeAlias = RefusedCheckpoint  # noqa: Y015
 
 @_typing.final
 class DeleteCheckpointRequest(_message.Message):
@@ -1790,6 +1824,61 @@ class PinCheckpointResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PinCheckpointResponse: _TypeAlias = PinCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class AcceptCheckpointRequest(_message.Message):
+    """Whoever asks has read every byte of a refused checkpoint and found it whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    request_id: _builtins.str
+    uri: _builtins.str
+    """Of the refused checkpoint: there may be several of one step."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "tenant", b"tenant", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptCheckpointRequest: _TypeAlias = AcceptCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class AcceptCheckpointResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
+    listed: _builtins.bool
+    """It is one of the job's committed checkpoints again; otherwise the job has gone on from another one."""
+    @_builtins.property
+    def job(self) -> Global___Job: ...
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        listed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "listed", b"listed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptCheckpointResponse: _TypeAlias = AcceptCheckpointResponse  # noqa: Y015
 
 @_typing.final
 class ListNodesRequest(_message.Message):
