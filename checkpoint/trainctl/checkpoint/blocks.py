@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainctl.checkpoint.layout.copy_plan import Transfer
 from trainctl.checkpoint.layout.key import StateKey
@@ -27,8 +27,7 @@ _LOG = logging.getLogger("trainctl.checkpoint")
 _BATCH_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRead:
+class BlockRead(NamedTuple):
     """One checksummed block of a file and the run in it that is wanted.
 
     Attributes:
@@ -68,8 +67,7 @@ def _nowhere(read: BlockRead) -> None:
     """For those who take all blocks one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
+class _Chunk(NamedTuple):
     shape: Shape
     record: ChunkRecord
     region: Region

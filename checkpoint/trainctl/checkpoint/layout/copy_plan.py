@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from trainctl.checkpoint.layout.balance import Sources
 from trainctl.checkpoint.layout.combine import Combine, Term
@@ -24,8 +25,7 @@ from trainctl.checkpoint.layout.region import Flat
 from trainctl.core.errors import PlanError
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """One copy.
 
     Attributes:
@@ -171,7 +171,7 @@ def copy_plan(
     known: Mapping[StateKey, Sequence[Term]] = terms or {}
     for dst_key in sorted(key for key, placement in dst.placements.items() if placement.regions):
         wanted = dst.placements[dst_key]
-        for term in sorted(known.get(dst_key) or (Term(dst_key),), key=_term_key):
+        for term in sorted(known[dst_key] if dst_key in known else (Term(dst_key),), key=_term_key):
             held = src.placements.get(term.key)
             if held is not None and held.shape != wanted.shape:
                 raise PlanError(

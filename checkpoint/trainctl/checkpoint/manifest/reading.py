@@ -171,7 +171,15 @@ def files_layout(
             for chunk in tensor.chunks:
                 holder = holders[chunk.file]
                 held[holder] = (*held.get(holder, ()), chunk.region)
-    return Layout.placed({key: Placement(shape, placed[key]) for key, shape in shapes.items()})
+    # Most tensors lie as others do: those share a placement.
+    alike: dict[tuple[Shape, tuple[object, ...]], Placement] = {}
+    placements = {}
+    for key, shape in shapes.items():
+        what = shape, tuple(placed[key].items())
+        if what not in alike:
+            alike[what] = Placement(shape, placed[key])
+        placements[key] = alike[what]
+    return Layout.placed(placements)
 
 
 def read_artifacts(storage: Storage, root: RootManifest) -> dict[str, bytes]:
