@@ -25,7 +25,14 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.manifest.contents import part_holder
-from trainctl.checkpoint.manifest.reading import check_files, files_layout, read_contents, read_part, read_parts, read_root
+from trainctl.checkpoint.manifest.reading import (
+    check_files,
+    files_layout,
+    read_contents,
+    read_part,
+    read_parts,
+    read_root,
+)
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match

@@ -58,7 +58,9 @@ def parse_contents(data: bytes, expected: StoredFile, *, where: str) -> Contents
     contents = _record(ContentsManifest, _object(data, where), where)
     for number, alike in enumerate(contents.tensors):
         if len(alike.fqns) != len(alike.kinds) or not 0 <= alike.placed < len(contents.placed):
-            raise DamagedCheckpointError(f"{where} is malformed: tensors[{number}] does not fit together", hint=_GO_BACK)
+            raise DamagedCheckpointError(
+                f"{where} is malformed: tensors[{number}] does not fit together", hint=_GO_BACK
+            )
     for number, placed in enumerate(contents.placed):
         if not len(placed.writers) == len(placed.starts) == len(placed.stops):
             raise DamagedCheckpointError(f"{where} is malformed: placed[{number}] does not fit together", hint=_GO_BACK)

@@ -1,8 +1,8 @@
 """The table of contents of a checkpoint: which part holds which ranges of which tensors.
 
-Every writer reports what it holds by the numbers of the tensors, in an order that all ranks derive from the state. In it
-tensors of one shape stand together: so what one writer holds of a thousand of them is a few rows. Whoever seals puts the
-reports together; a reader finds in the table which part manifests it needs, and reads no others.
+Every writer reports what it holds by the numbers of the tensors, in an order that all ranks derive from the state.
+There, tensors of one shape stand together: so what one writer holds of a thousand of them is a few rows. Whoever seals
+puts the reports together; a reader finds in the table which part manifests it needs, and reads no others.
 """
 
 from __future__ import annotations
