@@ -19,8 +19,8 @@ import torch
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.blocks import BlockRead, BlockReader
-from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.combine import Term
+from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
 from trainctl.checkpoint.load_watch import LoadWatch

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from trainctl.checkpoint.attempts import Attempt, storage_errors
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_header, file_metadata, into_files
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.manifest.checksum import ALGORITHM, BLOCK_BYTES, checksum
 from trainctl.checkpoint.layout.region import Shape
+from trainctl.checkpoint.manifest.checksum import ALGORITHM, BLOCK_BYTES, checksum
 from trainctl.checkpoint.manifest.codec import dump_part, sha256
 from trainctl.checkpoint.manifest.contents import held_rows
 from trainctl.checkpoint.manifest.names import data_path, part_path

@@ -37,7 +37,7 @@ JOB = "job-a"
 def save_step(folder: Path, step: int, parent: CheckpointRef | None = None, *, lineage: int = 1) -> CheckpointRef:
     values = at_step(full_values(SHAPES, seed=step), step)
     values = {
-        dataclasses.replace(k, version=dataclasses.replace(k.version, lineage=lineage)): v for k, v in values.items()
+        k._replace(version=k.version._replace(lineage=lineage)): v for k, v in values.items()
     }
     return save(
         folder, values, of=attempt(step, lineage=lineage, nonce=f"{lineage}"), parent=parent, max_file_bytes=4096

@@ -70,7 +70,9 @@ def contents_of(
     Args:
         shapes: of the whole state.
         held: by writer.
-        tcf, step, attempt: as in the other manifests.
+        tcf: version of the format.
+        step: of the checkpoint.
+        attempt: of the checkpoint.
 
     Raises:
         CheckpointError: the writers do not hold every element once; names the first tensor.
