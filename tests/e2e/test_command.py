@@ -231,8 +231,11 @@ def test_a_hang_is_found_and_all_are_started_again(system: LocalSystem, watch: s
 def test_a_command_shrinks_and_grows_with_its_nodes(system: LocalSystem) -> None:
     system.submit(command_job("elastic", *ENDLESS, command=(DDP,), min_nodes=1, per_node=1, replacement_wait="100ms"))
     trains(system, "elastic", 1, 2)
+    system.cli("nodes", "cordon", "node-1")  # else its agent may be back before anything is seen of one rank
     os.kill(system.agent_pid("node-1"), signal.SIGKILL)
     small = system.wait("elastic", "one rank", lambda j: len(workers(j)) == 1 and j.status.phase == "RUNNING")
+    trains(system, "elastic", small.status.islands[0].generation, 1)
+    system.cli("nodes", "uncordon", "node-1")
     big = system.wait(
         "elastic",
         "two ranks again",

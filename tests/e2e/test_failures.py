@@ -191,7 +191,12 @@ def test_all_workers_at_once_come_back_from_the_snapshot_in_the_nodes_memory(
     """There is no checkpoint before the end; the nodes' memory is given back when there is."""
     system = reference.system
     system.submit(tiny_job("memory", corpus, steps=STEPS), "--set", "spec.checkpoint.snapshots.intervalSteps=5")
-    job = system.wait("memory", "a snapshot", lambda job: bool(in_memory(system, "memory")) and len(workers(job)) == 4)
+    job = system.wait("memory", "a snapshot", lambda job: job.status.snapshot.parts == 4 and len(workers(job)) == 4)
+    assert (job.status.snapshot.step % 5, job.status.snapshot.uncopied_parts) == (0, 0)
+    assert [(node.node, list(node.parts)) for node in job.status.snapshot.nodes] == [
+        ("node-0", [0, 1, 2, 3]),
+        ("node-1", [0, 1, 2, 3]),
+    ]
     for worker in workers(job).values():
         os.kill(worker.pid, signal.SIGKILL)
     assert_as_if_nothing_happened(reference, "memory")
@@ -208,8 +213,10 @@ def test_shrinks_without_a_replacement_in_time_and_grows_again(
     spec = tiny_job("elastic", corpus, steps=600, min_nodes=1, replacement_wait="100ms")
     system.submit(spec)
     system.wait_step("elastic", 6)
+    system.cli("nodes", "cordon", "node-1")  # its agent is back soon
     os.kill(system.agent_pid("node-1"), signal.SIGKILL)
     system.wait("elastic", "two workers", lambda job: len(workers(job)) == 2 and job.status.phase == "RUNNING")
+    system.cli("nodes", "uncordon", "node-1")
     system.wait("elastic", "four workers", lambda job: len(workers(job)) == 4 and job.status.phase == "RUNNING")
     step = system.job("elastic").status.step
     system.wait_step("elastic", step + 3)

@@ -16,6 +16,7 @@ from multiproc.test_session_sharded import check, run, surviving
 from multiproc.world import ProcessWorld, WorldError
 from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.records.generation import Rung
+from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.spec import CheckpointSpec, JobSpec, RecoverySpec, SnapshotsSpec
 from trainctl.core.records.step import StepFigures
 
@@ -54,6 +55,12 @@ def completed(w: ProcessWorld, step: int) -> bool:
     )
 
 
+def parts_told(w: ProcessWorld) -> dict[int, tuple[int, ...]]:
+    """Which parts of the newest snapshot their node has, by those who tell: the first worker of each node."""
+    assert all(made.generation == 1 and made.made > 0 and not made.error for made in w.snapshots.values())
+    return {slot: made.newest.held for slot, made in w.snapshots.items() if made.newest is not None}
+
+
 @pytest.mark.parametrize(
     ("nodes", "lost"),
     [
@@ -69,6 +76,15 @@ def test_lost_ranks_send_all_back_to_the_snapshot(
     with make(tmp_path / "lost", nodes) as w:
         w.propose(range(len(nodes)))
         w.until(partial(completed, w, 4))
+        w.until(lambda: len(w.snapshots) == len(set(nodes)))
+        assert (
+            parts_told(w)
+            == {
+                3: {0: (0, 2), 1: (0, 1), 2: (1, 2)},
+                2: {0: (0, 1, 2, 3), 2: (0, 1, 2, 3)},
+                1: {0: (0, 1)},
+            }[len(set(nodes))]
+        )
         for slot in lost:
             w.lives[slot].kill()
         train_to_the_end(w)
@@ -168,4 +184,6 @@ def test_without_room_training_goes_on_and_says_so(tmp_path: Path) -> None:
         (notice,) = {text.partition(" on node")[0] for text in w.notices}
         assert notice.startswith("no more snapshots in this generation, since that of step 2 failed: rank 0: ")
         assert not any(NodeMemory(w.memory(node), "job-1").attempts() for node in nodes)
+        assert {made.cause for made in w.snapshots.values()} == {NO_ROOM}
+        assert {made.made for made in w.snapshots.values()} == {0}
         assert w.checkpoints[-1].step == STEPS

@@ -29,7 +29,7 @@ from torch._C._distributed_c10d import TCPStore
 from trainctl.controller.domain.reconcile.evidence import newest_vote, settle, snapshots_in_memory, starters
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
-from trainctl.core.records.snapshot import SnapshotRef
+from trainctl.core.records.snapshot import SnapshotRef, SnapshotsMade
 from trainctl.core.records.spec import JobMetadata, JobSpec, TrainJob
 from trainctl.core.records.step import Outcome, Phase, StepFigures, StepReport
 from trainctl.core.records.worker import (
@@ -53,6 +53,7 @@ from trainctl.parallel.bridge import (
     Recovered,
     Reported,
     Running,
+    Snapshotted,
     WorkerBridge,
     encode,
 )
@@ -199,6 +200,8 @@ class ProcessWorld:
         self.figure_log: list[StepFigures] = []
         self.checkpoints: list[CheckpointReport] = []
         self.notices: list[str] = []
+        self.snapshots: dict[int, SnapshotsMade] = {}
+        """What the worker in a slot told last of the snapshots that it completes."""
         self.refused: dict[str, str] = {}
         """What workers found in checkpoints that are damaged, by URI."""
         self.records: list[GenerationRecord] = []
@@ -300,6 +303,8 @@ class ProcessWorld:
                 self.checkpoints.append(checkpoint)
             case Recovered(recovery):
                 life.recoveries.append(recovery)
+            case Snapshotted(made):
+                self.snapshots[life.slot] = made
             case Noticed(text):
                 self.notices.append(text)
             case Failed(error):

@@ -60,6 +60,13 @@ class MemoryFiles:
         """See ``CheckpointFiles``."""
         self.marked.discard(ref.uri)
 
+    def accept(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        self.look_at(ref)
+
+    def refuse(self, ref: CheckpointRef, reason: str) -> None:
+        """See ``CheckpointFiles``; which are damaged the workers say themselves."""
+
     def discard(self, ref: CheckpointRef) -> None:
         """See ``CheckpointFiles``."""
         self.marked.discard(ref.uri)

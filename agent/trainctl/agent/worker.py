@@ -19,6 +19,7 @@ from trainctl.agent.logs.store import LogCapture
 from trainctl.agent.secret_files import SecretUnusableError, read_secrets
 from trainctl.agent.state import Life, key_of
 from trainctl.core.errors import UnavailableError
+from trainctl.core.records.snapshot import SnapshotsMade
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import (
     CheckpointReport,
@@ -95,6 +96,7 @@ class Worker:
             phase=WorkerPhase.STARTING,
         )  # fmt: skip
         self._exited_at_s = 0.0
+        self._snapshots_at_s = 0.0
         self._child: Child | None = None
         self._bridge: BridgeEnd | None = None
         self._log: LogCapture | None = None
@@ -114,7 +116,10 @@ class Worker:
     def observe(self, now_s: float) -> WorkerObserved:
         """What the controller is told; ``now_s`` is monotonic."""
         age_s = max(0.0, now_s - self._exited_at_s) if self._life.exited else 0.0
-        return replace(self._observed, exited_age_s=age_s)
+        made = self._observed.snapshots
+        if made is not None:
+            made = replace(made, age_s=max(0.0, now_s - self._snapshots_at_s))
+        return replace(self._observed, exited_age_s=age_s, snapshots=made)
 
     def start(self, server: ForkServerClient, capture: LogCapture) -> None:
         """Begins its life; returns at once."""
@@ -228,6 +233,10 @@ class Worker:
             case bridge.Checkpointed(report) | bridge.Recovered(report):
                 self._events.report(report)
                 return
+            case bridge.Snapshotted(made):
+                self._note(made)
+                if made.made > 1 and not made.error:  # they come often: the next heartbeat takes it along
+                    return
             case bridge.Ready(_, steps):
                 self._set(phase=WorkerPhase.READY, steps=steps)
             case bridge.Reported(report):
@@ -242,6 +251,12 @@ class Worker:
                 self._set(error=error)
         self.sample(time.monotonic())
         self._events.changed()
+
+    def _note(self, made: SnapshotsMade) -> None:
+        known = self._observed.snapshots
+        if known is None or (known.generation, known.made) != (made.generation, made.made):
+            self._snapshots_at_s = time.monotonic()
+        self._set(snapshots=made)
 
     def _end(self, code: int) -> None:
         """Its exit is confirmed."""

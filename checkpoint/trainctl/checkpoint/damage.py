@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 
+from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.manifest.names import DAMAGED, ROOT_MANIFEST
+from trainctl.checkpoint.manifest.reading import check_files, read_root
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import DamagedCheckpointError, TrainctlError
@@ -33,6 +35,20 @@ def mark_damaged(ref: CheckpointRef, error: DamagedCheckpointError) -> bool:
     except (OSError, TrainctlError) as refused:
         _LOG.warning("%s could not be marked as damaged: %s", ref.uri, refused)
         return False
+
+
+def unmark_damaged(ref: CheckpointRef) -> None:
+    """Takes the mark away, once every file is there with its size; that their bytes are right the caller has seen.
+
+    Raises:
+        CheckpointError: the root manifest is missing or another one, a file is missing or cut off, or the storage
+            refused. The mark stays.
+    """
+    with storage_errors(f"accepting the checkpoint {ref.uri}"):
+        storage = open_storage(ref.uri)
+        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
+        check_files(storage, root)
+        storage.delete(DAMAGED)
 
 
 def damage_of(storage: Storage, folder: str = "") -> str:

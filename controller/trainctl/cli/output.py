@@ -29,6 +29,7 @@ _UNIX_TIMES = frozenset(
         "expires_s",
         "revoked_s",
         "done_s",
+        "at_s",
     }
 )
 

@@ -312,9 +312,20 @@ def _add_rest(commands: Any) -> None:
         "doctor",
         "doctor:run",
         "check this machine, the controller and, with --job, what a job needs; each finding comes with a remedy",
-        examples=("trainctl doctor", "trainctl doctor --job first -o json"),
+        examples=(
+            "trainctl doctor",
+            "trainctl doctor --job first -o json",
+            "trainctl doctor --storage s3://bucket/runs",
+        ),
     )
     doctor.add_argument("--job", metavar="NAME", type=job_name, help="check also what this job needs")
+    doctor.add_argument(
+        "--storage",
+        metavar="URI",
+        action="append",
+        default=[],
+        help="write a small file there, read it back, list and remove it; may be repeated (default: where jobs save)",
+    )
     add_output(doctor)
     demo = add_command(
         commands,

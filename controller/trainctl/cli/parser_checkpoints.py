@@ -24,7 +24,7 @@ def add_checkpoints(commands: Any) -> None:
         group,
         "list",
         "checkpoints:list_checkpoints",
-        "list the committed checkpoints of a job",
+        "list the committed checkpoints of a job, and those that were refused as damaged",
         examples=("trainctl checkpoints list first",),
     )
     add_name(listing)
@@ -46,14 +46,24 @@ def _add_reading(group: Any) -> None:
         ),
         (
             "verify",
-            "checkpoint:verify",
+            "checkpoint_verify:verify",
             "read every file of a checkpoint and compare it with the digests of its manifest",
-            ("trainctl checkpoints verify first --step 200",),
+            (
+                "trainctl checkpoints verify first --step 200",
+                "trainctl checkpoints verify first --step 200 --accept",
+            ),
         ),
     ):
         parser = add_command(group, name, function, summary, examples=examples)
         add_name(parser)
         _add_newest(parser)
+        if name == "verify":
+            parser.add_argument(
+                "--accept",
+                action="store_true",
+                help="if it was refused as damaged and is whole now, take the refusal back (needs the role operator)",
+            )
+            add_request_id(parser)
         add_output(parser)
 
 
@@ -87,7 +97,9 @@ def _add_import(group: Any) -> None:
         ),
     )
     parser.add_argument(
-        "source", metavar="SOURCE", help="folder with .metadata, or with model.safetensors or its index"
+        "source",
+        metavar="SOURCE",
+        help="folder with .metadata, with shard-*.safetensors of DCP, or with model.safetensors or its index",
     )
     parser.add_argument("target", metavar="TARGET", help="folder to write; must be empty or not exist")
     parser.add_argument(

@@ -17,8 +17,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 from trainctl.core.codec import WireError, from_wire, to_wire
+from trainctl.core.records.snapshot import SnapshotsMade
 from trainctl.core.records.step import StepFigures, StepReport
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport, WorkerDesired, WorkerError
 
@@ -87,6 +89,13 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshotted:
+    """This worker completes snapshots on its node; how far that is in its generation."""
+
+    snapshots: SnapshotsMade
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The exception that is about to end this worker."""
 
@@ -100,13 +109,12 @@ class Finished:
     step: int
 
 
-WorkerMessage = Ready | Reported | Running | Figures | Checkpointed | Recovered | Noticed | Failed | Finished
+WorkerMessage = (
+    Ready | Reported | Running | Figures | Checkpointed | Recovered | Noticed | Snapshotted | Failed | Finished
+)
 Message = Instruct | WorkerMessage
 
-_TYPES: dict[str, type[Message]] = {
-    cls.__name__: cls
-    for cls in (Instruct, Ready, Reported, Running, Figures, Checkpointed, Recovered, Noticed, Failed, Finished)
-}
+_TYPES: dict[str, type[Message]] = {cls.__name__: cls for cls in (Instruct, *get_args(WorkerMessage))}
 
 
 def encode(message: Message) -> bytes:

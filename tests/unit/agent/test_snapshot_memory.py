@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from trainctl.agent.main import main
 from trainctl.agent.snapshot_memory import KEPT_S, SnapshotMemory
+from trainctl.agent.worker import Worker, WorkerEvents
 from trainctl.core.codec import to_wire
+from trainctl.core.records.snapshot import SnapshotsMade
 from trainctl.core.records.spec import CheckpointSpec, JobMetadata, JobSpec, SnapshotsSpec, TrainJob
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.core.system import memory_folder as module
 from trainctl.core.system.memory_folder import claim_memory_folder, memory_folder, remove_memory_folder
+from trainctl.parallel.bridge import Snapshotted
 
 
 def wanted(job: str, interval_steps: int = 10) -> WorkerDesired:
@@ -116,3 +120,26 @@ def test_the_help_says_where_snapshots_go(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "--memory-dir DIR" in capsys.readouterr().out
+
+
+def test_what_a_worker_tells_of_snapshots_gets_older(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, changed = 100.0, []
+    monkeypatch.setattr("trainctl.agent.worker.time.monotonic", lambda: now_s)
+    events = WorkerEvents(changed=lambda: changed.append(now_s), figures=lambda *_: None, report=lambda _: None)
+    worker = Worker(wanted("a"), entry="x:y", node_dir="", local_rank=0, secrets=None, events=events)
+    assert worker.observe(now_s).snapshots is None
+    first = SnapshotsMade(generation=2, made=1)
+    worker._hear(Snapshotted(first))
+    assert worker.observe(103.0).snapshots == replace(first, age_s=3.0)
+    now_s = 105.0
+    second = SnapshotsMade(generation=2, made=2)
+    worker._hear(Snapshotted(second))
+    assert changed == [100.0], "the first is news; those after it come often, and the next heartbeat takes them along"
+    now_s = 110.0
+    stopped = replace(second, error="that of step 20 failed: full", cause="no_room")
+    worker._hear(Snapshotted(stopped))
+    assert worker.observe(116.0).snapshots == replace(stopped, age_s=11.0), "none is newer"
+    now_s = 120.0
+    worker._hear(Snapshotted(SnapshotsMade(generation=3, made=1)))
+    assert worker.observe(121.0).snapshots == SnapshotsMade(generation=3, made=1, age_s=1.0)
+    assert changed == [100.0, 110.0, 120.0]

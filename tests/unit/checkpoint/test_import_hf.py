@@ -135,7 +135,7 @@ def write_raw(folder: Path, header: Any, body: bytes) -> None:
         ({"w": {"dtype": "F32", "shape": [-2], "data_offsets": [8, 0]}}, "tensor w: expected dtype, shape and data_of"),
         ({"w": {"dtype": "F32", "shape": "x", "data_offsets": None}}, "tensor w: expected dtype, shape and data_of"),
         ({"w": 3}, "tensor w: expected dtype, shape and data_offsets, found 3"),
-        ({"__metadata__": {"DCP_SHARDING_INFO": "{}"}}, "holds parts of tensors"),
+        ({"__metadata__": {"DCP_SHARDING_INFO": "["}}, "DCP_SHARDING_INFO: expected a JSON object"),
         (b"\xff\xff", "expected a JSON object"),
         (b"3", "expected a JSON object, found int"),
     ],

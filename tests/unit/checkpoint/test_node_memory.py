@@ -45,10 +45,18 @@ def memory(tmp_path: Path) -> NodeMemory:
     return found
 
 
+def size_bytes(memory: NodeMemory, ref: SnapshotRef, *parts: int) -> int:
+    """Of the files of some parts, as the file system says."""
+    files = (path for part in parts for path in memory.where(ref).rglob(f"w{part:05}*"))
+    return sum(path.stat().st_size for path in files)
+
+
 def test_what_is_complete_is_held(memory: NodeMemory) -> None:
     assert memory.held() == ()
     ref = snap(memory)
-    assert memory.held() == (SnapshotHeld(snapshot=ref, parts=2, held=(0, 1)),)
+    everything = size_bytes(memory, ref, 0, 1)
+    assert everything > 4 * 31 * 40
+    assert memory.held() == (SnapshotHeld(snapshot=ref, parts=2, held=(0, 1), size_bytes=everything),)
     assert os.stat(memory.uri).st_mode & 0o077 == 0
 
 
@@ -63,7 +71,8 @@ def test_a_part_that_is_not_whole_is_not_held(memory: NodeMemory, damage: str) -
             os.truncate(data, data.stat().st_size - 1)
         case _:
             (memory.where(ref) / "parts" / "w00001.json").unlink()
-    assert memory.held() == (SnapshotHeld(snapshot=ref, parts=2, held=(0,)),)
+    (held,) = memory.held()
+    assert held == SnapshotHeld(snapshot=ref, parts=2, held=(0,), size_bytes=size_bytes(memory, ref, 0))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\x00"])

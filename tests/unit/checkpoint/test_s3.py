@@ -22,7 +22,7 @@ from trainctl.checkpoint.storage.failures import StorageSaysNoError
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.patience import Patience
 from trainctl.checkpoint.storage.port import RangeRead, Storage
-from trainctl.checkpoint.storage.probe import probe
+from trainctl.checkpoint.storage.probe import examine, probe, try_out
 from trainctl.checkpoint.storage.remote import FsspecStorage
 from trainctl.core.errors import DamagedCheckpointError, FencedError, StorageRefusedError
 from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, same_bits, save
@@ -363,6 +363,45 @@ def test_who_may_read_but_not_write_is_told_before_anything_is_trained(store: St
     store.proxy.when("PUT").always().deny()
     assert probe(store.uri) == {}
     assert says(problems(store), "STORAGE_REFUSED", "writing to", store.uri, "lack a right")
+
+
+def test_a_store_without_conditional_put_is_said_to_lack_it(store: Store) -> None:
+    store.proxy.when("PUT", " conditional").always().refuse(501, "NotImplemented")
+    found = examine(store.uri)
+    assert "error" not in found
+    assert found["tookS"] > 0
+    (note,) = found["notes"]
+    assert "no conditional put" in note
+    assert store.objects() == []
+
+
+def test_a_store_that_ignores_the_condition_is_said_to_lack_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = store.open()
+    monkeypatch.setattr(storage, "create_file", lambda name, data: storage.write_file(name, [data]))
+    (note,) = try_out(storage, write=True)
+    assert "no conditional put" in note
+    assert store.objects() == []
+
+
+@pytest.mark.parametrize("call", ["read", "list"])
+def test_a_probe_that_fails_half_way_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    storage = store.open()
+    listed, read = iter([storage.list(""), ()]), b"other bytes"
+    if call == "list":
+        monkeypatch.setattr(storage, "list", lambda path: next(listed))
+        (note,) = try_out(storage, write=True)
+        assert "listing lags" in note
+    else:
+        monkeypatch.setattr(storage, "read", lambda path: read)
+        with pytest.raises(StorageRefusedError, match="gave other bytes back"):
+            try_out(storage, write=True)
+    assert store.objects() == []
+
+
+def test_who_may_write_but_not_remove_is_told(store: Store) -> None:
+    store.proxy.when("DELETE").always().deny()
+    store.proxy.when("POST").always().deny()
+    assert says(problems(store), "STORAGE_REFUSED", "removing what was written", "lack a right")
 
 
 def test_an_endpoint_that_cannot_be_reached_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

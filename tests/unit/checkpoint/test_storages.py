@@ -13,6 +13,7 @@ from contracts.storage_contract import StorageContract
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import RangeRead, Storage
+from trainctl.checkpoint.storage.probe import examine
 from trainctl.checkpoint.storage.remote import FsspecStorage
 from trainctl.core.errors import CheckpointError, UnavailableError
 
@@ -45,6 +46,30 @@ class TestLocalStorage(StorageContract):
         assert storage.list("") == ()
         storage.create_file("manifest", b"y")
         assert storage.read("manifest") == b"y"
+
+    def test_a_file_system_without_hard_links_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(source: Path, target: Path) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+        with pytest.raises(OSError, match="has no hard links") as caught:
+            LocalStorage(tmp_path).create_file("manifest", b"x")
+        assert caught.value.errno == errno.ENOSYS
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_probe_says_what_a_disk_lacks_and_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        good = examine(str(tmp_path / "not" / "yet"))
+        assert (sorted(good), list(tmp_path.iterdir())) == (["freeBytes", "tookS"], [])
+        monkeypatch.setattr(os, "pwritev", full)
+        found = examine(f"file://{tmp_path}")
+        assert (found["code"], found["hint"][:10]) == ("STORAGE_REFUSED", "free space")
+        assert f"writing to {tmp_path} failed: [Errno 28] No space left on device" in found["error"]
+        assert list(tmp_path.iterdir()) == []
 
     def test_what_a_full_disk_took_of_an_append_is_taken_back(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,8 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.missing_checkpoints: list[str] = []
         self.pinned: set[str] = set()
         self.removing: list[CheckpointRef] = []
+        self.refused: list[job_pb2.RefusedCheckpoint] = []
+        self.takes_accepted = True
         self.rollback_uri = ""
         self.figures: list[StepFigures] = []
         self.nodes: list[job_pb2.NodeStatus] = []
@@ -249,6 +251,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
             missing=self.missing_checkpoints,
             pinned=sorted(self.pinned),
             removing=self.removing,
+            refused=self.refused,
         )
         if not self.stuck:
             self.removing = []  # gone at the next look
@@ -268,6 +271,13 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         uris = {ref.uri for ref in self.checkpoints if ref.step == request.step}
         self.pinned = self.pinned | uris if request.pinned else self.pinned - uris
         return job_pb2.PinCheckpointResponse(job=self._find(request.name, context))
+
+    def AcceptCheckpoint(self, request: Any, context: Any) -> job_pb2.AcceptCheckpointResponse:  # noqa: N802
+        self._enter("AcceptCheckpoint", request, context)
+        taken = [one.ref for one in self.refused if one.ref.uri == request.uri]
+        self.refused = [one for one in self.refused if one.ref.uri != request.uri]
+        self.checkpoints += taken if self.takes_accepted else []
+        return job_pb2.AcceptCheckpointResponse(job=self._find(request.name, context), listed=self.takes_accepted)
 
     def ListFigures(self, request: Any, context: Any) -> job_pb2.ListFiguresResponse:  # noqa: N802
         self._enter("ListFigures", request, context)

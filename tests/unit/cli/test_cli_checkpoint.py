@@ -11,7 +11,12 @@ import pytest
 
 from trainctl.core.errors import PreconditionError
 from trainctl.protos.convert import record_to_message
-from trainctl.protos.v1.job_pb2 import DeleteCheckpointRequest, PinCheckpointRequest
+from trainctl.protos.v1.job_pb2 import (
+    AcceptCheckpointRequest,
+    DeleteCheckpointRequest,
+    PinCheckpointRequest,
+    RefusedCheckpoint,
+)
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 from unit.checkpoint.ranks import at_step, attempt, full_values, save
 from unit.cli.conftest import Cli
@@ -139,6 +144,100 @@ def test_pinned_ones_are_shown_in_the_list(cli: Cli, controller: FakeController,
     assert len({request.request_id for request in requests}) == 2
 
 
+def refuse(controller: FakeController, ref: CheckpointRef) -> str:
+    """The checkpoint is the job's no longer, as a worker found one of its files cut off; returns what it said."""
+    reason = f"{ref.uri}/data/w00000-000.safetensors is corrupt: bytes 0:64 (param of w) do not have\ntheir checksum"
+    controller.checkpoints = [known for known in controller.checkpoints if known.uri != ref.uri]
+    controller.refused = [RefusedCheckpoint(ref=ref, reason=reason, at_s=1.1e9)]
+    return reason
+
+
+def test_a_refused_one_is_listed_and_described_with_its_reason(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    older, newest = saved
+    reason = refuse(controller, newest)
+    header, first, second, why = cli("checkpoints", "list", "a").out.splitlines()
+    assert [header.split()[4], first.split()[0], first.split()[4]] == ["STATE", "10", "committed"]
+    assert (second.split()[0], second.split()[4]) == ("20", "refused")
+    assert "step 20 was refused" in why
+    assert ": data/w00000-000.safetensors is corrupt: bytes 0:64 (param of w) do not have their checksum" in why
+    data = json.loads(cli("checkpoints", "list", "a", "-o", "json").out)
+    assert [(one["step"], one["state"]) for one in data["checkpoints"]] == [(10, "committed")]
+    (found,) = data["refused"]
+    assert (found["uri"], found["state"], found["reason"]) == (newest.uri, "refused", reason)
+    assert found["refusedSince"].startswith("2004-11-09")
+    assert cli("checkpoints", "list", "a", "-o", "name").out.split() == [older.uri], "what a script takes is usable"
+    assert json.loads(cli("checkpoints", "describe", "a", "-o", "json").out)["step"] == 10
+    text = cli("checkpoints", "describe", "a", "--step", "20").out
+    assert all(line in text for line in reason.splitlines())
+    assert "trainctl checkpoints verify a --step 20 --accept" in text
+    described = json.loads(cli("checkpoints", "describe", "a", "--step", "20", "-o", "json").out)
+    assert (described["state"], described["reason"]) == ("refused", reason)
+    (Path(newest.uri) / "manifest.json").unlink()
+    controller.missing_checkpoints = [newest.uri]
+    listed = cli("checkpoints", "list", "a")
+    assert listed.out.endswith("do not have their checksum; its files are gone\n")
+    assert "warning" not in listed.err
+    verified = cli("checkpoints", "verify", "a", "--step", "20", "--accept")
+    assert verified.code == 6
+    assert "the checkpoint of step 20 stays refused: " in verified.err
+    assert "if there is a copy of its folder" in verified.err
+    gone = cli("checkpoints", "describe", "a", "--step", "20")
+    assert gone.code == 6
+    assert "(param of w)" in gone.err
+    assert "manifest.json is missing" in gone.err
+
+
+def test_a_refused_one_of_a_step_that_was_saved_again_is_not_in_the_way(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    refuse(controller, saved[0])
+    controller.refused[0].ref.step = 20
+    assert json.loads(cli("checkpoints", "describe", "a", "--step", "20", "-o", "json").out)["state"] == "committed"
+    assert cli("checkpoints", "verify", "a", "--step", "10").code == 3
+
+
+def test_the_refusal_of_a_whole_one_is_taken_back_only_when_asked_for(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    newest = saved[1]
+    refuse(controller, newest)
+    path = next((Path(newest.uri) / "data").iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    damaged = cli("checkpoints", "verify", "a", "--step", "20", "--accept")
+    assert damaged.code == 6
+    assert "is damaged; it stays refused" in damaged.err
+    path.write_bytes(whole)
+    looked = cli("checkpoints", "verify", "a", "--step", "20")
+    assert (looked.code, sent(controller, "AcceptCheckpoint")) == (0, [])
+    assert "to take that back: trainctl checkpoints verify a --step 20 --accept" in looked.out
+    done = cli("checkpoints", "verify", "a", "--step", "20", "--accept", "--request-id", "r")
+    assert done.code == 0
+    assert "it is one of job a again" in done.out
+    (request,) = sent(controller, "AcceptCheckpoint")
+    assert isinstance(request, AcceptCheckpointRequest)
+    assert (request.name, request.uri, request.request_id) == ("uid-a", newest.uri, "r")
+    again = cli("checkpoints", "verify", "a", "--step", "20", "--accept")
+    assert "there is nothing to accept" in again.out
+    assert len(sent(controller, "AcceptCheckpoint")) == 1
+
+
+def test_a_job_that_has_gone_on_is_said_to_stay(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    refuse(controller, saved[1])
+    controller.takes_accepted = False
+    done = cli("checkpoints", "verify", "a", "--step", "20", "--accept")
+    assert "job a stays with what it went back to" in done.out
+    assert f"resumeFrom: {done and controller.calls[-1][1].uri}" in done.out
+    refuse(controller, saved[1])
+    data = json.loads(cli("checkpoints", "verify", "a", "--step", "20", "--accept", "-o", "json").out)
+    assert (data["accepted"], data["listed"]) == (True, False)
+
+
 def test_describe_and_verify_do_without_torch() -> None:
-    code = "import sys, trainctl.cli.commands.checkpoint; sys.exit('torch' in sys.modules)"
+    modules = "trainctl.cli.commands.checkpoint_verify, trainctl.cli.commands.checkpoint"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trainctl.cli.doctor import gather_processes
+from trainctl.cli.doctor import gather_processes, gather_storage
 from trainctl.cli.doctor.check_software import fits
 from trainctl.cli.doctor.checks import examine
 from trainctl.cli.doctor.facts import (
@@ -31,6 +31,7 @@ from trainctl.cli.doctor.facts import (
 )
 from trainctl.cli.doctor.finding import Status, healthy
 from trainctl.cli.doctor.gather_machine import driver, folder, software
+from trainctl.cli.doctor.gather_storage import Place, places_of_jobs, try_all
 from trainctl.core.timeouts import PROFILES
 from trainctl.protos.v1.job_pb2 import NodeStatus, StoreStatus
 from unit.cli.conftest import Cli
@@ -266,6 +267,20 @@ CASES: list[tuple[str, str, Status, Facts, str]] = [
     ),
     ("no storage", "storage spec.checkpoint.uri", Status.FAIL, well(job=storage(error="refused")), "refused"),
     (
+        "weak storage",
+        "storage spec.checkpoint.uri",
+        Status.WARN,
+        well(job=storage(took_s=1.0, notes=("no conditional put", "it lags"))),
+        "removed in 1.00s, but: no conditional put; it lags",
+    ),
+    (
+        "no room for a named place",
+        "storage --storage",
+        Status.FAIL,
+        replace(WELL, storages=(Storage(field="--storage", uri="/x", took_s=0.1, free_bytes=2**20),)),
+        "only 1.0 MiB are free in /x",
+    ),
+    (
         "full storage",
         "storage spec.checkpoint.uri",
         Status.FAIL,
@@ -370,8 +385,6 @@ def test_probes_that_fail_or_hang_are_facts(monkeypatch: pytest.MonkeyPatch) -> 
     assert "No module named" in gather_processes.ask("trainctl.nothing", (), env, 30)["error"]
     hung = gather_processes.ask("http.server", ("0", "--bind", "127.0.0.1"), env, 0.5)["error"]
     assert "no answer within 0.5 s" in hung
-    assert "foo" in gather_processes.storage_error("foo://bar/x", env)
-    assert gather_processes.storage_error("memory://x", env) == ""
     found = gather_processes.torch(env)
     assert found.version
     assert "gloo" in found.backends
@@ -469,6 +482,72 @@ def test_the_job_is_looked_at_with_its_storage(cli: Cli, controller: FakeControl
     assert f"profile fast: heartbeat {PROFILES['fast'].heartbeat_s:g}s" in done.out
     assert done.code == 1
     assert "no job" in cli("doctor", "--job", "nobody").out
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_named_storage_is_tried_and_left_as_it_was(
+    cli: Cli, controller: FakeController, environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    there, not_yet, file = tmp_path / "runs", tmp_path / "not" / "yet", tmp_path / "file"
+    there.mkdir()
+    file.write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    places = [str(there), f"file://{not_yet}", str(file), "s3//bucket/runs", "memory://x"]
+    done = cli("doctor", "-o", "json", *(word for place in places for word in ("--storage", place)))
+    found = [check for check in json.loads(done.out)["checks"] if check["check"] == "storage --storage"]
+    assert [check["status"] for check in found] == ["ok", "ok", "fail", "fail", "ok"]
+    assert found[0]["message"].startswith(f"{there}: a file was written, read back, listed and removed in 0.")
+    assert "are free in" in found[0]["message"]
+    assert "not a folder" in found[2]["message"]
+    assert "remove it, or save elsewhere" in found[2]["remedy"]
+    assert "s3://bucket/runs" in found[3]["message"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert done.code == 1
+    assert cli("doctor", "--storage", "").code == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_a_name_it_is_tried_where_jobs_save_to(cli: Cli, controller: FakeController, tmp_path: Path) -> None:
+    for name, phase in (("ended", "SUCCEEDED"), ("trains", "RUNNING"), ("beside", "QUEUED")):
+        controller.add_job(name, phase).effective_spec.spec.checkpoint.uri = f"memory://{name != 'ended'}"
+    controller.add_job("path", "RUNNING", workdir=str(tmp_path / "of-another-machine"))
+    names = {check["check"] for check in json.loads(cli("doctor", "-o", "json").out)["checks"]}
+    assert len([name for name in names if name.startswith("storage of job")]) == 1
+    assert not names & {"storage of job ended", "storage of job path", "storage of jobs"}
+
+
+def test_what_a_storage_said_to_do_is_the_remedy() -> None:
+    said = well(job=storage(error="there is no bucket", hint="make the bucket"))
+    (finding,) = [finding for finding in examine(said) if finding.check == "storage spec.checkpoint.uri"]
+    assert finding.remedy == "make the bucket"
+
+
+def test_which_places_are_tried() -> None:
+    def tried(*uris: str, local: bool) -> list[str]:
+        named = [(f"j{index}", uri) for index, uri in enumerate(uris)]
+        return [f"{p.field}: {p.uri}" for p in places_of_jobs(named, default="/home/jobs", local=local)]
+
+    assert tried(local=True) == ["of jobs: /home/jobs"]
+    assert tried("/a", "", "/a", "s3://b", local=True) == ["of job j0: /a", "of job j3: s3://b"]
+    assert tried("/a", "file:///b", "s3://b", local=False) == ["of job j2: s3://b"], (
+        "paths of other machines say nothing"
+    )
+    assert tried("/a", local=False) == []
+    assert len(tried(*(f"/{index}" for index in range(9)), local=True)) == gather_storage.MOST
+
+
+def test_a_storage_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def ask(module: str, arguments: tuple[str, ...], env: Any, timeout_s: float) -> dict[str, str]:
+        asked.append((arguments, timeout_s))
+        return {"error": f"no answer within {timeout_s:g} s"}
+
+    monkeypatch.setattr(gather_storage, "ask", ask)
+    first, second = try_all([Place(field="--storage", uri="/a"), Place(field="data", uri="s3://b", write=False)], {})
+    assert sorted(asked) == [(("/a", "--write"), 40.0), (("s3://b",), 20.0)]
+    assert (first.error, second.error, first.took_s) == ("no answer within 40 s", "no answer within 20 s", None)
 
 
 @pytest.mark.usefixtures("quick")

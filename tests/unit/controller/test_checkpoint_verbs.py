@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from trainctl.checkpoint.catalog import inspect
-from trainctl.checkpoint.manifest.names import PIN
-from trainctl.core.errors import CheckpointError, NotFoundError, PreconditionError
+from trainctl.checkpoint.damage import mark_damaged
+from trainctl.checkpoint.manifest.names import DAMAGED, PIN
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFoundError, PreconditionError
 from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.records.worker import CheckpointReport
+from trainctl.core.records.worker import CheckpointReport, WorkerError, WorkerPhase
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2, records_pb2
 from unit.controller.controller_harness import Client, FakeAgent, Running, create, run, serving, spec
@@ -180,3 +183,84 @@ def test_a_removal_that_is_refused_is_told_and_done_after_a_restart(tmp_path: Pa
     outside.rename(step)
     run(second)
     assert not there(refs[0].uri)
+
+
+def is_refused(ref: CheckpointRef, found: job_pb2.ListCheckpointsResponse) -> bool:
+    return any(one.ref.uri == ref.uri for one in found.refused)
+
+
+async def damaged(running: Running, agent: FakeAgent, *refs: CheckpointRef) -> None:
+    """A worker finds one after the other damaged, and marks it."""
+    for ref in refs:
+        mark_damaged(ref, DamagedCheckpointError("a byte of w is wrong"))
+        error = WorkerError(type="E", message="a byte of w is wrong", code="CHECKPOINT_DAMAGED", checkpoint=ref.uri)
+        for key, worker in list(agent.workers.items()):
+            agent.workers[key] = replace(worker, phase=WorkerPhase.EXITED, exit_code=1, error=error)
+        agent.observe()
+        await until(running.client, partial(is_refused, ref))
+        await running.client.until_phase("a", "RUNNING")
+
+
+def accept(uri: str, request_id: str = "") -> job_pb2.AcceptCheckpointRequest:
+    return job_pb2.AcceptCheckpointRequest(name="a", uri=uri, request_id=request_id)
+
+
+def test_a_refused_one_is_listed_with_its_reason_and_the_refusal_can_be_taken_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20, 30)
+            await damaged(running, agent, refs[2], refs[1])
+            found = await listed(client)
+            assert [ref.step for ref in found.checkpoints] == [10]
+            assert [(one.ref.step, one.reason, one.at_s > 0) for one in found.refused] == [
+                (30, "a byte of w is wrong", True),
+                (20, "a byte of w is wrong", True),
+            ]
+            answer = await client.call("AcceptCheckpoint", accept(refs[2].uri, "r"))
+            assert not answer.listed, "the job has gone on from step 10"
+            assert not (Path(refs[2].uri) / DAMAGED).exists()
+            found = await listed(client)
+            assert ([ref.step for ref in found.checkpoints], [one.ref.step for one in found.refused]) == ([10], [20])
+            assert not (await client.call("AcceptCheckpoint", accept(refs[2].uri, "r"))).listed
+            await cancelled(client)
+            await client.call("AcceptCheckpoint", accept(refs[1].uri, "s"))
+            assert (await client.call("AcceptCheckpoint", accept(refs[1].uri))).listed, "asked again it is no error"
+            assert [ref.step for ref in (await listed(client)).checkpoints] == [10, 20]
+            events = (await client.call("ListEvents", job_pb2.ListEventsRequest(name="a"))).events
+            told = [event.message for event in events if event.type == "checkpoint.accepted"]
+            assert [("gone on without it" in text, "listed again" in text) for text in told] == [
+                (True, False),
+                (False, True),
+            ]
+
+    run(main)
+
+
+def test_what_is_not_whole_or_not_refused_is_not_accepted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20)
+            await damaged(running, agent, refs[1])
+            manifest = Path(refs[1].uri) / "manifest.json"
+            whole = manifest.read_bytes()
+            for content in (None, whole.replace(b'"epoch": 1', b'"epoch": 2').replace(b'"epoch":1', b'"epoch":2')):
+                manifest.unlink(missing_ok=True)
+                if content is not None:
+                    manifest.write_bytes(content)
+                with pytest.raises(CheckpointError, match=r"missing|expected the manifest with sha256"):
+                    await client.call("AcceptCheckpoint", accept(refs[1].uri))
+            assert (Path(refs[1].uri) / DAMAGED).exists()
+            assert not (await listed(client)).missing
+            manifest.unlink()
+            assert list((await listed(client)).missing) == [refs[1].uri]
+            assert [one.ref.step for one in (await listed(client)).refused] == [20]
+            for uri in ("/nowhere", ""):
+                with pytest.raises(NotFoundError, match="has refused no checkpoint at") as refused:
+                    await client.call("AcceptCheckpoint", accept(uri))
+                assert refs[1].uri in str(refused.value)
+
+    run(main)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
+from trainctl.core.records.snapshot import SnapshotHeld, SnapshotsMade
 from trainctl.core.records.step import Outcome, Phase, StepAction, StepFigures, StepReport
 from trainctl.core.records.worker import (
     CheckpointReport,
@@ -99,6 +100,9 @@ class SimWorker:
     """Generation whose state has begun to come in."""
     loading: int = 0
     """Generation that begins with a checkpoint: what was loaded counts when all have agreed on it."""
+    snapshots: SnapshotsMade | None = None
+    in_memory: tuple[SnapshotHeld, ...] = ()
+    """What it found on its node when it was last told to prepare."""
     history: tuple[int, ...] = ()
     """What the state was made from: the generation that voted each step."""
 
@@ -140,6 +144,7 @@ class SimWorker:
             exit_code=self.exit_code,
             error=self.error,
             exited_age_s=now_s - self.exited_s if not self.alive else 0.0,
+            snapshots=self.snapshots,
         )
 
     def act(self, world: SimCluster, now_s: float) -> None:
@@ -153,6 +158,7 @@ class SimWorker:
             return
         order = self.desired
         if order.instruction is Instruction.PREPARE and order.generation > self.prepared:
+            self.in_memory = world.in_memory.get(world.node_of(self), ()) if world.in_memory else ()
             self._prepare(order.generation)
         elif order.instruction is Instruction.STOP:
             self.end(0, now_s)
@@ -183,6 +189,7 @@ class SimWorker:
             schema_digest=self.digest,
             state_bytes=640,
             pristine=self.pristine,
+            snapshots=self.in_memory,
         )
 
     def _run(self, world: SimCluster, record: GenerationRecord, now_s: float) -> None:
@@ -234,6 +241,9 @@ class SimWorker:
                 self.receiving, self.applied, self.pristine, self.retained = record.generation, -1, False, (0, 0)
                 return False
             self.history = ready[0].history
+        elif record.snapshot is not None:
+            assert record.snapshot.step == record.target_step
+            self.loading, self.history, self.pristine = record.generation, (0,) * record.target_step, False
         elif record.checkpoint is not None:
             assert record.checkpoint.step == record.target_step
             if self.desired.slot in world.damaged.get(record.checkpoint.uri, ()):
@@ -336,6 +346,8 @@ class SimCluster:
         self.saved: dict[str, tuple[int, ...]] = {}
         self.damaged: dict[str, frozenset[int]] = {}
         """Slots whose worker finds damage in a checkpoint, by URI."""
+        self.in_memory: dict[str, tuple[SnapshotHeld, ...]] = {}
+        """Snapshots that a worker finds on its node, by node."""
         self.reports: list[CheckpointReport] = []
         self.votes: dict[tuple[int, int, int], Outcome] = {}
         self.on_vote: Callable[[Outcome], None] = lambda outcome: None
@@ -346,6 +358,9 @@ class SimCluster:
 
     def find(self, incarnation: int) -> SimWorker | None:
         return next((w for w in self.workers() if w.incarnation == incarnation), None)
+
+    def node_of(self, worker: SimWorker) -> str:
+        return next((a.node for a in self.agents if worker in a.workers.values()), "")
 
     def workers(self) -> list[SimWorker]:
         return [w for a in self.agents for w in a.workers.values()]

@@ -63,6 +63,7 @@ def test_all_ranks_go_back_to_the_next_older_one_and_no_budget_is_charged(finder
         assert part in event.message
     assert event.fields["attempt"] == newest.attempt
     assert condition(sim)[:2] == ("True", "Damaged")
+    assert sim.state.checkpoint_figures.refused == 1, "by however many ranks it was found"
 
 
 def test_the_next_save_ends_the_condition_and_the_old_report_changes_nothing() -> None:

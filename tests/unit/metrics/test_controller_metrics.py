@@ -10,6 +10,7 @@ from trainctl.controller.domain.goodput import Bucket, open_account, switch
 from trainctl.controller.domain.job_records import TrainProgress
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.save_interval import CheckpointInterval
+from trainctl.controller.domain.snapshots import NodeShare, SnapshotFigures
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.submit import new_job
 from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
@@ -17,6 +18,7 @@ from trainctl.controller.metrics.registry import ControllerMetrics, MetricsServe
 from trainctl.core.errors import ConflictError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.part import PartTimes
+from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.spec import JobMetadata, TrainJob
 from trainctl.core.records.worker import CheckpointReport, LoadReport
 
@@ -87,6 +89,36 @@ def test_a_counter_waits_where_a_decision_ended_its_interval_a_moment_earlier() 
     assert seconds("queued") == 0.0
 
 
+def test_snapshots_are_shown_while_the_job_trains() -> None:
+    figures = SnapshotFigures(
+        newest=SnapshotRef(lineage=1, step=15, attempt="x"), complete_s=130.0, parts=2, generation=2, made=3,
+        nodes=(NodeShare(node="a", parts=(0, 1), size_bytes=30), NodeShare(node="b", parts=(1,), size_bytes=12)),
+        stopped="full", cause="no_room", outcomes={"made": 40, "storage": 1},
+    )  # fmt: skip
+    trains = replace(job(), phase=JobPhase.RUNNING, snapshot_figures=figures)
+    counted = [f'snapshots_total{{job_name="a",outcome="{o}"}} {n}' for o, n in
+               (("made", 43.0), ("no_room", 1.0), ("storage", 1.0))]  # fmt: skip
+    gauges = [f'snapshot_{what}{{job_name="a"}} {value}' for what, value in
+              (("step", 15.0), ("age_seconds", 12.5), ("bytes", 42.0), ("uncopied_parts", 1.0))]  # fmt: skip
+    served = text(trains, 142.5)
+    assert all(f"trainctl_job_{line}" in served for line in (*counted, *gauges)), served
+    unknown = text(replace(trains, snapshot_figures=replace(figures, complete_s=0.0)), 142.5)
+    assert "trainctl_job_snapshot_age_seconds{" not in unknown
+    for state in (replace(trains, phase=JobPhase.SUCCEEDED, ended_s=140.0), replace(trains, phase=JobPhase.PAUSED)):
+        ended = text(state, 142.5)
+        assert "trainctl_job_snapshot_" not in ended
+        assert all(f"trainctl_job_{line}" in ended for line in counted)
+    assert "trainctl_job_snapshot" not in text(job(), 142.5)
+
+
+def test_a_new_leader_counts_no_snapshots_before_it_has_heard_the_workers() -> None:
+    figures = SnapshotFigures(generation=1, made=3, epoch=1)
+    told = replace(job(), phase=JobPhase.RUNNING, snapshot_figures=figures, epoch=2)
+    assert "trainctl_job_snapshots_total{" not in text(told, 142.5)
+    heard = replace(told, snapshot_figures=replace(figures, made=5, epoch=2))
+    assert 'trainctl_job_snapshots_total{job_name="a",outcome="made"} 5.0' in text(heard, 142.5)
+
+
 def saved_and_loaded() -> JobState:
     """Two saves of four ranks, one that failed, and a load of two ranks."""
     figures = CheckpointFigures()
@@ -134,6 +166,7 @@ def test_saves_and_loads_by_stage() -> None:
         ('read_amplification_ratio{job_name="a"}', 1.04),
         ('pool_bytes{job_name="a"}', 200.0),
         ('timestamp_seconds{job_name="a"}', 130.0),
+        ('verify_failures_total{job_name="a"}', 0.0),
     ):
         assert f"trainctl_job_checkpoint_{name} {value}" in served, name
 

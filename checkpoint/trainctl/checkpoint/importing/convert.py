@@ -12,6 +12,7 @@ from trainctl.checkpoint.description import Description
 from trainctl.checkpoint.importing.dcp import METADATA, DcpFolder
 from trainctl.checkpoint.importing.hf import INDEX, WHOLE, HfFolder
 from trainctl.checkpoint.importing.naming import Naming, Recognised, recognise
+from trainctl.checkpoint.importing.shards import ShardsFolder, shard_files
 from trainctl.checkpoint.importing.source import SourceFolder
 from trainctl.checkpoint.importing.streaming import TensorStream, check_whole
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
@@ -94,7 +95,8 @@ def import_checkpoint(
         for named in found.tensors:
             check_whole(named.tensor, where=folder.storage.uri)
         artifacts = folder.artifacts()
-    for note in found.notes:
+    notes = (*folder.notes, *found.notes)
+    for note in notes:
         progress(note)
     with storage_errors(f"importing {source_uri} to {target_uri}"):
         target = open_storage(target_uri)
@@ -116,7 +118,7 @@ def import_checkpoint(
         tensors=len(found.tensors),
         data_bytes=size,
         optimizer=found.optimizer,
-        notes=found.notes,
+        notes=notes,
     )
 
 
@@ -131,6 +133,13 @@ def open_folder(storage: Storage) -> SourceFolder:
     if storage.size(WHOLE) is not None or storage.size(INDEX) is not None:
         return HfFolder(storage)
     entries = storage.list("")
+    if shard_files(entries):
+        return ShardsFolder(storage)
+    if "sharded" in entries and shard_files(storage.list("sharded")):
+        raise CheckpointError(
+            f"{storage.uri} holds a folder of torch DCP that was not consolidated: sharded",
+            hint=f"name that one: {storage.uri}/sharded",
+        )
     if any(entry == ROOT_MANIFEST or step_of(entry) is not None for entry in entries):
         raise CheckpointError(
             f"{storage.uri} is a checkpoint of trainctl already", hint="name it in spec.checkpoint.resumeFrom"
@@ -143,7 +152,8 @@ def open_folder(storage: Storage) -> SourceFolder:
         )
     found = f"found {', '.join(entries[:5])}" if entries else "the folder is empty or does not exist"
     raise CheckpointError(
-        f"{storage.uri}: expected a folder of torch DCP ({METADATA}) or of Hugging Face ({WHOLE} or {INDEX}), {found}",
+        f"{storage.uri}: expected a folder of torch DCP ({METADATA}, or shard-*.safetensors) or of Hugging Face "
+        f"({WHOLE} or {INDEX}), {found}",
         hint="name the folder that these files are in",
     )
 

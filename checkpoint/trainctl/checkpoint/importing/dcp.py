@@ -48,6 +48,7 @@ class DcpFolder:
     """
 
     format = "torch DCP"
+    notes = ()
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage

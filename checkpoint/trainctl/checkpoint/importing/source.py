@@ -69,6 +69,11 @@ class SourceFolder(Protocol):
         """Names of what is no tensor, and is not read."""
         ...
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What people should know of how it was read."""
+        ...
+
     def artifacts(self) -> Mapping[str, bytes]:
         """Files to keep beside the tensors."""
         ...

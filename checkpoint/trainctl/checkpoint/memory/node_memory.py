@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from trainctl.checkpoint.manifest.names import attempt_folder, is_attempt, step_of
@@ -22,6 +22,10 @@ from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
 
 _ROOM_TO_LEAVE = 0.1
 """Of the file system: others use it, too (torch's own shared memory does)."""
+
+
+class NoRoomError(CheckpointError):
+    """The node has no memory for snapshots, or too little."""
 
 
 class NodeMemory:
@@ -96,13 +100,20 @@ class NodeMemory:
             try:
                 root, _ = read_root(LocalStorage(self._folder / attempt))
                 ref = SnapshotRef(lineage=root.lineage, step=root.step, attempt=root.attempt)
-                held = tuple(sorted(part.writer for part in root.parts if self._holds(ref, part)))
+                here = sorted((part for part in root.parts if self._holds(ref, part)), key=lambda part: part.writer)
             except (CheckpointError, OSError):  # not completed here, or being removed
                 continue
-            yield SnapshotHeld(snapshot=ref, parts=len(root.parts), held=held)
+            yield held_of(ref, len(root.parts), here)
 
     def _holds(self, snapshot: SnapshotRef, part: PartReport) -> bool:
         return all(self.has(snapshot, file) for file in (part.manifest, *part.files))
+
+
+def held_of(snapshot: SnapshotRef, parts: int, here: Sequence[PartReport]) -> SnapshotHeld:
+    """What a node has of a snapshot of so many parts that has these, in the order of their writers."""
+    size_bytes = sum(file.size_bytes for part in here for file in (part.manifest, *part.files))
+    held = tuple(part.writer for part in here)
+    return SnapshotHeld(snapshot=snapshot, parts=parts, held=held, size_bytes=size_bytes)
 
 
 def name_of(snapshot: SnapshotRef) -> str:

@@ -13,10 +13,12 @@ from typing import Protocol, TypeVar
 
 from trainctl.checkpoint.attempts import LASTING
 from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.memory.node_memory import NoRoomError
 from trainctl.checkpoint.monitor import COPY, WRITE
 from trainctl.checkpoint.saving import EntryData, nothing
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.core.errors import CheckpointError, TrainctlError
+from trainctl.core.records.part import NO_ROOM
 
 T = TypeVar("T")
 _LOG = logging.getLogger("trainctl.checkpoint")
@@ -83,7 +85,7 @@ class PartOutcome:
         part: what was written; None if it failed.
         error: why it failed.
         stages: seconds of ``copy``, ``checksum``, ``write`` and ``sync``.
-        cause: of a failure, one word of ``monitor.CAUSES``.
+        cause: of a failure, one word of ``monitor.CAUSES``, or ``NO_ROOM``.
     """
 
     part: PartReport | None
@@ -196,7 +198,7 @@ class BackgroundPart:
         except _Cancelled:
             return None, "nobody wants it any more", "other"
         except TrainctlError as failure:
-            return None, str(failure), self.source.cause or "storage"
+            return None, str(failure), self.source.cause or (NO_ROOM if isinstance(failure, NoRoomError) else "storage")
         except BaseException as failure:
             _LOG.exception("a part of a checkpoint could not be written")
             cause = self.source.cause or ("storage" if isinstance(failure, OSError) else "other")

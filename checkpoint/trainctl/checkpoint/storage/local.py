@@ -77,10 +77,15 @@ class LocalStorage:
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             self.write_file(str(temporary.relative_to(self._root)), [data])
-            os.link(temporary, target)
+            _link(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
+
+    @property
+    def creates_atomically(self) -> bool:
+        """By a link."""
+        return True
 
     @property
     def requests_at_once(self) -> int:
@@ -171,6 +176,17 @@ class LocalStorage:
         """By rmdir, which refuses where it would lose something."""
         with contextlib.suppress(OSError):
             (self._root / path).rmdir()
+
+
+def _link(temporary: Path, target: Path) -> None:
+    """Raises: FileExistsError: the name is taken. OSError: another file system has no such thing."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            text = "this file system has no hard links, which it takes to create a file in one act"
+            raise OSError(errno.ENOSYS, text, str(target)) from error
+        raise
 
 
 def _make_folder(folder: Path) -> None:

@@ -40,6 +40,11 @@ class Storage(Protocol):
         ...
 
     @property
+    def creates_atomically(self) -> bool:
+        """Whether ``create_file`` is one act, as far as is known: a store may turn out to lack what that takes."""
+        ...
+
+    @property
     def gives_up(self) -> bool:
         """Whether every call ends by itself, whatever the medium does: who waits for one then is not stuck."""
         ...

@@ -43,6 +43,7 @@ class FsspecStorage:
         self._root = root.rstrip("/")
         self._calls = calls or Calls()
         protocol = filesystem.protocol
+        self._creates_atomically = True
         self._is_s3 = hasattr(filesystem, "call_s3")
         self._has_folders = _WITHOUT_FOLDERS.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
@@ -96,8 +97,14 @@ class FsspecStorage:
         except StorageSaysNoError as failure:
             if failure.errno != errno.ENOSYS:
                 raise
+            self._creates_atomically = False
             _LOG.warning("%s: the store has no conditional put; a look at what is there has to do", what)
             self._create_if_absent(path, target, data)
+
+    @property
+    def creates_atomically(self) -> bool:
+        """Until the store refuses a conditional put."""
+        return self._creates_atomically
 
     @property
     def requests_at_once(self) -> int:

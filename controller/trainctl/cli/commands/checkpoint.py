@@ -1,4 +1,4 @@
-"""``trainctl checkpoints describe|verify``: one checkpoint, read where it lies. Needs no torch."""
+"""``trainctl checkpoints describe``: one checkpoint, read where it lies. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.checkpoint.verification import verify as read_all
 from trainctl.cli import exit_codes
 from trainctl.cli.client import Client, connect, find_job
-from trainctl.cli.commands.checkpoints import ask, choose
+from trainctl.cli.commands.checkpoints import ask, choose_any
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit, is_table, plain
-from trainctl.cli.progress import Progress
+from trainctl.cli.output import emit
 from trainctl.cli.render import checkpoint as render
+from trainctl.cli.render.refused import RESTORE, data_of, refusals
 from trainctl.core.errors import CheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.units import format_bytes, format_count
 from trainctl.protos.convert import message_to_record
-from trainctl.protos.v1.job_pb2 import Job, Load, RollbackJobRequest
+from trainctl.protos.v1.job_pb2 import Job, Load, RefusedCheckpoint, RollbackJobRequest
 
 
 def describe(context: Context) -> int:
@@ -30,12 +28,13 @@ def describe(context: Context) -> int:
     with connect(context) as client:
         job = find_job(context, client, context.options.name)
         answer = ask(client, job.uid)
-        message = choose(job, answer.checkpoints, context.options.step)
+        message = choose_any(job, answer, context.options.step)
         back_to = _rollback_target(client, job)
     ref = message_to_record(message, CheckpointRef)
+    refused = refusals(answer)
     data = {
-        **plain(message),
-        **_facts(_manifest(ref)),
+        **data_of(message, refused),
+        **_facts(_manifest(ref, refused.get(ref.uri))),
         "pinned": ref.uri in answer.pinned,
         "rollbackTarget": ref.uri == back_to,
         "loads": [_load(load) for load in job.status.loads if load.uri == ref.uri],
@@ -45,9 +44,17 @@ def describe(context: Context) -> int:
     return exit_codes.OK
 
 
-def _manifest(ref: CheckpointRef) -> RootManifest:
-    with storage_errors(f"reading the checkpoint {ref.uri}"):
-        return read_root(open_storage(ref.uri), expected_sha256=ref.manifest_sha256)[0]
+def _manifest(ref: CheckpointRef, refused: RefusedCheckpoint | None) -> RootManifest:
+    try:
+        with storage_errors(f"reading the checkpoint {ref.uri}"):
+            return read_root(open_storage(ref.uri), expected_sha256=ref.manifest_sha256)[0]
+    except CheckpointError as error:
+        if refused is None:
+            raise
+        raise CheckpointError(
+            f"the checkpoint of step {ref.step} was refused: {refused.reason}\nits manifest cannot be shown: {error}",
+            hint=RESTORE,
+        ) from error
 
 
 def _facts(root: RootManifest) -> dict[str, Any]:
@@ -100,32 +107,3 @@ def _rollback_target(client: Client, job: Job) -> str:
         if error.exit_code != exit_codes.PRECONDITION:
             raise
         return ""
-
-
-def verify(context: Context) -> int:
-    """Reads every file of a checkpoint; fails if one is not as it was saved, and names it."""
-    with connect(context) as client:
-        job = find_job(context, client, context.options.name)
-        message = choose(job, ask(client, job.uid).checkpoints, context.options.step)
-    context.on_interrupt = ("interrupted: nothing was changed",)
-    context.console.say(f"reading {message.uri}")
-    with Progress(context.console, "verified") as progress:
-        found = read_all(message_to_record(message, CheckpointRef), progress=progress.at)
-    data = {
-        "step": message.step,
-        "uri": message.uri,
-        "files": found.files,
-        "sizeBytes": found.size_bytes,
-        "damage": list(found.damage),
-    }
-    size = f"{format_count(found.files, 'file')}, {format_bytes(found.size_bytes)}"
-    whole = f"the checkpoint of step {message.step} is whole: {size}"
-    if not (found.damage and is_table(context)):
-        emit(context, data, table=lambda: [whole], names=[message.uri])
-    if found.damage:
-        raise CheckpointError(
-            "\n".join([f"the checkpoint of step {message.step} is damaged:", *(f"  {line}" for line in found.damage)]),
-            hint="restore the files from a copy, or go on from another checkpoint: trainctl checkpoints list "
-            + job.spec.metadata.name,
-        )
-    return exit_codes.OK

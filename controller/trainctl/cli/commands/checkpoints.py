@@ -12,53 +12,62 @@ from trainctl.cli.context import Context
 from trainctl.cli.job_kind import runs_command, without_checkpoints
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
-from trainctl.cli.render import tables
+from trainctl.cli.render import refused as render
 from trainctl.core.errors import NotFoundError
 from trainctl.protos.v1.job_pb2 import Job, ListCheckpointsRequest, ListCheckpointsResponse
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 
 
 def list_checkpoints(context: Context) -> int:
-    """Lists the committed checkpoints of a job, the oldest first."""
-    style = context.console.style()
+    """Lists the committed checkpoints of a job, the oldest first, and those that were refused as damaged."""
     with connect(context) as client:
         job = find_job(context, client, context.options.name)
         answer = ask(client, job.uid)
-    pinned = set(answer.pinned)
-
-    def table(found: Sequence[CheckpointRef]) -> list[str]:
-        return tables.checkpoints(found, now_s=time.time(), style=style, pinned=pinned)
-
-    def look(client: Client) -> Sequence[CheckpointRef]:
-        newest = ask(client, job.uid)
-        pinned.clear()
-        pinned.update(newest.pinned)
-        return newest.checkpoints
-
     if context.options.watch:
-        watch_rows(
-            context,
-            look,
-            key=lambda checkpoint: checkpoint.uri,
-            state=lambda checkpoint: (checkpoint.committed_s, checkpoint.uri in pinned),
-            data=plain,
-            lines=table,
-            name=lambda checkpoint: checkpoint.uri,
-        )
+        _watch(context, job)
         return exit_codes.OK
-    if not answer.checkpoints and is_table(context):
+    if not answer.checkpoints and not answer.refused and is_table(context):
         context.console.say(_none(job, answer.uri))
         return exit_codes.OK
+    refused = render.refusals(answer)
+    data = plain(answer)
+    data["checkpoints"] = [render.data_of(ref, refused) for ref in answer.checkpoints]
+    data["refused"] = [render.data_of(one.ref, refused) for one in answer.refused]
     emit(
         context,
-        plain(answer),
-        table=lambda: table(answer.checkpoints),
+        data,
+        table=lambda: _table(context, render.in_order(answer), answer),
         names=[checkpoint.uri for checkpoint in answer.checkpoints],
         rows="checkpoints",
     )
-    for uri in answer.missing:
+    for uri in (uri for uri in answer.missing if uri not in refused):
         context.console.say(f"warning: it is not there any more: {uri}")
     return exit_codes.OK
+
+
+def _watch(context: Context, job: Job) -> None:
+    newest = ListCheckpointsResponse()
+
+    def look(client: Client) -> Sequence[CheckpointRef]:
+        newest.CopyFrom(ask(client, job.uid))
+        return render.in_order(newest)
+
+    watch_rows(
+        context,
+        look,
+        key=lambda ref: ref.uri,
+        state=lambda ref: (ref.committed_s, ref.uri in newest.pinned, ref.uri in render.refusals(newest)),
+        data=lambda ref: render.data_of(ref, render.refusals(newest)),
+        lines=lambda found: _table(context, found, newest),
+        name=lambda ref: ref.uri,
+    )
+
+
+def _table(context: Context, found: Sequence[CheckpointRef], answer: ListCheckpointsResponse) -> list[str]:
+    refused, style = render.refusals(answer), context.console.style()
+    return render.lines(
+        found, refused=refused, pinned=set(answer.pinned), missing=answer.missing, now_s=time.time(), style=style
+    )
 
 
 def _none(job: Job, uri: str) -> str:
@@ -84,6 +93,18 @@ def choose(job: Job, found: Sequence[CheckpointRef], step: int | None) -> Checkp
         wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}; it has {steps}"
         raise NotFoundError(f"job {name} has {wanted}", hint=f"trainctl checkpoints list {name}")
     return chosen[-1]
+
+
+def choose_any(job: Job, answer: ListCheckpointsResponse, step: int | None) -> CheckpointRef:
+    """The same; where no committed checkpoint is of the step, a refused one that is.
+
+    Raises:
+        NotFoundError: there is neither.
+    """
+    refused = [one.ref for one in answer.refused if step is not None and one.ref.step == step]
+    if any(ref.step == step for ref in answer.checkpoints):
+        return choose(job, answer.checkpoints, step)
+    return choose(job, refused or answer.checkpoints, step)
 
 
 def ask(client: Client, name: str) -> ListCheckpointsResponse:

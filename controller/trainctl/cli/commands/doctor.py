@@ -11,8 +11,10 @@ from trainctl.cli.doctor.checks import examine
 from trainctl.cli.doctor.facts import Facts
 from trainctl.cli.doctor.finding import Finding, Status, healthy
 from trainctl.cli.doctor.gather_controller import look
+from trainctl.cli.doctor.gather_storage import Place, try_all
 from trainctl.cli.output import emit
 from trainctl.cli.style import Style
+from trainctl.core.errors import UsageError
 from trainctl.core.timeouts import Timeouts
 from trainctl.core.units import format_count
 from trainctl.protos.version import WIRE_VERSION
@@ -41,9 +43,17 @@ def run(context: Context) -> int:
 
 
 def gather(context: Context) -> Facts:
-    """All facts; takes some seconds, most of them for torch."""
-    context.console.say("looking at this machine, torch and the controller (a few seconds)")
-    controller, job = look(context, context.options.job)
+    """All facts; takes some seconds, most of them for torch.
+
+    Raises:
+        UsageError: a storage is to be tried, but not said which.
+    """
+    if "" in context.options.storage:
+        raise UsageError("--storage: expected a folder or a URI, found nothing", hint="for example s3://bucket/runs")
+    context.console.say("looking at this machine, torch, the controller and storage (a few seconds)")
+    controller, job, places = look(context, context.options.job)
+    if context.options.storage:
+        places = tuple(Place(field="--storage", uri=uri) for uri in context.options.storage)
     profile = (job.profile if job is not None else "") or _PROFILE
     timeouts = dataclasses.asdict(Timeouts.for_profile(profile))
     if job is not None and job.replacement_wait_s:
@@ -57,6 +67,7 @@ def gather(context: Context) -> Facts:
         local=bool(controller.local_pid),
         wire_version=WIRE_VERSION,
         job=job,
+        storages=try_all(places, context.env),
         timeouts=timeouts,
         profile=profile,
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainctl.cli.doctor.check_machine import space_finding
-from trainctl.cli.doctor.facts import Controller, Facts, Storage
+from trainctl.cli.doctor.facts import Controller, Facts
 from trainctl.cli.doctor.finding import Finding, fail, ok, warn
 from trainctl.core.units import format_count, format_duration
 
@@ -113,7 +112,7 @@ def check_agents(facts: Facts) -> Iterator[Finding]:
 
 
 def check_job(facts: Facts) -> Iterator[Finding]:
-    """The job that was asked for: whether it exists, waits for room, and can use its storage."""
+    """The job that was asked for: whether it exists, and waits for room."""
     job = facts.job
     if job is None:
         return
@@ -134,18 +133,6 @@ def check_job(facts: Facts) -> Iterator[Finding]:
         yield warn("job", text, f"trainctl explain {job.name} says what it waits for")
     else:
         yield ok("job", text)
-    for storage in job.storages:
-        yield _storage(storage)
-
-
-def _storage(storage: Storage) -> Finding:
-    check = f"storage {storage.field}"
-    remedy = f"choose another place with {storage.field}"
-    if storage.error:
-        return fail(check, f"{storage.uri} cannot be used from here: {storage.error}", remedy)
-    if storage.free_bytes is None:
-        return ok(check, f"{storage.uri} can be reached")
-    return space_finding(check, storage.uri, storage.free_bytes, storage.needed_bytes, remedy)
 
 
 def check_timeouts(facts: Facts) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from trainctl.cli.doctor import (
     check_controller,
     check_machine,
     check_software,
+    check_storage,
     check_store,
 )
 from trainctl.cli.doctor.facts import Facts
@@ -32,6 +33,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_certificates.check_certificates,
     check_controller.check_agents,
     check_controller.check_job,
+    check_storage.check_storages,
     check_controller.check_timeouts,
 )
 

@@ -200,9 +200,12 @@ class Storage:
     """A place that a job reads or writes.
 
     Attributes:
-        field: of the job file.
+        field: of the job file, or what else names it.
         uri: of the folder.
         error: why it cannot be used from here, or empty.
+        hint: what that error said to do.
+        notes: what works, but not as well as it could.
+        took_s: seconds for a file to be written, read back, listed and removed; None: that was not tried.
         free_bytes: None where nobody can tell.
         needed_bytes: of one more checkpoint, 0 if not known.
     """
@@ -210,6 +213,9 @@ class Storage:
     field: str
     uri: str
     error: str = ""
+    hint: str = ""
+    notes: tuple[str, ...] = ()
+    took_s: float | None = None
     free_bytes: int | None = None
     needed_bytes: int = 0
 
@@ -247,7 +253,11 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All of it. ``local``: an installation of this machine is used, so that its workers run here."""
+    """All of it.
+
+    ``local``: an installation of this machine is used, so that its workers run here. ``storages``: places that were
+    named, or those of jobs that run.
+    """
 
     machine: Machine
     software: Software
@@ -257,5 +267,6 @@ class Facts:
     local: bool
     wire_version: int
     job: JobFacts | None = None
+    storages: tuple[Storage, ...] = ()
     timeouts: Mapping[str, float] = field(default_factory=dict)
     profile: str = "balanced"

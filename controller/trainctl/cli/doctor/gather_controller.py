@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from trainctl.cli.certificates import look_at
-from trainctl.cli.client import Client, find_job
+from trainctl.cli.client import Client, find_job, list_jobs
 from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
 from trainctl.cli.context import Context
-from trainctl.cli.doctor.facts import Controller, JobFacts, Node, Storage, Store
-from trainctl.cli.doctor.gather_machine import folder
-from trainctl.cli.doctor.gather_processes import storage_error
+from trainctl.cli.doctor.facts import Controller, JobFacts, Node, Store
+from trainctl.cli.doctor.gather_storage import Place, is_here, places_of_jobs, try_all
 from trainctl.cli.installation import read_controller
+from trainctl.cli.phases import has_ended
 from trainctl.core.errors import TrainctlError, UnavailableError
 from trainctl.core.units import parse_duration_s
 from trainctl.protos.v1.job_pb2 import GetVersionRequest, Job, ListNodesRequest, NodeStatus
@@ -26,8 +25,8 @@ _FOR_STORE = 0.7
 _READY = "READY"
 
 
-def look(context: Context, job_name: str | None) -> tuple[Controller, JobFacts | None]:
-    """Facts about the controller and, if one is named, about a job."""
+def look(context: Context, job_name: str | None) -> tuple[Controller, JobFacts | None, tuple[Place, ...]]:
+    """Facts about the controller and, if one is named, about a job; without one, where the jobs that run save to."""
     endpoint: Endpoint | None = None
     try:
         settings = resolve(context)
@@ -36,7 +35,8 @@ def look(context: Context, job_name: str | None) -> tuple[Controller, JobFacts |
         with Client(endpoint, timeout_s=limit_s, detail=context.console.detail) as client:
             controller = _ask(context, client)
             controller = replace(controller, store=_store(client, limit_s))
-            return controller, None if job_name is None else _job(context, client, job_name)
+            job = None if job_name is None else _job(context, client, job_name)
+            return controller, job, () if job is not None else _places(context, client, controller)
     except TrainctlError as error:
         job = JobFacts(name=job_name, error=f"nothing is known about job {job_name}: {error}") if job_name else None
         pid = _local_pid(context, endpoint)
@@ -49,7 +49,7 @@ def look(context: Context, job_name: str | None) -> tuple[Controller, JobFacts |
             local_pid=pid,
             frozen=bool(pid) and _is_stopped(pid),
         )
-        return known, job
+        return known, job, ()
 
 
 def _ask(context: Context, client: Client) -> Controller:
@@ -127,25 +127,29 @@ def _job(context: Context, client: Client, name: str) -> JobFacts:
         free_slots=sum(node.slots - node.slots_used for node in nodes if node.state == _READY),
         cuda=spec.resources.accelerators_per_node > 0,
         recoveries=job.status.recovery_count,
-        storages=tuple(_storages(job, context.env)),
+        storages=try_all(_places_of(job), context.env),
     )
 
 
-def _storages(job: Job, env: Mapping[str, str]) -> list[Storage]:
-    spec = job.effective_spec.spec
-    uri = spec.checkpoint.uri or job.status.workdir
-    found = [_storage("spec.checkpoint.uri", uri, env, needed_bytes=_size_bytes(job))] if uri else []
-    data = spec.train.data.uri
-    if "://" in data and not data.startswith("file://"):
-        found.append(_storage("spec.train.data.uri", data, env, needed_bytes=0))
+def _places(context: Context, client: Client, controller: Controller) -> tuple[Place, ...]:
+    jobs = [job for job in list_jobs(client) if not has_ended(job.status.phase)]
+    return places_of_jobs(
+        ((job.spec.metadata.name, _saves_to(job)) for job in jobs),
+        default=str(context.run_dir / "jobs"),
+        local=bool(controller.local_pid),
+    )
+
+
+def _places_of(job: Job) -> list[Place]:
+    uri, data = _saves_to(job), job.effective_spec.spec.train.data.uri
+    found = [Place(field="spec.checkpoint.uri", uri=uri, needed_bytes=_size_bytes(job))] if uri else []
+    if not is_here(data):
+        found.append(Place(field="spec.train.data.uri", uri=data, write=False))
     return found
 
 
-def _storage(field: str, uri: str, env: Mapping[str, str], *, needed_bytes: int) -> Storage:
-    if "://" in uri and not uri.startswith("file://"):
-        return Storage(field=field, uri=uri, error=storage_error(uri, env))
-    place = folder(Path(uri.removeprefix("file://")))
-    return Storage(field=field, uri=uri, error=place.error, free_bytes=place.free_bytes, needed_bytes=needed_bytes)
+def _saves_to(job: Job) -> str:
+    return job.effective_spec.spec.checkpoint.uri or job.status.workdir
 
 
 def _size_bytes(job: Job) -> int:

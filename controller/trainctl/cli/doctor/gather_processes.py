@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 from trainctl.cli.doctor.facts import Torch
 
 TORCH_S = 120.0
-STORAGE_S = 20.0
+_KILLED_S = 2.0
+"""After that a process is left to itself: one that waits for a dead disk ends when that answers."""
 
 
 def torch(env: Mapping[str, str]) -> Torch:
@@ -28,30 +30,26 @@ def torch(env: Mapping[str, str]) -> Torch:
     )
 
 
-def storage_error(uri: str, env: Mapping[str, str]) -> str:
-    """Why a folder somewhere else cannot be listed, and what to do; empty if it can."""
-    found = ask("trainctl.checkpoint.storage.probe", (uri,), env, STORAGE_S)
-    hint = f" ({found['hint']})" if found.get("hint") else ""
-    return f"{found.get('error', '')}{hint}"
-
-
 def ask(module: str, arguments: tuple[str, ...], env: Mapping[str, str], timeout_s: float) -> Mapping[str, Any]:
     """Runs a module of ours that prints one JSON object; what goes wrong is under ``error``."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        out, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_KILLED_S)
         return {"error": f"no answer within {timeout_s:g} s"}
     try:
-        found = json.loads(done.stdout.strip().splitlines()[-1])
+        found = json.loads(out.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        last = done.stderr.strip().splitlines()
-        return {"error": last[-1] if last else f"it ended with exit code {done.returncode}"}
+        last = errors.strip().splitlines()
+        return {"error": last[-1] if last else f"it ended with exit code {process.returncode}"}
     return found if isinstance(found, dict) else {"error": "not an object"}

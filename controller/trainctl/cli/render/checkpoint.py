@@ -8,6 +8,7 @@ from typing import Any
 
 from trainctl.checkpoint.monitor import PartTimes
 from trainctl.cli.render import save_times
+from trainctl.cli.render.refused import REFUSED
 from trainctl.cli.style import Style, table
 from trainctl.cli.times import age
 from trainctl.core.units import format_bytes, format_count
@@ -34,6 +35,7 @@ def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
         ("Step", f"{data['step']} in lineage {data['lineage']}"),
         ("Parent", _parent(data)),
         ("Committed", _when(data["committed"], now_s)),
+        *_refusal(data, job=job, now_s=now_s, style=style),
         ("Saved", f"{data['created']} under controller epoch {data['epoch']}"),
         ("Size", ", ".join(counts)),
         ("Layout", _LAYOUTS.get(data["layout"], data["layout"])),
@@ -77,6 +79,19 @@ def _parent(data: Mapping[str, Any]) -> str:
         return "none: it is the first of its chain"
     of = f" of job {parent['job']}" if parent["job"] not in ("", data["job"]) else ""
     return f"step {parent['step']}{of}, attempt {parent['attempt']}"
+
+
+def _refusal(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -> list[tuple[str, str]]:
+    """All that was found wrong, line by line, and what to do about it."""
+    if data["state"] != REFUSED:
+        return []
+    first, *rest = data["reason"].splitlines() or ["damaged"]
+    again = f"trainctl checkpoints verify {job} --step {data['step']} --accept"
+    return [
+        ("Refused", f"{style.paint('since ' + _when(data['refusedSince'], now_s), 'red')}: {first}"),
+        *(("", line) for line in rest),
+        ("", f"when its files are restored from a copy: {again}"),
+    ]
 
 
 def _when(text: str | None, now_s: float) -> str:

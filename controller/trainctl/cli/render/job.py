@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from trainctl.cli.render import figures, recoveries, tables, transfers
+from trainctl.cli.render import figures, recoveries, snapshots, tables, transfers
 from trainctl.cli.style import Style
 from trainctl.cli.times import age, rfc3339, rough, span
 from trainctl.protos.v1.job_pb2 import Job, JobStatus, Load
@@ -83,6 +83,7 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
             ("Recoveries", _recoveries(status)),
             ("Saves", _interval(status)),
+            ("Snapshot", snapshots.line(status, now_s)),
             ("Work folder", status.workdir),
             ("Records", status.records),
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import figures, transfers
@@ -97,22 +97,10 @@ def workers(job: Job, *, style: Style) -> list[str]:
     return table(headers, rows, style=style, right="SLOT,RANK,STEP,PID") if rows else []
 
 
-def checkpoints(
-    found: Iterable[CheckpointRef], *, now_s: float, style: Style, pinned: Collection[str] | None = None
-) -> list[str]:
-    """One line per committed checkpoint, the oldest first; with the URIs of the pinned ones also which those are."""
-    rows = [
-        (
-            str(c.step),
-            str(c.lineage),
-            age(c.committed_s, now_s),
-            *(() if pinned is None else ("yes" if c.uri in pinned else "-",)),
-            c.attempt,
-            c.uri,
-        )
-        for c in found
-    ]
-    headers = ("STEP", "LINEAGE", "AGE", *(() if pinned is None else ("PINNED",)), "ATTEMPT", "URI")
+def checkpoints(found: Iterable[CheckpointRef], *, now_s: float, style: Style) -> list[str]:
+    """One line per committed checkpoint, the oldest first."""
+    rows = [(str(c.step), str(c.lineage), age(c.committed_s, now_s), c.attempt, c.uri) for c in found]
+    headers = ("STEP", "LINEAGE", "AGE", "ATTEMPT", "URI")
     return table(headers, rows, style=style, right="STEP,LINEAGE,AGE")
 
 

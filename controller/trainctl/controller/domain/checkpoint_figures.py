@@ -89,6 +89,7 @@ class CheckpointFigures:
         failed: generation and step of the newest of them: a report that comes twice counts once.
         imbalance: largest part of the newest save against the mean, in bytes; 0 before there was one.
         amplification: bytes read by the newest load for each that was wanted; 0 before there was one.
+        refused: checkpoints that a worker found damaged; one that was accepted again and is refused anew counts anew.
         pool_bytes: host memory that copies of the state occupy, on the rank where it is most.
     """
 
@@ -96,6 +97,7 @@ class CheckpointFigures:
     loads: TransferFigures = field(default_factory=TransferFigures)
     failures: Mapping[str, int] = field(default_factory=dict)
     failed: tuple[int, ...] = ()
+    refused: int = 0
     imbalance: float = 0.0
     amplification: float = 0.0
     pool_bytes: int = 0

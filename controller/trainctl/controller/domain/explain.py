@@ -9,6 +9,7 @@ from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.metrics import TRAINING, eta_s, ettr_of, goodput_s, stalled_s, tokens_per_s
 from trainctl.controller.domain.shown_figures import ShownFigures
+from trainctl.controller.domain.snapshot_words import sentences
 from trainctl.controller.domain.states import TERMINAL, JobPhase, SlotState
 from trainctl.core.records.spec import AUTO, CheckpointSpec
 from trainctl.core.units import format_count, format_duration
@@ -71,6 +72,7 @@ def explain(state: JobState, now_s: float, *, figures: ShownFigures | None = Non
             *_islands(state),
             *_faults(state),
             *_saves(state),
+            *_in_memory(state, known, now_s),
             *_time(state, now_s),
         ]
     )
@@ -220,6 +222,11 @@ def _saves(state: JobState) -> Iterator[str]:
     chosen = state.checkpoint_interval
     if chosen is not None and state.phase not in TERMINAL:
         yield f"a checkpoint is made every {format_duration(chosen.interval_s)}: {chosen.reason}"
+
+
+def _in_memory(state: JobState, figures: ShownFigures, now_s: float) -> Iterator[str]:
+    if state.phase in TRAINING:
+        yield from sentences(state.snapshot_figures, step=figures.step, now_s=now_s)
 
 
 def _time(state: JobState, now_s: float) -> Iterator[str]:

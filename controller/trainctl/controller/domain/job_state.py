@@ -25,6 +25,7 @@ from trainctl.controller.domain.job_records import (
 )
 from trainctl.controller.domain.save_cost import SaveCost
 from trainctl.controller.domain.save_interval import CheckpointInterval
+from trainctl.controller.domain.snapshots import SnapshotFigures
 from trainctl.controller.domain.states import ALIVE, AttemptPhase, GenerationPhase, JobPhase, SlotState
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.ids import DEFAULT_TENANT
@@ -206,6 +207,7 @@ class JobState:
         refused: former ones that were found damaged, the newest 64.
         checkpoint_figures: what its saves and loads took.
         loads: the newest loads, oldest first.
+        snapshot_figures: its snapshots in the memory of nodes.
         progress: newest figures.
         goodput: where the time went.
         restarts: use of the budgets.
@@ -252,6 +254,7 @@ class JobState:
     refused: tuple[RefusedCheckpoint, ...] = ()
     checkpoint_figures: CheckpointFigures = field(default_factory=CheckpointFigures)
     loads: tuple[Load, ...] = ()
+    snapshot_figures: SnapshotFigures = field(default_factory=SnapshotFigures)
     progress: TrainProgress = field(default_factory=TrainProgress)
     restarts: Restarts = field(default_factory=Restarts)
     recoveries: tuple[Recovery, ...] = ()

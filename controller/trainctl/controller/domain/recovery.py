@@ -58,6 +58,8 @@ class Situation:
         short: slots that got no replacement in time.
         grown: slots that are in addition to the last generation's.
         costs: for the predictions.
+        no_snapshot: why the newest snapshot is none of ``snapshots``, or not whole there, in words; empty if it is, or
+            if there never was one.
     """
 
     target_step: int
@@ -73,6 +75,7 @@ class Situation:
     grown: int
     costs: Costs
     stood_step: int = 0
+    no_snapshot: str = ""
 
     def lost_steps(self, step: int) -> int:
         """Committed steps that going on after ``step`` throws away."""
@@ -188,7 +191,7 @@ def peer(s: Situation) -> Candidate:
 def snapshot(s: Situation) -> Candidate:
     """Roll everybody back to the newest snapshot that the nodes' memories hold every range of: one step for all."""
     if not s.snapshots:
-        return _no(Rung.SNAPSHOT, "no snapshot is in the memory of the nodes")
+        return _no(Rung.SNAPSHOT, s.no_snapshot or "no snapshot is in the memory of the nodes")
     missing: tuple[MissingRange, ...] = ()
     for ref, layout in reversed(s.snapshots):
         missing = uncovered(_at_version_of(layout, s.wanted), layout)
@@ -198,18 +201,18 @@ def snapshot(s: Situation) -> Candidate:
         load_s = s.costs.state_bytes / s.costs.peer_bytes_per_s
         nodes = format_count(len(layout.holders), "node")
         redo = format_count(lost, "step") if lost else "nothing"
+        instead = f"; {s.no_snapshot}" if s.no_snapshot else ""
         return Candidate(
             rung=Rung.SNAPSHOT,
             eligible=True,
             cost_s=s.costs.rebuild_s + (s.costs.boot_s if s.replaced else 0.0) + load_s + lost * s.costs.step_s,
-            reason=f"the memory of {nodes} holds step {ref.step}; redo {redo}",
+            reason=f"the memory of {nodes} holds step {ref.step}; redo {redo}{instead}",
             lost_steps=lost,
             restart_step=ref.step,
             snapshot=ref,
         )
-    return _no(
-        Rung.SNAPSHOT, f"{format_count(len(missing), 'range')} not in any node's memory, first: {missing[0]}", missing
-    )
+    ranges = f"{format_count(len(missing), 'range')} not in any node's memory, first: {missing[0]}"
+    return _no(Rung.SNAPSHOT, s.no_snapshot or ranges, missing)
 
 
 def checkpoint(s: Situation) -> Candidate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 
 
@@ -32,6 +33,18 @@ class CheckpointFiles(Protocol):
         Raises:
             CheckpointError: the storage refused.
         """
+        ...
+
+    def accept(self, ref: CheckpointRef) -> None:
+        """Takes the mark of a damaged one away, if there is one, after a look at its files.
+
+        Raises:
+            CheckpointError: one is missing or too short, the manifest is another one, or the storage refused.
+        """
+        ...
+
+    def refuse(self, ref: CheckpointRef, reason: str) -> None:
+        """Marks it as damaged, as a worker that found that does; a storage that refuses is no error."""
         ...
 
     def discard(self, ref: CheckpointRef) -> None:
@@ -63,6 +76,18 @@ class StoredFiles:
         from trainctl.checkpoint.pins import unpin
 
         unpin(ref)
+
+    def accept(self, ref: CheckpointRef) -> None:
+        """See ``CheckpointFiles``."""
+        from trainctl.checkpoint.damage import unmark_damaged
+
+        unmark_damaged(ref)
+
+    def refuse(self, ref: CheckpointRef, reason: str) -> None:
+        """See ``CheckpointFiles``."""
+        from trainctl.checkpoint.damage import mark_damaged
+
+        mark_damaged(ref, DamagedCheckpointError(reason))
 
     def discard(self, ref: CheckpointRef) -> None:
         """See ``CheckpointFiles``."""

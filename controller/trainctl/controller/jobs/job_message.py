@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from trainctl.controller.domain.goodput import totals_s
 from trainctl.controller.domain.job_state import IslandState, JobState, Slot
-from trainctl.controller.domain.metrics import eta_s, tokens_per_s
+from trainctl.controller.domain.metrics import TRAINING, eta_s, tokens_per_s
 from trainctl.controller.domain.shown_figures import ShownFigures, shown_figures
+from trainctl.controller.domain.snapshots import MADE, SnapshotFigures
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.transfers import shown_transfers
 from trainctl.controller.domain.view import ClusterView
@@ -94,9 +95,21 @@ def _status(state: JobState, view: ClusterView, now_s: float, figures: ShownFigu
 
 
 def _with_transfers(status: job_pb2.JobStatus, state: JobState, view: ClusterView) -> job_pb2.JobStatus:
-    """What goes on right now, and the loads that are over."""
+    """What goes on right now, the loads that are over, and what lies in memory."""
     status.transfers.extend(record_to_message(one, job_pb2.TransferStatus) for one in shown_transfers(state, view))
     status.loads.extend(record_to_message(load, job_pb2.Load) for load in state.loads)
+    if state.phase in TRAINING and state.spec.spec.checkpoint.snapshots.interval_steps:
+        status.snapshot.CopyFrom(_snapshot(state.snapshot_figures, status.step))
+    return status
+
+
+def _snapshot(figures: SnapshotFigures, step: int) -> job_pb2.SnapshotStatus:
+    status = job_pb2.SnapshotStatus(made=figures.so_far.get(MADE, 0), stopped=figures.stopped)
+    if figures.newest is not None:
+        status.step, status.lineage = figures.newest.step, figures.newest.lineage
+        status.steps_back = max(0, step - figures.newest.step)
+        status.complete_s, status.parts, status.uncopied_parts = figures.complete_s, figures.parts, figures.uncopied
+        status.nodes.extend(record_to_message(share, job_pb2.SnapshotNode) for share in figures.nodes)
     return status
 
 

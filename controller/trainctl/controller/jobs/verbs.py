@@ -11,11 +11,14 @@ from weakref import WeakValueDictionary
 from trainctl.controller import keys
 from trainctl.controller.agents.agent import NodeMark
 from trainctl.controller.agents.registry import AgentRegistry
+from trainctl.controller.domain.job_records import RefusedCheckpoint
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (
     Reconciliation,
     checkpoint_of,
     lost_steps,
+    refused_checkpoint,
+    request_accept,
     request_checkpoint_removal,
     request_delete,
     request_pin,
@@ -235,6 +238,35 @@ class Verbs:
         except TrainctlError:
             await asyncio.to_thread(self._files.pin, ref)
             raise
+
+    async def accept(self, call: Call, uri: str) -> JobEntry:
+        """Takes the refusal of a checkpoint back, which the caller has found whole.
+
+        Raises:
+            NotFoundError: the job has refused none at this URI.
+            CheckpointError: a file of it is missing or too short, or the storage refused: it stays refused.
+        """
+        done = await self._done(call)
+        if done is not None:
+            return done
+        refused = refused_checkpoint(self._book.find(call.tenant, call.subject).state, uri)
+        if refused is None:
+            return await self.change(call, partial(request_accept, uri=uri))
+        return await to_the_end(self._accept(call, refused))
+
+    async def _accept(self, call: Call, refused: RefusedCheckpoint) -> JobEntry:
+        """The mark beside its files goes first, so that whoever is sent to them may take them."""
+        ref = refused.ref
+        async with self._pinning.setdefault(ref.uri, asyncio.Lock()):
+            await self._leadership.confirm()
+            await asyncio.to_thread(self._files.accept, ref)
+            try:
+                return await self.change(call, partial(request_accept, uri=ref.uri))
+            except (FencedError, UnavailableError):
+                raise  # what was written, if anything, this controller does not know
+            except TrainctlError:
+                await asyncio.to_thread(self._files.refuse, ref, refused.reason)
+                raise
 
     async def mark(self, call: Call, mark: NodeMark) -> None:
         """Says of a node what an operator wants of it.

@@ -159,6 +159,12 @@ JOB_METRICS = (
         labels=("job_name", "cause"),
     ),
     Metric(
+        name="trainctl_job_checkpoint_verify_failures_total",
+        kind=Kind.COUNTER,
+        help="Checkpoints that were refused: whoever loaded them found wrong bytes, or files missing or cut off.",
+        labels=_JOB,
+    ),
+    Metric(
         name="trainctl_job_checkpoint_imbalance_ratio",
         kind=Kind.GAUGE,
         help="Largest part of the newest save against the mean of all ranks, in bytes: 1 is even.",
@@ -175,6 +181,36 @@ JOB_METRICS = (
         kind=Kind.GAUGE,
         help="Host memory kept for copies of the state at the newest save, on the rank where it is most.",
         labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_snapshot_step",
+        kind=Kind.GAUGE,
+        help="Step of the newest snapshot in the memory of the nodes; like the next three absent while there is none.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_snapshot_age_seconds",
+        kind=Kind.GAUGE,
+        help="Seconds since all nodes completed it.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_snapshot_bytes",
+        kind=Kind.GAUGE,
+        help="Memory that its files take, copies included, on all nodes together.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_snapshot_uncopied_parts",
+        kind=Kind.GAUGE,
+        help="Parts of it that a single node has: with that node the snapshot is lost.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_snapshots_total",
+        kind=Kind.COUNTER,
+        help="Snapshots by how they ended: made, no_room, or the cause of another failure.",
+        labels=("job_name", "outcome"),
     ),
     Metric(
         name="trainctl_job_checkpoints_in_flight",

@@ -7,6 +7,7 @@ from itertools import accumulate
 
 from trainctl.controller.domain.checkpoint_figures import QUANTILES, STAGE_BUCKETS_S, StageSeconds, TransferFigures
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.metrics import TRAINING
 
 Sample = tuple[str, tuple[str, ...], float]
 Histogram = tuple[tuple[str, ...], list[tuple[str, float]], float]
@@ -25,12 +26,29 @@ def checkpoint_samples(state: JobState) -> Iterator[Sample]:
                 yield "trainctl_job_checkpoint_newest_stage_seconds", labels, value_s
     for cause, count in sorted(figures.failures.items()):
         yield "trainctl_job_checkpoint_failures_total", (name, cause), float(count)
+    if figures.refused or state.checkpoints:  # from 0 on, so that the first one is seen to rise
+        yield "trainctl_job_checkpoint_verify_failures_total", (name,), float(figures.refused)
     if figures.imbalance:
         yield "trainctl_job_checkpoint_imbalance_ratio", (name,), figures.imbalance
     if figures.amplification:
         yield "trainctl_job_checkpoint_read_amplification_ratio", (name,), figures.amplification
     if figures.pool_bytes:
         yield "trainctl_job_checkpoint_pool_bytes", (name,), float(figures.pool_bytes)
+
+
+def snapshot_samples(state: JobState, now_s: float) -> Iterator[Sample]:
+    """Of a job's snapshots; how many there were, a new leader knows when it has heard the workers."""
+    name, figures = state.shown_name, state.snapshot_figures
+    training = state.phase in TRAINING
+    if training and figures.newest is not None:
+        yield "trainctl_job_snapshot_step", (name,), float(figures.newest.step)
+        if figures.complete_s:
+            yield "trainctl_job_snapshot_age_seconds", (name,), max(0.0, now_s - figures.complete_s)
+        yield "trainctl_job_snapshot_bytes", (name,), float(figures.size_bytes)
+        yield "trainctl_job_snapshot_uncopied_parts", (name,), float(figures.uncopied)
+    if figures.epoch == state.epoch or not training:
+        for outcome, count in figures.so_far.items():
+            yield "trainctl_job_snapshots_total", (name, outcome), float(count)
 
 
 def stage_histograms(state: JobState) -> Iterator[Histogram]:

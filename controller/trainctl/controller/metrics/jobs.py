@@ -13,7 +13,7 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.metrics import TRAINING
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.metrics.catalogue import JOB_METRICS, STAGE_HISTOGRAM, Kind
-from trainctl.controller.metrics.checkpoints import checkpoint_samples, stage_histograms
+from trainctl.controller.metrics.checkpoints import checkpoint_samples, snapshot_samples, stage_histograms
 
 Sample = tuple[str, tuple[str, ...], float]
 LATE_S = 10.0
@@ -123,6 +123,7 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
             yield "trainctl_job_checkpoint_age_seconds", (name,), max(0.0, at_s - newest.committed_s)
             yield "trainctl_job_checkpoint_timestamp_seconds", (name,), newest.committed_s
     yield from checkpoint_samples(state)
+    yield from snapshot_samples(state, now_s)
 
 
 def _progress_samples(state: JobState, since_s: float) -> Iterator[Sample]:

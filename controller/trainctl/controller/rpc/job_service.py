@@ -206,17 +206,19 @@ class JobService(VerbService):
     async def ListCheckpoints(  # noqa: N802
         self, request: job_pb2.ListCheckpointsRequest, context: Context
     ) -> job_pb2.ListCheckpointsResponse:
-        """Committed checkpoints, oldest first."""
+        """Committed checkpoints, oldest first, and those that were refused."""
         state = self._find(request).state
         refs = [record_to_message(ref, records_pb2.CheckpointRef) for ref in state.checkpoints]
         uri = state.spec.spec.checkpoint.uri or f"{state.workdir}/checkpoints"
-        missing = await asyncio.to_thread(missing_checkpoints, state.checkpoints)
+        known = (*state.checkpoints, *(one.ref for one in state.refused))
+        missing = await asyncio.to_thread(missing_checkpoints, known)
         return job_pb2.ListCheckpointsResponse(
             checkpoints=refs,
             uri=uri,
             missing=missing,
             pinned=[ref.uri for ref in state.checkpoints if ref.uri in state.pinned],
             removing=[record_to_message(ref, records_pb2.CheckpointRef) for ref in state.doomed],
+            refused=[record_to_message(one, job_pb2.RefusedCheckpoint) for one in state.refused],
         )
 
     async def ListNodes(self, request: job_pb2.ListNodesRequest, context: Context) -> job_pb2.ListNodesResponse:  # noqa: N802

@@ -52,7 +52,6 @@ _CHANGE = Rule(about=About.TENANT, least=Role.SUBMITTER, changes=True, own=True)
 _NODE = Rule(about=About.CLUSTER, least=Role.OPERATOR, changes=True)
 _JOIN, _JOIN_TOKENS = "trainctl.v1.JoinService", "trainctl.v1.JoinTokenService"
 _JOBS, _AGENTS, _ACCESS = "trainctl.v1.JobService", "trainctl.v1.AgentService", "trainctl.v1.AccessService"
-_JOIN, _JOIN_TOKENS = "trainctl.v1.JoinService", "trainctl.v1.JoinTokenService"
 
 RULES: Mapping[str, Rule] = {
     f"{_JOBS}/CreateJob": Rule(about=About.TENANT, least=Role.SUBMITTER, changes=True),
@@ -74,6 +73,7 @@ RULES: Mapping[str, Rule] = {
     f"{_JOBS}/DeleteJob": _CHANGE,
     f"{_JOBS}/DeleteCheckpoint": _CHANGE,
     f"{_JOBS}/PinCheckpoint": _CHANGE,
+    f"{_JOBS}/AcceptCheckpoint": Rule(about=About.TENANT, least=Role.OPERATOR, changes=True),
     f"{_JOBS}/ListNodes": Rule(about=About.SOMEWHERE),
     f"{_JOBS}/CordonNode": _NODE,
     f"{_JOBS}/UncordonNode": _NODE,

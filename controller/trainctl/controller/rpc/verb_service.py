@@ -12,6 +12,7 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (
     IllegalTransitionError,
     Reconciliation,
+    holds_checkpoint,
     request_cancel,
     request_pause,
     request_restart,
@@ -112,6 +113,15 @@ class VerbService(job_pb2_grpc.JobServiceServicer):
         """One checkpoint of a job stays, or no longer has to."""
         entry = await self._verbs.pin(_call(request), request.step, pinned=request.pinned)
         return job_pb2.PinCheckpointResponse(job=self._show(entry))
+
+    async def AcceptCheckpoint(  # noqa: N802
+        self, request: job_pb2.AcceptCheckpointRequest, context: Context
+    ) -> job_pb2.AcceptCheckpointResponse:
+        """One refused checkpoint of a job is whole again."""
+        entry = await self._verbs.accept(_call(request), request.uri)
+        return job_pb2.AcceptCheckpointResponse(
+            job=self._show(entry), listed=holds_checkpoint(entry.state, request.uri)
+        )
 
     async def CordonNode(self, request: job_pb2.CordonNodeRequest, context: Context) -> job_pb2.CordonNodeResponse:  # noqa: N802
         """No new work for a node; with ``drain`` its workers move away."""

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, PartReport
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
+from trainctl.checkpoint.memory.node_memory import NodeMemory, NoRoomError, held_of, name_of
 from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.snapshot.background import PartOutcome, SharePart, WritePart
 from trainctl.checkpoint.state import LocalState
-from trainctl.core.errors import CheckpointError, TrainctlError
+from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.records.snapshot import SnapshotRef
+from trainctl.core.records.part import NO_ROOM
+from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef, SnapshotsMade
 from trainctl.core.system.faults import FaultPlan
 from trainctl.core.units import format_bytes
 from trainctl.parallel.collectives.gather import gather_json
@@ -42,6 +44,9 @@ class MemoryPlace:
         connect: begins to build a second group of the same ranks, for what goes on beside the training.
         faults: armed fault points.
         notice: tells people why no snapshots are made any more.
+        told: hears, on a rank that seals, of every snapshot that all nodes completed, and of the one that ends it;
+            where no node has memory, on rank 0.
+        generation: ``g``.
 
     Attributes:
         over: no snapshots are made any more; all ranks say the same at the same boundary.
@@ -59,6 +64,8 @@ class MemoryPlace:
         connect: Callable[[], PendingGroup],
         faults: FaultPlan,
         notice: Callable[[str], None],
+        told: Callable[[SnapshotsMade], None],
+        generation: int,
     ) -> None:
         self.over = False
         self.seals = False
@@ -69,6 +76,10 @@ class MemoryPlace:
         self._connect = connect
         self._faults = faults
         self._notice = notice
+        self._told = told
+        self._made = SnapshotsMade(generation=generation)
+        self._here: SnapshotHeld | None = None
+        self._why, self._cause = "", ""
         self._nodes: list[str] = []
         self._buddies: Sequence[int | None] = ()
         self._pending: PendingGroup | None = None
@@ -133,19 +144,22 @@ class MemoryPlace:
         changed: Callable[[], None],
     ) -> SealThread:
         """Writes the root manifest to this node's memory if all parts are there."""
+        written = [outcome.part for outcome in parts if outcome.part is not None]
+        here = [part for part in written if self._node in self._keepers(part.writer)]
+        self._here = held_of(_ref(attempt), len(parts), here)
+        self._why, self._cause = "", next((part.cause for part in parts if part.error), "seal")
 
         def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
             errors = [f"rank {rank}: {part.error}" for rank, part in enumerate(parts) if part.error]
             if errors or self._memory is None:
                 failed("; ".join(errors))
                 return None
-            written = [outcome.part for outcome in parts if outcome.part is not None]
             return CheckpointWriter(self._memory.uri, faults=self._faults).seal(
                 attempt, state=state, parts=written, parent=None
             )
 
         def failed(error: str) -> None:
-            self._notice(f"no more snapshots in this generation, since that of step {attempt.step} failed: {error}")
+            self._failed(attempt, error)
 
         return SealThread(seal, failed=failed, parent=None, before=before, changed=changed)
 
@@ -154,11 +168,20 @@ class MemoryPlace:
         sealers = {node: rank for rank, node in reversed(list(enumerate(self._nodes)))}
         complete = all(self._nodes) and all(sealed[rank] is not None for rank in sealers.values())
         self.over = not complete
+        if not any(self._nodes) and self._group.rank == 0:
+            self._cause = NO_ROOM
+            self._failed(attempt, "no node of the job has memory for snapshots; see --memory-dir of their agents")
+            self._tell_end(attempt)
         if self._memory is None or not self.seals:
             return
         own = (name_of(_ref(attempt)),)
         self._memory.remove(self._before if complete else own)
         self._before = own if complete else self._before
+        if complete:
+            self._made = replace(self._made, made=self._made.made + 1, newest=self._here)
+            self._told(self._made)
+        else:
+            self._tell_end(attempt)
 
     def leave(self) -> None:
         """The generation is over."""
@@ -170,19 +193,33 @@ class MemoryPlace:
         if self._memory is not None and self.seals:
             self._memory.remove(self._memory.attempts())
 
+    def _failed(self, attempt: Attempt, error: str) -> None:
+        self._why = error
+        self._notice(f"no more snapshots in this generation, since that of step {attempt.step} failed: {error}")
+
+    def _tell_end(self, attempt: Attempt) -> None:
+        why = f"that of step {attempt.step} failed: {self._why or 'another node did not complete it'}"
+        self._made = replace(self._made, error=why, cause=self._cause if self._why else "")
+        self._told(self._made)
+
     @property
     def _wards(self) -> list[int]:
         """Whose buddy this rank is."""
         return [rank for rank, buddy in enumerate(self._buddies) if buddy == self._group.rank]
 
+    def _keepers(self, rank: int) -> set[str]:
+        """Nodes that have a rank's part: its own, and its buddy's."""
+        buddy = self._buddies[rank]
+        return {self._nodes[rank]} | ({self._nodes[buddy]} if buddy is not None else set())
+
     def _room_for(self, size_bytes: int) -> NodeMemory:
         if self._memory is None:
-            raise CheckpointError(f"node {self._node} has no memory for snapshots", hint="see its agent's --memory-dir")
+            raise NoRoomError(f"node {self._node} has no memory for snapshots", hint="see its agent's --memory-dir")
         with contextlib.suppress(OSError):
             self._memory.make()
         room_bytes = self._memory.room_bytes()
         if room_bytes < size_bytes:
-            raise CheckpointError(
+            raise NoRoomError(
                 f"{self._memory.uri} on node {self._node} has room for {format_bytes(room_bytes)}, expected "
                 f"{format_bytes(size_bytes)} for a rank's part of a snapshot and its copy",
                 hint="give the memory file system more room, or set checkpoint.snapshots.intervalSteps to 0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trainctl.core.errors import InternalError
+from trainctl.parallel.bridge import Snapshotted
 from trainctl.parallel.collectives.port import Collectives, PendingGroup, Rendezvous
 from trainctl.parallel.recovery.membership import Membership
 from trainctl.parallel.replica.replica import Replica
@@ -90,6 +91,8 @@ def memory_saves(
         connect=connect,
         faults=context.faults,
         notice=notice,
+        told=lambda made: context.control.send(Snapshotted(made)),
+        generation=record.generation,
     )
     return Saves(
         place,

@@ -14,6 +14,8 @@ LOAD_STAGES = ("plan", "fetch", "read", "verify", "copy", "digest")
 CAUSES = ("storage", "no_answer", "late_copy", "changed_state", "no_memory", "seal", "other")
 """Why a save failed, in a word."""
 OTHER = "other"
+NO_ROOM = "no_room"
+"""Of a snapshot only: a node's memory did not take it."""
 SNAPSHOT = "snapshot"
 """What ``storage_kind`` says of the memory of nodes: figures of checkpoints leave it out."""
 _FILE = "file"

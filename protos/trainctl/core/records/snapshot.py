@@ -28,8 +28,31 @@ class SnapshotHeld:
         snapshot: which one.
         parts: how many there are.
         held: numbers of those that are here, ascending.
+        size_bytes: of the files of those.
     """
 
     snapshot: SnapshotRef
     parts: int
     held: tuple[int, ...]
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotsMade:
+    """What the worker that completes snapshots on its node tells of those of a generation; always the whole truth.
+
+    Attributes:
+        generation: whose ranks make them.
+        made: how many all nodes completed.
+        newest: what this node has of the newest of them; None before the first.
+        age_s: seconds since that was complete.
+        error: why no more are made in this generation; empty as long as they are.
+        cause: of that, one word of ``part.CAUSES``, or ``part.NO_ROOM``; empty where another node knows it.
+    """
+
+    generation: int
+    made: int = 0
+    newest: SnapshotHeld | None = None
+    age_s: float = 0.0
+    error: str = ""
+    cause: str = ""

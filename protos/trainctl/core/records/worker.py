@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.core.records.part import PartTimes, Transfer
+from trainctl.core.records.snapshot import SnapshotsMade
 from trainctl.core.records.step import Phase, StepReport
 from trainctl.core.records.word import Word
 
@@ -147,6 +148,7 @@ class WorkerObserved:
         rss_bytes: resident memory.
         steps: optimizer steps of the run, as the program says; 0 before it did, and where it counts none.
         notices: what the worker wants people to know although it goes on, oldest first, the newest 16.
+        snapshots: those in the memory of nodes, if it is the worker that completes them on its node.
     """
 
     job_uid: str
@@ -163,6 +165,7 @@ class WorkerObserved:
     rss_bytes: int = 0
     steps: int = 0
     notices: tuple[str, ...] = ()
+    snapshots: SnapshotsMade | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

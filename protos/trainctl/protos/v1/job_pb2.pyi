@@ -123,6 +123,7 @@ class JobStatus(_message.Message):
     CHECKPOINT_INTERVAL_FIELD_NUMBER: _builtins.int
     TRANSFERS_FIELD_NUMBER: _builtins.int
     LOADS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     message: _builtins.str
@@ -180,6 +181,10 @@ class JobStatus(_message.Message):
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
         """The newest loads of a checkpoint or of a snapshot, oldest first."""
 
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotStatus:
+        """Of a job that makes snapshots in the memory of its nodes, while it trains."""
+
     def __init__(
         self,
         *,
@@ -215,10 +220,11 @@ class JobStatus(_message.Message):
         checkpoint_interval: Global___CheckpointInterval | None = ...,
         transfers: _abc.Iterable[Global___TransferStatus] | None = ...,
         loads: _abc.Iterable[Global___Load] | None = ...,
+        snapshot: Global___SnapshotStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "snapshot", b"snapshot", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015
@@ -230,6 +236,87 @@ class JobStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
 
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
+
+@_typing.final
+class SnapshotStatus(_message.Message):
+    """The newest snapshot that all nodes completed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    COMPLETE_S_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    UNCOPIED_PARTS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    STEPS_BACK_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    lineage: _builtins.int
+    complete_s: _builtins.float
+    """When it was complete, Unix seconds; 0 where nobody knows."""
+    parts: _builtins.int
+    """How many parts it has; 0: there is no snapshot."""
+    uncopied_parts: _builtins.int
+    """Those of them that only one node has: they are lost with it."""
+    steps_back: _builtins.int
+    """Committed steps since: repeated where all go back to it."""
+    made: _builtins.int
+    """Snapshots of the job's life so far."""
+    stopped: _builtins.str
+    """Why no more are made in this generation."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotNode]: ...
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        lineage: _builtins.int = ...,
+        complete_s: _builtins.float = ...,
+        parts: _builtins.int = ...,
+        uncopied_parts: _builtins.int = ...,
+        nodes: _abc.Iterable[Global___SnapshotNode] | None = ...,
+        steps_back: _builtins.int = ...,
+        made: _builtins.int = ...,
+        stopped: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_s", b"complete_s", "lineage", b"lineage", "made", b"made", "nodes", b"nodes", "parts", b"parts", "step", b"step", "steps_back", b"steps_back", "stopped", b"stopped", "uncopied_parts", b"uncopied_parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotStatus: _TypeAlias = SnapshotStatus  # noqa: Y015
+
+@_typing.final
+class SnapshotNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    size_bytes: _builtins.int
+    """Of their files."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the parts that it has."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        parts: _abc.Iterable[_builtins.int] | None = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "parts", b"parts", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotNode: _TypeAlias = SnapshotNode  # noqa: Y015
 
 @_typing.final
 class CheckpointInterval(_message.Message):
@@ -1570,12 +1657,13 @@ class ListCheckpointsResponse(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.CheckpointRef]: ...
     @_builtins.property
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """URIs of those that are not there any more, as far as the controller can see."""
+        """URIs of those that are not there any more, as far as the controller can see; refused ones among them."""
 
     @_builtins.property
     def pinned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1585,6 +1673,10 @@ class ListCheckpointsResponse(_message.Message):
     def removing(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.CheckpointRef]:
         """Those that are being removed: no longer the job's, but their files may still be there."""
 
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedCheckpoint]:
+        """Those that were found damaged, the newest 64: never gone back to."""
+
     def __init__(
         self,
         *,
@@ -1593,14 +1685,43 @@ class ListCheckpointsResponse(_message.Message):
         missing: _abc.Iterable[_builtins.str] | None = ...,
         pinned: _abc.Iterable[_builtins.str] | None = ...,
         removing: _abc.Iterable[_records_pb2.CheckpointRef] | None = ...,
+        refused: _abc.Iterable[Global___RefusedCheckpoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "missing", b"missing", "pinned", b"pinned", "removing", b"removing", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "missing", b"missing", "pinned", b"pinned", "refused", b"refused", "removing", b"removing", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class RefusedCheckpoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REF_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """What was found, where."""
+    at_s: _builtins.float
+    """Unix seconds."""
+    @_builtins.property
+    def ref(self) -> _records_pb2.CheckpointRef: ...
+    def __init__(
+        self,
+        *,
+        ref: _records_pb2.CheckpointRef | None = ...,
+        reason: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "reason", b"reason", "ref", b"ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedCheckpoint: _TypeAlias = RefusedCheckpoint  # noqa: Y015
 
 @_typing.final
 class DeleteCheckpointRequest(_message.Message):
@@ -1703,6 +1824,61 @@ class PinCheckpointResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PinCheckpointResponse: _TypeAlias = PinCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class AcceptCheckpointRequest(_message.Message):
+    """Whoever asks has read every byte of a refused checkpoint and found it whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    request_id: _builtins.str
+    uri: _builtins.str
+    """Of the refused checkpoint: there may be several of one step."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "tenant", b"tenant", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptCheckpointRequest: _TypeAlias = AcceptCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class AcceptCheckpointResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
+    listed: _builtins.bool
+    """It is one of the job's committed checkpoints again; otherwise the job has gone on from another one."""
+    @_builtins.property
+    def job(self) -> Global___Job: ...
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        listed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "listed", b"listed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptCheckpointResponse: _TypeAlias = AcceptCheckpointResponse  # noqa: Y015
 
 @_typing.final
 class ListNodesRequest(_message.Message):

@@ -130,6 +130,11 @@ class JobServiceStub:
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointRequest.SerializeToString,
                 response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointResponse.FromString,
                 _registered_method=True)
+        self.AcceptCheckpoint = channel.unary_unary(
+                '/trainctl.v1.JobService/AcceptCheckpoint',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointResponse.FromString,
+                _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/trainctl.v1.JobService/ListNodes',
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesRequest.SerializeToString,
@@ -270,6 +275,12 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcceptCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListNodes(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -391,6 +402,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.PinCheckpoint,
                     request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointRequest.FromString,
                     response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointResponse.SerializeToString,
+            ),
+            'AcceptCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptCheckpoint,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointResponse.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -927,6 +943,33 @@ class JobService:
             '/trainctl.v1.JobService/PinCheckpoint',
             trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointRequest.SerializeToString,
             trainctl_dot_protos_dot_v1_dot_job__pb2.PinCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/AcceptCheckpoint',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

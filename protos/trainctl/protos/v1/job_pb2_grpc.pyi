@@ -52,6 +52,7 @@ class JobServiceStub:
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
     DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteCheckpointRequest, _job_pb2.DeleteCheckpointResponse]
     PinCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.PinCheckpointRequest, _job_pb2.PinCheckpointResponse]
+    AcceptCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.AcceptCheckpointRequest, _job_pb2.AcceptCheckpointResponse]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListNodesRequest, _job_pb2.ListNodesResponse]
     CordonNode: _grpc.UnaryUnaryMultiCallable[_job_pb2.CordonNodeRequest, _job_pb2.CordonNodeResponse]
     UncordonNode: _grpc.UnaryUnaryMultiCallable[_job_pb2.UncordonNodeRequest, _job_pb2.UncordonNodeResponse]
@@ -81,6 +82,7 @@ class JobServiceAsyncStub(JobServiceStub):
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteCheckpointRequest, _job_pb2.DeleteCheckpointResponse]  # type: ignore[assignment]
     PinCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.PinCheckpointRequest, _job_pb2.PinCheckpointResponse]  # type: ignore[assignment]
+    AcceptCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.AcceptCheckpointRequest, _job_pb2.AcceptCheckpointResponse]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_job_pb2.ListNodesRequest, _job_pb2.ListNodesResponse]  # type: ignore[assignment]
     CordonNode: _aio.UnaryUnaryMultiCallable[_job_pb2.CordonNodeRequest, _job_pb2.CordonNodeResponse]  # type: ignore[assignment]
     UncordonNode: _aio.UnaryUnaryMultiCallable[_job_pb2.UncordonNodeRequest, _job_pb2.UncordonNodeResponse]  # type: ignore[assignment]
@@ -221,6 +223,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.PinCheckpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.PinCheckpointResponse, _abc.Awaitable[_job_pb2.PinCheckpointResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AcceptCheckpoint(
+        self,
+        request: _job_pb2.AcceptCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.AcceptCheckpointResponse, _abc.Awaitable[_job_pb2.AcceptCheckpointResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListNodes(

@@ -155,7 +155,9 @@ class SnapshotHeld(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     parts: _builtins.int
+    size_bytes: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___SnapshotRef: ...
     @_builtins.property
@@ -166,14 +168,52 @@ class SnapshotHeld(_message.Message):
         snapshot: Global___SnapshotRef | None = ...,
         parts: _builtins.int = ...,
         held: _abc.Iterable[_builtins.int] | None = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "parts", b"parts", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "parts", b"parts", "size_bytes", b"size_bytes", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotHeld: _TypeAlias = SnapshotHeld  # noqa: Y015
+
+@_typing.final
+class SnapshotsMade(_message.Message):
+    """Snapshots of a generation, as the worker knows them that completes them on its node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    made: _builtins.int
+    age_s: _builtins.float
+    error: _builtins.str
+    cause: _builtins.str
+    @_builtins.property
+    def newest(self) -> Global___SnapshotHeld: ...
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        made: _builtins.int = ...,
+        newest: Global___SnapshotHeld | None = ...,
+        age_s: _builtins.float = ...,
+        error: _builtins.str = ...,
+        cause: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cause", b"cause", "error", b"error", "generation", b"generation", "made", b"made", "newest", b"newest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotsMade: _TypeAlias = SnapshotsMade  # noqa: Y015
 
 @_typing.final
 class StepFigures(_message.Message):
@@ -586,6 +626,7 @@ class WorkerObserved(_message.Message):
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     slot: _builtins.int
     incarnation: _builtins.int
@@ -604,6 +645,8 @@ class WorkerObserved(_message.Message):
     def error(self) -> Global___WorkerError: ...
     @_builtins.property
     def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def snapshots(self) -> Global___SnapshotsMade: ...
     def __init__(
         self,
         *,
@@ -621,10 +664,11 @@ class WorkerObserved(_message.Message):
         rss_bytes: _builtins.int = ...,
         steps: _builtins.int = ...,
         notices: _abc.Iterable[_builtins.str] | None = ...,
+        snapshots: Global___SnapshotsMade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "progress", b"progress", "report", b"report", "snapshots", b"snapshots"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "exited_age_s", b"exited_age_s", "generation", b"generation", "incarnation", b"incarnation", "job_uid", b"job_uid", "notices", b"notices", "phase", b"phase", "pid", b"pid", "progress", b"progress", "report", b"report", "rss_bytes", b"rss_bytes", "slot", b"slot", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "exited_age_s", b"exited_age_s", "generation", b"generation", "incarnation", b"incarnation", "job_uid", b"job_uid", "notices", b"notices", "phase", b"phase", "pid", b"pid", "progress", b"progress", "report", b"report", "rss_bytes", b"rss_bytes", "slot", b"slot", "snapshots", b"snapshots", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

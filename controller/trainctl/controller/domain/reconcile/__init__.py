@@ -1,5 +1,6 @@
 """Reconcile: the pure heart of the controller. ``island.py`` shows the order of a pass."""
 
+from trainctl.controller.domain.reconcile.accepted import holds_checkpoint, refused_checkpoint, request_accept
 from trainctl.controller.domain.reconcile.inputs import (
     observe_checkpoint,
     observe_figures,
@@ -32,12 +33,15 @@ __all__ = [
     "IllegalTransitionError",
     "Reconciliation",
     "checkpoint_of",
+    "holds_checkpoint",
     "lost_steps",
     "observe_checkpoint",
     "observe_checkpoint_removed",
     "observe_figures",
     "observe_recovery",
     "reconcile",
+    "refused_checkpoint",
+    "request_accept",
     "request_cancel",
     "request_checkpoint_removal",
     "request_delete",

@@ -69,7 +69,7 @@ def charge(work: Work, fault: Fault) -> JobFailure | None:
     """Charges a fault to its budget; the failure of the job if there is nothing left to try."""
     kind = classify(fault)
     if fault.error is not None and fault.error.code == "SNAPSHOT_LOST":
-        _give_up_snapshot(work)
+        _give_up_snapshot(work, fault.error)
     if kind is FaultClass.NODE or _goes_back(work, fault):
         return None
     failure = _judge(work, fault, kind)
@@ -78,13 +78,13 @@ def charge(work: Work, fault: Fault) -> JobFailure | None:
     return failure
 
 
-def _give_up_snapshot(work: Work) -> None:
+def _give_up_snapshot(work: Work, error: WorkerError) -> None:
     """What could not be loaded is not tried again: the next decision looks further down the ladder."""
     record = work.island.record
     if record is None or record.snapshot is None or record.snapshot.attempt in work.job.lost_snapshots:
         return
     work.set_job(lost_snapshots=(*work.job.lost_snapshots, record.snapshot.attempt)[-_LOST_SNAPSHOTS:])
-    message = f"the snapshot of step {record.snapshot.step} in the memory of the nodes cannot be loaded"
+    message = f"{error.message}; it is not tried again"
     work.emit(events.SNAPSHOT_REJECTED, "Unusable", message, step=record.snapshot.step, lineage=record.snapshot.lineage)
 
 

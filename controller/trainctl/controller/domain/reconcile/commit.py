@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.layout.layout import Layout
-from trainctl.controller.domain import events, step_ranges
+from trainctl.controller.domain import events, snapshots, step_ranges
 from trainctl.controller.domain.command import start_command
 from trainctl.controller.domain.conditions import DEGRADED, with_condition
 from trainctl.controller.domain.goodput import Bucket, move
@@ -17,6 +16,7 @@ from trainctl.controller.domain.job_records import JobFailure
 from trainctl.controller.domain.job_state import Cause, Hold, Proposal, global_ranks
 from trainctl.controller.domain.reconcile.budgets import DETERMINISTIC_HINTS
 from trainctl.controller.domain.reconcile.evidence import (
+    InMemory,
     Settled,
     newest_vote,
     schema_conflict,
@@ -29,9 +29,9 @@ from trainctl.controller.domain.reconcile.recoveries import update_recovery
 from trainctl.controller.domain.reconcile.refused import sources
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.recovery import Costs, Decision, Situation, choose_recovery
+from trainctl.controller.domain.snapshot_words import why_lost
 from trainctl.controller.domain.states import GenerationPhase, Machine, SlotState, advance
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
-from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.step import StepReport
 from trainctl.core.units import format_count
 
@@ -113,6 +113,7 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
     previous = work.island.record
     settled = _without_holders(work, _settled(work, reports))
     decision = _decide(work, proposal, settled, reports)
+    _note_snapshots(work, proposal, settled, decision, reports)
     fresh = decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT, Rung.START)
     members = global_ranks(work.slot(index) for index in proposal.slots)
     holding = frozenset(_holders(settled, decision, reports))
@@ -196,12 +197,14 @@ def _situation(
     ranks = {slot: rank for rank, slot in enumerate(proposal.slots)}
     before = {m.slot: m.incarnation for m in previous.members} if previous is not None else {}
     holders = [ranks[slot] for slot in settled.holders]
+    in_memory = _in_memory(work, settled, reports)
     return Situation(
         target_step=settled.step,
         initial=previous is None,
         wanted=island_layout(island.id, train, version, ranks.values()),
         live=island_layout(island.id, train, version, holders),
-        snapshots=_snapshots(work, settled, reports),
+        snapshots=tuple((ref, snapshot_layout(island.id, train, held)) for ref, held in in_memory),
+        no_snapshot=_no_snapshot(work, proposal, in_memory),
         checkpoints=tuple((ref, checkpoint_layout(island.id, train, ref)) for ref in sources(work.job)),
         resume=work.job.resume,
         joiners=len(proposal.slots) - len(holders),
@@ -213,20 +216,39 @@ def _situation(
     )
 
 
-def _snapshots(
-    work: Work, settled: Settled, reports: Mapping[int, StepReport]
-) -> tuple[tuple[SnapshotRef, Layout], ...]:
+def _in_memory(work: Work, settled: Settled, reports: Mapping[int, StepReport]) -> InMemory:
     """What the members' nodes have in memory; nothing where the user wants to go back to a checkpoint."""
     if work.job.rollback is not None:
         return ()
-    found = snapshots_in_memory(
+    return snapshots_in_memory(
         ((work.slot(slot).node, report) for slot, report in reports.items()),
         lineage=settled.lineage,
         loaded=work.island.record.snapshot if work.island.record is not None else None,
         lost=work.job.lost_snapshots,
     )
-    train = work.job.spec.spec.train
-    return tuple((ref, snapshot_layout(work.island.id, train, held)) for ref, held in found)
+
+
+def _no_snapshot(work: Work, proposal: Proposal, in_memory: InMemory) -> str:
+    """Why the newest snapshot cannot be gone back to; empty where it can, or where none is known of."""
+    if not work.job.spec.spec.checkpoint.snapshots.interval_steps:
+        return ""
+    if work.job.rollback is not None:
+        return "the roll-back that was asked for goes to a checkpoint"
+    nodes = {work.slot(slot).node for slot in proposal.slots}
+    return why_lost(work.job.snapshot_figures, in_memory, nodes=nodes, lost=work.job.lost_snapshots)
+
+
+def _note_snapshots(
+    work: Work, proposal: Proposal, settled: Settled, decision: Decision, reports: Mapping[int, StepReport]
+) -> None:
+    """Those that the next generation could go back to: of its lineage, or the one that it begins with."""
+    if not work.job.spec.spec.checkpoint.snapshots.interval_steps:
+        return
+    goes_back = decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT, Rung.START)
+    there = _in_memory(work, settled, reports)
+    kept = [(ref, held) for ref, held in there if not goes_back or ref == decision.snapshot]
+    figures = snapshots.found(work.job.snapshot_figures, kept, generation=proposal.generation)
+    work.set_job(snapshot_figures=figures)
 
 
 def _stood_step(work: Work) -> int:

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
 from trainctl.core.records.step import Outcome, StepReport
+
+InMemory: TypeAlias = tuple[tuple[SnapshotRef, Mapping[str, SnapshotHeld]], ...]
+"""Snapshots, oldest first, and what each node has of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,7 @@ def starters(reports: Mapping[int, StepReport]) -> tuple[int, ...]:
 
 def snapshots_in_memory(
     reports: Iterable[tuple[str, StepReport]], *, lineage: int, loaded: SnapshotRef | None, lost: Collection[str]
-) -> tuple[tuple[SnapshotRef, Mapping[str, SnapshotHeld]], ...]:
+) -> InMemory:
     """Snapshots that going on may begin with, oldest first, and what each node has of them.
 
     Args:

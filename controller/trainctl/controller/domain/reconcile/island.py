@@ -14,7 +14,7 @@ from trainctl.controller.domain.reconcile.faults import apply_faults
 from trainctl.controller.domain.reconcile.halt import halt
 from trainctl.controller.domain.reconcile.interval import mind_interval
 from trainctl.controller.domain.reconcile.lifecycle import book_time, fail_job, set_phase
-from trainctl.controller.domain.reconcile.observe import observe_agents, observe_slots
+from trainctl.controller.domain.reconcile.observe import observe_agents, observe_slots, observe_snapshots
 from trainctl.controller.domain.reconcile.place import fill, place
 from trainctl.controller.domain.reconcile.propose import propose
 from trainctl.controller.domain.reconcile.result import IdSource, Reconciliation
@@ -48,6 +48,7 @@ def reconcile(
     _note_leader(work)
     observe_agents(work)
     observe_slots(work)
+    observe_snapshots(work)
     accept_evidence(work)
     apply_faults(work, find_faults(work))
     mind_draining(work)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from trainctl.controller.domain import events
+from trainctl.controller.domain import events, snapshots
 from trainctl.controller.domain.job_state import Slot
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import SlotState
+from trainctl.core.records.snapshot import SnapshotsMade
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved, WorkerPhase
 
@@ -38,6 +39,33 @@ def _pass_on(work: Work, slot: Slot, seen: WorkerObserved) -> None:
         work.emit(events.WORKER_NOTICE, "Notice", message, slot=slot.index, node=slot.node)
     if fresh:
         work.set_job(notices=(*work.job.notices, *fresh)[-NOTICES_KEPT:])
+
+
+def observe_snapshots(work: Work) -> None:
+    """Notes what workers tell of snapshots in the memory of their nodes; also those that have ended since."""
+    record = work.island.record
+    if record is None or not work.job.spec.spec.checkpoint.snapshots.interval_steps:
+        return
+    by_node: dict[str, SnapshotsMade] = {}
+    heard: set[str] = set()
+    for slot in work.slots():
+        seen = work.observed(slot)
+        if seen is None or not slot.node:
+            continue
+        if slot.alive and seen.phase is not WorkerPhase.EXITED:
+            heard.add(slot.node)
+        if seen.snapshots is not None and seen.snapshots.generation == record.generation:
+            by_node[slot.node] = max(by_node.get(slot.node, seen.snapshots), seen.snapshots, key=lambda one: one.made)
+    figures = snapshots.told(
+        work.job.snapshot_figures,
+        by_node,
+        generation=record.generation,
+        nodes=heard,
+        now_s=work.now_s,
+        epoch=work.epoch,
+    )
+    if figures != work.job.snapshot_figures:
+        work.set_job(snapshot_figures=figures)
 
 
 def left_finished(work: Work, seen: WorkerObserved) -> bool:

@@ -7,6 +7,8 @@ second failure, or another leader, finds the decision made; and each refusal lea
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from trainctl.controller.domain import events
 from trainctl.controller.domain.conditions import CHECKPOINT_STALE, with_condition
 from trainctl.controller.domain.job_records import RefusedCheckpoint
@@ -58,7 +60,7 @@ def _refuse(work: Work, fault: Fault, bad: CheckpointRef) -> None:
     error = fault.error
     assert error is not None
     refused = RefusedCheckpoint(ref=bad, reason=error.message, at_s=work.now_s)
-    older, resume = work.job.resume_older, work.job.resume
+    older, resume, figures = work.job.resume_older, work.job.resume, work.job.checkpoint_figures
     older = tuple(ref for ref in older if ref.uri != bad.uri)
     if resume is not None and resume.uri == bad.uri:
         resume, older = (older[0], older[1:]) if older else (None, ())
@@ -67,6 +69,7 @@ def _refuse(work: Work, fault: Fault, bad: CheckpointRef) -> None:
         resume_older=older,
         checkpoints=tuple(ref for ref in work.job.checkpoints if ref.uri != bad.uri),
         refused=(*work.job.refused, refused)[-REFUSED_KEPT:],
+        checkpoint_figures=replace(figures, refused=figures.refused + 1),
     )
     _tell(work, fault, bad, was_newest=bool(before) and before[-1].uri == bad.uri)
 

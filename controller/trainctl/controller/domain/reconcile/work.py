@@ -119,9 +119,15 @@ class Work:
         return self.due(max(asked_s, self.job.epoch_since_s) + limit_s)
 
     def result(self) -> Reconciliation:
-        """The outcome of the pass; the very same state object if nothing changed."""
+        """The outcome of the pass; the very same state object if nothing changed.
+
+        News of a snapshot alone are not worth a write: they come often, and workers tell them again.
+        """
         state = self._before
         if self.job is not state or self.island is not state.island(self.island.id):
             state = self.job.with_island(self.island)
             state = self._before if state == self._before else state
-        return Reconciliation(state=state, events=tuple(self.events), wake_at_s=self._wake_at_s)
+        told_only = state is not self._before and not self.events
+        told_only = told_only and replace(state, snapshot_figures=self._before.snapshot_figures) == self._before
+        events = tuple(self.events)
+        return Reconciliation(state=state, events=events, wake_at_s=self._wake_at_s, durable=not told_only)
