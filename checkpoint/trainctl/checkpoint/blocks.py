@@ -8,16 +8,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainctl.checkpoint.layout.copy_plan import Transfer
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import file_holder
-from trainctl.checkpoint.layout.region import Flat, Shape, offset_in, overlaps
+from trainctl.checkpoint.layout.region import Flat, Region, Shape, offset_in, overlaps
 from trainctl.checkpoint.manifest.checksum import check_algorithm, checksum
-from trainctl.checkpoint.manifest.records import ChunkRecord, PartManifest, RootManifest
+from trainctl.checkpoint.manifest.records import ChunkRecord, PartManifest, RootManifest, TensorRecord
 from trainctl.checkpoint.monitor import COPY, READ, VERIFY
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.port import RangeRead, Storage
@@ -27,8 +27,7 @@ _LOG = logging.getLogger("trainctl.checkpoint")
 _BATCH_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRead:
+class BlockRead(NamedTuple):
     """One checksummed block of a file and the run in it that is wanted.
 
     Attributes:
@@ -68,10 +67,10 @@ def _nowhere(read: BlockRead) -> None:
     """For those who take all blocks one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
+class _Chunk(NamedTuple):
     shape: Shape
     record: ChunkRecord
+    region: Region
     block_bytes: int
 
 
@@ -85,14 +84,13 @@ class BlockReader:
     def __init__(self, storage: Storage, root: RootManifest, parts: Sequence[PartManifest]) -> None:
         self._storage = storage
         self._headers = tuple(dict.fromkeys(file for part in parts for file in part.files))
-        self._chunks: dict[tuple[str, StateKey], list[_Chunk]] = {}
+        self._records: dict[StateKey, list[tuple[PartManifest, TensorRecord]]] = {}
+        self._chunks: dict[StateKey, dict[str, list[_Chunk]]] = {}
+        version = root.version
         for part in parts:
             check_algorithm(part.checksum, where=f"{storage.uri}, part of writer {part.writer}")
             for tensor in part.tensors:
-                for record in tensor.chunks:
-                    holder = file_holder(part.files[record.file].path)
-                    chunk = _Chunk(tensor.shape, record, part.block_bytes)
-                    self._chunks.setdefault((holder, tensor.key(root.version)), []).append(chunk)
+                self._records.setdefault(tensor.key(version), []).append((part, tensor))
 
     def plan(self, transfers: Iterable[Transfer], *, in_file_order: bool = True) -> list[BlockRead]:
         """The blocks to read, by file and position (or in the order of the transfers)."""
@@ -167,19 +165,30 @@ class BlockReader:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
+    def _chunks_of(self, key: StateKey) -> Mapping[str, Sequence[_Chunk]]:
+        """Where a tensor lies, by file; found when it is asked for first."""
+        found = self._chunks.get(key)
+        if found is None:
+            found = self._chunks[key] = {}
+            for part, tensor in self._records.get(key, ()):
+                for record in tensor.chunks:
+                    chunk = _Chunk(tensor.shape, record, record.region, part.block_bytes)
+                    found.setdefault(file_holder(part.files[record.file].path), []).append(chunk)
+        return found
+
     def _blocks(self, transfer: Transfer) -> Iterator[BlockRead]:
         item = transfer.src_key.item_bytes
-        for chunk in self._chunks.get((transfer.src_holder, transfer.src_key), ()):
+        path = transfer.src_holder.removeprefix("file:")
+        for chunk in self._chunks_of(transfer.src_key).get(transfer.src_holder, ()):
             block_bytes, record = chunk.block_bytes, chunk.record
-            for run in overlaps(chunk.shape, record.region, transfer.region):
-                first = offset_in(chunk.shape, record.region, run.start) * item
+            for run in overlaps(chunk.shape, chunk.region, transfer.region):
+                first = offset_in(chunk.shape, chunk.region, run.start) * item
                 last = first + run.volume * item
                 for block in range(first // block_bytes, -(-last // block_bytes)):
                     begin = block * block_bytes
                     size = min(block_bytes, record.size_bytes - begin)
                     low, high = max(first, begin), min(last, begin + size)
                     wanted = Flat(run.start + (low - first) // item, run.start + (high - first) // item)
-                    path = transfer.src_holder.removeprefix("file:")
                     where = record.begin_bytes + begin
                     yield BlockRead(transfer, wanted, path, where, size, low - begin, record.checksums[block])
 

@@ -78,12 +78,16 @@ def newest(uri: str, *, job: str = "") -> CheckpointRef | None:
     Raises:
         CheckpointError: the folder is foreign, or holds checkpoints of unrelated jobs.
     """
-    found = survey(uri).checkpoints
+    info = _newest(survey(uri), uri, job)
+    return info.ref if info is not None else None
+
+
+def _newest(found: Survey, uri: str, job: str = "") -> CheckpointInfo | None:
     leaders: dict[str, CheckpointInfo] = {}
-    for info in found:
+    for info in found.checkpoints:
         if job in ("", info.manifest.job):
             leaders.setdefault(info.manifest.job, info)
-    continued = {ancestor for info in found for ancestor in info.manifest.ancestors}
+    continued = {ancestor for info in found.checkpoints for ancestor in info.manifest.ancestors}
     last = [info for info in leaders.values() if job or info.manifest.job not in continued]
     if len(last) > 1:
         listed = "\n".join(f"  job {info.manifest.job}, step {info.ref.step}: {info.ref.uri}" for info in last)
@@ -92,7 +96,7 @@ def newest(uri: str, *, job: str = "") -> CheckpointRef | None:
             f"ambiguous:\n{listed}",
             hint="name one of these folders",
         )
-    return last[0].ref if last else None
+    return last[0] if last else None
 
 
 def passed_over(ref: CheckpointRef) -> tuple[str, ...]:
@@ -167,10 +171,11 @@ def inspect(uri: str) -> CheckpointInfo:
         step = step_of(name)
         if step is not None:
             return _of_step(base, step)
-        ref = newest(uri)
-        if ref is None:
-            raise _none_in(uri, _survey(storage))
-        return _info(open_storage(ref.uri))
+        found = _survey(storage)
+        info = _newest(found, uri)
+        if info is None:
+            raise _none_in(uri, found)
+        return info
 
 
 def artifact(ref: CheckpointRef, name: str, *, max_bytes: int) -> bytes | None:

@@ -101,6 +101,7 @@ class CheckpointWriter:
             attempt,
             writer=writer,
             data=data,
+            shapes=shapes,
             faults=self._faults,
             alive=alive,
             confirm=confirm,

@@ -19,11 +19,20 @@ import torch
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.blocks import BlockRead, BlockReader
+from trainctl.checkpoint.layout.combine import Term
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Flat, overlaps
+from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
 from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.manifest.reading import check_files, files_layout, read_parts, read_root
+from trainctl.checkpoint.manifest.contents import part_holder
+from trainctl.checkpoint.manifest.reading import (
+    check_files,
+    files_layout,
+    read_contents,
+    read_part,
+    read_parts,
+    read_root,
+)
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match
@@ -34,6 +43,7 @@ from trainctl.checkpoint.tensors import byte_view, dtype_of, run_view
 from trainctl.core.errors import DamagedCheckpointError, StorageAwayError
 from trainctl.core.records.generation import CheckpointRef
 
+_Terms = Mapping[StateKey, tuple[Term, ...]]
 _HERE = "rank:this"
 _SHOWN_EVERY_S = 0.5
 _POISONED = "the state of this process is poisoned: some of its tensors hold values of step {}"
@@ -199,17 +209,29 @@ def _planned(
     kinds: Collection[str] | None,
     cast: bool,
 ) -> _Planned:
-    parts = read_parts(storage, root)
-    saved = files_layout(root, parts)
     wanted = state.layout(_HERE)
-    terms = match(
-        {key: shape for key, shape in saved.shapes.items() if kinds is None or key.kind in kinds},
-        wanted.shapes,
-        saved_aliases=root.aliases,
-        wanted_aliases=state.aliases,
-        everything=everything,
-        cast=cast,
-    )
+
+    def sources(shapes: Mapping[StateKey, Shape]) -> _Terms:
+        return match(
+            {key: shape for key, shape in shapes.items() if kinds is None or key.kind in kinds},
+            wanted.shapes,
+            saved_aliases=root.aliases,
+            wanted_aliases=state.aliases,
+            everything=everything,
+            cast=cast,
+        )
+
+    table = read_contents(storage, root)
+    if table is None:
+        parts = read_parts(storage, root)
+        saved = files_layout(root, parts)
+        terms = sources(saved.shapes)
+    else:
+        terms = sources(table.shapes)
+        shapes = {term.key: table.shapes[term.key] for found in terms.values() for term in found}
+        needed = copy_plan(table.layout(shapes), wanted, terms=terms).sources
+        parts = tuple(read_part(storage, root, report) for report in root.parts if part_holder(report.writer) in needed)
+        saved = files_layout(root, parts, shapes)
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])

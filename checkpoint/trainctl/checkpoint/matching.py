@@ -113,8 +113,13 @@ def _surplus(
 ) -> list[str]:
     """Saved tensors that nobody wants under any of their names."""
     names = {(fqn, _role(kind)) for fqn, kind in everything}
-    names |= {(wanted_aliases.get(fqn, fqn), kind) for fqn, kind in names}
-    names |= {(alias, kind) for alias, fqn in wanted_aliases.items() for known, kind in tuple(names) if known == fqn}
-    names |= {(saved_aliases.get(fqn, fqn), kind) for fqn, kind in names}
+    if wanted_aliases:
+        names |= {(wanted_aliases.get(fqn, fqn), kind) for fqn, kind in names}
+        tied: dict[str, list[str]] = {}
+        for alias, fqn in wanted_aliases.items():
+            tied.setdefault(fqn, []).append(alias)
+        names |= {(alias, kind) for fqn, kind in names for alias in tied.get(fqn, ())}
+    if saved_aliases:
+        names |= {(saved_aliases.get(fqn, fqn), kind) for fqn, kind in names}
     surplus = sorted({(key.kind, key.fqn) for key in saved if (key.fqn, _role(key.kind)) not in names})
     return [f"{kind} of {fqn}: in the checkpoint, but not wanted" for kind, fqn in surplus]

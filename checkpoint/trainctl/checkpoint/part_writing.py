@@ -12,8 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from trainctl.checkpoint.attempts import Attempt, storage_errors
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_header, file_metadata, into_files
 from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.manifest.checksum import ALGORITHM, BLOCK_BYTES, checksum
 from trainctl.checkpoint.manifest.codec import dump_part, sha256
+from trainctl.checkpoint.manifest.contents import held_rows
 from trainctl.checkpoint.manifest.names import data_path, part_path
 from trainctl.checkpoint.manifest.records import (
     TCF_VERSION,
@@ -45,6 +47,7 @@ def write_part(
     *,
     writer: int,
     entries: Collection[Entry],
+    shapes: Mapping[StateKey, Shape],
     blocks: Blocks,
     faults: FaultPlan,
     alive: Callable[[], None],
@@ -60,6 +63,7 @@ def write_part(
         attempt: what it is a part of.
         writer: which one.
         entries: what to write.
+        shapes: of the whole state, whatever part of it this writer has.
         blocks: gives the bytes of each.
         faults: armed faults.
         alive: called for every block.
@@ -105,6 +109,7 @@ def write_part(
         manifest=StoredFile(path=part_path(writer), size_bytes=len(manifest), sha256=sha256(manifest)),
         files=tuple(StoredFile(path=f.path, size_bytes=f.size_bytes) for f in files),
         data_bytes=sum(entry.size_bytes for entry in entries),
+        held=held_rows(shapes, ((entry.key, entry.run) for entry in entries)),
     )
 
 

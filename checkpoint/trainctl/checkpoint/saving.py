@@ -15,7 +15,7 @@ from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, cut
 from trainctl.checkpoint.layout.copy_plan import CopyPlan, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, replicated
-from trainctl.checkpoint.layout.region import Flat, overlaps
+from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
 from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import ModelFiles
@@ -104,6 +104,7 @@ def write_part(
     *,
     writer: int,
     data: EntryData,
+    shapes: Mapping[StateKey, Shape],
     faults: FaultPlan,
     alive: Callable[[], None],
     confirm: Callable[[], None] = nothing,
@@ -117,6 +118,7 @@ def write_part(
         attempt,
         writer=writer,
         entries=data,
+        shapes=shapes,
         blocks=lambda entry: _blocks(data[entry]),
         faults=faults,
         alive=alive,

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from trainctl.checkpoint.attempts import Attempt, storage_errors
 from trainctl.checkpoint.description import Described, schema_digest
 from trainctl.checkpoint.layout.region import volume, whole
-from trainctl.checkpoint.manifest.codec import dump_root, sha256
-from trainctl.checkpoint.manifest.names import HF_INDEX, ROOT_MANIFEST, artifact_path
+from trainctl.checkpoint.manifest.codec import dump_contents, dump_root, sha256
+from trainctl.checkpoint.manifest.contents import contents_of
+from trainctl.checkpoint.manifest.names import CONTENTS, HF_INDEX, ROOT_MANIFEST, artifact_path
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.records import TCF_VERSION, ParentRecord, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.manifest.values import encode_value
@@ -58,7 +59,7 @@ def seal(
             lineage=attempt.lineage,
             epoch=attempt.epoch,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            parts=tuple(sorted(parts, key=lambda part: part.writer)),
+            parts=tuple(dataclasses.replace(part, held=None) for part in sorted(parts, key=lambda part: part.writer)),
             artifacts=_write_artifacts(storage, attempt, state.artifacts, beside_model=model_files is not None),
             tensors=len(state.shapes()),
             data_bytes=data_bytes,
@@ -67,6 +68,7 @@ def seal(
             objects=encode_value(state.objects),
             layout=CHUNKED if model_files is None else HF,
             index=_write_index(storage, attempt, model_files),
+            contents=_write_contents(storage, attempt, state, parts),
         )
         data = dump_root(_with_parent(root, parent))
         faults.reach("checkpoint.seal", step=attempt.step, rank=0)
@@ -104,6 +106,17 @@ def _write_index(storage: Storage, attempt: Attempt, model_files: ModelFiles | N
     if model_files is None or model_files.index is None:
         return None
     return _stored(storage, attempt, HF_INDEX, model_files.index)
+
+
+def _write_contents(
+    storage: Storage, attempt: Attempt, state: Described, parts: Sequence[PartReport]
+) -> StoredFile | None:
+    """The table of contents; none where a writer of an older version does not say what it holds."""
+    held = {part.writer: part.held for part in parts if part.held is not None}
+    if len(held) != len(parts):
+        return None
+    contents = contents_of(state.shapes(), held, tcf=TCF_VERSION, step=attempt.step, attempt=attempt.attempt)
+    return _stored(storage, attempt, CONTENTS, dump_contents(contents))
 
 
 def _stored(storage: Storage, attempt: Attempt, path: str, content: bytes) -> StoredFile:

@@ -13,6 +13,7 @@ from torch import nn
 from trainctl.checkpoint.dtensor import is_dtensor, local_part
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout
+from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.tensors import dtype_name
 from trainctl.core.errors import PlanError
@@ -71,7 +72,15 @@ class LocalState:
         held: dict[StateKey, tuple[Region, ...]] = {}
         for t in self.tensors:
             held[t.key] = (*held.get(t.key, ()), t.region)
-        return Layout(self.shapes(), {holder: held})
+        # Most tensors lie as others do: those share a placement.
+        alike: dict[tuple[Shape, tuple[Region, ...]], Placement] = {}
+        placements = {}
+        for key, shape in self.shapes().items():
+            what = tuple(shape), held[key]
+            if what not in alike:
+                alike[what] = Placement(what[0], {holder: what[1]})
+            placements[key] = alike[what]
+        return Layout.placed(placements, [holder])
 
 
 def state_of(

@@ -83,6 +83,7 @@ def from_wire(cls: type[T], data: Any, path: str = "") -> T:
 
 
 _Reader = Callable[[Any], Any]
+_ABSENT = object()
 
 
 class _MismatchError(Exception):
@@ -97,10 +98,11 @@ class _MismatchError(Exception):
         return self
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(typing.NamedTuple):
     name: str
     key: str
+    exact: type | None
+    """Values of exactly this type are what they are."""
     read: _Reader
     zero: Callable[[], Any] | None
     """What an absent one reads as; None: its default."""
@@ -114,8 +116,13 @@ def _fields(cls: type) -> tuple[_Field, ...]:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         hint = hints[field.name]
         zero = partial(_zero, hint) if required else None
-        found.append(_Field(field.name, camel(field.name), _reader(hint), zero))
+        found.append(_Field(field.name, camel(field.name), _exact(hint), _reader(hint), zero))
     return tuple(found)
+
+
+def _exact(hint: Any) -> type | None:
+    hint = getattr(hint, "__supertype__", hint)
+    return hint if hint in (str, int, bool) else None
 
 
 def _zero(hint: Any) -> Any:
@@ -141,7 +148,7 @@ def _reader(hint: Any) -> _Reader:
         (inner,) = [a for a in args if a is not type(None)]
         return partial(_read_optional, _reader(inner))
     if origin is tuple or origin is list or origin is Sequence:
-        return partial(_read_list, _reader(args[0]))
+        return partial(_read_list, _reader(args[0]), frozenset({_exact(args[0])}))
     if origin is dict or origin is Mapping:
         return partial(_read_mapping, _reader(args[1]))
     if hint is Any or hint is object:
@@ -152,17 +159,21 @@ def _reader(hint: Any) -> _Reader:
 
 
 def _read_dataclass(cls: type, data: Any) -> Any:
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not isinstance(data, Mapping):
         raise _MismatchError(f"expected an object, found {type(data).__name__}")
     values = {}
-    for field in _fields(cls):
-        try:
-            if field.key in data:
-                values[field.name] = field.read(data[field.key])
-            elif field.zero is not None:
-                values[field.name] = field.zero()
-        except _MismatchError as problem:
-            raise problem.inside(f".{field.key}") from None
+    key = ""
+    try:
+        for name, key, exact, read, zero in _fields(cls):
+            value = data.get(key, _ABSENT)
+            if type(value) is exact:
+                values[name] = value
+            elif value is not _ABSENT:
+                values[name] = read(value)
+            elif zero is not None:
+                values[name] = zero()
+    except _MismatchError as problem:
+        raise problem.inside(f".{key}") from None
     return cls(**values)
 
 
@@ -170,15 +181,17 @@ def _read_optional(inner: _Reader, data: Any) -> Any:
     return None if data is None else inner(data)
 
 
-def _read_list(inner: _Reader, data: Any) -> tuple[Any, ...]:
-    if not isinstance(data, Sequence) or isinstance(data, str):
+def _read_list(inner: _Reader, exact: frozenset[type | None], data: Any) -> tuple[Any, ...]:
+    if type(data) is not list and (not isinstance(data, Sequence) or isinstance(data, str)):
         raise _MismatchError(f"expected a list, found {type(data).__name__}")
-    items = []
-    for item in data:
-        try:
+    if exact.issuperset(map(type, data)):
+        return tuple(data)
+    items: list[Any] = []
+    try:
+        for item in data:
             items.append(inner(item))
-        except _MismatchError as problem:
-            raise problem.inside(f"[{len(items)}]") from None
+    except _MismatchError as problem:
+        raise problem.inside(f"[{len(items)}]") from None
     return tuple(items)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -146,4 +145,4 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def at_step(values: Mapping[StateKey, torch.Tensor], step: int) -> dict[StateKey, torch.Tensor]:
-    return {dataclasses.replace(k, version=StateVersion(1, step)): v for k, v in values.items()}
+    return {k._replace(version=StateVersion(1, step)): v for k, v in values.items()}

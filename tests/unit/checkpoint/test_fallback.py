@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 from collections.abc import Callable
@@ -36,9 +35,7 @@ JOB = "job-a"
 
 def save_step(folder: Path, step: int, parent: CheckpointRef | None = None, *, lineage: int = 1) -> CheckpointRef:
     values = at_step(full_values(SHAPES, seed=step), step)
-    values = {
-        dataclasses.replace(k, version=dataclasses.replace(k.version, lineage=lineage)): v for k, v in values.items()
-    }
+    values = {k._replace(version=k.version._replace(lineage=lineage)): v for k, v in values.items()}
     return save(
         folder, values, of=attempt(step, lineage=lineage, nonce=f"{lineage}"), parent=parent, max_file_bytes=4096
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import math
@@ -219,7 +218,7 @@ def test_every_entry_has_a_place_of_its_own() -> None:
     ]
     bodies = sum(file.size_bytes - len(file.header) for file in files.files)
     assert bodies == sum(math.prod(s) * k.item_bytes for k, s in shapes.items() if k.kind != "exp_avg")
-    other = dataclasses.replace(key("w"), instance="island-1")
+    other = key("w")._replace(instance="island-1")
     with pytest.raises(PlanError, match="expected a different name for every tensor of the model, found w twice"):
         ModelFiles(attempt(), {**shapes, other: (37, 5)})
 

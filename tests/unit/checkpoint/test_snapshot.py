@@ -64,7 +64,9 @@ def test_it_keeps_the_values_of_its_moment(tmp_path: Path, dtype: str) -> None:
     for held in state.tensors:
         held.tensor.zero_()
     storage, of = LocalStorage(tmp_path), attempt()
-    part = write_part(storage, of, writer=0, data=snapshot.data, faults=FaultPlan(), alive=lambda: None)
+    part = write_part(
+        storage, of, writer=0, data=snapshot.data, shapes=layout.shapes, faults=FaultPlan(), alive=lambda: None
+    )
     ref = seal(storage, of, state=state, parts=[part], parent=None, faults=FaultPlan())
     load(ref, state)
     assert all(same_bits(held.tensor, values[held.key]) for held in state.tensors)

@@ -106,3 +106,20 @@ def test_wrong_shape_names_the_field(data: Any, names: str) -> None:
 def test_unknown_field_of_a_newer_writer_is_ignored() -> None:
     data = {**to_wire(StepReport(prepared_generation=1, lineage=1, applied_step=2)), "fromTheFuture": 1}
     assert from_wire(StepReport, data).applied_step == 2
+
+
+def test_what_is_wrong_deep_inside_is_named_with_its_place() -> None:
+    good = {"slot": 1, "incarnation": 1, "node": "n", "agentIncarnation": 1, "address": "a"}
+    with pytest.raises(WireError, match=r"GenerationRecord\.members\[1\]\.slot: expected int, found 'x'"):
+        from_wire(GenerationRecord, {"members": [good, {**good, "slot": "x"}]})
+    with pytest.raises(WireError, match=r"GenerationRecord\.members\[2\]: expected an object, found int"):
+        from_wire(GenerationRecord, {"members": [good, good, 3]})
+    with pytest.raises(WireError, match=r"GenerationRecord\.holders\[1\]: expected int, found True"):
+        from_wire(GenerationRecord, {"rung": "peer", "holders": [0, True]})
+
+
+def test_numbers_in_lists_are_read_from_either_spelling() -> None:
+    """JSON's own, and that of protobuf, which has large ones as text."""
+    record = from_wire(GenerationRecord, {"rung": "peer", "holders": [0, "2", 3.0]})
+    assert record.holders == (0, 2, 3)
+    assert all(type(number) is int for number in record.holders)

@@ -187,6 +187,7 @@ def _write(
         attempt,
         writer=0,
         entries=entries,
+        shapes={key: tensor.shape for key, tensor in keys.items()},
         blocks=blocks,
         faults=faults,
         alive=said.block,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainctl.checkpoint.layout.key import StateKey
 
@@ -24,8 +25,7 @@ class WeightedSum:
 Combine = Cast | WeightedSum
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One source of a destination key that is not simply copied from its equal."""
 
     key: StateKey

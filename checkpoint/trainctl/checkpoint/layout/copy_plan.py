@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from trainctl.checkpoint.layout.balance import Sources
 from trainctl.checkpoint.layout.combine import Combine, Term
@@ -24,8 +25,7 @@ from trainctl.checkpoint.layout.region import Flat
 from trainctl.core.errors import PlanError
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """One copy.
 
     Attributes:
@@ -92,6 +92,11 @@ class CopyPlan:
     def transfers(self) -> tuple[Transfer, ...]:
         """All of them; for small worlds, since nobody takes part in all."""
         return tuple(itertools.chain.from_iterable(self.into(holder) for holder in sorted(self._dealt.stacks)))
+
+    @cached_property
+    def sources(self) -> frozenset[str]:
+        """Every holder that something may come from."""
+        return frozenset(itertools.chain.from_iterable(want.sources for group in self._groups for want in group.wants))
 
     @cached_property
     def missing(self) -> tuple[MissingRange, ...]:
@@ -163,11 +168,15 @@ def copy_plan(
     numbered: list[tuple[StateKey, Term]] = []
     groups: dict[tuple[object, ...], _Group] = {}
     segments: dict[int, tuple[Segment, ...]] = {id(None): ()}
+    known: Mapping[StateKey, Sequence[Term]] = terms or {}
     for dst_key in sorted(key for key, placement in dst.placements.items() if placement.regions):
         wanted = dst.placements[dst_key]
-        for term in sorted((terms or {}).get(dst_key, (Term(dst_key),)), key=lambda term: term.key):
-            _check_shapes(src, dst, term.key, dst_key)
+        for term in sorted(known[dst_key] if dst_key in known else (Term(dst_key),), key=_term_key):
             held = src.placements.get(term.key)
+            if held is not None and held.shape != wanted.shape:
+                raise PlanError(
+                    f"{dst_key}: expected shape {list(wanted.shape)}, found {list(held.shape)} at the source"
+                )
             if held is not None and id(held) not in segments:
                 segments[id(held)] = segments_of(held, failed)
             in_place = term.key == dst_key and term.combine is None
@@ -185,19 +194,21 @@ def uncovered(wanted: Layout, sources: Layout, *, failed: frozenset[str] = froze
     return copy_plan(sources, wanted, failed=failed).missing
 
 
-def _check_shapes(src: Layout, dst: Layout, src_key: StateKey, dst_key: StateKey) -> None:
-    have, want = src.shapes.get(src_key), dst.shapes[dst_key]
-    if have is not None and have != want:
-        raise PlanError(f"{dst_key}: expected shape {list(want)}, found {list(have)} at the source")
+def _term_key(term: Term) -> StateKey:
+    return term.key
 
 
 def _joined(pieces: Iterable[Piece]) -> list[Piece]:
     """In the order of a plan; touching ranges from one source as one."""
     joined: list[Piece] = []
     for piece in sorted(pieces):
-        last = joined[-1] if joined else None
-        if last is not None and replace(last, start=piece.start, stop=piece.stop) == piece and last.stop == piece.start:
-            joined[-1] = replace(last, stop=piece.stop)
+        last = joined[-1] if joined else piece
+        if last.stop == piece.start and (last.dst_holder, last.key, last.source) == (
+            piece.dst_holder,
+            piece.key,
+            piece.source,
+        ):
+            joined[-1] = last._replace(stop=piece.stop)
         else:
             joined.append(piece)
     return joined

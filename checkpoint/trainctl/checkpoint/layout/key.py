@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainctl.core.errors import PlanError
 
@@ -27,17 +27,15 @@ DTYPE_BYTES = {
 """Bytes of one element, by the dtype names of the safetensors format: the spelling used in every key and file."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class StateVersion:
+class StateVersion(NamedTuple):
     """Which state it is: after ``step`` steps (0 is the initial state) of the chain ``lineage``."""
 
     lineage: int
     step: int
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class StateKey:
-    """Names one logical tensor of a job's state.
+class StateKey(NamedTuple):
+    """Names one logical tensor of a job's state. A tuple, since plans look up and sort thousands of them.
 
     Attributes:
         fqn: name that the parameter has in the unsharded, single-process model.

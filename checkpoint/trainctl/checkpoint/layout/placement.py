@@ -27,7 +27,9 @@ class Placement:
     @cached_property
     def runs(self) -> Mapping[str, tuple[Flat, ...]]:
         """What each holder has as disjoint ascending ranges."""
-        return {
-            holder: merge_runs(run for region in regions for run in region_to_runs(self.shape, region))
-            for holder, regions in self.regions.items()
-        }
+        return {holder: self._runs_of(regions) for holder, regions in self.regions.items()}
+
+    def _runs_of(self, regions: tuple[Region, ...]) -> tuple[Flat, ...]:
+        if len(regions) == 1 and isinstance(regions[0], Flat):
+            return (regions[0],) if regions[0].volume else ()
+        return merge_runs(run for region in regions for run in region_to_runs(self.shape, region))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainctl.checkpoint.layout.balance import Sources, balance
 from trainctl.checkpoint.layout.pairing import Want
@@ -44,8 +45,7 @@ class Stack:
         return self.begin + self.range_bytes * len(self.keys)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Piece:
+class Piece(NamedTuple):
     """A range of one key and the source it comes from; ordered as in a plan."""
 
     dst_holder: str

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainctl.core.errors import PlanError
 
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Box:
+class Box(NamedTuple):
     """The elements with ``offsets[i] <= index[i] < offsets[i] + lengths[i]`` for every dim i."""
 
     offsets: tuple[int, ...]
@@ -26,8 +25,7 @@ class Box:
         return f"[{', '.join(dims)}]"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Flat:
+class Flat(NamedTuple):
     """The elements ``start <= i < stop`` of the tensor in row-major order."""
 
     start: int
@@ -173,7 +171,7 @@ def offset_in(shape: Shape, region: Region, position: int) -> int:
 
 def overlaps(shape: Shape, region: Region, run: Flat) -> Iterator[Flat]:
     """The parts of a row-major run that lie in the region, in ascending order."""
-    for held in region_to_runs(shape, region):
+    for held in (region,) if isinstance(region, Flat) else region_to_runs(shape, region):
         common = intersect(held, run)
         if isinstance(common, Flat):
             yield common

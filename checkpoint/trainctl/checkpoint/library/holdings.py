@@ -70,7 +70,7 @@ class Holdings:
 
     def here(self, state: LocalState) -> LocalState:
         """This rank's state, at the version."""
-        tensors = (replace(t, key=replace(t.key, version=self.version)) for t in state.tensors)
+        tensors = (replace(t, key=t.key._replace(version=self.version)) for t in state.tensors)
         return replace(state, tensors=tuple(tensors))
 
     def described(self, state: LocalState) -> Description:

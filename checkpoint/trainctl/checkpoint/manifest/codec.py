@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from trainctl.checkpoint.manifest.records import TCF_VERSION, PartManifest, RootManifest, StoredFile
+from trainctl.checkpoint.manifest.records import TCF_VERSION, ContentsManifest, PartManifest, RootManifest, StoredFile
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 
-M = TypeVar("M", PartManifest, RootManifest)
+M = TypeVar("M", PartManifest, RootManifest, ContentsManifest)
 
 _GO_BACK = "this attempt cannot be used: resume from an older checkpoint, or restore the file from a copy"
 
@@ -27,6 +27,11 @@ def dump_part(part: PartManifest) -> bytes:
     return _dump(to_wire(part))
 
 
+def dump_contents(contents: ContentsManifest) -> bytes:
+    """A table of contents as JSON."""
+    return _dump(to_wire(contents))
+
+
 def dump_root(root: RootManifest) -> bytes:
     """A root manifest as JSON, with its own hash filled in."""
     unsigned = to_wire(dataclasses.replace(root, self_sha256=""))
@@ -39,12 +44,27 @@ def parse_part(data: bytes, expected: StoredFile, *, where: str) -> PartManifest
     Raises:
         CheckpointError: it is another one, or damaged.
     """
-    found = sha256(data)
-    if found != expected.sha256:
-        raise DamagedCheckpointError(
-            f"{where} is corrupt: expected sha256 {expected.sha256}, found {found}", hint=_GO_BACK
-        )
+    _check_hash(data, expected, where)
     return _record(PartManifest, _object(data, where), where)
+
+
+def parse_contents(data: bytes, expected: StoredFile, *, where: str) -> ContentsManifest:
+    """The table of contents that the root manifest promised.
+
+    Raises:
+        CheckpointError: it is another one, or damaged.
+    """
+    _check_hash(data, expected, where)
+    contents = _record(ContentsManifest, _object(data, where), where)
+    for number, alike in enumerate(contents.tensors):
+        if len(alike.fqns) != len(alike.kinds) or not 0 <= alike.placed < len(contents.placed):
+            raise DamagedCheckpointError(
+                f"{where} is malformed: tensors[{number}] does not fit together", hint=_GO_BACK
+            )
+    for number, placed in enumerate(contents.placed):
+        if not len(placed.writers) == len(placed.starts) == len(placed.stops):
+            raise DamagedCheckpointError(f"{where} is malformed: placed[{number}] does not fit together", hint=_GO_BACK)
+    return contents
 
 
 def parse_root(data: bytes, *, where: str) -> RootManifest:
@@ -64,6 +84,14 @@ def parse_root(data: bytes, *, where: str) -> RootManifest:
     if any(file.path.startswith("/") or ".." in file.path.split("/") for file in root.stored_files):
         raise DamagedCheckpointError(f"{where} is malformed: it names a file outside of its folder", hint=_GO_BACK)
     return root
+
+
+def _check_hash(data: bytes, expected: StoredFile, where: str) -> None:
+    found = sha256(data)
+    if found != expected.sha256:
+        raise DamagedCheckpointError(
+            f"{where} is corrupt: expected sha256 {expected.sha256}, found {found}", hint=_GO_BACK
+        )
 
 
 def _dump(fields: Any) -> bytes:

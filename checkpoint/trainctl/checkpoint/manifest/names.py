@@ -4,6 +4,7 @@
 
     <root>/step-000000001200/<attempt>/manifest.json                 root manifest, written last: the commit
                                        parts/w00003.json             one per writer
+                                       parts/contents.json           which part holds which ranges
                                        data/w00003-000.safetensors   tensors
                                        artifacts/config.json         files kept beside them
                                        pinned                        if there: somebody wants it kept
@@ -25,6 +26,7 @@ from trainctl.checkpoint.layout.region import Flat, Shape, whole
 
 ROOT_MANIFEST = "manifest.json"
 PIN = "pinned"
+CONTENTS = "parts/contents.json"
 HF_INDEX = "model.safetensors.index.json"
 DAMAGED = "damaged"
 _STEP = re.compile(r"step-(\d{12})")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, file_holder
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Region, Shape
-from trainctl.checkpoint.manifest.codec import parse_part, parse_root, sha256
+from trainctl.checkpoint.manifest.codec import parse_contents, parse_part, parse_root, sha256
+from trainctl.checkpoint.manifest.contents import ContentsTable
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name
-from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
+from trainctl.checkpoint.manifest.records import ContentsManifest, PartManifest, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 
@@ -90,6 +93,20 @@ def read_parts(storage: Storage, root: RootManifest) -> tuple[PartManifest, ...]
     return tuple(read_part(storage, root, report) for report in root.parts)
 
 
+def read_contents(storage: Storage, root: RootManifest) -> ContentsTable | None:
+    """Which part holds what; None: the checkpoint is of an older version, which has no such table.
+
+    Raises:
+        CheckpointError: it is missing, corrupt, or of another attempt.
+    """
+    if root.contents is None:
+        return None
+    where = f"{storage.uri}/{root.contents.path}"
+    contents = parse_contents(_listed(storage, root.contents), root.contents, where=where)
+    _check_attempt(contents, root, where)
+    return ContentsTable(contents, root.version)
+
+
 def read_part(storage: Storage, root: RootManifest, report: PartReport) -> PartManifest:
     """The part manifest of one writer.
 
@@ -97,37 +114,72 @@ def read_part(storage: Storage, root: RootManifest, report: PartReport) -> PartM
         CheckpointError: as ``read_parts``.
     """
     where = f"{storage.uri}/{report.manifest.path}"
-    try:
-        data = _read(storage, report.manifest.path, report.manifest.sha256)
-    except FileNotFoundError:
-        raise DamagedCheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
-    part = parse_part(data, report.manifest, where=where)
-    if (part.attempt, part.step) != (root.attempt, root.step):
-        raise DamagedCheckpointError(
-            f"{where}: expected a part of attempt {root.attempt} of step {root.step}, "
-            f"found one of attempt {part.attempt} of step {part.step}",
-            hint="files of two checkpoints were mixed; resume from another checkpoint",
-        )
+    part = parse_part(_listed(storage, report.manifest), report.manifest, where=where)
+    _check_attempt(part, root, where)
     return part
 
 
-def files_layout(root: RootManifest, parts: tuple[PartManifest, ...]) -> Layout:
-    """The checkpoint as a layout: each data file is a holder."""
-    shapes: dict[StateKey, Shape] = {}
-    placed: dict[StateKey, dict[str, tuple[Region, ...]]] = {}
+def _listed(storage: Storage, file: StoredFile) -> bytes:
+    """A file that the root manifest lists."""
+    try:
+        return _read(storage, file.path, file.sha256)
+    except FileNotFoundError:
+        where = f"{storage.uri}/{file.path}"
+        raise DamagedCheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
+
+
+def _check_attempt(found: PartManifest | ContentsManifest, root: RootManifest, where: str) -> None:
+    if (found.attempt, found.step) != (root.attempt, root.step):
+        raise DamagedCheckpointError(
+            f"{where}: expected a part of attempt {root.attempt} of step {root.step}, "
+            f"found one of attempt {found.attempt} of step {found.step}",
+            hint="files of two checkpoints were mixed; resume from another checkpoint",
+        )
+
+
+def files_layout(
+    root: RootManifest, parts: Sequence[PartManifest], only: Mapping[StateKey, Shape] | None = None
+) -> Layout:
+    """What the data files of some parts hold, as a layout: each file is a holder.
+
+    Args:
+        root: of the attempt.
+        parts: which.
+        only: tensors to look at, with the shapes that they must have; None: all.
+
+    Raises:
+        CheckpointError: a part has a tensor in another shape than another part, or than expected.
+        PlanError: a range is not inside its tensor.
+    """
+    version = root.version
+    shapes: dict[StateKey, Shape] = {} if only is None else dict(only)
+    placed: dict[StateKey, dict[str, tuple[Region, ...]]] = {key: {} for key in shapes}
     for part in parts:
+        holders = [file_holder(file.path) for file in part.files]
         for tensor in part.tensors:
-            key = tensor.key(root.version)
-            if shapes.setdefault(key, tensor.shape) != tensor.shape:
+            key = tensor.key(version)
+            if key not in shapes:
+                if only is not None:
+                    continue
+                shapes[key], placed[key] = tensor.shape, {}
+            if shapes[key] != tensor.shape:
                 raise DamagedCheckpointError(
                     f"part of writer {part.writer}: expected shape {list(shapes[key])} for {key}, "
                     f"found {list(tensor.shape)}"
                 )
-            held = placed.setdefault(key, {})
+            held = placed[key]
             for chunk in tensor.chunks:
-                holder = file_holder(part.files[chunk.file].path)
+                holder = holders[chunk.file]
                 held[holder] = (*held.get(holder, ()), chunk.region)
-    return Layout.placed({key: Placement(shape, placed[key]) for key, shape in shapes.items()})
+    # Most tensors lie as others do: those share a placement.
+    alike: dict[tuple[Shape, tuple[object, ...]], Placement] = {}
+    placements = {}
+    for key, shape in shapes.items():
+        what = shape, tuple(placed[key].items())
+        if what not in alike:
+            alike[what] = Placement(shape, placed[key])
+        placements[key] = alike[what]
+    return Layout.placed(placements)
 
 
 def read_artifacts(storage: Storage, root: RootManifest) -> dict[str, bytes]:

@@ -88,6 +88,51 @@ class PartManifest:
     tensors: tuple[TensorRecord, ...]
 
 
+HeldRows = tuple[tuple[int, int, int, int], ...]
+"""What a part holds, by the numbers of the tensors (``manifest.contents``): first tensor, how many, start, stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedRecord:
+    """How tensors lie over the parts: ``writers[i]`` has the elements ``starts[i]:stops[i]``, ascending."""
+
+    writers: tuple[int, ...]
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlikeRecord:
+    """Tensors of one shape that lie alike.
+
+    Attributes:
+        dtype: of each.
+        instance: of each.
+        shape: of each.
+        placed: index into ``ContentsManifest.placed``.
+        fqns: one per tensor.
+        kinds: one per tensor.
+    """
+
+    dtype: str
+    instance: str
+    shape: tuple[int, ...]
+    placed: int
+    fqns: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentsManifest:
+    """Which part holds which ranges of which tensors."""
+
+    tcf: int
+    step: int
+    attempt: str
+    placed: tuple[PlacedRecord, ...]
+    tensors: tuple[AlikeRecord, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
     """A file of the attempt that has to be there with this size; artifacts have a hash, data files have checksums."""
@@ -99,7 +144,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartReport:
-    """What a writer tells the coordinator when its part is durable; goes into the root manifest as it is.
+    """What a writer tells the coordinator when its part is durable; goes into the root manifest, without ``held``.
 
     Attributes:
         writer: which one.
@@ -108,6 +153,7 @@ class PartReport:
         files: its data files.
         data_bytes: tensor bytes in them.
         seconds: what it took, by stage (``monitor.STAGES``), for people.
+        held: for the table of contents; None: a writer of an older version, which does not say.
     """
 
     writer: int
@@ -116,6 +162,7 @@ class PartReport:
     files: tuple[StoredFile, ...]
     data_bytes: int
     seconds: Mapping[str, float] = field(default_factory=dict)
+    held: HeldRows | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +197,7 @@ class RootManifest:
         objects: values encoded by ``manifest.values``.
         layout: ``chunked``, or ``hf``: parameters lie in files that transformers loads, each written by many ranks.
         index: of those files, where there are several.
+        contents: the table of contents; None in checkpoints of older versions.
         self_sha256: hash of this manifest with this field empty.
     """
 
@@ -172,6 +220,7 @@ class RootManifest:
     self_sha256: str = ""
     layout: str = "chunked"
     index: StoredFile | None = None
+    contents: StoredFile | None = None
 
     @property
     def version(self) -> StateVersion:
@@ -187,4 +236,4 @@ class RootManifest:
     @property
     def beside(self) -> tuple[StoredFile, ...]:
         """Files that no writer of a part wrote; each has its hash."""
-        return (*self.artifacts, *([self.index] if self.index is not None else []))
+        return (*self.artifacts, *(file for file in (self.index, self.contents) if file is not None))

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -138,8 +139,13 @@ class LocalStorage:
 
     def size(self, path: str) -> int | None:
         """Size by stat."""
-        target = self._root / path
-        return target.stat().st_size if target.is_file() else None
+        try:
+            found = os.stat(f"{self._root}/{path}")
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
+            raise
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def list(self, path: str) -> tuple[str, ...]:
         """Names by scandir."""

@@ -83,11 +83,13 @@ class MemoryLoad:
         return CheckpointRef(uri=uri, step=root.step, lineage=root.lineage, attempt=root.attempt, manifest_sha256="")
 
     def _gather_manifests(self, exchange: FileExchange) -> RootManifest:
-        """The root manifest first, which says what else there is; then those of all parts."""
+        """The root manifest first, which says what else there is; then those of all parts, and their contents."""
         has_root = (self.memory.where(self.snapshot) / ROOT_MANIFEST).is_file()
         self._fetch(exchange, {ROOT_MANIFEST} if has_root else set(), {ROOT_MANIFEST}, {ROOT_MANIFEST: 1})
         root = self.memory.root(self.snapshot)
-        self._fetch(exchange, self._held(root), {part.manifest.path for part in root.parts}, _sizes(root))
+        manifests = {part.manifest.path for part in root.parts}
+        manifests |= {root.contents.path} if root.contents is not None else set()
+        self._fetch(exchange, self._held(root), manifests, _sizes(root))
         return root
 
     def _gather_data(self, exchange: FileExchange, needed: Iterable[str]) -> None:
