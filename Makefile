@@ -32,8 +32,7 @@ demo: install ## The main job: train on real text, lose a worker and an agent, g
 NO_COMPILER := CXX=/no/compiler/in/make/test
 test: install ## All tests that need nothing but Python
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --ignore tests/system --ignore tests/gpu --ignore tests/e2e --ignore tests/multiproc --ignore tests/etcd_store $(PYTEST_ARGS)
-	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile tests/multiproc tests/etcd_store $(PYTEST_ARGS)
-	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e $(PYTEST_ARGS)
+	$(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/multiproc tests/etcd_store $(PYTEST_ARGS)
 
 # The longest one first: the others fill the second core meanwhile.
 SYSTEM_TESTS := tests/system/test_demo.py $(filter-out tests/system/test_demo.py,$(wildcard tests/system/test_*.py))
