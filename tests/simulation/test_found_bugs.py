@@ -124,7 +124,7 @@ def test_an_agent_is_not_silent_while_what_it_said_is_dealt_with() -> None:
 def test_an_agent_that_reports_nothing_hears_all_the_same_that_somebody_leads() -> None:
     async def main() -> None:
         clock = ManualClock()
-        session = AgentSession("n", 1, agent_pb2.AgentDesired, clock.monotonic_s)
+        session = AgentSession("n", 1, lambda _: None, clock.monotonic_s)
         answers = 0
         assert (await session.next()).WhichOneof("message") == "desired"  # type: ignore[union-attr]
         for beat in range(1, 41):

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from trainctl.core.records.generation import GenerationRecord
-from trainctl.core.records.worker import WorkerDesired
+from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.protos.convert import record_to_message
-from trainctl.protos.v1 import records_pb2
+from trainctl.protos.v1 import agent_pb2, records_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What several workers of a job are told alike, and the bytes of the message that says it."""
+
+    desired: WorkerDesired
+    record: GenerationRecord | None
+    message: bytes
 
 
 class DesiredMessages:
-    """Makes messages; remembers the newest spec and record of each job that it made one for."""
+    """Makes messages; remembers of each job the newest that all workers with one instruction are told alike."""
 
     def __init__(self) -> None:
-        self._specs: dict[str, tuple[Mapping[str, object], records_pb2.TrainJob]] = {}
-        self._records: dict[str, tuple[GenerationRecord, records_pb2.GenerationRecord]] = {}
+        self._shared: dict[str, dict[Instruction, _Shared]] = {}
 
-    def worker(self, desired: WorkerDesired) -> records_pb2.WorkerDesired:
-        """The message that mirrors the record."""
-        known = self._specs.get(desired.job_uid)
-        if known is None or known[0] is not desired.spec:
-            known = (desired.spec, record_to_message(desired.spec, records_pb2.TrainJob))
-            self._specs[desired.job_uid] = known
-        message = record_to_message(replace(desired, spec={}, record=None), records_pb2.WorkerDesired)
-        message.spec.CopyFrom(known[1])
+    def add(self, desired: WorkerDesired, agent: agent_pb2.AgentDesired) -> records_pb2.WorkerDesired:
+        """Adds the message that mirrors the record to what an agent is sent."""
+        # Written in place: a message of a thousand ranks that is made apart is copied for every agent.
+        message = agent.workers.add()
+        message.MergeFromString(self._shared_of(desired))
+        message.slot, message.incarnation = desired.slot, desired.incarnation
         if desired.record is not None:
-            message.record.CopyFrom(self._shared(desired.record))
             message.record.node_rank = desired.record.node_rank
             message.record.members.extend(record_to_message(m, records_pb2.Member) for m in desired.record.members)
         return message
 
-    def _shared(self, record: GenerationRecord) -> records_pb2.GenerationRecord:
-        """All of a record but what each agent is told another of."""
-        shared = replace(record, members=(), node_rank=0)
-        known = self._records.get(record.job_uid)
-        if known is None or known[0] != shared:
-            known = self._records[record.job_uid] = shared, record_to_message(shared, records_pb2.GenerationRecord)
-        return known[1]
+    def _shared_of(self, desired: WorkerDesired) -> bytes:
+        alike = replace(desired, slot=0, incarnation=0, record=None)
+        record = replace(desired.record, members=(), node_rank=0) if desired.record is not None else None
+        known = self._shared.setdefault(desired.job_uid, {})
+        found = known.get(desired.instruction)
+        if found is None or found.desired != alike or found.record != record:
+            message = record_to_message(replace(alike, record=record), records_pb2.WorkerDesired).SerializeToString()
+            found = known[desired.instruction] = _Shared(alike, record, message)
+        return found.message
 
     def forget(self, job_uid: str) -> None:
         """The job needs no messages any more."""
-        self._specs.pop(job_uid, None)
-        self._records.pop(job_uid, None)
+        self._shared.pop(job_uid, None)

@@ -99,21 +99,16 @@ class Reconciler:
             if entry.waits_for_room or agent_incarnation in entry.uses():
                 self._look_soon(entry, news=news)
 
-    def desired(self, agent_incarnation: int) -> agent_pb2.AgentDesired:
-        """The whole desired state of an agent, from committed states only."""
+    def write_desired(self, agent_incarnation: int, message: agent_pb2.AgentDesired) -> None:
+        """The whole desired state of an agent, from committed states only, into an empty message."""
         self._version += 1
-        workers = [
-            self._messages.worker(worker)
-            for entry in self._book.live()
-            for worker in entry.desired.get(agent_incarnation, ())
-        ]
-        return agent_pb2.AgentDesired(
-            epoch=self._leadership.epoch,
-            version=self._version,
-            workers=workers,
-            deleted_jobs=self._book.deleted(),
-            heartbeat_s=self._agents.heartbeat_s,
-        )
+        message.epoch = self._leadership.epoch
+        message.version = self._version
+        message.deleted_jobs.extend(self._book.deleted())
+        message.heartbeat_s = self._agents.heartbeat_s
+        for entry in self._book.live():
+            for worker in entry.desired.get(agent_incarnation, ()):
+                self._messages.add(worker, message)
 
     def queue_depth(self) -> int:
         """Jobs waiting for a pass."""

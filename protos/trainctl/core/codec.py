@@ -46,7 +46,7 @@ def to_wire(value: Any) -> Any:
         return [to_wire(item) for item in value]
     if dataclasses.is_dataclass(kind):
         items = ((key, getattr(value, name)) for key, name in _keys(kind))
-        return {key: to_wire(item) for key, item in items if item is not None}
+        return {key: item if type(item) in _PLAIN else to_wire(item) for key, item in items if item is not None}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):

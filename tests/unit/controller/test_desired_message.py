@@ -9,6 +9,7 @@ from trainctl.core.records.spec import JobMetadata, TrainJob
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.v1 import records_pb2
+from trainctl.protos.v1.agent_pb2 import AgentDesired
 
 
 def desired(slot: int, spec: TrainJob, *, holders: tuple[int, ...] = ()) -> WorkerDesired:
@@ -30,11 +31,11 @@ def test_the_message_is_the_record_whatever_was_remembered() -> None:
     for slot, spec, holders in ((0, first, (0, 1)), (1, first, ()), (0, second, (1,)), (0, first, (0,))):
         one = desired(slot, spec, holders=holders)
         one = replace(one, spec=same) if spec is first else one
-        message = messages.worker(one)
+        message = messages.add(one, AgentDesired())
         assert message == record_to_message(one, records_pb2.WorkerDesired)
         assert message_to_record(message, WorkerDesired).record == one.record
     messages.forget("j")
-    assert messages.worker(desired(0, second)).spec.metadata.name == "b"
+    assert messages.add(desired(0, second), AgentDesired()).spec.metadata.name == "b"
 
 
 def test_what_differs_between_agents_and_generations_is_sent() -> None:
@@ -46,9 +47,9 @@ def test_what_differs_between_agents_and_generations_is_sent() -> None:
             assert one.record is not None
             record = replace(one.record, generation=generation, nonce=nonce, ranks=3, nodes=3, node_rank=slot)
             one = replace(one, record=record, generation=generation)
-            assert messages.worker(one) == record_to_message(one, records_pb2.WorkerDesired)
+            assert messages.add(one, AgentDesired()) == record_to_message(one, records_pb2.WorkerDesired)
 
 
 def test_a_worker_without_a_record_is_sent_none() -> None:
     one = replace(desired(0, TrainJob(metadata=JobMetadata(name="a"))), record=None, instruction=Instruction.STANDBY)
-    assert not DesiredMessages().worker(one).HasField("record")
+    assert not DesiredMessages().add(one, AgentDesired()).HasField("record")

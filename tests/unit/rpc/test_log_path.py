@@ -101,7 +101,7 @@ class Way:
 
     @staticmethod
     def _new_session() -> AgentSession:
-        return AgentSession(NODE, 7, agent_pb2.AgentDesired, time.monotonic)
+        return AgentSession(NODE, 7, lambda _: None, time.monotonic)
 
 
 class _Nothing(LogFile):

@@ -142,7 +142,7 @@ class AgentRegistry:
         return found
 
     def open(
-        self, node: str, incarnation: int, desired: Callable[[], agent_pb2.AgentDesired]
+        self, node: str, incarnation: int, write_desired: Callable[[agent_pb2.AgentDesired], None]
     ) -> tuple[Agent, AgentSession]:
         """Opens the session of a registered agent life; an older one of the same life is closed.
 
@@ -154,7 +154,7 @@ class AgentRegistry:
             raise self.stale(node, incarnation)
         if agent.session is not None:
             agent.session.close()
-        agent.session, agent.told = AgentSession(node, incarnation, desired, self._monotonic_s), True
+        agent.session, agent.told = AgentSession(node, incarnation, write_desired, self._monotonic_s), True
         self._heard(agent)
         agent.reported = False
         return agent, agent.session

@@ -21,7 +21,7 @@ class AgentSession:
     Args:
         node: the node's name.
         agent_incarnation: the agent life at the other end.
-        desired: composes the whole desired state of this agent as of now.
+        write_desired: writes the whole desired state of this agent as of now into an empty message.
         monotonic_s: the clock that silence is measured on.
     """
 
@@ -29,13 +29,13 @@ class AgentSession:
         self,
         node: str,
         agent_incarnation: int,
-        desired: Callable[[], agent_pb2.AgentDesired],
+        write_desired: Callable[[agent_pb2.AgentDesired], None],
         monotonic_s: Callable[[], float],
     ) -> None:
         self.node = node
         self.agent_incarnation = agent_incarnation
         self.error: TrainctlError | None = None
-        self._compose = desired
+        self._write_desired = write_desired
         self._monotonic_s = monotonic_s
         self._answered_s = monotonic_s()
         self._desired_due = True
@@ -97,7 +97,10 @@ class AgentSession:
     def _due(self) -> agent_pb2.SessionResponse | None:
         if self._desired_due:
             self._desired_due = False
-            return agent_pb2.SessionResponse(desired=self._compose())
+            response = agent_pb2.SessionResponse()
+            response.desired.SetInParent()  # also where there is nothing to say
+            self._write_desired(response.desired)
+            return response
         if self._ack_due:
             self._ack_due = False
             return agent_pb2.SessionResponse(ack=self._acked)

@@ -167,13 +167,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         certificate = await to_the_end(self._nodes.renew(peer, request.certificate_request))
         return agent_pb2.RenewResponse(certificate=certificate, authority=self._nodes.authority.pem)
 
-    def _desired(self, incarnation: int, jobs: set[str]) -> Callable[[], agent_pb2.AgentDesired]:
-        def compose() -> agent_pb2.AgentDesired:
-            desired = self._reconciler.desired(incarnation)
-            jobs.update(worker.job_uid for worker in desired.workers)
-            return desired
+    def _desired(self, incarnation: int, jobs: set[str]) -> Callable[[agent_pb2.AgentDesired], None]:
+        def write(message: agent_pb2.AgentDesired) -> None:
+            self._reconciler.write_desired(incarnation, message)
+            jobs.update(worker.job_uid for worker in message.workers)
 
-        return compose
+        return write
 
     def _end_with_certificate(self, session: AgentSession) -> asyncio.TimerHandle:
         """A stream lives no longer than what it was opened with; the agent renews that long before."""
