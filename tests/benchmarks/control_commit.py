@@ -58,12 +58,12 @@ class Crowd:
         process.stdin.write(f"exit sim-{node}\n")
         process.stdin.flush()
 
-    def until(self, what: str, generation: int, agents: int) -> dict[str, float]:
-        """Waits until all agents are told a generation; the last time each thing was said of it."""
+    def until(self, what: str, generation: int) -> dict[str, float]:
+        """Waits until the agents of all processes are told a generation; the last time each thing was said of it."""
         counts: dict[str, int] = {}
         last_s: dict[str, float] = {}
         end_s = time.monotonic() + PATIENCE_S
-        while counts.get(what, 0) < agents:
+        while counts.get(what, 0) < len(self.processes):
             said = self.heard.get(timeout=max(0.0, end_s - time.monotonic()))
             if said["generation"] == generation:
                 counts[said["what"]] = counts.get(said["what"], 0) + 1
@@ -105,12 +105,12 @@ def rounds(system: LocalSystem, *, agents: int, slots: int, count: int) -> Itera
         }
         job = {"apiVersion": "trainctl.dev/v1", "kind": "TrainJob", "metadata": {"name": "crowd"}, "spec": spec}
         system.submit(json.dumps(job))
-        members.until("told", 1, agents)
+        members.until("told", 1)
         for number in range(count):
             system.wait_phase("crowd", "RUNNING", PATIENCE_S)
             began_s = time.monotonic()
             members.exit_worker(number * 7 % agents, agents)
-            last_s = members.until("told", number + 2, agents)
+            last_s = members.until("told", number + 2)
             yield Round(commit_s=last_s["told"] - last_s["answered"], whole_s=last_s["told"] - began_s)
 
 

@@ -1,8 +1,8 @@
 """Agents whose workers do at once whatever they are told, many in one process, each on a socket of its own.
 
 ``python members.py HOST:PORT TOKEN_FILE FIRST COUNT SLOTS`` registers ``sim-FIRST`` and so on. Prints a JSON line when
-an agent answers PREPARE and when it is told a committed generation; a line ``exit NODE`` on standard input ends the
-first worker of that node.
+all of them have answered PREPARE, and when all have been told a committed generation: what, of which generation, and
+when the last one was. A line ``exit NODE`` on standard input ends the first worker of that node.
 """
 
 from __future__ import annotations
@@ -51,10 +51,30 @@ def observed(desired: records_pb2.WorkerDesired) -> records_pb2.WorkerObserved:
     return seen
 
 
+class Told:
+    """Counts who was told what; a line for every agent would cost more than to be told.
+
+    Args:
+        count: how many agents there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._nodes: dict[tuple[str, int], set[str]] = {}
+
+    def note(self, node: str, what: str, generation: int) -> None:
+        """One agent was."""
+        nodes = self._nodes.setdefault((what, generation), set())
+        new = node not in nodes
+        nodes.add(node)
+        if new and len(nodes) == self._count:
+            print(json.dumps({"what": what, "generation": generation, "at_s": time.monotonic()}), flush=True)
+
+
 class Member:
     """One agent."""
 
-    def __init__(self, target: str, token: str, number: int, slots: int) -> None:
+    def __init__(self, target: str, token: str, number: int, slots: int, told: Told) -> None:
         self.node = f"sim-{number}"
         self._channel = aio.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._stub: Any = agent_pb2_grpc.AgentServiceStub(self._channel)
@@ -63,7 +83,7 @@ class Member:
         self._incarnation = 0
         self._period_s = 1.0
         self._sequence = 0
-        self._told = ("", 0)
+        self._told = told
         self._workers: dict[tuple[int, int], records_pb2.WorkerObserved] = {}
         self._news = asyncio.Event()
 
@@ -114,14 +134,14 @@ class Member:
             self._workers[key] = known if known is not None and gone else observed(worker)
         for instruction, what in ((Instruction.PREPARE, "answered"), (Instruction.RUN, "told")):
             generations = [w.generation for w in desired.workers if w.instruction == instruction]
-            if generations and (what, generations[0]) != self._told:
-                self._told = (what, generations[0])
-                print(json.dumps({"what": what, "generation": generations[0], "at_s": time.monotonic()}), flush=True)
+            if generations:
+                self._told.note(self.node, what, generations[0])
         self._news.set()
 
 
 async def _main(target: str, token: str, numbers: range, slots: int) -> None:
-    members = {member.node: member for member in (Member(target, token, number, slots) for number in numbers)}
+    told = Told(len(numbers))
+    members = {member.node: member for member in (Member(target, token, number, slots, told) for number in numbers)}
     loop = asyncio.get_running_loop()
 
     def command() -> None:
