@@ -16,8 +16,6 @@ from e2e.local_system import TRAINCTL
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 BLOCK_S = 300
-POLITE = Path(__file__).with_name("polite")
-"""Pages look at jobs that have no end before they are cancelled; such a job gets the time that nobody else needs."""
 RUNNING = sorted(
     (page for page in written_pages() if any(block.runs for block in blocks(page))),
     key=lambda page: -sum(block.text.count("\n") for block in blocks(page) if block.runs),
@@ -40,7 +38,6 @@ class Reader:
         # Nothing else of the environment: a page has to work for everybody.
         names = ("LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "OMP_WAIT_POLICY")
         kept = {name: os.environ[name] for name in names if name in os.environ}
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(POLITE), kept.get("PYTHONPATH")]))
         path = os.pathsep.join([str(Path(TRAINCTL).parent), os.environ["PATH"]])
         self._environment = {**kept, "PATH": path, "HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "120"}
 
