@@ -7,6 +7,9 @@ STAMP  := $(VENV)/.installed
 PIP     := $(BIN)/python -m pip --disable-pip-version-check $(PIP_ARGS)
 PORTIONS := protos parallel checkpoint controller agent
 
+# Thousands of processes start in the tests: each would compile our modules again where Python may not keep them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead bench-control bench-checkpoint bench-data protos docs corpus clean
 
@@ -54,7 +57,7 @@ check: install ## Lint, types, contracts, freshness of everything generated
 chaos: install ## Random job files and calls, then random faults and outages of the whole system, for half an hour
 	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest $$(grep -rlE '^(import|from) hypothesis' --include='test_*.py' tests/unit) --timeout 3600
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $${TRAINCTL_SIMULATION_SEEDS:-0-999}
-	$(BIN)/pytest tests/e2e -m chaos --timeout 900 $(PYTEST_ARGS)
+	$(BIN)/pytest tests/e2e tests/multiproc -m chaos --timeout 900 $(PYTEST_ARGS)
 
 bench: bench-recovery bench-overhead bench-control bench-checkpoint bench-data ## All benchmarks
 

@@ -1,5 +1,6 @@
 """For all tests."""
 
+import gc
 import os
 import signal
 
@@ -17,3 +18,16 @@ settings.load_profile("any machine")
 
 # A shell that runs the tests in the background lets them ignore Ctrl-C, and with them every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Threads of torch's that wait for each other sleep, in all processes of the tests: others need the cores to get there.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Half a million objects of torch and of the tests stay until the end: they are not looked through again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on the collector looks at what tests make."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()

@@ -36,7 +36,8 @@ class Reader:
         self._state = folder / "state.sh"
         self.output = ""
         # Nothing else of the environment: a page has to work for everybody.
-        kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TMPDIR", "PYTHONPATH") if name in os.environ}
+        names = ("LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "OMP_WAIT_POLICY")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         path = os.pathsep.join([str(Path(TRAINCTL).parent), os.environ["PATH"]])
         self._environment = {**kept, "PATH": path, "HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "120"}
 

@@ -82,7 +82,7 @@ def _watch(job: job_pb2.Job, outage_s: float) -> None:
         assert counted > before
 
 
-@pytest.mark.parametrize("what", OUTAGES)
+@pytest.mark.parametrize("what", [pytest.param("controllers", marks=pytest.mark.chaos), "store", "both"])
 def test_a_short_outage(tmp_path: Path, what: str) -> None:
     outlive(tmp_path, what, SHORT_S, profile="fast")
 

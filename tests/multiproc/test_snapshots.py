@@ -64,7 +64,7 @@ def parts_told(w: ProcessWorld) -> dict[int, tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("nodes", "lost"),
     [
-        (["a", "a", "b", "b"], [1]),
+        pytest.param(["a", "a", "b", "b"], [1], marks=pytest.mark.chaos),
         (["a", "a", "b", "b"], [0, 1, 2, 3]),
         (["a", "b", "c"], [2]),
         (["a", "a"], [0]),
@@ -156,14 +156,20 @@ def test_a_damaged_snapshot_is_not_loaded(tmp_path: Path) -> None:
         assert not NodeMemory(w.memory(first), "job-1").attempts()
 
 
-@pytest.mark.parametrize("point", ["checkpoint.write", "checkpoint.seal", "checkpoint.sealed"])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("point", "rank"),
+    [
+        ("checkpoint.write", 0),
+        pytest.param("checkpoint.write", 1, marks=pytest.mark.chaos),
+        ("snapshot.share", 1),
+        pytest.param("checkpoint.seal", 0, marks=pytest.mark.chaos),
+        ("checkpoint.sealed", 0),
+    ],
+)
 def test_a_rank_dies_while_a_snapshot_is_made(
     tmp_path: Path, undisturbed: dict[int, StepFigures], point: str, rank: int
 ) -> None:
     """The one before is still whole on all nodes, or the one that it made is."""
-    if point != "checkpoint.write" and rank == 1:
-        point = "snapshot.share"
     nodes = ["a", "b"]
     where = {"rank": rank} if point in ("checkpoint.write", "snapshot.share") else {}
     faults = json.dumps([{"point": point, "action": "kill", "where": where, "skip": 2}])

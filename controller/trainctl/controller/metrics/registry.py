@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -12,6 +14,8 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, Kind, Metric
 from trainctl.controller.metrics.jobs import JobCollector
 from trainctl.core.errors import ConflictError
+
+_KNOCK_S = 0.01
 
 
 class ControllerMetrics:
@@ -82,10 +86,16 @@ class MetricsServer:
                 f"cannot serve metrics on {host}:{port}: {error.strerror}", hint="choose another --metrics-port"
             ) from error
         self._server, self._thread = started
+        self._knock = (host, self._server.server_port)
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:
         """Stops serving."""
-        self._server.shutdown()
+        ending = Thread(target=self._server.shutdown)
+        ending.start()
+        while ending.is_alive():  # it looks up when somebody comes, otherwise only twice a second
+            with suppress(OSError), socket.create_connection(self._knock, _KNOCK_S):
+                pass
+            ending.join(_KNOCK_S)
         self._server.server_close()
         self._thread.join()
