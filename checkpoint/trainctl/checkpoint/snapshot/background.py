@@ -17,6 +17,7 @@ from trainctl.checkpoint.memory.node_memory import NoRoomError
 from trainctl.checkpoint.monitor import COPY, WRITE
 from trainctl.checkpoint.saving import EntryData, nothing
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
+from trainctl.checkpoint.storage.descriptors import beside_training
 from trainctl.core.errors import CheckpointError, TrainctlError
 from trainctl.core.records.part import NO_ROOM
 
@@ -27,7 +28,7 @@ RETRY_AFTER_S = (0.5, 2.0)
 _SETTLING = ""
 """What is waited for then is nobody's stage."""
 _NICE = 10
-"""The training thread has the processor first."""
+"""The training thread has the processor first while the part is written."""
 
 
 class WritePart(Protocol):
@@ -179,8 +180,6 @@ class BackgroundPart:
         self._end(None, error, cause)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # a courtesy that not every system knows
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         with self._watch.measuring():
             part, error, cause = self._tried(self._saved)
         self._before = None  # a chain of parts must not live as long as the job
@@ -207,9 +206,12 @@ class BackgroundPart:
     def _saved(self) -> PartReport:
         with timed(COPY):
             self.source.copy()
+        # Not earlier: the next change of the state waits for the copy, which would not come off beside busy threads.
+        with contextlib.suppress(OSError, AttributeError):  # a courtesy that not every system knows
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while self._before is not None and not self._before.wait(0.1):
             self._beat()
-        with timed(WRITE):
+        with timed(WRITE), beside_training():
             return self._written()
 
     def _written(self) -> PartReport:
