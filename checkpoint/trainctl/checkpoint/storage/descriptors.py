@@ -41,8 +41,7 @@ def beside_training() -> Iterator[None]:
 
 
 def write_stream(descriptor: int, buffers: Iterable[memoryview | bytes]) -> int:
-    """Writes all from the beginning of the file; returns the size. A buffer is used up before the next is asked for,
-    or at most ``_BUFFERS_PER_CALL`` of them together."""
+    """Writes all from the beginning of the file; returns the size. Holds a few buffers at a time."""
     if _HERE.beside_training and _past_cache(descriptor, True):
         return _write_past_cache(descriptor, buffers)
     size = 0
