@@ -216,25 +216,34 @@ class Plan:
 
 def measure(samples: Samples, plan: Plan, folder: Path) -> dict[str, float]:
     """Everything; returns how many bytes trainctl has on the disk for each of the state."""
-    found = {}
-    pairs = plan.pairs
-    for size in plan.worlds:
-        folders = {side: folder / f"{side}-{size}" for side in SIDES}
+    found: dict[str, float] = {}
+
+    def reshard(ranks: World, before: int, after: int) -> None:
+        in_turns(samples, f"reshard {before} to {after}", ranks, "load", sides(folder, before), plan.pairs)
+
+    for number, size in enumerate(plan.worlds):
+        folders = sides(folder, size)
         with world(size, folder, plan.state_bytes, plan.tokens) as ranks:
             if STORAGE in plan.parts:
-                in_turns(samples, f"save with {size}", ranks, "save", folders, pairs)
+                in_turns(samples, f"save with {size}", ranks, "save", folders, plan.pairs)
                 found[f"{size}"] = folder_bytes(folders["trainctl"]) / folder_bytes(folders["raw"])
-                in_turns(samples, f"load warm with {size}", ranks, "load", folders, pairs)
-                in_turns(samples, f"load cold with {size}", ranks, "load", folders, pairs)
+                in_turns(samples, f"load warm with {size}", ranks, "load", folders, plan.pairs)
+                in_turns(samples, f"load cold with {size}", ranks, "load", folders, plan.pairs)
+                if number:
+                    reshard(ranks, plan.worlds[number - 1], size)
             if TRAINING in plan.parts:
-                beside_training(samples, ranks, folder, ways=plan.ways, pairs=pairs)
+                beside_training(samples, ranks, folder, ways=plan.ways, pairs=plan.pairs)
             samples.note_memory(ranks)
-    for before, after in plan.reshards:
-        folders = {side: folder / f"{side}-{before}" for side in SIDES}
+    for before, after in plan.reshards[len(plan.worlds) - 1 :]:  # the others were done by ranks that were there
         with world(after, folder, plan.state_bytes, plan.tokens) as ranks:
-            in_turns(samples, f"reshard {before} to {after}", ranks, "load", folders, pairs)
+            reshard(ranks, before, after)
             samples.note_memory(ranks)
     return found
+
+
+def sides(folder: Path, size: int) -> dict[str, Path]:
+    """Where each side saves with so many processes."""
+    return {side: folder / f"{side}-{size}" for side in SIDES}
 
 
 def memory(samples: Samples, state_bytes: int) -> dict[str, list[float]]:

@@ -1,8 +1,8 @@
 """Writing to an open file: all of it, through the page cache or past it.
 
-Beside training, bytes go past the cache. The cache takes a processor to fill, several times as long as a plain copy, and
-the training shares that processor (measured, 1.1 GB beside steps that keep both cores busy: 0.6 to 2.3 s of processor
-time through the cache, 0.1 s past it, and it was over sooner). It also throws out what others read from there.
+Beside training, bytes go past the cache. To fill it takes a processor, several times as long as a plain copy, and the
+training shares that processor (measured, 1.1 GB beside steps that keep both cores busy: 0.6 to 2.3 s of processor time
+through the cache, 0.1 s past it, and it was over sooner). It also throws out what others read from there.
 """
 
 from __future__ import annotations
