@@ -1,7 +1,7 @@
 """One rank of ``make bench-checkpoint``: holds its rows of the state, and saves and loads them as it is told.
 
-``python checkpoint_rank.py RANK WORLD RENDEZVOUS_FILE STATE_BYTES TOKENS``; lines on standard input: what to do, who, and
-in which folder. All ranks begin together; the first one answers with the seconds until the last one was done.
+``python checkpoint_rank.py RANK WORLD RENDEZVOUS_FILE STATE_BYTES TOKENS``; lines on standard input: what to do, who,
+and in which folder. All ranks begin together; the first one answers with the seconds until the last one was done.
 """
 
 from __future__ import annotations

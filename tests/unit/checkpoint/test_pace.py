@@ -10,8 +10,8 @@ from trainctl.checkpoint.snapshot.pace import SHARE, rest_s
 @pytest.mark.parametrize(
     ("processor_s", "took_s", "processors", "expected_s"),
     [
-        (0.004, 0.04, 1, 0.04),  # its share is a tenth: twice as long makes it half of that
-        (0.01, 0.01, 1, 0.01),  # never longer than it worked
+        (0.004, 0.04, 1, 0.04),  # its share is a tenth: twice as long makes it a twentieth
+        (0.01, 0.01, 1, 0.015),  # never longer than that for what it worked
         (0.001, 1.0, 1, 0.0),  # a slow disk needs no processor, and nobody waits for it longer
         (0.01, 0.01, 20, 0.0),  # one of twenty
         (0.006, 0.05, 2, 0.01),  # 6 ms are a tenth of 60

@@ -6,8 +6,8 @@ import time
 
 SHARE = 0.05
 """Of the processors that the training computes with; what takes less is not held up."""
-LONGEST_REST = 1.0
-"""For each second of work: a write takes at most twice as long as without rests."""
+LONGEST_REST = 1.5
+"""For each second of work: a write takes at most two and a half times as long as without rests."""
 
 
 def rest_s(processor_s: float, took_s: float, processors: int) -> float:
