@@ -4,7 +4,7 @@ A state of sharded rows (parameters and two moments, fp32) in 1, 2 and 4 process
 as many processes, with warm and with cold page cache, and into another number of them, by trainctl (which verifies
 checksums), by ``torch.distributed.checkpoint`` (which has none), and plainly: the same bytes written with fsync, and
 read in blocks of 4 MiB. Then training goes on beside saves: how long it stands still, against a plain copy of the same
-bytes, and how much slower its steps are, against steps without a save. In turns within one run; the first of each is
+bytes, and how much slower its steps are, against those right before. In turns within one run; the first of each is
 dropped, and sees that the values that come back are those that were saved. Prints a table and, last, one JSON line.
 """
 
@@ -27,10 +27,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
-from benchmarks.checkpoint_rank import SIDES, THREADS, forget_pages
-from benchmarks.checkpoint_train import WAYS
+from benchmarks.checkpoint_rank import IO_THREADS, SIDES, forget_pages, held_bytes, threads
+from benchmarks.checkpoint_train import COPY, TOKENS, WAYS
 
 HERE = Path(__file__).parent
+STORAGE, TRAINING = "storage", "training"
+PARTS = (STORAGE, TRAINING)
 TARGETS = {
     "save_vs_raw_write": 1.3,
     "load_cold_vs_raw_read": 1.15,
@@ -87,13 +89,13 @@ class World:
 
 
 @contextmanager
-def world(size: int, folder: Path, state_bytes: int) -> Iterator[World]:
+def world(size: int, folder: Path, state_bytes: int, tokens: int) -> Iterator[World]:
     """So many ranks, until the end of the block."""
     rendezvous = folder / f"rendezvous-{size}"
     rendezvous.unlink(missing_ok=True)
     command = [sys.executable, str(HERE / "checkpoint_rank.py")]
-    arguments = [str(size), str(rendezvous), str(state_bytes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": os.pathsep.join(sys.path)}
+    arguments = [str(size), str(rendezvous), str(state_bytes), str(tokens)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads(size)), "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [
         subprocess.Popen(
             [*command, str(rank), *arguments],
@@ -170,39 +172,78 @@ def in_turns(samples: Samples, what: str, ranks: World, verb: str, folders: dict
 
 def beside_training(samples: Samples, ranks: World, folder: Path, *, ways: Sequence[str], pairs: int) -> None:
     """Each way to save beside steps, once a round; the first round, which makes processes and memory, is dropped."""
+    size = ranks.size
     for number in range(pairs + 1):
-        copy_s = ranks.ask("train", "copy", folder / "beside")["copy"]
-        for way in ways if number % 2 else tuple(reversed(ways)):
+        for way in (COPY, *ways) if number % 2 else (*reversed(ways), COPY):
             answer = ranks.ask("train", way, folder / "beside")
-            if number:
-                samples.take(f"stall with {ranks.size}", way, answer["stall"])
-                samples.take(f"durable with {ranks.size}", way, answer["durable"])
-                samples.take(f"slowdown with {ranks.size}", way, answer["step"] / answer["idle"])
-        if number:
-            samples.take(f"stall with {ranks.size}", "copy", copy_s)
+            if not number:
+                continue
+            samples.take(f"stall with {size}", way, answer["stall"])
+            samples.take(f"step with {size}", way, answer["idle"])
+            samples.take(f"forward, backward {size}", way, answer["compute"])
+            if way != COPY:
+                samples.take(f"durable with {size}", way, answer["durable"])
+                samples.take(f"slowdown with {size}", way, answer["step"] / answer["idle"])
+                samples.take(f"lost with {size}", way, answer["lost"])
     shutil.rmtree(folder / "beside")
 
 
-def measure(
-    samples: Samples, worlds: Sequence[int], folder: Path, *, ways: Sequence[str], state_bytes: int, pairs: int
-) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        worlds: numbers of processes.
+        ways: how to save beside training.
+        parts: of ``PARTS``.
+        state_bytes: size of the state.
+        tokens: in a step.
+        pairs: rounds that count.
+    """
+
+    worlds: Sequence[int]
+    ways: Sequence[str]
+    parts: Sequence[str]
+    state_bytes: int
+    tokens: int
+    pairs: int
+
+    @property
+    def reshards(self) -> Sequence[tuple[int, int]]:
+        """From how many processes to how many."""
+        return (*pairwise(self.worlds), *pairwise(reversed(self.worlds))) if STORAGE in self.parts else ()
+
+
+def measure(samples: Samples, plan: Plan, folder: Path) -> dict[str, float]:
     """Everything; returns how many bytes trainctl has on the disk for each of the state."""
-    found = {}
-    for size in worlds:
-        folders = {side: folder / f"{side}-{size}" for side in SIDES}
-        with world(size, folder, state_bytes) as ranks:
-            in_turns(samples, f"save with {size}", ranks, "save", folders, pairs)
-            found[f"{size}"] = folder_bytes(folders["trainctl"]) / folder_bytes(folders["raw"])
-            in_turns(samples, f"load warm with {size}", ranks, "load", folders, pairs)
-            in_turns(samples, f"load cold with {size}", ranks, "load", folders, pairs)
-            beside_training(samples, ranks, folder, ways=ways, pairs=pairs)
+    found: dict[str, float] = {}
+
+    def reshard(ranks: World, before: int, after: int) -> None:
+        in_turns(samples, f"reshard {before} to {after}", ranks, "load", sides(folder, before), plan.pairs)
+
+    for number, size in enumerate(plan.worlds):
+        folders = sides(folder, size)
+        with world(size, folder, plan.state_bytes, plan.tokens) as ranks:
+            if STORAGE in plan.parts:
+                in_turns(samples, f"save with {size}", ranks, "save", folders, plan.pairs)
+                found[f"{size}"] = folder_bytes(folders["trainctl"]) / folder_bytes(folders["raw"])
+                in_turns(samples, f"load warm with {size}", ranks, "load", folders, plan.pairs)
+                in_turns(samples, f"load cold with {size}", ranks, "load", folders, plan.pairs)
+                if number:
+                    reshard(ranks, plan.worlds[number - 1], size)
+            if TRAINING in plan.parts:
+                beside_training(samples, ranks, folder, ways=plan.ways, pairs=plan.pairs)
             samples.note_memory(ranks)
-    for before, after in (*pairwise(worlds), *pairwise(reversed(worlds))):
-        folders = {side: folder / f"{side}-{before}" for side in SIDES}
-        with world(after, folder, state_bytes) as ranks:
-            in_turns(samples, f"reshard {before} to {after}", ranks, "load", folders, pairs)
+    for before, after in plan.reshards[len(plan.worlds) - 1 :]:  # the others were done by ranks that were there
+        with world(after, folder, plan.state_bytes, plan.tokens) as ranks:
+            reshard(ranks, before, after)
             samples.note_memory(ranks)
     return found
+
+
+def sides(folder: Path, size: int) -> dict[str, Path]:
+    """Where each side saves with so many processes."""
+    return {side: folder / f"{side}-{size}" for side in SIDES}
 
 
 def memory(samples: Samples, state_bytes: int) -> dict[str, list[float]]:
@@ -218,30 +259,42 @@ def memory(samples: Samples, state_bytes: int) -> dict[str, list[float]]:
     }
 
 
-def figures(samples: Samples, worlds: Sequence[int], on_disk: dict[str, float]) -> dict[str, list[float]]:
+def figures(samples: Samples, plan: Plan, on_disk: dict[str, float]) -> dict[str, list[float]]:
     """For each figure its ratios, one a turn, of the number of processes in which it is worst."""
 
     def worst(what: str, side: str, own: str = "trainctl") -> list[float]:
-        return max((samples.ratios(f"{what} with {size}", side, own) for size in worlds), key=statistics.median)
+        return max((samples.ratios(f"{what} with {size}", side, own) for size in plan.worlds), key=statistics.median)
 
-    found = {
-        "save_vs_raw_write": worst("save", "raw"),
-        "save_vs_dcp": worst("save", "dcp"),
-        "load_cold_vs_raw_read": worst("load cold", "raw"),
-        "load_warm_vs_raw_read": worst("load warm", "raw"),
-        "load_warm_vs_dcp": worst("load warm", "dcp"),
-        "load_cold_vs_dcp": worst("load cold", "dcp"),
-        "bytes_on_disk_ratio": list(on_disk.values()),
-        "stall_vs_memcpy": worst("stall", "copy", "eager"),
-        "stall_lazy_vs_dcp_async": worst("stall", "dcp", "lazy"),
-        "step_slowdown_while_saving": max(
-            (samples.of(f"slowdown with {size}", "lazy") for size in worlds), key=statistics.median
-        ),
-        "step_slowdown_vs_dcp": worst("slowdown", "dcp", "lazy"),
-    }
-    for before, after in (*pairwise(worlds), *pairwise(reversed(worlds))):
+    found: dict[str, list[float]] = {}
+    if STORAGE in plan.parts:
+        found |= {
+            "save_vs_raw_write": worst("save", "raw"),
+            "save_vs_dcp": worst("save", "dcp"),
+            "load_cold_vs_raw_read": worst("load cold", "raw"),
+            "load_warm_vs_raw_read": worst("load warm", "raw"),
+            "load_warm_vs_dcp": worst("load warm", "dcp"),
+            "load_cold_vs_dcp": worst("load cold", "dcp"),
+            "bytes_on_disk_ratio": list(on_disk.values()),
+        }
+    if TRAINING in plan.parts:
+        slowdowns = [samples.of(f"slowdown with {size}", "lazy") for size in plan.worlds]
+        found |= {
+            "stall_vs_memcpy": worst("stall", COPY, "eager"),
+            "stall_lazy_vs_dcp_async": worst("stall", "dcp", "lazy"),
+            "step_slowdown_while_saving": max(slowdowns, key=statistics.median),
+            "step_slowdown_vs_dcp": worst("slowdown", "dcp", "lazy"),
+        }
+    for before, after in plan.reshards:
         found[f"reshard_{before}to{after}_vs_dcp"] = samples.ratios(f"reshard {before} to {after}", "dcp")
     return found
+
+
+def choices(text: str, known: Sequence[str]) -> list[str]:
+    """Some of what there is."""
+    chosen = text.split(",")
+    if unknown := [name for name in chosen if name not in known]:
+        sys.exit(f"expected some of {', '.join(known)}, found {', '.join(unknown)}")
+    return chosen
 
 
 def main() -> int:
@@ -249,21 +302,28 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--mib", type=int, default=1068, help="size of the state")
     parser.add_argument("--worlds", default="1,2,4", help="numbers of processes")
-    parser.add_argument("--ways", default=",".join(WAYS), help="how to save beside training")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
+    parser.add_argument("--ways", default=",".join(WAYS), help="how to save beside training; lazy, eager and dcp, too")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="in a step beside saves")
     parser.add_argument("--dir", type=Path, help="where to save; a temporary folder")
     options = parser.parse_args()
-    worlds = [int(size) for size in options.worlds.split(",")]
-    ways = options.ways.split(",")
+    plan = Plan(
+        worlds=[int(size) for size in options.worlds.split(",")],
+        ways=choices(options.ways, WAYS),
+        parts=choices(options.parts, PARTS),
+        state_bytes=options.mib << 20,
+        tokens=options.tokens,
+        pairs=options.pairs,
+    )
     samples = Samples()
     folder = Path(tempfile.mkdtemp(prefix="bench-checkpoint-", dir=options.dir))
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {folder}", flush=True)
     try:
-        on_disk = measure(samples, worlds, folder, ways=ways, state_bytes=options.mib << 20, pairs=options.pairs)
-        state_bytes = folder_bytes(folder / f"raw-{worlds[0]}")
+        on_disk = measure(samples, plan, folder)
     finally:
         shutil.rmtree(folder)
     samples.show()
-    found = {**figures(samples, worlds, on_disk), **memory(samples, state_bytes)}
+    found = {**figures(samples, plan, on_disk), **memory(samples, held_bytes(plan.state_bytes))}
     medians = {name: round(statistics.median(ratios), 3) for name, ratios in found.items()}
     missed = [name for name, target in TARGETS.items() if medians.get(name, 0.0) > target]
     print(
@@ -273,10 +333,12 @@ def main() -> int:
                 "spread": {name: [round(min(r), 3), round(max(r), 3)] for name, r in found.items()},
                 "targets": TARGETS,
                 "targets_missed": missed,
-                "state_bytes": state_bytes,
-                "pairs": options.pairs,
-                "worlds": worlds,
-                "threads": THREADS,
+                "state_bytes": held_bytes(plan.state_bytes),
+                "tokens": plan.tokens,
+                "pairs": plan.pairs,
+                "worlds": plan.worlds,
+                "threads": [threads(size) for size in plan.worlds],
+                "io_threads": IO_THREADS,
                 "torch": torch.__version__,
                 "load_1min": round(os.getloadavg()[0], 2),
             }

@@ -1,7 +1,7 @@
 """One rank of ``make bench-checkpoint``: holds its rows of the state, and saves and loads them as it is told.
 
-``python checkpoint_rank.py RANK WORLD RENDEZVOUS_FILE STATE_BYTES``; lines on standard input: what to do, who, and in
-which folder. All ranks begin together; the first one answers with the seconds until the last one was done.
+``python checkpoint_rank.py RANK WORLD RENDEZVOUS_FILE STATE_BYTES TOKENS``; lines on standard input: what to do, who,
+and in which folder. All ranks begin together; the first one answers with the seconds until the last one was done.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 
 KINDS = ("param", "exp_avg", "exp_avg_sq")
-THREADS = 2
-"""Of each rank, on all sides."""
+IO_THREADS = 2
+"""Of each rank that write or read, on all sides."""
 HIDDEN = 768
 BLOCK_BYTES = 4 << 20
+
+
+def threads(world: int) -> int:
+    """Threads that each rank computes with: its share of the cores, as a worker of trainctl has by default."""
+    return max(1, len(os.sched_getaffinity(0)) // world)
 
 
 def shapes(state_bytes: int) -> dict[str, tuple[int, ...]]:
@@ -49,6 +54,11 @@ def shapes(state_bytes: int) -> dict[str, tuple[int, ...]]:
     layer_bytes = 4 * len(KINDS) * sum(torch.Size(shape).numel() for shape in layer.values())
     count = max(1, state_bytes // layer_bytes)
     return {f"layers.{n}.{name}.weight": shape for n in range(count) for name, shape in layer.items()}
+
+
+def held_bytes(state_bytes: int) -> int:
+    """Size of the state that is made for one of so many bytes: whole layers."""
+    return 4 * len(KINDS) * sum(torch.Size(shape).numel() for shape in shapes(state_bytes).values())
 
 
 class State:
@@ -62,7 +72,9 @@ class State:
         for name, shape in shapes(state_bytes).items():
             for kind in KINDS:
                 tensor = torch.distributed.tensor.zeros(shape, device_mesh=mesh, placements=[Shard(0)])
-                tensor.to_local().normal_(generator=generator)
+                values = tensor.to_local().normal_(generator=generator)
+                if kind == "exp_avg_sq":
+                    values.abs_()
                 self.tensors[f"{kind}.{name}"] = tensor
                 local, _, region = local_part(tensor)
                 key = StateKey(name, kind, "F32", "island-0", StateVersion(1, 1))
@@ -86,8 +98,8 @@ class State:
 class Rank:
     """What this rank does when it is told to."""
 
-    def __init__(self, rank: int, world: int, state_bytes: int) -> None:
-        self._rank, self._world = rank, world
+    def __init__(self, rank: int, world: int, state_bytes: int, tokens: int) -> None:
+        self._rank, self._world, self._tokens = rank, world, tokens
         self._state = State(rank, world, state_bytes)
         self.verbs: dict[str, Callable[[Path], None]] = {
             f"{verb} {side}": getattr(self, f"_{verb}_{side}") for verb in ("save", "load") for side in SIDES
@@ -99,9 +111,9 @@ class Rank:
         """Steps beside a save; the longest seconds of all ranks, and the memory that they took together."""
         if self._training is None:
             state = self._state
-            self._training = Training(self._rank, state.own, state.assigned, state.tensors)
+            self._training = Training(self._rank, state.own, state.assigned, state.tensors, tokens=self._tokens)
         self._peak.begin()
-        found = {"copy": self._training.copy()} if way == "copy" else self._training.save(way, folder)
+        found = self._training.save(way, folder)
         longest = torch.tensor(list(found.values()), dtype=torch.float64)
         dist.all_reduce(longest, dist.ReduceOp.MAX)
         return {**dict(zip(found, longest.tolist(), strict=True)), "extra": self._extra()}
@@ -127,7 +139,7 @@ class Rank:
         load(ref, self._state.own, everything=keys, verify_first=False)
 
     def _save_dcp(self, folder: Path) -> None:
-        writer = FileSystemWriter(folder, thread_count=THREADS)
+        writer = FileSystemWriter(folder, thread_count=IO_THREADS)
         state_dict_saver.save(dict(self._state.tensors), storage_writer=writer)
 
     def _load_dcp(self, folder: Path) -> None:
@@ -158,7 +170,7 @@ class Rank:
                 jobs.append((path, position, target[: min(high - start, size) - position]))
                 position += len(jobs[-1][2])
             start += size
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(IO_THREADS) as pool:
             list(pool.map(_read, jobs))
 
     def _blocks(self) -> list[memoryview]:
@@ -205,13 +217,15 @@ def forget_pages(folder: Path) -> None:
 
 
 def main() -> None:
-    rank, world, rendezvous, state_bytes = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    torch.set_num_threads(THREADS)
+    rank, world, rendezvous = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    state_bytes, tokens = int(sys.argv[4]), int(sys.argv[5])
+    torch.set_num_threads(threads(world))
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
-    this = Rank(rank, world, state_bytes)
+    this = Rank(rank, world, state_bytes, tokens)
     for line in sys.stdin:
         if rank == 0 and line.startswith(("save", "train")):
             shutil.rmtree(line.split()[2], ignore_errors=True)
+            os.sync()  # what the turn before has left to the disk is not this one's to wait for
         dist.barrier()
         answer = this.do(line)
         if rank == 0:

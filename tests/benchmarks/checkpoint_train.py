@@ -10,13 +10,13 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 from torch.distributed.tensor import DTensor
 
+from benchmarks.checkpoint_step import Step
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.saving import EntryData, Runs
@@ -27,8 +27,10 @@ from trainctl.checkpoint.state import LocalState
 from trainctl.core.system.faults import FaultPlan
 
 WAYS = ("lazy", "eager", "dcp", "dcp-process")
-IDLE_STEPS = 30
-_WIDTH, _ROWS = 512, 256
+COPY = "copy"
+IDLE_STEPS = 4
+TOKENS = 64
+"""Of a step: forward and backward take several times as long as a copy of the state."""
 
 
 class Saving(Protocol):
@@ -44,12 +46,36 @@ class Saving(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class _Idle:
-    done = True
+    """Nothing is saved for so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
 
     def fence(self) -> None:
         """Nothing reads the state."""
+        self._left -= 1
+
+    @property
+    def done(self) -> bool:
+        return self._left <= 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Seconds of some steps on one rank.
+
+    Attributes:
+        each_s: of a step on the average, without the wait at the fence.
+        compute_s: of its forward and backward pass.
+        fence_s: of the wait, of all together.
+        count: how many there were.
+    """
+
+    each_s: float
+    compute_s: float
+    fence_s: float
+    count: int
 
 
 class _Ours:
@@ -82,25 +108,28 @@ class _Theirs:
 
 
 class Training:
-    """Steps of about ten milliseconds whose optimizer touches the state, saved in one way or another.
+    """Steps that read and write the whole state, saved in one way or another.
 
     Args:
         rank: which one.
         own: the state, as trainctl saves it.
         assigned: this rank's share.
         tensors: the same state, as torch saves it.
+        tokens: in a step.
     """
 
-    def __init__(self, rank: int, own: LocalState, assigned: Runs, tensors: dict[str, DTensor]) -> None:
+    def __init__(
+        self, rank: int, own: LocalState, assigned: Runs, tensors: dict[str, DTensor], *, tokens: int = TOKENS
+    ) -> None:
         self._rank, self._own, self._assigned, self._tensors = rank, own, assigned, tensors
-        self._model = nn.Sequential(*(nn.Linear(_WIDTH, _WIDTH, bias=False) for _ in range(6)))
-        self._rows = torch.randn(_ROWS, _WIDTH)
+        self._step = Step(own, tokens)
         self._pool = HostPool(1)
         self._saves = 0
         self._group = dist.new_group(backend="gloo")  # DCP's collectives would meet those of the steps
         self._stager = DefaultStager(StagingOptions(False, False, False, False))
         self._copy = [torch.empty_like(held.tensor) for held in own.tensors]
         begin: dict[str, Callable[[Path], Saving]] = {
+            COPY: lambda folder: self._begin_copy(),
             "lazy": lambda folder: self._begin_ours(folder, lazy=True),
             "eager": lambda folder: self._begin_ours(folder, lazy=False),
             "dcp": lambda folder: self._begin_theirs(folder, AsyncCheckpointerType.THREAD),
@@ -109,41 +138,51 @@ class Training:
         self._begin = begin
 
     def save(self, way: str, folder: Path) -> dict[str, float]:
-        """Trains beside one save: seconds of the stall, of a step meanwhile, of one before, and until it is durable."""
-        idle_s = self._steps(_Idle(), IDLE_STEPS)[0]
+        """Trains beside one save.
+
+        Returns seconds: ``stall``, ``step`` meanwhile and ``idle`` before, ``compute`` (forward and backward of the
+        latter), until it is ``durable``, and those that the training ``lost`` in all.
+        """
+        idle = self._steps(_Idle(IDLE_STEPS))
+        dist.barrier()
         began_s = time.perf_counter()
         saving = self._begin[way](folder)
         stall_s = time.perf_counter() - began_s
-        step_s, fence_s = self._steps(saving, 1)
+        beside = self._steps(saving)
+        stall_s += beside.fence_s
         return {
-            "stall": stall_s + fence_s,
-            "step": step_s,
-            "idle": idle_s,
+            "stall": stall_s,
+            "step": beside.each_s,
+            "idle": idle.each_s,
+            "compute": idle.compute_s,
             "durable": time.perf_counter() - began_s,
+            "lost": stall_s + (beside.each_s - idle.each_s) * beside.count,
         }
 
-    def copy(self) -> float:
-        """Seconds of a plain copy of all tensors into memory that has been used before."""
+    def _steps(self, saving: Saving) -> _Steps:
+        """Steps until the save is durable on all ranks, one at least."""
         began_s = time.perf_counter()
-        for target, held in zip(self._copy, self._own.tensors, strict=True):
-            target.copy_(held.tensor)
-        return time.perf_counter() - began_s
-
-    def _steps(self, saving: Saving, at_least: int) -> tuple[float, float]:
-        """Steps until the save is durable on all ranks: seconds of one without waiting at the fence, and of those."""
-        began_s = time.perf_counter()
-        fence_s, count = 0.0, 0
+        compute_s, fence_s, count = 0.0, 0.0, 0
         open_saves = torch.ones(1)
-        while count < at_least or open_saves.item():
-            self._model(self._rows).square().mean().backward()
+        while open_saves.item():
+            step_s = time.perf_counter()
+            self._step.forward_and_backward()
+            compute_s += time.perf_counter() - step_s
             open_saves.fill_(not saving.done)
             dist.all_reduce(open_saves)
             at_fence_s = time.perf_counter()
             saving.fence()
             fence_s += time.perf_counter() - at_fence_s
-            self._own.tensors[count % len(self._own.tensors)].tensor.add_(1e-3)
+            self._step.update()
             count += 1
-        return (time.perf_counter() - began_s - fence_s) / count, fence_s
+        took_s = time.perf_counter() - began_s
+        return _Steps((took_s - fence_s) / count, compute_s / count, fence_s, count)
+
+    def _begin_copy(self) -> Saving:
+        """A plain copy of all tensors into memory that has been used before."""
+        for target, held in zip(self._copy, self._own.tensors, strict=True):
+            target.copy_(held.tensor)
+        return _Idle(1)
 
     def _begin_ours(self, folder: Path, *, lazy: bool) -> Saving:
         self._saves += 1

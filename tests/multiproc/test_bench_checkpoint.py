@@ -15,7 +15,7 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "checkpoint.py"
 @pytest.mark.timeout(300)
 def test_every_figure_is_measured(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARK), "--mib", "16", "--pairs", "1", "--worlds", "1,2", "--dir", str(tmp_path)]
-    command += ["--ways", "lazy,eager,dcp"]  # a process of torch's takes long to start
+    command += ["--tokens", "2", "--ways", "lazy,eager,dcp"]  # a process of torch's takes long to start
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode in (0, 1), done.stderr  # 1: so small a state misses the targets
     found = json.loads(done.stdout.splitlines()[-1])

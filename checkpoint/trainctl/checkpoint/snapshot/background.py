@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import torch
+
 from trainctl.checkpoint.attempts import LASTING
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.memory.node_memory import NoRoomError
 from trainctl.checkpoint.monitor import COPY, WRITE
 from trainctl.checkpoint.saving import EntryData, nothing
+from trainctl.checkpoint.snapshot.pace import Pace
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
+from trainctl.checkpoint.storage.descriptors import beside_training
 from trainctl.core.errors import CheckpointError, TrainctlError
 from trainctl.core.records.part import NO_ROOM
 
@@ -27,7 +31,7 @@ RETRY_AFTER_S = (0.5, 2.0)
 _SETTLING = ""
 """What is waited for then is nobody's stage."""
 _NICE = 10
-"""The training thread has the processor first."""
+"""The training thread has the processor first while the part is written."""
 
 
 class WritePart(Protocol):
@@ -123,6 +127,7 @@ class BackgroundPart:
         share: called once, after the last try to write it; the part counts when that has come back.
         retry_after_s: waits before a write that failed is tried again.
         before: the part of the save before: a rank writes one at a time, in order.
+        beside_training: training goes on meanwhile, so that the thread holds back; else somebody waits for the part.
         changed: called when it is over.
         released: called on the thread when it reads the data no more, however long after that.
     """
@@ -135,6 +140,7 @@ class BackgroundPart:
         share: SharePart = keep_to_oneself,
         retry_after_s: Sequence[float] = RETRY_AFTER_S,
         before: BackgroundPart | None = None,
+        beside_training: bool = True,
         changed: Callable[[], None] = nothing,
         released: Callable[[], None] = nothing,
     ) -> None:
@@ -143,6 +149,7 @@ class BackgroundPart:
         self._share = share
         self._retry_after_s = retry_after_s
         self._before = before
+        self._beside_training = beside_training
         self._changed = changed
         self._released = released
         self._over = threading.Event()
@@ -179,8 +186,6 @@ class BackgroundPart:
         self._end(None, error, cause)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # a courtesy that not every system knows
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         with self._watch.measuring():
             part, error, cause = self._tried(self._saved)
         self._before = None  # a chain of parts must not live as long as the job
@@ -207,17 +212,29 @@ class BackgroundPart:
     def _saved(self) -> PartReport:
         with timed(COPY):
             self.source.copy()
+        # Not earlier: the next change of the state waits for the copy, which would not come off beside busy threads.
+        with contextlib.suppress(OSError, AttributeError):  # a courtesy that not every system knows
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while self._before is not None and not self._before.wait(0.1):
             self._beat()
-        with timed(WRITE):
+        with timed(WRITE), beside_training() if self._beside_training else contextlib.nullcontext():
             return self._written()
 
     def _written(self) -> PartReport:
+        pace = Pace(torch.get_num_threads())
+
+        def alive() -> None:
+            self._beat()
+            if self._beside_training:
+                self._cancelled.wait(pace.due_s())
+                pace.resume()
+
         for wait_s in (*self._retry_after_s, None):
             self._beat()
             self._check_source()
+            pace.resume()
             try:
-                return self._write(self.source.data, alive=self._beat, confirm=self._until_settled)
+                return self._write(self.source.data, alive=alive, confirm=self._until_settled)
             except (TrainctlError, OSError) as error:
                 if wait_s is None or self.source.reason or _lasts(error):
                     raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import shutil
 import stat
@@ -13,11 +12,10 @@ from pathlib import Path
 
 from trainctl.checkpoint.monitor import SYNC
 from trainctl.checkpoint.stopwatch import timed
+from trainctl.checkpoint.storage.descriptors import write_all, write_stream
 from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
 from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.system.files import sync_folder
-
-_BUFFERS_PER_CALL = 16  # well under IOV_MAX, and few enough to bound what a streaming writer holds
 
 _READERS = 4
 _APPEND_LIMIT_BYTES = 64 * 1024 * 1024
@@ -40,9 +38,7 @@ class LocalStorage:
         _make_folder(target.parent)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
-            size = 0
-            for batch in _batches(buffers):
-                size += _write_all(descriptor, batch, size)
+            size = write_stream(descriptor, buffers)
             with timed(SYNC):
                 os.fsync(descriptor)
         finally:
@@ -63,7 +59,7 @@ class LocalStorage:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             for part in ranges:
-                _write_all(descriptor, [part.data], part.offset)
+                write_all(descriptor, [part.data], part.offset)
             with timed(SYNC):
                 os.fsync(descriptor)
         finally:
@@ -112,7 +108,7 @@ class LocalStorage:
             if found != at:
                 raise other_size(f"{self.uri}/{path}", expected=at, found=found)
             try:
-                _write_all(descriptor, [data], at)
+                write_all(descriptor, [data], at)
             except OSError:
                 os.ftruncate(descriptor, at)
                 raise
@@ -195,23 +191,3 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
         sync_folder(made.parent)
-
-
-def _batches(buffers: Iterable[memoryview | bytes]) -> Iterable[list[memoryview | bytes]]:
-    iterator = iter(buffers)
-    while batch := list(itertools.islice(iterator, _BUFFERS_PER_CALL)):
-        yield batch
-
-
-def _write_all(descriptor: int, buffers: Sequence[memoryview | bytes], offset: int) -> int:
-    """Writes all buffers at ``offset``, however many bytes the kernel takes at a time; returns their size."""
-    left = [memoryview(buffer) for buffer in buffers if len(buffer)]
-    written = 0
-    while left:
-        count = os.pwritev(descriptor, left, offset + written)
-        written += count
-        while left and count >= left[0].nbytes:
-            count -= left.pop(0).nbytes
-        if count:
-            left[0] = left[0][count:]
-    return written

@@ -108,6 +108,7 @@ class PartMaker:
                 share=self.place.share(attempt),
                 retry_after_s=self.place.retry_after_s,
                 before=before,
+                beside_training=not in_place,
                 changed=self.changed,
                 released=released,
             )

@@ -1,0 +1,27 @@
+"""A write beside training rests as long as it takes to leave the processor to others, and no longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainctl.checkpoint.snapshot.pace import SHARE, rest_s
+
+
+@pytest.mark.parametrize(
+    ("processor_s", "took_s", "processors", "expected_s"),
+    [
+        (0.004, 0.04, 1, 0.04),  # its share is a tenth: twice as long makes it a twentieth
+        (0.01, 0.01, 1, 0.015),  # never longer than that for what it worked
+        (0.001, 1.0, 1, 0.0),  # a slow disk needs no processor, and nobody waits for it longer
+        (0.01, 0.01, 20, 0.0),  # one of twenty
+        (0.006, 0.05, 2, 0.01),  # 6 ms are a tenth of 60
+        (0.0, 0.0, 1, 0.0),
+    ],
+)
+def test_the_rest_after_some_work(processor_s: float, took_s: float, processors: int, expected_s: float) -> None:
+    assert rest_s(processor_s, took_s, processors) == pytest.approx(expected_s)
+
+
+def test_with_its_rest_the_work_has_its_share() -> None:
+    processor_s, took_s = 0.003, 0.05
+    assert processor_s / (took_s + rest_s(processor_s, took_s, 1)) == pytest.approx(SHARE)
