@@ -202,12 +202,16 @@ class ProcessWorld:
         self.notices: list[str] = []
         self.snapshots: dict[int, SnapshotsMade] = {}
         """What the worker in a slot told last of the snapshots that it completes."""
+        self.snapshot_log: list[tuple[int, SnapshotsMade]] = []
+        """All that was told of them, with the slot."""
         self.refused: dict[str, str] = {}
         """What workers found in checkpoints that are damaged, by URI."""
         self.records: list[GenerationRecord] = []
         self.replace_lost = True
         self.intervals_s: dict[int, float] = {}
         """Time between checkpoints that the worker in a slot is told."""
+        self.snapshot_intervals_s: dict[int, float] = {}
+        """The same of snapshots."""
         self.resume: CheckpointRef | None = None
         for slot in range(size):
             self.start(slot)
@@ -266,6 +270,7 @@ class ProcessWorld:
             checkpoint_on_stop=save,
             hold=hold,
             checkpoint_interval_s=self.intervals_s.get(life.slot, 0.0),
+            snapshot_interval_s=self.snapshot_intervals_s.get(life.slot, 0.0),
         )
         with contextlib.suppress(OSError):  # it may have died
             life.sock.sendall(encode(Instruct(desired)))
@@ -305,6 +310,7 @@ class ProcessWorld:
                 life.recoveries.append(recovery)
             case Snapshotted(made):
                 self.snapshots[life.slot] = made
+                self.snapshot_log.append((life.slot, made))
             case Noticed(text):
                 self.notices.append(text)
             case Failed(error):
@@ -380,6 +386,14 @@ class ProcessWorld:
     def save_every(self, intervals_s: Mapping[int, float]) -> None:
         """Tells members, by slot, how long it is from one checkpoint to the next; those left out count steps."""
         self.intervals_s = dict(intervals_s)
+        self._tell_members()
+
+    def snapshot_every(self, intervals_s: Mapping[int, float]) -> None:
+        """The same of snapshots in the memory of the nodes."""
+        self.snapshot_intervals_s = dict(intervals_s)
+        self._tell_members()
+
+    def _tell_members(self) -> None:
         if self.proposed is None:
             for life in self.members():
                 self._tell(life, Instruction.RUN, generation=self.generation)

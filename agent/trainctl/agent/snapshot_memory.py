@@ -69,6 +69,9 @@ class SnapshotMemory:
 def _makes_snapshots(spec: Mapping[str, object]) -> bool:
     """Looked up as it came: what else is in a job's file is for its workers to understand, not for the agent."""
     found: object = spec
-    for key in ("spec", "checkpoint", "snapshots", "intervalSteps"):
+    for key in ("spec", "checkpoint", "snapshots"):
         found = found.get(key) if isinstance(found, Mapping) else None
-    return isinstance(found, int) and found > 0
+    if not isinstance(found, Mapping):
+        return False
+    steps, interval = found.get("intervalSteps"), found.get("interval")
+    return (isinstance(steps, int) and steps > 0) or (isinstance(interval, str) and bool(interval))

@@ -20,8 +20,9 @@ from trainctl.core.system.memory_folder import claim_memory_folder, memory_folde
 from trainctl.parallel.bridge import Snapshotted
 
 
-def wanted(job: str, interval_steps: int = 10) -> WorkerDesired:
-    spec = JobSpec(checkpoint=CheckpointSpec(snapshots=SnapshotsSpec(interval_steps=interval_steps)))
+def wanted(job: str, interval_steps: int = 10, interval: str = "") -> WorkerDesired:
+    snapshots = SnapshotsSpec(interval_steps=interval_steps, interval=interval)
+    spec = JobSpec(checkpoint=CheckpointSpec(snapshots=snapshots))
     wire = to_wire(TrainJob(metadata=JobMetadata(name=job), spec=spec))
     return WorkerDesired(
         job_uid=job, job_name=job, island="i", slot=0, incarnation=1, instruction=Instruction.STANDBY, spec=wire
@@ -45,6 +46,7 @@ def test_the_folder_is_made_for_who_wants_it(tmp_path: Path) -> None:
     assert memory.of(wanted("none", interval_steps=0)) is None
     assert not folder.exists()
     assert memory.of(wanted("some")) == folder
+    assert memory.of(wanted("by time", interval_steps=0, interval="auto")) == folder
     assert folder.stat().st_mode & 0o777 == 0o700
     assert SnapshotMemory(None, 0.0).of(wanted("some")) is None
 

@@ -166,6 +166,14 @@ def test_the_time_between_checkpoints_is_shown_with_its_reason(cli: Cli, control
     assert "checkpointInterval" not in json.loads(cli("get", "job", "b", "-o", "json").out)["status"]
 
 
+def test_the_time_between_snapshots_is_shown_with_its_reason(cli: Cli, controller: FakeController) -> None:
+    chosen = job_pb2.CheckpointInterval(interval_s=14.0, reason="one costs 0.01s", since_s=1.5, cost_s=0.01)
+    controller.add_job("a", snapshot_interval=chosen)
+    assert "Snapshots  every 14s: one costs 0.01s\n" in cli("describe", "a").out
+    shown = json.loads(cli("get", "job", "a", "-o", "json").out)["status"]["snapshotInterval"]
+    assert (shown["intervalS"], shown["costS"], shown["reason"]) == (14.0, 0.01, "one costs 0.01s")
+
+
 def test_defaults_are_shown_where_asked_for(cli: Cli, controller: FakeController) -> None:
     job = controller.add_job("a")
     job.effective_spec.spec.recovery.profile = "fast"

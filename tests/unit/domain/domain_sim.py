@@ -38,6 +38,7 @@ from trainctl.core.records.spec import (
     NodesSpec,
     RecoverySpec,
     ResourcesSpec,
+    SnapshotsSpec,
     TrainJob,
 )
 from trainctl.core.records.step import Outcome
@@ -49,14 +50,22 @@ from unit.domain.domain_sim_nodes import SimAgent, SimCluster, SimWorker
 PLENTY = MaxRestartsSpec(user=1000, process=1000)
 
 
-def sim_job(*, nodes: NodesSpec, per_node: int, steps: int = 60, profile: str = "fast", interval: str = "") -> TrainJob:
+def sim_job(
+    *,
+    nodes: NodesSpec,
+    per_node: int,
+    steps: int = 60,
+    profile: str = "fast",
+    interval: str = "",
+    snapshots: str = "",
+) -> TrainJob:
     train = TrainSpec(steps=steps, batch=BatchSpec(sequences=16, micro_batches=16))
     spec = JobSpec(
         train=train,
         nodes=nodes,
         resources=ResourcesSpec(workers_per_node=per_node),
         recovery=RecoverySpec(profile=profile, max_restarts=PLENTY),
-        checkpoint=CheckpointSpec(interval=interval),
+        checkpoint=CheckpointSpec(interval=interval, snapshots=SnapshotsSpec(interval=snapshots)),
     )
     return TrainJob(metadata=JobMetadata(name="sim"), spec=spec)
 

@@ -24,8 +24,9 @@ from unit.domain.domain_sim import Simulation, sim_job
 DAY_S = 86400.0
 
 
-def started(interval: str, *, agents: int = 2) -> Simulation:
-    job = sim_job(nodes=NodesSpec(min=1, max=agents), per_node=2, steps=100_000, interval=interval)
+def started(interval: str, *, agents: int = 2, snapshots: str = "") -> Simulation:
+    nodes = NodesSpec(min=1, max=agents)
+    job = sim_job(nodes=nodes, per_node=2, steps=100_000, interval=interval, snapshots=snapshots)
     sim = Simulation(7, job, agents=agents, slots=2, fault_rate=0.0)
     sim.cluster.stall_s, sim.cluster.save_s = 0.5, 4.0
     sim.until(JobPhase.RUNNING)

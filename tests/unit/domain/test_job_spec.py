@@ -7,7 +7,7 @@ import pytest
 from trainctl.controller.domain.spec import apply_overrides, effective, job_from_wire, parse_job, validate
 from trainctl.core.codec import to_wire
 from trainctl.core.errors import Problem, SpecError
-from trainctl.core.records.spec import JobMetadata, TrainJob
+from trainctl.core.records.spec import JobMetadata, SnapshotsSpec, TrainJob
 
 GOOD = """\
 apiVersion: trainctl.dev/v1
@@ -58,6 +58,15 @@ def test_the_time_between_checkpoints_is_chosen_or_given(text: str) -> None:
     job = parse_job(spec(f"  checkpoint: {{interval: {text}}}"), source="job.yaml")
     assert job.spec.checkpoint.interval == text
     assert effective(job).spec.checkpoint.interval == text
+    assert job_from_wire(to_wire(job)) == job
+
+
+@pytest.mark.parametrize("text", ["auto", "10s"])
+def test_the_time_between_snapshots_is_chosen_or_given(text: str) -> None:
+    job = parse_job(spec(f"  checkpoint: {{snapshots: {{interval: {text}}}}}"), source="job.yaml")
+    assert effective(job).spec.checkpoint.snapshots == SnapshotsSpec(interval=text)
+    assert job.spec.checkpoint.snapshots.wanted
+    assert not parse_job(spec("  checkpoint: {}"), source="job.yaml").spec.checkpoint.snapshots.wanted
     assert job_from_wire(to_wire(job)) == job
 
 

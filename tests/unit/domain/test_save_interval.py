@@ -11,17 +11,20 @@ from hypothesis import strategies as st
 
 from trainctl.controller.domain.failure_rate import HALF_LIFE_S, NODE_APART_S, PRIOR_S, FailureRate, failure_rate
 from trainctl.controller.domain.job_records import TrainProgress
-from trainctl.controller.domain.save_cost import COSTS_KEPT, SaveCost, cost_of, with_cost
+from trainctl.controller.domain.save_cost import COSTS_KEPT, SaveCost, SaveTimes, cost_of, with_cost
 from trainctl.controller.domain.save_interval import (
     CHANGE,
+    CHECKPOINTS,
     FIRST_S,
     MAX_S,
     MIN_S,
+    SNAPSHOT_FIRST_S,
+    SNAPSHOT_MIN_S,
+    SNAPSHOTS,
     CheckpointInterval,
     choose_interval,
     fixed_interval,
 )
-from trainctl.core.records.worker import CheckpointReport
 
 HOUR_S, DAY_S = 3600.0, 86400.0
 stalls = st.floats(min_value=0.0, max_value=300.0)
@@ -106,6 +109,34 @@ def test_what_is_nearly_as_good_stays(
     assert chosen(later_s, then_s, seconds=seconds, before=found) is found, "and then it rests"
 
 
+@given(stalls, apart, times)
+def test_snapshots_have_limits_of_their_own_and_are_called_so(stall_s: float, apart_s: float, seconds: float) -> None:
+    checkpoint, snapshot = (
+        choose_interval(
+            costs=[SaveCost(stall_s=stall_s, seconds=seconds)] * 3,
+            failures=FailureRate(apart_s=apart_s, because="seen"),
+            restore_s=None,
+            before=None,
+            now_s=5.0,
+            kind=kind,
+        )
+        for kind in (CHECKPOINTS, SNAPSHOTS)
+    )
+    assert max(SNAPSHOT_MIN_S, seconds) <= snapshot.interval_s <= max(MAX_S, CHANGE * seconds)
+    assert snapshot.interval_s == checkpoint.interval_s or snapshot.interval_s < checkpoint.interval_s == MIN_S
+    assert snapshot.reason.startswith("a snapshot costs ")
+    assert " between snapshots lose least" in snapshot.reason
+    assert "checkpoint" not in snapshot.reason
+
+
+def test_before_the_first_snapshot_nobody_knows() -> None:
+    nothing = FailureRate(apart_s=DAY_S, because="")
+    first = choose_interval(costs=(), failures=nothing, restore_s=None, before=None, now_s=1.0, kind=SNAPSHOTS)
+    assert first.interval_s == SNAPSHOT_FIRST_S
+    assert first.reason == "no snapshot was made yet: the first one shows what one costs"
+    assert fixed_interval(3.0, 1.0, SNAPSHOTS).reason == "spec.checkpoint.snapshots.interval says so"
+
+
 def test_saves_that_take_longer_than_the_interval_end_it_and_room_is_left_for_the_next() -> None:
     before = chosen(0.2, 10_080.0, seconds=50.0)
     assert before.interval_s == pytest.approx(63.5, rel=0.001)
@@ -166,15 +197,13 @@ def test_steps_that_took_less_by_chance_are_no_gain() -> None:
     assert choose_interval(costs=costs, failures=failures, restore_s=None, before=None, now_s=1.0).cost_s == 0.1
 
 
-REPORT = CheckpointReport(
-    job_uid="u", island="i", generation=1, step=100, lineage=1, stall_s=0.25, seconds=2.5, size_bytes=1
-)
+TIMES = SaveTimes(step=100, lineage=1, stall_s=0.25, seconds=2.5)
 PROGRESS = TrainProgress(lineage=1, step=104, recent_step_s=(1.0, 1.0, 1.1, 0.9, 1.0, 1.5, 1.4, 1.0, 9.0))
 
 
 def test_the_steps_beside_a_checkpoint_are_compared_with_those_before() -> None:
     """Steps 101 and 102 were beside it for 2.5 s: 0.5 + 0.4 s longer, of which training stood still for 0.25 s."""
-    found = cost_of(REPORT, PROGRESS)
+    found = cost_of(TIMES, PROGRESS)
     assert found is not None
     assert (found.stall_s, found.seconds) == (0.25, 2.5)
     assert found.slowdown_s == pytest.approx(0.65)
@@ -195,7 +224,7 @@ def test_the_steps_beside_a_checkpoint_are_compared_with_those_before() -> None:
     ids=["rolled back", "missed", "none later", "behind", "all later", "few before", "not all told", "nothing"],
 )
 def test_where_steps_are_not_known_nothing_is_made_of_them(progress: TrainProgress) -> None:
-    assert cost_of(REPORT, progress) == SaveCost(stall_s=0.25, seconds=2.5)
+    assert cost_of(TIMES, progress) == SaveCost(stall_s=0.25, seconds=2.5)
 
 
 def test_a_job_without_failures_fails_as_often_as_its_nodes_are_expected_to() -> None:
@@ -239,7 +268,7 @@ def test_with_many_failures_the_estimate_comes_near_to_what_was_counted() -> Non
 @pytest.mark.parametrize("nonsense", [-1.0, math.nan, math.inf, -math.inf])
 def test_a_cost_that_cannot_be_is_not_counted(nonsense: float) -> None:
     known = (SaveCost(stall_s=1.0, seconds=1.0),)
-    for report in (replace(REPORT, stall_s=nonsense), replace(REPORT, seconds=nonsense)):
-        assert with_cost(known, cost_of(report, PROGRESS)) == known
+    for times in (replace(TIMES, stall_s=nonsense), replace(TIMES, seconds=nonsense)):
+        assert with_cost(known, cost_of(times, PROGRESS)) == known
     strange = replace(PROGRESS, recent_step_s=(*PROGRESS.recent_step_s[:-4], math.inf, 1.4, 1.0, 9.0))
-    assert cost_of(REPORT, strange) == SaveCost(stall_s=0.25, seconds=2.5)
+    assert cost_of(TIMES, strange) == SaveCost(stall_s=0.25, seconds=2.5)

@@ -175,16 +175,19 @@ def with_snapshots(sim: Simulation, interval_steps: int = 5) -> None:
     sim.state = replace(sim.state, spec=replace(old, spec=replace(old.spec, checkpoint=checkpoint)))
 
 
-def snapshot(sim: Simulation, *, copies: bool = True) -> SnapshotRef:
-    """Both nodes complete one of the newest step, and tell."""
+def snapshot(
+    sim: Simulation, *, copies: bool = True, stall_s: tuple[float, float] = (0.0, 0.0), seconds: float = 0.0
+) -> SnapshotRef:
+    """Both nodes complete one of the newest step, and tell; how long training waited, by node."""
     step = max(one.applied for one in sim.cluster.workers())
     own = {"node-0": (0, 1), "node-1": (2, 3)}
     parts = {node: (0, 1, 2, 3) if copies else own[node] for node in own}
     sim.cluster.in_memory = {node: (held(step, *parts[node]),) for node in own}
-    for slot in (0, 2):
+    for slot, waited_s in zip((0, 2), stall_s, strict=True):
         first, g = worker(sim, slot), record(sim).generation
         (here,) = sim.cluster.in_memory[sim.cluster.node_of(first)]
-        first.snapshots = made(here, (first.snapshots.made if first.snapshots else 0) + 1, generation=g, age_s=0.5)
+        count = (first.snapshots.made if first.snapshots else 0) + 1
+        first.snapshots = made(here, count, generation=g, age_s=0.5, stall_s=waited_s, seconds=seconds)
     wait_for(sim, lambda: sim.state.snapshot_figures.newest == held(step).snapshot)
     return held(step).snapshot
 

@@ -70,6 +70,10 @@ def test_the_time_between_checkpoints_is_shown_while_there_will_be_more() -> Non
     ended = text(replace(measured, phase=JobPhase.SUCCEEDED, ended_s=131.0), 142.5)
     assert not re.search(r"trainctl_job_checkpoint_(interval|waste)_\w+\{", ended)
     assert "trainctl_job_checkpoint_interval_seconds{" not in text(job(), 142.5)
+    in_memory = text(replace(job(), phase=JobPhase.RUNNING, snapshot_interval=replace(chosen, waste=0.02)), 142.5)
+    assert 'trainctl_job_snapshot_interval_seconds{job_name="a"} 60.0' in in_memory
+    assert 'trainctl_job_snapshot_waste_ratio{job_name="a"} 0.02' in in_memory
+    assert "trainctl_job_checkpoint_interval_seconds{" not in in_memory
 
 
 def test_a_counter_waits_where_a_decision_ended_its_interval_a_moment_earlier() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections import Counter
 
 import pytest
@@ -241,6 +243,24 @@ def test_the_first_clock_that_is_over_counts_once_all_ranks_save_by_time(
     assert agree(records[::-1]).save_due is due
     assert agree([unpack(one.pack()) for one in records]) == agree(records)
     assert Agreement().save_due is None, "before the first vote of a generation"
+
+
+SAVE_FLAGS = [VoteFlag.SAVE_BY_TIME, VoteFlag.SAVE_NOW, VoteFlag.SNAPSHOT_BY_TIME, VoteFlag.SNAPSHOT_NOW]
+
+
+@given(st.lists(st.sets(st.sampled_from(SAVE_FLAGS)), min_size=1, max_size=5))
+def test_snapshots_have_a_clock_of_their_own_and_whatever_ranks_were_told_they_agree(said: list[set[VoteFlag]]) -> None:
+    """Whether one is made does not hang on the order of the ranks, nor on what they say of checkpoints."""
+    votes = [functools.reduce(operator.or_, flags, VoteFlag.OK) for flags in said]
+    records = [record(rank % 2, flags=flags) for rank, flags in enumerate(votes)]
+    for folded in (agree(records), agree(records[::-1]), agree([unpack(one.pack()) for one in records])):
+        for due, by_time, now in (
+            (folded.save_due, VoteFlag.SAVE_BY_TIME, VoteFlag.SAVE_NOW),
+            (folded.snapshot_due, VoteFlag.SNAPSHOT_BY_TIME, VoteFlag.SNAPSHOT_NOW),
+        ):
+            everybody = all(by_time in flags for flags in said)
+            assert due is (any(now in flags for flags in said) if everybody else None)
+    assert Agreement().snapshot_due is None, "before the first vote of a generation"
 
 
 def test_what_is_saved_folds_to_what_the_last_rank_has_saved() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from trainctl.core.records.spec import CheckpointSpec
+from trainctl.core.records.spec import CheckpointSpec, SnapshotsSpec
+from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.core.system.faults import FaultPlan
 from trainctl.parallel.plan.vote import VoteFlag
 from trainctl.parallel.session.checkpoints import Checkpoints
-from trainctl.parallel.session.save_clock import SaveClock
+from trainctl.parallel.session.save_clock import SaveClock, SaveClocks
 
 WAITS = VoteFlag.SAVE_BY_TIME
 DUE = WAITS | VoteFlag.SAVE_NOW
@@ -93,3 +94,63 @@ def test_time_takes_the_place_of_steps_and_the_last_step_is_saved_anyway(
 ) -> None:
     checkpoints = Checkpoints(spec=CheckpointSpec(interval_steps=4), uri="", faults=FaultPlan())
     assert checkpoints.due(step, steps=9, saved_step=4, by_time=by_time) is due
+
+
+# -- snapshots ---------------------------------------------------------------------------------------------------------
+
+MAKES = VoteFlag.SNAPSHOT_BY_TIME
+DUE_IN_MEMORY = MAKES | VoteFlag.SNAPSHOT_NOW
+
+
+def told(checkpoint_s: float, snapshot_s: float) -> WorkerDesired:
+    return WorkerDesired(
+        job_uid="j", job_name="j", island="i", slot=0, incarnation=1, instruction=Instruction.RUN,
+        checkpoint_interval_s=checkpoint_s, snapshot_interval_s=snapshot_s,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def clocks(hand: Hand) -> SaveClocks:
+    in_memory = SaveClock(hand, by_time=VoteFlag.SNAPSHOT_BY_TIME, over=VoteFlag.SNAPSHOT_NOW)
+    return SaveClocks(SaveClock(hand), in_memory)
+
+
+def test_snapshots_have_a_clock_of_their_own(hand: Hand, clocks: SaveClocks) -> None:
+    assert clocks.flags(told(0.0, 0.0)) is VoteFlag.NONE
+    hand.now_s += 10.0
+    assert clocks.flags(told(60.0, 10.0)) == WAITS | DUE_IN_MEMORY
+    clocks.snapshots.begun(7)
+    assert clocks.flags(told(60.0, 10.0)) == WAITS | MAKES
+    hand.now_s += 50.0
+    assert clocks.flags(told(60.0, 0.0)) == DUE, "a checkpoint alone"
+    clocks.checkpoints.begun(9)
+    assert clocks.flags(told(60.0, 50.0)) == WAITS | DUE_IN_MEMORY
+    assert SaveClocks().flags(told(0.0, 1e9)) == MAKES
+
+
+def test_a_generation_that_goes_on_makes_a_snapshot_at_once_and_a_new_run_does_not(clocks: SaveClocks) -> None:
+    """Whoever came for the lost has none in its memory; at step 0 there is nothing worth one."""
+    clocks.enter(0, -1)
+    assert clocks.flags(told(60.0, 1e9)) == WAITS | MAKES
+    clocks.snapshots.begun(100)
+    clocks.enter(120, 120)
+    assert clocks.flags(told(60.0, 1e9)) == WAITS | DUE_IN_MEMORY
+    clocks.snapshots.begun(121)
+    assert clocks.flags(told(60.0, 1e9)) == WAITS | MAKES
+
+
+@pytest.mark.parametrize(
+    ("step", "by_time", "due"),
+    [(5, True, True), (7, False, False), (8, False, False), (8, None, True), (7, None, False), (4, True, False)],
+    ids=["over", "not over", "not over, steps are", "steps over", "steps not over", "made"],
+)
+def test_time_takes_the_place_of_steps_for_snapshots(step: int, by_time: bool | None, due: bool) -> None:
+    spec = CheckpointSpec(snapshots=SnapshotsSpec(interval_steps=4, interval="auto"))
+    assert Checkpoints(spec=spec, uri="", faults=FaultPlan()).snapshot_due(step, 4, by_time=by_time) is due
+
+
+@pytest.mark.parametrize("step", [1, 100])
+def test_without_steps_to_count_none_is_made_until_all_ranks_were_told(step: int) -> None:
+    checkpoints = Checkpoints(spec=CheckpointSpec(snapshots=SnapshotsSpec(interval="auto")), uri="", faults=FaultPlan())
+    assert checkpoints.snapshot_due(step, -1) is False
+    assert checkpoints.snapshot_due(step, -1, by_time=True) is True

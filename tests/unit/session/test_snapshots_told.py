@@ -42,6 +42,7 @@ def test_each_one_that_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert len(held) == 1, "the one before is gone by then"
         assert held[0].held == (0,)
         assert held[0].size_bytes > 0
+        assert 0.0 < made.stall_s <= made.seconds
     assert decode(encode(Snapshotted(run.told[0][0]))) == Snapshotted(run.told[0][0])
 
 

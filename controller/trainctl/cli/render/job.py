@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
 
 from trainctl.cli.render import figures, recoveries, snapshots, tables, transfers
 from trainctl.cli.style import Style
 from trainctl.cli.times import age, rfc3339, rough, span
-from trainctl.protos.v1.job_pb2 import Job, JobStatus, Load
+from trainctl.protos.v1.job_pb2 import CheckpointInterval, Job, JobStatus, Load
 from trainctl.protos.v1.records_pb2 import CheckpointRef, WorkerError
 
 _SHOWN_RECOVERIES = 5
@@ -82,7 +83,8 @@ def _head(job: Job, *, now_s: float, style: Style) -> list[str]:
             ("ETA", rough(status.eta_s) if status.eta_s > 0 else ""),
             ("Islands", ", ".join(f"{i.id} generation {i.generation} {i.generation_phase}" for i in status.islands)),
             ("Recoveries", _recoveries(status)),
-            ("Saves", _interval(status)),
+            ("Saves", _interval(status, "checkpoint_interval")),
+            ("Snapshots", _interval(status, "snapshot_interval")),
             ("Snapshot", snapshots.line(status, now_s)),
             ("Work folder", status.workdir),
             ("Records", status.records),
@@ -101,10 +103,10 @@ def _recoveries(status: JobStatus) -> str:
     return f"{status.recovery_count}{charged}" if status.recovery_count or charged else ""
 
 
-def _interval(status: JobStatus) -> str:
+def _interval(status: JobStatus, field: Literal["checkpoint_interval", "snapshot_interval"]) -> str:
     """How often a job saves by time, and why."""
-    chosen = status.checkpoint_interval
-    return f"every {span(chosen.interval_s)}: {chosen.reason}" if status.HasField("checkpoint_interval") else ""
+    chosen: CheckpointInterval = getattr(status, field)
+    return f"every {span(chosen.interval_s)}: {chosen.reason}" if status.HasField(field) else ""
 
 
 def _conditions(status: JobStatus, *, now_s: float) -> list[str]:

@@ -84,6 +84,7 @@ def _desired(
         checkpoint_on_stop=(stopping and save) or (hold and island.hold is Hold.SAVE),
         hold=hold,
         checkpoint_interval_s=state.checkpoint_interval.interval_s if state.checkpoint_interval is not None else 0.0,
+        snapshot_interval_s=state.snapshot_interval.interval_s if state.snapshot_interval is not None else 0.0,
     )
 
 

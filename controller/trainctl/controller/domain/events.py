@@ -49,6 +49,8 @@ CHECKPOINT_PINNED = "checkpoint.pinned"
 CHECKPOINT_UNPINNED = "checkpoint.unpinned"
 CHECKPOINT_INTERVAL = "checkpoint.interval"
 """The time between two checkpoints was chosen, or chosen anew."""
+SNAPSHOT_INTERVAL = "snapshot.interval"
+"""The same of snapshots in the memory of the nodes."""
 LEADER_CHANGED = "leader.changed"
 """Another controller leads, or the same one again: once a term, in the history of each job that had not ended."""
 

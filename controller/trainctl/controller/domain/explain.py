@@ -11,7 +11,7 @@ from trainctl.controller.domain.metrics import TRAINING, eta_s, ettr_of, goodput
 from trainctl.controller.domain.shown_figures import ShownFigures
 from trainctl.controller.domain.snapshot_words import sentences
 from trainctl.controller.domain.states import TERMINAL, JobPhase, SlotState
-from trainctl.core.records.spec import AUTO, CheckpointSpec
+from trainctl.core.records.spec import AUTO, CheckpointSpec, SnapshotsSpec
 from trainctl.core.units import format_count, format_duration
 
 NEXT: Mapping[JobPhase, str] = {
@@ -94,7 +94,7 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
         f"each step trains {batch.sequences} sequences of {spec.train.model.context} tokens in {batch.micro_batches} "
         "micro-batches, whatever the world size",
         f"{format_count(spec.train.steps, 'step')} of task {spec.train.task}; "
-        f"a checkpoint {how_often(spec.checkpoint)}{_snapshots(spec.checkpoint.snapshots.interval_steps)}",
+        f"a checkpoint {how_often(spec.checkpoint)}{_snapshots(spec.checkpoint.snapshots)}",
         f"a lost worker is replaced from a live peer; without one within {spec.recovery.replacement_wait} the "
         f"job goes on with fewer nodes, but at least {nodes.min}",
     ]
@@ -103,15 +103,25 @@ def plan_sentences(state: JobState) -> tuple[str, ...]:
 
 def how_often(checkpoint: CheckpointSpec) -> str:
     """How often a job with this spec saves."""
-    if checkpoint.interval == AUTO:
+    steps = f"every {checkpoint.interval_steps} steps" if checkpoint.interval_steps else "after the last step only"
+    return _by_time(checkpoint.interval) or steps
+
+
+def how_often_in_memory(snapshots: SnapshotsSpec) -> str:
+    """How often a job with this spec makes snapshots; empty: never."""
+    steps = f"every {snapshots.interval_steps} steps" if snapshots.interval_steps else ""
+    return _by_time(snapshots.interval) or steps
+
+
+def _by_time(interval: str) -> str:
+    if interval == AUTO:
         return "as often as pays, by what one costs and how often the job fails"
-    if checkpoint.interval:
-        return f"every {checkpoint.interval}"
-    return f"every {checkpoint.interval_steps} steps" if checkpoint.interval_steps else "after the last step only"
+    return f"every {interval}" if interval else ""
 
 
-def _snapshots(steps: int) -> str:
-    return f", a snapshot in the memory of the nodes every {steps} steps" if steps else ""
+def _snapshots(snapshots: SnapshotsSpec) -> str:
+    often = how_often_in_memory(snapshots)
+    return f", a snapshot in the memory of the nodes {often}" if often else ""
 
 
 def _phase(state: JobState, now_s: float) -> Iterator[str]:
@@ -219,9 +229,9 @@ def _faults(state: JobState) -> Iterator[str]:
 
 
 def _saves(state: JobState) -> Iterator[str]:
-    chosen = state.checkpoint_interval
-    if chosen is not None and state.phase not in TERMINAL:
-        yield f"a checkpoint is made every {format_duration(chosen.interval_s)}: {chosen.reason}"
+    for noun, chosen in (("checkpoint", state.checkpoint_interval), ("snapshot", state.snapshot_interval)):
+        if chosen is not None and state.phase not in TERMINAL:
+            yield f"a {noun} is made every {format_duration(chosen.interval_s)}: {chosen.reason}"
 
 
 def _in_memory(state: JobState, figures: ShownFigures, now_s: float) -> Iterator[str]:

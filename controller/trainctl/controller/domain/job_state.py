@@ -215,6 +215,7 @@ class JobState:
         recovery_count: all that a fault caused.
         save_costs: of the newest checkpoints, where the interval between them is chosen by cost.
         checkpoint_interval: the time between checkpoints that its workers are told; None: they count steps.
+        snapshot_interval: the same of snapshots.
         conditions: true or false beside the phase.
         suspects: agent incarnations silent for longer than ``suspect_s``.
         cancel: the user's wish to end it.
@@ -261,6 +262,7 @@ class JobState:
     recovery_count: int = 0
     save_costs: tuple[SaveCost, ...] = ()
     checkpoint_interval: CheckpointInterval | None = None
+    snapshot_interval: CheckpointInterval | None = None
     conditions: tuple[Condition, ...] = ()
     suspects: tuple[int, ...] = ()
     cancel: CancelRequest | None = None

@@ -1,4 +1,4 @@
-"""What checkpoints cost training, from what workers report of them and of their steps. Pure."""
+"""What checkpoints and snapshots cost training, from what workers report of them and of their steps. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from trainctl.controller.domain.hang import typical_step_s
 from trainctl.controller.domain.job_records import TrainProgress
-from trainctl.core.records.worker import CheckpointReport
 
 COSTS_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveCost:
-    """What one checkpoint cost.
+    """What one checkpoint, or one snapshot, cost.
 
     Attributes:
         stall_s: training waited for it.
@@ -29,11 +28,28 @@ class SaveCost:
     slowdown_s: float | None = None
 
 
-def cost_of(report: CheckpointReport, progress: TrainProgress) -> SaveCost | None:
-    """What a checkpoint cost, as far as it is known when it is reported; None if what is reported cannot be."""
-    if not all(0.0 <= seconds < math.inf for seconds in (report.stall_s, report.seconds)):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveTimes:
+    """What is told of one that is complete.
+
+    Attributes:
+        step: whose state it has.
+        lineage: of that.
+        stall_s: training waited for it.
+        seconds: from the step boundary at which it was begun until it was complete.
+    """
+
+    step: int
+    lineage: int
+    stall_s: float
+    seconds: float
+
+
+def cost_of(times: SaveTimes, progress: TrainProgress) -> SaveCost | None:
+    """What it cost, as far as that is known when it is told; None if what is told cannot be."""
+    if not all(0.0 <= seconds < math.inf for seconds in (times.stall_s, times.seconds)):
         return None
-    return SaveCost(stall_s=report.stall_s, seconds=report.seconds, slowdown_s=_slowdown_s(report, progress))
+    return SaveCost(stall_s=times.stall_s, seconds=times.seconds, slowdown_s=_slowdown_s(times, progress))
 
 
 def with_cost(costs: Sequence[SaveCost], new: SaveCost | None) -> tuple[SaveCost, ...]:
@@ -41,20 +57,20 @@ def with_cost(costs: Sequence[SaveCost], new: SaveCost | None) -> tuple[SaveCost
     return (*costs, *([new] if new is not None else ()))[-COSTS_KEPT:]
 
 
-def _slowdown_s(report: CheckpointReport, progress: TrainProgress) -> float | None:
-    """Of the steps after the checkpoint's own, as long as it was on its way; all of them have to be known."""
-    since = progress.step - report.step
+def _slowdown_s(times: SaveTimes, progress: TrainProgress) -> float | None:
+    """Of the steps after its own, as long as it was on its way; all of them have to be known."""
+    since = progress.step - times.step
     recent = progress.recent_step_s
-    if progress.lineage != report.lineage or progress.missed or not 0 < since < len(recent):
+    if progress.lineage != times.lineage or progress.missed or not 0 < since < len(recent):
         return None
     usual_s = typical_step_s(recent[:-since])
     if usual_s is None:
         return None
-    longer_s, left_s = 0.0, report.seconds
+    longer_s, left_s = 0.0, times.seconds
     for step_s in recent[-since:]:
         if left_s <= 0.0:
             break
         longer_s += step_s - usual_s
         left_s -= step_s
-    slowdown_s = longer_s - report.stall_s
+    slowdown_s = longer_s - times.stall_s
     return slowdown_s if left_s <= usual_s and math.isfinite(slowdown_s) else None

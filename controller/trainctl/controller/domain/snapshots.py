@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from trainctl.controller.domain.job_records import TrainProgress
+from trainctl.controller.domain.save_cost import SaveCost, SaveTimes, cost_of, with_cost
 from trainctl.core.records.part import CAUSES, NO_ROOM, OTHER
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef, SnapshotsMade
 
@@ -40,6 +42,7 @@ class SnapshotFigures:
         cause: of that, in a word; empty as long as nobody who knows it was heard.
         outcomes: how many snapshots of earlier generations were made, and how many failed, by cause.
         epoch: of the leader that heard last what workers made: another one may know of fewer than there were.
+        costs: of the newest ones, where the interval between them is chosen by cost.
     """
 
     newest: SnapshotRef | None = None
@@ -52,6 +55,7 @@ class SnapshotFigures:
     cause: str = ""
     outcomes: Mapping[str, int] = field(default_factory=dict)
     epoch: int = 0
+    costs: tuple[SaveCost, ...] = ()
 
     @property
     def uncopied(self) -> int:
@@ -106,6 +110,22 @@ def told(
     newest = max(held.values(), key=lambda one: one.snapshot.step)
     age_s = min(made.age_s for node, made in current.items() if node in held and held[node].snapshot == newest.snapshot)
     return _with_newest(figures, newest.snapshot, held, complete_s=now_s - age_s)
+
+
+def with_costs(
+    figures: SnapshotFigures, before: SnapshotFigures, by_node: Mapping[str, SnapshotsMade], progress: TrainProgress
+) -> SnapshotFigures:
+    """With what the newest snapshot cost, if it was not known ``before``: nodes tell of it again and again."""
+    ref = figures.newest
+    if ref is None or ref == before.newest:
+        return figures
+    own = [made for made in by_node.values() if made.newest is not None and made.newest.snapshot == ref]
+    timed = [made for made in own if made.seconds > 0.0]  # older workers do not tell
+    if not timed:
+        return figures
+    last = max(timed, key=lambda made: made.seconds)
+    times = SaveTimes(step=ref.step, lineage=ref.lineage, stall_s=last.stall_s, seconds=last.seconds)
+    return replace(figures, costs=with_cost(figures.costs, cost_of(times, progress)))
 
 
 def found(

@@ -86,6 +86,8 @@ def _status(state: JobState, view: ClusterView, now_s: float, figures: ShownFigu
     if state.checkpoint_interval is not None:
         interval = record_to_message(state.checkpoint_interval, job_pb2.CheckpointInterval)
         status.checkpoint_interval.CopyFrom(interval)
+    if state.snapshot_interval is not None:
+        status.snapshot_interval.CopyFrom(record_to_message(state.snapshot_interval, job_pb2.CheckpointInterval))
     if state.failure is not None:
         if state.phase in (JobPhase.FAILED, JobPhase.FAILING):
             status.message, status.hint = state.failure.message, state.failure.hint
@@ -98,7 +100,7 @@ def _with_transfers(status: job_pb2.JobStatus, state: JobState, view: ClusterVie
     """What goes on right now, the loads that are over, and what lies in memory."""
     status.transfers.extend(record_to_message(one, job_pb2.TransferStatus) for one in shown_transfers(state, view))
     status.loads.extend(record_to_message(load, job_pb2.Load) for load in state.loads)
-    if state.phase in TRAINING and state.spec.spec.checkpoint.snapshots.interval_steps:
+    if state.phase in TRAINING and state.spec.spec.checkpoint.snapshots.wanted:
         status.snapshot.CopyFrom(_snapshot(state.snapshot_figures, status.step))
     return status
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainctl.controller.domain.command import command_sentences
-from trainctl.controller.domain.explain import how_often
+from trainctl.controller.domain.explain import how_often, how_often_in_memory
 from trainctl.controller.domain.placement import place_gang, usable_agents
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.import_paths import is_import_path
@@ -112,8 +112,8 @@ def _ranks(job: TrainJob) -> list[str]:
 def _checkpoints(job: TrainJob, workdir: str) -> str:
     checkpoint = job.spec.checkpoint
     uri = checkpoint.uri or f"{workdir}/checkpoints"
-    snapshots = checkpoint.snapshots.interval_steps
-    memory = f"; snapshots every {snapshots} steps in the memory of the nodes" if snapshots else ""
+    snapshots = how_often_in_memory(checkpoint.snapshots)
+    memory = f"; snapshots {snapshots}, in the memory of the nodes" if snapshots else ""
     return f"checkpoints: {how_often(checkpoint)} to {uri}, the newest {checkpoint.keep.last} are kept{memory}"
 
 

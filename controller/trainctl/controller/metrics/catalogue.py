@@ -207,6 +207,18 @@ JOB_METRICS = (
         labels=_JOB,
     ),
     Metric(
+        name="trainctl_job_snapshot_interval_seconds",
+        kind=Kind.GAUGE,
+        help="Seconds between two snapshots, of a job that makes them by time.",
+        labels=_JOB,
+    ),
+    Metric(
+        name="trainctl_job_snapshot_waste_ratio",
+        kind=Kind.GAUGE,
+        help="Predicted share of the time that goes into snapshots, into what failures undo and into recoveries.",
+        labels=_JOB,
+    ),
+    Metric(
         name="trainctl_job_snapshots_total",
         kind=Kind.COUNTER,
         help="Snapshots by how they ended: made, no_room, or the cause of another failure.",

@@ -111,11 +111,7 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
             yield "trainctl_job_lineage", (name,), float(island.record.lineage)
         for slot_state, count in sorted(Counter(slot.state.value.lower() for slot in island.slots).items()):
             yield "trainctl_job_members", (name, slot_state), float(count)
-    interval = state.checkpoint_interval
-    if interval is not None and state.phase not in TERMINAL:
-        yield "trainctl_job_checkpoint_interval_seconds", (name,), interval.interval_s
-        if interval.waste is not None:
-            yield "trainctl_job_checkpoint_waste_ratio", (name,), interval.waste
+    yield from _interval_samples(state)
     if state.checkpoints:
         newest = state.checkpoints[-1]
         yield "trainctl_job_checkpoint_step", (name,), float(newest.step)
@@ -124,6 +120,16 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
             yield "trainctl_job_checkpoint_timestamp_seconds", (name,), newest.committed_s
     yield from checkpoint_samples(state)
     yield from snapshot_samples(state, now_s)
+
+
+def _interval_samples(state: JobState) -> Iterator[Sample]:
+    chosen = {"checkpoint": state.checkpoint_interval, "snapshot": state.snapshot_interval}
+    for noun, interval in chosen.items():
+        if interval is None or state.phase in TERMINAL:
+            continue
+        yield f"trainctl_job_{noun}_interval_seconds", (state.shown_name,), interval.interval_s
+        if interval.waste is not None:
+            yield f"trainctl_job_{noun}_waste_ratio", (state.shown_name,), interval.waste
 
 
 def _progress_samples(state: JobState, since_s: float) -> Iterator[Sample]:

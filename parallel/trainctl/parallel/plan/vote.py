@@ -40,6 +40,10 @@ class VoteFlag(IntFlag):
     """The rank was told how long it is from one save to the next: while everybody says so, nobody counts steps."""
     SAVE_NOW = 128
     """By the rank's clock that time is over."""
+    SNAPSHOT_BY_TIME = 256
+    """As ``SAVE_BY_TIME``, of snapshots in the memory of the nodes."""
+    SNAPSHOT_NOW = 512
+    """As ``SAVE_NOW``, of snapshots in the memory of the nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,26 +190,39 @@ class Agreement:
         saved: how far the last of them is with saving.
         snapshots: how far the last of them is with snapshots.
         by_time: all ranks save by time.
+        snapshots_by_time: all ranks make snapshots by time.
     """
 
     flags: VoteFlag = VoteFlag.NONE
     saved: Saved = Saved()
     snapshots: Saved = Saved()
     by_time: bool = False
+    snapshots_by_time: bool = False
 
     @property
     def save_due(self) -> bool | None:
         """Whether it is time to save; None: that is counted in steps."""
         return VoteFlag.SAVE_NOW in self.flags if self.by_time else None
 
+    @property
+    def snapshot_due(self) -> bool | None:
+        """Whether it is time for a snapshot; None: that is counted in steps."""
+        return VoteFlag.SNAPSHOT_NOW in self.flags if self.snapshots_by_time else None
+
 
 def agree(records: Sequence[VoteRecord]) -> Agreement:
     """The agreement of a vote, the same on every rank."""
-    flags = VoteFlag(0)
+    flags, of_all = VoteFlag(0), ~VoteFlag(0)
     for record in records:
         flags |= record.flags
-    by_time = all(VoteFlag.SAVE_BY_TIME in record.flags for record in records)
-    return Agreement(flags, least([r.saved for r in records]), least([r.snapshots for r in records]), by_time)
+        of_all &= record.flags
+    return Agreement(
+        flags,
+        least([record.saved for record in records]),
+        least([record.snapshots for record in records]),
+        by_time=VoteFlag.SAVE_BY_TIME in of_all,
+        snapshots_by_time=VoteFlag.SNAPSHOT_BY_TIME in of_all,
+    )
 
 
 def least(saved: Sequence[Saved]) -> Saved:

@@ -72,8 +72,7 @@ class Checkpoints:
             return False
         if step == steps or by_time is not None:
             return step == steps or by_time is True
-        interval = self.spec.interval_steps
-        return interval > 0 and step // interval > max(saved_step, 0) // interval
+        return _passed(self.spec.interval_steps, step, saved_step)
 
     def try_out(self) -> None:
         """Sees that this node can save to a storage somewhere else, before anything is trained.
@@ -86,10 +85,17 @@ class Checkpoints:
         if "://" in self.uri and not self.uri.startswith("file://"):
             try_out(open_storage(self.uri, calls=Calls(QUICK)), write=True)
 
-    def snapshot_due(self, step: int, snapped_step: int) -> bool:
-        """Whether a snapshot of the state after ``step`` is made, if the last was begun at ``snapped_step``."""
-        interval = self.spec.snapshots.interval_steps
-        return interval > 0 and step // interval > max(snapped_step, 0) // interval
+    def snapshot_due(self, step: int, snapped_step: int, *, by_time: bool | None = None) -> bool:
+        """Whether a snapshot of the state after ``step`` is made, if the last was begun at ``snapped_step``.
+
+        Args:
+            step: applied by all ranks.
+            snapped_step: -1: none was begun.
+            by_time: what the ranks agreed on (``Agreement.snapshot_due``); None: steps are counted.
+        """
+        if step <= max(snapped_step, 0):
+            return False
+        return by_time if by_time is not None else _passed(self.spec.snapshots.interval_steps, step, snapped_step)
 
     def writer(self) -> CheckpointWriter:
         """Opened where it is used, since opening the storage can fail, too.
@@ -98,3 +104,8 @@ class Checkpoints:
             CheckpointError: the storage cannot be reached, or cannot take the layout.
         """
         return CheckpointWriter(self.uri, faults=self.faults, layout=self.spec.layout)
+
+
+def _passed(interval: int, step: int, before: int) -> bool:
+    """Whether a multiple of so many steps was reached since ``before``; 0 has none."""
+    return interval > 0 and step // interval > max(before, 0) // interval

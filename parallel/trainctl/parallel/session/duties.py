@@ -15,7 +15,7 @@ from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.reporter import Reporter
-from trainctl.parallel.session.save_clock import SaveClock
+from trainctl.parallel.session.save_clock import SaveClocks
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.worker_context import WorkerContext
 
@@ -39,7 +39,7 @@ class Duties:
         evaluation: EvaluationPlan | None,
         checkpoints: Checkpoints,
         reporter: Reporter,
-        save_clock: SaveClock,
+        clocks: SaveClocks,
     ) -> None:
         self._context = context
         self._replica = replica
@@ -47,7 +47,7 @@ class Duties:
         self._evaluation = evaluation
         self._checkpoints = checkpoints
         self._reporter = reporter
-        self._save_clock = save_clock
+        self._clocks = clocks
         self.evaluated_step = -1
 
     def note_entry(self, seat: Seat) -> None:
@@ -55,7 +55,7 @@ class Duties:
         record, done = seat.record, seat.membership
         self.evaluated_step = record.target_step if done.evaluated else -1
         self._reporter.note_entry(seat)
-        self._save_clock.enter(record.target_step, seat.saves.saved_step)
+        self._clocks.enter(record.target_step, seat.saves.saved_step)
 
     def carry_out(self, seat: Seat, agreed: Agreement) -> bool:
         """Does what is due; True if the run is over for this worker.
@@ -69,7 +69,7 @@ class Duties:
             seat.snapshots.advance(agreed.snapshots)
         self._evaluate(seat, step)
         self._reporter.send(seat)
-        self._snapshot(seat, step)
+        self._snapshot(seat, step, agreed)
         self._save(seat, step, agreed)
         if step >= self._steps:
             self._finish(seat, step)
@@ -98,18 +98,19 @@ class Duties:
             return
         self._context.where.show(Phase.CHECKPOINT)
         if due:
-            self._save_clock.begun(step)
+            self._clocks.checkpoints.begun(step)
             saves.begin(in_place=last or VoteFlag.SAVE_IN_PLACE in flags)
         if last:
             saves.finish()
 
-    def _snapshot(self, seat: Seat, step: int) -> None:
+    def _snapshot(self, seat: Seat, step: int, agreed: Agreement) -> None:
         """Begins one that is due, unless the one before is still on its way: the next boundary will do as well."""
         snapshots = seat.snapshots
         if snapshots is None or step >= self._steps or not snapshots.ready:
             return
-        if self._checkpoints.snapshot_due(step, snapshots.saved_step):
+        if self._checkpoints.snapshot_due(step, snapshots.saved_step, by_time=agreed.snapshot_due):
             self._context.where.show(Phase.CHECKPOINT)
+            self._clocks.snapshots.begun(step)
             snapshots.begin(in_place=False)
 
     def _hold(self, seat: Seat) -> bool:

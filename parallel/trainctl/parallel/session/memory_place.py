@@ -7,6 +7,7 @@ always one that every rank completed. What goes wrong ends the making of snapsho
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -79,6 +80,7 @@ class MemoryPlace:
         self._told = told
         self._made = SnapshotsMade(generation=generation)
         self._here: SnapshotHeld | None = None
+        self._began_s = self._stall_s = 0.0
         self._why, self._cause = "", ""
         self._nodes: list[str] = []
         self._buddies: Sequence[int | None] = ()
@@ -147,6 +149,7 @@ class MemoryPlace:
         written = [outcome.part for outcome in parts if outcome.part is not None]
         here = [part for part in written if self._node in self._keepers(part.writer)]
         self._here = held_of(_ref(attempt), len(parts), here)
+        self._began_s, self._stall_s = began_s, stall_s
         self._why, self._cause = "", next((part.cause for part in parts if part.error), "seal")
 
         def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
@@ -178,7 +181,13 @@ class MemoryPlace:
         self._memory.remove(self._before if complete else own)
         self._before = own if complete else self._before
         if complete:
-            self._made = replace(self._made, made=self._made.made + 1, newest=self._here)
+            self._made = replace(
+                self._made,
+                made=self._made.made + 1,
+                newest=self._here,
+                seconds=time.monotonic() - self._began_s,
+                stall_s=self._stall_s,
+            )
             self._told(self._made)
         else:
             self._tell_end(attempt)
@@ -222,7 +231,7 @@ class MemoryPlace:
             raise NoRoomError(
                 f"{self._memory.uri} on node {self._node} has room for {format_bytes(room_bytes)}, expected "
                 f"{format_bytes(size_bytes)} for a rank's part of a snapshot and its copy",
-                hint="give the memory file system more room, or set checkpoint.snapshots.intervalSteps to 0",
+                hint="give the memory file system more room, or take checkpoint.snapshots out of the job file",
             )
         return self._memory
 

@@ -1,11 +1,13 @@
-"""When a job that saves by time saves next: each rank measures, and the vote makes one decision of it."""
+"""When a job that saves by time, to its storage or to memory, does so next: each rank measures, the vote decides."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from trainctl.core.records.worker import WorkerDesired
 from trainctl.parallel.plan.vote import VoteFlag
 
 
@@ -18,10 +20,19 @@ class SaveClock:
 
     Args:
         now_s: a clock that never goes back.
+        by_time: what a rank says that was told an interval.
+        over: what it says as well when that is over.
     """
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        now_s: Callable[[], float] = time.monotonic,
+        *,
+        by_time: VoteFlag = VoteFlag.SAVE_BY_TIME,
+        over: VoteFlag = VoteFlag.SAVE_NOW,
+    ) -> None:
         self._now_s = now_s
+        self._by_time, self._over = by_time, over
         self._since_s = now_s()
         self._step = -1
 
@@ -34,7 +45,7 @@ class SaveClock:
         if interval_s <= 0.0:
             return VoteFlag.NONE
         over = self._now_s() - self._since_s >= interval_s
-        return VoteFlag.SAVE_BY_TIME | (VoteFlag.SAVE_NOW if over else VoteFlag.NONE)
+        return self._by_time | (self._over if over else VoteFlag.NONE)
 
     def begun(self, step: int) -> None:
         """The state after ``step`` is being saved."""
@@ -50,4 +61,38 @@ class SaveClock:
         if step <= saved_step:  # nothing is unsaved
             self.begun(saved_step)
         elif self._step > saved_step:  # what was begun came to nothing: it is made up for at once
-            self._since_s = -math.inf
+            self.hurry()
+
+    def hurry(self) -> None:
+        """One is due at once, whatever the interval."""
+        self._since_s = -math.inf
+
+
+def _snapshot_clock() -> SaveClock:
+    return SaveClock(by_time=VoteFlag.SNAPSHOT_BY_TIME, over=VoteFlag.SNAPSHOT_NOW)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveClocks:
+    """A worker's clocks.
+
+    Attributes:
+        checkpoints: of saves to the job's storage.
+        snapshots: of those to the memory of the nodes.
+    """
+
+    checkpoints: SaveClock = field(default_factory=SaveClock)
+    snapshots: SaveClock = field(default_factory=_snapshot_clock)
+
+    def flags(self, told: WorkerDesired) -> VoteFlag:
+        """What this rank says in a vote, by the intervals that it was told."""
+        return self.checkpoints.flags(told.checkpoint_interval_s) | self.snapshots.flags(told.snapshot_interval_s)
+
+    def enter(self, step: int, saved_step: int) -> None:
+        """A generation begins; see ``SaveClock.enter``.
+
+        A snapshot is due at once: the memory of its nodes has none of the state, or lost a copy with a node.
+        """
+        self.checkpoints.enter(step, saved_step)
+        if step > 0:
+            self.snapshots.hurry()

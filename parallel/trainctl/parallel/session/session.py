@@ -34,7 +34,7 @@ from trainctl.parallel.session.duties import Duties
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.oddities import Oddities
 from trainctl.parallel.session.reporter import Reporter
-from trainctl.parallel.session.save_clock import SaveClock
+from trainctl.parallel.session.save_clock import SaveClocks
 from trainctl.parallel.session.saves import Saves
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.sharded_model import Build, ShardedModel
@@ -423,7 +423,7 @@ class Session:
         replica.sets_learning_rate = plan.schedule is not None
         context = self._context
         reporter = Reporter(context, steps=plan.steps, hooks=self._hooks)
-        save_clock = SaveClock()
+        clocks = SaveClocks()
         checkpoints = Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults)
         duties = Duties(
             context,
@@ -432,9 +432,9 @@ class Session:
             evaluation=self._evaluation,
             checkpoints=checkpoints,
             reporter=reporter,
-            save_clock=save_clock,
+            clocks=clocks,
         )
-        protocol = StepProtocol(context, replica, plan, save_clock)
+        protocol = StepProtocol(context, replica, plan, clocks)
         host = torch.device("cpu")
         between_hosts = collectives if self._device == host else collectives_for(host)
         self._run = _Run(replica, collectives, between_hosts, protocol, duties, reporter, checkpoints)

@@ -14,7 +14,7 @@ from trainctl.parallel.plan.micro_batches import MicroBatch, deal
 from trainctl.parallel.plan.vote import Agreement, Ballot, Saved, VoteFlag, VoteRecord, agree, fold
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.figures import StepClock
-from trainctl.parallel.session.save_clock import SaveClock
+from trainctl.parallel.session.save_clock import SaveClocks
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.step_context import StepContext
 from trainctl.parallel.session.work_plan import WorkPlan
@@ -41,12 +41,12 @@ class StepProtocol:
         clock: times of the current step.
     """
 
-    def __init__(self, context: WorkerContext, replica: Replica, plan: WorkPlan, save_clock: SaveClock) -> None:
+    def __init__(self, context: WorkerContext, replica: Replica, plan: WorkPlan, clocks: SaveClocks) -> None:
         self._context = context
         self._where = context.where
         self._replica = replica
         self._plan = plan
-        self._save_clock = save_clock
+        self._save_clocks = clocks
         self.agreed = Agreement()
         self.clock = StepClock()
         self._skipped = 0
@@ -154,7 +154,7 @@ class StepProtocol:
                 flags |= VoteFlag.SAVE_ON_STOP
         if seat.saves.in_place:
             flags |= VoteFlag.SAVE_IN_PLACE
-        flags |= self._save_clock.flags(instructions.latest.checkpoint_interval_s)
+        flags |= self._save_clocks.flags(instructions.latest)
         return VoteRecord(
             generation=step.ballot.generation,
             lineage=step.ballot.lineage,

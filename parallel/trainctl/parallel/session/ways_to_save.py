@@ -65,7 +65,7 @@ def memory_saves(
         host_collectives: between host memories; make the group that copies go over beside the training.
         notice: tells people what goes wrong.
     """
-    if checkpoints.spec.snapshots.interval_steps == 0:
+    if not checkpoints.spec.snapshots.wanted:
         return None
     record, group = membership.record, membership.group
     own = record.member(group.rank)

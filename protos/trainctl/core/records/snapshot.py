@@ -48,6 +48,8 @@ class SnapshotsMade:
         age_s: seconds since that was complete.
         error: why no more are made in this generation; empty as long as they are.
         cause: of that, one word of ``part.CAUSES``, or ``part.NO_ROOM``; empty where another node knows it.
+        seconds: the newest took so long, from the step boundary at which it was begun; 0: not told.
+        stall_s: how long training waited for the newest, on the worker that waited longest.
     """
 
     generation: int
@@ -56,3 +58,5 @@ class SnapshotsMade:
     age_s: float = 0.0
     error: str = ""
     cause: str = ""
+    seconds: float = 0.0
+    stall_s: float = 0.0

@@ -121,10 +121,19 @@ class SnapshotsSpec:
     """Copies of the state in the memory of the nodes: of what is lost, they repeat less than checkpoints do.
 
     Attributes:
-        interval_steps: steps between snapshots; 0 keeps none.
+        interval_steps: steps between snapshots; 0 keeps none. With ``interval`` it counts only where nobody says how
+            long that is: for agents of an older version.
+        interval: time between snapshots instead of steps: ``auto``, from what a snapshot costs and how often the job
+            fails, or a duration; empty: ``interval_steps`` counts.
     """
 
     interval_steps: int = 0
+    interval: str = ""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the job makes snapshots at all."""
+        return self.interval_steps > 0 or bool(self.interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

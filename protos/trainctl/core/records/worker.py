@@ -58,6 +58,8 @@ class WorkerDesired:
         hold: with RUN, wait at the next step boundary, all ranks at the same; only STOP or a newer generation ends it.
         checkpoint_interval_s: time from the beginning of a checkpoint to that of the next; 0: ``spec.checkpoint``'s
             ``interval_steps`` counts.
+        snapshot_interval_s: the same of snapshots in the memory of the nodes; 0: ``spec.checkpoint.snapshots`` has
+            steps to count, or there are none.
     """
 
     job_uid: str
@@ -74,6 +76,7 @@ class WorkerDesired:
     checkpoint_on_stop: bool = False
     hold: bool = False
     checkpoint_interval_s: float = 0.0
+    snapshot_interval_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,7 @@ class JobStatus(_message.Message):
     TRANSFERS_FIELD_NUMBER: _builtins.int
     LOADS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_INTERVAL_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     message: _builtins.str
@@ -185,6 +186,10 @@ class JobStatus(_message.Message):
     def snapshot(self) -> Global___SnapshotStatus:
         """Of a job that makes snapshots in the memory of its nodes, while it trains."""
 
+    @_builtins.property
+    def snapshot_interval(self) -> Global___CheckpointInterval:
+        """Of a job that makes them by time; absent before it first trained."""
+
     def __init__(
         self,
         *,
@@ -221,10 +226,11 @@ class JobStatus(_message.Message):
         transfers: _abc.Iterable[Global___TransferStatus] | None = ...,
         loads: _abc.Iterable[Global___Load] | None = ...,
         snapshot: Global___SnapshotStatus | None = ...,
+        snapshot_interval: Global___CheckpointInterval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss", "snapshot", b"snapshot", "snapshot_interval", b"snapshot_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "snapshot", b"snapshot", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "snapshot", b"snapshot", "snapshot_interval", b"snapshot_interval", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015
@@ -320,7 +326,7 @@ Global___SnapshotNode: _TypeAlias = SnapshotNode  # noqa: Y015
 
 @_typing.final
 class CheckpointInterval(_message.Message):
-    """The time between two checkpoints that was chosen last, and what it was chosen from."""
+    """The time between two checkpoints, or two snapshots, that was chosen last, and what it was chosen from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -336,9 +342,9 @@ class CheckpointInterval(_message.Message):
     since_s: _builtins.float
     """When it was chosen, Unix seconds."""
     waste: _builtins.float
-    """Share of the time that goes into checkpoints, into what failures undo and into recoveries; absent where unknown."""
+    """Share of the time that goes into them, into what failures undo and into recoveries; absent where unknown."""
     cost_s: _builtins.float
-    """Seconds of training that a checkpoint costs; absent before the first."""
+    """Seconds of training that one costs; absent before the first."""
     failures_apart_s: _builtins.float
     """Mean time between failures."""
     def __init__(

@@ -190,11 +190,16 @@ class SnapshotsMade(_message.Message):
     AGE_S_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    STALL_S_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     made: _builtins.int
     age_s: _builtins.float
     error: _builtins.str
     cause: _builtins.str
+    seconds: _builtins.float
+    """Of the newest; 0: not told."""
+    stall_s: _builtins.float
     @_builtins.property
     def newest(self) -> Global___SnapshotHeld: ...
     def __init__(
@@ -206,10 +211,12 @@ class SnapshotsMade(_message.Message):
         age_s: _builtins.float = ...,
         error: _builtins.str = ...,
         cause: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        stall_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cause", b"cause", "error", b"error", "generation", b"generation", "made", b"made", "newest", b"newest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cause", b"cause", "error", b"error", "generation", b"generation", "made", b"made", "newest", b"newest", "seconds", b"seconds", "stall_s", b"stall_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -455,6 +462,7 @@ class WorkerDesired(_message.Message):
     CHECKPOINT_ON_STOP_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
     CHECKPOINT_INTERVAL_S_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_INTERVAL_S_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     job_name: _builtins.str
     island: _builtins.str
@@ -467,6 +475,7 @@ class WorkerDesired(_message.Message):
     checkpoint_on_stop: _builtins.bool
     hold: _builtins.bool
     checkpoint_interval_s: _builtins.float
+    snapshot_interval_s: _builtins.float
     @_builtins.property
     def record(self) -> Global___GenerationRecord: ...
     @_builtins.property
@@ -488,10 +497,11 @@ class WorkerDesired(_message.Message):
         checkpoint_on_stop: _builtins.bool = ...,
         hold: _builtins.bool = ...,
         checkpoint_interval_s: _builtins.float = ...,
+        snapshot_interval_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "record", b"record", "slot", b"slot", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "record", b"record", "slot", b"slot", "snapshot_interval_s", b"snapshot_interval_s", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1462,19 +1472,28 @@ class SnapshotsSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     interval_steps: _builtins.int
     """Steps between two snapshots; 0 makes none."""
+    interval: _builtins.str
+    """"auto" or a duration; empty: interval_steps counts."""
     def __init__(
         self,
         *,
         interval_steps: _builtins.int | None = ...,
+        interval: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps", "interval_steps", b"interval_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "interval", b"interval", "interval_steps", b"interval_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps", "interval_steps", b"interval_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "interval", b"interval", "interval_steps", b"interval_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval: _TypeAlias = _typing.Literal["interval"]  # noqa: Y015
+    _WhichOneofArgType__interval: _TypeAlias = _typing.Literal["_interval", b"_interval"]  # noqa: Y015
     _WhichOneofReturnType__interval_steps: _TypeAlias = _typing.Literal["interval_steps"]  # noqa: Y015
     _WhichOneofArgType__interval_steps: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval) -> _WhichOneofReturnType__interval | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_steps) -> _WhichOneofReturnType__interval_steps | None: ...
 
 Global___SnapshotsSpec: _TypeAlias = SnapshotsSpec  # noqa: Y015

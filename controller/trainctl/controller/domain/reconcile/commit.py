@@ -230,7 +230,7 @@ def _in_memory(work: Work, settled: Settled, reports: Mapping[int, StepReport]) 
 
 def _no_snapshot(work: Work, proposal: Proposal, in_memory: InMemory) -> str:
     """Why the newest snapshot cannot be gone back to; empty where it can, or where none is known of."""
-    if not work.job.spec.spec.checkpoint.snapshots.interval_steps:
+    if not work.job.spec.spec.checkpoint.snapshots.wanted:
         return ""
     if work.job.rollback is not None:
         return "the roll-back that was asked for goes to a checkpoint"
@@ -242,7 +242,7 @@ def _note_snapshots(
     work: Work, proposal: Proposal, settled: Settled, decision: Decision, reports: Mapping[int, StepReport]
 ) -> None:
     """Those that the next generation could go back to: of its lineage, or the one that it begins with."""
-    if not work.job.spec.spec.checkpoint.snapshots.interval_steps:
+    if not work.job.spec.spec.checkpoint.snapshots.wanted:
         return
     goes_back = decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT, Rung.START)
     there = _in_memory(work, settled, reports)

@@ -16,7 +16,7 @@ from trainctl.controller.domain.reconcile.lifecycle import move_job
 from trainctl.controller.domain.reconcile.recoveries import finish_recovery
 from trainctl.controller.domain.reconcile.refused import is_refused
 from trainctl.controller.domain.reconcile.result import Reconciliation
-from trainctl.controller.domain.save_cost import cost_of, with_cost
+from trainctl.controller.domain.save_cost import SaveTimes, cost_of, with_cost
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
 from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.part import SNAPSHOT, storage_kind
@@ -140,7 +140,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     figures = checkpoint_figures.saved(state.checkpoint_figures, report, ref.uri)
     changed = replace(state, checkpoints=kept, goodput=goodput, checkpoint_figures=figures)
     if state.spec.spec.checkpoint.interval == AUTO:
-        changed = replace(changed, save_costs=with_cost(state.save_costs, cost_of(report, state.progress)))
+        times = SaveTimes(step=report.step, lineage=report.lineage, stall_s=report.stall_s, seconds=report.seconds)
+        changed = replace(changed, save_costs=with_cost(state.save_costs, cost_of(times, state.progress)))
     longest = f"; {report.bottleneck}" if report.bottleneck else ""
     took = f"{report.seconds:.2f} s, of which training waited {report.stall_s:.2f} s{longest}"
     message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({took})"

@@ -12,7 +12,7 @@ from trainctl.controller.domain.reconcile.detect import find_faults
 from trainctl.controller.domain.reconcile.enter import complete, enter
 from trainctl.controller.domain.reconcile.faults import apply_faults
 from trainctl.controller.domain.reconcile.halt import halt
-from trainctl.controller.domain.reconcile.interval import mind_interval
+from trainctl.controller.domain.reconcile.interval import mind_intervals
 from trainctl.controller.domain.reconcile.lifecycle import book_time, fail_job, set_phase
 from trainctl.controller.domain.reconcile.observe import observe_agents, observe_slots, observe_snapshots
 from trainctl.controller.domain.reconcile.place import fill, place
@@ -57,7 +57,7 @@ def reconcile(
         _go_on(work)
     if work.job.phase in STOPPING:
         stop(work)
-    mind_interval(work)
+    mind_intervals(work)
     book_time(work)
     return work.result()
 

@@ -7,6 +7,7 @@ from trainctl.controller.domain.job_state import Slot
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import SlotState
 from trainctl.core.records.snapshot import SnapshotsMade
+from trainctl.core.records.spec import AUTO
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved, WorkerPhase
 
@@ -44,7 +45,8 @@ def _pass_on(work: Work, slot: Slot, seen: WorkerObserved) -> None:
 def observe_snapshots(work: Work) -> None:
     """Notes what workers tell of snapshots in the memory of their nodes; also those that have ended since."""
     record = work.island.record
-    if record is None or not work.job.spec.spec.checkpoint.snapshots.interval_steps:
+    spec = work.job.spec.spec.checkpoint.snapshots
+    if record is None or not spec.wanted:
         return
     by_node: dict[str, SnapshotsMade] = {}
     heard: set[str] = set()
@@ -64,6 +66,8 @@ def observe_snapshots(work: Work) -> None:
         now_s=work.now_s,
         epoch=work.epoch,
     )
+    if spec.interval == AUTO:
+        figures = snapshots.with_costs(figures, work.job.snapshot_figures, by_node, work.job.progress)
     if figures != work.job.snapshot_figures:
         work.set_job(snapshot_figures=figures)
 

@@ -155,11 +155,15 @@ def _durations(job: TrainJob) -> Iterator[Finding]:
     yield from duration("spec.recovery.maxRestarts.window", spec.recovery.max_restarts.window, positive=True)
 
 
-def _interval(job: TrainJob) -> Iterator[Finding]:
-    text = job.spec.checkpoint.interval
+def _intervals(job: TrainJob) -> Iterator[Finding]:
+    checkpoint = job.spec.checkpoint
+    yield from _interval("spec.checkpoint.interval", checkpoint.interval)
+    yield from _interval("spec.checkpoint.snapshots.interval", checkpoint.snapshots.interval)
+
+
+def _interval(path: str, text: str) -> Iterator[Finding]:
     if not text or text == AUTO:
         return
-    path = "spec.checkpoint.interval"
     if any(duration(path, text)):
         found = f'found "{shortened(text)}"{look_alikes(text)}'
         yield path, f"expected {AUTO}, or a duration such as 90s, 10m or 2h, {found}"
@@ -255,7 +259,7 @@ RULES: tuple[Callable[[TrainJob], Iterator[Finding]], ...] = (
     _numbers,
     _betas,
     _durations,
-    _interval,
+    _intervals,
     _nodes,
     _world_size,
     _batch,
