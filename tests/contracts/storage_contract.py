@@ -63,6 +63,13 @@ class StorageContract:
         assert set(storage.list("")) == {"top", "other"}
         assert storage.size("top/b") is None
 
+    def test_the_sizes_of_a_folder_are_those_of_its_files(self, storage: Storage) -> None:
+        for path, content in {"top/b/one": b"1", "top/a": b"22", "top/empty": b"", "other": b"."}.items():
+            storage.write_file(path, [content])
+        assert storage.sizes("top") == {"a": 2, "empty": 0}
+        assert storage.sizes("") == {"other": 1}
+        assert storage.sizes("nowhere") == storage.sizes("top/a") == {}
+
     def test_deleting_takes_all_that_is_inside_and_may_be_repeated(self, storage: Storage) -> None:
         storage.write_file("d/e/f", [b"."])
         storage.write_file("d/g", [b"."])

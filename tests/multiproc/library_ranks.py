@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,9 @@ from torch.distributed.fsdp import fully_shard
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat
-from trainctl.checkpoint.library import load, load_state, save, save_state
+from trainctl.checkpoint.library import Checkpointer, load, load_state, save, save_state
+from trainctl.checkpoint.library.group_save import GroupSave
+from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError
 
@@ -161,3 +165,98 @@ def saves_dcp(folder: Path, rank: int, size: int) -> None:
     weights, moments = get_state_dict(model, optimizer)
     save_dcp({"model": weights, "optim": moments}, checkpoint_id=str(folder / "dcp"))
     save(str(folder / "c"), model=model, optimizers=[optimizer], step=3)
+
+
+def saves_beside(folder: Path, rank: int, size: int, *, sharded: bool) -> None:
+    """The same state, once at once and twice beside the training, which goes on with collectives of its own."""
+    model, optimizer = built(sharded, size)
+    train(model, optimizer, 0, 3)
+    save(str(folder / "at once"), model=model, optimizers=[optimizer], step=3, objects={"seen": 36})
+    with Checkpointer(str(folder / "c"), keep=2) as checkpointer:
+        first = checkpointer.async_save(model=model, optimizers=[optimizer], step=3, objects={"seen": 36})
+        (folder / f"expected-{rank}").write_text(repr(train(model, optimizer, 3, 6)))
+        second = checkpointer.async_save(model=model, optimizers=[optimizer], step=6)
+        train(model, optimizer, 6, 9)
+        refs = [first.result(), second.result()]
+    assert [ref.step for ref in refs] == [3, 6]
+    told: list[Any] = [None] * size
+    dist.all_gather_object(told, [ref.manifest_sha256 for ref in refs])
+    assert told == [told[0]] * size, "all ranks hear of the same checkpoints"
+    values = []
+    for uri in (str(folder / "at once"), refs[0].uri):
+        load(uri, model=model, optimizers=[optimizer])
+        local = (p.to_local() if hasattr(p, "to_local") else p for p in model.parameters())
+        values.append([tensor.detach().clone() for tensor in local])
+    assert all(torch.equal(a, b) for a, b in zip(*values, strict=True))
+
+
+def ddp_beside(folder: Path, rank: int, size: int) -> None:
+    saves_beside(folder, rank, size, sharded=False)
+
+
+def sharded_beside(folder: Path, rank: int, size: int) -> None:
+    saves_beside(folder, rank, size, sharded=True)
+
+
+def goes_on_from_beside(folder: Path, rank: int, size: int) -> None:
+    model, optimizer = built(True, size)
+    found = load(str(folder / "c" / "step-000000000003"), model=model, optimizers=[optimizer])
+    assert (found.step, found.objects) == (3, {"seen": 36})
+    assert train(model, optimizer, 3, 6) == pytest.approx(float((folder / "expected-0").read_text()), rel=1e-10)
+
+
+def one_rank_fails_beside(folder: Path, rank: int, size: int) -> None:
+    """Every rank hears it, at the handle or at the next save, and all go on together."""
+    model, optimizer = built(True, size)
+    train(model, optimizer, 0, 1)
+    whole = GroupSave.write
+
+    def refused(save: GroupSave, own: int, data: EntryData, **named: Any) -> Any:
+        if own == 1 and save.attempt.step in (1, 2):
+            raise OSError(28, "no space left on device")
+        return whole(save, own, data, **named)
+
+    GroupSave.write = refused  # type: ignore[method-assign, assignment]
+    with Checkpointer(str(folder / "c"), retry_after_s=()) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        train(model, optimizer, 1, 2)
+        with pytest.raises(CheckpointError, match=r"(?s)saving step 1 .*\nrank 1: .*no space left on device"):
+            pending.result()
+        assert not [path for path in (folder / "c").rglob("*") if path.is_file()]
+        unasked = checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+        train(model, optimizer, 2, 3)
+        if rank == 0:  # one that was told does not leave the others alone with it
+            with pytest.raises(CheckpointError, match="rank 1: "):
+                unasked.result()
+        with pytest.raises(CheckpointError, match=r"(?s)rank 1: saving step 2 .*no space left"):
+            checkpointer.async_save(model=model, optimizers=[optimizer], step=3)
+        assert checkpointer.async_save(model=model, optimizers=[optimizer], step=3).result().step == 3
+
+
+def one_rank_is_killed_beside(folder: Path, rank: int, size: int) -> None:
+    """In the middle of its part; the others hear of it, and the checkpoint before is the newest."""
+    model, optimizer = built(False, size)
+    train(model, optimizer, 0, 1)
+    checkpointer = Checkpointer(str(folder / "c"))
+    checkpointer.async_save(model=model, optimizers=[optimizer], step=1).result()
+    whole = GroupSave.write
+
+    def killed(save: GroupSave, own: int, data: EntryData, **named: Any) -> Any:
+        if own == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(save, own, data, **named)
+
+    GroupSave.write = killed  # type: ignore[method-assign, assignment]
+    pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+    with pytest.raises(CheckpointError, match=r"saving step 2 .*: a rank is gone or silent: "):
+        pending.result()
+    (folder / f"survived-{rank}").touch()
+    os._exit(0)  # its group is broken: torch would wait for it
+
+
+def goes_on_alone(folder: Path, rank: int, size: int) -> None:
+    """One rank loads what three have saved, and saves there; what was torn is no obstacle."""
+    model, optimizer = built(False, size)
+    assert load(str(folder / "c"), model=model, optimizers=[optimizer]).step == 1
+    with Checkpointer(str(folder / "c"), keep=1) as checkpointer:
+        assert checkpointer.async_save(model=model, optimizers=[optimizer], step=2).result().step == 2

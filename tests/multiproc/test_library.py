@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
 from multiproc.library_ranks import (
     Body,
+    ddp_beside,
+    goes_on_alone,
+    goes_on_from_beside,
     goes_on_in_ddp,
     goes_on_sharded,
     loads_boxes,
     one_rank_fails,
+    one_rank_fails_beside,
     one_rank_finds_damage,
+    one_rank_is_killed_beside,
     run_rank,
     saves_flat,
     saves_sharded,
+    sharded_beside,
 )
-from trainctl.checkpoint.catalog import newest
+from trainctl.checkpoint.catalog import newest, survey
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(120)]
 DEADLINE_S = 60.0
 
 
-def run(body: Body, folder: Path, size: int, number: int = 0) -> None:
-    """``body`` in so many processes, all of which have to come to their end."""
+def run(body: Body, folder: Path, size: int, number: int = 0, *, killed: Collection[int] = ()) -> None:
+    """``body`` in so many processes, all of which have to come to their end, but for those that are killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "torch.distributed", "multiproc.library_ranks"])
     errors = context.SimpleQueue()
@@ -38,7 +46,8 @@ def run(body: Body, folder: Path, size: int, number: int = 0) -> None:
     for process in ranks:
         process.kill()
     said = [] if errors.empty() else [errors.get()]
-    assert codes == [0] * size, "\n".join([str(codes), *said])
+    expected = [-signal.SIGKILL if rank in killed else 0 for rank in range(size)]
+    assert codes == expected, "\n".join([str(codes), *said])
 
 
 def test_fsdp_to_other_numbers_of_ranks_and_to_ddp(tmp_path: Path) -> None:
@@ -59,3 +68,24 @@ def test_one_rank_that_fails_fails_all(tmp_path: Path) -> None:
 
 def test_damage_that_one_rank_finds_makes_all_take_the_older_one(tmp_path: Path) -> None:
     run(one_rank_finds_damage, tmp_path, 3)
+
+
+@pytest.mark.parametrize("body", [ddp_beside, sharded_beside])
+def test_beside_the_training_the_same_is_saved_as_at_once(tmp_path: Path, body: Body) -> None:
+    run(body, tmp_path, 2)
+    assert [info.ref.step for info in survey(str(tmp_path / "c")).checkpoints] == [6, 3]
+    run(goes_on_from_beside, tmp_path, 3, 1)
+
+
+def test_a_rank_that_fails_beside_the_training_fails_the_save_of_all_and_nothing_else(tmp_path: Path) -> None:
+    run(one_rank_fails_beside, tmp_path, 2)
+    assert [info.ref.step for info in survey(str(tmp_path / "c")).checkpoints] == [3]
+
+
+def test_a_rank_that_is_killed_in_the_middle_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    run(one_rank_is_killed_beside, tmp_path, 4, killed={1})
+    assert sorted(path.name for path in tmp_path.glob("survived-*")) == ["survived-0", "survived-2", "survived-3"]
+    found = newest(str(tmp_path / "c"))
+    assert found is not None
+    assert found.step == 1
+    run(goes_on_alone, tmp_path, 1, 1)

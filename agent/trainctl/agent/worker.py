@@ -16,7 +16,6 @@ from pathlib import Path
 from trainctl.agent.bridge_end import BridgeEnd
 from trainctl.agent.forkserver.client import Child, ForkServerClient
 from trainctl.agent.logs.store import LogCapture
-from trainctl.agent.secret_files import SecretUnusableError, read_secrets
 from trainctl.agent.state import Life, key_of
 from trainctl.core.errors import UnavailableError
 from trainctl.core.records.snapshot import SnapshotsMade
@@ -31,6 +30,7 @@ from trainctl.core.records.worker import (
     WorkerPhase,
 )
 from trainctl.core.system.memory_folder import MEMORY_VARIABLE
+from trainctl.core.system.secret_files import SecretUnusableError, read_secrets
 from trainctl.parallel import bridge
 from trainctl.parallel.progress_page import read_progress
 

@@ -5,7 +5,6 @@ Memory is bounded by one batch, whatever the size of the checkpoint. Needs neith
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,13 +16,14 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import file_holder
 from trainctl.checkpoint.layout.region import Flat, Region, Shape, offset_in, overlaps
 from trainctl.checkpoint.manifest.checksum import check_algorithm, checksum
-from trainctl.checkpoint.manifest.records import ChunkRecord, PartManifest, RootManifest, TensorRecord
+from trainctl.checkpoint.manifest.records import ChunkRecord, FileRecord, PartManifest, RootManifest, TensorRecord
 from trainctl.checkpoint.monitor import COPY, READ, VERIFY
+from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
+from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import DamagedCheckpointError
 
-_LOG = logging.getLogger("trainctl.checkpoint")
 _BATCH_BYTES = 4 << 20
 
 
@@ -77,12 +77,25 @@ class _Chunk(NamedTuple):
 class BlockReader:
     """Turns transfers out of the files of one attempt into verified bytes.
 
+    Args:
+        storage: opened at the attempt.
+        root: of the attempt.
+        parts: of those writers whose files are read.
+        rereads: told what was right only when it was read again.
+
     Raises:
         CheckpointError: the checksums are of an unknown kind.
     """
 
-    def __init__(self, storage: Storage, root: RootManifest, parts: Sequence[PartManifest]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        root: RootManifest,
+        parts: Sequence[PartManifest],
+        rereads: Rereads | None = None,
+    ) -> None:
         self._storage = storage
+        self._rereads = rereads or Rereads()
         self._headers = tuple(dict.fromkeys(file for part in parts for file in part.files))
         self._records: dict[StateKey, list[tuple[PartManifest, TensorRecord]]] = {}
         self._chunks: dict[StateKey, dict[str, list[_Chunk]]] = {}
@@ -105,10 +118,13 @@ class BlockReader:
         Raises:
             CheckpointError: names the first that is not.
         """
-        for file in (file for file in self._headers if file.path in paths):
+
+        def verify(file: FileRecord) -> None:
             buffer = memoryview(bytearray(file.header_bytes))
             self._storage.read_ranges(file.path, [RangeRead(0, buffer)])
             self._check(file.path, 0, buffer, file.header_checksum, "its header")
+
+        at_once(self._storage, verify, [file for file in self._headers if file.path in paths])
 
     def read(self, reads: Sequence[BlockRead]) -> Iterator[tuple[BlockRead, memoryview]]:
         """The wanted bytes of each block, verified, one after the other.
@@ -231,7 +247,7 @@ class BlockReader:
                 f"{where} is corrupt: bytes {begin}:{begin + len(found)} ({what}) do not have their checksum",
                 hint="resume from an older checkpoint, or restore the file from a copy",
             )
-        _LOG.warning("%s: bytes from %d on were changed on their way; read again, they are right", where, begin)
+        self._rereads.heal(f"{where}, bytes {begin}:{begin + len(found)} ({what}),")
 
 
 def _batches(reads: Sequence[BlockRead]) -> Iterator[list[BlockRead]]:

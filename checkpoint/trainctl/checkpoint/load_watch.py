@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trainctl.checkpoint.monitor import COPY, FETCH, PLAN, READ, VERIFY, PartTimes, in_wall_time
+from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.stopwatch import Stopwatch
 
 Progress = Callable[[int, int], None]
@@ -27,10 +28,12 @@ class LoadWatch:
         reading: seconds of all threads that read, verify and copy.
         data_bytes: tensor bytes that were wanted.
         moved_bytes: bytes that the storage was asked for.
+        rereads: what came with wrong bytes and was right when it was read again.
     """
 
     def __init__(self, progress: Progress = unwatched) -> None:
         self.reading = Stopwatch()
+        self.rereads = Rereads()
         self.data_bytes = self.moved_bytes = 0
         self._progress = progress
         self._began_s = time.perf_counter()
@@ -80,7 +83,7 @@ class LoadWatch:
         if self._fetching_s:
             seconds[FETCH] = self._fetching_s
         rounded = {stage: round(value, 6) for stage, value in seconds.items()}
-        return PartTimes(rank, self.data_bytes, rounded, self.moved_bytes)
+        return PartTimes(rank, self.data_bytes, rounded, self.moved_bytes, self.rereads.healed)
 
 
 _SHARED = (READ, VERIFY, COPY)

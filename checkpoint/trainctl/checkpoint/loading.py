@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +24,17 @@ from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
 from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.manifest.contents import part_holder
 from trainctl.checkpoint.manifest.reading import (
     check_files,
     files_layout,
     read_contents,
-    read_part,
     read_parts,
     read_root,
 )
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match
+from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -60,6 +59,7 @@ def load(
     all_here: bool = True,
     alive: Callable[[], None] = lambda: None,
     watch: LoadWatch | None = None,
+    plan: LoadPlan | None = None,
 ) -> Mapping[str, Any]:
     """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
 
@@ -73,6 +73,7 @@ def load(
         all_here: whether every file of the checkpoint has to be there, or only those that are read for ``state``.
         alive: called for every block that is read: loading may take long, and that shows that it goes on.
         watch: told how far it is, and what took how long.
+        plan: what ``plan_load`` gave for this checkpoint and this state; None: it is planned here.
 
     Raises:
         UnfitCheckpointError: the checkpoint does not fit; all differences are listed.
@@ -93,11 +94,36 @@ def load(
             all_here=all_here,
             alive=alive,
             watch=watch,
+            plan=plan,
         )
 
 
-def needed_files(ref: CheckpointRef, state: LocalState) -> tuple[str, ...]:
-    """Paths of the data files that ``load`` would read, sorted; only the manifests have to be there.
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What a load of one checkpoint into one state reads, and by whom."""
+
+    root: RootManifest
+    reader: BlockReader
+    reads: Sequence[BlockRead]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of the data files, sorted."""
+        return tuple(sorted({read.path for read in self.reads}))
+
+    @property
+    def data_bytes(self) -> int:
+        """Tensor bytes that are wanted."""
+        return sum(read.wanted_bytes for read in self.reads)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of all blocks that they are in."""
+        return sum({(read.path, read.begin): read.size for read in self.reads}.values())
+
+
+def plan_load(ref: CheckpointRef, state: LocalState, *, watch: LoadWatch | None = None) -> LoadPlan:
+    """What ``load`` would read; only the manifests have to be there. ``watch`` is that of the load.
 
     Raises:
         UnfitCheckpointError, DamagedCheckpointError, StorageRefusedError, StorageAwayError: as ``load``.
@@ -105,9 +131,9 @@ def needed_files(ref: CheckpointRef, state: LocalState) -> tuple[str, ...]:
     with storage_errors(f"loading {ref.uri}"), _damage_of(ref):
         names = {(key.fqn, key.kind) for key in state.shapes()}
         storage = open_storage(ref.uri)
-        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
-        planned = _planned(storage, root, state, names, kinds=None, cast=False)
-        return tuple(sorted({read.path for read in planned.reads}))
+        rereads = (watch or LoadWatch()).rereads
+        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256, rereads=rereads)
+        return _planned(storage, root, state, names, kinds=None, cast=False, rereads=rereads)
 
 
 @contextlib.contextmanager
@@ -158,12 +184,17 @@ def _load(
     all_here: bool,
     alive: Callable[[], None],
     watch: LoadWatch,
+    plan: LoadPlan | None,
 ) -> Mapping[str, Any]:
     storage = open_storage(ref.uri)
-    root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
+    rereads = watch.rereads
+    if plan is not None:
+        root = plan.root
+    else:
+        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256, rereads=rereads)
     if all_here:
         check_files(storage, root)
-    planned = _planned(storage, root, state, everything, kinds=kinds, cast=cast)
+    planned = plan or _planned(storage, root, state, everything, kinds=kinds, cast=cast, rereads=rereads)
     reader, reads = planned.reader, planned.reads
     reader.verify_headers({read.path for read in reads})
     watch.planned(data_bytes=planned.data_bytes, total_bytes=planned.block_bytes * (2 if verify_first else 1))
@@ -182,24 +213,6 @@ def _load(
     return objects
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """What is to be read, and by whom."""
-
-    reader: BlockReader
-    reads: list[BlockRead]
-
-    @property
-    def data_bytes(self) -> int:
-        """Tensor bytes that are wanted."""
-        return sum(read.wanted_bytes for read in self.reads)
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of all blocks that they are in."""
-        return sum({(read.path, read.begin): read.size for read in self.reads}.values())
-
-
 def _planned(
     storage: Storage,
     root: RootManifest,
@@ -208,7 +221,8 @@ def _planned(
     *,
     kinds: Collection[str] | None,
     cast: bool,
-) -> _Planned:
+    rereads: Rereads,
+) -> LoadPlan:
     wanted = state.layout(_HERE)
 
     def sources(shapes: Mapping[StateKey, Shape]) -> _Terms:
@@ -221,16 +235,16 @@ def _planned(
             cast=cast,
         )
 
-    table = read_contents(storage, root)
+    table = read_contents(storage, root, rereads=rereads)
     if table is None:
-        parts = read_parts(storage, root)
+        parts = read_parts(storage, root, rereads=rereads)
         saved = files_layout(root, parts)
         terms = sources(saved.shapes)
     else:
         terms = sources(table.shapes)
         shapes = {term.key: table.shapes[term.key] for found in terms.values() for term in found}
         needed = copy_plan(table.layout(shapes), wanted, terms=terms).sources
-        parts = tuple(read_part(storage, root, report) for report in root.parts if part_holder(report.writer) in needed)
+        parts = read_parts(storage, root, needed, rereads=rereads)
         saved = files_layout(root, parts, shapes)
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
@@ -238,8 +252,8 @@ def _planned(
         raise DamagedCheckpointError(
             f"{storage.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint"
         )
-    reader = BlockReader(storage, root, parts)
-    return _Planned(reader, reader.plan(plan.transfers))
+    reader = BlockReader(storage, root, parts, rereads)
+    return LoadPlan(root, reader, reader.plan(plan.transfers))
 
 
 def _nowhere(read: BlockRead) -> memoryview | None:
@@ -252,7 +266,7 @@ def _let_go(read: BlockRead, data: memoryview) -> None:
 
 
 def _fill(
-    reader: BlockReader, reads: list[BlockRead], state: LocalState, alive: Callable[[], None], watch: LoadWatch
+    reader: BlockReader, reads: Sequence[BlockRead], state: LocalState, alive: Callable[[], None], watch: LoadWatch
 ) -> None:
     targets: dict[StateKey, list[_Target]] = {}
     for tensor in state.tensors:

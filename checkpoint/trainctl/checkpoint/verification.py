@@ -6,19 +6,26 @@ header and one for each block.
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.load_watch import Progress, unwatched
 from trainctl.checkpoint.manifest.checksum import check_algorithm, checksum
-from trainctl.checkpoint.manifest.reading import check_size, read_artifact, read_part, read_root
-from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest
+from trainctl.checkpoint.manifest.reading import read_artifact, read_part, read_root, unlike_files
+from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
+from trainctl.checkpoint.rereads import Rereads
+from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
+
+_BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +36,14 @@ class Verified:
         files: files that the manifests list, the root manifest among them.
         size_bytes: of all of them but the root manifest.
         damage: what is wrong with each file that is not as it was saved; empty if the checkpoint is whole.
+        healed_reads: what came with wrong bytes and, read again, was right: no damage, but something changes bytes on
+            their way.
     """
 
     files: int
     size_bytes: int
     damage: tuple[str, ...]
+    healed_reads: int = 0
 
 
 def verify(ref: CheckpointRef, *, progress: Progress = unwatched) -> Verified:
@@ -48,89 +58,159 @@ def verify(ref: CheckpointRef, *, progress: Progress = unwatched) -> Verified:
     """
     with storage_errors(f"reading the checkpoint {ref.uri}"):
         storage = open_storage(ref.uri)
-        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256)
+        rereads = Rereads()
+        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256, rereads=rereads)
         seen = _Seen(root, progress)
-        damage = tuple(_damage(storage, root, seen))
-        return Verified(files=len(root.stored_files) + 1, size_bytes=seen.total_bytes, damage=damage)
+        damage = tuple(_Look(storage, root, unlike_files(storage, root), rereads, seen).damage())
+        return Verified(
+            files=len(root.stored_files) + 1,
+            size_bytes=seen.total_bytes,
+            damage=damage,
+            healed_reads=rereads.healed,
+        )
 
 
 class _Seen:
-    """How much has been read; a file that all who wrote to it are dealt with counts whole."""
+    """How much has been read; a file that all who wrote to it are dealt with counts whole. Threads may share it."""
 
     def __init__(self, root: RootManifest, progress: Progress) -> None:
         self._left = {file.path: file.size_bytes for file in root.stored_files}
         self._listed = Counter(file.path for part in root.parts for file in part.files)
         self._progress = progress
+        self._lock = threading.Lock()
         self._done_bytes = 0
         self.total_bytes = sum(self._left.values())
 
     def block(self, path: str, size_bytes: int) -> None:
         """Some more of a file; its header counts once, however many writers' part it is in."""
+        with self._lock:
+            self._count(path, size_bytes)
+
+    def file(self, path: str) -> None:
+        """Done with a file, or with what one writer has in it."""
+        with self._lock:
+            self._listed[path] -= 1
+            if self._listed[path] <= 0:
+                self._count(path, self._left[path])
+
+    def _count(self, path: str, size_bytes: int) -> None:
         size_bytes = min(size_bytes, self._left[path])
         self._left[path] -= size_bytes
         self._done_bytes += size_bytes
         self._progress(self._done_bytes, self.total_bytes)
 
-    def file(self, path: str) -> None:
-        """Done with a file, or with what one writer has in it."""
-        self._listed[path] -= 1
-        if self._listed[path] <= 0:
-            self.block(path, self._left[path])
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look at every byte.
 
-def _damage(storage: Storage, root: RootManifest, seen: _Seen) -> Iterator[str]:
-    for report in root.parts:
-        yield from _damage_of_part(storage, root, report, seen)
-    for file in root.beside:
+    Attributes:
+        storage: opened at the attempt.
+        root: of the attempt.
+        unlike: what is wrong with files that are missing or of another size.
+        rereads: told what was right only when it was read again.
+        seen: told how far it is.
+    """
+
+    storage: Storage
+    root: RootManifest
+    unlike: Mapping[str, str]
+    rereads: Rereads
+    seen: _Seen
+
+    def damage(self) -> Iterator[str]:
+        """What is wrong with each file, in the order of the manifest."""
+        yield from itertools.chain.from_iterable(
+            at_once(self.storage, lambda report: tuple(self._damage_of_part(report)), self.root.parts)
+        )
+        for file in self.root.beside:
+            try:
+                self._refuse_unlike(file)
+                read_artifact(self.storage, file, rereads=self.rereads)
+            except CheckpointError as error:
+                yield str(error)
+            self.seen.file(file.path)
+
+    def _damage_of_part(self, report: PartReport) -> Iterator[str]:
+        """Without its part manifest nobody knows what the data files of a writer hold: they only have to be there."""
+        part = None
         try:
-            check_size(storage, file)
-            read_artifact(storage, file)
+            self._refuse_unlike(report.manifest)
+            part = read_part(self.storage, self.root, report, rereads=self.rereads)
+            check_algorithm(part.checksum, where=f"{self.storage.uri}/{report.manifest.path}")
         except CheckpointError as error:
             yield str(error)
-        seen.file(file.path)
+        self.seen.file(report.manifest.path)
+        for index, file in enumerate(report.files):
+            try:
+                self._refuse_unlike(file)
+                if part is not None:
+                    self._check_blocks(part, index)
+            except CheckpointError as error:
+                yield str(error)
+            self.seen.file(file.path)
+
+    def _refuse_unlike(self, file: StoredFile) -> None:
+        """Raises: CheckpointError: the file is missing, or has another size."""
+        if file.path in self.unlike:
+            raise DamagedCheckpointError(self.unlike[file.path])
+
+    def _check_blocks(self, part: PartManifest, index: int) -> None:
+        """Raises: CheckpointError: names the first block of a data file that is not what was saved."""
+        path = part.files[index].path
+        for batch in _batches(_blocks(part, index)):
+            room = memoryview(bytearray(sum(block.size for block in batch)))
+            ends = itertools.accumulate(block.size for block in batch)
+            found = [room[end - block.size : end] for block, end in zip(batch, ends, strict=True)]
+            ranges = [RangeRead(block.begin, data) for block, data in zip(batch, found, strict=True)]
+            self.storage.read_ranges(path, ranges)
+            for block, wanted in zip(batch, ranges, strict=True):
+                self._check(path, block, wanted)
+                self.seen.block(path, block.size)
+
+    def _check(self, path: str, block: _Block, found: RangeRead) -> None:
+        """As a load does: bytes may have been changed on their way, so that only what is wrong twice is damage."""
+        if checksum(found.into) == block.checksum:
+            return
+        self.storage.read_ranges(path, [found])
+        where = f"{self.storage.uri}/{path}"
+        which = f"bytes {block.begin}:{block.begin + block.size} ({block.what})"
+        if checksum(found.into) != block.checksum:
+            raise DamagedCheckpointError(f"{where} is corrupt: {which} do not have their checksum")
+        self.rereads.heal(f"{where}, {which},")
 
 
-def _damage_of_part(storage: Storage, root: RootManifest, report: PartReport, seen: _Seen) -> Iterator[str]:
-    """Without its part manifest nobody knows what the data files of a writer hold: they only have to be there."""
-    part = None
-    try:
-        check_size(storage, report.manifest)
-        part = read_part(storage, root, report)
-        check_algorithm(part.checksum, where=f"{storage.uri}/{report.manifest.path}")
-    except CheckpointError as error:
-        yield str(error)
-    seen.file(report.manifest.path)
-    for index, file in enumerate(report.files):
-        try:
-            check_size(storage, file)
-            if part is not None:
-                _check_blocks(storage, part, index, seen)
-        except CheckpointError as error:
-            yield str(error)
-        seen.file(file.path)
+class _Block(NamedTuple):
+    """Of a data file; ``what`` is in it."""
+
+    begin: int
+    size: int
+    checksum: str
+    what: str
 
 
-def _check_blocks(storage: Storage, part: PartManifest, index: int, seen: _Seen) -> None:
-    """Raises: CheckpointError: names the first block of a data file that is not what was saved."""
-    path = part.files[index].path
-    for begin, size, expected, what in _blocks(part, index):
-        buffer = memoryview(bytearray(size))
-        storage.read_ranges(path, [RangeRead(begin, buffer)])
-        if checksum(buffer) != expected:
-            raise DamagedCheckpointError(
-                f"{storage.uri}/{path} is corrupt: bytes {begin}:{begin + size} ({what}) do not have their checksum"
-            )
-        seen.block(path, size)
+def _batches(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
+    """Read at once: memory is bounded by one of them for each thread."""
+    batch: list[_Block] = []
+    size = 0
+    for block in blocks:
+        if batch and size + block.size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(block)
+        size += block.size
+    if batch:
+        yield batch
 
 
-def _blocks(part: PartManifest, index: int) -> Iterator[tuple[int, int, str, str]]:
-    """Begin, size and checksum of all blocks of a data file, and what is in them; in the order of the file."""
+def _blocks(part: PartManifest, index: int) -> Iterator[_Block]:
+    """All blocks of a data file, in the order of the file."""
     header = part.files[index]
-    blocks = [(0, header.header_bytes, header.header_checksum, "its header")]
+    blocks = [_Block(0, header.header_bytes, header.header_checksum, "its header")]
     for tensor in part.tensors:
         for chunk in (chunk for chunk in tensor.chunks if chunk.file == index):
             for number, expected in enumerate(chunk.checksums):
                 begin = number * part.block_bytes
                 size = min(part.block_bytes, chunk.size_bytes - begin)
-                blocks.append((chunk.begin_bytes + begin, size, expected, f"{tensor.kind} of {tensor.fqn}"))
+                blocks.append(_Block(chunk.begin_bytes + begin, size, expected, f"{tensor.kind} of {tensor.fqn}"))
     return iter(sorted(blocks))

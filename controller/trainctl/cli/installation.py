@@ -37,6 +37,7 @@ class LocalController:
         metrics_address: host:port of its metrics, or empty.
         started_s: Unix seconds.
         ca_file: whom to trust for it; empty: it has no TLS.
+        secrets: folder of its agents' secrets; empty: they have none.
     """
 
     process: ProcessId
@@ -45,6 +46,7 @@ class LocalController:
     metrics_address: str = ""
     started_s: float = 0.0
     ca_file: str = ""
+    secrets: str = ""
 
     @property
     def alive(self) -> bool:
@@ -99,6 +101,7 @@ def read_controller(run_dir: Path) -> LocalController | None:
             metrics_address=str(data.get("metrics_address", "")),
             started_s=float(data.get("started_s", 0)),
             ca_file=str(data.get("ca_file", "")),
+            secrets=str(data.get("secrets", "")),
         ),
     )
 

@@ -316,6 +316,7 @@ def _add_rest(commands: Any) -> None:
             "trainctl doctor",
             "trainctl doctor --job first -o json",
             "trainctl doctor --storage s3://bucket/runs",
+            "trainctl doctor --file job.yaml --secrets DIR",
         ),
     )
     doctor.add_argument("--job", metavar="NAME", type=job_name, help="check also what this job needs")
@@ -325,6 +326,14 @@ def _add_rest(commands: Any) -> None:
         action="append",
         default=[],
         help="write a small file there, read it back, list and remove it; may be repeated (default: where jobs save)",
+    )
+    doctor.add_argument(
+        "-f", "--file", metavar="FILE", help="reach storage as this job would: by its spec.env and spec.secretEnv"
+    )
+    doctor.add_argument(
+        "--secrets",
+        metavar="DIR",
+        help="folder of the values of spec.secretEnv (default: what the agents of this machine were given)",
     )
     add_output(doctor)
     demo = add_command(

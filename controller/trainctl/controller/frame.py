@@ -106,6 +106,7 @@ class Frame:
             run.write(
                 address=where,
                 ca_file=str(authority.absolute()) if authority is not None else "",
+                secrets=str(self.settings.secrets) if self.settings.secrets is not None else "",
                 metrics_address=self.metrics_address,
                 version=package_version(),
                 started_s=self.clock.now_s(),

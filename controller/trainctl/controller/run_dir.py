@@ -142,8 +142,17 @@ class RunDir:
             return None
         return process if is_alive(process) and process.pid != os.getpid() else None
 
-    def write(self, *, address: str, metrics_address: str, version: str, started_s: float, ca_file: str = "") -> None:
-        """Says who runs here: whoever reads the file can connect."""
+    def write(
+        self,
+        *,
+        address: str,
+        metrics_address: str,
+        version: str,
+        started_s: float,
+        ca_file: str = "",
+        secrets: str = "",
+    ) -> None:
+        """Says who runs here: whoever reads the file can connect. ``secrets`` is the folder of its agents'."""
         process = identify(os.getpid())
         assert process is not None
         record = {
@@ -153,6 +162,7 @@ class RunDir:
             "metrics_address": metrics_address,
             "version": version,
             "ca_file": ca_file,
+            "secrets": secrets,
             "started_s": started_s,
         }
         write_atomically(self.controller_file, json.dumps(record).encode() + b"\n")

@@ -19,7 +19,7 @@ from trainctl.checkpoint.engine import CheckpointWriter, load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Flat, Shape, whole
-from trainctl.checkpoint.loading import needed_files
+from trainctl.checkpoint.loading import LoadPlan, plan_load
 from trainctl.checkpoint.manifest.codec import dump_root, sha256
 from trainctl.checkpoint.manifest.contents import contents_of, held_rows
 from trainctl.checkpoint.manifest.names import CONTENTS, ROOT_MANIFEST
@@ -128,13 +128,13 @@ def test_with_and_without_the_table_the_same_is_read_and_refused(data: st.DataOb
     states = [rank_state(values, target, holder, blank=True) for holder in target.holders]
     others = [data.draw(changed(state)) for state in states]
     with pytest.MonkeyPatch.context() as patch:
-        before = [(needed_files(new, s), reads_of(patch, new, s)) for s in states if set(s.shapes()) == set(keys)]
+        before = [(plan_load(new, s).files, reads_of(patch, new, s)) for s in states if set(s.shapes()) == set(keys)]
         said = [outcome(new, state, state.shapes()) for state in others]
         for state in states:
             load(new, state, everything=keys)
             assert all(same_bits(t.tensor, part_of(values[t.key], t.region)) for t in state.tensors)
         old = without_table(new)
-        after = [(needed_files(old, s), reads_of(patch, old, s)) for s in states if set(s.shapes()) == set(keys)]
+        after = [(plan_load(old, s).files, reads_of(patch, old, s)) for s in states if set(s.shapes()) == set(keys)]
     assert after == before
     assert [outcome(old, state, state.shapes()) for state in others] == said
 
@@ -153,7 +153,9 @@ def test_both_layouts_and_all_cuts_are_found(
     assert reads_of(monkeypatch, without_table(ref), state) == with_table
 
 
-def manifests_read(monkeypatch: pytest.MonkeyPatch, ref: CheckpointRef, state: LocalState) -> list[str]:
+def manifests_read(
+    monkeypatch: pytest.MonkeyPatch, ref: CheckpointRef, state: LocalState, plan: LoadPlan | None = None
+) -> list[str]:
     found: list[str] = []
     with monkeypatch.context() as patched:
         real = LocalStorage.read
@@ -163,7 +165,7 @@ def manifests_read(monkeypatch: pytest.MonkeyPatch, ref: CheckpointRef, state: L
             return real(storage, path)
 
         patched.setattr(LocalStorage, "read", noting)
-        load(ref, state, everything=state.shapes())
+        load(ref, state, everything=state.shapes(), plan=plan)
     return sorted(found)
 
 
@@ -179,6 +181,14 @@ def test_a_rank_reads_no_manifests_but_those_of_the_parts_that_it_needs(
     everything = rank_state(values, plain(values, 1), rank_holder(0), blank=True)
     assert len(manifests_read(monkeypatch, ref, everything)) == 2 + 16
     assert len(manifests_read(monkeypatch, without_table(ref), state)) == 1 + 16
+
+
+def test_what_was_planned_before_is_not_planned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = full_values()
+    ref = save(tmp_path, values, layout=flats(values, 3))
+    state = rank_state(values, plain(values, 1), rank_holder(0), blank=True)
+    assert manifests_read(monkeypatch, ref, state, plan_load(ref, state)) == []
+    assert all(same_bits(t.tensor, part_of(values[t.key], t.region)) for t in state.tensors)
 
 
 def test_what_is_not_read_is_not_verified_by_a_load_but_has_to_be_there(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, load
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.layout.region import Flat
-from trainctl.checkpoint.loading import needed_files
+from trainctl.checkpoint.loading import plan_load
 from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
 from trainctl.checkpoint.state import LocalState, StateTensor, state_of
 from trainctl.core.errors import CheckpointError
@@ -114,7 +114,7 @@ def test_only_what_is_read_has_to_be_there(memory: NodeMemory) -> None:
     ref = CheckpointRef(uri=uri, step=5, lineage=1, attempt=snapshot.attempt, manifest_sha256="")
     target = shard(everything, 0)
     keys = everything.shapes()
-    assert needed_files(ref, everything) == ("data/w00000-000.safetensors", "data/w00001-000.safetensors")
+    assert plan_load(ref, everything).files == ("data/w00000-000.safetensors", "data/w00001-000.safetensors")
     (memory.where(snapshot) / "data" / "w00001-000.safetensors").unlink()
     load(ref, target, everything=keys, all_here=False)
     flat = {held.key: held.tensor.reshape(-1) for held in everything.tensors}

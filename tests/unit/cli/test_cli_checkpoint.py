@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import PreconditionError
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1.job_pb2 import (
@@ -75,22 +76,45 @@ def test_describe_shows_the_loads_of_this_checkpoint(
     for generation, uri in ((2, saved[1].uri), (3, saved[0].uri)):
         load = job.status.loads.add(
             generation=generation, step=20, uri=uri, seconds=2.5, ranks=1, data_bytes=100, moved_bytes=120,
-            bottleneck="read of rank 0 on file: 2.00 s (60 B/s)",
+            bottleneck="read of rank 0 on file: 2.00 s (60 B/s)", healed_reads=3,
         )  # fmt: skip
-        load.parts.add(rank=0, data_bytes=100, moved_bytes=120, seconds={"read": 2.0, "verify": 0.5})
+        load.parts.add(rank=0, data_bytes=100, moved_bytes=120, seconds={"read": 2.0, "verify": 0.5}, healed_reads=3)
     text = cli("checkpoints", "describe", "a").out
     assert "Load by generation 2, by rank: 2.50 s, longest read of rank 0 on file: 2.00 s (60 B/s)" in text
     assert "   0  100 B  2.000s  0.500s  60 B/s" in text
+    assert "  3 reads came with wrong bytes and right when repeated (3 on rank 0)\n" in text
     assert "generation 3" not in text
     (found,) = json.loads(cli("checkpoints", "describe", "a", "-o", "json").out)["loads"]
     assert (found["generation"], found["dataBytes"], found["movedBytes"]) == (2, 100, 120)
-    assert found["parts"] == [{"rank": 0, "dataBytes": 100, "movedBytes": 120, "seconds": {"read": 2.0, "verify": 0.5}}]
+    part = {"rank": 0, "dataBytes": 100, "movedBytes": 120, "healedReads": 3, "seconds": {"read": 2.0, "verify": 0.5}}
+    assert (found["parts"], found["healedReads"]) == ([part], 3)
+
+
+def test_verify_tells_of_reads_that_were_only_right_when_repeated(
+    cli: Cli, saved: list[CheckpointRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, changed = LocalStorage.read, []
+
+    def once_wrong(storage: LocalStorage, path: str) -> bytes:
+        data = read(storage, path)
+        if path.startswith("parts/w") and path not in changed:
+            changed.append(path)
+            return b"?" + data[1:]
+        return data
+
+    monkeypatch.setattr(LocalStorage, "read", once_wrong)
+    done = cli("checkpoints", "verify", "a")
+    assert done.code == 0
+    reads = f"{len(changed)} read" + "s" * (len(changed) > 1)
+    assert f"; {reads} only right when repeated: see what changes bytes on the way" in done.out
 
 
 def test_verify_names_the_damaged_file(cli: Cli, saved: list[CheckpointRef]) -> None:
     whole = cli("checkpoints", "verify", "a")
     assert whole.code == 0
     assert "the checkpoint of step 20 is whole: " in whole.out
+    assert json.loads(cli("checkpoints", "verify", "a", "-o", "json").out)["healedReads"] == 0
+    assert "repeated" not in whole.out
     path = next((Path(saved[0].uri) / "data").iterdir())
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

@@ -126,6 +126,18 @@ def test_a_load_is_told_by_rank_0_and_kept(job: JobState) -> None:
     assert not observe_recovery(first.state, other, NOW_S).durable
 
 
+def test_reads_that_were_repeated_add_up_and_are_told(job: JobState) -> None:
+    told = load(1, 0.5, 2.0, 1.0)
+    assert told.load is not None
+    healed = tuple(replace(part, healed_reads=count) for part, count in zip(told.load.parts, (2, 0, 1), strict=True))
+    first = observe_recovery(job, replace(told, load=replace(told.load, parts=healed)), NOW_S)
+    assert first.events[0].message.endswith("read of rank 1 on s3: 2.0 s; 3 reads only right when repeated)")
+    assert first.state.loads[0].healed_reads == first.state.checkpoint_figures.healed_reads == 3
+    again = observe_recovery(first.state, load(2, 0.5), NOW_S).state
+    assert (again.loads[1].healed_reads, again.checkpoint_figures.healed_reads) == (0, 3)
+    assert JobState.from_wire(json.loads(json.dumps(again.to_wire()))) == again
+
+
 def test_a_snapshot_is_told_as_a_load_and_is_no_checkpoint_in_the_figures(job: JobState) -> None:
     told = load(1, 0.5, 2.0)
     assert told.load is not None

@@ -137,7 +137,7 @@ def saved_and_loaded() -> JobState:
     lost = CheckpointReport(job_uid="u", island="i", generation=1, step=30, lineage=1, error="full", cause="storage")
     figures = failed(figures, lost)
     read = LoadReport(
-        uri="/c", step=10, seconds=1.0, parts=tuple(PartTimes(rank, 100, {"read": 0.4}, 104) for rank in range(2))
+        uri="/c", step=10, seconds=1.0, parts=tuple(PartTimes(rank, 100, {"read": 0.4}, 104, rank) for rank in range(2))
     )
     load = load_of(read, generation=2, now_s=1.0)
     ref = CheckpointRef(uri="u", step=20, lineage=1, attempt="x", manifest_sha256="d", committed_s=130.0)
@@ -156,6 +156,7 @@ def test_saves_and_loads_by_stage() -> None:
         stage.format("sum", "save", "", "write", "10.0"),
         stage.format("count", "save", "", "seal", "2.0"),
         stage.format("count", "load", "", "read", "2.0"),
+        'trainctl_job_checkpoint_healed_reads_total{job_name="a"} 1.0',
     ):
         assert expected in served, expected
     newest = (

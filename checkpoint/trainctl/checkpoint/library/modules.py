@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,12 +55,27 @@ def save(
     Raises:
         CheckpointError, PlanError: as ``save_state``; or a dtype or an optimizer's state cannot be stored.
     """
+    with held(model, optimizers, objects, artifacts) as state:
+        return save_state(uri, state, step=step, keep=keep, layout=layout, group=group)
+
+
+@contextmanager
+def held(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    objects: Mapping[str, Any] | None,
+    artifacts: Mapping[str, bytes] | None,
+) -> Iterator[LocalState]:
+    """The live state as it is saved. Optimizers that have not stepped show theirs as long as the block lasts.
+
+    Raises:
+        CheckpointError, PlanError: a dtype or an optimizer's state cannot be stored.
+    """
     settle_shards(model)
     kept = [_kept(optimizer) for optimizer in optimizers]
     try:
         values = {"registered": dict(objects or {}), "optimizers": [optimizer.export() for optimizer in kept]}
-        state = _state(model, optimizers, values, artifacts)
-        return save_state(uri, state, step=step, keep=keep, layout=layout, group=group)
+        yield _state(model, optimizers, values, artifacts)
     finally:
         for optimizer in kept:
             optimizer.let_go()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,8 @@ import torch.distributed as dist
 from trainctl.core.errors import CheckpointError, TrainctlError
 
 T = TypeVar("T")
+_SILENCE_S = 3600.0
+"""How long the slowest rank may write after the fastest."""
 
 
 class Ranks:
@@ -24,6 +27,7 @@ class Ranks:
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         self._group = group
         self._alone = group is None and not (dist.is_available() and dist.is_initialized())
+        self._left = False
         self.rank = 0 if self._alone else dist.get_rank(group)
         self.size = 1 if self._alone else dist.get_world_size(group)
 
@@ -51,15 +55,38 @@ class Ranks:
             error = str(failure) or type(failure).__name__
             if self.size == 1:
                 raise
-        failed = [f"rank {rank}: {text}" for rank, text in enumerate(self.gather(error)) if text]
+        failed = failures(self.gather(error))
         if failed:
             raise CheckpointError("\n".join([f"{what} failed:", *failed]), hint="no rank goes on with a part of it")
         assert result is not None
         return result
 
+    def beside(self) -> Ranks:
+        """The same ranks in a group of their own, for a thread beside the training; all of them call it together."""
+        if self._alone:
+            return self
+        members = dist.get_process_group_ranks(self._group or dist.group.WORLD)
+        limit = timedelta(seconds=_SILENCE_S)
+        return Ranks(dist.new_group(members, backend="gloo", timeout=limit, use_local_synchronization=True))
+
+    def leave(self) -> None:
+        """Ends a group that ``beside`` made: whoever still waits in it for this rank hears that it is gone."""
+        if self._alone or self._group is None or self._left:
+            return
+        self._left = True
+        dist.destroy_process_group(self._group)
+        self._group = None
+
     def _all(self, own: torch.Tensor) -> list[torch.Tensor]:
+        if self._left:
+            raise RuntimeError("the group has ended")
         device = torch.device("cuda") if dist.get_backend(self._group) == "nccl" else torch.device("cpu")
         own = own.to(device)
         parts = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(parts, own, group=self._group)
         return parts
+
+
+def failures(said: Sequence[str]) -> list[str]:
+    """What the ranks said that went wrong, a line each; an empty text is no failure."""
+    return [f"rank {rank}: {text}" for rank, text in enumerate(said) if text]

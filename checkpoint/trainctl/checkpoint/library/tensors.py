@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
 
-from trainctl.checkpoint.attempts import Attempt
-from trainctl.checkpoint.catalog import is_root_of, newest, older, passed_over, resolve
+from trainctl.checkpoint.catalog import is_root_of, older, passed_over, resolve
 from trainctl.checkpoint.damage import mark_damaged
-from trainctl.checkpoint.engine import CheckpointWriter, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.layout.layout import rank_holder
+from trainctl.checkpoint.library.group_save import GroupSave, Target
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.loading import load as load_tensors
-from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import CHUNKED
+from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import DamagedCheckpointError, TrainctlError
+from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.system.faults import FaultPlan
 
 _LOG = logging.getLogger("trainctl.checkpoint")
-JOB = "library"
-"""In the place of a job's uid."""
-_LINEAGE, _EPOCH = 1, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +69,11 @@ def save_state(
         PlanError: ranks do not agree on a tensor, or a part of one is held by nobody. Raised on all ranks.
     """
     ranks = Ranks(group)
-    nonce = ranks.gather(uuid.uuid4().hex)[0]
-    attempt = Attempt(job=JOB, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=attempt_id(JOB, step, nonce))
-    everybody = Holdings.of(ranks.gather(told(state)), StateVersion(_LINEAGE, step))
-    assigned = assign(everybody.layout)[rank_holder(ranks.rank)]
-
-    def write() -> PartReport:
-        writer = CheckpointWriter(uri, faults=FaultPlan(), layout=layout)
-        own, shapes = everybody.here(state), everybody.layout.shapes
-        return writer.save_part(attempt, writer=ranks.rank, state=own, assigned=assigned, shapes=shapes)
-
-    part = ranks.together(f"saving step {step} to {uri}", write)
-    parts = [from_wire(PartReport, one) for one in ranks.gather(to_wire(part))]
-
-    def seal() -> dict[str, Any]:
-        if ranks.rank:
-            return {}
-        writer = CheckpointWriter(uri, faults=FaultPlan(), layout=layout)
-        try:
-            ref = writer.seal(attempt, state=everybody.described(state), parts=parts, parent=newest(uri, job=JOB))
-        except TrainctlError:
-            writer.discard(attempt)
-            raise
-        if keep:
-            writer.retain(job=JOB, keep=keep, protect=frozenset({ref.attempt}))
-        sealed: dict[str, Any] = to_wire(ref)
-        return sealed
-
-    sealed = ranks.together(f"completing step {step} in {uri}", seal)
-    return from_wire(CheckpointRef, ranks.gather(sealed)[0])
+    save = GroupSave.agreed(ranks, Target(uri=uri, keep=keep, layout=layout), state, step=step)
+    part = ranks.together(
+        f"saving step {step} to {uri}", lambda: save.write(ranks.rank, live_data(save.state, save.assigned))
+    )
+    return save.complete(ranks, part)
 
 
 def load_state(

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Container, Mapping, Sequence
 
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, file_holder
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.manifest.codec import parse_contents, parse_part, parse_root, sha256
-from trainctl.checkpoint.manifest.contents import ContentsTable
+from trainctl.checkpoint.manifest.contents import ContentsTable, part_holder
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name
 from trainctl.checkpoint.manifest.records import ContentsManifest, PartManifest, PartReport, RootManifest, StoredFile
+from trainctl.checkpoint.rereads import Rereads
+from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 
 
-def read_root(storage: Storage, folder: str = "", *, expected_sha256: str = "") -> tuple[RootManifest, str]:
+def read_root(
+    storage: Storage, folder: str = "", *, expected_sha256: str = "", rereads: Rereads | None = None
+) -> tuple[RootManifest, str]:
     """The root manifest of the attempt in ``folder``, and its sha256.
+
+    Args:
+        storage: opened at the attempt, or above it.
+        folder: of the attempt.
+        expected_sha256: that it must have; empty: any.
+        rereads: told what was right only when it was read again, here and below.
 
     Raises:
         CheckpointError: there is none (so the attempt was never completed), it is unusable, or not the one expected.
@@ -25,7 +36,7 @@ def read_root(storage: Storage, folder: str = "", *, expected_sha256: str = "") 
     path = f"{folder}/{ROOT_MANIFEST}".lstrip("/")
     where = f"{storage.uri}/{path}"
     try:
-        data = _read(storage, path, expected_sha256)
+        data = _read(storage, path, expected_sha256, rereads)
     except (FileNotFoundError, NotADirectoryError):
         entries = storage.list(folder)
         found = f"found {', '.join(entries[:5])}" if entries else "the folder is empty or does not exist"
@@ -43,10 +54,15 @@ def read_root(storage: Storage, folder: str = "", *, expected_sha256: str = "") 
     return parse_root(data, where=where), digest
 
 
-def _read(storage: Storage, path: str, expected_sha256: str) -> bytes:
+def _read(storage: Storage, path: str, expected_sha256: str, rereads: Rereads | None) -> bytes:
     """A file, read twice if it is not the one expected: it may have been changed on its way."""
     data = storage.read(path)
-    return storage.read(path) if expected_sha256 and sha256(data) != expected_sha256 else data
+    if not expected_sha256 or sha256(data) == expected_sha256:
+        return data
+    data = storage.read(path)
+    if sha256(data) == expected_sha256:
+        (rereads or Rereads()).heal(f"{storage.uri}/{path}")
+    return data
 
 
 def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
@@ -55,12 +71,7 @@ def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
     Raises:
         CheckpointError: lists all that are not.
     """
-    problems = []
-    for file in root.stored_files:
-        try:
-            check_size(storage, file, folder)
-        except CheckpointError as error:
-            problems.append(str(error))
+    problems = unlike_files(storage, root, folder).values()
     if problems:
         raise DamagedCheckpointError(
             "\n".join([f"the checkpoint of step {root.step} is incomplete:", *problems]),
@@ -68,32 +79,57 @@ def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
         )
 
 
-def check_size(storage: Storage, file: StoredFile, folder: str = "") -> None:
-    """Sees that one file of the attempt is there with its size.
+def unlike_files(storage: Storage, root: RootManifest, folder: str = "") -> Mapping[str, str]:
+    """What is wrong with each file of the attempt that is missing, or has another size, by its path.
 
-    Raises:
-        CheckpointError: it is not.
+    Found by listings: there may be thousands of files, and a request for each would take long.
     """
-    path = f"{folder}/{file.path}".lstrip("/")
-    size = storage.size(path)
-    if size is None:
-        raise DamagedCheckpointError(f"{storage.uri}/{path} is missing")
-    if size != file.size_bytes:
-        raise DamagedCheckpointError(
-            f"{storage.uri}/{path} is truncated: expected {file.size_bytes} bytes, found {size}"
-        )
+    problems: dict[str, str] = {}
+    listed: dict[str, Mapping[str, int]] = {}
+    for file in root.stored_files:
+        path = f"{folder}/{file.path}".lstrip("/")
+        parent, _, name = path.rpartition("/")
+        if parent not in listed:
+            listed[parent] = _sizes(storage, parent)
+        if listed[parent].get(name) == file.size_bytes:
+            continue
+        size = storage.size(path)  # a listing may lag behind
+        if size is None:
+            problems[file.path] = f"{storage.uri}/{path} is missing"
+        elif size != file.size_bytes:
+            problems[file.path] = f"{storage.uri}/{path} is truncated: expected {file.size_bytes} bytes, found {size}"
+    return problems
 
 
-def read_parts(storage: Storage, root: RootManifest) -> tuple[PartManifest, ...]:
-    """All part manifests of the attempt that ``storage`` is opened at.
+def _sizes(storage: Storage, folder: str) -> Mapping[str, int]:
+    """Nothing where listing is not allowed: each file can still be asked for."""
+    try:
+        return storage.sizes(folder)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return {}
+        raise
+
+
+def read_parts(
+    storage: Storage, root: RootManifest, only: Container[str] | None = None, *, rereads: Rereads | None = None
+) -> tuple[PartManifest, ...]:
+    """Part manifests of the attempt that ``storage`` is opened at, in the order of their writers.
+
+    Args:
+        storage: opened at the attempt.
+        root: of the attempt.
+        only: holder names (``part_holder``) of those to read; None: all.
+        rereads: told what was right only when it was read again.
 
     Raises:
         CheckpointError: one is missing, corrupt, or of another attempt.
     """
-    return tuple(read_part(storage, root, report) for report in root.parts)
+    wanted = [report for report in root.parts if only is None or part_holder(report.writer) in only]
+    return tuple(at_once(storage, lambda report: read_part(storage, root, report, rereads=rereads), wanted))
 
 
-def read_contents(storage: Storage, root: RootManifest) -> ContentsTable | None:
+def read_contents(storage: Storage, root: RootManifest, *, rereads: Rereads | None = None) -> ContentsTable | None:
     """Which part holds what; None: the checkpoint is of an older version, which has no such table.
 
     Raises:
@@ -102,27 +138,29 @@ def read_contents(storage: Storage, root: RootManifest) -> ContentsTable | None:
     if root.contents is None:
         return None
     where = f"{storage.uri}/{root.contents.path}"
-    contents = parse_contents(_listed(storage, root.contents), root.contents, where=where)
+    contents = parse_contents(_listed(storage, root.contents, rereads), root.contents, where=where)
     _check_attempt(contents, root, where)
     return ContentsTable(contents, root.version)
 
 
-def read_part(storage: Storage, root: RootManifest, report: PartReport) -> PartManifest:
+def read_part(
+    storage: Storage, root: RootManifest, report: PartReport, *, rereads: Rereads | None = None
+) -> PartManifest:
     """The part manifest of one writer.
 
     Raises:
         CheckpointError: as ``read_parts``.
     """
     where = f"{storage.uri}/{report.manifest.path}"
-    part = parse_part(_listed(storage, report.manifest), report.manifest, where=where)
+    part = parse_part(_listed(storage, report.manifest, rereads), report.manifest, where=where)
     _check_attempt(part, root, where)
     return part
 
 
-def _listed(storage: Storage, file: StoredFile) -> bytes:
+def _listed(storage: Storage, file: StoredFile, rereads: Rereads | None) -> bytes:
     """A file that the root manifest lists."""
     try:
-        return _read(storage, file.path, file.sha256)
+        return _read(storage, file.path, file.sha256, rereads)
     except FileNotFoundError:
         where = f"{storage.uri}/{file.path}"
         raise DamagedCheckpointError(f"{where} is missing", hint="resume from an older checkpoint") from None
@@ -191,13 +229,13 @@ def read_artifacts(storage: Storage, root: RootManifest) -> dict[str, bytes]:
     return {artifact_name(file.path): read_artifact(storage, file) for file in root.artifacts}
 
 
-def read_artifact(storage: Storage, file: StoredFile) -> bytes:
+def read_artifact(storage: Storage, file: StoredFile, *, rereads: Rereads | None = None) -> bytes:
     """One of them.
 
     Raises:
         CheckpointError: it is not what was saved.
     """
-    data = _read(storage, file.path, file.sha256)
+    data = _read(storage, file.path, file.sha256, rereads)
     if sha256(data) != file.sha256:
         raise DamagedCheckpointError(
             f"{storage.uri}/{file.path} is corrupt: expected sha256 {file.sha256}, found {sha256(data)}",

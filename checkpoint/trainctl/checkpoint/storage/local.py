@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trainctl.checkpoint.monitor import SYNC
@@ -149,6 +149,14 @@ class LocalStorage:
             return tuple(sorted(entry.name for entry in os.scandir(self._root / path)))
         except (FileNotFoundError, NotADirectoryError):
             return ()
+
+    def sizes(self, path: str) -> Mapping[str, int]:
+        """By scandir and stat."""
+        try:
+            with os.scandir(self._root / path) as entries:
+                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
 
     def delete(self, path: str) -> None:
         """Removes and syncs the parent, so that it stays removed. Of a link only the link itself goes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,6 +112,10 @@ class Storage(Protocol):
 
     def list(self, path: str) -> tuple[str, ...]:
         """Names of the entries of a folder, sorted; none if there is no such folder."""
+        ...
+
+    def sizes(self, path: str) -> Mapping[str, int]:
+        """Sizes of the files of a folder by name, all in one look; of what was just written some may be missing."""
         ...
 
     def delete(self, path: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from trainctl.checkpoint.storage.calls import Calls
 
 PART_BYTES = 16 << 20
+_CALL_BYTES = 1 << 20
+"""Written with one call, or more."""
 _AT_ONCE = 4
 """Parts on their way; they and one more are held in memory."""
 
@@ -103,7 +105,7 @@ def upload_stream(filesystem: Any, path: str, where: str, buffers: Iterable[memo
     size = 0
     file = calls.once(where, lambda: filesystem.open(path, "wb"))
     try:
-        for buffer in buffers:
+        for buffer in _joined(buffers):
             count = memoryview(buffer).nbytes
             calls.once(where, partial(file.write, buffer), size_bytes=count)
             size += count
@@ -113,6 +115,24 @@ def upload_stream(filesystem: Any, path: str, where: str, buffers: Iterable[memo
         raise
     calls.once(where, file.close, size_bytes=size)
     return size
+
+
+def _joined(buffers: Iterable[memoryview | bytes]) -> Iterator[memoryview | bytes]:
+    """The same bytes; small buffers are joined, since every call has a thread, and a file thousands of tensors."""
+    small: list[memoryview | bytes] = []
+    size = 0
+    for buffer in buffers:
+        count = memoryview(buffer).nbytes
+        if small and (count >= _CALL_BYTES or size + count > _CALL_BYTES):
+            yield b"".join(small)
+            small, size = [], 0
+        if count >= _CALL_BYTES:
+            yield buffer
+        elif count:
+            small.append(buffer)
+            size += count
+    if small:
+        yield b"".join(small)
 
 
 def _parts(buffers: Iterable[memoryview | bytes]) -> Iterator[bytes]:

@@ -85,12 +85,14 @@ def _load(load: Load) -> dict[str, Any]:
         "ranks": load.ranks,
         "dataBytes": load.data_bytes,
         "movedBytes": load.moved_bytes,
+        "healedReads": load.healed_reads,
         "bottleneck": load.bottleneck,
         "parts": [
             {
                 "rank": part.rank,
                 "dataBytes": part.data_bytes,
                 "movedBytes": part.moved_bytes,
+                "healedReads": part.healed_reads,
                 "seconds": dict(part.seconds),
             }
             for part in load.parts

@@ -61,13 +61,15 @@ def _data(ref: CheckpointRef, found: Verified, refused: RefusedCheckpoint | None
         "files": found.files,
         "sizeBytes": found.size_bytes,
         "damage": list(found.damage),
+        "healedReads": found.healed_reads,
         "refused": refused.reason if refused is not None else "",
     }
 
 
 def _whole(ref: CheckpointRef, found: Verified) -> str:
     size = f"{format_count(found.files, 'file')}, {format_bytes(found.size_bytes)}"
-    return f"the checkpoint of step {ref.step} is whole: {size}"
+    healed = f"; {format_count(found.healed_reads, 'read')} only right when repeated: see what changes bytes on the way"
+    return f"the checkpoint of step {ref.step} is whole: {size}{healed if found.healed_reads else ''}"
 
 
 def _about_refusal(

@@ -13,6 +13,7 @@ from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
 from trainctl.cli.context import Context
 from trainctl.cli.doctor.facts import Controller, JobFacts, Node, Store
 from trainctl.cli.doctor.gather_storage import Place, is_here, places_of_jobs, try_all
+from trainctl.cli.doctor.job_env import JobEnv, job_env, secrets_folder
 from trainctl.cli.installation import read_controller
 from trainctl.cli.phases import has_ended
 from trainctl.core.errors import TrainctlError, UnavailableError
@@ -127,7 +128,7 @@ def _job(context: Context, client: Client, name: str) -> JobFacts:
         free_slots=sum(node.slots - node.slots_used for node in nodes if node.state == _READY),
         cuda=spec.resources.accelerators_per_node > 0,
         recoveries=job.status.recovery_count,
-        storages=try_all(_places_of(job), context.env),
+        storages=try_all(_places_of(job, _env_of(context, job)), context.env),
     )
 
 
@@ -140,12 +141,17 @@ def _places(context: Context, client: Client, controller: Controller) -> tuple[P
     )
 
 
-def _places_of(job: Job) -> list[Place]:
+def _places_of(job: Job, env: JobEnv) -> list[Place]:
     uri, data = _saves_to(job), job.effective_spec.spec.train.data.uri
-    found = [Place(field="spec.checkpoint.uri", uri=uri, needed_bytes=_size_bytes(job))] if uri else []
+    found = [Place(field="spec.checkpoint.uri", uri=uri, needed_bytes=_size_bytes(job), job=env)] if uri else []
     if not is_here(data):
-        found.append(Place(field="spec.train.data.uri", uri=data, write=False))
+        found.append(Place(field="spec.train.data.uri", uri=data, write=False, job=env))
     return found
+
+
+def _env_of(context: Context, job: Job) -> JobEnv:
+    spec = job.effective_spec.spec
+    return job_env(spec.env, spec.secret_env, secrets_folder(context), own=context.env)
 
 
 def _saves_to(job: Job) -> str:

@@ -62,13 +62,17 @@ def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
 
 
 def _load(load: Mapping[str, Any], *, style: Style) -> list[str]:
-    parts = [PartTimes(part["rank"], part["dataBytes"], part["seconds"], part["movedBytes"]) for part in load["parts"]]
+    parts = [
+        PartTimes(part["rank"], part["dataBytes"], part["seconds"], part["movedBytes"], part["healedReads"])
+        for part in load["parts"]
+    ]
     return save_times.load_lines(
         parts,
         generation=load["generation"],
         ranks=load["ranks"],
         longest=load["bottleneck"],
         seconds=load["seconds"],
+        healed_reads=load["healedReads"],
         style=style,
     )
 

@@ -47,6 +47,7 @@ def loaded(load: Load) -> str:
     again = load.moved_bytes / load.data_bytes if load.data_bytes else 1.0
     read = f", {again:.2f} bytes read for each" if again >= _WASTEFUL else ""
     longest = f"; longest {load.bottleneck}" if load.bottleneck else ""
+    longest += f"; {format_count(load.healed_reads, 'read')} only right when repeated" if load.healed_reads else ""
     amount = f"{format_bytes(load.data_bytes)} into {format_count(load.ranks, 'rank')}"
     kind = storage_kind(load.uri)
     where = "a snapshot" if kind == SNAPSHOT else kind

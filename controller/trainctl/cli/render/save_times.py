@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainctl.checkpoint.monitor import LOAD_STAGES, STAGES, STALL, PartTimes, bottleneck, rate_bytes
 from trainctl.cli.style import Style, table
-from trainctl.core.units import format_bytes
+from trainctl.core.units import format_bytes, format_count
 
 _SHADES = " ░▒▓█"
 _FEW = 16
@@ -72,7 +72,14 @@ def lines(parts: Sequence[PartTimes], *, style: Style, uri: str = "") -> list[st
 
 
 def load_lines(
-    parts: Sequence[PartTimes], *, generation: int, ranks: int, longest: str, seconds: float, style: Style
+    parts: Sequence[PartTimes],
+    *,
+    generation: int,
+    ranks: int,
+    longest: str,
+    seconds: float,
+    style: Style,
+    healed_reads: int = 0,
 ) -> list[str]:
     """Of a load by the ranks of a generation, of which at least the slowest are known.
 
@@ -83,6 +90,7 @@ def load_lines(
         longest: what it waited for longest, as its ranks found.
         seconds: until the last rank had it.
         style: paints.
+        healed_reads: blocks and manifests that came with wrong bytes and were right when they were read again.
     """
     found = _Table(parts, ranks, _stages(parts, LOAD_STAGES))
     said = f" {seconds:.2f} s" + (f", longest {longest}" if longest else "")
@@ -90,7 +98,14 @@ def load_lines(
         "",
         style.paint(f"Load by generation {generation}, {found.whose}:", "bold") + said,
         *(f"  {line}" for line in (found.rows() if parts else [])),
+        *([f"  {_healed(parts, healed_reads)}"] if healed_reads else []),
     ]
+
+
+def _healed(parts: Sequence[PartTimes], healed_reads: int) -> str:
+    ranks = ", ".join(f"{part.healed_reads} on rank {part.rank}" for part in parts if part.healed_reads)
+    whose = f" ({ranks})" if ranks else ""
+    return f"{format_count(healed_reads, 'read')} came with wrong bytes and right when repeated{whose}"
 
 
 def _stages(parts: Sequence[PartTimes], known: Mapping[str, str]) -> Mapping[str, str]:

@@ -64,6 +64,7 @@ class Load:
         parts: of the ranks that took longest.
         bottleneck: which rank, stage and storage it waited for longest.
         loaded_s: when the report of it came, Unix seconds.
+        healed_reads: blocks and manifests that came with wrong bytes and were right when they were read again.
     """
 
     generation: int
@@ -76,6 +77,7 @@ class Load:
     parts: tuple[PartTimes, ...] = ()
     bottleneck: str = ""
     loaded_s: float = 0.0
+    healed_reads: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,7 @@ class CheckpointFigures:
         amplification: bytes read by the newest load for each that was wanted; 0 before there was one.
         refused: checkpoints that a worker found damaged; one that was accepted again and is refused anew counts anew.
         pool_bytes: host memory that copies of the state occupy, on the rank where it is most.
+        healed_reads: blocks and manifests that loads found right only when they read them again.
     """
 
     saves: TransferFigures = field(default_factory=TransferFigures)
@@ -101,6 +104,7 @@ class CheckpointFigures:
     imbalance: float = 0.0
     amplification: float = 0.0
     pool_bytes: int = 0
+    healed_reads: int = 0
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -132,7 +136,9 @@ def failed(figures: CheckpointFigures, report: CheckpointReport) -> CheckpointFi
 def loaded(figures: CheckpointFigures, load: Load, parts: Sequence[PartTimes]) -> CheckpointFigures:
     """With one more load, of which these are all parts."""
     loads = _with(figures.loads, _by_stage(parts, LOAD_STAGES), storage_kind(load.uri), load.moved_bytes)
-    return replace(figures, loads=loads, amplification=load.moved_bytes / load.data_bytes if load.data_bytes else 0.0)
+    amplification = load.moved_bytes / load.data_bytes if load.data_bytes else 0.0
+    healed_reads = figures.healed_reads + load.healed_reads
+    return replace(figures, loads=loads, amplification=amplification, healed_reads=healed_reads)
 
 
 def load_of(report: LoadReport, *, generation: int, now_s: float) -> Load:
@@ -149,6 +155,7 @@ def load_of(report: LoadReport, *, generation: int, now_s: float) -> Load:
         parts=tuple(sorted(slowest, key=lambda part: part.rank)),
         bottleneck=report.bottleneck,
         loaded_s=now_s,
+        healed_reads=sum(max(0, part.healed_reads) for part in report.parts),
     )
 
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from trainctl.controller.domain.spec.credentials import brings_credentials
 from trainctl.controller.domain.submit import Resume
 from trainctl.controller.jobs.data_checks import data_problems
 from trainctl.controller.jobs.model_checks import folder_problems, resume_problems
@@ -19,7 +20,6 @@ CHECKPOINT_PATH = "spec.checkpoint.uri"
 RESULTS_PATH = "spec.results.uri"
 RESUME_PATH = "spec.checkpoint.resumeFrom"
 WORKDIR_PATH = "spec.launch.workdir"
-_CREDENTIALS = ("AWS_", "GOOGLE_", "GCS_", "AZURE_", "FSSPEC_", "HADOOP_")
 
 
 def check_outside(job: TrainJob) -> Resume | None:
@@ -110,12 +110,6 @@ def _folder_problems(field: str, uri: str, job: TrainJob) -> list[Problem]:
             return []
     except OSError as error:
         return [_problem(field, f"{existing} cannot be written by this user: {error.strerror}")]
-
-
-def brings_credentials(job: TrainJob) -> bool:
-    """Whether the workers reach a storage in a way of their own, so that only they can say whether they do."""
-    names = (*job.spec.env, *job.spec.secret_env)
-    return any(name.startswith(_CREDENTIALS) for name in names)
 
 
 def _storage_problems(field: str, uri: str, *, own_credentials: bool) -> list[Problem]:

@@ -165,6 +165,12 @@ JOB_METRICS = (
         labels=_JOB,
     ),
     Metric(
+        name="trainctl_job_checkpoint_healed_reads_total",
+        kind=Kind.COUNTER,
+        help="Blocks and manifests that loads received with wrong bytes, and right when they read them again.",
+        labels=_JOB,
+    ),
+    Metric(
         name="trainctl_job_checkpoint_imbalance_ratio",
         kind=Kind.GAUGE,
         help="Largest part of the newest save against the mean of all ranks, in bytes: 1 is even.",

@@ -28,6 +28,8 @@ def checkpoint_samples(state: JobState) -> Iterator[Sample]:
         yield "trainctl_job_checkpoint_failures_total", (name, cause), float(count)
     if figures.refused or state.checkpoints:  # from 0 on, so that the first one is seen to rise
         yield "trainctl_job_checkpoint_verify_failures_total", (name,), float(figures.refused)
+    if figures.loads.stages:
+        yield "trainctl_job_checkpoint_healed_reads_total", (name,), float(figures.healed_reads)
     if figures.imbalance:
         yield "trainctl_job_checkpoint_imbalance_ratio", (name,), figures.imbalance
     if figures.amplification:

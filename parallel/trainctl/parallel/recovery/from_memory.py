@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.loading import load, needed_files
+from trainctl.checkpoint.loading import load, plan_load
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
@@ -64,10 +64,12 @@ class MemoryLoad:
             with self.watch.fetching():
                 root = self._gather_manifests(exchange)
             ref = self._ref(root)
-            needed = needed_files(ref, state)
+            plan = plan_load(ref, state, watch=self.watch)
             with self.watch.fetching():
-                self._gather_data(exchange, needed)
-            objects = load(ref, state, verify_first=False, all_here=False, alive=self.waiter.touch, watch=self.watch)
+                self._gather_data(exchange, plan.files)
+            objects = load(
+                ref, state, plan=plan, verify_first=False, all_here=False, alive=self.waiter.touch, watch=self.watch
+            )
         except (CheckpointError, OSError) as error:
             self.memory.remove([name_of(self.snapshot)])
             raise SnapshotLostError(

@@ -40,12 +40,14 @@ class PartTimes:
         data_bytes: tensor bytes of it: what the rank wrote, or what it wanted.
         seconds: by stage; one that is missing took none.
         moved_bytes: bytes that the storage was asked for to load them; 0 of a save.
+        healed_reads: blocks and manifests that came with wrong bytes and were right when they were read again.
     """
 
     rank: int
     data_bytes: int
     seconds: Mapping[str, float]
     moved_bytes: int = 0
+    healed_reads: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -440,6 +440,7 @@ class Load(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     BOTTLENECK_FIELD_NUMBER: _builtins.int
     LOADED_S_FIELD_NUMBER: _builtins.int
+    HEALED_READS_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     step: _builtins.int
     uri: _builtins.str
@@ -451,6 +452,8 @@ class Load(_message.Message):
     bottleneck: _builtins.str
     loaded_s: _builtins.float
     """When the report of it came, Unix seconds."""
+    healed_reads: _builtins.int
+    """Blocks and manifests that came with wrong bytes and were right when they were read again."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.PartTimes]:
         """Those that took longest."""
@@ -468,10 +471,11 @@ class Load(_message.Message):
         parts: _abc.Iterable[_records_pb2.PartTimes] | None = ...,
         bottleneck: _builtins.str = ...,
         loaded_s: _builtins.float = ...,
+        healed_reads: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "data_bytes", b"data_bytes", "generation", b"generation", "loaded_s", b"loaded_s", "moved_bytes", b"moved_bytes", "parts", b"parts", "ranks", b"ranks", "seconds", b"seconds", "step", b"step", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "data_bytes", b"data_bytes", "generation", b"generation", "healed_reads", b"healed_reads", "loaded_s", b"loaded_s", "moved_bytes", b"moved_bytes", "parts", b"parts", "ranks", b"ranks", "seconds", b"seconds", "step", b"step", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -782,9 +782,12 @@ class PartTimes(_message.Message):
     DATA_BYTES_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     MOVED_BYTES_FIELD_NUMBER: _builtins.int
+    HEALED_READS_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     data_bytes: _builtins.int
     moved_bytes: _builtins.int
+    healed_reads: _builtins.int
+    """Blocks and manifests that came with wrong bytes and were right when they were read again."""
     @_builtins.property
     def seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     def __init__(
@@ -794,10 +797,11 @@ class PartTimes(_message.Message):
         data_bytes: _builtins.int = ...,
         seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         moved_bytes: _builtins.int = ...,
+        healed_reads: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_bytes", b"data_bytes", "moved_bytes", b"moved_bytes", "rank", b"rank", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_bytes", b"data_bytes", "healed_reads", b"healed_reads", "moved_bytes", b"moved_bytes", "rank", b"rank", "seconds", b"seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

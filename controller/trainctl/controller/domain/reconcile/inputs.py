@@ -191,7 +191,8 @@ def _loaded(state: JobState, report: RecoveryReport, now_s: float) -> tuple[JobS
     longest = f"; {load.bottleneck}" if load.bottleneck else ""
     amount = f"{format_bytes(load.data_bytes)} into {format_count(load.ranks, 'rank')}"
     what = "snapshot" if in_memory else "checkpoint"
-    message = f"{what} of step {load.step} is loaded: {load.uri} ({amount} in {load.seconds:.2f} s{longest})"
+    healed = f"; {format_count(load.healed_reads, 'read')} only right when repeated" if load.healed_reads else ""
+    message = f"{what} of step {load.step} is loaded: {load.uri} ({amount} in {load.seconds:.2f} s{longest}{healed})"
     fields = {"step": str(load.step), "generation": str(load.generation)}
     return changed, (EventDraft(type=events.CHECKPOINT_LOADED, reason="Loaded", message=message, fields=fields),)
 

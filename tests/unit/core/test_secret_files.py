@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.agent.secret_files import SecretUnusableError, read_secrets
+from trainctl.core.system.secret_files import SecretUnusableError, read_secrets
 
 
 def write(path: Path, data: bytes, mode: int = 0o600) -> None:

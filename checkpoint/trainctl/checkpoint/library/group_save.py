@@ -1,0 +1,155 @@
+"""One save by all ranks of a group: agreed on, written by each, and completed by rank 0 where every part is there."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trainctl.checkpoint.attempts import Attempt
+from trainctl.checkpoint.catalog import newest
+from trainctl.checkpoint.engine import CheckpointWriter, assign, attempt_id
+from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.layout.layout import rank_holder
+from trainctl.checkpoint.library.holdings import Holdings, told
+from trainctl.checkpoint.library.ranks import Ranks, failures
+from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.saving import EntryData, Runs, nothing
+from trainctl.checkpoint.state import LocalState
+from trainctl.core.codec import from_wire, to_wire
+from trainctl.core.errors import CheckpointError, TrainctlError
+from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.system.faults import FaultPlan
+
+JOB = "library"
+"""In the place of a job's uid."""
+_LINEAGE, _EPOCH = 1, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where the checkpoints of a group go.
+
+    Attributes:
+        uri: folder for checkpoints, or anything that fsspec opens.
+        keep: remove older ones but so many; 0: keep all.
+        layout: ``chunked`` or ``hf``.
+    """
+
+    uri: str
+    keep: int
+    layout: str
+
+    def writer(self) -> CheckpointWriter:
+        """Opened where it is used, since opening the storage can fail, too."""
+        return CheckpointWriter(self.uri, faults=FaultPlan(), layout=self.layout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSave:
+    """What all ranks know of it.
+
+    Attributes:
+        target: where to.
+        attempt: which.
+        everybody: who holds what.
+        state: of this rank, at the attempt's step.
+        assigned: what this rank writes.
+    """
+
+    target: Target
+    attempt: Attempt
+    everybody: Holdings
+    state: LocalState
+    assigned: Runs
+
+    @classmethod
+    def agreed(cls, ranks: Ranks, target: Target, state: LocalState, *, step: int, failed: str = "") -> GroupSave:
+        """All ranks call it together, each with its own part of the state.
+
+        Args:
+            ranks: the group.
+            target: where to.
+            state: this rank's part.
+            step: that it is at.
+            failed: why no save must begin; if one rank says so, none does.
+
+        Raises:
+            CheckpointError: a rank says so.
+            PlanError: ranks do not agree on a tensor, or a part of one is held by nobody.
+        """
+        said = ranks.gather({"nonce": uuid.uuid4().hex, "held": told(state), "failed": failed})
+        if refused := failures([one["failed"] for one in said]):
+            raise CheckpointError("\n".join(refused), hint="nothing was begun; the next call saves")
+        everybody = Holdings.of([one["held"] for one in said], StateVersion(_LINEAGE, step))
+        name = attempt_id(JOB, step, said[0]["nonce"])
+        return cls(
+            target=target,
+            attempt=Attempt(job=JOB, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=name),
+            everybody=everybody,
+            state=everybody.here(state),
+            assigned=assign(everybody.layout)[rank_holder(ranks.rank)],
+        )
+
+    def write(
+        self,
+        rank: int,
+        data: EntryData,
+        *,
+        alive: Callable[[], None] = nothing,
+        confirm: Callable[[], None] = nothing,
+    ) -> PartReport:
+        """Writes this rank's part.
+
+        Raises:
+            CheckpointError: the storage refused; nothing of the part is left.
+        """
+        writer, shapes = self.target.writer(), self.everybody.layout.shapes
+        return writer.write_part(self.attempt, writer=rank, data=data, shapes=shapes, alive=alive, confirm=confirm)
+
+    def complete(self, ranks: Ranks, part: PartReport | None, error: str = "") -> CheckpointRef:
+        """Makes the parts a checkpoint, on all ranks or on none; all of them call it together.
+
+        Args:
+            ranks: the group.
+            part: what this rank wrote; None: it failed.
+            error: why.
+
+        Raises:
+            CheckpointError: a rank failed, or the storage refused; nothing counts, and no part is left. On all ranks.
+        """
+        step, uri = self.attempt.step, self.target.uri
+        said = ranks.gather({"error": error, "part": None if part is None else to_wire(part)})
+        failed = failures([one["error"] for one in said])
+        if failed:
+            if ranks.rank == 0:
+                with contextlib.suppress(TrainctlError):  # what is left has no root manifest, so it never counts
+                    self.target.writer().discard(self.attempt)
+            ranks.gather(True)  # nobody hears of it before it is gone
+            raise CheckpointError(
+                "\n".join([f"saving step {step} to {uri} failed:", *failed]), hint="no rank goes on with a part of it"
+            )
+        parts = [from_wire(PartReport, one["part"]) for one in said]
+
+        def seal() -> dict[str, Any]:
+            if ranks.rank:
+                return {}
+            sealed: dict[str, Any] = to_wire(self._sealed(parts))
+            return sealed
+
+        sealed = ranks.together(f"completing step {step} in {uri}", seal)
+        return from_wire(CheckpointRef, ranks.gather(sealed)[0])
+
+    def _sealed(self, parts: list[PartReport]) -> CheckpointRef:
+        target, writer = self.target, self.target.writer()
+        try:
+            described = self.everybody.described(self.state)
+            ref = writer.seal(self.attempt, state=described, parts=parts, parent=newest(target.uri, job=JOB))
+        except TrainctlError:
+            writer.discard(self.attempt)
+            raise
+        if target.keep:
+            writer.retain(job=JOB, keep=target.keep, protect=frozenset({ref.attempt}))
+        return ref

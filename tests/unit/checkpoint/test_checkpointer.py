@@ -1,0 +1,253 @@
+"""Saves beside the training, in one process: what is saved, who waits for whom, and how failures come back."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainctl.checkpoint.catalog import newest, survey
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.region import Flat
+from trainctl.checkpoint.library import Checkpointer, load, load_state, save
+from trainctl.checkpoint.library.group_save import JOB
+from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.core.errors import CheckpointError, UsageError
+from unit.checkpoint.test_library import built, same, train
+
+pytestmark = pytest.mark.timeout(60)
+DEADLINE_S = 20.0
+
+
+class Gate:
+    """Holds back what is written into data files until it is opened; or lets it fail."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Event()
+        self.refuses = 0
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    found = Gate()
+    real = LocalStorage.write_file
+
+    def write_file(storage: LocalStorage, path: str, buffers: Iterable[memoryview | bytes]) -> int:
+        if "/data/" in path:
+            found.reached.set()
+            assert found.open.wait(DEADLINE_S)
+            if found.refuses:
+                found.refuses -= 1
+                raise OSError(errno.ENOSPC, "no space left on device")
+        return real(storage, path, buffers)
+
+    monkeypatch.setattr(LocalStorage, "write_file", write_file)
+    yield found
+    found.open.set()
+
+
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_what_is_saved_is_the_state_at_the_call_whatever_training_does(tmp_path: Path, before: int, lazy: bool) -> None:
+    model, optimizer = built()
+    train(model, optimizer, before)
+    save(str(tmp_path / "at once"), model=model, optimizers=[optimizer], step=before, objects={"seen": [1]})
+    objects = {"seen": [1]}
+    with Checkpointer(str(tmp_path / "beside")) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=before, objects=objects, lazy=lazy)
+        assert (len(optimizer.state) > 0) == (before > 0), "an optimizer that has not stepped is left alone"
+        objects["seen"].append(2)
+        train(model, optimizer, 3)
+        ref = pending.result()
+        assert pending.done()
+        assert ref == newest(str(tmp_path / "beside"), job=JOB)
+    found = []
+    for name in ("at once", "beside"):
+        other, its_optimizer = built(seed=1)
+        loaded = load(str(tmp_path / name), model=other, optimizers=[its_optimizer])
+        assert (loaded.step, loaded.objects) == (before, {"seen": [1]})
+        train(other, its_optimizer, 2)
+        found.append(other)
+    assert same(*found)
+
+
+def test_the_step_of_an_optimizer_waits_for_the_copy_and_for_nothing_else(tmp_path: Path, gate: Gate) -> None:
+    model, optimizer = built()
+    train(model, optimizer, 1)
+    with Checkpointer(str(tmp_path)) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        train(model, optimizer, 4)
+        assert gate.reached.wait(DEADLINE_S)
+        assert not pending.done()
+        assert not pending.wait(0.0)
+        with pytest.raises(TimeoutError, match="step 1 is not complete yet"):
+            pending.result(0.0)
+        gate.open.set()
+        assert pending.result().step == 1
+    hooks = optimizer._optimizer_step_pre_hooks
+    assert not hooks, "a closed one lets go of the optimizers"
+
+
+def test_one_more_waits_for_the_one_before(tmp_path: Path, gate: Gate) -> None:
+    model, optimizer = built()
+    begun = threading.Event()
+    with Checkpointer(str(tmp_path)) as checkpointer:
+        first = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+
+        def second() -> None:
+            checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+            begun.set()
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert gate.reached.wait(DEADLINE_S)
+        assert not begun.wait(0.2)
+        gate.open.set()
+        thread.join(DEADLINE_S)
+        assert begun.is_set()
+        assert first.done()
+        ref = checkpointer.wait()
+        assert ref is not None
+        assert ref.step == 2
+    assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [2, 1]
+
+
+def test_two_may_be_in_flight_and_are_completed_in_order(tmp_path: Path, gate: Gate) -> None:
+    model, optimizer = built()
+    with Checkpointer(str(tmp_path), in_flight=2, keep=1) as checkpointer:
+        first = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        train(model, optimizer, 1)
+        second = checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+        train(model, optimizer, 1)
+        assert not first.done()
+        assert not second.done()
+        gate.open.set()
+        assert (second.result().step, first.done()) == (2, True)
+    assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [2], "keep=1"
+
+
+def test_a_failure_is_raised_by_the_handle_once_and_the_next_save_is_a_new_one(tmp_path: Path, gate: Gate) -> None:
+    gate.open.set()
+    gate.refuses = 1
+    model, optimizer = built()
+    with Checkpointer(str(tmp_path), retry_after_s=()) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        with pytest.raises(CheckpointError, match=r"(?s)saving step 1 .* failed:\nrank 0: .*no space left") as caught:
+            pending.result()
+        assert caught.value.hint
+        assert newest(str(tmp_path), job=JOB) is None
+        assert not list(tmp_path.glob("*/*/data/*")), "what failed leaves nothing"
+        assert checkpointer.async_save(model=model, optimizers=[optimizer], step=2).result().step == 2
+
+
+def test_a_failure_that_nobody_asked_about_is_raised_by_the_next_save(tmp_path: Path, gate: Gate) -> None:
+    gate.open.set()
+    gate.refuses = 1
+    model, optimizer = built()
+    checkpointer = Checkpointer(str(tmp_path), retry_after_s=())
+    checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+    with pytest.raises(CheckpointError, match="no space left"):
+        checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+    assert checkpointer.async_save(model=model, optimizers=[optimizer], step=3).result().step == 3
+    gate.refuses = 1
+    checkpointer.async_save(model=model, optimizers=[optimizer], step=4)
+    with pytest.raises(CheckpointError, match="saving step 4"):
+        checkpointer.close()
+    checkpointer.close()
+    with pytest.raises(UsageError, match="was closed"):
+        checkpointer.async_save(model=model, optimizers=[optimizer], step=5)
+    assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [3]
+
+
+def test_a_write_that_fails_is_tried_again(tmp_path: Path, gate: Gate) -> None:
+    gate.open.set()
+    real, left = LocalStorage.create_file, []
+    model, optimizer = built()
+    with Checkpointer(str(tmp_path), retry_after_s=(0.0,)) as checkpointer:
+        with pytest.MonkeyPatch.context() as patch:
+
+            def once(storage: LocalStorage, path: str, data: bytes) -> None:
+                left.append(path)
+                if len(left) == 1:
+                    raise OSError(errno.EIO, "a cable")
+                real(storage, path, data)
+
+            patch.setattr(LocalStorage, "create_file", once)
+            pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+            with pytest.raises(CheckpointError, match="a cable"):
+                pending.result()
+        assert not list(tmp_path.glob("*/*")), "a checkpoint that could not be completed is taken back"
+
+
+def flat(values: torch.Tensor) -> LocalState:
+    key = StateKey("w", "exp_avg", "F32", "island-0", StateVersion(0, 0))
+    return LocalState((StateTensor(key, (4, 5), Flat(0, 20), values),))
+
+
+def test_flat_state_is_copied_at_once_unless_fences_are_promised(tmp_path: Path, gate: Gate) -> None:
+    values = torch.arange(20.0)
+    with Checkpointer(str(tmp_path)) as checkpointer:
+        pending = checkpointer.async_save_state(flat(values), step=1)
+        values.add_(1)
+        gate.open.set()
+        pending.result()
+        into = torch.zeros(20)
+        load_state(str(tmp_path), flat(into))
+        assert torch.equal(into, torch.arange(20.0))
+        later = checkpointer.async_save_state(flat(values), step=2, lazy=True)
+        checkpointer.fence()
+        values.add_(1)
+        later.result()
+        load_state(str(tmp_path), flat(into))
+        assert torch.equal(into, torch.arange(1.0, 21.0))
+
+
+def test_a_change_without_a_fence_is_found_out_and_never_saved(tmp_path: Path) -> None:
+    values = torch.arange(20.0)
+    with Checkpointer(str(tmp_path), retry_after_s=()) as checkpointer:
+        pending = checkpointer.async_save_state(flat(values), step=1, lazy=True)
+        values.add_(1)
+        with pytest.raises(CheckpointError, match="was changed before the snapshot's fence was passed"):
+            pending.result()
+    assert newest(str(tmp_path), job=JOB) is None
+
+
+def test_without_memory_for_a_copy_the_save_fails_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(size_bytes: int) -> torch.Tensor:
+        raise MemoryError("not a byte")
+
+    monkeypatch.setattr("trainctl.checkpoint.library.checkpointer.plain_memory", none)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model, optimizer = built()
+    with Checkpointer(str(tmp_path)) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        train(model, optimizer, 1)
+        with pytest.raises(CheckpointError, match="no copy of the state could be made: not a byte"):
+            pending.result()
+
+
+@pytest.mark.parametrize("end", [ValueError, KeyboardInterrupt])
+def test_a_block_that_fails_is_left_with_its_own_error(tmp_path: Path, end: type[BaseException]) -> None:
+    model, optimizer = built()
+
+    def block() -> None:
+        with Checkpointer(str(tmp_path)) as checkpointer:
+            checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+            raise end
+
+    with pytest.raises(end):
+        block()
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="in_flight: expected 1 or more, found 0"):
+        Checkpointer(str(tmp_path), in_flight=0)

@@ -1,0 +1,58 @@
+"""Whether all files are there is seen in listings; what a listing does not say is asked for by name."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from trainctl.checkpoint.manifest.reading import check_files, read_root, unlike_files
+from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.core.errors import DamagedCheckpointError
+from unit.checkpoint.ranks import save
+
+
+def test_a_listing_that_lags_behind_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = save(tmp_path, artifacts={"config.json": b"{}"})
+    storage = open_storage(ref.uri)
+    root, _ = read_root(storage)
+    for listing in ({}, {file.path.rpartition("/")[2]: 0 for file in root.stored_files}):
+        monkeypatch.setattr(LocalStorage, "sizes", lambda self, path, found=listing: found)
+        check_files(storage, root)
+
+
+def test_who_may_not_list_may_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = save(tmp_path)
+    storage = open_storage(ref.uri)
+    root, _ = read_root(storage)
+
+    def refuse(number: int) -> None:
+        def sizes(self: LocalStorage, path: str) -> Mapping[str, int]:
+            raise OSError(number, "no")
+
+        monkeypatch.setattr(LocalStorage, "sizes", sizes)
+
+    refuse(errno.EACCES)
+    check_files(storage, root)
+    refuse(errno.EIO)
+    with pytest.raises(OSError, match="no"):
+        check_files(storage, root)
+
+
+def test_all_files_that_are_not_there_are_named_below_the_folder_of_the_attempt(tmp_path: Path) -> None:
+    ref = save(tmp_path)
+    above = open_storage(str(tmp_path))
+    folder = ref.uri.removeprefix(f"{tmp_path}/")
+    root, _ = read_root(above, folder)
+    first, second, *_ = root.stored_files
+    (Path(ref.uri) / first.path).unlink()
+    (Path(ref.uri) / second.path).write_bytes(b"x")
+    assert unlike_files(above, root, folder) == {
+        first.path: f"{ref.uri}/{first.path} is missing",
+        second.path: f"{ref.uri}/{second.path} is truncated: expected {second.size_bytes} bytes, found 1",
+    }
+    with pytest.raises(DamagedCheckpointError, match=r"step 1 is incomplete:\n.*is missing\n.*is truncated"):
+        check_files(above, root, folder)
