@@ -28,7 +28,6 @@ from trainctl.core.ids import DEFAULT_TENANT
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.system.faults import FaultPlan
-from trainctl.protos.v1 import agent_pb2
 from unit.domain.domain_sim import sim_job
 
 
