@@ -40,7 +40,7 @@ class Step:
             (functional.linear(self._inputs[weight.shape[1]], weight) if weight.dim() == 2 else weight).square().mean()
             for weight in self._weights
         ]
-        torch.stack(losses).sum().backward()
+        torch.autograd.backward(torch.stack(losses).sum())
 
     def update(self) -> None:
         """Writes parameters and moments."""
