@@ -89,7 +89,8 @@ def test_the_steps_beside_it_count_as_they_do_for_a_checkpoint() -> None:
     sim.state = replace(sim.state, progress=progress)
     snapshot(sim, stall_s=(0.1, 0.1), seconds=1.4)
     (cost,) = sim.state.snapshot_figures.costs
-    assert (cost.stall_s, cost.seconds, cost.slowdown_s) == (0.1, 1.4, pytest.approx(0.5))
+    assert (cost.stall_s, cost.seconds) == (0.1, 1.4)
+    assert cost.slowdown_s == pytest.approx(0.5)
 
 
 def test_a_burst_of_failures_makes_it_shorter_and_quiet_days_longer_again() -> None:
