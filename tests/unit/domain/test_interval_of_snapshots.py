@@ -11,7 +11,7 @@ from trainctl.controller.domain.desired import desired_workers
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.explain import explain, plan_sentences
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.save_cost import COSTS_KEPT, SaveCost
+from trainctl.controller.domain.save_cost import COSTS_KEPT
 from trainctl.controller.domain.save_interval import FIRST_S, SNAPSHOT_FIRST_S, CheckpointInterval
 from trainctl.controller.domain.submit import new_job
 from trainctl.controller.jobs.job_message import job_message
@@ -81,7 +81,7 @@ def test_what_both_nodes_tell_again_and_again_is_one_snapshot() -> None:
 
 
 def test_the_steps_beside_it_count_as_they_do_for_a_checkpoint() -> None:
-    """The simulation's steps take 0.5 s each, so those beside it take no longer: only what it waited for counts."""
+    """0.4 and 0.2 s longer than the usual 0.5 s, of which training stood still for 0.1 s."""
     sim = started("", snapshots="auto")
     trained(sim, 8)
     step = max(one.applied for one in sim.cluster.workers())
@@ -89,7 +89,8 @@ def test_the_steps_beside_it_count_as_they_do_for_a_checkpoint() -> None:
     sim.state = replace(sim.state, progress=progress)
     snapshot(sim, stall_s=(0.1, 0.1), seconds=1.4)
     (cost,) = sim.state.snapshot_figures.costs
-    assert cost == SaveCost(stall_s=0.1, seconds=1.4, slowdown_s=pytest.approx(0.5))
+    assert (cost.stall_s, cost.seconds) == (0.1, 1.4)
+    assert cost.slowdown_s == pytest.approx(0.5)
 
 
 def test_a_burst_of_failures_makes_it_shorter_and_quiet_days_longer_again() -> None:
