@@ -115,9 +115,8 @@ class PendingSave:
         except TrainctlError as failure:
             self._failure = str(failure)
             raise
-        except (
-            RuntimeError
-        ) as failure:  # of torch: the connection to a rank broke, or nothing came from it for too long
+        except RuntimeError as failure:
+            # Of torch: the connection to a rank broke, or nothing came from it for too long.
             with contextlib.suppress(RuntimeError, ValueError):  # so that ranks that wait for this one hear it, too
                 self._beside.leave()
             text = str(failure).split("\n", 1)[0]
