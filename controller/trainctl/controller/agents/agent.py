@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trainctl.controller.agents.session import AgentSession
 from trainctl.core.records.worker import WorkerObserved
+from trainctl.protos.v1 import records_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class Agent:
     process_exited: bool = False
     store_address: str = ""
     workers: tuple[WorkerObserved, ...] = ()
+    said: Sequence[records_pb2.WorkerObserved] = ()
+    """What ``workers`` were read from: most heartbeats say the same again."""
     jobs: set[str] = field(default_factory=set)
     """Uids of those that it was told to run, since this controller leads."""
     unknown: set[str] = field(default_factory=set)

@@ -30,6 +30,8 @@ def pause_s(*, slots: int, agents: int, news: bool) -> float:
 
 def is_news(before: tuple[WorkerObserved, ...], after: tuple[WorkerObserved, ...]) -> bool:
     """Whether an observation shows more than progress: something that the next decision may wait for."""
+    if before is after:
+        return False
     return len(before) != len(after) or any(
         _standing(old) != _standing(new) for old, new in zip(before, after, strict=True)
     )

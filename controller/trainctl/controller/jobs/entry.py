@@ -68,26 +68,32 @@ class JobEntry:
     changed: News = field(default_factory=News)
     _counted: tuple[JobState, JobState | None, tuple[JobState, ...]] | None = None
     _uses: Mapping[int, int] = field(default_factory=dict)
-    _placed: int = 0
+    _waits: bool = False
 
     def uses(self) -> Mapping[int, int]:
         """Slots that it occupies on each agent (by incarnation), or may in a moment. Counted once a state."""
-        counted = self._counted
-        now = (self.state, self.pending, self.unsure)
-        if counted is None or any(known is not one for known, one in zip(counted, now, strict=True)):
-            possible = [self.state, *self.unsure, *((self.pending,) if self.pending is not None else ())]
-            used = [slots_used(state) for state in possible]
-            agents = {agent for uses in used for agent in uses}
-            self._uses = {agent: max(uses.get(agent, 0) for uses in used) for agent in agents}
-            self._placed = sum(self._uses.values())
-            self._counted = now
+        self._count()
         return self._uses
 
     @property
     def waits_for_room(self) -> bool:
         """Whether a slot of it has no place."""
-        self.uses()
-        return self._placed < self.slots
+        self._count()
+        return self._waits
+
+    def _count(self) -> None:
+        """Asked for every job at every heartbeat of every agent: what was counted is not counted again."""
+        counted = self._counted
+        if counted is not None:
+            state, pending, unsure = counted
+            if state is self.state and pending is self.pending and unsure is self.unsure:
+                return
+        possible = [self.state, *self.unsure, *((self.pending,) if self.pending is not None else ())]
+        used = [slots_used(state) for state in possible]
+        agents = {agent for uses in used for agent in uses}
+        self._uses = {agent: max(uses.get(agent, 0) for uses in used) for agent in agents}
+        self._waits = sum(self._uses.values()) < self.slots
+        self._counted = self.state, self.pending, self.unsure
 
     @property
     def slots(self) -> int:

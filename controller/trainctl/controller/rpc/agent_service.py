@@ -259,14 +259,21 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             note_unknown(agent, ["a message of another kind"])
 
     def _observed(self, observed: agent_pb2.AgentObserved, agent: Agent, session: AgentSession) -> None:
-        workers = tuple(message_to_record(worker, WorkerObserved) for worker in observed.workers)
-        note_unknown(agent, unknown_words(workers))
+        workers = self._workers(observed, agent)
         news = self._agents.observed(agent, store_address=observed.store_address, workers=workers)
         self._metrics.inc("trainctl_heartbeats_total")
         session.took_observation(observed.sequence, self._agents.heartbeat_s)
         self._reconciler.look_at_jobs_on(agent.incarnation, news=news)
         if news:
             self._show_steps(agent)
+
+    def _workers(self, observed: agent_pb2.AgentObserved, agent: Agent) -> tuple[WorkerObserved, ...]:
+        if observed.workers == agent.said:
+            return agent.workers
+        workers = tuple(message_to_record(worker, WorkerObserved) for worker in observed.workers)
+        note_unknown(agent, unknown_words(workers))
+        agent.said = observed.workers
+        return workers
 
     def _show_steps(self, agent: Agent) -> None:
         """Who looks on at a job whose figures are of an earlier leader's term learns the step that its workers tell."""
