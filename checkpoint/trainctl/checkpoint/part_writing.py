@@ -185,7 +185,7 @@ class _Written:
         found: list[str] = []
         for block in self._blocks(entry):
             with timed(CHECKSUM):
-                found += checksums(block)
+                found += checksums(block, BLOCK_BYTES)
             self._alive()
             yield block
             self._wrote(len(block))

@@ -36,7 +36,25 @@ class MessageWork:
         return self._error
 
 
-class Watcher:
+class Watchers:
+    """Threads that wait, one for each direction and peer: who waits for one rank must not miss what another one did."""
+
+    def __init__(self) -> None:
+        self._watchers: dict[tuple[str, int], _Watcher] = {}
+
+    def add(self, way: str, peer: int, work: MessageWork) -> None:
+        """One more message that was started."""
+        if (way, peer) not in self._watchers:
+            self._watchers[way, peer] = _Watcher(f"message-{way}-{peer}")
+        self._watchers[way, peer].add(work)
+
+    def stop(self) -> None:
+        """After what they still have to wait for."""
+        for watcher in self._watchers.values():
+            watcher.stop()
+
+
+class _Watcher:
     """Waits for messages one after the other, in the order they were started."""
 
     def __init__(self, name: str) -> None:

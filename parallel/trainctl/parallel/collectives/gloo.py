@@ -2,8 +2,8 @@
 
 Seen with torch 2.13: the constructor of a group waits for all ranks in C++, up to the store's time-out; a send or
 receive only counts as completed after somebody called ``wait``; a frozen peer fails an operation only at the group's
-time-out, and ``abort`` does not end it. Hence a thread per construction, a thread per direction of point-to-point
-traffic, and a quarantine. Groups are made directly: survivors could not rebuild torch's default process group.
+time-out, and ``abort`` does not end it. Hence a thread per construction, a thread per direction and peer of messages,
+and a quarantine. Groups are made directly: survivors could not rebuild torch's default process group.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.distributed import ProcessGroupGloo
 
-from trainctl.checkpoint.exchange.watched import MessageWork, Watcher, first_line, why_failed
+from trainctl.checkpoint.exchange.watched import MessageWork, Watchers, first_line, why_failed
 from trainctl.core.errors import CollectiveError, InternalError
 from trainctl.parallel.collectives.port import Group, PendingGroup, Rendezvous, Work
 from trainctl.parallel.collectives.quarantine import Quarantine
@@ -66,7 +66,7 @@ class _Parts:
         self.process_group = process_group
         self.store = store
         self.in_flight: deque[Work] = deque()
-        self.watchers: dict[str, Watcher] = {}
+        self.watchers = Watchers()
 
     def ended(self) -> bool:
         return all(work.done() for work in self.in_flight)
@@ -97,20 +97,19 @@ class GlooGroup:
         """See ``Group``."""
         parts = self._alive()
         work = _start(parts.process_group.send, [buffer], destination, _FIRST_TAG + tag)
-        return self._watched(parts, "send", MessageWork(work, buffer))
+        return self._watched(parts, "send", destination, MessageWork(work, buffer))
 
     def receive(self, buffer: Tensor, source: int, tag: int) -> Work:
         """See ``Group``."""
         parts = self._alive()
         work = _start(parts.process_group.recv, [buffer], source, _FIRST_TAG + tag)
-        return self._watched(parts, "receive", MessageWork(work, buffer))
+        return self._watched(parts, "receive", source, MessageWork(work, buffer))
 
     def abandon(self) -> None:
         """See ``Group``."""
         parts, self._parts = self._parts, None
         if parts is not None:
-            for watcher in parts.watchers.values():
-                watcher.stop()
+            parts.watchers.stop()
             self._quarantine.admit(parts)
 
     def _alive(self) -> _Parts:
@@ -124,10 +123,8 @@ class GlooGroup:
         parts.in_flight.append(work)
         return work
 
-    def _watched(self, parts: _Parts, direction: str, work: MessageWork) -> Work:
-        if direction not in parts.watchers:
-            parts.watchers[direction] = Watcher(f"gloo-{direction}")
-        parts.watchers[direction].add(work)
+    def _watched(self, parts: _Parts, way: str, peer: int, work: MessageWork) -> Work:
+        parts.watchers.add(way, peer, work)
         return self._started(parts, work)
 
 
