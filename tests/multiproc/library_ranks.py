@@ -150,8 +150,12 @@ def saves_rows(folder: Path, rank: int, size: int) -> None:
 
 def loads_columns_and_replicas(folder: Path, rank: int, size: int) -> None:
     """Every rank reads for all others, many small messages at a time."""
-    blocks.PIECE_BYTES = readers.TURN_BYTES = 256 << 10
-    filling.WINDOW_BYTES = 512 << 10
+    for module, name, size_bytes in (
+        (blocks, "PIECE_BYTES", 256 << 10),
+        (readers, "TURN_BYTES", 256 << 10),
+        (filling, "WINDOW_BYTES", 512 << 10),
+    ):
+        setattr(module, name, size_bytes)
     whole = torch.arange(900 * 1000.0).reshape(900, 1000)
     cut = slice(250 * rank, 250 * rank + 250)
     wanted = StateTensor(_key("w"), (900, 1000), Box((0, cut.start), (900, 250)), torch.zeros(900, 250))

@@ -6,7 +6,7 @@ Without this, loading by n ranks reads rows for columns, or replicas, n times.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,13 +35,12 @@ BLOCK_BYTES = 16
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few elements are many blocks, pieces, turns and windows."""
     monkeypatch.setattr(part_writing, "BLOCK_BYTES", BLOCK_BYTES)
     monkeypatch.setattr(blocks, "PIECE_BYTES", 4 * BLOCK_BYTES)
     monkeypatch.setattr(readers, "TURN_BYTES", 4 * BLOCK_BYTES)
     monkeypatch.setattr(filling, "WINDOW_BYTES", 10 * BLOCK_BYTES)
-    return
 
 
 def columns(values: Mapping[StateKey, torch.Tensor], ranks: int) -> Layout:
