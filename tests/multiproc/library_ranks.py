@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from trainctl.checkpoint import blocks, filling, readers
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save, save_state
@@ -25,6 +26,11 @@ from trainctl.checkpoint.library.group_save import GroupSave
 from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError
+
+
+def _key(fqn: str) -> StateKey:
+    return StateKey(fqn, "param", "F32", "island-0", StateVersion(0, 0))
+
 
 Body = Callable[[Path, int, int], None]
 
@@ -134,6 +140,32 @@ def one_rank_finds_damage(folder: Path, rank: int, size: int) -> None:
     assert all(torch.equal(t.tensor, s.tensor) for t, s in zip(wanted.tensors, _flat(begin, end).tensors, strict=True))
     again = load_state(str(folder / "two"), wanted, fallback=True)
     assert (again.uri, "was found damaged" in again.passed_over[0]) == (first.uri, True)
+
+
+def saves_rows(folder: Path, rank: int, size: int) -> None:
+    rows = torch.arange(900 * 1000.0).reshape(900, 1000)[300 * rank : 300 * rank + 300].clone()
+    held = StateTensor(_key("w"), (900, 1000), Box((300 * rank, 0), (300, 1000)), rows)
+    save_state(str(folder / "rows"), LocalState((held,)), step=1)
+
+
+def loads_columns_and_replicas(folder: Path, rank: int, size: int) -> None:
+    """Every rank reads for all others, many small messages at a time."""
+    for module, name, size_bytes in (
+        (blocks, "PIECE_BYTES", 256 << 10),
+        (readers, "TURN_BYTES", 256 << 10),
+        (filling, "WINDOW_BYTES", 512 << 10),
+    ):
+        setattr(module, name, size_bytes)
+    whole = torch.arange(900 * 1000.0).reshape(900, 1000)
+    cut = slice(250 * rank, 250 * rank + 250)
+    wanted = StateTensor(_key("w"), (900, 1000), Box((0, cut.start), (900, 250)), torch.zeros(900, 250))
+    with pytest.raises(CheckpointError):  # nobody waits where all find the same
+        load_state(str(folder / "nowhere"), LocalState((wanted,)))
+    load_state(str(folder / "rows"), LocalState((wanted,)))
+    assert torch.equal(wanted.tensor, whole[:, cut])
+    replica = StateTensor(_key("w"), (900, 1000), Box((0, 0), (900, 1000)), torch.zeros(900, 1000))
+    load_state(str(folder / "rows"), LocalState((replica,)), verify_first=True)
+    assert torch.equal(replica.tensor, whole)
 
 
 def one_rank_fails(folder: Path, rank: int, size: int) -> None:

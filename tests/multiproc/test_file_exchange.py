@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from multiproc.world import world
+from trainctl.checkpoint.exchange.lanes import run_lanes
 from trainctl.core.errors import InternalError
 from trainctl.parallel.collectives.gloo import GlooCollectives
 from trainctl.parallel.collectives.port import Group, Rendezvous
 from trainctl.parallel.recovery import file_exchange
-from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
+from trainctl.parallel.recovery.file_exchange import FileExchange
 
 pytestmark = pytest.mark.multiproc
 

@@ -17,12 +17,14 @@ from multiproc.library_ranks import (
     goes_on_in_ddp,
     goes_on_sharded,
     loads_boxes,
+    loads_columns_and_replicas,
     one_rank_fails,
     one_rank_fails_beside,
     one_rank_finds_damage,
     one_rank_is_killed_beside,
     run_rank,
     saves_flat,
+    saves_rows,
     saves_sharded,
     sharded_beside,
 )
@@ -59,6 +61,12 @@ def test_fsdp_to_other_numbers_of_ranks_and_to_ddp(tmp_path: Path) -> None:
 def test_irregular_flat_ranges_and_stages_load_as_boxes(tmp_path: Path) -> None:
     run(saves_flat, tmp_path, 3)
     run(loads_boxes, tmp_path, 2, 1)
+
+
+def test_rows_become_columns_and_replicas(tmp_path: Path) -> None:
+    """Four ranks that all send to each other at once: without a thread for each peer they wait for ever."""
+    run(saves_rows, tmp_path, 3)
+    run(loads_columns_and_replicas, tmp_path, 4, 1)
 
 
 def test_one_rank_that_fails_fails_all(tmp_path: Path) -> None:

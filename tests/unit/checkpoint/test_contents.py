@@ -14,7 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainctl.checkpoint.blocks import BlockRead, BlockReader
+from trainctl.checkpoint.block_read import BlockRead
+from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.engine import CheckpointWriter, load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder

@@ -51,8 +51,9 @@ def replica_of(seed: int) -> Replica:
 def load_into(replica: Replica, ref: CheckpointRef) -> None:
     record = SimpleNamespace(lineage=2, target_step=ref.step, generation=1)
     waiter = SimpleNamespace(touch=lambda: None)
-    entered = SimpleNamespace(record=record, replica=replica, waiter=waiter)
-    Entry._loaded(entered, ref, LoadWatch())  # type: ignore[arg-type]
+    alone = SimpleNamespace(size=1)
+    entered = SimpleNamespace(record=record, replica=replica, waiter=waiter, _sharing=lambda group, state: None)
+    Entry._loaded(entered, ref, alone, LoadWatch())  # type: ignore[arg-type]
 
 
 def weights(tmp_path: Path, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, CheckpointRef]:

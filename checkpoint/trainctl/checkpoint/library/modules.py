@@ -88,6 +88,7 @@ def load(
     optimizers: Sequence[torch.optim.Optimizer] | None = None,
     cast: bool = False,
     fallback: bool = False,
+    verify_first: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> Loaded:
     """Fills a model, and what its optimizers keep, whatever number of ranks saved them.
@@ -98,6 +99,7 @@ def load(
         optimizers: None: parameters and buffers alone, as for an evaluation.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         fallback: whether a damaged checkpoint may be given up for an older one; see ``load_state``.
+        verify_first: whether the model has to survive a damaged checkpoint; it is read twice then.
         group: all ranks; None: the default group, or this process alone.
 
     Raises:
@@ -109,7 +111,9 @@ def load(
     try:
         kinds: Collection[str] | None = (PARAM, BUFFER) if optimizers is None else None
         state = _state(model, optimizers or (), {}, None)
-        found = load_state(uri, state, kinds=kinds, cast=cast, fallback=fallback, group=group)
+        found = load_state(
+            uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group
+        )
         if optimizers is not None:
             _take_over(kept, found)
         return Loaded(found.uri, found.step, found.objects.get("registered", {}), found.passed_over)

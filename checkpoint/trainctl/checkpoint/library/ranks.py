@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from trainctl.checkpoint.exchange.port import Exchange, Work
+from trainctl.checkpoint.exchange.watched import MessageWork, Watchers
 from trainctl.core.errors import CheckpointError, TrainctlError
 
 T = TypeVar("T")
@@ -69,6 +72,21 @@ class Ranks:
         limit = timedelta(seconds=_SILENCE_S)
         return Ranks(dist.new_group(members, backend="gloo", timeout=limit, use_local_synchronization=True))
 
+    @contextmanager
+    def exchange(self) -> Iterator[Exchange | None]:
+        """Messages between the ranks as long as the block lasts; all of them call it together. None: there is one."""
+        if self.size == 1:
+            yield None
+            return
+        ranks = self if "gloo" in dist.get_backend(self._group) else self.beside()
+        messages = TorchExchange(ranks._group)
+        try:
+            yield messages
+        finally:
+            messages.close()
+            if ranks is not self:
+                ranks.leave()
+
     def leave(self) -> None:
         """Ends a group that ``beside`` made: whoever still waits in it for this rank hears that it is gone."""
         if self._alone or self._group is None or self._left:
@@ -85,6 +103,37 @@ class Ranks:
         parts = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(parts, own, group=self._group)
         return parts
+
+
+class TorchExchange:
+    """Implements ``Exchange`` on a group of torch with gloo.
+
+    Args:
+        group: None: the default group.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None) -> None:
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+        self.device = torch.device("cpu")
+        self._group = group
+        self._watchers = Watchers()
+
+    def send(self, buffer: torch.Tensor, destination: int, tag: int) -> Work:
+        """See ``Exchange``."""
+        work = MessageWork(dist.isend(buffer, group=self._group, tag=tag, group_dst=destination), buffer)
+        self._watchers.add("send", destination, work)
+        return work
+
+    def receive(self, buffer: torch.Tensor, source: int, tag: int) -> Work:
+        """See ``Exchange``."""
+        work = MessageWork(dist.irecv(buffer, group=self._group, tag=tag, group_src=source), buffer)
+        self._watchers.add("receive", source, work)
+        return work
+
+    def close(self) -> None:
+        """Nothing more is sent."""
+        self._watchers.stop()
 
 
 def failures(said: Sequence[str]) -> list[str]:

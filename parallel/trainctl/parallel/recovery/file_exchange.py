@@ -15,16 +15,15 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from trainctl.checkpoint.exchange.lanes import Lane
+from trainctl.checkpoint.exchange.port import Work
 from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.tensors import byte_view
-from trainctl.core.errors import CollectiveError, InternalError
-from trainctl.parallel.collectives.port import Group, Work
+from trainctl.core.errors import InternalError
+from trainctl.parallel.collectives.port import Group
 
 MESSAGE_BYTES = 4 << 20
 _IN_FLIGHT = 4
-_LOOK_EVERY_S = 0.005
-
-Lane = Iterator[Work]
 
 
 class FileExchange:
@@ -112,35 +111,6 @@ class FileExchange:
         work, staged = self._receive(target, source)
         yield work
         target.copy_(staged)
-
-
-def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callable[[], None]) -> None:
-    """Runs all to their ends.
-
-    Args:
-        lanes: begun by nobody yet.
-        alive: called when a message arrived or was taken.
-        check: called every few milliseconds; what it raises ends everything.
-
-    Raises:
-        CollectiveError: a message failed.
-    """
-    waiting = [(lane, work) for lane in lanes if (work := next(lane, None)) is not None]
-    while waiting:
-        left = []
-        for lane, work in waiting:
-            following: Work | None = work
-            while following is not None and following.done():
-                if problem := following.error():
-                    raise CollectiveError(f"sending files of a snapshot between ranks failed: {problem}")
-                following = next(lane, None)
-                alive()
-            if following is not None:
-                left.append((lane, following))
-        waiting = left
-        check()
-        if waiting:
-            waiting[0][1].done_within(_LOOK_EVERY_S)
 
 
 class _Incoming:

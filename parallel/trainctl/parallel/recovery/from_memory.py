@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainctl.checkpoint.exchange.lanes import run_lanes
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import load, plan_load
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
@@ -23,7 +24,7 @@ from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.plan.fetching import plan_fetches
-from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
+from trainctl.parallel.recovery.file_exchange import FileExchange
 
 
 class SnapshotLostError(UnavailableError):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, PartReport
+from trainctl.checkpoint.exchange.lanes import run_lanes
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.memory.node_memory import NodeMemory, NoRoomError, held_of, name_of
@@ -28,7 +29,7 @@ from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group, PendingGroup
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.plan.buddies import buddies
-from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
+from trainctl.parallel.recovery.file_exchange import FileExchange
 from trainctl.parallel.session.sealing import SealThread
 
 _LOOK_S = 0.02
