@@ -83,7 +83,6 @@ def test_memory_that_is_let_go_of_is_pinned_no_more() -> None:
     for size_bytes in (1 << 20, 1 << 22, 1 << 24) * 20:
         buffer = pool.take(size_bytes, pinned=True)
         assert buffer is not None
-        torch.ones(size_bytes, dtype=torch.uint8, device="cuda")
         buffer.bytes[:size_bytes].copy_(torch.ones(size_bytes, dtype=torch.uint8, device="cuda"), non_blocking=True)
         torch.cuda.synchronize()
         assert buffer.bytes[:size_bytes].all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -45,7 +45,7 @@ class FakeDevice:
 
     def __init__(self, order: tuple[str, str] | None = None, seed: int = 0) -> None:
         self._order, self._random = order, random.Random(seed)
-        self._queues: dict[str, deque[tuple[str, Callable[[], bool]]]] = {TRAINING: deque(), BESIDE: deque()}
+        self._queues: dict[str, deque[tuple[str, Callable[[], bool]]]] = defaultdict(deque)
         self._here = threading.local()
         self.told: list[str] = []
         self.synchronized = 0

@@ -6,8 +6,10 @@ The device is a fake of two queues (``fake_device``). What is left out of the co
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -192,6 +194,44 @@ def test_nobody_waits_for_the_device_at_the_moment_or_at_the_fence() -> None:
     assert snapshot.fence(0.0)
     assert device.synchronized == before
     assert device.told[-2:] == [f"{BESIDE}: mark", f"{TRAINING}: wait"]
+
+
+@pytest.mark.usefixtures("all_at_once")
+def test_whoever_passes_the_fence_later_waits_as_well() -> None:
+    """As where another thread, whose queue is another, waited for the save before the update came."""
+    device = FakeDevice(TRAINING_FIRST)
+    trained = Trained.on(device)
+    trained.update(1.0)
+    snapshot = trained.snapshot()
+
+    def fence_twice_and_update() -> None:
+        with device.queue("another"):
+            assert snapshot.fence(0.0)
+        assert snapshot.fence(0.0)
+        trained.update(2.0)
+
+    device.before_synchronize = once(fence_twice_and_update)
+    snapshot.copy()
+    assert copied(snapshot) == {WEIGHT: {1.0}, MOMENT: {1.0}, RUNNING: {0.0}}
+
+
+@pytest.mark.usefixtures("all_at_once")
+def test_nobody_gets_the_memory_of_the_state_or_of_the_copy_before_all_has_arrived() -> None:
+    device = FakeDevice()
+    trained = Trained.on(device)
+    snapshot = trained.snapshot()
+    memory = [weakref.ref(held.tensor) for held in trained.state.tensors] + [weakref.ref(trained.buffer.bytes)]
+    del trained
+    there: list[bool] = []
+
+    def pass_fence_and_look() -> None:
+        snapshot.fence(0.0)
+        gc.collect()
+        there.extend(of() is not None for of in memory)
+
+    device.before_synchronize = once(pass_fence_and_look)
+    snapshot.copy()
+    assert there == [True] * 4
 
 
 def test_little_is_on_its_way_at_once() -> None:

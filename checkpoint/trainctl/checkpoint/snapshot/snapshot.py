@@ -69,6 +69,7 @@ class Snapshot:
         copier: Copier | None = None,
     ) -> None:
         self._copier = copier if copier is not None else copier_of(state)
+        self._buffer = buffer  # its memory is pinned only as long as it lives
         self._pieces = _pieces(state, assigned, buffer, max_entry_bytes)
         self._lazy = [piece for piece in self._pieces if piece.entry.key.kind != BUFFER]
         self._versions = [piece.live.tensor._version for piece in self._lazy]
@@ -141,6 +142,8 @@ class Snapshot:
             alive: called in turns meanwhile; may raise, and nothing is decided then.
         """
         if self._passed.is_set():
+            if self._copied:
+                self._copier.hold_back()  # the one that passed it may have been another thread, in another stream
             return self.whole
         until_s = time.monotonic() + within_s
         while not self._handed_over.wait(_turn_s(until_s)) and time.monotonic() < until_s:
