@@ -27,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
+from benchmarks.checkpoint_library import LIBRARY
 from benchmarks.checkpoint_rank import IO_THREADS, SIDES, forget_pages, held_bytes, threads
 from benchmarks.checkpoint_train import COPY, TOKENS, WAYS
 
@@ -316,6 +317,8 @@ def figures(samples: Samples, plan: Plan, on_disk: dict[str, float]) -> dict[str
             "step_slowdown_while_saving": max(slowdowns, key=statistics.median),
             "step_slowdown_vs_dcp": worst("slowdown", "dcp", "lazy"),
         }
+        if LIBRARY in plan.ways:
+            found["stall_library_vs_dcp_async"] = worst("stall", "dcp", LIBRARY)
     for before, after in plan.reshards:
         found[f"reshard_{before}to{after}_vs_dcp"] = samples.ratios(f"reshard {before} to {after}", "dcp")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save
 from trainctl.checkpoint.library.group_save import JOB
+from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, UsageError
@@ -218,14 +220,28 @@ def test_a_change_without_a_fence_is_found_out_and_never_saved(tmp_path: Path) -
     assert newest(str(tmp_path), job=JOB) is None
 
 
+@pytest.mark.parametrize("on_device", [True, False])
+def test_memory_for_copies_of_state_on_a_device_is_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_device: bool
+) -> None:
+    pinned: list[int] = []
+    pool = partial(HostPool, pin=lambda memory: pinned.append(memory.numel()))
+    monkeypatch.setattr("trainctl.checkpoint.library.checkpointer.HostPool", pool)
+    devices = [torch.device("cuda")] if on_device else []
+    monkeypatch.setattr("trainctl.checkpoint.library.pending.cuda_devices", lambda state: devices)
+    with Checkpointer(str(tmp_path)) as checkpointer:
+        for step in (1, 2):
+            checkpointer.async_save_state(flat(torch.arange(20.0)), step=step).result()
+    assert len(pinned) == on_device, "once, however often it is used"
+
+
 def test_without_memory_for_a_copy_the_save_fails_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(size_bytes: int) -> torch.Tensor:
         raise MemoryError("not a byte")
 
-    monkeypatch.setattr("trainctl.checkpoint.library.checkpointer.plain_memory", none)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("trainctl.checkpoint.library.checkpointer.HostPool", lambda count: HostPool(count, none))
     model, optimizer = built()
     with Checkpointer(str(tmp_path)) as checkpointer:
         pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)

@@ -19,7 +19,7 @@ from trainctl.checkpoint.library.pending import PendingSave
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.snapshot.background import RETRY_AFTER_S
-from trainctl.checkpoint.snapshot.host_pool import HostPool, pinned_memory, plain_memory
+from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import CheckpointError, UsageError
 from trainctl.core.records.generation import CheckpointRef
@@ -66,7 +66,7 @@ class Checkpointer:
         self._in_flight = in_flight
         self._fence_s = fence_s
         self._retry_after_s = tuple(retry_after_s)
-        self._pool = HostPool(in_flight, pinned_memory if torch.cuda.is_available() else plain_memory)
+        self._pool = HostPool(in_flight)
         self._pending: list[PendingSave] = []
         self._newest: CheckpointRef | None = None
         self._hooks: dict[int, tuple[torch.optim.Optimizer, RemovableHandle]] = {}

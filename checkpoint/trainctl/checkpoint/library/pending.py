@@ -10,6 +10,7 @@ from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.saving import EntryData, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
+from trainctl.checkpoint.snapshot.copier import cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
 from trainctl.core.errors import CheckpointError, TrainctlError
@@ -133,7 +134,8 @@ def _source(
     """
     buffer = None
     try:
-        buffer = pool.take(needed_bytes(save.state, save.assigned), _ROOM_S)
+        pinned = bool(cuda_devices(save.state))
+        buffer = pool.take(needed_bytes(save.state, save.assigned), _ROOM_S, pinned=pinned)
         if buffer is None:
             return Given({}, "the copies of earlier saves still occupy the memory", "no_answer"), None, nothing
         snapshot = Snapshot(save.state, save.assigned, buffer)

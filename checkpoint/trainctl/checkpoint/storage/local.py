@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trainctl.checkpoint.monitor import SYNC
 from trainctl.checkpoint.stopwatch import timed
-from trainctl.checkpoint.storage.descriptors import write_all, write_stream
+from trainctl.checkpoint.storage.descriptors import write_all, write_ranges, write_stream
 from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
 from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.system.files import sync_folder
@@ -58,8 +58,7 @@ class LocalStorage:
         _make_folder(target.parent)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            for part in ranges:
-                write_all(descriptor, [part.data], part.offset)
+            write_ranges(descriptor, ranges)
             with timed(SYNC):
                 os.fsync(descriptor)
         finally:
