@@ -142,6 +142,7 @@ class Life:
     finished: bool = False
     error: WorkerError | None = None
     recoveries: list[RecoveryReport] = field(default_factory=list)
+    told: tuple[Instruction, int, bool, bool] | None = None
 
     @property
     def pid(self) -> int:
@@ -185,6 +186,7 @@ class ProcessWorld:
         marks.mkdir(exist_ok=True)
         self._env = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(marks), "OMP_NUM_THREADS": "1"}
         self._env["RES_OPTIONS"] = "timeout:1 attempts:3"  # as the real worker does
+        self._keep = (spec or JobSpec()).checkpoint.keep.last
         self._store = store()
         self._changed = threading.Condition()
         self._deadline = time.monotonic() + deadline_s
@@ -256,6 +258,7 @@ class ProcessWorld:
     def _tell(
         self, life: Life, instruction: Instruction, *, generation: int = 0, save: bool = False, hold: bool = False
     ) -> None:
+        life.told = (instruction, generation, save, hold)
         desired = WorkerDesired(
             job_uid="job-1",
             job_name="test",
@@ -271,9 +274,23 @@ class ProcessWorld:
             hold=hold,
             checkpoint_interval_s=self.intervals_s.get(life.slot, 0.0),
             snapshot_interval_s=self.snapshot_intervals_s.get(life.slot, 0.0),
+            kept_checkpoints=self._kept(life) if instruction in (Instruction.RUN, Instruction.STOP) else (),
         )
         with contextlib.suppress(OSError):  # it may have died
             life.sock.sendall(encode(Instruct(desired)))
+
+    def _kept(self, life: Life) -> tuple[str, ...]:
+        """What the worker of rank 0 is told: every checkpoint becomes current as it is reported."""
+        saved = [report.ref.attempt for report in self.checkpoints if report.ref is not None]
+        removes = self.record is not None and self.record.members[0].incarnation == life.incarnation
+        return tuple(saved[-self._keep :]) if removes else ()
+
+    def _confirm(self) -> None:
+        """Tells rank 0 what is current, beside what it was told last."""
+        for life in self.lives.values():
+            if life.told is not None and self._kept(life):
+                instruction, generation, save, hold = life.told
+                self._tell(life, instruction, generation=generation, save=save, hold=hold)
 
     def _listen(self, life: Life) -> None:
         reader = MessageReader()
@@ -306,6 +323,7 @@ class ProcessWorld:
                     self.figure_log.append(figure)
             case Checkpointed(checkpoint):
                 self.checkpoints.append(checkpoint)
+                self._confirm()
             case Recovered(recovery):
                 life.recoveries.append(recovery)
             case Snapshotted(made):

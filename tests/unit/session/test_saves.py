@@ -36,13 +36,14 @@ DEADLINE_S = 30.0
 
 
 class Keeping(NoControl):
-    """A job file and a work folder; keeps what it is told, on whatever thread."""
+    """A job file and a work folder; keeps what it is told, on whatever thread, and makes every checkpoint current."""
 
     def __init__(self, workdir: Path, spec: CheckpointSpec) -> None:
         super().__init__()
         self.reports: list[CheckpointReport] = []
         self.notices: list[str] = []
         self.told = threading.Condition()
+        self._keep = spec.keep.last
         wire = to_wire(TrainJob(metadata=JobMetadata(name="alone"), spec=JobSpec(checkpoint=spec)))
         self._desired = replace(self._desired, spec=wire, workdir=str(workdir))
 
@@ -54,6 +55,16 @@ class Keeping(NoControl):
                 self.notices.append(message.text)
             self.told.notify_all()
         super().send(message)
+        if isinstance(message, Checkpointed) and message.report.ref is not None:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """As the controller does."""
+        saved = [report.ref.attempt for report in self.reports if report.ref is not None][-self._keep :]
+        self._desired = replace(self._desired, kept_checkpoints=tuple(saved))
+        self.version += 1
+        for callback in self._callbacks:
+            callback(self._desired)
 
     def wait_for(self, count: int) -> None:
         with self.told:
