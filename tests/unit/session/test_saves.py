@@ -86,7 +86,15 @@ class Run:
     """One worker: a model with buffers that change in the forward pass, an average, an object."""
 
     def __init__(
-        self, folder: Path, *, steps: int = 6, interval: int = 2, background: bool = True, snapshots: int = 0
+        self,
+        folder: Path,
+        *,
+        steps: int = 6,
+        interval: int = 2,
+        background: bool = True,
+        snapshots: int = 0,
+        keep: int = 99,
+        control: type[Keeping] = Keeping,
     ) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(6, 40), nn.BatchNorm1d(40), nn.Tanh(), nn.Linear(40, 3))
@@ -95,11 +103,11 @@ class Run:
         self.counter = Counter()
         spec = CheckpointSpec(
             interval_steps=interval,
-            keep=CheckpointKeepSpec(last=99),
+            keep=CheckpointKeepSpec(last=keep),
             background=background,
             snapshots=SnapshotsSpec(interval_steps=snapshots),
         )
-        self.control = Keeping(folder, spec)
+        self.control = control(folder, spec)
         self.folder = folder
         self.session = Session.open(control=self.control, page=NoPage())
         self.session.register(
