@@ -94,7 +94,7 @@ class Slowly:
 
 def writer(uri: Path, turn: Turn) -> CheckpointWriter:
     made = CheckpointWriter(str(uri), faults=FaultPlan())
-    made._storage = Slowly(made._storage, turn)  # type: ignore[assignment]
+    made._storage = Slowly(made._storage, turn)
     return made
 
 
@@ -171,15 +171,15 @@ def test_every_order_of_two_writers_leaves_whole_checkpoints_and_the_newer_epoch
         uri = tmp_path / str(name)
         return uri, save(uri, at_step(VALUES, 1), of=attempt(1))
 
-    for epoch, calls in ((3, 4), (4, 5)):
+    for epoch, count in ((3, 4), (4, 5)):
         uri, first = folder(f"alone-{epoch}")
-        assert calls_of(saving(uri, epoch, first)) == calls, "two parts, the contents, the seal; and the removal"
+        assert calls_of(saving(uri, epoch, first)) == count, "two parts, the contents, the seal; and the removal"
         assert check(uri) == (epoch,)
-    ends = set()
+    ends: set[tuple[int, ...]] = set()
     for number, order in enumerate(orders(4, 5)):
         uri, first = folder(number)
         with started(saving(uri, 3, first), saving(uri, 4, first)) as turns:
-            calls, complete = [0, 0], set()
+            calls, complete = [0, 0], set[int]()
             for who in order:
                 turns[who].step()
                 calls[who] += 1
@@ -207,7 +207,7 @@ def test_of_two_who_complete_the_same_attempt_one_does_and_the_other_hears_of_it
         for who in order:
             turns[who].step()
     errors = [turn.error for turn in turns]
-    assert sorted(type(error) for error in errors if error is not None) == [FencedError]
+    assert [type(error) for error in errors if error is not None] == [FencedError]
     (info,) = (info for info in survey(str(tmp_path)).checkpoints if info.ref.step == STEP)
     assert info.manifest.epoch == (3, 4)[errors.index(None)]
     state = rank_state(values, plain(values, 1), rank_holder(0), blank=True)

@@ -119,4 +119,3 @@ def test_a_storage_that_refuses_costs_nothing_but_the_room(tmp_path: Path, monke
 
 def _away(_: Checkpoints) -> None:
     raise OSError(5, "away")
-

@@ -107,7 +107,7 @@ class FaultPlan:
         if fault.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault.action == "stop":
-            # To this very thread, so that it goes no further: any thread may take a signal to the process, a little later.
+            # To this very thread, which goes no further: a signal to the process is taken by any, and perhaps later.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         elif fault.action == "enospc":
             raise OSError(errno.ENOSPC, f"injected at {fault.point}: no space left on device")

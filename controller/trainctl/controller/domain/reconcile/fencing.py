@@ -32,9 +32,8 @@ def fenced(state: JobState, report: CheckpointReport) -> tuple[str, str] | None:
     if record is None or report.lineage != record.lineage:
         return "OldLineage", f"{what} belongs to lineage {report.lineage}, which was rolled back"
     if not _speaks_for(record, report, ref):
-        now = f"generation {record.generation}, which begins with step {record.target_step}"
-        by = f"generation {report.generation} of lineage {report.lineage}"
-        return "OldGeneration", f"{what} was completed by a worker of {by}, which {now} has taken the place of"
+        now = f"generation {record.generation} has taken its place and goes on after step {record.target_step}"
+        return "OldGeneration", f"{what} was completed for generation {report.generation}; {now}"
     if state.rollback is not None and ref.step > state.rollback.checkpoint.step:
         back = state.rollback.checkpoint.step
         return "RolledBack", f"{what} is newer than step {back}, which it goes back to"
