@@ -38,13 +38,14 @@ DEADLINE_S = 30.0
 
 
 class Keeping(NoControl):
-    """A job file and a work folder; keeps what it is told, on whatever thread."""
+    """A job file and a work folder; keeps what it is told, on whatever thread, and makes every checkpoint current."""
 
     def __init__(self, workdir: Path, spec: CheckpointSpec) -> None:
         super().__init__()
         self.reports: list[CheckpointReport] = []
         self.notices: list[str] = []
         self.told = threading.Condition()
+        self._keep = spec.keep.last
         wire = to_wire(TrainJob(metadata=JobMetadata(name="alone"), spec=JobSpec(checkpoint=spec)))
         self._desired = replace(self._desired, spec=wire, workdir=str(workdir))
 
@@ -56,6 +57,16 @@ class Keeping(NoControl):
                 self.notices.append(message.text)
             self.told.notify_all()
         super().send(message)
+        if isinstance(message, Checkpointed) and message.report.ref is not None:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """As the controller does."""
+        saved = [report.ref.attempt for report in self.reports if report.ref is not None][-self._keep :]
+        self._desired = replace(self._desired, kept_checkpoints=tuple(saved))
+        self.version += 1
+        for callback in self._callbacks:
+            callback(self._desired)
 
     def wait_for(self, count: int) -> None:
         with self.told:
@@ -77,7 +88,15 @@ class Run:
     """One worker: a model with buffers that change in the forward pass, an average, an object."""
 
     def __init__(
-        self, folder: Path, *, steps: int = 6, interval: int = 2, background: bool = True, snapshots: int = 0
+        self,
+        folder: Path,
+        *,
+        steps: int = 6,
+        interval: int = 2,
+        background: bool = True,
+        snapshots: int = 0,
+        keep: int = 99,
+        control: type[Keeping] = Keeping,
     ) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(6, 40), nn.BatchNorm1d(40), nn.Tanh(), nn.Linear(40, 3))
@@ -86,11 +105,11 @@ class Run:
         self.counter = Counter()
         spec = CheckpointSpec(
             interval_steps=interval,
-            keep=CheckpointKeepSpec(last=99),
+            keep=CheckpointKeepSpec(last=keep),
             background=background,
             snapshots=SnapshotsSpec(interval_steps=snapshots),
         )
-        self.control = Keeping(folder, spec)
+        self.control = control(folder, spec)
         self.folder = folder
         self.session = Session.open(control=self.control, page=NoPage())
         self.session.register(

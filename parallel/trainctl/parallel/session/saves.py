@@ -174,7 +174,7 @@ class Saves:
             step=replica.applied_step,
             lineage=replica.lineage,
             epoch=self._record.epoch,
-            attempt=attempt_id(self._record.store_prefix, replica.applied_step),
+            attempt=attempt_id(self._record.store_prefix, replica.applied_step, lineage=replica.lineage),
         )
         before = self._last.own.part if self._last is not None else None
         with timed(PLAN):

@@ -153,8 +153,6 @@ class Sealer:
             ref, errors = self._sealed(attempt, state, parts, newest)
             failed = next((part.cause for part in parts if part.error), "seal")
             report(ref, "; ".join(errors), failed if errors else "")
-            if ref is not None:
-                self._retain(ref, attempt.job)
             return ref
 
         def failed(error: str) -> None:
@@ -179,11 +177,3 @@ class Sealer:
         except (TrainctlError, OSError) as error:
             errors.append(f"and what was written could not be removed: {error}")
         return None, errors
-
-    def _retain(self, newest: CheckpointRef, job: str) -> None:
-        """Removes old checkpoints; one that stays for once does no harm."""
-        try:
-            keep = self.checkpoints.spec.keep.last
-            self.checkpoints.writer().retain(job=job, keep=keep, protect=frozenset({newest.attempt}))
-        except (TrainctlError, OSError):
-            return

@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,8 @@ class FaultPlan:
         if fault.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault.action == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this very thread, which goes no further: a signal to the process is taken by any, and perhaps later.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         elif fault.action == "enospc":
             raise OSError(errno.ENOSPC, f"injected at {fault.point}: no space left on device")
         else:

@@ -463,6 +463,7 @@ class WorkerDesired(_message.Message):
     HOLD_FIELD_NUMBER: _builtins.int
     CHECKPOINT_INTERVAL_S_FIELD_NUMBER: _builtins.int
     SNAPSHOT_INTERVAL_S_FIELD_NUMBER: _builtins.int
+    KEPT_CHECKPOINTS_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     job_name: _builtins.str
     island: _builtins.str
@@ -480,6 +481,8 @@ class WorkerDesired(_message.Message):
     def record(self) -> Global___GenerationRecord: ...
     @_builtins.property
     def spec(self) -> Global___TrainJob: ...
+    @_builtins.property
+    def kept_checkpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -498,10 +501,11 @@ class WorkerDesired(_message.Message):
         hold: _builtins.bool = ...,
         checkpoint_interval_s: _builtins.float = ...,
         snapshot_interval_s: _builtins.float = ...,
+        kept_checkpoints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "record", b"record", "slot", b"slot", "snapshot_interval_s", b"snapshot_interval_s", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "kept_checkpoints", b"kept_checkpoints", "record", b"record", "slot", b"slot", "snapshot_interval_s", b"snapshot_interval_s", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,9 +12,9 @@ from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.job_records import RECENT_STEPS, CancelRequest, Recovery, TrainProgress
 from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.late import LATE_S, happened_s
+from trainctl.controller.domain.reconcile.fencing import fenced
 from trainctl.controller.domain.reconcile.lifecycle import move_job
 from trainctl.controller.domain.reconcile.recoveries import finish_recovery
-from trainctl.controller.domain.reconcile.refused import is_refused
 from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.save_cost import SaveTimes, cost_of, with_cost
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
@@ -98,7 +98,7 @@ def _advanced(progress: TrainProgress, f: StepFigures, at_s: float, *, begun_aft
 
 
 def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) -> Reconciliation:
-    """Makes a complete checkpoint current, or says why not. Repeating a report has no second effect.
+    """Makes a complete checkpoint current, or says why not (``fenced``). Repeating a report has no second effect.
 
     It counts from when it was complete, which is ``report.age_s`` ago, however late a leader hears of it.
     """
@@ -117,20 +117,9 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
         return Reconciliation(state=stale, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
     if any(ref.uri == known.uri for known in state.checkpoints):
         return Reconciliation(state=state)
-    if is_refused(state, ref.uri):
-        message = f"checkpoint of step {ref.step} was found damaged, so it is not made current: {ref.uri}"
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "Damaged", message, report),))
-    if record is None or report.lineage != record.lineage:
-        message = f"checkpoint of step {ref.step} belongs to lineage {report.lineage}, which was rolled back"
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "OldLineage", message, report),))
-    if state.rollback is not None and ref.step > state.rollback.checkpoint.step:
-        message = (
-            f"checkpoint of step {ref.step} is newer than step {state.rollback.checkpoint.step}, which it goes back to"
-        )
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "RolledBack", message, report),))
-    if newest is not None and ref.step <= newest.step:
-        message = f"checkpoint of step {ref.step} is not newer than the current one of step {newest.step}"
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "NotNewer", message, report),))
+    if refusal := fenced(state, report):
+        reason, message = refusal
+        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, reason, message, report),))
     goodput = state.goodput
     if state.phase not in TERMINAL:
         goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.stall_s, now_s)
