@@ -87,6 +87,31 @@ def pair(tmp_path: Path, names: list[str], receiver: Callable[[FileExchange], No
     world(2, body)
 
 
+def test_both_ends_are_told_of_each_message(tmp_path: Path) -> None:
+    """The receiver before anything of it is in the file, which has its name only after the last."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a").write_bytes(os.urandom(2500))
+    (tmp_path / "source" / "b").write_bytes(os.urandom(1000))
+    there: list[list[str]] = []
+
+    def look(number: int) -> None:
+        assert number == len(there)
+        there.append(sorted(path.name for path in tmp_path.glob("target/*")))
+
+    def body(rank: int, store: str) -> list[int]:
+        exchange, told = FileExchange(joined(rank, store, 2)), list[int]()
+        if rank == 0:
+            lane = exchange.send(tmp_path / "source", ["a", "b"], 1, reach=told.append)
+        else:
+            lane = exchange.receive(tmp_path / "target", 0, reach=look)
+        run_lanes([lane], alive=nothing, check=nothing)
+        return told
+
+    sent, _ = world(2, body)
+    assert sent == list(range(6)), "two that say what comes, three of a, one of b"
+    assert there == [[], [], [], [".a.part"], [".a.part"], ["a"]]
+
+
 def test_a_full_memory_fails_the_bundle_and_the_next_one_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "source").mkdir()
     for name in "abc":

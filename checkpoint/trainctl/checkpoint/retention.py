@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.catalog import CheckpointInfo, survey
-from trainctl.checkpoint.manifest.names import PIN, ROOT_MANIFEST, attempt_folder, is_attempt, step_of
+from trainctl.checkpoint.manifest.names import PIN, ROOT_MANIFEST, attempt_folder, is_attempt, step_folder, step_of
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -53,6 +53,9 @@ def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozens
                 for step, attempt in found.interrupted
                 if step < newest_step and attempt not in protect
             ]
+            for step in found.empty:  # whoever made it, or emptied it, was killed before the next call
+                if step < newest_step:
+                    storage.delete_if_empty(step_folder(step))
         for folder in doomed:
             remove_attempt(storage, folder)
     return tuple(doomed)
