@@ -131,6 +131,48 @@ def test_a_full_memory_fails_the_bundle_and_the_next_one_comes(tmp_path: Path, m
     assert not [path for path in (tmp_path / "target").iterdir() if not path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("size", [3500, 35000])
+def test_a_full_disk_fails_the_bundle_and_the_next_one_comes(tmp_path: Path, size: int) -> None:
+    """The kernel itself says so, to what is written, or to what is still in a buffer when the file is closed."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "target").mkdir()
+    for name in "abc":
+        (tmp_path / "source" / name).write_bytes(os.urandom(size))
+    (tmp_path / "target" / ".b.part").symlink_to("/dev/full")
+
+    def receiver(exchange: FileExchange) -> None:
+        with pytest.raises(OSError, match="No space left"):
+            run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=nothing)
+        run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=nothing)
+
+    pair(tmp_path, ["a", "b", "c"], receiver)
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["a"]
+
+
+def test_whose_disk_is_full_still_sends_what_others_wait_for(tmp_path: Path) -> None:
+    long, short = os.urandom(50_000), os.urandom(3_000)
+    for rank, data in enumerate((short, long)):
+        (tmp_path / f"from-{rank}").mkdir()
+        (tmp_path / f"from-{rank}" / "a").write_bytes(data)
+        (tmp_path / f"at-{rank}").mkdir()
+    (tmp_path / "at-1" / ".a.part").symlink_to("/dev/full")
+
+    def body(rank: int, store: str) -> str:
+        exchange = FileExchange(joined(rank, store, 2))
+        lanes = [exchange.receive(tmp_path / f"at-{rank}", 1 - rank)]
+        lanes.append(exchange.send(tmp_path / f"from-{rank}", ["a"], 1 - rank))
+        try:
+            run_lanes(lanes, alive=nothing, check=nothing)
+        except OSError as error:
+            return str(error)
+        return ""
+
+    first, second = world(2, body)
+    assert first == ""
+    assert "No space left" in second
+    assert (tmp_path / "at-0" / "a").read_bytes() == long
+
+
 def test_nothing_is_written_outside(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "outside").write_bytes(b"1")

@@ -39,14 +39,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigur
     return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS)
 
 
-def make(folder: Path, snapshots: SnapshotsSpec, fault: Mapping[str, Any]) -> ProcessWorld:
+def make(folder: Path, snapshots: SnapshotsSpec, *faults: Mapping[str, Any], **more: Any) -> ProcessWorld:
     """Each rank is alone on its node; its buddy is the next."""
     spec = JobSpec(
         checkpoint=CheckpointSpec(uri=str(folder / "saved"), interval_steps=0, snapshots=snapshots),
         recovery=RecoverySpec(profile="fast"),
     )
-    options = {"steps": STEPS, "hidden": 37, "message_bytes": 1000}
-    return ProcessWorld(folder, len(NODES), train, options=options, spec=spec, nodes=NODES, faults=json.dumps([fault]))
+    options = {"steps": STEPS, "hidden": 37, "message_bytes": 1000, **more}
+    return ProcessWorld(folder, len(NODES), train, options=options, spec=spec, nodes=NODES, faults=json.dumps(faults))
 
 
 def complete(w: ProcessWorld) -> dict[str, list[SnapshotRef]]:
@@ -66,6 +66,18 @@ def stopped(w: ProcessWorld) -> Iterator[int]:
     for slot, life in w.lives.items():
         if life.alive and Path(f"/proc/{life.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
             yield slot
+
+
+def last_of_all(w: ProcessWorld) -> SnapshotRef:
+    """All nodes complete at least one more snapshot; the last one, when none is on its way and no more are begun."""
+    before = {slot: made.made for slot, made in w.snapshots.items()}
+    w.snapshot_every(dict.fromkeys(SLOTS, ALWAYS_S))
+    w.until(lambda: all(slot in w.snapshots and w.snapshots[slot].made > before.get(slot, 0) for slot in SLOTS))
+    w.snapshot_every(dict.fromkeys(SLOTS, NEVER_S))
+    w.until(partial(reached, w, max(figure.step for figure in w.figure_log) + QUIET))
+    assert len(begun(w)) == 1, "nothing is on its way"
+    (last,) = {refs[-1] for refs in complete(w).values()}
+    return last
 
 
 def went_back(w: ProcessWorld, to: SnapshotRef, undisturbed: dict[int, StepFigures]) -> None:
@@ -151,14 +163,9 @@ def test_who_dies_between_vote_and_update_takes_the_step_with_it(
     now = tmp_path / "now"
     fault = {"point": point, "action": "kill", "where": {"slot": slot}, "after": str(now)}
     with make(tmp_path, SnapshotsSpec(interval="auto"), fault) as w:
-        w.snapshot_every(dict.fromkeys(SLOTS, ALWAYS_S))
         w.propose(SLOTS)
-        w.until(lambda: len(w.snapshots) == len(NODES))
-        w.snapshot_every(dict.fromkeys(SLOTS, NEVER_S))
-        quiet = max(figure.step for figure in w.figure_log) + QUIET
-        w.until(partial(reached, w, quiet))
-        assert len(begun(w)) == 1, "nothing is on its way"
-        (last,) = {refs[-1] for refs in complete(w).values()}
+        last = last_of_all(w)
+        quiet = max(figure.step for figure in w.figure_log)
         now.touch()
         w.until(lambda: len(w.records) == 2)
         assert max(figure.step for figure in w.figure_log) >= quiet

@@ -157,7 +157,7 @@ def test_a_damaged_snapshot_is_not_loaded(tmp_path: Path) -> None:
 
 def test_without_room_training_goes_on_and_says_so(tmp_path: Path) -> None:
     nodes = ["a", "b"]
-    with make(tmp_path / "full", nodes, small_memory=True) as w:
+    with make(tmp_path / "full", nodes, room_bytes=100) as w:
         w.propose(range(len(nodes)))
         train_to_the_end(w)
         (notice,) = {text.partition(" on node")[0] for text in w.notices}

@@ -6,6 +6,7 @@ sends to and receives from several ranks at once, and may be stopped between two
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -147,8 +148,18 @@ def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callab
 
     Raises:
         CollectiveError: a message failed.
+        OSError: of the first lane that raised one; the others went on, since other ranks wait for them.
     """
-    waiting = [(lane, work) for lane in lanes if (work := next(lane, None)) is not None]
+    failures: list[OSError] = []
+
+    def resumed(lane: Lane) -> Work | None:
+        try:
+            return next(lane, None)
+        except OSError as error:
+            failures.append(error)
+            return None
+
+    waiting = [(lane, work) for lane in lanes if (work := resumed(lane)) is not None]
     while waiting:
         left = []
         for lane, work in waiting:
@@ -156,7 +167,7 @@ def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callab
             while following is not None and following.done():
                 if problem := following.error():
                     raise CollectiveError(f"sending files of a snapshot between ranks failed: {problem}")
-                following = next(lane, None)
+                following = resumed(lane)
                 alive()
             if following is not None:
                 left.append((lane, following))
@@ -164,6 +175,8 @@ def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callab
         check()
         if waiting:
             waiting[0][1].done_within(_LOOK_EVERY_S)
+    if failures:
+        raise failures[0]
 
 
 class _Incoming:
@@ -202,7 +215,8 @@ class _Incoming:
         except OSError as error:
             self._failed = True
             if self._file is not None:
-                self._file.close()
+                with contextlib.suppress(OSError):  # it tries once more to write what is left
+                    self._file.close()
             self._partial.unlink(missing_ok=True)
             return error
         return None
