@@ -16,7 +16,6 @@ import pytest
 
 from multiproc.test_session_sharded import check, run, surviving
 from multiproc.test_snapshot_deaths import (
-    ALWAYS_S,
     NODES,
     SLOTS,
     STEPS,
@@ -26,6 +25,7 @@ from multiproc.test_snapshot_deaths import (
     make,
     went_back,
 )
+from multiproc.test_snapshots_by_time import ALWAYS_S
 from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.spec import SnapshotsSpec
