@@ -19,12 +19,16 @@ from multiproc.ways_to_save import WAYS, Way
 
 pytestmark = pytest.mark.multiproc
 COMPLETES = "os.link"
-EVERY = 16
 EMPTY = re.compile(r"job-1/step-\d+")
 """A folder of the node's memory that nothing may be left in: it costs nothing, and goes with the job."""
-all_of_them = pytest.param(True, marks=[pytest.mark.chaos, pytest.mark.timeout(300)], id="all")
-some_and_all = pytest.mark.parametrize("everywhere", [pytest.param(False, id="some"), all_of_them])
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+everywhere = [pytest.mark.chaos, pytest.mark.timeout(300)]
+ways = pytest.mark.parametrize(
+    ("way", "every"),
+    [
+        *(pytest.param(way, 1, marks=everywhere, id=f"{name}-everywhere") for name, way in WAYS.items()),
+        *(pytest.param(WAYS[name], 16, id=name) for name in ("chunked", "hf-beside", "in-memory")),
+    ],
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -61,26 +65,24 @@ def steps_after(way: Way, folder: Path, numbers: Iterable[int], dying: Callable[
     return found
 
 
-@some_and_all
-@every_way
-def test_killed_between_two_calls(tmp_path: Path, way: Way, everywhere: bool) -> None:
+@ways
+def test_killed_between_two_calls(tmp_path: Path, way: Way, every: int) -> None:
     before_it(way, tmp_path / "before")
     calls = calls_of(partial(way.save, _copied(tmp_path / "before", "calls"), 3))
     completes = calls.index(COMPLETES)
-    numbers = sorted({*range(0, len(calls), 1 if everywhere else EVERY), completes, completes + 1})
+    numbers = sorted({*range(0, len(calls), every), completes, completes + 1})
     found = steps_after(
         way, tmp_path / "before", numbers, lambda folder, number: dies(partial(way.save, folder, 3), before=number)
     )
     assert found == [1 if number <= completes else 3 for number in numbers], calls
 
 
-@some_and_all
-@every_way
-def test_killed_half_way_through_a_write(tmp_path: Path, way: Way, everywhere: bool) -> None:
+@ways
+def test_killed_half_way_through_a_write(tmp_path: Path, way: Way, every: int) -> None:
     before_it(way, tmp_path / "before")
     writes = calls_of(partial(way.save, _copied(tmp_path / "before", "calls"), 3)).count("pwritev")
     assert writes >= 4, "data, the part's manifest, the contents and the root manifest"
-    numbers = range(writes) if everywhere else [0, writes - 1]
+    numbers = range(writes) if every == 1 else [0, writes - 1]
     found = steps_after(
         way, tmp_path / "before", numbers, lambda folder, number: dies(partial(way.save, folder, 3), torn=number)
     )
