@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from functools import partial
@@ -156,35 +155,9 @@ def test_a_damaged_snapshot_is_not_loaded(tmp_path: Path) -> None:
         assert not NodeMemory(w.memory(first), "job-1").attempts()
 
 
-@pytest.mark.parametrize(
-    ("point", "rank"),
-    [
-        ("checkpoint.write", 0),
-        pytest.param("checkpoint.write", 1, marks=pytest.mark.chaos),
-        ("snapshot.share", 1),
-        pytest.param("checkpoint.seal", 0, marks=pytest.mark.chaos),
-        ("checkpoint.sealed", 0),
-    ],
-)
-def test_a_rank_dies_while_a_snapshot_is_made(
-    tmp_path: Path, undisturbed: dict[int, StepFigures], point: str, rank: int
-) -> None:
-    """The one before is still whole on all nodes, or the one that it made is."""
-    nodes = ["a", "b"]
-    where = {"rank": rank} if point in ("checkpoint.write", "snapshot.share") else {}
-    faults = json.dumps([{"point": point, "action": "kill", "where": where, "skip": 2}])
-    with make(tmp_path / "lost", nodes, faults=faults) as w:
-        w.propose(range(len(nodes)))
-        train_to_the_end(w)
-        assert len(w.records) > 1
-        assert w.records[-1].rung is Rung.SNAPSHOT
-        assert w.records[-1].target_step >= 2
-        check(surviving(w), undisturbed)
-
-
 def test_without_room_training_goes_on_and_says_so(tmp_path: Path) -> None:
     nodes = ["a", "b"]
-    with make(tmp_path / "full", nodes, small_memory=True) as w:
+    with make(tmp_path / "full", nodes, room_bytes=100) as w:
         w.propose(range(len(nodes)))
         train_to_the_end(w)
         (notice,) = {text.partition(" on node")[0] for text in w.notices}

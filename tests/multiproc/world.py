@@ -72,6 +72,13 @@ class WorldError(AssertionError):
     """A rank failed, or the world did not get there in time."""
 
 
+def fork_server() -> ForkServerContext:
+    """Makes processes that have torch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch.distributed", "trainctl.parallel.worker"])
+    return context
+
+
 def store() -> TCPStore:
     """A collective store that outlives the ranks; keep the object alive."""
     return TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=30), False)
@@ -179,8 +186,7 @@ class ProcessWorld:
         nodes: Sequence[str] = (),
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["torch", "torch.distributed", "trainctl.parallel.worker"])
+        self._context = fork_server()
         self._folder = folder
         self._program = program
         self._options = {**(options or {}), "folder": str(folder)}

@@ -13,6 +13,7 @@ from trainctl.checkpoint.manifest.names import (
     attempt_folder,
     is_attempt,
     lineage_of,
+    step_folder,
     step_of,
 )
 from trainctl.checkpoint.manifest.reading import read_root
@@ -63,6 +64,9 @@ def retain(
         doomed = [folder for folder in doomed if storage.size(f"{folder}/{PIN}") is None]
         if all(info.manifest.job == job for info in (*found.checkpoints, *found.damaged)):  # else it may be another's
             doomed += _garbage(found, own[0].ref, protect, whoever=not current)
+            for step in found.empty:  # whoever made it, or emptied it, was killed before the next call
+                if step < own[0].ref.step:
+                    storage.delete_if_empty(step_folder(step))
         for folder in doomed:
             remove_attempt(storage, folder)
     return tuple(doomed)

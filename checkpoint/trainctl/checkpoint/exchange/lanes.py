@@ -22,8 +22,18 @@ def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callab
 
     Raises:
         CollectiveError: a message failed.
+        OSError: of the first lane that raised one; the others went on, since other ranks wait for them.
     """
-    waiting = [(lane, work) for lane in lanes if (work := next(lane, None)) is not None]
+    failures: list[OSError] = []
+
+    def resumed(lane: Lane) -> Work | None:
+        try:
+            return next(lane, None)
+        except OSError as error:
+            failures.append(error)
+            return None
+
+    waiting = [(lane, work) for lane in lanes if (work := resumed(lane)) is not None]
     while waiting:
         left = []
         for lane, work in waiting:
@@ -31,7 +41,7 @@ def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callab
             while following is not None and following.done():
                 if problem := following.error():
                     raise CollectiveError(f"a message between ranks failed: {problem}")
-                following = next(lane, None)
+                following = resumed(lane)
                 alive()
             if following is not None:
                 left.append((lane, following))
@@ -39,3 +49,5 @@ def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callab
         check()
         if waiting:
             waiting[0][1].done_within(_LOOK_EVERY_S)
+    if failures:
+        raise failures[0]

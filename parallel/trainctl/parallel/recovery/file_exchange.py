@@ -6,6 +6,7 @@ sends to and receives from several ranks at once, and may be stopped between two
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -42,30 +43,50 @@ class FileExchange:
         self._received: Counter[int] = Counter()
         self.received_bytes: Counter[int] = Counter()
 
-    def send(self, folder: Path, paths: Sequence[str], destination: int) -> Lane:
+    def send(
+        self, folder: Path, paths: Sequence[str], destination: int, *, reach: Callable[[int], None] = unseen
+    ) -> Lane:
         """Sends a bundle of files of ``folder``, maybe none.
+
+        Args:
+            folder: where from.
+            paths: of the files in it.
+            destination: to whom.
+            reach: fault point, called with the number of each message, from 0, before it is sent.
 
         Raises:
             OSError: a file cannot be read.
         """
         index = [[path, (folder / path).stat().st_size] for path in paths]
         told = json.dumps(index).encode()
+        reach(0)
         yield self._send(torch.tensor([len(told)]), destination)
+        reach(1)
         yield self._send(torch.frombuffer(bytearray(told), dtype=torch.uint8), destination)
         in_flight: deque[Work] = deque()
-        for chunk in _chunks(folder, paths):
+        for number, chunk in enumerate(_chunks(folder, paths), start=2):
             if len(in_flight) == _IN_FLIGHT:
                 yield in_flight.popleft()
+            reach(number)
             in_flight.append(self._send(chunk, destination))
         yield from in_flight
 
-    def receive(self, folder: Path, source: int, *, got: Callable[[int], None] = unseen) -> Lane:
+    def receive(
+        self,
+        folder: Path,
+        source: int,
+        *,
+        got: Callable[[int], None] = unseen,
+        reach: Callable[[int], None] = unseen,
+    ) -> Lane:
         """Receives a bundle into ``folder``; each file gets its name when it is whole.
 
         Args:
             folder: where to.
             source: from whom.
             got: told the size of each message that is there.
+            reach: fault point, called with the number of each message, from 0, when it is there and nothing of it is
+                written yet.
 
         Raises:
             OSError: a file could not be written; the rest of the bundle was received all the same, and thrown away.
@@ -73,14 +94,17 @@ class FileExchange:
         """
         size = torch.zeros(1, dtype=torch.int64)
         yield from self._receive_into(size, source)
+        reach(0)
         told = torch.zeros(int(size.item()), dtype=torch.uint8)
         yield from self._receive_into(told, source)
-        failure: OSError | None = None
+        reach(1)
+        number, failure = 2, None
         for path, size_bytes in json.loads(bytes(told.numpy())):
             file = _Incoming(folder, path)
             for work, staged in self._posted(size_bytes, source):
                 yield work
-                failure = failure or file.take(staged)
+                reach(number)
+                number, failure = number + 1, failure or file.take(staged)
                 got(staged.numel())
             failure = failure or file.finish()
             self.received_bytes[source] += size_bytes
@@ -149,7 +173,8 @@ class _Incoming:
         except OSError as error:
             self._failed = True
             if self._file is not None:
-                self._file.close()
+                with contextlib.suppress(OSError):  # it tries once more to write what is left
+                    self._file.close()
             self._partial.unlink(missing_ok=True)
             return error
         return None

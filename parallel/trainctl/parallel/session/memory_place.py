@@ -122,14 +122,22 @@ class MemoryPlace:
         def share(part: PartReport | None, *, alive: Callable[[], None], check: Callable[[], None]) -> None:
             if not any(buddy is not None for buddy in self._buddies) or self._memory is None:
                 return
-            self._faults.reach("snapshot.share", step=attempt.step, rank=self._group.rank)
+            here = {"step": attempt.step, "rank": self._group.rank}
+            self._faults.reach("snapshot.share", **here)
             folder = self._memory.where(_ref(attempt))
             paths = [file.path for file in (*part.files, part.manifest)] if part is not None else []
             exchange = self._connected(check)
-            lanes = [exchange.receive(folder, ward) for ward in self._wards]
+
+            def sending(message: int) -> None:
+                self._faults.reach("snapshot.send", message=message, **here)
+
+            def receiving(message: int) -> None:
+                self._faults.reach("snapshot.receive", message=message, **here)
+
+            lanes = [exchange.receive(folder, ward, reach=receiving) for ward in self._wards]
             buddy = self._buddies[self._group.rank]
             if buddy is not None:
-                lanes.append(exchange.send(folder, paths, buddy))
+                lanes.append(exchange.send(folder, paths, buddy, reach=sending))
             run_lanes(lanes, alive=alive, check=check)
 
         return share
