@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from trainctl.checkpoint.spans import spans
 from trainctl.core.errors import CheckpointError, TrainctlError
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Ranks:
         try:
             result = work()
         except (TrainctlError, OSError) as failure:
-            error = str(failure) or type(failure).__name__
+            error = told(failure)
             if self.size == 1:
                 raise
         failed = failures(self.gather(error))
@@ -87,6 +88,16 @@ class Ranks:
         return parts
 
 
+def told(failure: Exception) -> str:
+    """What one rank tells the others of its failure: what is wrong, and what to do."""
+    hint = getattr(failure, "hint", "")
+    return (str(failure) or type(failure).__name__) + (f" ({hint})" if hint else "")
+
+
 def failures(said: Sequence[str]) -> list[str]:
-    """What the ranks said that went wrong, a line each; an empty text is no failure."""
-    return [f"rank {rank}: {text}" for rank, text in enumerate(said) if text]
+    """What the ranks said that went wrong, each text once with all who said it; an empty text is no failure."""
+    ranks: dict[str, list[int]] = {}
+    for rank, text in enumerate(said):
+        if text:
+            ranks.setdefault(text, []).append(rank)
+    return [f"rank{'s' if len(who) > 1 else ''} {spans(who)}: {text}" for text, who in ranks.items()]

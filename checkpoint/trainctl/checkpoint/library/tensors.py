@@ -104,7 +104,12 @@ def load_state(
             all that were tried are named. Raised on all ranks; those that could load then hold the checkpoint's values.
     """
     ranks = Ranks(group)
-    found = ranks.together(f"looking for a checkpoint in {uri}", lambda: {} if ranks.rank else _choices(uri, fallback))
+
+    def looked() -> dict[str, Any]:
+        state.check()
+        return {} if ranks.rank else _choices(uri, fallback)
+
+    found = ranks.together(f"looking for a checkpoint in {uri}", looked)
     found = ranks.gather(found)[0]
     skipped: list[str] = list(found["passedOver"])
     told_of = ranks.gather(told(state))
