@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -28,7 +29,6 @@ class Ranks:
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         self._group = group
         self._alone = group is None and not (dist.is_available() and dist.is_initialized())
-        self._left = False
         self.rank = 0 if self._alone else dist.get_rank(group)
         self.size = 1 if self._alone else dist.get_world_size(group)
 
@@ -66,25 +66,47 @@ class Ranks:
         """The same ranks in a group of their own, for a thread beside the training; all of them call it together."""
         if self._alone:
             return self
-        members = dist.get_process_group_ranks(self._group or dist.group.WORLD)
-        limit = timedelta(seconds=_SILENCE_S)
-        return Ranks(dist.new_group(members, backend="gloo", timeout=limit, use_local_synchronization=True))
+        # Groups of torch are named after their ranks: a second one would find the addresses of one that has ended.
+        name = self.gather(uuid.uuid4().hex)[0]
+        return _Beside(self.rank, self.size, f"trainctl-{name}")
 
     def leave(self) -> None:
         """Ends a group that ``beside`` made: whoever still waits in it for this rank hears that it is gone."""
-        if self._alone or self._group is None or self._left:
-            return
-        self._left = True
-        dist.destroy_process_group(self._group)
-        self._group = None
 
     def _all(self, own: torch.Tensor) -> list[torch.Tensor]:
-        if self._left:
-            raise RuntimeError("the group has ended")
         device = torch.device("cuda") if dist.get_backend(self._group) == "nccl" else torch.device("cpu")
         own = own.to(device)
         parts = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(parts, own, group=self._group)
+        return parts
+
+
+class _Beside(Ranks):
+    """Ranks that meet by gloo, whatever the training uses."""
+
+    def __init__(self, rank: int, size: int, name: str) -> None:
+        from torch.distributed import PrefixStore, ProcessGroupGloo
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        gloo: Any = ProcessGroupGloo  # torch's stubs leave most of it out
+        self._alone = False
+        self._gloo: Any = gloo(PrefixStore(name, _get_default_store()), rank, size, timedelta(seconds=_SILENCE_S))
+        self.rank = rank
+        self.size = size
+
+    def beside(self) -> Ranks:
+        """They are."""
+        return self
+
+    def leave(self) -> None:
+        self._gloo = None
+
+    def _all(self, own: torch.Tensor) -> list[torch.Tensor]:
+        gloo = self._gloo
+        if gloo is None:
+            raise RuntimeError("the group has ended")
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        gloo.allgather([parts], [own]).wait()
         return parts
 
 
