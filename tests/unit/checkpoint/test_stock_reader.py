@@ -92,7 +92,7 @@ def test_whatever_is_saved_is_read_by_others(
 def test_every_dtype_over_files_that_are_full(tmp_path: Path, dtype: str, files: str) -> None:
     values = full_values({"w": (9, 5), "b": (3,), "scalar": (), "none": (0, 4)}, dtype=dtype)
     save(tmp_path, values, layout=rows(values, 3), max_file_bytes=16, files=files)
-    assert len(list(tmp_path.rglob("*.safetensors"))) >= 3
+    assert len(list(tmp_path.rglob("*.safetensors"))) >= 2
     assert_holds(tmp_path, values)
 
 
