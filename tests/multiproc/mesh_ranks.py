@@ -127,7 +127,9 @@ def sums_are_refused(folder: Path, rank: int, size: int) -> None:
     )
     for text in _refusals(folder, model):
         assert "ranks 0-3: " in text
-        assert "param of sum_a: expected parts or copies of a tensor on the ranks, found placements S(0), P(sum)" in text
+        assert (
+            "param of sum_a: expected parts or copies of a tensor on the ranks, found placements S(0), P(sum)" in text
+        )
         assert "param of sum_b" in text
         assert "mesh of 2 x 2" in text
         assert "tensor.redistribute(placements=" in text

@@ -19,7 +19,7 @@ import torch
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.blocks import BlockRead, BlockReader
-from trainctl.checkpoint.layout.combine import Term
+from trainctl.checkpoint.layout.combine import Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
@@ -39,7 +39,7 @@ from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, dtype_of, run_view
-from trainctl.core.errors import DamagedCheckpointError, StorageAwayError
+from trainctl.core.errors import DamagedCheckpointError, InternalError, StorageAwayError
 from trainctl.core.records.generation import CheckpointRef
 
 _Terms = Mapping[StateKey, tuple[Term, ...]]
@@ -246,6 +246,8 @@ def _planned(
         needed = copy_plan(table.layout(shapes), wanted, terms=terms).sources
         parts = read_parts(storage, root, needed, rereads=rereads)
         saved = files_layout(root, parts, shapes)
+    if any(isinstance(term.combine, WeightedSum) for found in terms.values() for term in found):
+        raise InternalError("a weighted sum was planned for a load, which copies and casts only")
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])

@@ -145,7 +145,9 @@ def _refuse(problems: Iterable[Difference], hint: str = "") -> None:
     lines = grouped(problems)
     if lines:
         head = ["these tensors cannot be saved or loaded:"] if len(lines) > 1 else []
-        raise PlanError("\n".join([*head, *lines]), hint=hint or "correct what is said of them where they are registered")
+        raise PlanError(
+            "\n".join([*head, *lines]), hint=hint or "correct what is said of them where they are registered"
+        )
 
 
 def _unlike(t: StateTensor) -> str:

@@ -33,7 +33,20 @@ def lines(saved: Tensors, wanted: Tensors) -> list[str]:
 
 
 OLD = ("embed", "ln_f", "wpe", "q_proj", "k_proj", "v_proj", "out", "up", "gate", "down", "norm_in", "norm_out")
-NEW = ("embedding", "ln_final", "wpes", "wq_proj", "wk_proj", "wv_proj", "outp", "upp", "gates", "downs", "norm_i", "normout")
+NEW = (
+    "embedding",
+    "ln_final",
+    "wpes",
+    "wq_proj",
+    "wk_proj",
+    "wv_proj",
+    "outp",
+    "upp",
+    "gates",
+    "downs",
+    "norm_i",
+    "normout",
+)
 
 
 def test_every_difference_is_named_at_once_and_every_renamed_tensor_with_its_new_name(tmp_path: Path) -> None:
@@ -51,7 +64,9 @@ def test_every_difference_is_named_at_once_and_every_renamed_tensor_with_its_new
     assert "(17 differences)" in head
     assert len(said) == 17
     for old, new in zip(OLD, NEW, strict=True):
-        line = f"param of {new}: wanted, but not in the checkpoint; the nearest name there is {old}, not wanted otherwise"
+        line = (
+            f"param of {new}: wanted, but not in the checkpoint; the nearest name there is {old}, not wanted otherwise"
+        )
         assert line in said
     for name, shape in other.items():
         assert f"param of {name}: expected shape {list(shape)}, found {list(shaped[name])}" in said
@@ -111,7 +126,11 @@ def test_kinds_that_differ_alike_are_one_line() -> None:
 
 
 def test_the_nearest_name_is_one_that_is_free_and_has_the_shape() -> None:
-    shapes = {("attn.k.weight", "param"): (8, 4), ("attn.qkv.weight", "param"): (24, 4), ("attn.kw.weight", "param"): (8, 4)}
+    shapes = {
+        ("attn.k.weight", "param"): (8, 4),
+        ("attn.qkv.weight", "param"): (24, 4),
+        ("attn.kw.weight", "param"): (8, 4),
+    }
     near = Nearest(shapes, [("attn.qkv.weight", "param"), ("attn.kw.weight", "param")])
     assert near.to("attn.q.weight", "param", (24, 4)) == ("attn.qkv.weight", True)
     assert near.to("attn.q.weight", "param", (8, 4)) == ("attn.kw.weight", True)

@@ -39,7 +39,9 @@ def test_a_tensor_that_two_axes_cut_is_taken_only_where_torch_says_what_is_there
     placements = [_StridedShard(0, split_factor=tensor), Shard(0)]
     right = []
     for place, rows in fsdp_over_tensor_parallel(size, data, tensor):
-        ((length,), (offset,)) = _compute_local_shape_and_global_offset((size,), (data, tensor), list(place), placements)
+        ((length,), (offset,)) = _compute_local_shape_and_global_offset(
+            (size,), (data, tensor), list(place), placements
+        )
         right.append(list(range(offset, offset + length)) == rows)
     assert _is_cut_into_boxes(size, ((data, tensor), (tensor, 0))) == all(right)
     assert all(right) or size % (data * tensor)
@@ -53,7 +55,9 @@ def group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def held(local: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[Placement], shape: tuple[int, ...]) -> DTensor:
+def held(
+    local: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[Placement], shape: tuple[int, ...]
+) -> DTensor:
     return DTensor.from_local(
         torch.zeros(local),
         init_device_mesh("cpu", mesh),
@@ -94,7 +98,12 @@ def test_what_no_box_says_is_refused(
 @pytest.mark.usefixtures("group")
 def test_a_rank_outside_of_the_mesh_holds_nothing() -> None:
     tensor = DTensor.from_local(
-        torch.zeros(2, 5), DeviceMesh("cpu", [0, 1]), [Shard(0)], run_check=False, shape=torch.Size((4, 5)), stride=(5, 1)
+        torch.zeros(2, 5),
+        DeviceMesh("cpu", [0, 1]),
+        [Shard(0)],
+        run_check=False,
+        shape=torch.Size((4, 5)),
+        stride=(5, 1),
     )
     local, shape, region = local_part(tensor)
     assert (local.numel(), shape, region) == (0, (4, 5), Flat(0, 0))
