@@ -37,7 +37,7 @@ def hybrid(model: nn.Module) -> None:
 
 
 def sharded_and_tensor_parallel(model: nn.Module) -> None:
-    """FSDP2 over what tensor parallelism has left; each cuts one dim of the first weight, which is ``_StridedShard``."""
+    """FSDP2 over what tensor parallelism has left; both cut one dim of the first weight: ``_StridedShard``."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
     parallelize_module(model, mesh["tensor"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
     fully_shard(model, mesh=mesh["data"])

@@ -108,7 +108,7 @@ def _is_cut_into_boxes(size: int, cuts: tuple[_Cut, ...]) -> bool:
 
 
 def _interleaved(runs: Sequence[tuple[int, int]], ranks: int, index: int, pieces: int) -> Iterator[tuple[int, int]]:
-    """Cuts the runs into pieces, as ``torch.chunk`` does, each of them over the ranks, and takes the part of one rank."""
+    """Cuts the runs into pieces, as ``torch.chunk`` does, each of them over the ranks, and takes one rank's."""
     for piece in range(pieces):
         yield from _chunk(list(_chunk(runs, pieces, piece)), ranks, index)
 

@@ -1,4 +1,4 @@
-"""Copy plans between meshes of two and three axes, boxes and flat shards: every element comes once, and is the right one."""
+"""Copy plans between meshes, boxes and flat shards: every element comes once, and is the right one."""
 
 from __future__ import annotations
 

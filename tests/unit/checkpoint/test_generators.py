@@ -73,7 +73,7 @@ def test_on_another_number_of_ranks_nothing_is_changed() -> None:
 def test_what_is_no_state_is_refused_and_nothing_is_changed(change: Mapping[str, Any]) -> None:
     (own,) = generator_states()["ranks"]
     drawn()
-    before = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tobytes()  # type: ignore[index, union-attr]
+    before = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tobytes()  # type: ignore[index]
     with pytest.raises(CheckpointError, match="expected states of python, numpy, torch, cuda as") as caught:
         restore_generators({"ranks": [{**own, **change}]})
     assert caught.value.hint
@@ -82,4 +82,4 @@ def test_what_is_no_state_is_refused_and_nothing_is_changed(change: Mapping[str,
             restore_generators(wrong)
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
-    assert np.random.get_state()[1].tobytes() == before[2]  # type: ignore[index, union-attr]
+    assert np.random.get_state()[1].tobytes() == before[2]  # type: ignore[index]

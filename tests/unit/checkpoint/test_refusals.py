@@ -1,4 +1,4 @@
-"""What cannot be saved or read is said in one error that names the place: a dtype nobody knows, a folder without rights."""
+"""What cannot be saved or read is one error that names the place: a dtype nobody knows, a folder without rights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from trainctl.checkpoint.verification import verify
 from trainctl.core.codec import from_wire
 from trainctl.core.errors import CheckpointError, PlanError, StorageRefusedError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
-from unit.checkpoint.ranks import full_values, key, plain, rank_state, save as save_values
+from unit.checkpoint.ranks import full_values, key, plain, rank_state
+from unit.checkpoint.ranks import save as save_values
 from unit.checkpoint.test_contents import resealed, without_table
 
 DEADLINE_S = 60.0
@@ -174,9 +175,9 @@ def as_somebody_else(act: Callable[[], object]) -> tuple[str, str]:
     if not ready:
         os.kill(child, 9)
     os.waitpid(child, 0)
-    error, hint = said.split("\0")
-    assert error, hint
-    return error, hint
+    refused, remedy = said.split("\0")
+    assert refused, remedy
+    return refused, remedy
 
 
 def test_a_folder_that_cannot_be_written_is_named(open_folder: Path) -> None:

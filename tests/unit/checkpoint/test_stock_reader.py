@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 
 from trainctl.checkpoint.importing import import_checkpoint
 from trainctl.checkpoint.layout.key import DTYPE_BYTES, StateKey
-from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.checkpoint.tensors import dtype_of
 from unit.checkpoint.layouts import shapes

@@ -85,8 +85,8 @@ class _Beside(Ranks):
     """Ranks that meet by gloo, whatever the training uses."""
 
     def __init__(self, rank: int, size: int, name: str) -> None:
-        from torch.distributed import PrefixStore, ProcessGroupGloo
-        from torch.distributed.distributed_c10d import _get_default_store
+        from torch.distributed import ProcessGroupGloo
+        from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
         gloo: Any = ProcessGroupGloo  # torch's stubs leave most of it out
         self._alone = False
