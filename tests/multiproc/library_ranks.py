@@ -263,6 +263,8 @@ def one_rank_fails_beside(folder: Path, rank: int, size: int) -> None:
         with pytest.raises(CheckpointError, match=r"(?s)rank 1: saving step 2 .*no space left"):
             checkpointer.async_save(model=model, optimizers=[optimizer], step=3)
         assert checkpointer.async_save(model=model, optimizers=[optimizer], step=3).result().step == 3
+    with Checkpointer(str(folder / "c")) as another:  # of the same ranks, when the first one's group has ended
+        assert another.async_save(model=model, optimizers=[optimizer], step=4).result().step == 4
 
 
 def one_rank_is_killed_beside(folder: Path, rank: int, size: int) -> None:

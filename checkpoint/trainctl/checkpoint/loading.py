@@ -21,7 +21,7 @@ from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.filling import Filling
-from trainctl.checkpoint.layout.combine import Term
+from trainctl.checkpoint.layout.combine import Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import hulls, rank_holder
@@ -284,6 +284,8 @@ def _planned(
         needed = copy_plan(table.layout(shapes), wanted, terms=terms).sources
         parts = read_parts(storage, root, needed, rereads=rereads)
         saved = files_layout(root, parts, shapes)
+    if any(isinstance(term.combine, WeightedSum) for found in terms.values() for term in found):
+        raise InternalError("a weighted sum was planned for a load, which copies and casts only")
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])

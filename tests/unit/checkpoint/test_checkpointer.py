@@ -33,6 +33,7 @@ class Gate:
         self.open = threading.Event()
         self.reached = threading.Event()
         self.refuses = 0
+        self.error = OSError(errno.ENOSPC, "no space left on device")
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
             assert found.open.wait(DEADLINE_S)
             if found.refuses:
                 found.refuses -= 1
-                raise OSError(errno.ENOSPC, "no space left on device")
+                raise found.error
         return real(storage, path, buffers)
 
     monkeypatch.setattr(LocalStorage, "write_file", write_file)
@@ -167,7 +168,33 @@ def test_a_failure_that_nobody_asked_about_is_raised_by_the_next_save(tmp_path: 
     assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [3]
 
 
-def test_a_write_that_fails_is_tried_again(tmp_path: Path, gate: Gate) -> None:
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_write_that_fails_is_tried_again(tmp_path: Path, gate: Gate, fails: int) -> None:
+    gate.open.set()
+    gate.refuses, gate.error = fails, OSError(errno.EIO, "a cable")
+    model, optimizer = built()
+    train(model, optimizer, 1)
+    with Checkpointer(str(tmp_path), retry_after_s=(0.0, 0.0)) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        assert pending.result().step == 1
+    assert gate.refuses == 0
+    other, its_optimizer = built(seed=1)
+    load(str(tmp_path), model=other, optimizers=[its_optimizer])
+    assert same(model, other)
+
+
+def test_a_write_that_fails_once_more_than_it_is_tried_fails_the_save(tmp_path: Path, gate: Gate) -> None:
+    gate.open.set()
+    gate.refuses, gate.error = 3, OSError(errno.EIO, "a cable")
+    model, _ = built()
+    with Checkpointer(str(tmp_path), retry_after_s=(0.0, 0.0)) as checkpointer:
+        pending = checkpointer.async_save(model=model, step=1)
+        with pytest.raises(CheckpointError, match="a cable"):
+            pending.result()
+    assert gate.refuses == 0
+
+
+def test_a_checkpoint_that_cannot_be_completed_is_taken_back(tmp_path: Path, gate: Gate) -> None:
     gate.open.set()
     real, left = LocalStorage.create_file, []
     model, optimizer = built()
@@ -184,7 +211,8 @@ def test_a_write_that_fails_is_tried_again(tmp_path: Path, gate: Gate) -> None:
             pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
             with pytest.raises(CheckpointError, match="a cable"):
                 pending.result()
-        assert not list(tmp_path.glob("*/*")), "a checkpoint that could not be completed is taken back"
+        assert not list(tmp_path.glob("*/*"))
+        assert checkpointer.async_save(model=model, optimizers=[optimizer], step=2).result().step == 2
 
 
 def flat(values: torch.Tensor) -> LocalState:

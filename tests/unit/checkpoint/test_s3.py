@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
+import torch
 
 from contracts.storage_contract import StorageContract
 from object_store.proxy import Answer, Fault
 from object_store.store import Store
 from trainctl.checkpoint.catalog import newest, survey
 from trainctl.checkpoint.engine import load
-from trainctl.checkpoint.library import load_state
+from trainctl.checkpoint.library import load_state, save_state
 from trainctl.checkpoint.retention import retain
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage import upload
@@ -349,7 +350,26 @@ def _buckets() -> Sequence[str]:
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"])
 def test_wrong_credentials_are_said(store: Store, code: str) -> None:
     store.proxy.when("GET").always().refuse(403, code)
-    assert says(problems(store), "STORAGE_REFUSED", store.uri, "credentials are wrong", "AWS_ACCESS_KEY_ID")
+    words = (store.uri, store.proxy.url, "credentials are wrong", "AWS_ACCESS_KEY_ID")
+    assert says(problems(store), "STORAGE_REFUSED", *words)
+
+
+def test_wrong_credentials_are_said_by_the_library_too(store: Store) -> None:
+    ref = save(store.uri, values_of(1), of=attempt(1))
+    state = blank()
+    for method in ("GET", "HEAD", "PUT"):
+        store.proxy.when(method).always().refuse(403, "InvalidAccessKeyId")
+    for act in (
+        lambda: load_state(store.uri, state),
+        lambda: load_state(ref.uri, state),
+        lambda: load(ref, state),
+        lambda: save_state(store.uri, state, step=2),
+    ):
+        with pytest.raises(StorageRefusedError) as caught:
+            act()
+        assert says(str(caught.value), store.uri, store.proxy.url)
+        assert says(caught.value.hint, "the credentials are wrong", "AWS_ACCESS_KEY_ID")
+    assert not any(t.tensor.view(torch.uint8).any() for t in state.tensors)
 
 
 def test_no_credentials_are_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Source: the decomposed representation of irregular shards in ByteCheckpoint (NSD
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -72,6 +73,19 @@ def check_region(shape: Shape, region: Region) -> None:
 def flat_to_boxes(shape: Shape, region: Flat) -> tuple[Box, ...]:
     """The range as disjoint boxes in row-major order: at most 2k-1 of them for k dims."""
     return tuple(Box(o, n) for o, n in _boxes(shape, region.start, region.stop))
+
+
+def flat_in_box(box: Box, run: Flat) -> tuple[Box, ...]:
+    """What a range of a box's own elements, row-major, is of the tensor: in order, as flat shards of a slice need it.
+
+    Raises:
+        PlanError: the range is not inside the box.
+    """
+    check_region(box.lengths, run)
+    return tuple(
+        Box(tuple(map(operator.add, box.offsets, part.offsets)), part.lengths)
+        for part in flat_to_boxes(box.lengths, run)
+    )
 
 
 def _boxes(shape: Shape, start: int, stop: int) -> Iterator[tuple[Shape, Shape]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -16,12 +17,12 @@ from torch.utils.hooks import RemovableHandle
 from trainctl.checkpoint.library.group_save import GroupSave, Target
 from trainctl.checkpoint.library.modules import held
 from trainctl.checkpoint.library.pending import PendingSave
-from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.library.ranks import Ranks, told
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.snapshot.background import RETRY_AFTER_S
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState
-from trainctl.core.errors import CheckpointError, UsageError
+from trainctl.core.errors import CheckpointError, TrainctlError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 
 FENCE_S = 60.0
@@ -96,8 +97,16 @@ class Checkpointer:
         Raises:
             CheckpointError, PlanError: as ``save``; or a save before failed and nobody has been told. On all ranks.
         """
-        with held(model, optimizers, objects, artifacts) as state:
-            pending = self.async_save_state(state, step=step, lazy=bool(optimizers) if lazy is None else lazy)
+        lazy = bool(optimizers) if lazy is None else lazy
+        with ExitStack() as stack:
+            state, failed = LocalState(()), ""
+            try:
+                state = stack.enter_context(held(model, optimizers, objects, artifacts))
+            except TrainctlError as error:
+                if self._ranks.size == 1:
+                    raise
+                failed = told(error)  # the others wait for this rank: all of them hear it
+            pending = self._begin(state, step=step, lazy=lazy, failed=failed)
         for optimizer in optimizers:
             if id(optimizer) not in self._hooks:
                 self._hooks[id(optimizer)] = (optimizer, optimizer.register_step_pre_hook(self._before_step))
@@ -115,11 +124,14 @@ class Checkpointer:
             CheckpointError, PlanError: as ``async_save``.
             UsageError: it is closed.
         """
+        return self._begin(state, step=step, lazy=lazy)
+
+    def _begin(self, state: LocalState, *, step: int, lazy: bool, failed: str = "") -> PendingSave:
         if self._closed:
             raise UsageError("expected an open Checkpointer, found one that was closed", hint="make a new one")
         while len(self._pending) >= self._in_flight and not self._pending[0].done():
             self._pending[0].wait()
-        failed = self._take_failure()
+        failed = "\n".join(filter(None, [self._take_failure(), failed]))
         state = replace(state, objects=copy.deepcopy(state.objects))
         save = GroupSave.agreed(self._ranks, self._target, state, step=step, failed=failed)
         pending = PendingSave(

@@ -15,11 +15,12 @@ from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks, failures
+from trainctl.checkpoint.library.ranks import told as told_of
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.saving import EntryData, Runs, nothing
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import CheckpointError, TrainctlError
+from trainctl.core.errors import CheckpointError, PlanError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 
@@ -77,9 +78,15 @@ class GroupSave:
             failed: why no save must begin; if one rank says so, none does.
 
         Raises:
-            CheckpointError: a rank says so.
-            PlanError: ranks do not agree on a tensor, or a part of one is held by nobody.
+            CheckpointError: a rank says so, or a tensor of one is not what its key and region say.
+            PlanError: the same, of one rank alone; ranks do not agree on a tensor, or a part of one is held by nobody.
         """
+        try:
+            state.check()
+        except PlanError as error:
+            if ranks.size == 1:
+                raise
+            state, failed = LocalState(()), "\n".join(filter(None, [failed, told_of(error)]))
         said = ranks.gather({"nonce": uuid.uuid4().hex, "held": told(state), "failed": failed})
         if refused := failures([one["failed"] for one in said]):
             raise CheckpointError("\n".join(refused), hint="nothing was begun; the next call saves")

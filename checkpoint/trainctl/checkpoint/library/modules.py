@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.optimizer_probe import trained_parameters
@@ -53,9 +54,14 @@ def save(
         group: all ranks; None: the default group, or this process alone.
 
     Raises:
-        CheckpointError, PlanError: as ``save_state``; or a dtype or an optimizer's state cannot be stored.
+        CheckpointError, PlanError: as ``save_state``; or a dtype, a placement of a DTensor, or an optimizer's state
+            cannot be stored.
     """
-    with held(model, optimizers, objects, artifacts) as state:
+    with ExitStack() as stack:
+        state = Ranks(group).together(
+            f"saving step {step} to {uri}",
+            lambda: stack.enter_context(held(model, optimizers, objects, artifacts)),
+        )
         return save_state(uri, state, step=step, keep=keep, layout=layout, group=group)
 
 
@@ -69,7 +75,7 @@ def held(
     """The live state as it is saved. Optimizers that have not stepped show theirs as long as the block lasts.
 
     Raises:
-        CheckpointError, PlanError: a dtype or an optimizer's state cannot be stored.
+        CheckpointError, PlanError: a dtype, a placement of a DTensor, or an optimizer's state cannot be stored.
     """
     settle_shards(model)
     kept = [_kept(optimizer) for optimizer in optimizers]
@@ -110,7 +116,7 @@ def load(
     kept = [_kept(optimizer) for optimizer in optimizers or ()]
     try:
         kinds: Collection[str] | None = (PARAM, BUFFER) if optimizers is None else None
-        state = _state(model, optimizers or (), {}, None)
+        state = Ranks(group).together(f"loading {uri}", lambda: _state(model, optimizers or (), {}, None))
         found = load_state(
             uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group
         )

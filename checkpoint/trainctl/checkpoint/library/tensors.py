@@ -111,7 +111,12 @@ def load_state(
             all that were tried are named. Raised on all ranks.
     """
     ranks = Ranks(group)
-    found = ranks.together(f"looking for a checkpoint in {uri}", lambda: {} if ranks.rank else _choices(uri, fallback))
+
+    def looked() -> dict[str, Any]:
+        state.check()
+        return {} if ranks.rank else _choices(uri, fallback)
+
+    found = ranks.together(f"looking for a checkpoint in {uri}", looked)
     found = ranks.gather(found)[0]
     skipped: list[str] = list(found["passedOver"])
     version = next((tensor.key.version for tensor in state.tensors), StateVersion(0, 0))

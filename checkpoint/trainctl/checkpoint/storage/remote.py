@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -41,7 +42,7 @@ class FsspecStorage:
         self._uri = uri.rstrip("/")
         self._fs = filesystem
         self._root = root.rstrip("/")
-        self._calls = calls or Calls()
+        self._calls = (calls or Calls()).to(_endpoint(filesystem))
         protocol = filesystem.protocol
         self._creates_atomically = True
         self._is_s3 = hasattr(filesystem, "call_s3")
@@ -260,6 +261,14 @@ class FsspecStorage:
         self._calls.call(
             f"creating {self._uri}/{path}", lambda _: self._fs.pipe_file(target, data), size_bytes=len(data)
         )
+
+
+def _endpoint(filesystem: Any) -> str:
+    """The address of a store of one's own; empty where it is the cloud's, or no object store."""
+    if not hasattr(filesystem, "call_s3"):
+        return ""
+    told = filesystem.endpoint_url or (filesystem.client_kwargs or {}).get("endpoint_url")
+    return str(told or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
 
 
 def _touching(ranges: Sequence[RangeRead]) -> list[list[RangeRead]]:
