@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from torch._C._distributed_c10d import TCPStore
 
+from trainctl.controller.domain.ancestry import Ancestor, gone_back
 from trainctl.controller.domain.reconcile.evidence import newest_vote, settle, snapshots_in_memory, starters
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
@@ -204,6 +205,9 @@ class ProcessWorld:
         """What the worker in a slot told last of the snapshots that it completes."""
         self.snapshot_log: list[tuple[int, SnapshotsMade]] = []
         """All that was told of them, with the slot."""
+        self.lost_snapshots: dict[str, list[str]] = {}
+        """What workers said of snapshots that they could not load, by attempt."""
+        self._ancestors: tuple[Ancestor, ...] = ()
         self.refused: dict[str, str] = {}
         """What workers found in checkpoints that are damaged, by URI."""
         self.records: list[GenerationRecord] = []
@@ -354,10 +358,14 @@ class ProcessWorld:
             self._commit()
 
     def _refuses(self, error: WorkerError) -> bool:
-        """Whether it is only that a checkpoint is damaged; that one is not gone back to again."""
+        """Whether it is only that a checkpoint or snapshot is damaged; that one is not gone back to again."""
         if error.checkpoint:
             self.refused[error.checkpoint] = error.message
-        return bool(error.checkpoint)
+        snapshot = self.record.snapshot if self.record is not None and error.code == "SNAPSHOT_LOST" else None
+        if snapshot is not None:
+            said = self.lost_snapshots.setdefault(snapshot.attempt, [])
+            said += [error.message] if error.message not in said else []
+        return bool(error.checkpoint) or snapshot is not None
 
     def exclude(self, lost: Sequence[int]) -> None:
         """Proposes a generation without these lives; others take their slots unless the world shrinks."""
@@ -470,7 +478,9 @@ class ProcessWorld:
     def _snapshot(self, previous: GenerationRecord, reports: Mapping[int, StepReport]) -> SnapshotRef | None:
         """The newest of which every part is on some node."""
         by_node = [(self.node(slot), report) for slot, report in reports.items()]
-        found = snapshots_in_memory(by_node, lineage=previous.lineage, loaded=previous.snapshot, lost=())
+        found = snapshots_in_memory(
+            by_node, lineage=previous.lineage, ancestors=self._ancestors, lost=self.lost_snapshots
+        )
         whole = [
             ref
             for ref, held in found
@@ -497,6 +507,8 @@ class ProcessWorld:
             for rank, slot in enumerate(slots)
         )
         saved = self.saved()
+        if self.record is not None and fields["lineage"] != self.record.lineage:
+            self._ancestors = gone_back(self._ancestors, lineage=self.record.lineage, step=fields["target_step"])
         return GenerationRecord(
             job_uid="job-1",
             island=ISLAND,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.controller.domain import goodput
+from trainctl.controller.domain.ancestry import descends, gone_back
 from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.hang import frozen, frozen_limit_s, typical_step_s
 from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, snapshot_layout
@@ -243,14 +244,29 @@ def test_only_snapshots_of_what_survived_are_sources() -> None:
         return SnapshotHeld(snapshot=ref, parts=3, held=parts)
 
     a, b = held(2, 8, 0, 1), held(2, 8, 1, 2)
-    loaded, foreign, lost = held(1, 6, 0, 1, 2), held(1, 9, 0, 1, 2), held(2, 10, 0, 1, 2)
+    older, left, foreign = held(1, 6, 0, 1, 2), held(1, 9, 0, 1, 2), held(0, 6, 0, 1, 2)
     found = snapshots_in_memory(
-        [("a", report(a, loaded, foreign)), ("b", report(b, lost)), ("a", report(a))],
+        [("a", report(a, older, left, foreign)), ("b", report(b, held(2, 10, 0, 1, 2))), ("a", report(a))],
         lineage=2,
-        loaded=loaded.snapshot,
+        ancestors=gone_back((), lineage=1, step=7),
         lost=["2-10"],
     )
-    assert found == ((loaded.snapshot, {"a": loaded}), (a.snapshot, {"a": a, "b": b}))
+    assert found == ((older.snapshot, {"a": older}), (a.snapshot, {"a": a, "b": b}))
+
+
+def test_a_lineage_descends_from_those_before_it_only_as_far_as_they_were_gone_back_to() -> None:
+    ancestors = gone_back(gone_back(gone_back((), lineage=1, step=40), lineage=2, step=60), lineage=3, step=30)
+    assert [(one.lineage, one.step) for one in ancestors] == [(1, 30), (2, 30), (3, 30)]
+    ancestors = gone_back(ancestors, lineage=4, step=50)
+
+    def ours(lineage: int, step: int) -> bool:
+        return descends(ancestors, 5, lineage=lineage, step=step)
+
+    assert ours(5, 1000)
+    assert ours(4, 50)
+    assert not ours(4, 51)
+    assert all(ours(lineage, 30) and not ours(lineage, 31) for lineage in (1, 2, 3))
+    assert not ours(6, 1)
 
 
 def test_every_rung_says_why() -> None:

@@ -9,14 +9,15 @@ import pytest
 
 from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.reconcile import reconcile, request_rollback
+from trainctl.controller.domain.reconcile import observe_checkpoint, reconcile, request_rollback
+from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.snapshot_words import sentences, why_lost
 from trainctl.controller.domain.snapshots import MADE, NodeShare, SnapshotFigures, found, told
 from trainctl.controller.jobs.job_message import job_message
-from trainctl.core.records.generation import Rung
+from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef, SnapshotsMade
 from trainctl.core.records.spec import SnapshotsSpec
-from trainctl.core.records.worker import WorkerError
+from trainctl.core.records.worker import CheckpointReport, WorkerError
 from unit.domain.domain_sim import Simulation
 from unit.domain.test_domain_scenarios import generation, record, start, trained, wait_for, worker
 
@@ -296,6 +297,66 @@ def test_one_that_cannot_be_loaded_is_named_with_its_node() -> None:
     (rejected,) = [e.message for e in sim.events if e.type == "snapshot.rejected"]
     assert rejected == f"{message}; it is not tried again"
     assert candidate(sim) == f"rung snapshot: not possible, that of step {ref.step} could not be loaded"
+
+
+def test_where_the_newest_checkpoint_is_damaged_the_snapshot_before_it_is_gone_back_to() -> None:
+    """The checkpoint began a lineage in which nothing was trained: what came before it descends from the same."""
+    sim = training()
+    ref = snapshot(sim)
+    wait_for(sim, lambda: sim.state.checkpoints[-1].step > ref.step)
+    newest = sim.state.checkpoints[-1]
+    sim._checkpoints = lambda: None  # type: ignore[method-assign]
+    sim.cluster.damaged = {newest.uri: frozenset(range(4))}
+    end_all(sim)
+    wait_for(sim, lambda: record(sim).rung is Rung.SNAPSHOT)
+    tried = [(one.rung, one.target_step) for one in sim.check.records[1:]]
+    assert tried == [(Rung.CHECKPOINT, newest.step), (Rung.SNAPSHOT, ref.step)]
+    assert record(sim).snapshot == ref
+    assert record(sim).lineage == 3
+    wait_for(sim, lambda: worker(sim, 0).applied > ref.step)
+
+
+def test_a_checkpoint_of_the_lineage_that_was_left_gives_way_to_one_of_the_next() -> None:
+    """A snapshot that was cheaper to load was older than a checkpoint; the steps up to that are trained again."""
+    sim = training()
+    ref = snapshot(sim)
+    wait_for(sim, lambda: sim.state.checkpoints[-1].step > ref.step)
+    newest = sim.state.checkpoints[-1]
+    old = sim.state.islands[0]
+    went_back = replace(record(sim), lineage=2, target_step=ref.step, rung=Rung.SNAPSHOT, snapshot=ref)
+    state = sim.state.with_island(replace(old, record=went_back))
+
+    def saved(step: int, lineage: int) -> Reconciliation:
+        uri = f"mem://{lineage}-{step}"
+        made = CheckpointRef(uri=uri, step=step, lineage=lineage, attempt=uri, manifest_sha256="")
+        return observe_checkpoint(state, report_of(made), sim.now_s)
+
+    assert newest.step - 1 > ref.step
+    told = saved(newest.step - 1, 2)
+    assert [one.step for one in told.state.checkpoints][-1] == newest.step - 1
+    assert newest not in told.state.checkpoints
+    assert told.events[0].message.endswith(f"; given up: {newest.uri}")
+    assert [event.reason for event in saved(newest.step + 1, 1).events] == ["OldLineage"]
+
+
+def report_of(ref: CheckpointRef) -> CheckpointReport:
+    return CheckpointReport(job_uid="u1", island="island-0", generation=2, step=ref.step, lineage=ref.lineage, ref=ref)
+
+
+def test_ancestors_are_kept_with_the_job_and_an_older_controller_had_none() -> None:
+    sim = training()
+    snapshot(sim)
+    end_all(sim)
+    generation(sim, 2)
+    (ancestor,) = sim.state.islands[0].ancestors
+    assert (ancestor.lineage, ancestor.step) == (1, record(sim).target_step)
+    assert JobState.from_wire(sim.state.to_wire()) == sim.state
+    ref = record(sim).snapshot
+    sim.state = sim.state.with_island(replace(sim.state.islands[0], ancestors=()))
+    sim._checkpoints = lambda: None  # type: ignore[method-assign]
+    end_all(sim)
+    generation(sim, 3)
+    assert record(sim).snapshot == ref
 
 
 def test_a_roll_back_that_was_asked_for_goes_to_a_checkpoint() -> None:
