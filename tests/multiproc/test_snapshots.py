@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigur
 
 
 def make(
-    folder: Path, nodes: list[str], *, interval: int = 2, save_every: int = 0, faults: str = "[]", **options: Any
+    folder: Path,
+    nodes: list[str],
+    *,
+    domains: Mapping[str, str] | None = None,
+    interval: int = 2,
+    save_every: int = 0,
+    faults: str = "[]",
+    **options: Any,
 ) -> ProcessWorld:
     folder.mkdir(exist_ok=True)
     spec = JobSpec(
@@ -42,7 +50,9 @@ def make(
         recovery=RecoverySpec(profile="fast"),
     )
     given = {"steps": STEPS, "hidden": 37, **options}
-    return ProcessWorld(folder, len(nodes), train, options=given, spec=spec, nodes=nodes, faults=faults)
+    return ProcessWorld(
+        folder, len(nodes), train, options=given, spec=spec, nodes=nodes, domains=domains, faults=faults
+    )
 
 
 def train_to_the_end(w: ProcessWorld) -> None:
@@ -119,6 +129,34 @@ def test_a_lost_node_takes_nothing_with_it(tmp_path: Path, undisturbed: dict[int
         (load,) = [recovery.load for recovery in recoveries if recovery.load is not None]
         assert all(part.seconds["fetch"] > 0 for part in load.parts)
         check(surviving(w), undisturbed)
+
+
+def test_a_lost_rack_takes_nothing_with_it(tmp_path: Path, undisturbed: dict[int, StepFigures]) -> None:
+    """Two nodes of one failure domain go together; in the order of the ranks, they would be each other's neighbours."""
+    with make(tmp_path / "lost", ["a", "b", "c", "d"], domains={"a": "r1", "b": "r1", "c": "r2", "d": "r2"}) as w:
+        w.propose(range(4))
+        w.until(partial(completed, w, 4))
+        w.until(lambda: len(w.snapshots) == 4)
+        assert parts_told(w) == {0: (0, 2), 1: (1, 3), 2: (0, 2), 3: (1, 3)}
+        assert {slot: made.failure_domain for slot, made in w.snapshots.items()} == {0: "r1", 1: "r1", 2: "r2", 3: "r2"}
+        for slot in (0, 1):
+            w.lives[slot].kill()
+        w.forget_node("a", "e")
+        w.forget_node("b", "e")
+        train_to_the_end(w)
+        assert w.records[-1].rung is Rung.SNAPSHOT
+        assert not w.notices
+        check(surviving(w), undisturbed)
+
+
+def test_copies_in_the_same_failure_domain_are_said(tmp_path: Path) -> None:
+    with make(tmp_path / "one", ["a", "b"], domains={"a": "r1", "b": "r1"}) as w:
+        w.propose(range(2))
+        train_to_the_end(w)
+        assert set(w.notices) == {
+            "the snapshots of all 2 ranks have their copy on another node of the same failure domain r1, and are lost "
+            "with it: no other domain has nodes of the job for them"
+        }
 
 
 def test_on_fewer_ranks_and_nodes(tmp_path: Path, undisturbed: dict[int, StepFigures]) -> None:

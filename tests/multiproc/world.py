@@ -41,7 +41,7 @@ from trainctl.core.records.worker import (
     WorkerDesired,
     WorkerError,
 )
-from trainctl.core.system.memory_folder import MEMORY_VARIABLE
+from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 from trainctl.parallel.bridge import (
     Checkpointed,
     Failed,
@@ -174,6 +174,7 @@ class ProcessWorld:
         spec: JobSpec | None = None,
         faults: str = "[]",
         nodes: Sequence[str] = (),
+        domains: Mapping[str, str] | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
@@ -190,6 +191,7 @@ class ProcessWorld:
         self._changed = threading.Condition()
         self._deadline = time.monotonic() + deadline_s
         self.nodes = list(nodes)  # of each slot, with memory for snapshots; otherwise one without
+        self.domains = dict(domains or {})  # of nodes
         self._incarnations = 0
         self.generation = 0
         self.record: GenerationRecord | None = None
@@ -255,7 +257,9 @@ class ProcessWorld:
         self.nodes = [instead if name == node else name for name in self.nodes]
 
     def _env_of(self, slot: int) -> Mapping[str, str]:
-        return {**self._env, MEMORY_VARIABLE: str(self.memory(self.node(slot)) if self.nodes else "")}
+        memory = str(self.memory(self.node(slot)) if self.nodes else "")
+        domain = self.domains.get(self.node(slot), "")
+        return {**self._env, MEMORY_VARIABLE: memory, FAILURE_DOMAIN_VARIABLE: domain}
 
     def _tell(
         self, life: Life, instruction: Instruction, *, generation: int = 0, save: bool = False, hold: bool = False

@@ -55,6 +55,7 @@ class AgentOptions:
         insecure: with certificates, ``/metrics`` is served to other machines all the same, though not encrypted.
         secrets: folder of the values that jobs want by name, one file each; None: there are none.
         memory: folder on a memory file system, for snapshots; None: this node keeps none.
+        failure_domain: what this machine fails together with; empty: with no other one.
         entry: ``module:function`` that a worker runs.
         store_entry: ``module:function`` that the collective store runs.
         preload: modules that the fork server imports.
@@ -73,6 +74,7 @@ class AgentOptions:
     insecure: bool = False
     secrets: Path | None = None
     memory: Path | None = None
+    failure_domain: str = ""
     entry: str
     store_entry: str
     preload: tuple[str, ...]
@@ -127,6 +129,7 @@ class Agent:
             first_local_rank=options.first_local_rank,
             secrets=options.secrets,
             memory=self._memory.of,
+            failure_domain=options.failure_domain,
             events=WorkerEvents(
                 changed=lambda: self._link.changed(), figures=self._take_figures, report=self._take_report
             ),
@@ -185,6 +188,7 @@ class Agent:
             wire_version=WIRE_VERSION,
             metrics_address=f"{metrics_host}:{port}",
             device=device_of_slots(options.slots, options.first_local_rank, accelerator_count()),
+            failure_domain=options.failure_domain,
         )
         node = Node(
             observe=self._supervisor.observe,

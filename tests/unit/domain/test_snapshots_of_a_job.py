@@ -167,6 +167,22 @@ def test_in_sentences() -> None:
     assert stopped == "generation 1 makes no more snapshots: full"
 
 
+def test_copies_in_one_failure_domain_are_counted_and_said() -> None:
+    def of(**domains: str) -> SnapshotFigures:
+        held_by = {"a": held(15, 0, 1, of=2), "b": held(15, 1, 0, of=2), "c": held(15, 1, of=2)}
+        by_node = {node: made(held_by[node], 3, failure_domain=domain) for node, domain in domains.items()}
+        return tell(nodes=domains.keys(), **by_node)
+
+    assert of(a="", b="").in_one_domain == of(a="r1", b="r2").in_one_domain == of(a="r1", b="").in_one_domain == 0
+    assert of(a="r1").in_one_domain == 0, "without a copy it is not even on two nodes"
+    figures = of(a="r1", b="r1", c="r2")
+    assert (figures.in_one_domain, figures.uncopied) == (1, 0)
+    (said,) = sentences(figures, step=16, now_s=112.0)
+    assert "each part twice, 1 of 2 parts in one failure domain only" in said
+    kept = found(figures, [(held(15).snapshot, {"a": held(15, 0, 1, of=2), "b": held(15, 1, 0, of=2)})], generation=2)
+    assert (kept.in_one_domain, [share.failure_domain for share in kept.nodes]) == (2, ["r1", "r1"])
+
+
 # -- of a job ----------------------------------------------------------------------------------------------------------
 
 

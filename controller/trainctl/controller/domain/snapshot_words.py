@@ -58,8 +58,9 @@ def sentences(figures: SnapshotFigures, *, step: int, now_s: float) -> tuple[str
     said = []
     if figures.newest is not None:
         age = f", {format_duration(max(0.0, now_s - figures.complete_s))} old" if figures.complete_s else ""
-        alone, parts = figures.uncopied, format_count(figures.parts, "part")
-        copies = f"{alone} of its {parts} on one node only" if alone else "each part twice"
+        alone, alike, parts = figures.uncopied, figures.in_one_domain, format_count(figures.parts, "part")
+        twice = f"each part twice, {alike} of {parts} in one failure domain only" if alike else "each part twice"
+        copies = f"{alone} of its {parts} on one node only" if alone else twice
         where = f"{format_count(len(figures.nodes), 'node')} ({format_bytes(figures.size_bytes)}, {copies})"
         back = max(0, step - figures.newest.step)
         said.append(

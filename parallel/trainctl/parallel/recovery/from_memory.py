@@ -80,8 +80,8 @@ class MemoryLoad:
         Raises:
             Interrupted: as ``Waiter.wait``.
             CollectiveError: so does that, or another rank found that it cannot be loaded.
-            SnapshotLostError: it is not whole any more, or what is damaged has no other copy; what this node has is
-                removed.
+            SnapshotLostError: it is not whole any more, or what is damaged has no other copy. What this node has of it
+                is removed.
         """
         exchange = FileExchange(self.group)
         try:

@@ -27,11 +27,13 @@ from trainctl.core.units import format_bytes
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group, PendingGroup
 from trainctl.parallel.collectives.wait import Waiter
-from trainctl.parallel.plan.buddies import buddies
+from trainctl.parallel.plan.buddies import buddies, together
 from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
 from trainctl.parallel.session.sealing import SealThread
 
 _LOOK_S = 0.02
+_SEPARATOR = "/"
+"""Between a node and its failure domain: in no name of either. A worker of an older version says its node alone."""
 
 
 class MemoryPlace:
@@ -40,6 +42,7 @@ class MemoryPlace:
     Args:
         memory: of this rank's node; None: the node has none to give.
         node: where this rank runs.
+        failure_domain: what that fails together with; empty: with no other node.
         group: the ranks of the generation.
         waiter: how to wait for them.
         connect: begins to build a second group of the same ranks, for what goes on beside the training.
@@ -60,6 +63,7 @@ class MemoryPlace:
         memory: NodeMemory | None,
         *,
         node: str,
+        failure_domain: str = "",
         group: Group,
         waiter: Waiter,
         connect: Callable[[], PendingGroup],
@@ -72,13 +76,14 @@ class MemoryPlace:
         self.seals = False
         self._memory = memory
         self._node = node
+        self._domain = failure_domain
         self._group = group
         self._waiter = waiter
         self._connect = connect
         self._faults = faults
         self._notice = notice
         self._told = told
-        self._made = SnapshotsMade(generation=generation)
+        self._made = SnapshotsMade(generation=generation, failure_domain=failure_domain)
         self._here: SnapshotHeld | None = None
         self._began_s = self._stall_s = 0.0
         self._why, self._cause = "", ""
@@ -97,10 +102,14 @@ class MemoryPlace:
         """
         if self._nodes:
             return
-        own = self._node if self._memory is not None else None
+        own = _SEPARATOR.join((self._node, self._domain)).rstrip(_SEPARATOR) if self._memory is not None else None
         said = gather_json(self._group, own, waiter=self._waiter, what="learning who is on which node")
-        self._nodes = [node or "" for node in said]
-        self._buddies = buddies(self._nodes)
+        found = [str(one or "").partition(_SEPARATOR) for one in said]
+        self._nodes = [node for node, _, _ in found]
+        domains = {node: domain for node, _, domain in found}
+        self._buddies = buddies(self._nodes, domains)
+        if self._group.rank == 0 and (alike := together(self._nodes, self._buddies, domains)):
+            self._notice(_in_one_domain(alike, self._nodes, domains))
         self.seals = self._nodes.index(self._node) == self._group.rank if own is not None else False
 
     def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape], *, wrote: Callable[[int], None]) -> WritePart:
@@ -245,6 +254,16 @@ class MemoryPlace:
                 raise TrainctlError(f"connecting the ranks for copies of snapshots failed: {problem}")
             self._exchange = FileExchange(pending.group())
         return self._exchange
+
+
+def _in_one_domain(ranks: Sequence[int], nodes: Sequence[str], domains: Mapping[str, str]) -> str:
+    found = sorted({domains[nodes[rank]] for rank in ranks})
+    which = f"failure domain {', '.join(found[:3])}{' and more' if len(found) > 3 else ''}"
+    of = f"all {len(nodes)}" if len(ranks) == len(nodes) else f"{len(ranks)} of {len(nodes)}"
+    return (
+        f"the snapshots of {of} ranks have their copy on another node of the same {which}, and are lost with it: "
+        "no other domain has nodes of the job for them"
+    )
 
 
 def _ref(attempt: Attempt) -> SnapshotRef:

@@ -192,6 +192,7 @@ class SnapshotsMade(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     STALL_S_FIELD_NUMBER: _builtins.int
+    FAILURE_DOMAIN_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     made: _builtins.int
     age_s: _builtins.float
@@ -200,6 +201,7 @@ class SnapshotsMade(_message.Message):
     seconds: _builtins.float
     """Of the newest; 0: not told."""
     stall_s: _builtins.float
+    failure_domain: _builtins.str
     @_builtins.property
     def newest(self) -> Global___SnapshotHeld: ...
     def __init__(
@@ -213,10 +215,11 @@ class SnapshotsMade(_message.Message):
         cause: _builtins.str = ...,
         seconds: _builtins.float = ...,
         stall_s: _builtins.float = ...,
+        failure_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cause", b"cause", "error", b"error", "generation", b"generation", "made", b"made", "newest", b"newest", "seconds", b"seconds", "stall_s", b"stall_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cause", b"cause", "error", b"error", "failure_domain", b"failure_domain", "generation", b"generation", "made", b"made", "newest", b"newest", "seconds", b"seconds", "stall_s", b"stall_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
