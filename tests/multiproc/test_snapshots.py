@@ -141,8 +141,9 @@ def test_a_lost_rack_takes_nothing_with_it(tmp_path: Path, undisturbed: dict[int
         assert {slot: made.failure_domain for slot, made in w.snapshots.items()} == {0: "r1", 1: "r1", 2: "r2", 3: "r2"}
         for slot in (0, 1):
             w.lives[slot].kill()
+        w.domains.update(e="r3", f="r3")
         w.forget_node("a", "e")
-        w.forget_node("b", "e")
+        w.forget_node("b", "f")
         train_to_the_end(w)
         assert w.records[-1].rung is Rung.SNAPSHOT
         assert not w.notices

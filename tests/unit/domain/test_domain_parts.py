@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -213,7 +214,7 @@ def test_a_snapshot_with_a_gap_is_passed_over_for_an_older_one() -> None:
     (refused,) = [c for c in decision.candidates if c.rung is Rung.SNAPSHOT]
     assert not refused.eligible
     assert {m.dst_key.kind for m in refused.missing} == {"param", "exp_avg", "exp_avg_sq"}
-    assert "not in any node's memory" in refused.reason
+    assert "not in the memory of any node" in refused.reason
 
 
 def test_a_checkpoint_that_is_as_new_is_left_to_the_costs() -> None:
@@ -222,6 +223,53 @@ def test_a_checkpoint_that_is_as_new_is_left_to_the_costs() -> None:
     assert (same.rung, same.target_step) == (Rung.SNAPSHOT, 90)
     older = choose_recovery(replace(situation(holders=()), snapshots=(snap(40, a=(0, 1)),)))
     assert (older.rung, older.target_step) == (Rung.CHECKPOINT, 90)
+
+
+def test_the_tiers_of_snapshots_cost_more_from_memory_to_a_buddys_to_disk_to_storage() -> None:
+    """All of the same step: what differs is where the bytes come from."""
+    base = replace(situation(holders=()), costs=Costs(state_bytes=10**10), nodes=("a", "a", "b", "b"))
+    whole, half = (snap(90, a=(0, 1), b=(0, 1)),), (snap(90, a=(0, 1)),)
+
+    def cost_s(**given: Any) -> float:
+        decision = choose_recovery(replace(base, **given))
+        assert (decision.rung, decision.target_step) == (Rung.SNAPSHOT, 90)
+        return next(c.cost_s for c in decision.candidates if c.rung is Rung.SNAPSHOT)
+
+    storage_s = next(c.cost_s for c in choose_recovery(base).candidates if c.rung is Rung.CHECKPOINT)
+    memory_s, buddy_s = cost_s(snapshots=whole), cost_s(snapshots=half)
+    disk_s, others_disk_s = cost_s(snapshots=whole, on_disk=True), cost_s(snapshots=half, on_disk=True)
+    assert memory_s < buddy_s < disk_s < others_disk_s < storage_s
+    fetch_s = 10**10 / 1e9 / 2  # two of four members
+    assert [buddy_s - memory_s, others_disk_s - disk_s] == pytest.approx([fetch_s, fetch_s])
+
+
+@pytest.mark.parametrize(
+    ("step", "step_s", "on_disk", "rung"),
+    [
+        (95, 0.5, False, Rung.SNAPSHOT),  # newer and nearer
+        (95, 0.5, True, Rung.SNAPSHOT),
+        (85, 0.5, True, Rung.SNAPSHOT),  # older, but five steps cost less than to load so much from storage
+        (85, 10.0, False, Rung.CHECKPOINT),  # older, and steps are dear
+        (85, 10.0, True, Rung.CHECKPOINT),
+    ],
+)
+def test_between_a_snapshot_and_a_checkpoint_the_whole_cost_decides(
+    step: int, step_s: float, on_disk: bool, rung: Rung
+) -> None:
+    costs = Costs(step_s=step_s, state_bytes=10**10)
+    base = replace(situation(holders=()), costs=costs, on_disk=on_disk, nodes=("a",) * 4)
+    decision = choose_recovery(replace(base, snapshots=(snap(step, a=(0, 1)),)))
+    assert decision.rung is rung
+    cost = {c.rung: c.cost_s for c in decision.candidates if c.eligible}
+    assert min(cost, key=lambda one: cost[one]) is rung
+
+
+def test_the_reason_names_the_tier_and_who_fetches_first() -> None:
+    base = replace(situation(holders=()), on_disk=True, nodes=("a", "a", "c", "d"))
+    decision = choose_recovery(replace(base, snapshots=(snap(97, a=(0,), b=(1,)),)))
+    assert decision.reason == "disks of 2 nodes hold step 97, 2 members of 4 get it from there first; redo 3 steps"
+    (no,) = [c.reason for c in choose_recovery(base).candidates if c.rung is Rung.SNAPSHOT]
+    assert no == "no snapshot is on the disks of the nodes"
 
 
 def test_nothing_starts_again_where_there_is_a_snapshot() -> None:

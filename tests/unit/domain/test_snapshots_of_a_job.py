@@ -160,6 +160,8 @@ def test_in_sentences() -> None:
         "the newest snapshot is of step 15, 12s old, in the memory of 2 nodes (4.0 MiB, 4 of its 4 parts on one "
         "node only): where no worker is left that holds what is lost, 4 steps would be repeated"
     )
+    (on_disk,) = sentences(KNOWN, step=19, now_s=112.0, on_disk=True)
+    assert on_disk == alone.replace("in the memory of", "on the disks of")
     copied = tell(a=made(held(15, 0, 1, of=2), 3), b=made(held(15, 1, 0, of=2), 3, error="full", cause="storage"))
     twice, stopped = sentences(replace(copied, complete_s=0.0), step=16, now_s=112.0)
     assert "of step 15, in the memory of 2 nodes (4.0 MiB, each part twice)" in twice
@@ -171,7 +173,7 @@ def test_copies_in_one_failure_domain_are_counted_and_said() -> None:
     def of(**domains: str) -> SnapshotFigures:
         held_by = {"a": held(15, 0, 1, of=2), "b": held(15, 1, 0, of=2), "c": held(15, 1, of=2)}
         by_node = {node: made(held_by[node], 3, failure_domain=domain) for node, domain in domains.items()}
-        return tell(nodes=domains.keys(), **by_node)
+        return told(NOTHING, by_node, generation=1, nodes=domains.keys(), now_s=100.0, epoch=1)
 
     assert of(a="", b="").in_one_domain == of(a="r1", b="r2").in_one_domain == of(a="r1", b="").in_one_domain == 0
     assert of(a="r1").in_one_domain == 0, "without a copy it is not even on two nodes"

@@ -7,6 +7,7 @@ sends to and receives from several ranks at once, and may be stopped between two
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -163,6 +164,8 @@ class _Incoming:
         """All is there."""
 
         def close(file: BinaryIO) -> None:
+            file.flush()
+            os.fsync(file.fileno())  # on a disk it shall outlive the machine
             file.close()
             self._partial.rename(self._target)
 

@@ -22,6 +22,7 @@ from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef, SnapshotsMade
+from trainctl.core.records.spec import DISK, MEMORY
 from trainctl.core.system.faults import FaultPlan
 from trainctl.core.units import format_bytes
 from trainctl.parallel.collectives.gather import gather_json
@@ -32,6 +33,7 @@ from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
 from trainctl.parallel.session.sealing import SealThread
 
 _LOOK_S = 0.02
+_ROOMS = {MEMORY: ("memory", "--memory-dir"), DISK: ("folder on a disk", "--snapshot-dir")}
 _SEPARATOR = "/"
 """Between a node and its failure domain: in no name of either. A worker of an older version says its node alone."""
 
@@ -42,6 +44,7 @@ class MemoryPlace:
     Args:
         memory: of this rank's node; None: the node has none to give.
         node: where this rank runs.
+        wanted_in: ``memory`` or ``disk``, as the job has it; for people.
         failure_domain: what that fails together with; empty: with no other node.
         group: the ranks of the generation.
         waiter: how to wait for them.
@@ -63,6 +66,7 @@ class MemoryPlace:
         memory: NodeMemory | None,
         *,
         node: str,
+        wanted_in: str = MEMORY,
         failure_domain: str = "",
         group: Group,
         waiter: Waiter,
@@ -77,6 +81,7 @@ class MemoryPlace:
         self._memory = memory
         self._node = node
         self._domain = failure_domain
+        self._room, self._option = _ROOMS.get(wanted_in, _ROOMS[MEMORY])
         self._group = group
         self._waiter = waiter
         self._connect = connect
@@ -182,7 +187,9 @@ class MemoryPlace:
         self.over = not complete
         if not any(self._nodes) and self._group.rank == 0:
             self._cause = NO_ROOM
-            self._failed(attempt, "no node of the job has memory for snapshots; see --memory-dir of their agents")
+            self._failed(
+                attempt, f"no node of the job has {self._room} for snapshots; see {self._option} of their agents"
+            )
             self._tell_end(attempt)
         if self._memory is None or not self.seals:
             return
@@ -232,7 +239,9 @@ class MemoryPlace:
 
     def _room_for(self, size_bytes: int) -> NodeMemory:
         if self._memory is None:
-            raise NoRoomError(f"node {self._node} has no memory for snapshots", hint="see its agent's --memory-dir")
+            raise NoRoomError(
+                f"node {self._node} has no {self._room} for snapshots", hint=f"see its agent's {self._option}"
+            )
         with contextlib.suppress(OSError):
             self._memory.make()
         room_bytes = self._memory.room_bytes()
@@ -240,7 +249,7 @@ class MemoryPlace:
             raise NoRoomError(
                 f"{self._memory.uri} on node {self._node} has room for {format_bytes(room_bytes)}, expected "
                 f"{format_bytes(size_bytes)} for a rank's part of a snapshot and its copy",
-                hint="give the memory file system more room, or take checkpoint.snapshots out of the job file",
+                hint="give its file system more room, or take checkpoint.snapshots out of the job file",
             )
         return self._memory
 

@@ -1484,28 +1484,36 @@ class SnapshotsSpec(_message.Message):
 
     INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     interval_steps: _builtins.int
     """Steps between two snapshots; 0 makes none."""
     interval: _builtins.str
     """"auto" or a duration; empty: interval_steps counts."""
+    place: _builtins.str
+    """"memory" or "disk"; empty: memory."""
     def __init__(
         self,
         *,
         interval_steps: _builtins.int | None = ...,
         interval: _builtins.str | None = ...,
+        place: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "interval", b"interval", "interval_steps", b"interval_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "_place", b"_place", "interval", b"interval", "interval_steps", b"interval_steps", "place", b"place"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "interval", b"interval", "interval_steps", b"interval_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "_place", b"_place", "interval", b"interval", "interval_steps", b"interval_steps", "place", b"place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__interval: _TypeAlias = _typing.Literal["interval"]  # noqa: Y015
     _WhichOneofArgType__interval: _TypeAlias = _typing.Literal["_interval", b"_interval"]  # noqa: Y015
     _WhichOneofReturnType__interval_steps: _TypeAlias = _typing.Literal["interval_steps"]  # noqa: Y015
     _WhichOneofArgType__interval_steps: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps"]  # noqa: Y015
+    _WhichOneofReturnType__place: _TypeAlias = _typing.Literal["place"]  # noqa: Y015
+    _WhichOneofArgType__place: _TypeAlias = _typing.Literal["_place", b"_place"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval) -> _WhichOneofReturnType__interval | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_steps) -> _WhichOneofReturnType__interval_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__place) -> _WhichOneofReturnType__place | None: ...
 
 Global___SnapshotsSpec: _TypeAlias = SnapshotsSpec  # noqa: Y015
 

@@ -208,6 +208,8 @@ def _situation(
         wanted=island_layout(island.id, train, version, ranks.values()),
         live=island_layout(island.id, train, version, holders),
         snapshots=tuple((ref, snapshot_layout(island.id, train, held)) for ref, held in in_memory),
+        nodes=tuple(work.slot(slot).node for slot in proposal.slots),
+        on_disk=work.job.spec.spec.checkpoint.snapshots.on_disk,
         no_snapshot=_no_snapshot(work, proposal, in_memory),
         checkpoints=tuple((ref, checkpoint_layout(island.id, train, ref)) for ref in sources(work.job)),
         resume=work.job.resume,
@@ -247,7 +249,8 @@ def _no_snapshot(work: Work, proposal: Proposal, in_memory: InMemory) -> str:
     if work.job.rollback is not None:
         return "the roll-back that was asked for goes to a checkpoint"
     nodes = {work.slot(slot).node for slot in proposal.slots}
-    return why_lost(work.job.snapshot_figures, in_memory, nodes=nodes, lost=work.job.lost_snapshots)
+    on_disk = work.job.spec.spec.checkpoint.snapshots.on_disk
+    return why_lost(work.job.snapshot_figures, in_memory, nodes=nodes, lost=work.job.lost_snapshots, on_disk=on_disk)
 
 
 def _note_snapshots(
