@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from torch._C._distributed_c10d import TCPStore
 
+from trainctl.controller.domain.ancestry import Ancestor, gone_back
 from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.reconcile.evidence import newest_vote, settle, snapshots_in_memory, starters
@@ -43,7 +44,7 @@ from trainctl.core.records.worker import (
     WorkerDesired,
     WorkerError,
 )
-from trainctl.core.system.memory_folder import MEMORY_VARIABLE
+from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 from trainctl.parallel.bridge import (
     Checkpointed,
     Failed,
@@ -184,6 +185,7 @@ class ProcessWorld:
         spec: JobSpec | None = None,
         faults: str = "[]",
         nodes: Sequence[str] = (),
+        domains: Mapping[str, str] | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._context = fork_server()
@@ -200,6 +202,7 @@ class ProcessWorld:
         self._changed = threading.Condition()
         self._deadline = time.monotonic() + deadline_s
         self.nodes = list(nodes)  # of each slot, with memory for snapshots; otherwise one without
+        self.domains = dict(domains or {})  # of nodes
         self._incarnations = 0
         self.generation = 0
         self.record: GenerationRecord | None = None
@@ -219,6 +222,9 @@ class ProcessWorld:
         """What the worker in a slot told last of the snapshots that it completes."""
         self.snapshot_log: list[tuple[int, SnapshotsMade]] = []
         """All that was told of them, with the slot."""
+        self.lost_snapshots: dict[str, list[str]] = {}
+        """What workers said of snapshots that they could not load, by attempt."""
+        self._ancestors: tuple[Ancestor, ...] = ()
         self.refused: dict[str, str] = {}
         """What workers found in checkpoints that are damaged, by URI."""
         self.records: list[GenerationRecord] = []
@@ -266,7 +272,9 @@ class ProcessWorld:
         self.nodes = [instead if name == node else name for name in self.nodes]
 
     def _env_of(self, slot: int) -> Mapping[str, str]:
-        return {**self._env, MEMORY_VARIABLE: str(self.memory(self.node(slot)) if self.nodes else "")}
+        memory = str(self.memory(self.node(slot)) if self.nodes else "")
+        domain = self.domains.get(self.node(slot), "")
+        return {**self._env, MEMORY_VARIABLE: memory, FAILURE_DOMAIN_VARIABLE: domain}
 
     def _tell(
         self, life: Life, instruction: Instruction, *, generation: int = 0, save: bool = False, hold: bool = False
@@ -408,10 +416,14 @@ class ProcessWorld:
             self._commit()
 
     def _refuses(self, error: WorkerError) -> bool:
-        """Whether it is only that a checkpoint is damaged; that one is not gone back to again."""
+        """Whether it is only that a checkpoint or snapshot is damaged; that one is not gone back to again."""
         if error.checkpoint:
             self.refused[error.checkpoint] = error.message
-        return bool(error.checkpoint)
+        snapshot = self.record.snapshot if self.record is not None and error.code == "SNAPSHOT_LOST" else None
+        if snapshot is not None:
+            said = self.lost_snapshots.setdefault(snapshot.attempt, [])
+            said += [error.message] if error.message not in said else []
+        return bool(error.checkpoint) or snapshot is not None
 
     def exclude(self, lost: Sequence[int]) -> None:
         """Proposes a generation without these lives; others take their slots unless the world shrinks."""
@@ -524,7 +536,9 @@ class ProcessWorld:
     def _snapshot(self, previous: GenerationRecord, reports: Mapping[int, StepReport]) -> SnapshotRef | None:
         """The newest of which every part is on some node."""
         by_node = [(self.node(slot), report) for slot, report in reports.items()]
-        found = snapshots_in_memory(by_node, lineage=previous.lineage, loaded=previous.snapshot, lost=())
+        found = snapshots_in_memory(
+            by_node, lineage=previous.lineage, ancestors=self._ancestors, lost=self.lost_snapshots
+        )
         whole = [
             ref
             for ref, held in found
@@ -550,6 +564,8 @@ class ProcessWorld:
             for rank, slot in enumerate(slots)
         )
         saved = self.saved()
+        if self.record is not None and fields["lineage"] != self.record.lineage:
+            self._ancestors = gone_back(self._ancestors, lineage=self.record.lineage, step=fields["target_step"])
         return GenerationRecord(
             job_uid="job-1",
             island=ISLAND,

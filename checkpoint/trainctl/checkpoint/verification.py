@@ -59,13 +59,25 @@ def verify(ref: CheckpointRef, *, progress: Progress = unwatched) -> Verified:
         rereads = Rereads()
         root, _ = read_root(storage, expected_sha256=ref.manifest_sha256, rereads=rereads)
         seen = _Seen(root, progress)
-        damage = tuple(_Look(storage, root, unlike_files(storage, root), rereads, seen).damage())
+        look = _Look(storage, root, unlike_files(storage, root), rereads, seen)
+        damage = tuple(what for _, what in look.damage())
         return Verified(
             files=len(root.stored_files) + 1,
             size_bytes=seen.total_bytes,
             damage=damage,
             healed_reads=rereads.healed,
         )
+
+
+def damaged_files(storage: Storage, root: RootManifest, *, progress: Progress = unwatched) -> Mapping[str, str]:
+    """What is wrong with each file of an attempt that is missing or not as it was saved, by its path.
+
+    Args:
+        storage: opened at the attempt.
+        root: of the attempt.
+        progress: as ``verify``.
+    """
+    return dict(_Look(storage, root, unlike_files(storage, root), Rereads(), _Seen(root, progress)).damage())
 
 
 class _Seen:
@@ -116,8 +128,8 @@ class _Look:
     rereads: Rereads
     seen: _Seen
 
-    def damage(self) -> Iterator[str]:
-        """What is wrong with each file, in the order of the manifest."""
+    def damage(self) -> Iterator[tuple[str, str]]:
+        """Each file that is not as it was saved, and what is wrong with it, in the order of the manifest."""
         yield from itertools.chain.from_iterable(
             at_once(self.storage, lambda report: tuple(self._damage_of_part(report)), self.root.parts)
         )
@@ -126,10 +138,10 @@ class _Look:
                 self._refuse_unlike(file)
                 read_artifact(self.storage, file, rereads=self.rereads)
             except CheckpointError as error:
-                yield str(error)
+                yield file.path, str(error)
             self.seen.file(file.path)
 
-    def _damage_of_part(self, report: PartReport) -> Iterator[str]:
+    def _damage_of_part(self, report: PartReport) -> Iterator[tuple[str, str]]:
         """Without its part manifest nobody knows what the data files of a writer hold: they only have to be there."""
         part = None
         try:
@@ -137,7 +149,7 @@ class _Look:
             part = read_part(self.storage, self.root, report, rereads=self.rereads)
             check_algorithm(part.checksum, where=f"{self.storage.uri}/{report.manifest.path}")
         except CheckpointError as error:
-            yield str(error)
+            yield report.manifest.path, str(error)
         self.seen.file(report.manifest.path)
         for index, file in enumerate(report.files):
             try:
@@ -145,7 +157,7 @@ class _Look:
                 if part is not None:
                     self._check_blocks(part, index)
             except CheckpointError as error:
-                yield str(error)
+                yield file.path, str(error)
             self.seen.file(file.path)
 
     def _refuse_unlike(self, file: StoredFile) -> None:

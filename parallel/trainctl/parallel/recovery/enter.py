@@ -48,12 +48,14 @@ class _Obtained:
         received: bytes by source.
         figures: what came with them.
         load: what a load from storage, or from the memory of the nodes, took.
+        damaged: copies of parts of a snapshot that were not as they were saved.
     """
 
     applied: bool = False
     received: dict[str, int] = field(default_factory=dict)
     figures: Sequence[Any] = ()
     load: PartTimes | None = None
+    damaged: Sequence[str] = ()
 
 
 class StateLostError(UnavailableError):
@@ -134,7 +136,7 @@ class Entry:
             received_bytes=obtained.received,
             applied_open_step=obtained.applied,
             figures=tuple(obtained.figures),
-            load=self._report(parts, restore_s),
+            load=self._report(parts, restore_s, obtained.damaged),
         )
 
     @property
@@ -144,14 +146,16 @@ class Entry:
             return self.record.snapshot
         return self.record.checkpoint if self.record.rung in (Rung.CHECKPOINT, Rung.START) else None
 
-    def _report(self, parts: Sequence[PartTimes], seconds: float) -> LoadReport | None:
+    def _report(self, parts: Sequence[PartTimes], seconds: float, damaged: Sequence[str]) -> LoadReport | None:
         """Rank 0 tells what the load took all of them."""
         source = self._source
         if source is None or self.rank != 0:
             return None
         uri = source.uri if isinstance(source, CheckpointRef) else f"{SNAPSHOT}://{name_of(source)}"
         said = bottleneck(parts, uri=uri)
-        return LoadReport(uri=uri, step=source.step, seconds=seconds, parts=tuple(parts), bottleneck=said)
+        return LoadReport(
+            uri=uri, step=source.step, seconds=seconds, parts=tuple(parts), bottleneck=said, damaged=tuple(damaged)
+        )
 
     def _rendezvous(self) -> Rendezvous:
         record = self.record
@@ -184,10 +188,10 @@ class Entry:
         source = self._source
         if source is not None and watch is not None:
             if isinstance(source, SnapshotRef):
-                received = self._load_snapshot(source, group, watch)
+                obtained = self._load_snapshot(source, group, watch)
             else:
-                received = self._load(source, group, watch)
-            return _Obtained(received=received, load=watch.part(self.rank))
+                obtained = _Obtained(received=self._load(source, group, watch))
+            return replace(obtained, load=watch.part(self.rank))
         if self.record.rung is Rung.START:
             return _Obtained(received=self._start(group))
         if not self.record.holders:
@@ -257,7 +261,7 @@ class Entry:
             wanted = replicated(state.shapes(), [rank_holder(rank) for rank in range(group.size)])
         return Sharing(group, wanted, check=lambda: self.waiter.check(alive=False))
 
-    def _load_snapshot(self, snapshot: SnapshotRef, group: Group, watch: LoadWatch) -> dict[str, int]:
+    def _load_snapshot(self, snapshot: SnapshotRef, group: Group, watch: LoadWatch) -> _Obtained:
         if self.memory is None:
             raise SnapshotLostError(f"node {self._own().node} has no memory for the snapshot of step {snapshot.step}")
         self.replica.make_empty()
@@ -273,7 +277,7 @@ class Entry:
         cursor = self.replica.import_objects(objects)
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
         self.replica.checkpoint = self.record.checkpoint
-        return received
+        return _Obtained(received=received, damaged=load.damaged)
 
     def _settle_open_step(self) -> bool:
         """Finishes the target step from the retained gradients, or discards what is open; whether it applied one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -157,6 +158,8 @@ class _Incoming:
         """All is there."""
 
         def close(file: BinaryIO) -> None:
+            file.flush()
+            os.fsync(file.fileno())  # on a disk it shall outlive the machine
             file.close()
             self._partial.rename(self._target)
 

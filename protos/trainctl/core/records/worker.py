@@ -217,6 +217,7 @@ class LoadReport:
         seconds: until the last rank had it.
         parts: what each rank read, and how long its stages took.
         bottleneck: which rank, stage and storage it waited for longest, for people.
+        damaged: of a snapshot: what was not as it was saved in the memory of which node; another node's copy was taken.
     """
 
     uri: str
@@ -224,6 +225,7 @@ class LoadReport:
     seconds: float
     parts: tuple[PartTimes, ...] = ()
     bottleneck: str = ""
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

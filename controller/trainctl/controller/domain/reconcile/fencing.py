@@ -38,7 +38,7 @@ def fenced(state: JobState, report: CheckpointReport) -> tuple[str, str] | None:
         back = state.rollback.checkpoint.step
         return "RolledBack", f"{what} is newer than step {back}, which it goes back to"
     newest = state.checkpoints[-1] if state.checkpoints else None
-    if newest is not None and ref.step <= newest.step:
+    if newest is not None and (ref.lineage, ref.step) <= (newest.lineage, newest.step):
         return "NotNewer", f"{what} is not newer than the current one of step {newest.step}"
     return None
 
