@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -96,7 +97,11 @@ class Checkpointer:
         Raises:
             CheckpointError, PlanError: as ``save``; or a save before failed and nobody has been told. On all ranks.
         """
-        with held(model, optimizers, objects, artifacts) as state:
+        with ExitStack() as stack:
+            state = self._ranks.together(
+                f"saving step {step} to {self._target.uri}",
+                lambda: stack.enter_context(held(model, optimizers, objects, artifacts)),
+            )
             pending = self.async_save_state(state, step=step, lazy=bool(optimizers) if lazy is None else lazy)
         for optimizer in optimizers:
             if id(optimizer) not in self._hooks:
@@ -119,9 +124,9 @@ class Checkpointer:
             raise UsageError("expected an open Checkpointer, found one that was closed", hint="make a new one")
         while len(self._pending) >= self._in_flight and not self._pending[0].done():
             self._pending[0].wait()
-        failed = self._take_failure()
+        failed = self._take_failures()
         state = replace(state, objects=copy.deepcopy(state.objects))
-        save = GroupSave.agreed(self._ranks, self._target, state, step=step, failed=failed)
+        save = GroupSave.agreed(self._ranks, self._target, state, step=step, failed=failed, heard=self._heard)
         pending = PendingSave(
             save,
             self._beside,
@@ -147,8 +152,8 @@ class Checkpointer:
         """
         for pending in self._pending:
             pending.wait()
-        if failed := self._take_failure():
-            raise CheckpointError(failed)
+        if failed := self._take_failures():
+            raise CheckpointError("\n".join(failed.values()))
         return self._newest
 
     def close(self) -> None:
@@ -165,8 +170,8 @@ class Checkpointer:
             pending.wait()
         if self._beside is not self._ranks:
             self._beside.leave()
-        if failed := self._take_failure():
-            raise CheckpointError(failed)
+        if failed := self._take_failures():
+            raise CheckpointError("\n".join(failed.values()))
 
     def __enter__(self) -> Checkpointer:
         """For ``with``: ``close`` at the end of the block."""
@@ -192,9 +197,14 @@ class Checkpointer:
             hook.remove()
         self._hooks.clear()
 
-    def _take_failure(self) -> str:
-        """Why saves that are over failed, if nobody has been told yet; they are forgotten."""
+    def _heard(self, attempts: Collection[str]) -> None:
+        """Another rank was faster to see these fail, and all ranks were told."""
+        for pending in self._pending:
+            pending.told |= pending.attempt in attempts
+
+    def _take_failures(self) -> Mapping[str, str]:
+        """Why saves (by attempt) that are over failed, if nobody has been told yet; they are forgotten."""
         over = [pending for pending in self._pending if pending.done()]
         self._pending = [pending for pending in self._pending if pending not in over]
         self._newest = next((pending.ref for pending in reversed(over) if pending.ref is not None), self._newest)
-        return "\n".join(pending.failure for pending in over if pending.failure and not pending.told)
+        return {pending.attempt: pending.failure for pending in over if pending.failure and not pending.told}

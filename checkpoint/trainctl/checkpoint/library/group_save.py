@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,16 @@ class GroupSave:
     assigned: Runs
 
     @classmethod
-    def agreed(cls, ranks: Ranks, target: Target, state: LocalState, *, step: int, failed: str = "") -> GroupSave:
+    def agreed(
+        cls,
+        ranks: Ranks,
+        target: Target,
+        state: LocalState,
+        *,
+        step: int,
+        failed: Mapping[str, str] | None = None,
+        heard: Callable[[Collection[str]], None] = lambda attempts: None,
+    ) -> GroupSave:
         """All ranks call it together, each with its own part of the state.
 
         Args:
@@ -74,14 +83,17 @@ class GroupSave:
             target: where to.
             state: this rank's part.
             step: that it is at.
-            failed: why no save must begin; if one rank says so, none does.
+            failed: earlier attempts of which this rank has yet to tell that they failed, and why; if one rank has
+                any, no save begins.
+            heard: called with those of all ranks before it is raised: a slower rank need not tell them again.
 
         Raises:
             CheckpointError: a rank says so.
             PlanError: ranks do not agree on a tensor, or a part of one is held by nobody.
         """
-        said = ranks.gather({"nonce": uuid.uuid4().hex, "held": told(state), "failed": failed})
-        if refused := failures([one["failed"] for one in said]):
+        said = ranks.gather({"nonce": uuid.uuid4().hex, "held": told(state), "failed": dict(failed or {})})
+        if refused := failures(["\n".join(one["failed"].values()) for one in said]):
+            heard({attempt for one in said for attempt in one["failed"]})
             raise CheckpointError("\n".join(refused), hint="nothing was begun; the next call saves")
         everybody = Holdings.of([one["held"] for one in said], StateVersion(_LINEAGE, step))
         name = attempt_id(JOB, step, said[0]["nonce"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.optimizer_probe import trained_parameters
@@ -55,7 +57,11 @@ def save(
     Raises:
         CheckpointError, PlanError: as ``save_state``; or a dtype or an optimizer's state cannot be stored.
     """
-    with held(model, optimizers, objects, artifacts) as state:
+    with ExitStack() as stack:
+        state = Ranks(group).together(
+            f"saving step {step} to {uri}",
+            lambda: stack.enter_context(held(model, optimizers, objects, artifacts)),
+        )
         return save_state(uri, state, step=step, keep=keep, layout=layout, group=group)
 
 
@@ -104,15 +110,20 @@ def load(
         CheckpointError: as ``load_state``, or it was saved with another number of optimizers.
         PlanError: an optimizer is over other parameters than the one that was saved.
     """
-    settle_shards(model)
-    kept = [_kept(optimizer) for optimizer in optimizers or ()]
+    kept: list[OptimizerState] = []
+
+    def wanted() -> LocalState:
+        settle_shards(model)
+        kept.extend(_kept(optimizer) for optimizer in optimizers or ())
+        return _state(model, optimizers or (), {}, None)
+
     try:
         kinds: Collection[str] | None = (PARAM, BUFFER) if optimizers is None else None
-        state = _state(model, optimizers or (), {}, None)
+        state = Ranks(group).together(f"loading {uri}", wanted)
         found = load_state(uri, state, kinds=kinds, cast=cast, fallback=fallback, group=group)
         if optimizers is not None:
             _take_over(kept, found)
-        return Loaded(found.uri, found.step, found.objects.get("registered", {}), found.passed_over)
+        return replace(found, objects=found.objects.get("registered", {}))
     finally:
         for optimizer in kept:
             optimizer.let_go()

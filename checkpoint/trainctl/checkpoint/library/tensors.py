@@ -15,6 +15,7 @@ from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library.group_save import GroupSave, Target
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import load as load_tensors
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.saving import live_data
@@ -35,12 +36,15 @@ class Loaded:
         step: of the state.
         objects: what was saved beside the tensors.
         passed_over: what is wrong with newer checkpoints that were not taken, or were given up, newest first.
+        healed_reads: what came to this rank with wrong bytes and, read again, was right: no damage, but something
+            changes bytes on their way.
     """
 
     uri: str
     step: int
     objects: Mapping[str, Any]
     passed_over: tuple[str, ...] = ()
+    healed_reads: int = 0
 
 
 def save_state(
@@ -108,15 +112,21 @@ def load_state(
     found = ranks.gather(found)[0]
     skipped: list[str] = list(found["passedOver"])
     told_of = ranks.gather(told(state))
+    healed_reads = 0
     for ref in (from_wire(CheckpointRef, one) for one in found["choices"]):
         everybody = Holdings.of(told_of, StateVersion(ref.lineage, ref.step))
 
-        def read(ref: CheckpointRef = ref, everybody: Holdings = everybody) -> Mapping[str, Any]:
-            return load_tensors(ref, state, everything=everybody.layout.shapes, kinds=kinds, cast=cast)
+        watch = LoadWatch()
+
+        def read(
+            ref: CheckpointRef = ref, everybody: Holdings = everybody, watch: LoadWatch = watch
+        ) -> Mapping[str, Any]:
+            return load_tensors(ref, state, everything=everybody.layout.shapes, kinds=kinds, cast=cast, watch=watch)
 
         objects, damage = _attempted(ranks, ref, read, fallback=fallback)
+        healed_reads += watch.rereads.healed
         if objects is not None:
-            return Loaded(ref.uri, ref.step, objects, tuple(skipped))
+            return Loaded(ref.uri, ref.step, objects, tuple(skipped), healed_reads)
         skipped.append(damage)
         if ranks.rank == 0:
             _LOG.warning("%s is given up for an older checkpoint, if there is one: %s", ref.uri, damage)

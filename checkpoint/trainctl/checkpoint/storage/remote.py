@@ -131,9 +131,9 @@ class FsspecStorage:
         what = f"adding to {self._uri}/{path}"
         self._calls.call(what, lambda _: self._fs.pipe_file(target, whole), size_bytes=len(whole))
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, whole: Callable[[bytes], bool] | None = None) -> bytes:
         """Reads it whole; what is shorter than the file is asked for again."""
-        found = self._content(path)
+        found = self._content(path, whole)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such file", f"{self._uri}/{path}")
         return found
@@ -226,12 +226,15 @@ class FsspecStorage:
             self._ask(f"making a folder for {self._uri}/{path}", lambda: self._fs.makedirs(folder, exist_ok=True))
         return target
 
-    def _content(self, path: str) -> bytes | None:
+    def _content(self, path: str, whole: Callable[[bytes], bool] | None = None) -> bytes | None:
         """All of a file; None if there is none."""
+        # s3fs asks for the size first, to read large files in parts.
+        in_one = {"max_concurrency": 1} if self._is_s3 else {}
 
         def fetch(again: bool) -> bytes:
-            found = bytes(self._fs.cat_file(f"{self._root}/{path}"))
-            self._refuse_cut_off(path, needed=len(found) + 1)
+            found = bytes(self._fs.cat_file(f"{self._root}/{path}", **in_one))
+            if whole is None or not whole(found):
+                self._refuse_cut_off(path, needed=len(found) + 1)
             return found
 
         try:
