@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from trainctl.checkpoint.dealing import Dealer
+from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.group_save import GroupSave, Target
 from trainctl.checkpoint.library.modules import held
 from trainctl.checkpoint.library.pending import PendingSave
@@ -64,6 +66,7 @@ class Checkpointer:
         self._target = Target(uri=uri, keep=keep, layout=layout)
         self._ranks = Ranks(group)
         self._beside = self._ranks.beside()
+        self._dealer = Dealer(rank_holder(self._ranks.rank))
         self._in_flight = in_flight
         self._fence_s = fence_s
         self._retry_after_s = tuple(retry_after_s)
@@ -126,7 +129,9 @@ class Checkpointer:
             self._pending[0].wait()
         failed = self._take_failures()
         state = replace(state, objects=copy.deepcopy(state.objects))
-        save = GroupSave.agreed(self._ranks, self._target, state, step=step, failed=failed, heard=self._heard)
+        save = GroupSave.agreed(
+            self._ranks, self._target, state, step=step, dealer=self._dealer, failed=failed, heard=self._heard
+        )
         pending = PendingSave(
             save,
             self._beside,

@@ -10,7 +10,8 @@ from typing import Any
 
 from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.catalog import newest
-from trainctl.checkpoint.engine import CheckpointWriter, assign, attempt_id
+from trainctl.checkpoint.dealing import Dealer
+from trainctl.checkpoint.engine import CheckpointWriter, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.holdings import Holdings, told
@@ -73,6 +74,7 @@ class GroupSave:
         state: LocalState,
         *,
         step: int,
+        dealer: Dealer | None = None,
         failed: Mapping[str, str] | None = None,
         heard: Callable[[Collection[str]], None] = lambda attempts: None,
     ) -> GroupSave:
@@ -83,6 +85,7 @@ class GroupSave:
             target: where to.
             state: this rank's part.
             step: that it is at.
+            dealer: that of this rank; None: a new one.
             failed: earlier attempts of which this rank has yet to tell that they failed, and why; if one rank has
                 any, no save begins.
             heard: called with those of all ranks before it is raised: a slower rank need not tell them again.
@@ -102,7 +105,7 @@ class GroupSave:
             attempt=Attempt(job=JOB, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=name),
             everybody=everybody,
             state=everybody.here(state),
-            assigned=assign(everybody.layout)[rank_holder(ranks.rank)],
+            assigned=(dealer or Dealer(rank_holder(ranks.rank))).runs(everybody.layout),
         )
 
     def write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,6 +46,9 @@ class FsspecStorage:
         protocol = filesystem.protocol
         self._creates_atomically = True
         self._is_s3 = hasattr(filesystem, "call_s3")
+        # Newer versions of s3fs ask for the size first, to read large files in parts.
+        parted = self._is_s3 and "max_concurrency" in inspect.signature(filesystem._cat_file).parameters
+        self._in_one: Mapping[str, int] = {"max_concurrency": 1} if parted else {}
         self._has_folders = _WITHOUT_FOLDERS.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
     @property
@@ -228,11 +232,9 @@ class FsspecStorage:
 
     def _content(self, path: str, whole: Callable[[bytes], bool] | None = None) -> bytes | None:
         """All of a file; None if there is none."""
-        # s3fs asks for the size first, to read large files in parts.
-        in_one = {"max_concurrency": 1} if self._is_s3 else {}
 
         def fetch(again: bool) -> bytes:
-            found = bytes(self._fs.cat_file(f"{self._root}/{path}", **in_one))
+            found = bytes(self._fs.cat_file(f"{self._root}/{path}", **self._in_one))
             if whole is None or not whole(found):
                 self._refuse_cut_off(path, needed=len(found) + 1)
             return found
