@@ -178,6 +178,25 @@ def one_rank_fails(folder: Path, rank: int, size: int) -> None:
         save(str(place), model=model, step=1)
 
 
+def one_rank_has_what_cannot_be_saved(folder: Path, rank: int, size: int) -> None:
+    """It fails before anybody compares what they hold: nobody waits for it there."""
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    save(str(folder / "c"), model=model, optimizers=[optimizer], step=1)
+    if rank == 1:
+        model.register_buffer("odd", torch.zeros(2, dtype=torch.complex128))
+    with pytest.raises(CheckpointError, match=r"(?s)saving step 2.*rank 1: .*odd"):
+        save(str(folder / "c"), model=model, step=2)
+    with pytest.raises(CheckpointError, match=r"(?s)loading.*rank 1: .*odd"):
+        load(str(folder / "c"), model=model)
+    with Checkpointer(str(folder / "c")) as checkpointer:
+        with pytest.raises(CheckpointError, match=r"(?s)saving step 2.*rank 1: .*odd"):
+            checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+        if rank == 1:
+            del model.odd
+        assert checkpointer.async_save(model=model, optimizers=[optimizer], step=3).result().step == 3
+
+
 def single() -> tuple[nn.Module, torch.optim.Optimizer]:
     """What ``built`` makes, in a process of its own."""
     model = nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 3)).double()

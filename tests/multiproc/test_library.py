@@ -21,6 +21,7 @@ from multiproc.library_ranks import (
     one_rank_fails,
     one_rank_fails_beside,
     one_rank_finds_damage,
+    one_rank_has_what_cannot_be_saved,
     one_rank_is_killed_beside,
     run_rank,
     saves_flat,
@@ -72,6 +73,11 @@ def test_rows_become_columns_and_replicas(tmp_path: Path) -> None:
 def test_one_rank_that_fails_fails_all(tmp_path: Path) -> None:
     run(one_rank_fails, tmp_path, 2)
     assert newest(str(tmp_path / "c")) is None
+
+
+def test_one_rank_that_fails_before_all_compare_what_they_hold_fails_all(tmp_path: Path) -> None:
+    run(one_rank_has_what_cannot_be_saved, tmp_path, 2)
+    assert [info.ref.step for info in survey(str(tmp_path / "c")).checkpoints] == [3, 1]
 
 
 def test_damage_that_one_rank_finds_makes_all_take_the_older_one(tmp_path: Path) -> None:

@@ -193,4 +193,8 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch
 
 def _tensor(fqn: str, kind: str, tensor: torch.Tensor, instance: str, version: StateVersion) -> StateTensor:
     local, shape, region = local_part(tensor)
-    return StateTensor(StateKey(fqn, kind, dtype_name(tensor.dtype), instance, version), shape, region, local)
+    try:
+        dtype = dtype_name(tensor.dtype)
+    except PlanError as error:
+        raise PlanError(f"{kind} of {fqn}: {error}", hint=error.hint) from None
+    return StateTensor(StateKey(fqn, kind, dtype, instance, version), shape, region, local)

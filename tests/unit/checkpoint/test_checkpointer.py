@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -166,6 +167,29 @@ def test_a_failure_that_nobody_asked_about_is_raised_by_the_next_save(tmp_path: 
     with pytest.raises(UsageError, match="was closed"):
         checkpointer.async_save(model=model, optimizers=[optimizer], step=5)
     assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [3]
+
+
+def test_a_failure_that_a_faster_rank_told_of_is_not_told_again(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.refuses = 1
+    values = torch.arange(20.0)
+    with Checkpointer(str(tmp_path), in_flight=2, retry_after_s=()) as checkpointer:
+        first = checkpointer.async_save_state(flat(values), step=1)
+        assert gate.reached.wait(DEADLINE_S)
+        with monkeypatch.context() as patched:
+
+            def gather(own: dict[str, Any]) -> list[dict[str, Any]]:
+                assert own["failed"] == {}, "here it is not over yet"
+                return [own, {**own, "failed": {first.attempt: "no space left"}}]
+
+            patched.setattr(checkpointer._ranks, "gather", gather)
+            with pytest.raises(CheckpointError, match="rank 1: no space left"):
+                checkpointer.async_save_state(flat(values), step=2)
+        gate.open.set()
+        assert first.wait(DEADLINE_S)
+        assert "no space left" in first.failure
+        assert checkpointer.async_save_state(flat(values), step=3).result().step == 3
 
 
 @pytest.mark.parametrize("fails", [1, 2])

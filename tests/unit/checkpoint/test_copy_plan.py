@@ -58,6 +58,20 @@ def assert_copies(src: Layout, dst: Layout, failed: frozenset[str]) -> None:
     assert uncovered(dst, src, failed=failed) == plan.missing
 
 
+@given(st.data())
+def test_a_layout_gets_from_itself_only_what_failed_holders_lost(data: st.DataObject) -> None:
+    table = data.draw(shape_tables())
+    src = data.draw(layouts(table, "rank"))
+    again = Layout(table, src.holders)
+    failed = data.draw(st.sampled_from(sorted(src.holders)))
+    whole_plan, plan = copy_plan(src, again), copy_plan(src, again, failed=frozenset({failed}))
+    assert (whole_plan.transfers, whole_plan.missing) == ((), ())
+    assert whole_plan.into(failed) == whole_plan.out_of(failed) == ()
+    got = sum(t.region.volume for t in plan.transfers) + sum(m.region.volume for m in plan.missing)
+    assert got == sum(len(held(src, failed, state_key)) for state_key in table)
+    assert {t.dst_holder for t in plan.transfers} <= {failed}
+
+
 COMBINES = {
     "same": (Term(key("a")),),
     "cast": (Term(key("a", "exp_avg"), Cast("F32")),),

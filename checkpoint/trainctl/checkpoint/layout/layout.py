@@ -81,7 +81,7 @@ class Layout:
     def runs(self, holder: str, key: StateKey) -> tuple[Flat, ...]:
         """What ``holder`` holds of ``key`` as disjoint ascending ranges; empty if nothing."""
         placement = self.placements.get(key)
-        return placement.runs.get(holder, ()) if placement is not None else ()
+        return placement.runs_of(holder) if placement is not None else ()
 
 
 class _ByHolder(Mapping[str, Held]):

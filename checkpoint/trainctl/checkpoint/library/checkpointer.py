@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from trainctl.checkpoint.dealing import Dealer
+from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.group_save import GroupSave, Target
 from trainctl.checkpoint.library.modules import held
 from trainctl.checkpoint.library.pending import PendingSave
@@ -64,6 +66,7 @@ class Checkpointer:
         self._target = Target(uri=uri, keep=keep, layout=layout)
         self._ranks = Ranks(group)
         self._beside = self._ranks.beside()
+        self._dealer = Dealer(rank_holder(self._ranks.rank))
         self._in_flight = in_flight
         self._fence_s = fence_s
         self._retry_after_s = tuple(retry_after_s)
@@ -99,14 +102,14 @@ class Checkpointer:
         """
         lazy = bool(optimizers) if lazy is None else lazy
         with ExitStack() as stack:
-            state, failed = LocalState(()), ""
+            state, problem = LocalState(()), ""
             try:
                 state = stack.enter_context(held(model, optimizers, objects, artifacts))
             except TrainctlError as error:
                 if self._ranks.size == 1:
                     raise
-                failed = told(error)  # the others wait for this rank: all of them hear it
-            pending = self._begin(state, step=step, lazy=lazy, failed=failed)
+                problem = told(error)  # the others wait for this rank: all of them hear it
+            pending = self._begin(state, step=step, lazy=lazy, problem=problem)
         for optimizer in optimizers:
             if id(optimizer) not in self._hooks:
                 self._hooks[id(optimizer)] = (optimizer, optimizer.register_step_pre_hook(self._before_step))
@@ -126,14 +129,23 @@ class Checkpointer:
         """
         return self._begin(state, step=step, lazy=lazy)
 
-    def _begin(self, state: LocalState, *, step: int, lazy: bool, failed: str = "") -> PendingSave:
+    def _begin(self, state: LocalState, *, step: int, lazy: bool, problem: str = "") -> PendingSave:
         if self._closed:
             raise UsageError("expected an open Checkpointer, found one that was closed", hint="make a new one")
         while len(self._pending) >= self._in_flight and not self._pending[0].done():
             self._pending[0].wait()
-        failed = "\n".join(filter(None, [self._take_failure(), failed]))
+        failed = self._take_failures()
         state = replace(state, objects=copy.deepcopy(state.objects))
-        save = GroupSave.agreed(self._ranks, self._target, state, step=step, failed=failed)
+        save = GroupSave.agreed(
+            self._ranks,
+            self._target,
+            state,
+            step=step,
+            dealer=self._dealer,
+            problem=problem,
+            failed=failed,
+            heard=self._heard,
+        )
         pending = PendingSave(
             save,
             self._beside,
@@ -159,8 +171,8 @@ class Checkpointer:
         """
         for pending in self._pending:
             pending.wait()
-        if failed := self._take_failure():
-            raise CheckpointError(failed)
+        if failed := self._take_failures():
+            raise CheckpointError("\n".join(failed.values()))
         return self._newest
 
     def close(self) -> None:
@@ -177,8 +189,8 @@ class Checkpointer:
             pending.wait()
         if self._beside is not self._ranks:
             self._beside.leave()
-        if failed := self._take_failure():
-            raise CheckpointError(failed)
+        if failed := self._take_failures():
+            raise CheckpointError("\n".join(failed.values()))
 
     def __enter__(self) -> Checkpointer:
         """For ``with``: ``close`` at the end of the block."""
@@ -204,9 +216,14 @@ class Checkpointer:
             hook.remove()
         self._hooks.clear()
 
-    def _take_failure(self) -> str:
-        """Why saves that are over failed, if nobody has been told yet; they are forgotten."""
+    def _heard(self, attempts: Collection[str]) -> None:
+        """Another rank was faster to see these fail, and all ranks were told."""
+        for pending in self._pending:
+            pending.told |= pending.attempt in attempts
+
+    def _take_failures(self) -> Mapping[str, str]:
+        """Why saves (by attempt) that are over failed, if nobody has been told yet; they are forgotten."""
         over = [pending for pending in self._pending if pending.done()]
         self._pending = [pending for pending in self._pending if pending not in over]
         self._newest = next((pending.ref for pending in reversed(over) if pending.ref is not None), self._newest)
-        return "\n".join(pending.failure for pending in over if pending.failure and not pending.told)
+        return {pending.attempt: pending.failure for pending in over if pending.failure and not pending.told}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -112,17 +113,22 @@ def load(
         CheckpointError: as ``load_state``, or it was saved with another number of optimizers.
         PlanError: an optimizer is over other parameters than the one that was saved.
     """
-    settle_shards(model)
-    kept = [_kept(optimizer) for optimizer in optimizers or ()]
+    kept: list[OptimizerState] = []
+
+    def wanted() -> LocalState:
+        settle_shards(model)
+        kept.extend(_kept(optimizer) for optimizer in optimizers or ())
+        return _state(model, optimizers or (), {}, None)
+
     try:
         kinds: Collection[str] | None = (PARAM, BUFFER) if optimizers is None else None
-        state = Ranks(group).together(f"loading {uri}", lambda: _state(model, optimizers or (), {}, None))
+        state = Ranks(group).together(f"loading {uri}", wanted)
         found = load_state(
             uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group
         )
         if optimizers is not None:
             _take_over(kept, found)
-        return Loaded(found.uri, found.step, found.objects.get("registered", {}), found.passed_over)
+        return replace(found, objects=found.objects.get("registered", {}))
     finally:
         for optimizer in kept:
             optimizer.let_go()

@@ -35,6 +35,7 @@ class PendingSave:
 
     Attributes:
         step: of the state.
+        attempt: name of the save, the same on all ranks.
         ref: the checkpoint, once it is complete.
         told: whether somebody was told how it ended.
     """
@@ -51,6 +52,7 @@ class PendingSave:
         before: PendingSave | None,
     ) -> None:
         self.step = save.attempt.step
+        self.attempt = save.attempt.attempt
         self.told = False
         self.ref: CheckpointRef | None = None
         self._save = save

@@ -16,6 +16,7 @@ from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library.group_save import GroupSave, Target
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import LoadPlan, plan_load
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.saving import live_data
@@ -38,12 +39,15 @@ class Loaded:
         step: of the state.
         objects: what was saved beside the tensors.
         passed_over: what is wrong with newer checkpoints that were not taken, or were given up, newest first.
+        healed_reads: what came to this rank with wrong bytes and, read again, was right: no damage, but something
+            changes bytes on their way.
     """
 
     uri: str
     step: int
     objects: Mapping[str, Any]
     passed_over: tuple[str, ...] = ()
+    healed_reads: int = 0
 
 
 def save_state(
@@ -123,13 +127,24 @@ def load_state(
     wanted = Holdings.of(ranks.gather(told(state)), version).layout
     with ranks.exchange() as exchange:
         sharing = Sharing(exchange, wanted) if exchange is not None else None
+        healed_reads = 0
         for ref in (from_wire(CheckpointRef, one) for one in found["choices"]):
+            watch = LoadWatch()
             plan = functools.partial(
-                plan_load, ref, state, everything=wanted.shapes, kinds=kinds, cast=cast, all_here=True, sharing=sharing
+                plan_load,
+                ref,
+                state,
+                everything=wanted.shapes,
+                kinds=kinds,
+                cast=cast,
+                all_here=True,
+                watch=watch,
+                sharing=sharing,
             )
-            objects, damage = _attempted(ranks, ref, plan, fallback=fallback, verify_first=verify_first)
+            objects, damage = _attempted(ranks, ref, plan, watch, fallback=fallback, verify_first=verify_first)
+            healed_reads += watch.rereads.healed
             if objects is not None:
-                return Loaded(ref.uri, ref.step, objects, tuple(skipped))
+                return Loaded(ref.uri, ref.step, objects, tuple(skipped), healed_reads)
             skipped.append(damage)
             if ranks.rank == 0:
                 _LOG.warning("%s is given up for an older checkpoint, if there is one: %s", ref.uri, damage)
@@ -152,7 +167,13 @@ def _choices(uri: str, fallback: bool) -> dict[str, Any]:
 
 
 def _attempted(
-    ranks: Ranks, ref: CheckpointRef, plan: Callable[[], LoadPlan], *, fallback: bool, verify_first: bool
+    ranks: Ranks,
+    ref: CheckpointRef,
+    plan: Callable[[], LoadPlan],
+    watch: LoadWatch,
+    *,
+    fallback: bool,
+    verify_first: bool,
 ) -> tuple[Mapping[str, Any] | None, str]:
     """What was loaded; or, where all that is wrong is the checkpoint itself and others may be tried, what that is."""
     damage = ""
@@ -178,11 +199,11 @@ def _attempted(
         return "; ".join(f"rank {rank}: {text}" for rank, text in texts if text)
 
     def verify() -> bool:
-        planned[0].verify()
+        planned[0].verify(watch=watch)
         return True
 
     def fill() -> bool:
-        planned[0].fill()
+        planned[0].fill(watch=watch)
         return True
 
     planned: list[LoadPlan] = together(lambda: [plan()], [])

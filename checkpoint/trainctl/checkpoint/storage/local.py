@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trainctl.checkpoint.monitor import SYNC
@@ -114,7 +114,7 @@ class LocalStorage:
         finally:
             os.close(descriptor)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, whole: Callable[[bytes], bool] | None = None) -> bytes:
         """Reads it whole."""
         return (self._root / path).read_bytes()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import logging
 import os
 import uuid
@@ -46,6 +47,9 @@ class FsspecStorage:
         protocol = filesystem.protocol
         self._creates_atomically = True
         self._is_s3 = hasattr(filesystem, "call_s3")
+        # Newer versions of s3fs ask for the size first, to read large files in parts.
+        parted = self._is_s3 and "max_concurrency" in inspect.signature(filesystem._cat_file).parameters
+        self._in_one: Mapping[str, int] = {"max_concurrency": 1} if parted else {}
         self._has_folders = _WITHOUT_FOLDERS.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
     @property
@@ -132,9 +136,9 @@ class FsspecStorage:
         what = f"adding to {self._uri}/{path}"
         self._calls.call(what, lambda _: self._fs.pipe_file(target, whole), size_bytes=len(whole))
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, whole: Callable[[bytes], bool] | None = None) -> bytes:
         """Reads it whole; what is shorter than the file is asked for again."""
-        found = self._content(path)
+        found = self._content(path, whole)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such file", f"{self._uri}/{path}")
         return found
@@ -227,12 +231,13 @@ class FsspecStorage:
             self._ask(f"making a folder for {self._uri}/{path}", lambda: self._fs.makedirs(folder, exist_ok=True))
         return target
 
-    def _content(self, path: str) -> bytes | None:
+    def _content(self, path: str, whole: Callable[[bytes], bool] | None = None) -> bytes | None:
         """All of a file; None if there is none."""
 
         def fetch(again: bool) -> bytes:
-            found = bytes(self._fs.cat_file(f"{self._root}/{path}"))
-            self._refuse_cut_off(path, needed=len(found) + 1)
+            found = bytes(self._fs.cat_file(f"{self._root}/{path}", **self._in_one))
+            if whole is None or not whole(found):
+                self._refuse_cut_off(path, needed=len(found) + 1)
             return found
 
         try:

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from trainctl.checkpoint.engine import Attempt, assign, attempt_id
+from trainctl.checkpoint.dealing import Dealer
+from trainctl.checkpoint.engine import Attempt, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.monitor import FENCE, MEMORY, PLAN, STAGES, STALL
@@ -110,6 +111,7 @@ class Saves:
         self._notice = notice
         self._moved = threading.Event()
         self._pool = pool
+        self._dealer = Dealer(rank_holder(group.rank))
         self._maker = PartMaker(
             place=place, pool=pool, manners=manners, waiter=waiter, changed=self._moved.set, transfers=transfers
         )
@@ -239,7 +241,7 @@ class Saves:
             layout = gathered_layout(self._group, state, waiter=self._waiter)
         else:
             layout = replicated(state.shapes(), [rank_holder(rank) for rank in range(self._group.size)])
-        return Dealt(assign(layout)[rank_holder(self._group.rank)], layout.shapes)
+        return Dealt(self._dealer.runs(layout), layout.shapes)
 
     def _pass_fence(self, save: _Save, within_s: float) -> None:
         snapshot = save.own.snapshot
