@@ -122,9 +122,14 @@ class Nearest:
         self._close: dict[tuple[str, str, bool, Shape], str] = {}
 
     def to(self, name: str, kind: str, shape: Shape) -> tuple[str, bool]:
-        """The nearest name, empty where nothing looks like it; and whether nobody wants that one."""
-        for spare in (True, False):
-            pattern = self._pattern_near(name, kind, shape, spare=spare)
+        """The nearest name, empty where nothing looks like it; and whether nobody wants that one.
+
+        What differs in numbers only is nearest; then what is spare.
+        """
+        own = _pattern(name)
+        alike = [spare for spare in (True, False) if own in self._patterns.get((kind, spare), {})]
+        for spare in alike or (True, False):
+            pattern = own if alike else self._pattern_near(name, kind, shape, spare=spare)
             if pattern:
                 named = self._patterns[kind, spare][pattern]
                 return named[min(named, key=lambda numbers: _apart(numbers, _numbers(name)))], spare

@@ -147,6 +147,15 @@ def test_a_layer_too_many_is_compared_with_the_last_one_there() -> None:
     ]
 
 
+def test_a_layer_too_many_is_not_taken_for_one_that_was_renamed() -> None:
+    saved = {f"layers.{n}.{name}": (4,) for n in range(2) for name in ("query.bias", "norm.bias")}
+    wanted = {f"layers.{n}.{name}": (4,) for n in range(3) for name in ("q.bias", "norm.bias")}
+    said = lines(saved, wanted)[1:]
+    assert any("layers.2.norm.bias: " in line and line.endswith("there is layers.1.norm.bias") for line in said)
+    assert any("layers.{0-2}.q.bias (3 tensors): " in line and "layers.{0-1}.query.bias, not" in line for line in said)
+    assert len(said) == 2
+
+
 def test_more_than_anybody_reads_is_in_the_log_and_in_the_error(caplog: pytest.LogCaptureFixture) -> None:
     words = [f"{a}{b}{c}" for a in "abcdefgh" for b in "ijklmno" for c in "pqrstuv"]
     error = refused({key("same"): (1,)}, {key(word): (1,) for word in words})
