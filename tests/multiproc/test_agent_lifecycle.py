@@ -269,9 +269,9 @@ def test_a_worker_hears_of_its_nodes_failure_domain_and_of_the_disk_that_its_job
         options = ("--failure-domain", "rack-4", "--snapshot-dir", str(disk))
         async with agent_and_controller(tmp_path, *options) as (agent, controller):
             assert controller.registrations[0].failure_domain == "rack-4"
-            plain = worker(behaviour="environment")
-            job = {**plain.spec["spec"], "checkpoint": {"snapshots": {"intervalSteps": 5, "place": "disk"}}}
-            controller.want(replace(plain, spec={"spec": job}))
+            snapshots = {"snapshots": {"intervalSteps": 5, "place": "disk"}}
+            spec = {"env": {"FAKE_WORKER": "environment"}, "checkpoint": snapshots}
+            controller.want(replace(worker(), spec={"spec": spec}))
             log = log_path(agent.folder / "logs", "uid-1", 0, 1)
             await until(lambda: log.exists() and "environment=" in log.read_text())
             found = log.read_text()
