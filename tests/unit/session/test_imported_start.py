@@ -18,7 +18,8 @@ from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction
-from trainctl.parallel.recovery.enter import Entry, StateLostError
+from trainctl.parallel.recovery.enter import Entry
+from trainctl.parallel.recovery.from_storage import StateLostError
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.replica.training_state import TrainingState
 
