@@ -161,9 +161,9 @@ def manifests_read(
     with monkeypatch.context() as patched:
         real = LocalStorage.read
 
-        def noting(storage: LocalStorage, path: str) -> bytes:
+        def noting(storage: LocalStorage, path: str, **named: Any) -> bytes:
             found.append(path)
-            return real(storage, path)
+            return real(storage, path, **named)
 
         patched.setattr(LocalStorage, "read", noting)
         load(ref, state, everything=state.shapes(), plan=plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def at_step(step: int) -> Callable[[str], StateKey]:
     return lambda name: key(name)._replace(version=StateVersion(1, step))
 
 
-def cut(step: int, cuts: dict[str, tuple[int, ...]] = CUTS, ranks: int = 3) -> Layout:
+def cut(step: int, cuts: Mapping[str, tuple[int, ...]] = CUTS, ranks: int = 3) -> Layout:
     named = at_step(step)
     held: Held = {
         rank_holder(rank): {named(name): (Flat(cuts[name][rank], cuts[name][rank + 1]),) for name in cuts}

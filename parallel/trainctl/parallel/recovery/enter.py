@@ -10,18 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
 from trainctl.checkpoint.monitor import DIGEST, bottleneck
-from trainctl.checkpoint.origin import origin_of
-from trainctl.checkpoint.sharing import Sharing
-from trainctl.checkpoint.state import BUFFER, PARAM, LocalState
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import DamagedCheckpointError, InternalError, PlanError, TrainctlError, UnavailableError
+from trainctl.core.errors import InternalError, PlanError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
 from trainctl.core.records.part import SNAPSHOT, PartTimes, TransferKind
 from trainctl.core.records.snapshot import SnapshotRef
@@ -32,7 +26,7 @@ from trainctl.parallel.collectives.port import Collectives, Group, Rendezvous
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.recovery.copying import StateCopy
 from trainctl.parallel.recovery.from_memory import MemoryLoad, SnapshotLostError
-from trainctl.parallel.recovery.layouts import gathered_layout
+from trainctl.parallel.recovery.from_storage import StateLostError, StorageLoad
 from trainctl.parallel.recovery.membership import Membership
 from trainctl.parallel.recovery.transfer import joiners, plan_messages
 from trainctl.parallel.replica.replica import EMPTY, Replica
@@ -56,12 +50,6 @@ class _Obtained:
     figures: Sequence[Any] = ()
     load: PartTimes | None = None
     damaged: Sequence[str] = ()
-
-
-class StateLostError(UnavailableError):
-    """The initial state is wanted and no worker can make it any more; new ones in their places can."""
-
-    code = "STATE_LOST"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +178,10 @@ class Entry:
             if isinstance(source, SnapshotRef):
                 obtained = self._load_snapshot(source, group, watch)
             else:
-                obtained = _Obtained(received=self._load(source, group, watch))
+                load = StorageLoad(
+                    record=self.record, replica=self.replica, group=group, waiter=self.waiter, watch=watch
+                )
+                obtained = _Obtained(received=load.of(source))
             return replace(obtained, load=watch.part(self.rank))
         if self.record.rung is Rung.START:
             return _Obtained(received=self._start(group))
@@ -216,50 +207,6 @@ class Entry:
         if self.record.holders:
             self._copy(group)
         return {}
-
-    def _load(self, ref: CheckpointRef, group: Group, watch: LoadWatch) -> dict[str, int]:
-        try:
-            return self._loaded(ref, group, watch)
-        except DamagedCheckpointError as error:
-            mark_damaged(ref, error)
-            raise
-
-    def _loaded(self, ref: CheckpointRef, group: Group, watch: LoadWatch) -> dict[str, int]:
-        origin = origin_of(ref)
-        if origin is not None and not self.replica.as_built:
-            raise StateLostError(
-                f"generation {self.record.generation} starts from {ref.uri}, which was imported and does not say what "
-                "the program registers beside the weights, and this worker has trained; a new one takes its place"
-            )
-        self.replica.make_empty()
-        version = StateVersion(self.record.lineage, self.record.target_step)
-        state = self.replica.state(version)
-        if origin is not None and not origin.optimizer:
-            state = state.of_kinds(PARAM, BUFFER)
-        objects = load(
-            ref,
-            state,
-            cast=origin is not None,
-            verify_first=False,
-            alive=self.waiter.touch,
-            watch=watch,
-            sharing=self._sharing(group, state),
-        )
-        cursor = self.replica.import_objects(objects) if origin is None else self.replica.begin_with(origin, objects)
-        self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
-        self.replica.checkpoint = ref
-        size = sum(tensor.tensor.numel() * tensor.tensor.element_size() for tensor in state.tensors)
-        return {ref.uri: size}
-
-    def _sharing(self, group: Group, state: LocalState) -> Sharing | None:
-        """All ranks of the generation load the same checkpoint."""
-        if group.size == 1:
-            return None
-        if self.replica.sharded:
-            wanted = gathered_layout(group, state, waiter=self.waiter)
-        else:
-            wanted = replicated(state.shapes(), [rank_holder(rank) for rank in range(group.size)])
-        return Sharing(group, wanted, check=lambda: self.waiter.check(alive=False))
 
     def _load_snapshot(self, snapshot: SnapshotRef, group: Group, watch: LoadWatch) -> _Obtained:
         if self.memory is None:

@@ -17,8 +17,7 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.memory.node_memory import NodeMemory, NoRoomError, held_of, name_of
 from trainctl.checkpoint.saving import EntryData
-from trainctl.checkpoint.snapshot.background import PartOutcome, SharePart, WritePart
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.snapshot.background import SharePart, WritePart
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.part import NO_ROOM
@@ -31,7 +30,7 @@ from trainctl.parallel.collectives.port import Group, PendingGroup
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.plan.buddies import buddies, together
 from trainctl.parallel.recovery.file_exchange import FileExchange
-from trainctl.parallel.session.sealing import SealThread
+from trainctl.parallel.session.sealing import Collected, SealThread
 
 _LOOK_S = 0.02
 _ROOMS = {MEMORY: ("memory", "--memory-dir"), DISK: ("folder on a disk", "--snapshot-dir")}
@@ -156,36 +155,22 @@ class MemoryPlace:
 
         return share
 
-    def seal(
-        self,
-        attempt: Attempt,
-        state: LocalState,
-        parts: Sequence[PartOutcome],
-        *,
-        began_s: float,
-        stall_s: float,
-        pool_bytes: int,
-        before: SealThread | None,
-        changed: Callable[[], None],
-    ) -> SealThread:
+    def seal(self, save: Collected, *, before: SealThread | None, changed: Callable[[], None]) -> SealThread:
         """Writes the root manifest to this node's memory if all parts are there."""
-        written = [outcome.part for outcome in parts if outcome.part is not None]
-        here = [part for part in written if self._node in self._keepers(part.writer)]
-        self._here = held_of(_ref(attempt), len(parts), here)
-        self._began_s, self._stall_s = began_s, stall_s
-        self._why, self._cause = "", next((part.cause for part in parts if part.error), "seal")
+        here = [part for part in save.written if self._node in self._keepers(part.writer)]
+        self._here = held_of(_ref(save.attempt), len(save.parts), here)
+        self._began_s, self._stall_s = save.began_s, save.stall_s
+        self._why, self._cause = "", save.cause
 
         def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
-            errors = [f"rank {rank}: {part.error}" for rank, part in enumerate(parts) if part.error]
-            if errors or self._memory is None:
-                failed("; ".join(errors))
+            if save.errors or self._memory is None:
+                failed("; ".join(save.errors))
                 return None
-            return CheckpointWriter(self._memory.uri, faults=self._faults).seal(
-                attempt, state=state, parts=written, parent=None
-            )
+            writer = CheckpointWriter(self._memory.uri, faults=self._faults)
+            return writer.seal(save.attempt, state=save.state, parts=save.written, parent=None)
 
         def failed(error: str) -> None:
-            self._failed(attempt, error)
+            self._failed(save.attempt, error)
 
         return SealThread(seal, failed=failed, parent=None, before=before, changed=changed)
 

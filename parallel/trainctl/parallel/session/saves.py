@@ -35,7 +35,7 @@ from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import IN_FLIGHT, Manners
 from trainctl.parallel.session.places import Place
 from trainctl.parallel.session.save_part import Dealt, PartMaker, SavePart
-from trainctl.parallel.session.sealing import SealThread
+from trainctl.parallel.session.sealing import Collected, SealThread
 from trainctl.parallel.transfers import TransferBoard
 
 FENCE_S = 5.0
@@ -288,16 +288,15 @@ class Saves:
         if not self._place.seals:
             return
         before = [other.seal for other in self._saves if other.seal is not None][-1:]
-        save.seal = self._place.seal(
-            save.attempt,
-            save.state,
-            [one.outcome for one in said],
+        collected = Collected(
+            attempt=save.attempt,
+            state=save.state,
+            parts=[one.outcome for one in said],
             began_s=save.began_s,
             stall_s=max(one.stall_s for one in said),
             pool_bytes=max(one.pool_bytes for one in said),
-            before=before[0] if before else None,
-            changed=self._moved.set,
         )
+        save.seal = self._place.seal(collected, before=before[0] if before else None, changed=self._moved.set)
 
     def _publish(self, save: _Save) -> None:
         """The save was sealed, or has failed: everybody hears of it."""
