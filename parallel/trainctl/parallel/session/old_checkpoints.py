@@ -14,8 +14,8 @@ from trainctl.parallel.session.instructions import Instructions
 _LOG = logging.getLogger("trainctl.session")
 CONFIRMED_S = 5.0
 """How long a worker that ends waits to hear that its last checkpoint is current: no controller may be there."""
-REMOVED_S = 30.0
-"""How long it waits until older ones are gone."""
+REMOVED_S = 8.0
+"""How long it waits until older ones are gone: less than a worker that was told to stop may take."""
 _TURN_S = 0.05
 
 
