@@ -63,6 +63,17 @@ def test_before_a_worker_ends_it_waits_until_its_last_one_is_current_and_older_o
     assert steps(tmp_path / "checkpoints") == [4]
 
 
+def test_what_it_was_told_before_it_entered_its_generation_is_carried_out_then(tmp_path: Path) -> None:
+    *_, last = Run(tmp_path, steps=4, interval=2, background=False).to_the_end()
+    assert last.ref is not None
+    assert steps(tmp_path / "checkpoints") == [2, 4]
+    again = Run(tmp_path, steps=1, keep=1, control=Unheard)
+    again.control._desired = replace(again.control.latest(), kept_checkpoints=(last.ref.attempt,))
+    again.session._context.instructions._note(again.control.latest())
+    again.to_the_end()
+    assert steps(tmp_path / "checkpoints") == [1, 4]
+
+
 def test_a_worker_ends_although_nobody_says_that_its_last_checkpoint_is_current(tmp_path: Path) -> None:
     run = Run(tmp_path, steps=4, interval=2, keep=1, control=Unheard)
     assert [report.step for report in run.to_the_end()] == [2, 4]
