@@ -32,9 +32,8 @@ def retain(
     parents first, so a branch that was rolled back goes before what the job continues. Attempts that were interrupted
     at an earlier step than the newest checkpoint's are garbage and go, too. Other jobs' checkpoints are never touched.
 
-    With ``current``, only what is older than it is looked at, and nothing goes unless it is whole. Called late, or by
-    somebody who has been replaced, it then removes nothing that was not of no more use when ``current`` was: whatever
-    the job saves later, in whatever lineage, is newer.
+    With ``current``, only what is older than it is looked at, and nothing goes unless it is whole. Whatever the job
+    saves later, in whatever lineage, is newer: so who acts late, or has been replaced, removes nothing of that.
 
     Args:
         uri: the folder that the job saves to.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,12 @@ from unit.checkpoint.ranks import at_step, attempt, full_values, plain, save, sa
 
 VALUES = full_values({"w": (6,)})
 JOB = "job-a"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here loses power."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def completed(

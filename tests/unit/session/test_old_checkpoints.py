@@ -31,6 +31,17 @@ class Unheard(Keeping):
             super().confirm()
 
 
+class Late(Keeping):
+    """A controller that says what is current only to who waits for it."""
+
+    def confirm(self) -> None:
+        """Not at once."""
+
+    def wait_newer(self, than: int, timeout_s: float) -> WorkerDesired | None:
+        super().confirm()
+        return super().wait_newer(than, timeout_s)
+
+
 def steps(folder: Path) -> list[int]:
     return sorted(info.ref.step for info in survey(str(folder)).checkpoints)
 
@@ -44,6 +55,23 @@ def test_nothing_goes_while_the_controller_is_away_and_the_rest_when_it_is_back(
     run.control.away = False
     run.to_the_end()
     assert steps(tmp_path / "checkpoints") == [6, 8], "also what the last one has made superfluous"
+
+
+def test_before_a_worker_ends_it_waits_until_its_last_one_is_current_and_older_ones_are_gone(tmp_path: Path) -> None:
+    run = Run(tmp_path, steps=4, interval=2, background=False, keep=1, control=Late)
+    run.to_the_end()
+    assert steps(tmp_path / "checkpoints") == [4]
+
+
+def test_what_it_was_told_before_it_entered_its_generation_is_carried_out_then(tmp_path: Path) -> None:
+    *_, last = Run(tmp_path, steps=4, interval=2, background=False).to_the_end()
+    assert last.ref is not None
+    assert steps(tmp_path / "checkpoints") == [2, 4]
+    again = Run(tmp_path, steps=1, keep=1, control=Unheard)
+    again.control._desired = replace(again.control.latest(), kept_checkpoints=(last.ref.attempt,))
+    again.session._context.instructions._note(again.control.latest())
+    again.to_the_end()
+    assert steps(tmp_path / "checkpoints") == [1, 4]
 
 
 def test_a_worker_ends_although_nobody_says_that_its_last_checkpoint_is_current(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 
-from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.parallel.session.checkpoints import Checkpoints
@@ -14,8 +13,8 @@ from trainctl.parallel.session.instructions import Instructions
 _LOG = logging.getLogger("trainctl.session")
 CONFIRMED_S = 5.0
 """How long a worker that ends waits to hear that its last checkpoint is current: no controller may be there."""
-REMOVED_S = 30.0
-"""How long it waits until older ones are gone."""
+REMOVED_S = 8.0
+"""How long it waits until older ones are gone: less than a worker that was told to stop may take."""
 _TURN_S = 0.05
 
 
@@ -76,5 +75,5 @@ class OldCheckpoints:
                 keep = self._checkpoints.spec.keep.last
                 writer = self._checkpoints.writer()
                 writer.retain(job=self._job, keep=keep, current=kept[-1], protect=frozenset(kept))
-            except (TrainctlError, OSError) as error:  # one that stays for once does no harm: the next time it goes
-                _LOG.warning("older checkpoints stay for now: %s", error)
+            except Exception as error:  # whatever it is: one that stays for once does no harm, the next time it goes
+                _LOG.warning("older checkpoints stay for now: %s: %s", type(error).__name__, error)
