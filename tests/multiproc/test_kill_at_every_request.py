@@ -19,7 +19,7 @@ from trainctl.checkpoint.storage import upload
 from trainctl.checkpoint.storage.opening import open_storage
 
 pytest_plugins = ["object_store.fixtures"]
-pytestmark = pytest.mark.multiproc
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]
 CHANGES = "PUT POST DELETE"
 
 
