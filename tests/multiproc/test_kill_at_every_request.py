@@ -19,7 +19,7 @@ from trainctl.checkpoint.storage import upload
 from trainctl.checkpoint.storage.opening import open_storage
 
 pytest_plugins = ["object_store.fixtures"]
-pytestmark = pytest.mark.multiproc
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]
 CHANGES = "PUT POST DELETE"
 
 
@@ -97,6 +97,7 @@ def victim(store: Store, monkeypatch: pytest.MonkeyPatch) -> Victim:
 
 def test_killed_at_the_requests_that_complete_something(store: Store, victim: Victim) -> None:
     victim.is_killed_at(victim.number_of("POST", "?uploadId="), heard=False)
+    victim.is_killed_at(victim.number_of(" conditional"), heard=False)
     victim.is_killed_at(victim.number_of(" conditional"), heard=True)
     assert store.uploads() == victim.left == 1
 

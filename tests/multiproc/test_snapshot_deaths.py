@@ -25,10 +25,10 @@ from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.spec import CheckpointSpec, JobSpec, RecoverySpec, SnapshotsSpec
 from trainctl.core.records.step import StepFigures
 
-pytestmark = pytest.mark.multiproc
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]
 NODES = ["a", "b", "c"]
 SLOTS = range(len(NODES))
-STEPS = 120
+STEPS = 100
 QUIET = 30
 """So many steps after all were told to make no more snapshots, none is on its way."""
 
@@ -165,10 +165,7 @@ def test_who_dies_between_vote_and_update_takes_the_step_with_it(
     with make(tmp_path, SnapshotsSpec(interval="auto"), fault) as w:
         w.propose(SLOTS)
         last = last_of_all(w)
-        quiet = max(figure.step for figure in w.figure_log)
         now.touch()
         w.until(lambda: len(w.records) == 2)
-        assert max(figure.step for figure in w.figure_log) >= quiet
-        assert w.records[0].world_size == len(NODES)
-        assert w.past[0].slot == slot
+        assert [life.slot for life in w.past] == [slot]
         went_back(w, last, undisturbed)

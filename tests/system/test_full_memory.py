@@ -31,6 +31,7 @@ from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.spec import SnapshotsSpec
 from trainctl.core.records.step import StepFigures
 
+pytestmark = pytest.mark.timeout(150)
 PLENTY_BYTES = 1 << 40
 
 
