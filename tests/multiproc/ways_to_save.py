@@ -32,6 +32,7 @@ from trainctl.parallel.collectives.solo import SoloGroup
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.recovery.from_memory import MemoryLoad
 from trainctl.parallel.session.memory_place import MemoryPlace
+from trainctl.parallel.session.sealing import Collected
 from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, same_bits, save
 
 DEADLINE_S = 20.0
@@ -143,9 +144,8 @@ class InMemory:
         part.start()
         assert part.wait(DEADLINE_S)
         assert part.outcome is not None
-        seal = place.seal(
-            of, state, [part.outcome], began_s=0.0, stall_s=0.0, pool_bytes=0, before=None, changed=lambda: None
-        )
+        save = Collected(attempt=of, state=state, parts=[part.outcome], began_s=0.0, stall_s=0.0, pool_bytes=0)
+        seal = place.seal(save, before=None, changed=lambda: None)
         assert seal._over.wait(DEADLINE_S)
         place.settle(of, [seal.ref])
         assert [made.error for made in told] == [""]

@@ -98,7 +98,7 @@ def test_every_dtype_over_files_that_are_full(tmp_path: Path, dtype: str, files:
 
 @pytest.mark.parametrize("files", ["chunked", "hf"])
 def test_a_file_of_all_dtypes_has_each_where_it_can_be_mapped(tmp_path: Path, files: str) -> None:
-    """At a multiple of its item, for readers that do not copy; odd numbers of narrow values would shift the wide ones."""
+    """At a multiple of its item, for readers that do not copy; odd numbers of narrow ones would shift the wide."""
     values: dict[StateKey, torch.Tensor] = {}
     for number, dtype in enumerate(sorted(DTYPE_BYTES)):
         values |= full_values({f"{number}.odd": (3,)}, seed=number, dtype=dtype)

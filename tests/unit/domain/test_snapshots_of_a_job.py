@@ -341,7 +341,7 @@ def test_a_checkpoint_of_the_lineage_that_was_left_gives_way_to_one_of_the_next(
     wait_for(sim, lambda: sim.state.checkpoints[-1].step > ref.step)
     newest = sim.state.checkpoints[-1]
     old = sim.state.islands[0]
-    went_back = replace(record(sim), lineage=2, target_step=ref.step, rung=Rung.SNAPSHOT, snapshot=ref)
+    went_back = replace(record(sim), generation=2, lineage=2, target_step=ref.step, rung=Rung.SNAPSHOT, snapshot=ref)
     state = sim.state.with_island(replace(old, record=went_back))
 
     def saved(step: int, lineage: int) -> Reconciliation:
