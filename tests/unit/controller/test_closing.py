@@ -131,3 +131,29 @@ def test_a_job_is_not_removed_while_its_records_are_written(tmp_path: Path, monk
 
     run(main)
     assert order[:3] == ["written", "written", "removed"]
+
+
+def test_a_controller_that_ends_while_it_closes_a_job_comes_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its store is closed then, and never answers whether the job is still there."""
+    writing, waits = threading.Event(), threading.Event()
+    write = LocalStorage.write_file
+
+    def slowly(self: LocalStorage, path: str, buffers: Any) -> int:
+        writing.set()
+        assert waits.wait(DEADLINE_S)
+        return write(self, path, buffers)
+
+    monkeypatch.setattr(LocalStorage, "write_file", slowly)
+
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            await ended_job(running)
+            assert await asyncio.to_thread(writing.wait, DEADLINE_S)
+        waits.set()
+
+    thread = threading.Thread(target=run, args=(main,), daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()

@@ -18,6 +18,7 @@ from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.controller.jobs.job_message import job_message, records_of
 from trainctl.controller.jobs.journal import JobEvent
+from trainctl.controller.store.port import StoreClosedError
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.codec import to_wire
 from trainctl.core.errors import FencedError, TrainctlError, UnavailableError
@@ -94,10 +95,15 @@ class Closing:
                 _log.warning("job %s was deleted while it was closed: nothing is left of it", entry.state.name)
 
     async def _is_stored(self, state: JobState) -> bool:
-        """Asked until the store answers: whoever was frozen finds its connections broken."""
+        """Asked until the store answers: whoever was frozen finds its connections broken.
+
+        A controller that ends asks no more, and leaves what it wrote: whoever leads next closes the job again.
+        """
         while True:
             try:
                 return await self._book.is_stored(state)
+            except StoreClosedError:
+                return True
             except UnavailableError:
                 await asyncio.sleep(ASK_AGAIN_S)
 

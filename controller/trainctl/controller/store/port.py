@@ -29,6 +29,10 @@ class StoreUnavailableError(UnavailableError):
     code = "STORE_UNAVAILABLE"
 
 
+class StoreClosedError(StoreUnavailableError):
+    """This process has closed it, and will never hear from it again."""
+
+
 class StoreFullError(UnavailableError):
     """The store has no room: nothing was written."""
 

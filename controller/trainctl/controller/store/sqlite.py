@@ -17,6 +17,7 @@ from trainctl.controller.store.port import (
     KeyValue,
     Operation,
     RangeResult,
+    StoreClosedError,
     StoreCondition,
     StoreFullError,
     StoreLockedError,
@@ -176,7 +177,7 @@ class SqliteStore:
 
     def _submit(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         if self._closed:
-            raise StoreUnavailableError("the state store is closed")
+            raise StoreClosedError("the state store is closed")
         future = self._executor.submit(call, *args, **kwargs)
         if self._on_request is not None:
             name, began_s, told = call.__name__, self._clock.monotonic_s(), self._on_request

@@ -23,6 +23,7 @@ from trainctl.controller.store.port import (
     KeyValue,
     Operation,
     RangeResult,
+    StoreClosedError,
     StoreCondition,
     StoreUnavailableError,
     TxnResult,
@@ -215,7 +216,7 @@ class EtcdStore:
         self, attempt: Callable[[Member, Metadata, float], Awaitable[R]], what: str, *, again: bool = True
     ) -> R:
         if self._closed:
-            raise StoreUnavailableError("the state store is closed")
+            raise StoreClosedError("the state store is closed")
         began_s = time.monotonic()
         try:
             return await self._connection.call(attempt, what, again=again)
