@@ -185,12 +185,12 @@ def one_rank_has_what_cannot_be_saved(folder: Path, rank: int, size: int) -> Non
     save(str(folder / "c"), model=model, optimizers=[optimizer], step=1)
     if rank == 1:
         model.register_buffer("odd", torch.zeros(2, dtype=torch.complex128))
-    with pytest.raises(CheckpointError, match=r"(?s)saving step 2.*rank 1: .*odd"):
+    with pytest.raises(CheckpointError, match=r"(?s)rank 1: .*odd"):
         save(str(folder / "c"), model=model, step=2)
     with pytest.raises(CheckpointError, match=r"(?s)loading.*rank 1: .*odd"):
         load(str(folder / "c"), model=model)
     with Checkpointer(str(folder / "c")) as checkpointer:
-        with pytest.raises(CheckpointError, match=r"(?s)saving step 2.*rank 1: .*odd"):
+        with pytest.raises(CheckpointError, match=r"(?s)rank 1: .*odd"):
             checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
         if rank == 1:
             del model.odd

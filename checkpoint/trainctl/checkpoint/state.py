@@ -193,8 +193,4 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch
 
 def _tensor(fqn: str, kind: str, tensor: torch.Tensor, instance: str, version: StateVersion) -> StateTensor:
     local, shape, region = local_part(tensor)
-    try:
-        dtype = dtype_name(tensor.dtype)
-    except PlanError as error:
-        raise PlanError(f"{kind} of {fqn}: {error}", hint=error.hint) from None
-    return StateTensor(StateKey(fqn, kind, dtype, instance, version), shape, region, local)
+    return StateTensor(StateKey(fqn, kind, dtype_name(tensor.dtype), instance, version), shape, region, local)
