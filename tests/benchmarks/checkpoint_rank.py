@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.checkpoint_train import Training
@@ -29,6 +29,9 @@ from trainctl.checkpoint.dtensor import local_part
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, attempt_id, load, resolve
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
+from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.tensors import byte_view
 from trainctl.core.records.generation import CheckpointRef
@@ -61,17 +64,25 @@ def held_bytes(state_bytes: int) -> int:
     return 4 * len(KINDS) * sum(torch.Size(shape).numel() for shape in shapes(state_bytes).values())
 
 
-class State:
-    """The rows of this rank, as DTensors and as the state that trainctl saves."""
+CUTS: dict[str, Callable[[int], Placement]] = {
+    "rows": lambda dims: Shard(0),
+    "columns": lambda dims: Shard(min(1, dims - 1)),
+    "replicas": lambda dims: Replicate(),
+}
+"""What each rank holds, by the number of a tensor's dims."""
 
-    def __init__(self, rank: int, world: int, state_bytes: int) -> None:
+
+class State:
+    """What this rank holds, as DTensors and as the state that trainctl saves."""
+
+    def __init__(self, rank: int, world: int, state_bytes: int, cut: str = "rows") -> None:
         mesh: DeviceMesh = init_device_mesh("cpu", (world,))
         generator = torch.Generator().manual_seed(rank)
         self.tensors: dict[str, DTensor] = {}
         held = []
         for name, shape in shapes(state_bytes).items():
             for kind in KINDS:
-                tensor = torch.distributed.tensor.zeros(shape, device_mesh=mesh, placements=[Shard(0)])
+                tensor = torch.distributed.tensor.zeros(shape, device_mesh=mesh, placements=[CUTS[cut](len(shape))])
                 values = tensor.to_local().normal_(generator=generator)
                 if kind == "exp_avg_sq":
                     values.abs_()
@@ -82,8 +93,8 @@ class State:
         self.own = LocalState(tuple(held))
         parts: list[Layout] = [Layout({}, {})] * world
         dist.all_gather_object(parts, self.own.layout(rank_holder(rank)))
-        whole = Layout(parts[0].shapes, {holder: held for part in parts for holder, held in part.holders.items()})
-        self.assigned = assign(whole)[rank_holder(rank)]
+        self.whole = Layout(parts[0].shapes, {holder: held for part in parts for holder, held in part.holders.items()})
+        self.assigned = assign(self.whole)[rank_holder(rank)]
 
     @property
     def locals(self) -> list[memoryview]:
@@ -99,7 +110,8 @@ class Rank:
     """What this rank does when it is told to."""
 
     def __init__(self, rank: int, world: int, state_bytes: int, tokens: int) -> None:
-        self._rank, self._world, self._tokens = rank, world, tokens
+        self._rank, self._world, self._tokens, self._state_bytes = rank, world, tokens, state_bytes
+        self.read_bytes = 0
         self._state = State(rank, world, state_bytes)
         self.verbs: dict[str, Callable[[Path], None]] = {
             f"{verb} {side}": getattr(self, f"_{verb}_{side}") for verb in ("save", "load") for side in SIDES
@@ -120,7 +132,12 @@ class Rank:
 
     def _extra(self) -> float:
         """The most that the ranks had beyond what they had before, in bytes, as if all had it at one moment."""
-        total = torch.tensor(float(self._peak.extra_bytes), dtype=torch.float64)
+        return self._sum(self._peak.extra_bytes)
+
+    @staticmethod
+    def _sum(value: float) -> float:
+        """Over all ranks."""
+        total = torch.tensor(float(value), dtype=torch.float64)
         dist.all_reduce(total)
         return total.item()
 
@@ -134,9 +151,16 @@ class Rank:
             writer.seal(attempt, state=self._state.own, parts=reports, parent=None)
 
     def _load_trainctl(self, folder: Path) -> None:
+        self._load(folder, self._state)
+
+    def _load(self, folder: Path, state: State) -> None:
         ref: CheckpointRef = resolve(str(folder))
-        keys = [held.key for held in self._state.own.tensors]
-        load(ref, self._state.own, everything=keys, verify_first=False)
+        watch = LoadWatch()
+        with Ranks(None).exchange() as exchange:
+            sharing = Sharing(exchange, state.whole) if exchange is not None else None
+            keys = state.whole.shapes
+            load(ref, state.own, everything=keys, verify_first=False, watch=watch, sharing=sharing)
+        self.read_bytes = watch.moved_bytes
 
     def _save_dcp(self, folder: Path) -> None:
         writer = FileSystemWriter(folder, thread_count=IO_THREADS)
@@ -181,6 +205,9 @@ class Rank:
         verb, side, folder = line.split()
         if verb == "train":
             return self.train(side, Path(folder))
+        if verb == "cut":
+            self._state = State(self._rank, self._world, self._state_bytes, cut=side)
+            return {}
         before = self._state.digest() if verb == "check" else 0.0
         if verb == "check":
             for data in self._state.locals:
@@ -191,7 +218,11 @@ class Rank:
         self.verbs[f"{'load' if verb == 'check' else verb} {side}"](Path(folder))
         dist.barrier()
         seconds, extra = time.perf_counter() - began_s, self._extra()
-        return {"seconds": seconds, "same": verb != "check" or before == self._state.digest(), "extra": extra}
+        answer = {"seconds": seconds, "extra": extra, "read": self._sum(self.read_bytes)}
+        if verb == "check":
+            digest = self._state.digest()
+            answer |= {"same": before == digest, "digest": self._sum(digest)}
+        return answer
 
 
 SIDES = ("trainctl", "dcp", "raw")

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 from torch.distributed.tensor import DTensor
 
+from benchmarks.checkpoint_library import LIBRARY, Library
 from benchmarks.checkpoint_step import Step
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
@@ -26,7 +27,7 @@ from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.system.faults import FaultPlan
 
-WAYS = ("lazy", "eager", "dcp", "dcp-process")
+WAYS = ("lazy", "eager", "dcp", "dcp-process", LIBRARY)
 COPY = "copy"
 IDLE_STEPS = 4
 TOKENS = 64
@@ -134,6 +135,7 @@ class Training:
             "eager": lambda folder: self._begin_ours(folder, lazy=False),
             "dcp": lambda folder: self._begin_theirs(folder, AsyncCheckpointerType.THREAD),
             "dcp-process": lambda folder: self._begin_theirs(folder, AsyncCheckpointerType.PROCESS),
+            LIBRARY: Library(own).begin,
         }
         self._begin = begin
 

@@ -23,6 +23,12 @@ class StorageContract:
         assert storage.write_file("empty", []) == 0
         assert storage.size("empty") == 0
         assert storage.read("empty") == b""
+        assert storage.read("empty", whole=lambda data: not data) == b""
+
+    def test_what_is_not_as_expected_is_read_all_the_same(self, storage: Storage) -> None:
+        storage.write_file("f", [b"other"])
+        assert storage.read("f", whole=lambda data: data == b"other") == b"other"
+        assert storage.read("f", whole=lambda data: data == b"expected") == b"other", "whoever asked can tell"
 
     def test_writing_again_replaces(self, storage: Storage) -> None:
         storage.write_file("f", [b"a long first version"])

@@ -277,6 +277,9 @@ def test_a_job_whose_last_state_cannot_be_saved_is_no_success(
     assert "then submit again" in job.status.hint
     assert "the newest checkpoint is of step 10" in job.status.message
     assert "space" in job.status.message
+    (stale,) = [c for c in job.status.conditions if c.type == "CheckpointStale"]
+    assert (stale.status, stale.reason) == ("True", "SaveFailed")
+    assert "checkpoint of step 20 failed" in stale.message
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(

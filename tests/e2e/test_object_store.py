@@ -53,6 +53,12 @@ def test_a_bucket_that_is_missing_is_said_before_anything_starts(
     misspelt = setting.system.cli("submit", "-f", str(path), *on("s3//bucket/x"), check=False)
     assert misspelt.returncode == 2
     assert "expected a path, or a URL such as s3://bucket/x" in misspelt.stderr
+    setting.store.proxy.when("GET").always().refuse(403, "InvalidAccessKeyId")
+    refused = setting.system.cli("submit", "-f", str(path), *on(f"{setting.store.uri}/x"), check=False)
+    setting.store.proxy.calm()
+    assert refused.returncode == 2
+    for words in ("spec.checkpoint.uri", f"{setting.store.uri}/x", setting.store.proxy.url, "credentials are wrong"):
+        assert words in refused.stderr
     assert not setting.system.cli("get", "jobs", "-o", "name").stdout
 
 

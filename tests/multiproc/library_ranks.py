@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from trainctl.checkpoint import blocks, filling, readers
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save, save_state
@@ -25,6 +26,11 @@ from trainctl.checkpoint.library.group_save import GroupSave
 from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError
+
+
+def _key(fqn: str) -> StateKey:
+    return StateKey(fqn, "param", "F32", "island-0", StateVersion(0, 0))
+
 
 Body = Callable[[Path, int, int], None]
 
@@ -136,6 +142,32 @@ def one_rank_finds_damage(folder: Path, rank: int, size: int) -> None:
     assert (again.uri, "was found damaged" in again.passed_over[0]) == (first.uri, True)
 
 
+def saves_rows(folder: Path, rank: int, size: int) -> None:
+    rows = torch.arange(900 * 1000.0).reshape(900, 1000)[300 * rank : 300 * rank + 300].clone()
+    held = StateTensor(_key("w"), (900, 1000), Box((300 * rank, 0), (300, 1000)), rows)
+    save_state(str(folder / "rows"), LocalState((held,)), step=1)
+
+
+def loads_columns_and_replicas(folder: Path, rank: int, size: int) -> None:
+    """Every rank reads for all others, many small messages at a time."""
+    for module, name, size_bytes in (
+        (blocks, "PIECE_BYTES", 256 << 10),
+        (readers, "TURN_BYTES", 256 << 10),
+        (filling, "WINDOW_BYTES", 512 << 10),
+    ):
+        setattr(module, name, size_bytes)
+    whole = torch.arange(900 * 1000.0).reshape(900, 1000)
+    cut = slice(250 * rank, 250 * rank + 250)
+    wanted = StateTensor(_key("w"), (900, 1000), Box((0, cut.start), (900, 250)), torch.zeros(900, 250))
+    with pytest.raises(CheckpointError):  # nobody waits where all find the same
+        load_state(str(folder / "nowhere"), LocalState((wanted,)))
+    load_state(str(folder / "rows"), LocalState((wanted,)))
+    assert torch.equal(wanted.tensor, whole[:, cut])
+    replica = StateTensor(_key("w"), (900, 1000), Box((0, 0), (900, 1000)), torch.zeros(900, 1000))
+    load_state(str(folder / "rows"), LocalState((replica,)), verify_first=True)
+    assert torch.equal(replica.tensor, whole)
+
+
 def one_rank_fails(folder: Path, rank: int, size: int) -> None:
     """One that cannot write leaves nobody waiting, and nothing that counts."""
     model, _ = built(False, size)
@@ -144,6 +176,25 @@ def one_rank_fails(folder: Path, rank: int, size: int) -> None:
         (folder / "file").write_text("no folder")
     with pytest.raises(CheckpointError, match=r"(?s)saving step 1.*rank 0: .*"):
         save(str(place), model=model, step=1)
+
+
+def one_rank_has_what_cannot_be_saved(folder: Path, rank: int, size: int) -> None:
+    """It fails before anybody compares what they hold: nobody waits for it there."""
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    save(str(folder / "c"), model=model, optimizers=[optimizer], step=1)
+    if rank == 1:
+        model.register_buffer("odd", torch.zeros(2, dtype=torch.complex128))
+    with pytest.raises(CheckpointError, match=r"(?s)rank 1: .*odd"):
+        save(str(folder / "c"), model=model, step=2)
+    with pytest.raises(CheckpointError, match=r"(?s)loading.*rank 1: .*odd"):
+        load(str(folder / "c"), model=model)
+    with Checkpointer(str(folder / "c")) as checkpointer:
+        with pytest.raises(CheckpointError, match=r"(?s)rank 1: .*odd"):
+            checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+        if rank == 1:
+            del model.odd
+        assert checkpointer.async_save(model=model, optimizers=[optimizer], step=3).result().step == 3
 
 
 def single() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -231,6 +282,8 @@ def one_rank_fails_beside(folder: Path, rank: int, size: int) -> None:
         with pytest.raises(CheckpointError, match=r"(?s)rank 1: saving step 2 .*no space left"):
             checkpointer.async_save(model=model, optimizers=[optimizer], step=3)
         assert checkpointer.async_save(model=model, optimizers=[optimizer], step=3).result().step == 3
+    with Checkpointer(str(folder / "c")) as another:  # of the same ranks, when the first one's group has ended
+        assert another.async_save(model=model, optimizers=[optimizer], step=4).result().step == 4
 
 
 def one_rank_is_killed_beside(folder: Path, rank: int, size: int) -> None:

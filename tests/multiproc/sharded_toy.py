@@ -17,6 +17,7 @@ from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import WorkerBridge
 from trainctl.parallel.progress_page import ProgressWriter
+from trainctl.parallel.recovery import file_exchange
 from trainctl.parallel.replica.training_state import TrainingState
 from trainctl.parallel.session import Session
 
@@ -41,13 +42,15 @@ def sharded(
 
 
 def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]) -> None:
-    """Options: steps, hidden, dtype, micro_batches, small_memory; rank 0 writes the final parameters to ``folder``.
+    """Options: steps, hidden, dtype, micro_batches, room_bytes, message_bytes.
 
-    With ``small_memory`` the nodes have no room for snapshots.
+    Rank 0 writes the final parameters to ``folder``. ``room_bytes`` is what the nodes' memory says that it has for
+    snapshots, ``message_bytes`` the size of a message with a part of one.
     """
     torch.set_num_threads(1)
-    if options.get("small_memory"):
-        NodeMemory.room_bytes = lambda self: 100  # type: ignore[method-assign]
+    file_exchange.MESSAGE_BYTES = options.get("message_bytes", file_exchange.MESSAGE_BYTES)
+    if room_bytes := options.get("room_bytes"):
+        NodeMemory.room_bytes = lambda self: room_bytes  # type: ignore[method-assign]
     dtype = getattr(torch, options.get("dtype", "float32"))
     session = Session.open(control=bridge, page=page)
     counter = Counter()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from multiproc import sharded_toy
 from multiproc.toy import train
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.port import RangeRead
@@ -31,3 +32,9 @@ def train_on_s3(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str
     """As ``toy.train``, with the environment that leads to the store."""
     os.environ.update(options["env"])
     train(bridge, page, options)
+
+
+def train_shards_on_s3(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]) -> None:
+    """As ``sharded_toy.train``, with that environment."""
+    os.environ.update(options["env"])
+    sharded_toy.train(bridge, page, options)

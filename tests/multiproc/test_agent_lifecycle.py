@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from trainctl.agent.logs.files import log_path
 from trainctl.core.records.part import TransferKind
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Instruction, WorkerPhase
+from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 
 pytestmark = pytest.mark.multiproc
 
@@ -257,5 +259,26 @@ def test_stacks_on_request(tmp_path: Path) -> None:
             log = agent.folder / "logs" / "uid-1" / "0-1.log"
             await until(lambda: "most recent call first" in log.read_text() and "in serve" in log.read_text())
             assert controller.phase(1) is WorkerPhase.READY
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_hears_of_its_nodes_failure_domain_and_of_the_disk_that_its_job_wants(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        disk = tmp_path / "disk"
+        options = ("--failure-domain", "rack-4", "--snapshot-dir", str(disk))
+        async with agent_and_controller(tmp_path, *options) as (agent, controller):
+            assert controller.registrations[0].failure_domain == "rack-4"
+            snapshots = {"snapshots": {"intervalSteps": 5, "place": "disk"}}
+            spec = {"env": {"FAKE_WORKER": "environment"}, "checkpoint": snapshots}
+            controller.want(replace(worker(), spec={"spec": spec}))
+            log = log_path(agent.folder / "logs", "uid-1", 0, 1)
+            await until(lambda: log.exists() and "environment=" in log.read_text())
+            found = log.read_text()
+            assert f"{FAILURE_DOMAIN_VARIABLE}=rack-4" in found
+            assert f"{MEMORY_VARIABLE}={disk}" in found
+            agent.process.terminate()
+            await until(agent.ended)
+            assert disk.is_dir()
 
     asyncio.run(scenario())

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from multiproc.world import world
+from trainctl.checkpoint.exchange.lanes import run_lanes
 from trainctl.core.errors import InternalError
 from trainctl.parallel.collectives.gloo import GlooCollectives
 from trainctl.parallel.collectives.port import Group, Rendezvous
 from trainctl.parallel.recovery import file_exchange
-from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
+from trainctl.parallel.recovery.file_exchange import FileExchange
 
 pytestmark = pytest.mark.multiproc
 
@@ -87,6 +88,31 @@ def pair(tmp_path: Path, names: list[str], receiver: Callable[[FileExchange], No
     world(2, body)
 
 
+def test_both_ends_are_told_of_each_message(tmp_path: Path) -> None:
+    """The receiver before anything of it is in the file, which has its name only after the last."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a").write_bytes(os.urandom(2500))
+    (tmp_path / "source" / "b").write_bytes(os.urandom(1000))
+    there: list[list[str]] = []
+
+    def look(number: int) -> None:
+        assert number == len(there)
+        there.append(sorted(path.name for path in tmp_path.glob("target/*")))
+
+    def body(rank: int, store: str) -> list[int]:
+        exchange, told = FileExchange(joined(rank, store, 2)), list[int]()
+        if rank == 0:
+            lane = exchange.send(tmp_path / "source", ["a", "b"], 1, reach=told.append)
+        else:
+            lane = exchange.receive(tmp_path / "target", 0, reach=look)
+        run_lanes([lane], alive=nothing, check=nothing)
+        return told
+
+    sent, _ = world(2, body)
+    assert sent == list(range(6)), "two that say what comes, three of a, one of b"
+    assert there == [[], [], [], [".a.part"], [".a.part"], ["a"]]
+
+
 def test_a_full_memory_fails_the_bundle_and_the_next_one_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "source").mkdir()
     for name in "abc":
@@ -104,6 +130,48 @@ def test_a_full_memory_fails_the_bundle_and_the_next_one_comes(tmp_path: Path, m
 
     pair(tmp_path, ["a", "b", "c"], receiver)
     assert not [path for path in (tmp_path / "target").iterdir() if not path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("size", [3500, 35000])
+def test_a_full_disk_fails_the_bundle_and_the_next_one_comes(tmp_path: Path, size: int) -> None:
+    """The kernel itself says so, to what is written, or to what is still in a buffer when the file is closed."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "target").mkdir()
+    for name in "abc":
+        (tmp_path / "source" / name).write_bytes(os.urandom(size))
+    (tmp_path / "target" / ".b.part").symlink_to("/dev/full")
+
+    def receiver(exchange: FileExchange) -> None:
+        with pytest.raises(OSError, match="No space left"):
+            run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=nothing)
+        run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=nothing)
+
+    pair(tmp_path, ["a", "b", "c"], receiver)
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["a"]
+
+
+def test_whose_disk_is_full_still_sends_what_others_wait_for(tmp_path: Path) -> None:
+    long, short = os.urandom(50_000), os.urandom(3_000)
+    for rank, data in enumerate((short, long)):
+        (tmp_path / f"from-{rank}").mkdir()
+        (tmp_path / f"from-{rank}" / "a").write_bytes(data)
+        (tmp_path / f"at-{rank}").mkdir()
+    (tmp_path / "at-1" / ".a.part").symlink_to("/dev/full")
+
+    def body(rank: int, store: str) -> str:
+        exchange = FileExchange(joined(rank, store, 2))
+        lanes = [exchange.receive(tmp_path / f"at-{rank}", 1 - rank)]
+        lanes.append(exchange.send(tmp_path / f"from-{rank}", ["a"], 1 - rank))
+        try:
+            run_lanes(lanes, alive=nothing, check=nothing)
+        except OSError as error:
+            return str(error)
+        return ""
+
+    first, second = world(2, body)
+    assert first == ""
+    assert "No space left" in second
+    assert (tmp_path / "at-0" / "a").read_bytes() == long
 
 
 def test_nothing_is_written_outside(tmp_path: Path) -> None:

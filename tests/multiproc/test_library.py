@@ -17,12 +17,15 @@ from multiproc.library_ranks import (
     goes_on_in_ddp,
     goes_on_sharded,
     loads_boxes,
+    loads_columns_and_replicas,
     one_rank_fails,
     one_rank_fails_beside,
     one_rank_finds_damage,
+    one_rank_has_what_cannot_be_saved,
     one_rank_is_killed_beside,
     run_rank,
     saves_flat,
+    saves_rows,
     saves_sharded,
     sharded_beside,
 )
@@ -61,9 +64,20 @@ def test_irregular_flat_ranges_and_stages_load_as_boxes(tmp_path: Path) -> None:
     run(loads_boxes, tmp_path, 2, 1)
 
 
+def test_rows_become_columns_and_replicas(tmp_path: Path) -> None:
+    """Four ranks that all send to each other at once: without a thread for each peer they wait for ever."""
+    run(saves_rows, tmp_path, 3)
+    run(loads_columns_and_replicas, tmp_path, 4, 1)
+
+
 def test_one_rank_that_fails_fails_all(tmp_path: Path) -> None:
     run(one_rank_fails, tmp_path, 2)
     assert newest(str(tmp_path / "c")) is None
+
+
+def test_one_rank_that_fails_before_all_compare_what_they_hold_fails_all(tmp_path: Path) -> None:
+    run(one_rank_has_what_cannot_be_saved, tmp_path, 2)
+    assert [info.ref.step for info in survey(str(tmp_path / "c")).checkpoints] == [3, 1]
 
 
 def test_damage_that_one_rank_finds_makes_all_take_the_older_one(tmp_path: Path) -> None:
@@ -79,7 +93,7 @@ def test_beside_the_training_the_same_is_saved_as_at_once(tmp_path: Path, body: 
 
 def test_a_rank_that_fails_beside_the_training_fails_the_save_of_all_and_nothing_else(tmp_path: Path) -> None:
     run(one_rank_fails_beside, tmp_path, 2)
-    assert [info.ref.step for info in survey(str(tmp_path / "c")).checkpoints] == [3]
+    assert [info.ref.step for info in survey(str(tmp_path / "c")).checkpoints] == [4, 3]
 
 
 def test_a_rank_that_is_killed_in_the_middle_leaves_the_checkpoint_before(tmp_path: Path) -> None:

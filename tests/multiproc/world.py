@@ -26,8 +26,12 @@ from typing import Any, TypeVar
 
 from torch._C._distributed_c10d import TCPStore
 
+from trainctl.controller.domain.ancestry import Ancestor, gone_back
+from trainctl.controller.domain.goodput import Goodput
+from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.reconcile.evidence import newest_vote, settle, snapshots_in_memory, starters
-from trainctl.core.codec import to_wire
+from trainctl.controller.domain.reconcile.fencing import fenced
+from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
 from trainctl.core.records.snapshot import SnapshotRef, SnapshotsMade
 from trainctl.core.records.spec import JobMetadata, JobSpec, TrainJob
@@ -40,7 +44,7 @@ from trainctl.core.records.worker import (
     WorkerDesired,
     WorkerError,
 )
-from trainctl.core.system.memory_folder import MEMORY_VARIABLE
+from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 from trainctl.parallel.bridge import (
     Checkpointed,
     Failed,
@@ -67,6 +71,13 @@ ISLAND = "island-0"
 
 class WorldError(AssertionError):
     """A rank failed, or the world did not get there in time."""
+
+
+def fork_server() -> ForkServerContext:
+    """Makes processes that have torch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch.distributed", "trainctl.parallel.worker"])
+    return context
 
 
 def store() -> TCPStore:
@@ -142,6 +153,7 @@ class Life:
     finished: bool = False
     error: WorkerError | None = None
     recoveries: list[RecoveryReport] = field(default_factory=list)
+    told: tuple[Instruction, int, bool, bool] | None = None
 
     @property
     def pid(self) -> int:
@@ -173,10 +185,10 @@ class ProcessWorld:
         spec: JobSpec | None = None,
         faults: str = "[]",
         nodes: Sequence[str] = (),
+        domains: Mapping[str, str] | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["torch", "torch.distributed", "trainctl.parallel.worker"])
+        self._context = fork_server()
         self._folder = folder
         self._program = program
         self._options = {**(options or {}), "folder": str(folder)}
@@ -185,10 +197,12 @@ class ProcessWorld:
         marks.mkdir(exist_ok=True)
         self._env = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(marks), "OMP_NUM_THREADS": "1"}
         self._env["RES_OPTIONS"] = "timeout:1 attempts:3"  # as the real worker does
+        self._keep = (spec or JobSpec()).checkpoint.keep.last
         self._store = store()
         self._changed = threading.Condition()
         self._deadline = time.monotonic() + deadline_s
         self.nodes = list(nodes)  # of each slot, with memory for snapshots; otherwise one without
+        self.domains = dict(domains or {})  # of nodes
         self._incarnations = 0
         self.generation = 0
         self.record: GenerationRecord | None = None
@@ -198,12 +212,19 @@ class ProcessWorld:
         self.past: list[Life] = []
         self.figures: dict[tuple[int, int], StepFigures] = {}
         self.figure_log: list[StepFigures] = []
+        self.current: list[CheckpointRef] = []
+        """Checkpoints that became current, oldest first; of these the job keeps the newest."""
+        self.rejected: list[tuple[CheckpointReport, str]] = []
+        """Those that did not, and why."""
         self.checkpoints: list[CheckpointReport] = []
         self.notices: list[str] = []
         self.snapshots: dict[int, SnapshotsMade] = {}
         """What the worker in a slot told last of the snapshots that it completes."""
         self.snapshot_log: list[tuple[int, SnapshotsMade]] = []
         """All that was told of them, with the slot."""
+        self.lost_snapshots: dict[str, list[str]] = {}
+        """What workers said of snapshots that they could not load, by attempt."""
+        self._ancestors: tuple[Ancestor, ...] = ()
         self.refused: dict[str, str] = {}
         """What workers found in checkpoints that are damaged, by URI."""
         self.records: list[GenerationRecord] = []
@@ -251,11 +272,14 @@ class ProcessWorld:
         self.nodes = [instead if name == node else name for name in self.nodes]
 
     def _env_of(self, slot: int) -> Mapping[str, str]:
-        return {**self._env, MEMORY_VARIABLE: str(self.memory(self.node(slot)) if self.nodes else "")}
+        memory = str(self.memory(self.node(slot)) if self.nodes else "")
+        domain = self.domains.get(self.node(slot), "")
+        return {**self._env, MEMORY_VARIABLE: memory, FAILURE_DOMAIN_VARIABLE: domain}
 
     def _tell(
         self, life: Life, instruction: Instruction, *, generation: int = 0, save: bool = False, hold: bool = False
     ) -> None:
+        life.told = (instruction, generation, save, hold)
         desired = WorkerDesired(
             job_uid="job-1",
             job_name="test",
@@ -271,9 +295,46 @@ class ProcessWorld:
             hold=hold,
             checkpoint_interval_s=self.intervals_s.get(life.slot, 0.0),
             snapshot_interval_s=self.snapshot_intervals_s.get(life.slot, 0.0),
+            kept_checkpoints=self._kept(life) if instruction in (Instruction.RUN, Instruction.STOP) else (),
         )
         with contextlib.suppress(OSError):  # it may have died
             life.sock.sendall(encode(Instruct(desired)))
+
+    def _kept(self, life: Life) -> tuple[str, ...]:
+        """What the worker of rank 0 is told."""
+        removes = self.record is not None and self.record.members[0].incarnation == life.incarnation
+        return tuple(ref.attempt for ref in self._sources()[-self._keep :]) if removes else ()
+
+    def _decide_on(self, report: CheckpointReport) -> None:
+        """Makes it current, as the real controller does, and tells rank 0, beside what that was told last."""
+        if report.ref is None:
+            return
+        if refusal := fenced(self._state(), report):
+            self.rejected.append((report, refusal[0]))
+            return
+        self.current.append(report.ref)
+        for life in self.lives.values():
+            if life.told is not None and self._kept(life):
+                instruction, generation, save, hold = life.told
+                self._tell(life, instruction, generation=generation, save=save, hold=hold)
+
+    def _state(self) -> JobState:
+        """As much of the job as the decision about a checkpoint looks at."""
+        job = from_wire(TrainJob, self._spec)
+        return JobState(
+            uid="job-1",
+            spec=job,
+            user_spec=job,
+            workdir=str(self._folder),
+            submitted_s=0.0,
+            goodput=Goodput(start_us=0, since_us=0),
+            islands=(IslandState(id=ISLAND, slots=(), record=self.record),),
+            checkpoints=tuple(self._sources()),
+        )
+
+    def _sources(self) -> list[CheckpointRef]:
+        """What it can go back to, oldest first."""
+        return [ref for ref in self.current if ref.uri not in self.refused]
 
     def _listen(self, life: Life) -> None:
         reader = MessageReader()
@@ -306,6 +367,7 @@ class ProcessWorld:
                     self.figure_log.append(figure)
             case Checkpointed(checkpoint):
                 self.checkpoints.append(checkpoint)
+                self._decide_on(checkpoint)
             case Recovered(recovery):
                 life.recoveries.append(recovery)
             case Snapshotted(made):
@@ -354,10 +416,14 @@ class ProcessWorld:
             self._commit()
 
     def _refuses(self, error: WorkerError) -> bool:
-        """Whether it is only that a checkpoint is damaged; that one is not gone back to again."""
+        """Whether it is only that a checkpoint or snapshot is damaged; that one is not gone back to again."""
         if error.checkpoint:
             self.refused[error.checkpoint] = error.message
-        return bool(error.checkpoint)
+        snapshot = self.record.snapshot if self.record is not None and error.code == "SNAPSHOT_LOST" else None
+        if snapshot is not None:
+            said = self.lost_snapshots.setdefault(snapshot.attempt, [])
+            said += [error.message] if error.message not in said else []
+        return bool(error.checkpoint) or snapshot is not None
 
     def exclude(self, lost: Sequence[int]) -> None:
         """Proposes a generation without these lives; others take their slots unless the world shrinks."""
@@ -470,7 +536,9 @@ class ProcessWorld:
     def _snapshot(self, previous: GenerationRecord, reports: Mapping[int, StepReport]) -> SnapshotRef | None:
         """The newest of which every part is on some node."""
         by_node = [(self.node(slot), report) for slot, report in reports.items()]
-        found = snapshots_in_memory(by_node, lineage=previous.lineage, loaded=previous.snapshot, lost=())
+        found = snapshots_in_memory(
+            by_node, lineage=previous.lineage, ancestors=self._ancestors, lost=self.lost_snapshots
+        )
         whole = [
             ref
             for ref, held in found
@@ -479,10 +547,9 @@ class ProcessWorld:
         return whole[-1] if whole else None
 
     def saved(self) -> CheckpointRef | None:
-        """Newest complete checkpoint."""
-        refs = [report.ref for report in self.checkpoints if report.ref is not None]
-        refs = [ref for ref in refs if ref.uri not in self.refused]
-        return refs[-1] if refs else None
+        """The current checkpoint."""
+        sources = self._sources()
+        return sources[-1] if sources else None
 
     def _record(self, slots: Sequence[int], **fields: Any) -> GenerationRecord:
         members = tuple(
@@ -497,6 +564,8 @@ class ProcessWorld:
             for rank, slot in enumerate(slots)
         )
         saved = self.saved()
+        if self.record is not None and fields["lineage"] != self.record.lineage:
+            self._ancestors = gone_back(self._ancestors, lineage=self.record.lineage, step=fields["target_step"])
         return GenerationRecord(
             job_uid="job-1",
             island=ISLAND,
@@ -508,6 +577,7 @@ class ProcessWorld:
             members=members,
             store_address=f"127.0.0.1:{self._store.port}",
             checkpointed_step=saved.step if saved else -1,
+            reporter=self.record.members[0].incarnation if self.record else 0,
             **fields,
         )
 

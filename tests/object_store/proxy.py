@@ -11,7 +11,9 @@ Each fault is for requests of a method whose path and query contain a text; the 
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import signal
 import socket
 import struct
 import threading
@@ -50,7 +52,7 @@ class Fault:
     passed: int = 0
 
     def fits(self, method: str, path: str) -> bool:
-        return self.deed is not None and self.left > 0 and method == self.method and self.part in path
+        return self.deed is not None and self.left > 0 and method in self.method.split() and self.part in path
 
     def times(self, count: int) -> Self:
         self.left = count
@@ -92,6 +94,17 @@ class Fault:
 
         def deed(handler: _Handler, ask: Callable[[], Answer]) -> None:
             ask()
+            handler.reset()
+
+        return self._do(deed)
+
+    def kill(self, victim: Callable[[], int], *, heard: bool) -> Self:
+        """The process that asks is killed: when the store has done what it asks for, or before it hears of it."""
+
+        def deed(handler: _Handler, ask: Callable[[], Answer]) -> None:
+            if heard:
+                ask()
+            os.kill(victim(), signal.SIGKILL)
             handler.reset()
 
         return self._do(deed)
@@ -172,7 +185,10 @@ class FaultyProxy:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def when(self, method: str, part: str = "") -> Fault:
-        """A fault for requests of this method whose path and query, and " conditional" if it is, contain ``part``."""
+        """A fault for requests of this method whose path and query, and " conditional" if it is, contain ``part``.
+
+        ``method`` may be several, with blanks between them.
+        """
         fault = Fault(self, method, part)
         with self._lock:
             self.faults.append(fault)

@@ -22,7 +22,7 @@ from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, Report, ReportsOutbox
 from trainctl.agent.security.calling import Calling, CertifiedCalling, PlainCalling
 from trainctl.agent.security.trust import Given
-from trainctl.agent.snapshot_memory import SnapshotMemory
+from trainctl.agent.snapshot_memory import SnapshotRoom
 from trainctl.agent.store_keeper import StoreKeeper
 from trainctl.agent.supervisor import Supervisor
 from trainctl.agent.worker import WorkerEvents
@@ -55,6 +55,8 @@ class AgentOptions:
         insecure: with certificates, ``/metrics`` is served to other machines all the same, though not encrypted.
         secrets: folder of the values that jobs want by name, one file each; None: there are none.
         memory: folder on a memory file system, for snapshots; None: this node keeps none.
+        disk: folder on a disk of this machine, for snapshots; None: this node keeps none there.
+        failure_domain: what this machine fails together with; empty: with no other one.
         entry: ``module:function`` that a worker runs.
         store_entry: ``module:function`` that the collective store runs.
         preload: modules that the fork server imports.
@@ -73,6 +75,8 @@ class AgentOptions:
     insecure: bool = False
     secrets: Path | None = None
     memory: Path | None = None
+    disk: Path | None = None
+    failure_domain: str = ""
     entry: str
     store_entry: str
     preload: tuple[str, ...]
@@ -117,7 +121,7 @@ class Agent:
             on_change=lambda: self._link.changed(),
             on_restart=lambda: self._metrics.process_restarts.labels("store").inc(),
         )
-        self._memory = SnapshotMemory(options.memory, time.monotonic())
+        self._memory = SnapshotRoom(options.memory, options.disk, time.monotonic())
         self._supervisor = Supervisor(
             server=self._server,
             logs=self._logs,
@@ -127,6 +131,7 @@ class Agent:
             first_local_rank=options.first_local_rank,
             secrets=options.secrets,
             memory=self._memory.of,
+            failure_domain=options.failure_domain,
             events=WorkerEvents(
                 changed=lambda: self._link.changed(), figures=self._take_figures, report=self._take_report
             ),
@@ -185,6 +190,7 @@ class Agent:
             wire_version=WIRE_VERSION,
             metrics_address=f"{metrics_host}:{port}",
             device=device_of_slots(options.slots, options.first_local_rank, accelerator_count()),
+            failure_domain=options.failure_domain,
         )
         node = Node(
             observe=self._supervisor.observe,

@@ -51,6 +51,11 @@ def _run(options: argparse.Namespace) -> None:
         raise UsageError(
             f"--node: expected {NODE_NAME}; found {quoted(options.node)}", hint="for example --node gpu-17"
         )
+    if options.failure_domain and not is_node_name(options.failure_domain):
+        raise UsageError(
+            f"--failure-domain: expected {NODE_NAME}; found {quoted(options.failure_domain)}",
+            hint="for example --failure-domain rack-4",
+        )
     controllers = tuple(options.controller.split(","))
     preload = tuple(name for name in options.preload.split(",") if name)
     agent_options = AgentOptions(
@@ -61,6 +66,8 @@ def _run(options: argparse.Namespace) -> None:
         secrets=options.secrets.absolute() if options.secrets else None,
         folder=options.dir.absolute(),
         memory=_memory(options.memory_dir, options.dir.absolute()),
+        disk=_disk(options.snapshot_dir, options.dir.absolute()),
+        failure_domain=options.failure_domain,
         token_file=options.token_file,
         given=Given(ca_file=options.ca_file, join_token_file=options.join_token_file),
         address=options.address,
@@ -92,6 +99,11 @@ def _memory(told: str, folder: Path) -> Path | None:
         return Path(told).absolute()
     default = memory_folder(folder)
     return default if default.parent.is_dir() else None
+
+
+def _disk(told: str, folder: Path) -> Path | None:
+    """Where snapshots are kept that shall outlive the machine; beside everything else of the agent if nobody says."""
+    return None if told == "none" else Path(told).absolute() if told else folder / "snapshots"
 
 
 def _check_encrypted(options: AgentOptions) -> None:
@@ -130,6 +142,19 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="DIR",
         help="folder on a memory file system for snapshots of jobs that want them, or none (default: one in /dev/shm)",
+    )
+    parser.add_argument(
+        "--snapshot-dir",
+        default="",
+        metavar="DIR",
+        help="folder on a local disk for snapshots of jobs that want them there, or none (default: snapshots in --dir)",
+    )
+    parser.add_argument(
+        "--failure-domain",
+        default="",
+        metavar="NAME",
+        help="what this machine fails together with, such as its rack: copies of snapshots go elsewhere (default: only "
+        "with itself)",
     )
     parser.add_argument("--token-file", type=Path, help="file with the bearer token")
     parser.add_argument(

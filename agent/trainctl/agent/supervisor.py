@@ -33,6 +33,7 @@ class Supervisor:
         first_local_rank: number of its first worker, where several agents share a machine.
         secrets: folder of the values that jobs want by name; None: there are none.
         memory: folder for the snapshots of a worker; None: there is none for it.
+        failure_domain: what the node fails together with; empty: with no other one.
         events: who is told about news; ``changed`` means that ``observe`` has changed.
         metrics: counts starts and exits.
     """
@@ -48,6 +49,7 @@ class Supervisor:
         first_local_rank: int,
         secrets: Path | None = None,
         memory: Callable[[WorkerDesired], Path | None] = lambda desired: None,
+        failure_domain: str = "",
         events: WorkerEvents,
         metrics: AgentMetrics,
     ) -> None:
@@ -59,6 +61,7 @@ class Supervisor:
         self._first_local_rank = first_local_rank
         self._secrets = secrets
         self._memory = memory
+        self._failure_domain = failure_domain
         self._events = events
         self._metrics = metrics
         self._faults = FaultPlan()
@@ -158,6 +161,7 @@ class Supervisor:
             local_rank=local_rank,
             secrets=self._secrets,
             memory=self._memory(desired),
+            failure_domain=self._failure_domain,
             events=events,
         )
         self._workers[worker.key] = worker

@@ -29,7 +29,7 @@ from trainctl.core.records.worker import (
     WorkerObserved,
     WorkerPhase,
 )
-from trainctl.core.system.memory_folder import MEMORY_VARIABLE
+from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 from trainctl.core.system.secret_files import SecretUnusableError, read_secrets
 from trainctl.parallel import bridge
 from trainctl.parallel.progress_page import read_progress
@@ -68,6 +68,7 @@ class Worker:
         local_rank: its number on the node, which picks its accelerator.
         secrets: folder of the values that jobs want by name; None: there are none.
         memory: folder for snapshots; None: there is none.
+        failure_domain: what the node fails together with; empty: with no other one.
         events: who is told.
     """
 
@@ -80,6 +81,7 @@ class Worker:
         local_rank: int,
         secrets: Path | None,
         memory: Path | None = None,
+        failure_domain: str = "",
         events: WorkerEvents,
     ) -> None:
         self.key = key_of(desired)
@@ -89,6 +91,7 @@ class Worker:
         self._node_dir = node_dir
         self._secrets = secrets
         self._memory = memory
+        self._failure_domain = failure_domain
         self._events = events
         self._life = Life(key=self.key, instructed=desired)
         self._observed = WorkerObserved(
@@ -210,6 +213,7 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         env = _env(self._life.instructed, self.local_rank, self._secrets, self._memory)
+        env[FAILURE_DOMAIN_VARIABLE] = self._failure_domain
         self._page_fd = os.memfd_create("trainctl-progress", os.MFD_CLOEXEC)
         ours, theirs = socket.socketpair()
         with theirs:

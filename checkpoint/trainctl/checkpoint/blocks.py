@@ -11,48 +11,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
+from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.layout.copy_plan import Transfer
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import file_holder
 from trainctl.checkpoint.layout.region import Flat, Region, Shape, offset_in, overlaps
-from trainctl.checkpoint.manifest.checksum import check_algorithm, checksum
+from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm, checksum
 from trainctl.checkpoint.manifest.records import ChunkRecord, FileRecord, PartManifest, RootManifest, TensorRecord
 from trainctl.checkpoint.monitor import COPY, READ, VERIFY
+from trainctl.checkpoint.readers import Readers, reader_of
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import RangeRead, Storage
-from trainctl.core.errors import DamagedCheckpointError
-
-_BATCH_BYTES = 4 << 20
-
-
-class BlockRead(NamedTuple):
-    """One checksummed block of a file and the run in it that is wanted.
-
-    Attributes:
-        transfer: what it is read for.
-        run: elements wanted of it, inside ``transfer.region``.
-        path: data file.
-        begin: where the block begins in the file.
-        size: bytes of the block.
-        skip: bytes of the block before the first wanted element.
-        checksum: of the whole block.
-    """
-
-    transfer: Transfer
-    run: Flat
-    path: str
-    begin: int
-    size: int
-    skip: int
-    checksum: str
-
-    @property
-    def wanted_bytes(self) -> int:
-        """Size of the run."""
-        return self.run.volume * self.transfer.src_key.item_bytes
-
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 
 Place = Callable[[BlockRead], memoryview | None]
 """Memory of the block's size, into which it may be read before it is verified; None: there is none."""
@@ -110,6 +82,18 @@ class BlockReader:
         reads = [read for transfer in transfers for read in self._blocks(transfer)]
         if in_file_order:
             reads.sort(key=lambda r: (r.path, r.begin, r.run.start))
+        return reads
+
+    def plan_shared(self, transfers: Iterable[Transfer], readers: Readers) -> list[BlockRead]:
+        """As ``plan``, for ranks that load together: what this rank takes, whoever of them reads it.
+
+        Args:
+            transfers: of what this rank wants, or of more than that.
+            readers: says who takes and reads what.
+        """
+        whole = {(t.src_holder, t.src_key, t.dst_key): t for t in transfers}.values()
+        reads = [read for transfer in whole for read in self._shared_blocks(transfer, readers)]
+        reads.sort(key=lambda r: (r.path, r.begin, r.run.start, r.transfer.dst_key))
         return reads
 
     def verify_headers(self, paths: Collection[str]) -> None:
@@ -200,13 +184,53 @@ class BlockReader:
             for run in overlaps(chunk.shape, chunk.region, transfer.region):
                 first = offset_in(chunk.shape, chunk.region, run.start) * item
                 last = first + run.volume * item
-                for block in range(first // block_bytes, -(-last // block_bytes)):
-                    begin = block * block_bytes
-                    size = min(block_bytes, record.size_bytes - begin)
-                    low, high = max(first, begin), min(last, begin + size)
+                for start, stop in _pieces(first // block_bytes, -(-last // block_bytes), block_bytes):
+                    begin, end = start * block_bytes, min(stop * block_bytes, record.size_bytes)
+                    low, high = max(first, begin), min(last, end)
                     wanted = Flat(run.start + (low - first) // item, run.start + (high - first) // item)
-                    where = record.begin_bytes + begin
-                    yield BlockRead(transfer, wanted, path, where, size, low - begin, record.checksums[block])
+                    yield BlockRead(
+                        transfer,
+                        wanted,
+                        path,
+                        record.begin_bytes + begin,
+                        end - begin,
+                        low - begin,
+                        block_bytes,
+                        record.checksums[start:stop],
+                    )
+
+    def _shared_blocks(self, transfer: Transfer, readers: Readers) -> Iterator[BlockRead]:
+        """Whole blocks.
+
+        Raises:
+            CheckpointError: a chunk is a box; nobody has written such yet.
+        """
+        item = transfer.src_key.item_bytes
+        path = transfer.src_holder.removeprefix("file:")
+        for chunk in self._chunks_of(transfer.src_key).get(transfer.src_holder, ()):
+            region, block_bytes = chunk.region, chunk.block_bytes
+            if not isinstance(region, Flat):
+                where = f"{self._storage.uri}/{path}, {transfer.src_key}"
+                raise CheckpointError(f"{where}: expected flat ranges, found {region}", hint="use a newer trainctl")
+            for stretch in readers.stretches(transfer.dst_key, region, block_bytes // item):
+                if readers.rank not in stretch.takers:
+                    continue
+                for start, stop in _pieces(stretch.first, stretch.stop, block_bytes):
+                    begin, end = start * block_bytes, min(stop * block_bytes, chunk.record.size_bytes)
+                    run = Flat(region.start + begin // item, region.start + end // item)
+                    position = chunk.record.begin_bytes + begin
+                    yield BlockRead(
+                        transfer,
+                        run,
+                        path,
+                        position,
+                        end - begin,
+                        0,
+                        block_bytes,
+                        chunk.record.checksums[start:stop],
+                        stretch.takers,
+                        reader_of(stretch.takers, path, position),
+                    )
 
     def _fill(
         self, batch: Sequence[BlockRead], place: Place, scratch: Callable[[int], bytearray]
@@ -230,7 +254,10 @@ class BlockReader:
             self._storage.read_ranges(batch[0].path, [RangeRead(begin, memory[begin]) for begin in blocks])
         with timed(VERIFY):
             for begin, read in blocks.items():
-                self._check(read.path, begin, memory[begin], read.checksum, str(read.transfer.src_key))
+                what, size = str(read.transfer.src_key), read.block_bytes
+                for number, expected in enumerate(read.checksums):
+                    block = memory[begin][number * size : (number + 1) * size]
+                    self._check(read.path, begin + number * size, block, expected, what)
         for read in batch:
             if read.begin not in placed:
                 yield read, memory[read.begin][read.skip : read.skip + read.wanted_bytes]
@@ -250,6 +277,15 @@ class BlockReader:
         self._rereads.heal(f"{where}, bytes {begin}:{begin + len(found)} ({what}),")
 
 
+def _pieces(first: int, stop: int, block_bytes: int) -> Iterator[tuple[int, int]]:
+    """Blocks ``first <= i < stop`` of a chunk in pieces that are read in one go; they end at multiples of that."""
+    count = max(1, PIECE_BYTES // block_bytes)
+    while first < stop:
+        end = min(stop, (first // count + 1) * count)
+        yield first, end
+        first = end
+
+
 def _batches(reads: Sequence[BlockRead]) -> Iterator[list[BlockRead]]:
     batch: list[BlockRead] = []
     size = 0
@@ -257,7 +293,7 @@ def _batches(reads: Sequence[BlockRead]) -> Iterator[list[BlockRead]]:
         same_file = bool(batch) and batch[-1].path == read.path
         same_block = same_file and batch[-1].begin == read.begin
         added = 0 if same_block else read.size
-        if batch and (not same_file or size + added > _BATCH_BYTES):
+        if batch and (not same_file or size + added > PIECE_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(read)

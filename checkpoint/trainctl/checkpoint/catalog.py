@@ -45,12 +45,14 @@ class Survey:
         damaged: those with a root manifest that lack files, or were found damaged by whoever loaded them, newest first.
         unreadable: step and trouble of those whose root manifest cannot be read.
         interrupted: step and attempt id of those without root manifest: being written, or left by a crash.
+        empty: steps whose folder has nothing in it.
     """
 
     checkpoints: tuple[CheckpointInfo, ...]
     damaged: tuple[CheckpointInfo, ...]
     unreadable: tuple[tuple[int, str], ...]
     interrupted: tuple[tuple[int, str], ...]
+    empty: tuple[int, ...] = ()
 
     @property
     def unusable(self) -> tuple[str, ...]:
@@ -208,8 +210,12 @@ def _survey(storage: Storage) -> Survey:
     damaged: list[CheckpointInfo] = []
     unreadable: list[tuple[int, str]] = []
     interrupted: list[tuple[int, str]] = []
+    empty: list[int] = []
     for name in steps:
-        for attempt in filter(is_attempt, storage.list(name)):
+        inside = storage.list(name)
+        if not inside:
+            empty.append(step_of(name) or 0)
+        for attempt in filter(is_attempt, inside):
             folder = f"{name}/{attempt}"
             if storage.size(f"{folder}/{ROOT_MANIFEST}") is None:
                 interrupted.append((step_of(name) or 0, attempt))
@@ -223,7 +229,7 @@ def _survey(storage: Storage) -> Survey:
             (damaged if problem else complete).append(replace(info, problem=problem))
     for found in (complete, damaged):
         found.sort(key=lambda info: info.rank, reverse=True)
-    return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted))
+    return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted), tuple(empty))
 
 
 def _incomplete(storage: Storage, root: RootManifest, folder: str) -> str:

@@ -133,9 +133,11 @@ class CheckpointWriter:
         with storage_errors(f"discarding {attempt}"):
             remove_attempt(self._storage, attempt.folder)
 
-    def retain(self, *, job: str, keep: int, protect: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
+    def retain(
+        self, *, job: str, keep: int, current: str = "", protect: AbstractSet[str] = frozenset()
+    ) -> tuple[str, ...]:
         """Removes old checkpoints of the job; see ``retention.retain``."""
-        return retain(self._storage.uri, job=job, keep=keep, protect=protect)
+        return retain(self._storage.uri, job=job, keep=keep, current=current, protect=protect)
 
     def _model_files(self, attempt: Attempt, shapes: Mapping[StateKey, Shape]) -> ModelFiles | None:
         return ModelFiles(attempt, shapes, max_file_bytes=self._max_file_bytes) if self._in_place else None

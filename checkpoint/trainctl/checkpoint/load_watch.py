@@ -35,6 +35,7 @@ class LoadWatch:
         self.reading = Stopwatch()
         self.rereads = Rereads()
         self.data_bytes = self.moved_bytes = 0
+        self._planned = False
         self._progress = progress
         self._began_s = time.perf_counter()
         self._planned_s = self._over_s = self._began_s
@@ -61,7 +62,10 @@ class LoadWatch:
         self._progress(self._done_bytes, self._total_bytes)
 
     def planned(self, *, data_bytes: int, total_bytes: int) -> None:
-        """It is known what is to be read: now that begins."""
+        """It is known what is to be read: now that begins. What is said again later changes nothing."""
+        if self._planned:
+            return
+        self._planned = True
         self.data_bytes = data_bytes
         self._total_bytes += total_bytes
         self._planned_s = time.perf_counter()

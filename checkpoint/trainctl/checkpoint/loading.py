@@ -4,6 +4,8 @@ All or nothing: keys, shapes, dtypes and coverage are compared first, then every
 verified once without being kept, and only then are the bytes read again (and verified again) into the live tensors. So
 memory is bounded, and a damaged checkpoint leaves the state as it was. ``verify_first=False`` skips the first reading,
 for a state that is worthless anyway. What fails in the second reading raises an error that calls the state poisoned.
+
+Ranks that load at the same time read every byte once between them (``sharing``).
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from trainctl.checkpoint.attempts import storage_errors
-from trainctl.checkpoint.blocks import BlockRead, BlockReader
-from trainctl.checkpoint.layout.combine import Term
+from trainctl.checkpoint.block_read import BlockRead
+from trainctl.checkpoint.blocks import BlockReader
+from trainctl.checkpoint.filling import Filling
+from trainctl.checkpoint.layout.combine import Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
+from trainctl.checkpoint.layout.layout import hulls, rank_holder
+from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.manifest.reading import (
     check_files,
@@ -34,16 +37,18 @@ from trainctl.checkpoint.manifest.reading import (
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match
+from trainctl.checkpoint.readers import Readers
 from trainctl.checkpoint.rereads import Rereads
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.saving import nothing
+from trainctl.checkpoint.sharing import Sharing
+from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
-from trainctl.checkpoint.tensors import byte_view, dtype_of, run_view
-from trainctl.core.errors import DamagedCheckpointError, StorageAwayError
+from trainctl.core.errors import DamagedCheckpointError, InternalError, StorageAwayError
 from trainctl.core.records.generation import CheckpointRef
 
 _Terms = Mapping[StateKey, tuple[Term, ...]]
-_HERE = "rank:this"
+_ALONE = rank_holder(0)
 _SHOWN_EVERY_S = 0.5
 _POISONED = "the state of this process is poisoned: some of its tensors hold values of step {}"
 
@@ -60,6 +65,7 @@ def load(
     alive: Callable[[], None] = lambda: None,
     watch: LoadWatch | None = None,
     plan: LoadPlan | None = None,
+    sharing: Sharing | None = None,
 ) -> Mapping[str, Any]:
     """Fills the live tensors of ``state`` from a checkpoint and returns the objects saved with it.
 
@@ -74,6 +80,9 @@ def load(
         alive: called for every block that is read: loading may take long, and that shows that it goes on.
         watch: told how far it is, and what took how long.
         plan: what ``plan_load`` gave for this checkpoint and this state; None: it is planned here.
+        sharing: how to reach the other ranks, which load the same checkpoint now; None: this one reads for itself. Then
+            ``verify_first`` is for the caller, who has to know how it went on all ranks before one fills its state
+            (``LoadPlan.verify``), and no state is right before all ranks have returned.
 
     Raises:
         UnfitCheckpointError: the checkpoint does not fit; all differences are listed.
@@ -81,30 +90,39 @@ def load(
         StorageRefusedError, StorageAwayError: it cannot be read.
         CheckpointError: it was written by a version that this one cannot read.
     """
-    names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
+    if sharing is not None and verify_first:
+        raise InternalError("what several ranks read for each other is verified by all of them before one is filled")
     watch = watch or LoadWatch()
-    with storage_errors(f"loading {ref.uri}"), _damage_of(ref), _shown(ref, alive):
-        return _load(
-            ref,
-            state,
-            names,
-            kinds=kinds,
-            cast=cast,
-            verify_first=verify_first,
-            all_here=all_here,
-            alive=alive,
-            watch=watch,
-            plan=plan,
-        )
+    plan = plan or plan_load(
+        ref, state, everything=everything, kinds=kinds, cast=cast, all_here=all_here, watch=watch, sharing=sharing
+    )
+    if verify_first:
+        plan.verify(alive=alive, watch=watch)
+    plan.fill(alive=alive, watch=watch)
+    return plan.objects
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """What a load of one checkpoint into one state reads, and by whom."""
+    """What a load of one checkpoint into one state reads, and by whom.
 
+    Attributes:
+        ref: the checkpoint.
+        root: its manifest.
+        state: the live tensors.
+        reader: of its files.
+        reads: what this rank takes.
+        readers: says who takes and reads what.
+        sharing: how to reach the others; None: there are none.
+    """
+
+    ref: CheckpointRef
     root: RootManifest
+    state: LocalState
     reader: BlockReader
     reads: Sequence[BlockRead]
+    readers: Readers
+    sharing: Sharing | None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -112,28 +130,85 @@ class LoadPlan:
         return tuple(sorted({read.path for read in self.reads}))
 
     @property
-    def data_bytes(self) -> int:
-        """Tensor bytes that are wanted."""
-        return sum(read.wanted_bytes for read in self.reads)
+    def wanted_bytes(self) -> int:
+        """Tensor bytes that this rank wants."""
+        return sum(self.readers.wanted_bytes(read) for read in self.reads)
 
     @property
-    def block_bytes(self) -> int:
-        """Bytes of all blocks that they are in."""
-        return sum({(read.path, read.begin): read.size for read in self.reads}.values())
+    def objects(self) -> Mapping[str, Any]:
+        """What was saved beside the tensors."""
+        found: Mapping[str, Any] = decode_value(self.root.objects)
+        return found
+
+    def verify(self, *, alive: Callable[[], None] = nothing, watch: LoadWatch | None = None) -> None:
+        """Reads what this rank is to read, and keeps nothing.
+
+        Raises:
+            DamagedCheckpointError, StorageAwayError: as ``load``; no state was touched.
+        """
+        watch = watch or LoadWatch()
+        own = [read for read in self.reads if read.reader == self.readers.rank]
+        others = [read for read in self.reads if read.reader != self.readers.rank]
+        with _reading(self.ref, alive):
+            # Twice: who verifies fills afterwards.
+            total_bytes = 2 * _block_bytes(own) + sum(self.readers.wanted_bytes(read) for read in others)
+            watch.planned(data_bytes=self.wanted_bytes, total_bytes=total_bytes)
+            self.reader.verify_headers({read.path for read in own})
+            self.reader.read_at_once(own, _nowhere, _let_go, alive, watch=watch.reading, moved=watch.moved)
+
+    def fill(self, *, alive: Callable[[], None] = nothing, watch: LoadWatch | None = None) -> None:
+        """Brings everything into the live tensors.
+
+        Raises:
+            DamagedCheckpointError, StorageAwayError: as ``load``; the state is poisoned.
+        """
+        watch = watch or LoadWatch()
+        with _reading(self.ref, alive):
+            filling = Filling(
+                self.reader, self.reads, self.readers, self.state, sharing=self.sharing, alive=alive, watch=watch
+            )
+            watch.planned(data_bytes=self.wanted_bytes, total_bytes=filling.total_bytes)
+            try:
+                filling.run()
+            except DamagedCheckpointError as error:
+                raise DamagedCheckpointError(
+                    f"{error}; {_POISONED.format(self.root.step)}",
+                    hint="restore the checkpoint's files from a copy, or name another one",
+                ) from error
+            except OSError as error:
+                raise OSError(error.errno or errno.EIO, f"{error}; {_POISONED.format(self.root.step)}") from error
 
 
-def plan_load(ref: CheckpointRef, state: LocalState, *, watch: LoadWatch | None = None) -> LoadPlan:
-    """What ``load`` would read; only the manifests have to be there. ``watch`` is that of the load.
+def plan_load(
+    ref: CheckpointRef,
+    state: LocalState,
+    *,
+    everything: Iterable[StateKey] | None = None,
+    kinds: Collection[str] | None = None,
+    cast: bool = False,
+    all_here: bool = False,
+    watch: LoadWatch | None = None,
+    sharing: Sharing | None = None,
+) -> LoadPlan:
+    """What ``load`` would read; the arguments are its own. Without ``all_here`` only the manifests have to be there.
 
     Raises:
         UnfitCheckpointError, DamagedCheckpointError, StorageRefusedError, StorageAwayError: as ``load``.
     """
-    with storage_errors(f"loading {ref.uri}"), _damage_of(ref):
-        names = {(key.fqn, key.kind) for key in state.shapes()}
+    with _reading(ref, nothing):
+        names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
         storage = open_storage(ref.uri)
         rereads = (watch or LoadWatch()).rereads
         root, _ = read_root(storage, expected_sha256=ref.manifest_sha256, rereads=rereads)
-        return _planned(storage, root, state, names, kinds=None, cast=False, rereads=rereads)
+        if all_here:
+            check_files(storage, root)
+        return _planned(storage, ref, root, state, names, kinds=kinds, cast=cast, rereads=rereads, sharing=sharing)
+
+
+@contextlib.contextmanager
+def _reading(ref: CheckpointRef, alive: Callable[[], None]) -> Iterator[None]:
+    with storage_errors(f"loading {ref.uri}"), _damage_of(ref), _shown(ref, alive):
+        yield
 
 
 @contextlib.contextmanager
@@ -173,48 +248,9 @@ def _damage_of(ref: CheckpointRef) -> Iterator[None]:
         raise DamagedCheckpointError(str(error), hint=hint, uri=ref.uri) from error
 
 
-def _load(
-    ref: CheckpointRef,
-    state: LocalState,
-    everything: set[tuple[str, str]],
-    *,
-    kinds: Collection[str] | None,
-    cast: bool,
-    verify_first: bool,
-    all_here: bool,
-    alive: Callable[[], None],
-    watch: LoadWatch,
-    plan: LoadPlan | None,
-) -> Mapping[str, Any]:
-    storage = open_storage(ref.uri)
-    rereads = watch.rereads
-    if plan is not None:
-        root = plan.root
-    else:
-        root, _ = read_root(storage, expected_sha256=ref.manifest_sha256, rereads=rereads)
-    if all_here:
-        check_files(storage, root)
-    planned = plan or _planned(storage, root, state, everything, kinds=kinds, cast=cast, rereads=rereads)
-    reader, reads = planned.reader, planned.reads
-    reader.verify_headers({read.path for read in reads})
-    watch.planned(data_bytes=planned.data_bytes, total_bytes=planned.block_bytes * (2 if verify_first else 1))
-    if verify_first:
-        reader.read_at_once(reads, _nowhere, _let_go, alive, watch=watch.reading, moved=watch.moved)
-    try:
-        _fill(reader, reads, state, alive, watch)
-    except DamagedCheckpointError as error:
-        raise DamagedCheckpointError(
-            f"{error}; {_POISONED.format(root.step)}",
-            hint="restore the checkpoint's files from a copy, or name another one",
-        ) from error
-    except OSError as error:
-        raise OSError(error.errno or errno.EIO, f"{error}; {_POISONED.format(root.step)}") from error
-    objects: Mapping[str, Any] = decode_value(root.objects)
-    return objects
-
-
 def _planned(
     storage: Storage,
+    ref: CheckpointRef,
     root: RootManifest,
     state: LocalState,
     everything: set[tuple[str, str]],
@@ -222,8 +258,10 @@ def _planned(
     kinds: Collection[str] | None,
     cast: bool,
     rereads: Rereads,
+    sharing: Sharing | None,
 ) -> LoadPlan:
-    wanted = state.layout(_HERE)
+    own = state.layout(_ALONE)
+    wanted = hulls(own)
 
     def sources(shapes: Mapping[StateKey, Shape]) -> _Terms:
         return match(
@@ -246,6 +284,8 @@ def _planned(
         needed = copy_plan(table.layout(shapes), wanted, terms=terms).sources
         parts = read_parts(storage, root, needed, rereads=rereads)
         saved = files_layout(root, parts, shapes)
+    if any(isinstance(term.combine, WeightedSum) for found in terms.values() for term in found):
+        raise InternalError("a weighted sum was planned for a load, which copies and casts only")
     plan = copy_plan(saved, wanted, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])
@@ -253,7 +293,14 @@ def _planned(
             f"{storage.uri} does not hold all of the state:\n{ranges}", hint="load another checkpoint"
         )
     reader = BlockReader(storage, root, parts, rereads)
-    return LoadPlan(root, reader, reader.plan(plan.transfers))
+    readers = sharing.readers if sharing is not None else Readers(own, 0, 1)
+    reads = reader.plan_shared(plan.transfers, readers)
+    return LoadPlan(ref=ref, root=root, state=state, reader=reader, reads=reads, readers=readers, sharing=sharing)
+
+
+def _block_bytes(reads: Iterable[BlockRead]) -> int:
+    """Of all of them; a block may have several takes."""
+    return sum({(read.path, read.begin): read.size for read in reads}.values())
 
 
 def _nowhere(read: BlockRead) -> memoryview | None:
@@ -263,61 +310,3 @@ def _nowhere(read: BlockRead) -> memoryview | None:
 
 def _let_go(read: BlockRead, data: memoryview) -> None:
     """It was verified."""
-
-
-def _fill(
-    reader: BlockReader, reads: Sequence[BlockRead], state: LocalState, alive: Callable[[], None], watch: LoadWatch
-) -> None:
-    targets: dict[StateKey, list[_Target]] = {}
-    for tensor in state.tensors:
-        targets.setdefault(tensor.key, []).append(_Target(tensor))
-
-    def place(read: BlockRead) -> memoryview | None:
-        if read.wanted_bytes != read.size or read.transfer.combine is not None:
-            return None
-        concerned = [target for target in targets[read.transfer.dst_key] if target.holds_of(read)]
-        return concerned[0].memory(read) if len(concerned) == 1 else None
-
-    @torch.no_grad()
-    def take(read: BlockRead, data: memoryview) -> None:
-        values = torch.frombuffer(data, dtype=dtype_of(read.transfer.src_key.dtype))
-        for target in targets[read.transfer.dst_key]:
-            target.take(read, values)
-
-    reader.read_at_once(reads, place, take, alive, watch=watch.reading, moved=watch.moved)
-    for target in (target for group in targets.values() for target in group):
-        target.finish()
-
-
-class _Target:
-    """A live tensor as a flat destination; one that is not contiguous is filled through a contiguous copy."""
-
-    def __init__(self, live: StateTensor) -> None:
-        self._live = live
-        tensor = live.tensor.detach()
-        self._flat = (
-            tensor if tensor.is_contiguous() else torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        )
-
-    def holds_of(self, read: BlockRead) -> Flat | None:
-        """The first part of the run that belongs here."""
-        return next(overlaps(self._live.shape, self._live.region, read.run), None)
-
-    def memory(self, read: BlockRead) -> memoryview | None:
-        """Where the run belongs, if all of it does, and that is host memory."""
-        inside = self.holds_of(read) == read.run
-        return byte_view(self._view(read.run)) if inside and self._flat.device.type == "cpu" else None
-
-    def take(self, read: BlockRead, values: torch.Tensor) -> None:
-        """Copies what of the run belongs here, casting if the dtypes differ."""
-        for part in overlaps(self._live.shape, self._live.region, read.run):
-            begin = part.start - read.run.start
-            self._view(part).copy_(values[begin : begin + part.volume])
-
-    def _view(self, run: Flat) -> torch.Tensor:
-        return run_view(self._flat, self._live.shape, self._live.region, run)
-
-    def finish(self) -> None:
-        """Brings a contiguous copy home."""
-        if not self._live.tensor.is_contiguous():
-            self._live.tensor.detach().copy_(self._flat)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from difflib import get_close_matches
 
+from trainctl.checkpoint.differences import Difference, Nearest, grouped
 from trainctl.checkpoint.layout.combine import Cast, Term
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.core.errors import UnfitCheckpointError
 
 _FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})
-_LISTED = 5
+_LISTED = 200
+"""Lines; what is more than anybody reads at once is in the log."""
+_LOG = logging.getLogger("trainctl.checkpoint")
 
 
 def match(
@@ -45,34 +48,63 @@ def match(
     for key in sorted(saved):
         by_name.setdefault((key.fqn, _role(key.kind)), []).append(key)
     terms: dict[StateKey, tuple[Term, ...]] = {}
-    problems: list[str] = []
-    near = _Nearest(by_name)
+    missing: list[StateKey] = []
+    problems: list[Difference] = []
     for key in sorted(wanted):
         role = _role(key.kind)
         fqn = key.fqn if (key.fqn, role) in by_name else saved_aliases.get(key.fqn, key.fqn)
         candidates = by_name.get((fqn, role), [])
         usable = [c for c in candidates if c.instance == key.instance] or candidates
-        source = usable[0] if usable else key
-        if len(usable) != 1:
+        if not usable:
+            missing.append(key)
+        elif len(usable) > 1:
             instances = ", ".join(c.instance for c in usable)
-            nearest = near.to(key) if len(problems) < _LISTED else ""
-            found = f"found several instances: {instances}" if usable else f"not in the checkpoint{nearest}"
-            problems.append(f"{key.kind} of {key.fqn}: wanted, but {found}")
-        elif problem := _difference(source, saved[source], key, wanted[key], cast=cast):
-            problems.append(problem)
+            problems.append(Difference(key.kind, key.fqn, f"wanted, but found several instances: {instances}"))
+        elif problem := _difference(usable[0], saved[usable[0]], key, wanted[key], cast=cast):
+            problems.append(Difference(key.kind, key.fqn, problem))
         else:
-            combine = Cast(key.dtype) if source.dtype != key.dtype else None
-            terms[key] = (Term(source, combine),)
-    problems += _surplus(saved, everything, saved_aliases, wanted_aliases)
-    if problems:
-        shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
-        raise UnfitCheckpointError(
-            "\n".join(
-                [f"the checkpoint does not fit the state to load it into ({len(problems)} differences):", *shown]
-            ),
-            hint="check that model and optimizer are the ones that were saved; nothing was loaded",
-        )
+            combine = Cast(key.dtype) if usable[0].dtype != key.dtype else None
+            terms[key] = (Term(usable[0], combine),)
+    surplus = _surplus(saved, everything, saved_aliases, wanted_aliases)
+    if missing or problems or surplus:
+        shapes = {name: tuple(saved[keys[0]]) for name, keys in by_name.items()}
+        problems += _unfound({key: wanted[key] for key in missing}, shapes, surplus)
+        raise _unfit(problems)
     return terms
+
+
+def _unfit(problems: Sequence[Difference]) -> UnfitCheckpointError:
+    head = f"the checkpoint does not fit the state to load it into ({len(problems)} differences):"
+    lines = tuple(grouped(problems))
+    shown = list(lines[:_LISTED])
+    if len(lines) > _LISTED:
+        shown.append(f"and {len(lines) - _LISTED} more lines, which are in the log of this process")
+        _LOG.error("%s", "\n".join([head, *lines]))
+    return UnfitCheckpointError(
+        "\n".join([head, *shown]),
+        hint="check that model and optimizer are the ones that were saved; nothing was loaded",
+        differences=lines,
+    )
+
+
+def _unfound(
+    missing: Mapping[StateKey, Shape], shapes: Mapping[tuple[str, str], Shape], surplus: Mapping[tuple[str, str], str]
+) -> list[Difference]:
+    """What the checkpoint lacks, with the nearest name of each, and what nobody wants; a renamed tensor is said once.
+
+    Args:
+        missing: shapes of what is wanted.
+        shapes: of what there is, by name and role.
+        surplus: name and role of what nobody wants, with its kind.
+    """
+    near = Nearest(shapes, surplus)
+    found = []
+    for key, shape in missing.items():
+        nearest, spare = near.to(key.fqn, _role(key.kind), shape)
+        found.append(Difference(key.kind, key.fqn, "wanted, but not in the checkpoint", nearest, spare))
+    named = {(one.nearest, _role(one.kind)) for one in found if one.spare}
+    left = ((fqn, kind) for (fqn, role), kind in surplus.items() if (fqn, role) not in named)
+    return [*found, *(Difference(kind, fqn, "in the checkpoint, but not wanted") for fqn, kind in left)]
 
 
 def _role(kind: str) -> str:
@@ -80,28 +112,11 @@ def _role(kind: str) -> str:
     return "param" if kind == "buffer" else kind
 
 
-class _Nearest:
-    """Names of the checkpoint that look like one that is missing."""
-
-    def __init__(self, names: Collection[tuple[str, str]]) -> None:
-        self._names = names
-        self._by_kind: dict[str, list[str]] = {}
-
-    def to(self, key: StateKey) -> str:
-        """Empty where nothing looks like it."""
-        role = _role(key.kind)
-        if role not in self._by_kind:
-            self._by_kind[role] = [fqn for fqn, kind in self._names if kind == role]
-        found = get_close_matches(key.fqn, self._by_kind[role], n=1, cutoff=0.7)
-        return f"; the nearest name there is {found[0]}" if found else ""
-
-
 def _difference(source: StateKey, found: Shape, key: StateKey, want: Shape, *, cast: bool) -> str:
-    name = f"{key.kind} of {key.fqn}"
     if tuple(found) != tuple(want):
-        return f"{name}: expected shape {list(want)}, found {list(found)}"
+        return f"expected shape {list(want)}, found {list(found)}"
     if source.dtype != key.dtype and not (cast and {source.dtype, key.dtype} <= _FLOATS):
-        return f"{name}: expected {key.dtype}, found {source.dtype}" + ("" if cast else " (casting was not asked for)")
+        return f"expected {key.dtype}, found {source.dtype}" + ("" if cast else " (casting was not asked for)")
     return ""
 
 
@@ -110,8 +125,8 @@ def _surplus(
     everything: AbstractSet[tuple[str, str]],
     saved_aliases: Mapping[str, str],
     wanted_aliases: Mapping[str, str],
-) -> list[str]:
-    """Saved tensors that nobody wants under any of their names."""
+) -> dict[tuple[str, str], str]:
+    """Name and role of saved tensors that nobody wants under any of their names, with their kind."""
     names = {(fqn, _role(kind)) for fqn, kind in everything}
     if wanted_aliases:
         names |= {(wanted_aliases.get(fqn, fqn), kind) for fqn, kind in names}
@@ -121,5 +136,5 @@ def _surplus(
         names |= {(alias, kind) for fqn, kind in names for alias in tied.get(fqn, ())}
     if saved_aliases:
         names |= {(saved_aliases.get(fqn, fqn), kind) for fqn, kind in names}
-    surplus = sorted({(key.kind, key.fqn) for key in saved if (key.fqn, _role(key.kind)) not in names})
-    return [f"{kind} of {fqn}: in the checkpoint, but not wanted" for kind, fqn in surplus]
+    surplus = ((key.kind, key.fqn) for key in saved if (key.fqn, _role(key.kind)) not in names)
+    return {(fqn, _role(kind)): kind for kind, fqn in sorted(surplus)}

@@ -13,7 +13,7 @@ from trainctl.checkpoint.attempts import Attempt, storage_errors
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_header, file_metadata, into_files
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.manifest.checksum import ALGORITHM, BLOCK_BYTES, checksum
+from trainctl.checkpoint.manifest.checksum import ALGORITHM, BLOCK_BYTES, checksum, checksums
 from trainctl.checkpoint.manifest.codec import dump_part, sha256
 from trainctl.checkpoint.manifest.contents import held_rows
 from trainctl.checkpoint.manifest.names import data_path, part_path
@@ -34,7 +34,7 @@ from trainctl.core.system.faults import FaultPlan
 
 _HEADER_WRITER = 0
 Blocks = Callable[[Entry], Iterable[memoryview]]
-"""The bytes of an entry in pieces of ``BLOCK_BYTES``; the last may be shorter. A piece stays as it is once given."""
+"""The bytes of an entry in pieces of ``PIECE_BYTES``; the last may be shorter. A piece stays as it is once given."""
 
 
 def unseen(size_bytes: int) -> None:
@@ -182,10 +182,10 @@ class _Written:
 
     def body(self, entry: Entry, *, file: int, begin: int) -> Iterator[memoryview]:
         """The blocks of one entry that lies at ``begin`` of the part's file of this index."""
-        checksums = []
+        found: list[str] = []
         for block in self._blocks(entry):
             with timed(CHECKSUM):
-                checksums.append(checksum(block))
+                found += checksums(block, BLOCK_BYTES)
             self._alive()
             yield block
             self._wrote(len(block))
@@ -193,7 +193,7 @@ class _Written:
             file=file,
             begin_bytes=begin,
             size_bytes=entry.size_bytes,
-            checksums=tuple(checksums),
+            checksums=tuple(found),
             flat=(entry.run.start, entry.run.stop),
         )
 

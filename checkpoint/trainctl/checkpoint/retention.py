@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import storage_errors
-from trainctl.checkpoint.catalog import CheckpointInfo, survey
-from trainctl.checkpoint.manifest.names import PIN, ROOT_MANIFEST, attempt_folder, is_attempt, step_of
+from trainctl.checkpoint.catalog import CheckpointInfo, Survey, survey
+from trainctl.checkpoint.manifest.names import (
+    PIN,
+    ROOT_MANIFEST,
+    attempt_folder,
+    is_attempt,
+    lineage_of,
+    step_folder,
+    step_of,
+)
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -15,17 +23,23 @@ from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 
 
-def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
+def retain(
+    uri: str, *, job: str, keep: int, current: str = "", protect: AbstractSet[str] = frozenset()
+) -> tuple[str, ...]:
     """Keeps the newest ``keep`` checkpoints of a job (at least one), pinned and protected ones; removes its others.
 
     Those that were found damaged do not count: they go when ``keep`` others are there. "Newest" follows the chain of
     parents first, so a branch that was rolled back goes before what the job continues. Attempts that were interrupted
     at an earlier step than the newest checkpoint's are garbage and go, too. Other jobs' checkpoints are never touched.
 
+    With ``current``, only what is older than it is looked at, and nothing goes unless it is whole. Whatever the job
+    saves later, in whatever lineage, is newer: so who acts late, or has been replaced, removes nothing of that.
+
     Args:
         uri: the folder that the job saves to.
         job: uid of the job.
         keep: how many to keep.
+        current: attempt that the controller made current; empty: nobody decides but the files.
         protect: attempts that stay in any case, such as those being written or read.
 
     Returns:
@@ -38,21 +52,20 @@ def retain(uri: str, *, job: str, keep: int, protect: AbstractSet[str] = frozens
     with storage_errors(f"removing old checkpoints from {uri}"):
         found = survey(uri)
         own = [info for info in found.checkpoints if info.manifest.job == job]
+        damaged = [info for info in found.damaged if info.manifest.job == job]
+        if current:
+            own, damaged = _up_to(current, own, damaged)
         if not own:
             return ()
-        everything = (*found.checkpoints, *found.damaged)
-        others = {info.manifest.job for info in everything} - {job}
-        old = _no_longer_needed(own, [info for info in found.damaged if info.manifest.job == job], max(1, keep))
+        old = _no_longer_needed(own, damaged, max(1, keep))
         old = [info for info in old if info.ref.attempt not in protect]
         doomed = [attempt_folder(info.ref.step, info.ref.attempt) for info in old]
         doomed = [folder for folder in doomed if storage.size(f"{folder}/{PIN}") is None]
-        if not others:  # with others in the folder, an interrupted attempt may be theirs
-            newest_step = own[0].ref.step
-            doomed += [
-                attempt_folder(step, attempt)
-                for step, attempt in found.interrupted
-                if step < newest_step and attempt not in protect
-            ]
+        if all(info.manifest.job == job for info in (*found.checkpoints, *found.damaged)):  # else it may be another's
+            doomed += _garbage(found, own[0].ref, protect, whoever=not current)
+            for step in found.empty:  # whoever made it, or emptied it, was killed before the next call
+                if step < own[0].ref.step:
+                    storage.delete_if_empty(step_folder(step))
         for folder in doomed:
             remove_attempt(storage, folder)
     return tuple(doomed)
@@ -120,6 +133,27 @@ def remove_attempt(storage: Storage, folder: str) -> None:
     storage.delete(f"{folder}/{ROOT_MANIFEST}")
     storage.delete(folder)
     storage.delete_if_empty(folder.partition("/")[0])
+
+
+def _up_to(
+    current: str, own: Sequence[CheckpointInfo], damaged: Sequence[CheckpointInfo]
+) -> tuple[list[CheckpointInfo], list[CheckpointInfo]]:
+    """What is not newer than the current one, which comes first; nothing where that is not whole."""
+    here = next((info for info in own if info.ref.attempt == current), None)
+    if here is None:
+        return [], []
+    place = (here.ref.lineage, here.ref.step)
+    older, broken = ([i for i in infos if (i.ref.lineage, i.ref.step) <= place] for infos in (own, damaged))
+    return [here, *(info for info in older if info is not here)], broken
+
+
+def _garbage(found: Survey, newest: CheckpointRef, protect: AbstractSet[str], *, whoever: bool) -> list[str]:
+    """Attempts that nobody completes any more; a later lineage begins further back, and is writing its own there."""
+    return [
+        attempt_folder(step, attempt)
+        for step, attempt in found.interrupted
+        if step < newest.step and attempt not in protect and (whoever or lineage_of(attempt) <= newest.lineage)
+    ]
 
 
 def _no_longer_needed(

@@ -16,7 +16,7 @@ from trainctl.checkpoint.layout.copy_plan import CopyPlan, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, replicated
 from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
-from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
+from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import ModelFiles
 from trainctl.checkpoint.part_writing import unseen
@@ -131,5 +131,5 @@ def write_part(
 
 def _blocks(tensor: torch.Tensor) -> Iterator[memoryview]:
     body = byte_view(tensor.contiguous().cpu())
-    for start in range(0, len(body), BLOCK_BYTES):
-        yield body[start : start + BLOCK_BYTES]
+    for start in range(0, len(body), PIECE_BYTES):
+        yield body[start : start + PIECE_BYTES]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.dtensor import is_dtensor, local_part
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.layout.placement import Placement
-from trainctl.checkpoint.layout.region import Region, Shape
+from trainctl.checkpoint.layout.region import Region, Shape, check_region, volume
 from trainctl.checkpoint.tensors import dtype_name
 from trainctl.core.errors import PlanError
 
@@ -63,6 +64,14 @@ class LocalState:
         """Size of one full copy, whatever part of it this rank holds."""
         return sum(key.item_bytes * math.prod(shape) for key, shape in self.shapes().items())
 
+    def check(self) -> None:
+        """Sees that every tensor is what its key and its region say: what is saved is found again by these alone.
+
+        Raises:
+            PlanError: lists all that are not.
+        """
+        _refuse(Difference(t.key.kind, t.key.fqn, problem) for t in self.tensors if (problem := _unlike(t)))
+
     def of_kinds(self, *kinds: str) -> LocalState:
         """The same without tensors of other kinds."""
         return replace(self, tensors=tuple(t for t in self.tensors if t.key.kind in kinds))
@@ -107,22 +116,51 @@ def state_of(
         artifacts: goes into the result.
 
     Raises:
-        PlanError: a dtype cannot be stored, or the optimizer holds a parameter that is not the model's.
+        PlanError: a dtype or a placement of a DTensor cannot be stored (all such tensors are named), or the optimizer
+            holds a parameter that is not the model's.
     """
     named, aliases = _untied({"": model, **{f"{name}.": module for name, module in (modules or {}).items()}})
     names = {id(tensor): fqn for fqn, tensor in named.items()}
-    tensors = [
-        _tensor(fqn, PARAM if isinstance(tensor, nn.Parameter) else BUFFER, tensor, instance, version)
-        for fqn, tensor in named.items()
-    ]
+    listed = [(fqn, PARAM if isinstance(tensor, nn.Parameter) else BUFFER, tensor) for fqn, tensor in named.items()]
     for parameter, kind, tensor in (found for optimizer in optimizers for found in _optimizer_tensors(optimizer)):
         if id(parameter) not in names:
             raise PlanError(
                 f"expected only the model's parameters in the optimizer, found another, shape {list(parameter.shape)}",
                 hint="make the optimizer from model.parameters()",
             )
-        tensors.append(_tensor(names[id(parameter)], kind, tensor, instance, version))
+        listed.append((names[id(parameter)], kind, tensor))
+    tensors, problems, hints = [], [], []
+    for fqn, kind, tensor in listed:
+        try:
+            tensors.append(_tensor(fqn, kind, tensor, instance, version))
+        except PlanError as error:
+            problems.append(Difference(kind, fqn, str(error)))
+            hints.append(error.hint)
+    _refuse(problems, hint="; ".join(dict.fromkeys(hints)))
     return LocalState(tuple(tensors), objects or {}, artifacts or {}, aliases)
+
+
+def _refuse(problems: Iterable[Difference], hint: str = "") -> None:
+    """Raises: PlanError: there are any."""
+    lines = grouped(problems)
+    if lines:
+        head = ["these tensors cannot be saved or loaded:"] if len(lines) > 1 else []
+        raise PlanError(
+            "\n".join([*head, *lines]), hint=hint or "correct what is said of them where they are registered"
+        )
+
+
+def _unlike(t: StateTensor) -> str:
+    """What is wrong with a tensor; empty if nothing is."""
+    try:
+        check_region(t.shape, t.region)
+        if t.key.dtype != dtype_name(t.tensor.dtype):
+            return f"expected {t.key.dtype}, as its key says, found {t.tensor.dtype}"
+    except PlanError as error:
+        return str(error)
+    if t.tensor.numel() != volume(t.region):
+        return f"expected {volume(t.region)} elements for {t.region} of {list(t.shape)}, found {list(t.tensor.shape)}"
+    return ""
 
 
 def _untied(modules: Mapping[str, nn.Module]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from trainctl.checkpoint.layout.region import Flat, Region, Shape, offset_in
@@ -55,6 +57,28 @@ def run_view(tensor: torch.Tensor, shape: Shape, region: Region, run: Flat) -> t
     """
     start = offset_in(shape, region, run.start) if run.volume else 0
     return tensor.detach().reshape(-1)[start : start + run.volume]
+
+
+def region_view(memory: torch.Tensor, shape: Shape, region: Region, piece: Region) -> torch.Tensor:
+    """The elements of a part of a region, in the 1-d memory that holds the region; writing to it writes there.
+
+    Args:
+        memory: the elements of ``region``, row-major.
+        shape: of the whole tensor.
+        region: what the memory holds.
+        piece: inside it; a box where the region is a box, or one of ``common``'s.
+    """
+    if isinstance(piece, Flat):
+        return memory[offset_in(shape, region, piece.start) :][: piece.volume]
+    if isinstance(region, Flat):
+        sizes, start = shape, -region.start
+        offsets = piece.offsets
+    else:
+        sizes, start = region.lengths, 0
+        offsets = tuple(map(int.__sub__, piece.offsets, region.offsets))
+    strides = tuple(math.prod(sizes[dim + 1 :]) for dim in range(len(sizes)))
+    start += sum(map(int.__mul__, offsets, strides))
+    return memory.as_strided(piece.lengths, strides, memory.storage_offset() + start)
 
 
 def byte_view(flat: torch.Tensor) -> memoryview:

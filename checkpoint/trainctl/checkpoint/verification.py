@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.load_watch import Progress, unwatched
-from trainctl.checkpoint.manifest.checksum import check_algorithm, checksum
+from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm, checksum
 from trainctl.checkpoint.manifest.reading import read_artifact, read_part, read_root, unlike_files
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.rereads import Rereads
@@ -24,8 +24,6 @@ from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
-
-_BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +59,25 @@ def verify(ref: CheckpointRef, *, progress: Progress = unwatched) -> Verified:
         rereads = Rereads()
         root, _ = read_root(storage, expected_sha256=ref.manifest_sha256, rereads=rereads)
         seen = _Seen(root, progress)
-        damage = tuple(_Look(storage, root, unlike_files(storage, root), rereads, seen).damage())
+        look = _Look(storage, root, unlike_files(storage, root), rereads, seen)
+        damage = tuple(what for _, what in look.damage())
         return Verified(
             files=len(root.stored_files) + 1,
             size_bytes=seen.total_bytes,
             damage=damage,
             healed_reads=rereads.healed,
         )
+
+
+def damaged_files(storage: Storage, root: RootManifest, *, progress: Progress = unwatched) -> Mapping[str, str]:
+    """What is wrong with each file of an attempt that is missing or not as it was saved, by its path.
+
+    Args:
+        storage: opened at the attempt.
+        root: of the attempt.
+        progress: as ``verify``.
+    """
+    return dict(_Look(storage, root, unlike_files(storage, root), Rereads(), _Seen(root, progress)).damage())
 
 
 class _Seen:
@@ -118,8 +128,8 @@ class _Look:
     rereads: Rereads
     seen: _Seen
 
-    def damage(self) -> Iterator[str]:
-        """What is wrong with each file, in the order of the manifest."""
+    def damage(self) -> Iterator[tuple[str, str]]:
+        """Each file that is not as it was saved, and what is wrong with it, in the order of the manifest."""
         yield from itertools.chain.from_iterable(
             at_once(self.storage, lambda report: tuple(self._damage_of_part(report)), self.root.parts)
         )
@@ -128,10 +138,10 @@ class _Look:
                 self._refuse_unlike(file)
                 read_artifact(self.storage, file, rereads=self.rereads)
             except CheckpointError as error:
-                yield str(error)
+                yield file.path, str(error)
             self.seen.file(file.path)
 
-    def _damage_of_part(self, report: PartReport) -> Iterator[str]:
+    def _damage_of_part(self, report: PartReport) -> Iterator[tuple[str, str]]:
         """Without its part manifest nobody knows what the data files of a writer hold: they only have to be there."""
         part = None
         try:
@@ -139,7 +149,7 @@ class _Look:
             part = read_part(self.storage, self.root, report, rereads=self.rereads)
             check_algorithm(part.checksum, where=f"{self.storage.uri}/{report.manifest.path}")
         except CheckpointError as error:
-            yield str(error)
+            yield report.manifest.path, str(error)
         self.seen.file(report.manifest.path)
         for index, file in enumerate(report.files):
             try:
@@ -147,7 +157,7 @@ class _Look:
                 if part is not None:
                     self._check_blocks(part, index)
             except CheckpointError as error:
-                yield str(error)
+                yield file.path, str(error)
             self.seen.file(file.path)
 
     def _refuse_unlike(self, file: StoredFile) -> None:
@@ -164,37 +174,41 @@ class _Look:
             found = [room[end - block.size : end] for block, end in zip(batch, ends, strict=True)]
             ranges = [RangeRead(block.begin, data) for block, data in zip(batch, found, strict=True)]
             self.storage.read_ranges(path, ranges)
-            for block, wanted in zip(batch, ranges, strict=True):
-                self._check(path, block, wanted)
+            for block, data in zip(batch, found, strict=True):
+                for number, expected in enumerate(block.checksums):
+                    begin = number * block.block_bytes
+                    wanted = RangeRead(block.begin + begin, data[begin : begin + block.block_bytes])
+                    self._check(path, block.what, wanted, expected)
                 self.seen.block(path, block.size)
 
-    def _check(self, path: str, block: _Block, found: RangeRead) -> None:
+    def _check(self, path: str, what: str, found: RangeRead, expected: str) -> None:
         """As a load does: bytes may have been changed on their way, so that only what is wrong twice is damage."""
-        if checksum(found.into) == block.checksum:
+        if checksum(found.into) == expected:
             return
         self.storage.read_ranges(path, [found])
         where = f"{self.storage.uri}/{path}"
-        which = f"bytes {block.begin}:{block.begin + block.size} ({block.what})"
-        if checksum(found.into) != block.checksum:
+        which = f"bytes {found.offset}:{found.offset + len(found.into)} ({what})"
+        if checksum(found.into) != expected:
             raise DamagedCheckpointError(f"{where} is corrupt: {which} do not have their checksum")
         self.rereads.heal(f"{where}, {which},")
 
 
-class _Block(NamedTuple):
-    """Of a data file; ``what`` is in it."""
+class _Blocks(NamedTuple):
+    """Consecutive ones of a data file; ``what`` is in them."""
 
     begin: int
     size: int
-    checksum: str
+    block_bytes: int
+    checksums: tuple[str, ...]
     what: str
 
 
-def _batches(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
+def _batches(blocks: Iterable[_Blocks]) -> Iterator[list[_Blocks]]:
     """Read at once: memory is bounded by one of them for each thread."""
-    batch: list[_Block] = []
+    batch: list[_Blocks] = []
     size = 0
     for block in blocks:
-        if batch and size + block.size > _BATCH_BYTES:
+        if batch and size + block.size > PIECE_BYTES:
             yield batch
             batch, size = [], 0
         batch.append(block)
@@ -203,14 +217,16 @@ def _batches(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
         yield batch
 
 
-def _blocks(part: PartManifest, index: int) -> Iterator[_Block]:
-    """All blocks of a data file, in the order of the file."""
+def _blocks(part: PartManifest, index: int) -> Iterator[_Blocks]:
+    """All of a data file, in its order."""
     header = part.files[index]
-    blocks = [_Block(0, header.header_bytes, header.header_checksum, "its header")]
+    found = [_Blocks(0, header.header_bytes, header.header_bytes, (header.header_checksum,), "its header")]
+    count = max(1, PIECE_BYTES // part.block_bytes)
     for tensor in part.tensors:
         for chunk in (chunk for chunk in tensor.chunks if chunk.file == index):
-            for number, expected in enumerate(chunk.checksums):
-                begin = number * part.block_bytes
-                size = min(part.block_bytes, chunk.size_bytes - begin)
-                blocks.append(_Block(chunk.begin_bytes + begin, size, expected, f"{tensor.kind} of {tensor.fqn}"))
-    return iter(sorted(blocks))
+            for first in range(0, len(chunk.checksums), count):
+                begin = first * part.block_bytes
+                size = min(count * part.block_bytes, chunk.size_bytes - begin)
+                expected, what = chunk.checksums[first : first + count], f"{tensor.kind} of {tensor.fqn}"
+                found.append(_Blocks(chunk.begin_bytes + begin, size, part.block_bytes, expected, what))
+    return iter(sorted(found))

@@ -172,9 +172,17 @@ class DamagedCheckpointError(CheckpointError):
 
 
 class UnfitCheckpointError(CheckpointError):
-    """A checkpoint is whole, but of a state with other names, shapes or types."""
+    """A checkpoint is whole, but of a state with other names, shapes or types.
+
+    Attributes:
+        differences: all of them, a line each; the message has the first few hundred. Empty where they are not known.
+    """
 
     code = "CHECKPOINT_UNFIT"
+
+    def __init__(self, message: str, *, hint: str = "", differences: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.differences = differences
 
 
 class StorageRefusedError(CheckpointError):

@@ -48,3 +48,10 @@ def test_the_name_of_a_node_is_checked(tmp_path: Path, node: str, capsys: pytest
     assert "error: --node: expected 1 to 253 letters, digits" in said
     assert len(said) < 400
     assert not folder.exists()
+
+
+def test_the_name_of_a_failure_domain_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--controller", "127.0.0.1:1", "--node", "n", "--dir", str(tmp_path / "agent")]
+    assert main([*options, "--failure-domain", "rack/4"]) == 2
+    assert "error: --failure-domain: expected 1 to 253 letters, digits" in capsys.readouterr().err
+    assert not (tmp_path / "agent").exists()

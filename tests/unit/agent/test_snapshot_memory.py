@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainctl.agent.main import main
-from trainctl.agent.snapshot_memory import KEPT_S, SnapshotMemory
+from trainctl.agent.snapshot_memory import KEPT_ON_DISK_S, KEPT_S, SnapshotMemory, SnapshotRoom
 from trainctl.agent.worker import Worker, WorkerEvents
 from trainctl.core.codec import to_wire
 from trainctl.core.records.snapshot import SnapshotsMade
@@ -20,8 +20,8 @@ from trainctl.core.system.memory_folder import claim_memory_folder, memory_folde
 from trainctl.parallel.bridge import Snapshotted
 
 
-def wanted(job: str, interval_steps: int = 10, interval: str = "") -> WorkerDesired:
-    snapshots = SnapshotsSpec(interval_steps=interval_steps, interval=interval)
+def wanted(job: str, interval_steps: int = 10, interval: str = "", place: str = "memory") -> WorkerDesired:
+    snapshots = SnapshotsSpec(interval_steps=interval_steps, interval=interval, place=place)
     spec = JobSpec(checkpoint=CheckpointSpec(snapshots=snapshots))
     wire = to_wire(TrainJob(metadata=JobMetadata(name=job), spec=spec))
     return WorkerDesired(
@@ -74,6 +74,37 @@ def test_what_an_earlier_agent_left_has_the_same_time(tmp_path: Path) -> None:
     assert jobs(folder) == []
 
 
+def test_each_kind_is_for_those_who_want_it(tmp_path: Path) -> None:
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    room = SnapshotRoom(memory, disk, 0.0)
+    assert room.of(wanted("none", interval_steps=0)) is None
+    assert room.of(wanted("plain")) == memory
+    assert not disk.exists()
+    assert room.of(wanted("lasting", place="disk")) == disk
+    assert disk.stat().st_mode & 0o777 == 0o700
+    assert room.of(wanted("newer", place="tape")) is None, "of a version that knows more than this one"
+    assert SnapshotRoom(memory, None, 0.0).of(wanted("lasting", place="disk")) is None
+    assert SnapshotRoom(None, disk, 0.0).of(wanted("plain")) is None
+
+
+def test_what_is_on_a_disk_outlives_the_agent_and_stays_longer(tmp_path: Path) -> None:
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    put(memory, "job")
+    put(disk, "job", "over")
+    first = SnapshotRoom(memory, disk, 0.0)
+    first.forget(["over"])
+    first.close()
+    assert (memory.exists(), jobs(disk)) == (False, ["job"])
+    again = SnapshotRoom(memory, disk, 1000.0)
+    again.sweep([], 1000.0 + KEPT_ON_DISK_S)
+    assert jobs(disk) == ["job"]
+    again.know([wanted("job", place="disk")], 1000.0 + KEPT_ON_DISK_S)
+    again.sweep([], 1000.1 + KEPT_ON_DISK_S)
+    assert jobs(disk) == ["job"]
+    again.sweep([], 1000.1 + 2 * KEPT_ON_DISK_S)
+    assert jobs(disk) == []
+
+
 def test_at_its_end_an_agent_gives_the_memory_back(tmp_path: Path) -> None:
     memory = SnapshotMemory(tmp_path / "memory", 0.0)
     put(tmp_path / "memory", "job")
@@ -121,7 +152,9 @@ def test_the_folder_is_that_of_the_agent_and_of_the_user(tmp_path: Path, monkeyp
 def test_the_help_says_where_snapshots_go(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "--memory-dir DIR" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--memory-dir DIR" in said
+    assert "--snapshot-dir DIR" in said
 
 
 def test_what_a_worker_tells_of_snapshots_gets_older(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,3 +79,18 @@ def _rows(shape: Shape, parts: int, replicas: int) -> dict[str, tuple[Region, ..
         if stop > start:
             held[rank_holder(rank)] = (Box((start, *(0 for _ in shape[1:])), (stop - start, *shape[1:])),)
     return held
+
+
+def cut_columns(shapes_of: Mapping[StateKey, Shape], *, parts: int) -> Layout:
+    """Every tensor cut along its last dim over ``parts`` ranks (the last ones may get nothing)."""
+    placements = {shape: Placement(shape, _columns(shape, parts)) for shape in set(shapes_of.values())}
+    ranks = [rank_holder(rank) for rank in range(parts)]
+    return Layout.placed({state_key: placements[shape] for state_key, shape in shapes_of.items()}, ranks)
+
+
+def _columns(shape: Shape, parts: int) -> dict[str, tuple[Region, ...]]:
+    step = -(-shape[-1] // parts)
+    return {
+        rank_holder(rank): (Box((*(0 for _ in shape[1:]), start), (*shape[:-1], min(step, shape[-1] - start))),)
+        for rank, start in enumerate(range(0, shape[-1], step))
+    }

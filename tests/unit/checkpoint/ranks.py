@@ -93,7 +93,7 @@ def flats(values: Mapping[StateKey, torch.Tensor], ranks: int) -> Layout:
 
 
 def attempt(step: int = 1, *, lineage: int = 1, epoch: int = 1, job: str = "job-a", nonce: str = "n") -> Attempt:
-    name = attempt_id(job, lineage, epoch, nonce, step)
+    name = attempt_id(job, lineage, epoch, nonce, step, lineage=lineage)
     return Attempt(job=job, step=step, lineage=lineage, epoch=epoch, attempt=name)
 
 

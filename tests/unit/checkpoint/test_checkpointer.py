@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save
 from trainctl.checkpoint.library.group_save import JOB
+from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, UsageError
@@ -31,6 +34,7 @@ class Gate:
         self.open = threading.Event()
         self.reached = threading.Event()
         self.refuses = 0
+        self.error = OSError(errno.ENOSPC, "no space left on device")
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
             assert found.open.wait(DEADLINE_S)
             if found.refuses:
                 found.refuses -= 1
-                raise OSError(errno.ENOSPC, "no space left on device")
+                raise found.error
         return real(storage, path, buffers)
 
     monkeypatch.setattr(LocalStorage, "write_file", write_file)
@@ -165,7 +169,56 @@ def test_a_failure_that_nobody_asked_about_is_raised_by_the_next_save(tmp_path: 
     assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [3]
 
 
-def test_a_write_that_fails_is_tried_again(tmp_path: Path, gate: Gate) -> None:
+def test_a_failure_that_a_faster_rank_told_of_is_not_told_again(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.refuses = 1
+    values = torch.arange(20.0)
+    with Checkpointer(str(tmp_path), in_flight=2, retry_after_s=()) as checkpointer:
+        first = checkpointer.async_save_state(flat(values), step=1)
+        assert gate.reached.wait(DEADLINE_S)
+        with monkeypatch.context() as patched:
+
+            def gather(own: dict[str, Any]) -> list[dict[str, Any]]:
+                assert own["failed"] == {}, "here it is not over yet"
+                return [own, {**own, "failed": {first.attempt: "no space left"}}]
+
+            patched.setattr(checkpointer._ranks, "gather", gather)
+            with pytest.raises(CheckpointError, match="rank 1: no space left"):
+                checkpointer.async_save_state(flat(values), step=2)
+        gate.open.set()
+        assert first.wait(DEADLINE_S)
+        assert "no space left" in first.failure
+        assert checkpointer.async_save_state(flat(values), step=3).result().step == 3
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_write_that_fails_is_tried_again(tmp_path: Path, gate: Gate, fails: int) -> None:
+    gate.open.set()
+    gate.refuses, gate.error = fails, OSError(errno.EIO, "a cable")
+    model, optimizer = built()
+    train(model, optimizer, 1)
+    with Checkpointer(str(tmp_path), retry_after_s=(0.0, 0.0)) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        assert pending.result().step == 1
+    assert gate.refuses == 0
+    other, its_optimizer = built(seed=1)
+    load(str(tmp_path), model=other, optimizers=[its_optimizer])
+    assert same(model, other)
+
+
+def test_a_write_that_fails_once_more_than_it_is_tried_fails_the_save(tmp_path: Path, gate: Gate) -> None:
+    gate.open.set()
+    gate.refuses, gate.error = 3, OSError(errno.EIO, "a cable")
+    model, _ = built()
+    with Checkpointer(str(tmp_path), retry_after_s=(0.0, 0.0)) as checkpointer:
+        pending = checkpointer.async_save(model=model, step=1)
+        with pytest.raises(CheckpointError, match="a cable"):
+            pending.result()
+    assert gate.refuses == 0
+
+
+def test_a_checkpoint_that_cannot_be_completed_is_taken_back(tmp_path: Path, gate: Gate) -> None:
     gate.open.set()
     real, left = LocalStorage.create_file, []
     model, optimizer = built()
@@ -182,7 +235,8 @@ def test_a_write_that_fails_is_tried_again(tmp_path: Path, gate: Gate) -> None:
             pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
             with pytest.raises(CheckpointError, match="a cable"):
                 pending.result()
-        assert not list(tmp_path.glob("*/*")), "a checkpoint that could not be completed is taken back"
+        assert not list(tmp_path.glob("*/*"))
+        assert checkpointer.async_save(model=model, optimizers=[optimizer], step=2).result().step == 2
 
 
 def flat(values: torch.Tensor) -> LocalState:
@@ -218,14 +272,28 @@ def test_a_change_without_a_fence_is_found_out_and_never_saved(tmp_path: Path) -
     assert newest(str(tmp_path), job=JOB) is None
 
 
+@pytest.mark.parametrize("on_device", [True, False])
+def test_memory_for_copies_of_state_on_a_device_is_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_device: bool
+) -> None:
+    pinned: list[int] = []
+    pool = partial(HostPool, pin=lambda memory: pinned.append(memory.numel()))
+    monkeypatch.setattr("trainctl.checkpoint.library.checkpointer.HostPool", pool)
+    devices = [torch.device("cuda")] if on_device else []
+    monkeypatch.setattr("trainctl.checkpoint.library.pending.cuda_devices", lambda state: devices)
+    with Checkpointer(str(tmp_path)) as checkpointer:
+        for step in (1, 2):
+            checkpointer.async_save_state(flat(torch.arange(20.0)), step=step).result()
+    assert len(pinned) == on_device, "once, however often it is used"
+
+
 def test_without_memory_for_a_copy_the_save_fails_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(size_bytes: int) -> torch.Tensor:
         raise MemoryError("not a byte")
 
-    monkeypatch.setattr("trainctl.checkpoint.library.checkpointer.plain_memory", none)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("trainctl.checkpoint.library.checkpointer.HostPool", lambda count: HostPool(count, none))
     model, optimizer = built()
     with Checkpointer(str(tmp_path)) as checkpointer:
         pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)

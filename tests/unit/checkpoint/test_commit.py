@@ -14,6 +14,7 @@ import torch
 from trainctl.checkpoint.catalog import inspect, newest, resolve, survey
 from trainctl.checkpoint.engine import CheckpointWriter, load
 from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.manifest.names import step_folder
 from trainctl.checkpoint.pins import pin, unpin
 from trainctl.checkpoint.retention import discard
 from trainctl.checkpoint.state import LocalState, StateTensor
@@ -239,6 +240,16 @@ def test_retention_removes_old_leftovers_but_no_attempt_in_flight(tmp_path: Path
     removed = writer.retain(job="job-a", keep=3, protect={attempt(2).attempt})
     assert removed == (attempt(1).folder,)
     assert survey(str(tmp_path)).interrupted == ((2, attempt(2).attempt), (9, attempt(9).attempt))
+
+
+def test_retention_removes_old_folders_of_steps_in_which_nothing_is(tmp_path: Path) -> None:
+    for step in (1, 2, 9):
+        (tmp_path / step_folder(step)).mkdir()
+    (tmp_path / step_folder(2) / "notes").write_bytes(b"somebody's")
+    save_step(tmp_path, 5)
+    assert survey(str(tmp_path)).empty == (1, 9)
+    assert CheckpointWriter(str(tmp_path), faults=FaultPlan()).retain(job="job-a", keep=3) == ()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [step_folder(step) for step in (2, 5, 9)]
 
 
 def test_retention_leaves_a_pinned_one_until_it_is_unpinned(tmp_path: Path) -> None:

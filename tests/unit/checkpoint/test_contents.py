@@ -14,7 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainctl.checkpoint.blocks import BlockRead, BlockReader
+from trainctl.checkpoint.block_read import BlockRead
+from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.engine import CheckpointWriter, load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
@@ -160,9 +161,9 @@ def manifests_read(
     with monkeypatch.context() as patched:
         real = LocalStorage.read
 
-        def noting(storage: LocalStorage, path: str) -> bytes:
+        def noting(storage: LocalStorage, path: str, **named: Any) -> bytes:
             found.append(path)
-            return real(storage, path)
+            return real(storage, path, **named)
 
         patched.setattr(LocalStorage, "read", noting)
         load(ref, state, everything=state.shapes(), plan=plan)

@@ -6,13 +6,20 @@ import errno
 import fcntl
 import os
 import random
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from trainctl.checkpoint.storage import descriptors
 from trainctl.checkpoint.storage.descriptors import PIECE_BYTES, beside_training
 from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.checkpoint.storage.port import RangeWrite
 
 SIZES = [(), (5,), (4096,), (4096, 7, 8192), (PIECE_BYTES,), (4096, PIECE_BYTES - 1, 3, 5000, PIECE_BYTES)]
 
@@ -26,11 +33,13 @@ class Disk:
 
     Attributes:
         sizes: of the writes that went past the cache.
+        places: where those went.
         refuses: it takes none of them.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
+        self.places: list[range] = []
         self.refuses = False
         self._direct: set[int] = set()
         self._plainly = os.pwritev
@@ -49,6 +58,7 @@ class Disk:
             if self.refuses or offset % 4096 or any(view.nbytes % 4096 for view in views):
                 raise OSError(errno.EINVAL, "Invalid argument")
             self.sizes += [view.nbytes for view in views]
+            self.places.append(range(offset, offset + sum(view.nbytes for view in views)))
         return self._plainly(descriptor, views, offset)
 
 
@@ -123,3 +133,95 @@ def test_a_buffer_may_change_once_the_next_is_asked_for(tmp_path: Path, monkeypa
     with beside_training():
         LocalStorage(tmp_path).write_file("f", given())
     assert (tmp_path / "f").read_bytes() == b"".join(bytes([n]) * len(one) for n in range(5))
+
+
+PAGE_BYTES = 4096
+SMALL_PIECE_BYTES = 4 * PAGE_BYTES
+
+
+@st.composite
+def shared_files(draw: st.DrawFn) -> tuple[list[list[range]], list[bool]]:
+    """Several writers' ranges, which cover a file, in the order in which they write them; and who writes directly."""
+    writers = draw(st.integers(1, 4))
+    lengths = st.one_of(
+        st.integers(0, 70),
+        st.integers(0, 3 * SMALL_PIECE_BYTES),
+        st.sampled_from([PAGE_BYTES - 1, PAGE_BYTES, PAGE_BYTES + 1, SMALL_PIECE_BYTES, 2 * SMALL_PIECE_BYTES]),
+    )
+    parts: list[list[range]] = [[] for _ in range(writers)]
+    position = 0
+    for length, writer in draw(st.lists(st.tuples(lengths, st.integers(0, writers - 1)), max_size=25)):
+        parts[writer].append(range(position, position + length))
+        position += length
+    orders = [draw(st.permutations(part)) if draw(st.booleans()) else part for part in parts]
+    return orders, [draw(st.booleans()) for _ in parts]
+
+
+def whole_pages(part: Sequence[range]) -> int:
+    """Bytes of the pages that are one writer's from end to end, of those ranges that it writes in a row."""
+    rows: list[range] = []
+    for one in part:
+        if rows and one and rows[-1].stop == one.start:
+            rows[-1] = range(rows[-1].start, one.stop)
+        elif one:
+            rows.append(one)
+    return sum(max(0, row.stop // PAGE_BYTES - -(-row.start // PAGE_BYTES)) * PAGE_BYTES for row in rows)
+
+
+@pytest.mark.parametrize("disk_there", [False, True])
+@settings(max_examples=60, deadline=None)
+@given(shared=shared_files(), seed=st.integers(0, 2**32))
+def test_writers_of_one_file_leave_each_others_bytes_alone(
+    shared: tuple[list[list[range]], list[bool]], seed: int, disk_there: bool
+) -> None:
+    """All at once, each beside training or not: on the file system that there is, and on one that takes whole pages."""
+    parts, beside = shared
+    size = max((one.stop for part in parts for one in part), default=0)
+    expected = random.Random(seed).randbytes(size)
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(descriptors, "PIECE_BYTES", SMALL_PIECE_BYTES)
+        disk = Disk(patch) if disk_there else None
+        storage = LocalStorage(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        ready = threading.Barrier(len(parts))
+        failed: list[BaseException] = []
+
+        def write(part: Sequence[range], directly: bool) -> None:
+            try:
+                ready.wait(20.0)
+                with beside_training() if directly else nullcontext():
+                    storage.write_ranges("f", (RangeWrite(one.start, expected[one.start : one.stop]) for one in part))
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=write, args=of) for of in zip(parts, beside, strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20.0)
+        assert failed == []
+        assert storage.read("f") == expected
+        if disk is not None:
+            directly = [whole_pages(part) for part, direct in zip(parts, beside, strict=True) if direct]
+            assert sum(disk.sizes) == sum(directly)
+
+
+def test_a_page_with_bytes_of_others_goes_through_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    data = random.Random(1).randbytes(5 * PAGE_BYTES)
+    with beside_training():
+        LocalStorage(tmp_path).write_ranges("f", [RangeWrite(100, data), RangeWrite(100 + len(data), b"more")])
+    assert disk.places == [range(PAGE_BYTES, 5 * PAGE_BYTES)]
+    assert (tmp_path / "f").read_bytes() == bytes(100) + data + b"more"
+
+
+def test_ranges_that_the_disk_refuses_are_written_through_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    disk.refuses = True
+    ranges = [RangeWrite(3 * PAGE_BYTES * number, bytes([number]) * 2 * PAGE_BYTES) for number in range(1, 5)]
+    with beside_training():
+        LocalStorage(tmp_path).write_ranges("f", ranges)
+    found = (tmp_path / "f").read_bytes()
+    assert all(found[part.offset : part.offset + len(part.data)] == part.data for part in ranges)

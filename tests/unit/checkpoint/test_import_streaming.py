@@ -58,7 +58,7 @@ def test_any_grid_of_boxes_reads_in_row_major_order(
     start = data.draw(st.integers(0, math.prod(shape)))
     stop = data.draw(st.integers(start, math.prod(shape)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "BLOCK_BYTES", 2 * block_items)
+        patch.setattr(streaming, "PIECE_BYTES", 2 * block_items)
         blocks = [bytes(block) for block in TensorStream(source, tensor).blocks(Flat(start, stop))]
     assert b"".join(blocks) == expected[2 * start : 2 * stop]
     assert all(len(block) == 2 * block_items for block in blocks[:-1])

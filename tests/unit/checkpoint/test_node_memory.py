@@ -123,3 +123,31 @@ def test_only_what_is_read_has_to_be_there(memory: NodeMemory) -> None:
         assert torch.equal(held.tensor, flat[held.key][held.region.start : held.region.stop])
     with pytest.raises(CheckpointError, match=r"w00001-000.safetensors is missing"):
         load(ref, target, everything=keys)
+
+
+@pytest.mark.parametrize("path", ["data/w00001-*", "parts/*1.json", "parts/contents.json", "manifest.json"])
+def test_what_is_damaged_is_dropped_and_nothing_else(memory: NodeMemory, path: str) -> None:
+    ref = snap(memory)
+    assert memory.drop_damaged(ref) == {}
+    before = {file for file in memory.where(ref).rglob("*") if file.is_file()}
+    (bad,) = memory.where(ref).glob(path)
+    flip(bad)
+    found = memory.drop_damaged(ref)
+    assert list(found) == [str(bad.relative_to(memory.where(ref)))]
+    assert before - {file for file in memory.where(ref).rglob("*") if file.is_file()} == {bad}
+    assert memory.drop_damaged(ref).keys() == set()
+
+
+def test_a_file_that_was_cut_off_is_damaged_and_one_that_is_not_here_is_not(memory: NodeMemory) -> None:
+    ref = snap(memory)
+    cut, gone = (next(memory.where(ref).glob(f"data/w0000{n}-*")) for n in (0, 1))
+    os.truncate(cut, 100)
+    gone.unlink()
+    assert [path.rpartition("/")[2] for path in memory.drop_damaged(ref)] == [cut.name]
+    assert not cut.exists()
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)

@@ -1,4 +1,7 @@
-"""The plans of a model of 70 billion parameters on 1,024 ranks: a second or two of processor time, on any machine."""
+"""The plans of a model of 70 billion parameters on 1,024 ranks: less than two seconds, whatever lies on both sides.
+
+``pytest -s`` prints what each took.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Flat, Shape
-from unit.checkpoint.layouts import cut_rows, key
+from unit.checkpoint.layouts import cut_columns, cut_rows, key
 
 RANKS = 1024
-LIMIT_S = 3 * 2.0
-"""Three times the target, for slow machines."""
+TARGET_S = 2.0
+BUSY = 1.5
+"""Processor time does not count waiting, but a processor shared with others does less in a second of it."""
+LIMIT_S = TARGET_S * BUSY
 
 HIDDEN, UP, GROUPED, VOCABULARY = 8192, 28672, 1024, 128256
 BLOCK = {
@@ -58,36 +63,55 @@ def one_after_the_other() -> Layout:
 
 
 LAYOUTS: dict[str, Callable[[], Layout]] = {
-    "shards": lambda: cut_rows(STATE, parts=RANKS),
-    "replicated shards": lambda: cut_rows(STATE, parts=128, replicas=8),
+    "rows": lambda: cut_rows(STATE, parts=RANKS),
+    "rows of 768": lambda: cut_rows(STATE, parts=768),
+    "columns": lambda: cut_columns(STATE, parts=RANKS),
+    "replicated rows": lambda: cut_rows(STATE, parts=128, replicas=8),
     "replicas": lambda: replicated(STATE, [rank_holder(rank) for rank in range(RANKS)]),
     "flat": one_after_the_other,
 }
+SHARDED = ["rows", "rows of 768", "replicated rows", "flat"]
+"""Between these, what a rank gets is no more than some thousand ranges."""
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [*SHARDED, "replicas"])
 def test_the_part_of_one_rank_is_known_at_once(name: str) -> None:
     begin_s = time.process_time()
     runs = assign(LAYOUTS[name]())[rank_holder(5)]
-    assert time.process_time() - begin_s < LIMIT_S
-    assert sum(run.volume for key_runs in runs.values() for run in key_runs) == pytest.approx(FAIR_SHARE, rel=0.05)
+    taken(f"save {name}", begin_s)
+    share = FAIR_SHARE * RANKS / 768 if name == "rows of 768" else FAIR_SHARE
+    assert sum(run.volume for key_runs in runs.values() for run in key_runs) == pytest.approx(share, rel=0.05)
 
 
-def test_a_rank_of_768_knows_at_once_what_it_gets_from_1024() -> None:
+@pytest.mark.parametrize(
+    ("src_name", "dst_name"),
+    [*itertools.product([*SHARDED, "replicas"], SHARDED), ("flat", "replicas"), ("columns", "columns")],
+)
+def test_a_rank_knows_at_once_what_it_gets_and_what_it_sends(src_name: str, dst_name: str) -> None:
+    src, dst = LAYOUTS[src_name](), LAYOUTS[dst_name]()
     begin_s = time.process_time()
-    src, dst = cut_rows(STATE, parts=RANKS), cut_rows(STATE, parts=768)
     plan = copy_plan(src, dst)
     transfers = plan.into(rank_holder(5))
     sent = plan.out_of(rank_holder(5))
-    assert time.process_time() - begin_s < LIMIT_S
-    assert plan.missing == ()
+    missing = plan.missing
+    taken(f"{src_name} -> {dst_name}", begin_s)
+    assert missing == ()
     kept = sum(common(src, dst, state_key) for state_key in STATE)
     wanted = sum(run.volume for state_key in STATE for run in dst.runs(rank_holder(5), state_key))
     assert sum(t.region.volume for t in transfers) == wanted - kept
-    assert {t.src_holder for t in sent} == {rank_holder(5)}
+    assert {t.dst_holder for t in transfers} <= {rank_holder(5)}
+    assert {t.src_holder for t in sent} <= {rank_holder(5)}
+
+
+def taken(what: str, begin_s: float) -> None:
+    took_s = time.process_time() - begin_s
+    print(f"{what:40} {took_s:6.2f} s")
+    assert took_s < LIMIT_S, f"{what}: expected less than {LIMIT_S} s of processor time, found {took_s:.2f} s"
 
 
 def common(src: Layout, dst: Layout, state_key: StateKey) -> int:
     """Elements that rank 5 holds on both sides."""
-    pairs = [(a, b) for a in src.runs(rank_holder(5), state_key) for b in dst.runs(rank_holder(5), state_key)]
-    return sum(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in pairs)
+    held, wanted = (layout.runs(rank_holder(5), state_key) for layout in (src, dst))
+    if held == wanted:
+        return sum(run.volume for run in held)
+    return sum(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a in held for b in wanted)

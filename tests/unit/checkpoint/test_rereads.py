@@ -6,11 +6,17 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.export.__main__ import main as export
 from trainctl.checkpoint.layout.layout import rank_holder
+from trainctl.checkpoint.library import load as library_load
+from trainctl.checkpoint.library import save as library_save
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.port import RangeRead
@@ -35,7 +41,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
             changed[path] += seen[path, offset] <= times
             return seen[path, offset] <= times
 
-        def bad_read(storage: LocalStorage, path: str) -> bytes:
+        def bad_read(storage: LocalStorage, path: str, **named: Any) -> bytes:
             data = read(storage, path)
             return bytes([data[0] ^ 1]) + data[1:] if hits(path, 0) else data
 
@@ -79,6 +85,33 @@ def test_a_look_at_every_byte_counts_them_and_finds_no_damage(tmp_path: Path, wi
     found = verify(ref)
     assert found.damage == ()
     assert found.healed_reads == changed.total() > 5
+
+
+def test_the_library_and_the_export_tell_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = nn.Linear(4, 2)
+    ref = library_save(str(tmp_path / "c"), model=model, step=1)
+    assert library_load(ref.uri, model=model).healed_reads == 0
+    assert export([ref.uri, str(tmp_path / "quiet")]) == 0
+    assert "right when repeated" not in capsys.readouterr().out
+    read, left = LocalStorage.read, ["parts/contents.json", "parts/w00000.json"]
+
+    def once_wrong(storage: LocalStorage, path: str, **named: Any) -> bytes:
+        data = read(storage, path)
+        if path not in left:
+            return data
+        left.remove(path)
+        return b"?" + data[1:]
+
+    monkeypatch.setattr(LocalStorage, "read", once_wrong)
+    into = nn.Linear(4, 2)
+    found = library_load(ref.uri, model=into)
+    assert torch.equal(into.weight, model.weight)
+    assert (found.healed_reads, left) == (2, [])
+    left.append("parts/w00000.json")
+    assert export([ref.uri, str(tmp_path / "told")]) == 0
+    assert "1 read came with wrong bytes and right when repeated" in capsys.readouterr().out
 
 
 def test_what_is_wrong_twice_is_damage_and_not_healed(tmp_path: Path, wire: Wire) -> None:

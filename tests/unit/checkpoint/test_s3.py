@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
+import torch
 
 from contracts.storage_contract import StorageContract
 from object_store.proxy import Answer, Fault
 from object_store.store import Store
 from trainctl.checkpoint.catalog import newest, survey
 from trainctl.checkpoint.engine import load
-from trainctl.checkpoint.library import load_state
+from trainctl.checkpoint.library import load_state, save_state
 from trainctl.checkpoint.retention import retain
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage import upload
@@ -25,7 +26,7 @@ from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.checkpoint.storage.probe import examine, probe, try_out
 from trainctl.checkpoint.storage.remote import FsspecStorage
 from trainctl.core.errors import DamagedCheckpointError, FencedError, StorageRefusedError
-from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, same_bits, save
+from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, rows, same_bits, save
 
 pytest_plugins = ["object_store.fixtures"]
 BODY = bytes(range(256)) * 40
@@ -90,6 +91,35 @@ def test_what_goes_wrong_while_reading_is_asked_for_again(store: Store, fault: o
     storage.read_ranges("f", [RangeRead(1000, memoryview(found))])
     assert bytes(found) == BODY[1000:1600]
     assert trouble.count == 2
+
+
+def test_what_is_known_to_be_whole_takes_one_request(store: Store) -> None:
+    storage = store.open()
+    storage.write_file("f", [BODY])
+
+    def asked() -> tuple[int, int]:
+        return store.proxy.seen("GET", "/f"), store.proxy.seen("HEAD", "/f") + store.proxy.seen("GET", "list-type")
+
+    before = asked()
+    assert storage.read("f", whole=BODY.__eq__) == BODY
+    once = asked()
+    assert (once[0] - before[0], once[1] - before[1]) == (1, 0)
+    assert storage.read("f") == BODY
+    assert (asked()[0] - once[0], asked()[1] > once[1]) == (1, True), "else an answer may have been cut off"
+    store.proxy.when("GET", "/f").cut_off(100)
+    assert storage.read("f", whole=BODY.__eq__) == BODY
+    assert storage.read("f", whole=lambda data: False) == BODY, "whole, but not what was expected"
+
+
+def test_the_manifests_of_a_load_take_one_request_each(store: Store) -> None:
+    values = full_values()
+    ref = save(store.uri, values, layout=rows(values, 3))
+    parts = 3
+    state = rank_state(values, plain(values, 1), "rank:0", blank=True)
+    before = {name: store.proxy.seen(*name) for name in (("GET", ".json"), ("HEAD", ".json"))}
+    load(ref, state)
+    found = {name: store.proxy.seen(*name) - count for name, count in before.items()}
+    assert found == {("GET", ".json"): 1 + 1 + parts, ("HEAD", ".json"): 0}, "the root manifest, the table, the parts"
 
 
 @passing
@@ -349,7 +379,26 @@ def _buckets() -> Sequence[str]:
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"])
 def test_wrong_credentials_are_said(store: Store, code: str) -> None:
     store.proxy.when("GET").always().refuse(403, code)
-    assert says(problems(store), "STORAGE_REFUSED", store.uri, "credentials are wrong", "AWS_ACCESS_KEY_ID")
+    words = (store.uri, store.proxy.url, "credentials are wrong", "AWS_ACCESS_KEY_ID")
+    assert says(problems(store), "STORAGE_REFUSED", *words)
+
+
+def test_wrong_credentials_are_said_by_the_library_too(store: Store) -> None:
+    ref = save(store.uri, values_of(1), of=attempt(1))
+    state = blank()
+    for method in ("GET", "HEAD", "PUT"):
+        store.proxy.when(method).always().refuse(403, "InvalidAccessKeyId")
+    for act in (
+        lambda: load_state(store.uri, state),
+        lambda: load_state(ref.uri, state),
+        lambda: load(ref, state),
+        lambda: save_state(store.uri, state, step=2),
+    ):
+        with pytest.raises(StorageRefusedError) as caught:
+            act()
+        assert says(str(caught.value), store.uri, store.proxy.url)
+        assert says(caught.value.hint, "the credentials are wrong", "AWS_ACCESS_KEY_ID")
+    assert not any(t.tensor.view(torch.uint8).any() for t in state.tensors)
 
 
 def test_no_credentials_are_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from trainctl.checkpoint.engine import CheckpointWriter, assign, load
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import whole
-from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
+from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError, PlanError
@@ -196,8 +196,8 @@ def test_later_saves_hold_later_values(tmp_path: Path) -> None:
         assert torch.equal(state.tensors[0].tensor, torch.full((9,), float(step)))
 
 
-def test_saving_and_loading_give_a_sign_of_life_for_every_block(tmp_path: Path) -> None:
-    values = full_values({"w": (3 * BLOCK_BYTES // 4 + 1,)})  # three blocks and a bit
+def test_saving_and_loading_give_a_sign_of_life_for_every_piece(tmp_path: Path) -> None:
+    values = full_values({"w": (3 * PIECE_BYTES // 4 + 1,)})  # three pieces and a bit
     signs: list[int] = []
     writer = CheckpointWriter(str(tmp_path), faults=FaultPlan())
     layout = plain(values, 1)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_verify_tells_of_reads_that_were_only_right_when_repeated(
 ) -> None:
     read, changed = LocalStorage.read, []
 
-    def once_wrong(storage: LocalStorage, path: str) -> bytes:
+    def once_wrong(storage: LocalStorage, path: str, **named: Any) -> bytes:
         data = read(storage, path)
         if path.startswith("parts/w") and path not in changed:
             changed.append(path)

@@ -16,11 +16,12 @@ Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     made: Calls = []
+    healed = {"s3://bucket/shaky": 2}
 
     def exporter(source: str, *args: Any, **kwargs: Any) -> SimpleNamespace:
         made.append(((source, *args), kwargs))
         names = ("model.safetensors", "config.json") if source.startswith("s3:") else ("model.safetensors",)
-        return SimpleNamespace(files=names)
+        return SimpleNamespace(files=names, healed_reads=healed.get(source, 0))
 
     monkeypatch.setattr(export, "_exporter", lambda: exporter)
     return made
@@ -54,6 +55,9 @@ def test_export_of_a_path_asks_nobody(cli: Cli, controller: FakeController, call
     assert "transformers loads it" in model.err
     assert "transformers" not in weights.err
     assert [args[0] for args, _ in calls] == [str(tmp_path), "s3://bucket/run/step-000000000007"]
+    assert "repeated" not in weights.err + model.err
+    shaky = cli("checkpoints", "export", "s3://bucket/shaky", "out")
+    assert "2 reads only right when repeated: see what changes bytes on the way" in shaky.err
 
 
 def test_a_folder_does_not_hide_a_job(

@@ -171,6 +171,11 @@ def test_a_drain_is_followed_until_the_node_is_empty(cli: Cli, controller: FakeC
     described = cli("nodes", "describe", "node-0").out
     assert "none, its workers are moved away" in described
     assert "0,1" in described
+    assert "Fails with  no other node" in described
+    node.failure_domain = "rack-4"
+    assert "Fails with  failure domain rack-4" in cli("nodes", "describe", "node-0").out
+    assert json.loads(cli("nodes", "describe", "node-0", "-o", "json").out)["failureDomain"] == "rack-4"
+    assert "rack-4" in cli("nodes", "list", "-o", "wide").out
     missing = cli("nodes", "describe", "node-7")
     assert missing.code == 3
     assert "known nodes: node-0" in missing.err

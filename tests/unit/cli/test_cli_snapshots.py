@@ -37,6 +37,9 @@ def snapshot(nodes: int = 2, **changed: object) -> SnapshotStatus:
         (snapshot(steps_back=1, nodes=6, uncopied_parts=2),
          "step 1230 (12s ago), 1 step back, 2 of 4 parts on one node only: 33.0 GiB on 6 nodes, at most 8.0 GiB "
          "(node-5)"),
+        (snapshot(one_domain_parts=2),
+         "step 1230 (12s ago), 4 steps back, each of 4 parts on 2 nodes, but 2 of them in one failure domain only: "
+         "node-0 3.0 GiB, node-1 4.0 GiB"),
         (SnapshotStatus(), "none yet"),
         (SnapshotStatus(stopped="no room"), "no more in this generation: no room"),
         (snapshot(nodes=1, stopped="no room"),

@@ -163,7 +163,13 @@ class FakeAgent:
 
     async def register(self) -> int:
         request = agent_pb2.RegisterRequest(
-            node=self.node, address="127.0.0.1", pid=1, slots=self.slots, version="test", wire_version=WIRE_VERSION
+            node=self.node,
+            address="127.0.0.1",
+            pid=1,
+            slots=self.slots,
+            version="test",
+            wire_version=WIRE_VERSION,
+            failure_domain="rack-4",
         )
         reply = await self.client.agents.Register(request, metadata=self.client.metadata, timeout=10)
         self.incarnation = reply.agent_incarnation

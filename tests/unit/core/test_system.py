@@ -56,6 +56,18 @@ def test_fault_fires_once_over_processes_and_only_where_it_matches(
     replacement.reach("vote.before", slot=1, step=3)
 
 
+def test_a_fault_may_wait_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"point": "vote.in", "action": "raise", "skip": 1, "after": str(tmp_path / "now")}
+    monkeypatch.setenv(FAULTS_VARIABLE, json.dumps([entry]))
+    plan = FaultPlan()
+    for _ in range(3):
+        plan.reach("vote.in")
+    (tmp_path / "now").touch()
+    plan.reach("vote.in")
+    with pytest.raises(RuntimeError, match=r"injected at vote\.in"):
+        plan.reach("vote.in")
+
+
 def test_misspelt_fault_point_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FAULTS_VARIABLE, '[{"point": "vote.befor", "action": "kill"}]')
     with pytest.raises(ValueError, match=r"unknown fault point 'vote\.befor'"):

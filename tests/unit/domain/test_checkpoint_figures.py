@@ -152,6 +152,21 @@ def test_a_snapshot_is_told_as_a_load_and_is_no_checkpoint_in_the_figures(job: J
     assert taken.state.checkpoint_figures == job.checkpoint_figures
 
 
+def test_a_damaged_copy_that_was_replaced_is_an_event_of_its_own(job: JobState) -> None:
+    told = load(1, 0.5, 2.0)
+    assert told.load is not None
+    damaged = tuple(f"node-{n}: data/w00001-000.safetensors is corrupt" for n in range(5))
+    found = replace(told.load, uri="snapshot://step-000000000005/a", damaged=damaged)
+    repaired, loaded = observe_recovery(job, replace(told, load=found), NOW_S).events
+    assert (repaired.type, repaired.reason, loaded.type) == ("snapshot.repaired", "Damaged", "checkpoint.loaded")
+    assert repaired.message == (
+        "5 files of the snapshot of step 5 were not as they were saved, so another node's copy was taken: "
+        "node-0: data/w00001-000.safetensors is corrupt; node-1: data/w00001-000.safetensors is corrupt; "
+        "node-2: data/w00001-000.safetensors is corrupt"
+    )
+    assert repaired.fields == {"step": "5", "generation": "1"}
+
+
 def test_of_many_ranks_the_slowest_are_kept_and_of_many_loads_the_newest(job: JobState) -> None:
     state = job
     for generation in range(1, 8):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.controller.domain import goodput
+from trainctl.controller.domain.ancestry import descends, gone_back
 from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.hang import frozen, frozen_limit_s, typical_step_s
 from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, snapshot_layout
@@ -212,7 +214,7 @@ def test_a_snapshot_with_a_gap_is_passed_over_for_an_older_one() -> None:
     (refused,) = [c for c in decision.candidates if c.rung is Rung.SNAPSHOT]
     assert not refused.eligible
     assert {m.dst_key.kind for m in refused.missing} == {"param", "exp_avg", "exp_avg_sq"}
-    assert "not in any node's memory" in refused.reason
+    assert "not in the memory of any node" in refused.reason
 
 
 def test_a_checkpoint_that_is_as_new_is_left_to_the_costs() -> None:
@@ -221,6 +223,53 @@ def test_a_checkpoint_that_is_as_new_is_left_to_the_costs() -> None:
     assert (same.rung, same.target_step) == (Rung.SNAPSHOT, 90)
     older = choose_recovery(replace(situation(holders=()), snapshots=(snap(40, a=(0, 1)),)))
     assert (older.rung, older.target_step) == (Rung.CHECKPOINT, 90)
+
+
+def test_the_tiers_of_snapshots_cost_more_from_memory_to_a_buddys_to_disk_to_storage() -> None:
+    """All of the same step: what differs is where the bytes come from."""
+    base = replace(situation(holders=()), costs=Costs(state_bytes=10**10), nodes=("a", "a", "b", "b"))
+    whole, half = (snap(90, a=(0, 1), b=(0, 1)),), (snap(90, a=(0, 1)),)
+
+    def cost_s(**given: Any) -> float:
+        decision = choose_recovery(replace(base, **given))
+        assert (decision.rung, decision.target_step) == (Rung.SNAPSHOT, 90)
+        return next(c.cost_s for c in decision.candidates if c.rung is Rung.SNAPSHOT)
+
+    storage_s = next(c.cost_s for c in choose_recovery(base).candidates if c.rung is Rung.CHECKPOINT)
+    memory_s, buddy_s = cost_s(snapshots=whole), cost_s(snapshots=half)
+    disk_s, others_disk_s = cost_s(snapshots=whole, on_disk=True), cost_s(snapshots=half, on_disk=True)
+    assert memory_s < buddy_s < disk_s < others_disk_s < storage_s
+    fetch_s = 10**10 / 1e9 / 2  # two of four members
+    assert [buddy_s - memory_s, others_disk_s - disk_s] == pytest.approx([fetch_s, fetch_s])
+
+
+@pytest.mark.parametrize(
+    ("step", "step_s", "on_disk", "rung"),
+    [
+        (95, 0.5, False, Rung.SNAPSHOT),  # newer and nearer
+        (95, 0.5, True, Rung.SNAPSHOT),
+        (85, 0.5, True, Rung.SNAPSHOT),  # older, but five steps cost less than to load so much from storage
+        (85, 10.0, False, Rung.CHECKPOINT),  # older, and steps are dear
+        (85, 10.0, True, Rung.CHECKPOINT),
+    ],
+)
+def test_between_a_snapshot_and_a_checkpoint_the_whole_cost_decides(
+    step: int, step_s: float, on_disk: bool, rung: Rung
+) -> None:
+    costs = Costs(step_s=step_s, state_bytes=10**10)
+    base = replace(situation(holders=()), costs=costs, on_disk=on_disk, nodes=("a",) * 4)
+    decision = choose_recovery(replace(base, snapshots=(snap(step, a=(0, 1)),)))
+    assert decision.rung is rung
+    cost = {c.rung: c.cost_s for c in decision.candidates if c.eligible}
+    assert min(cost, key=lambda one: cost[one]) is rung
+
+
+def test_the_reason_names_the_tier_and_who_fetches_first() -> None:
+    base = replace(situation(holders=()), on_disk=True, nodes=("a", "a", "c", "d"))
+    decision = choose_recovery(replace(base, snapshots=(snap(97, a=(0,), b=(1,)),)))
+    assert decision.reason == "disks of 2 nodes hold step 97, 2 members of 4 get it from there first; redo 3 steps"
+    (no,) = [c.reason for c in choose_recovery(base).candidates if c.rung is Rung.SNAPSHOT]
+    assert no == "no snapshot is on the disks of the nodes"
 
 
 def test_nothing_starts_again_where_there_is_a_snapshot() -> None:
@@ -243,14 +292,29 @@ def test_only_snapshots_of_what_survived_are_sources() -> None:
         return SnapshotHeld(snapshot=ref, parts=3, held=parts)
 
     a, b = held(2, 8, 0, 1), held(2, 8, 1, 2)
-    loaded, foreign, lost = held(1, 6, 0, 1, 2), held(1, 9, 0, 1, 2), held(2, 10, 0, 1, 2)
+    older, left, foreign = held(1, 6, 0, 1, 2), held(1, 9, 0, 1, 2), held(0, 6, 0, 1, 2)
     found = snapshots_in_memory(
-        [("a", report(a, loaded, foreign)), ("b", report(b, lost)), ("a", report(a))],
+        [("a", report(a, older, left, foreign)), ("b", report(b, held(2, 10, 0, 1, 2))), ("a", report(a))],
         lineage=2,
-        loaded=loaded.snapshot,
+        ancestors=gone_back((), lineage=1, step=7),
         lost=["2-10"],
     )
-    assert found == ((loaded.snapshot, {"a": loaded}), (a.snapshot, {"a": a, "b": b}))
+    assert found == ((older.snapshot, {"a": older}), (a.snapshot, {"a": a, "b": b}))
+
+
+def test_a_lineage_descends_from_those_before_it_only_as_far_as_they_were_gone_back_to() -> None:
+    ancestors = gone_back(gone_back(gone_back((), lineage=1, step=40), lineage=2, step=60), lineage=3, step=30)
+    assert [(one.lineage, one.step) for one in ancestors] == [(1, 30), (2, 30), (3, 30)]
+    ancestors = gone_back(ancestors, lineage=4, step=50)
+
+    def ours(lineage: int, step: int) -> bool:
+        return descends(ancestors, 5, lineage=lineage, step=step)
+
+    assert ours(5, 1000)
+    assert ours(4, 50)
+    assert not ours(4, 51)
+    assert all(ours(lineage, 30) and not ours(lineage, 31) for lineage in (1, 2, 3))
+    assert not ours(6, 1)
 
 
 def test_every_rung_says_why() -> None:

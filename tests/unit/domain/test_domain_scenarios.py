@@ -500,6 +500,8 @@ def test_a_last_state_that_was_not_saved_is_told_with_its_own_failure() -> None:
     told = [e.message for e in sim.events if e.type == "checkpoint.failed"]
     assert len(told) > 2
     assert [message.endswith("; training goes on") for message in told] == [True] * (len(told) - 1) + [False]
+    (stale,) = [condition for condition in sim.state.conditions if condition.type == "CheckpointStale"]
+    assert (stale.status, stale.reason, stale.message) == ("True", "SaveFailed", told[-1])
 
 
 def test_below_the_minimum_survivors_wait_with_their_state() -> None:

@@ -121,6 +121,11 @@ def test_all_problems_at_once_with_places_and_spelling() -> None:
         ("  recovery: {maxRestarts: {window: 0s}}", "spec.recovery.maxRestarts.window", "more than no time"),
         ("  resources: {threadsPerWorker: 10000}", "spec.resources.threadsPerWorker", "to 1024, found 10000"),
         ("  checkpoint: {layout: zarr}", "spec.checkpoint.layout", 'expected chunked or hf, found "zarr"'),
+        (
+            "  checkpoint: {snapshots: {place: tape}}",
+            "spec.checkpoint.snapshots.place",
+            "expected memory or disk, found",
+        ),
         ("  checkpoint: {layout: hf, uri: 's3://b/c'}", "spec.checkpoint.layout", "takes a folder on disk"),
         ("  checkpoint: {resumeFrom: newest}", "spec.checkpoint.resumeFrom", "none, latest or the URI"),
         ("  checkpoint: {resumeFrom: latest}", "spec.checkpoint.resumeFrom", "spec.checkpoint.uri, which is not set"),

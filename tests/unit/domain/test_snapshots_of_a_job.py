@@ -9,14 +9,15 @@ import pytest
 
 from trainctl.controller.domain.explain import explain
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.reconcile import reconcile, request_rollback
+from trainctl.controller.domain.reconcile import observe_checkpoint, reconcile, request_rollback
+from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.snapshot_words import sentences, why_lost
 from trainctl.controller.domain.snapshots import MADE, NodeShare, SnapshotFigures, found, told
 from trainctl.controller.jobs.job_message import job_message
-from trainctl.core.records.generation import Rung
+from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef, SnapshotsMade
 from trainctl.core.records.spec import SnapshotsSpec
-from trainctl.core.records.worker import WorkerError
+from trainctl.core.records.worker import CheckpointReport, WorkerError
 from unit.domain.domain_sim import Simulation
 from unit.domain.test_domain_scenarios import generation, record, start, trained, wait_for, worker
 
@@ -159,11 +160,29 @@ def test_in_sentences() -> None:
         "the newest snapshot is of step 15, 12s old, in the memory of 2 nodes (4.0 MiB, 4 of its 4 parts on one "
         "node only): where no worker is left that holds what is lost, 4 steps would be repeated"
     )
+    (on_disk,) = sentences(KNOWN, step=19, now_s=112.0, on_disk=True)
+    assert on_disk == alone.replace("in the memory of", "on the disks of")
     copied = tell(a=made(held(15, 0, 1, of=2), 3), b=made(held(15, 1, 0, of=2), 3, error="full", cause="storage"))
     twice, stopped = sentences(replace(copied, complete_s=0.0), step=16, now_s=112.0)
     assert "of step 15, in the memory of 2 nodes (4.0 MiB, each part twice)" in twice
     assert twice.endswith("1 step would be repeated")
     assert stopped == "generation 1 makes no more snapshots: full"
+
+
+def test_copies_in_one_failure_domain_are_counted_and_said() -> None:
+    def of(**domains: str) -> SnapshotFigures:
+        held_by = {"a": held(15, 0, 1, of=2), "b": held(15, 1, 0, of=2), "c": held(15, 1, of=2)}
+        by_node = {node: made(held_by[node], 3, failure_domain=domain) for node, domain in domains.items()}
+        return told(NOTHING, by_node, generation=1, nodes=domains.keys(), now_s=100.0, epoch=1)
+
+    assert of(a="", b="").in_one_domain == of(a="r1", b="r2").in_one_domain == of(a="r1", b="").in_one_domain == 0
+    assert of(a="r1").in_one_domain == 0, "without a copy it is not even on two nodes"
+    figures = of(a="r1", b="r1", c="r2")
+    assert (figures.in_one_domain, figures.uncopied) == (1, 0)
+    (said,) = sentences(figures, step=16, now_s=112.0)
+    assert "each part twice, 1 of 2 parts in one failure domain only" in said
+    kept = found(figures, [(held(15).snapshot, {"a": held(15, 0, 1, of=2), "b": held(15, 1, 0, of=2)})], generation=2)
+    assert (kept.in_one_domain, [share.failure_domain for share in kept.nodes]) == (2, ["r1", "r1"])
 
 
 # -- of a job ----------------------------------------------------------------------------------------------------------
@@ -296,6 +315,66 @@ def test_one_that_cannot_be_loaded_is_named_with_its_node() -> None:
     (rejected,) = [e.message for e in sim.events if e.type == "snapshot.rejected"]
     assert rejected == f"{message}; it is not tried again"
     assert candidate(sim) == f"rung snapshot: not possible, that of step {ref.step} could not be loaded"
+
+
+def test_where_the_newest_checkpoint_is_damaged_the_snapshot_before_it_is_gone_back_to() -> None:
+    """The checkpoint began a lineage in which nothing was trained: what came before it descends from the same."""
+    sim = training()
+    ref = snapshot(sim)
+    wait_for(sim, lambda: sim.state.checkpoints[-1].step > ref.step)
+    newest = sim.state.checkpoints[-1]
+    sim._checkpoints = lambda: None  # type: ignore[method-assign]
+    sim.cluster.damaged = {newest.uri: frozenset(range(4))}
+    end_all(sim)
+    wait_for(sim, lambda: record(sim).rung is Rung.SNAPSHOT)
+    tried = [(one.rung, one.target_step) for one in sim.check.records[1:]]
+    assert tried == [(Rung.CHECKPOINT, newest.step), (Rung.SNAPSHOT, ref.step)]
+    assert record(sim).snapshot == ref
+    assert record(sim).lineage == 3
+    wait_for(sim, lambda: worker(sim, 0).applied > ref.step)
+
+
+def test_a_checkpoint_of_the_lineage_that_was_left_gives_way_to_one_of_the_next() -> None:
+    """A snapshot that was cheaper to load was older than a checkpoint; the steps up to that are trained again."""
+    sim = training()
+    ref = snapshot(sim)
+    wait_for(sim, lambda: sim.state.checkpoints[-1].step > ref.step)
+    newest = sim.state.checkpoints[-1]
+    old = sim.state.islands[0]
+    went_back = replace(record(sim), generation=2, lineage=2, target_step=ref.step, rung=Rung.SNAPSHOT, snapshot=ref)
+    state = sim.state.with_island(replace(old, record=went_back))
+
+    def saved(step: int, lineage: int) -> Reconciliation:
+        uri = f"mem://{lineage}-{step}"
+        made = CheckpointRef(uri=uri, step=step, lineage=lineage, attempt=uri, manifest_sha256="")
+        return observe_checkpoint(state, report_of(made), sim.now_s)
+
+    assert newest.step - 1 > ref.step
+    told = saved(newest.step - 1, 2)
+    assert [one.step for one in told.state.checkpoints][-1] == newest.step - 1
+    assert newest not in told.state.checkpoints
+    assert told.events[0].message.endswith(f"; given up: {newest.uri}")
+    assert [event.reason for event in saved(newest.step + 1, 1).events] == ["OldLineage"]
+
+
+def report_of(ref: CheckpointRef) -> CheckpointReport:
+    return CheckpointReport(job_uid="u1", island="island-0", generation=2, step=ref.step, lineage=ref.lineage, ref=ref)
+
+
+def test_ancestors_are_kept_with_the_job_and_an_older_controller_had_none() -> None:
+    sim = training()
+    snapshot(sim)
+    end_all(sim)
+    generation(sim, 2)
+    (ancestor,) = sim.state.islands[0].ancestors
+    assert (ancestor.lineage, ancestor.step) == (1, record(sim).target_step)
+    assert JobState.from_wire(sim.state.to_wire()) == sim.state
+    ref = record(sim).snapshot
+    sim.state = sim.state.with_island(replace(sim.state.islands[0], ancestors=()))
+    sim._checkpoints = lambda: None  # type: ignore[method-assign]
+    end_all(sim)
+    generation(sim, 3)
+    assert record(sim).snapshot == ref
 
 
 def test_a_roll_back_that_was_asked_for_goes_to_a_checkpoint() -> None:

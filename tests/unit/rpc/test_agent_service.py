@@ -85,12 +85,22 @@ def test_with_an_old_copy_of_the_store_nothing_is_concluded_from_silence(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("node", "slots", "wire"), [("", 1, 1), ("a/b", 1, 1), ("n", 0, 1), ("n", 100_000, 1), ("n", 1, 2)]
+    ("node", "slots", "wire", "domain"),
+    [
+        ("", 1, 1, ""),
+        ("a/b", 1, 1, ""),
+        ("n", 0, 1, ""),
+        ("n", 100_000, 1, ""),
+        ("n", 1, 2, ""),
+        ("n", 1, 1, "rack/4"),
+    ],
 )
-def test_registrations_that_make_no_sense_are_refused(tmp_path: Path, node: str, slots: int, wire: int) -> None:
+def test_registrations_that_make_no_sense_are_refused(
+    tmp_path: Path, node: str, slots: int, wire: int, domain: str
+) -> None:
     async def main() -> None:
         async with serving(tmp_path) as running:
-            request = agent_pb2.RegisterRequest(node=node, slots=slots, wire_version=wire)
+            request = agent_pb2.RegisterRequest(node=node, slots=slots, wire_version=wire, failure_domain=domain)
             with pytest.raises(grpc.RpcError) as raised:
                 await running.client.agents.Register(request, metadata=running.client.metadata, timeout=10)
             assert error_from_rpc(raised.value).code in ("USAGE", "VERSION_MISMATCH")

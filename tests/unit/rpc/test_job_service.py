@@ -33,6 +33,7 @@ def test_a_job_runs_from_submission_to_its_end(tmp_path: Path) -> None:
             shown = await client.until_phase("a", "RUNNING")
             assert {w.node for w in shown.status.islands[0].workers} == {"node-0"}
             (node,) = (await client.call("ListNodes", job_pb2.ListNodesRequest())).nodes
+            assert node.failure_domain == "rack-4"
             assert (node.slots, node.slots_used, node.state) == (2, 2, "READY")
             await client.call("CancelJob", job_pb2.CancelJobRequest(name="a"))
             ended = await client.until_phase("a", "CANCELLED")

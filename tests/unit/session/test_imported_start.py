@@ -18,7 +18,7 @@ from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction
-from trainctl.parallel.recovery.enter import Entry, StateLostError
+from trainctl.parallel.recovery.from_storage import StateLostError, StorageLoad
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.replica.training_state import TrainingState
 
@@ -49,10 +49,10 @@ def replica_of(seed: int) -> Replica:
 
 
 def load_into(replica: Replica, ref: CheckpointRef) -> None:
-    record = SimpleNamespace(lineage=2, target_step=ref.step, generation=1)
-    waiter = SimpleNamespace(touch=lambda: None)
-    entered = SimpleNamespace(record=record, replica=replica, waiter=waiter)
-    Entry._loaded(entered, ref, LoadWatch())  # type: ignore[arg-type]
+    record: Any = SimpleNamespace(lineage=2, target_step=ref.step, generation=1)
+    waiter: Any = SimpleNamespace(touch=lambda: None)
+    alone: Any = SimpleNamespace(size=1)
+    StorageLoad(record=record, replica=replica, group=alone, waiter=waiter, watch=LoadWatch()).of(ref)
 
 
 def weights(tmp_path: Path, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, CheckpointRef]:

@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.monitor import STAGES
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
-from trainctl.checkpoint.state import state_of
+from trainctl.checkpoint.state import LocalState, state_of
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import CheckpointRef
@@ -30,19 +31,21 @@ from trainctl.core.records.worker import CheckpointReport
 from trainctl.parallel.bridge import Checkpointed, Noticed, WorkerMessage
 from trainctl.parallel.session import Session, places, saves
 from trainctl.parallel.session import checkpoints as checkpoints_module
+from trainctl.parallel.session import save_part as save_part_module
 from trainctl.parallel.session.control import NoControl, NoPage
 
 DEADLINE_S = 30.0
 
 
 class Keeping(NoControl):
-    """A job file and a work folder; keeps what it is told, on whatever thread."""
+    """A job file and a work folder; keeps what it is told, on whatever thread, and makes every checkpoint current."""
 
     def __init__(self, workdir: Path, spec: CheckpointSpec) -> None:
         super().__init__()
         self.reports: list[CheckpointReport] = []
         self.notices: list[str] = []
         self.told = threading.Condition()
+        self._keep = spec.keep.last
         wire = to_wire(TrainJob(metadata=JobMetadata(name="alone"), spec=JobSpec(checkpoint=spec)))
         self._desired = replace(self._desired, spec=wire, workdir=str(workdir))
 
@@ -54,6 +57,16 @@ class Keeping(NoControl):
                 self.notices.append(message.text)
             self.told.notify_all()
         super().send(message)
+        if isinstance(message, Checkpointed) and message.report.ref is not None:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """As the controller does."""
+        saved = [report.ref.attempt for report in self.reports if report.ref is not None][-self._keep :]
+        self._desired = replace(self._desired, kept_checkpoints=tuple(saved))
+        self.version += 1
+        for callback in self._callbacks:
+            callback(self._desired)
 
     def wait_for(self, count: int) -> None:
         with self.told:
@@ -75,7 +88,15 @@ class Run:
     """One worker: a model with buffers that change in the forward pass, an average, an object."""
 
     def __init__(
-        self, folder: Path, *, steps: int = 6, interval: int = 2, background: bool = True, snapshots: int = 0
+        self,
+        folder: Path,
+        *,
+        steps: int = 6,
+        interval: int = 2,
+        background: bool = True,
+        snapshots: int = 0,
+        keep: int = 99,
+        control: type[Keeping] = Keeping,
     ) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(6, 40), nn.BatchNorm1d(40), nn.Tanh(), nn.Linear(40, 3))
@@ -84,11 +105,11 @@ class Run:
         self.counter = Counter()
         spec = CheckpointSpec(
             interval_steps=interval,
-            keep=CheckpointKeepSpec(last=99),
+            keep=CheckpointKeepSpec(last=keep),
             background=background,
             snapshots=SnapshotsSpec(interval_steps=snapshots),
         )
-        self.control = Keeping(folder, spec)
+        self.control = control(folder, spec)
         self.folder = folder
         self.session = Session.open(control=self.control, page=NoPage())
         self.session.register(
@@ -326,14 +347,29 @@ def test_storage_that_hangs_ends_the_save_and_not_the_run(
     assert {report.cause for report in reports} == {"no_answer"}
 
 
+@pytest.mark.parametrize("on_device", [True, False])
+def test_memory_for_copies_of_state_on_a_device_is_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_device: bool
+) -> None:
+    pinned: list[int] = []
+    pool = partial(HostPool, pin=lambda memory: pinned.append(memory.numel()))
+    monkeypatch.setattr(checkpoints_module, "HostPool", pool)
+    monkeypatch.setattr(save_part_module, "cuda_devices", lambda state: [torch.device("cuda")] if on_device else [])
+    assert outcome(Run(tmp_path).to_the_end()) == [(2, True), (4, True), (6, True)]
+    assert bool(pinned) == on_device
+
+
 def test_without_memory_for_a_copy_training_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(size_bytes: int) -> torch.Tensor:
         raise RuntimeError(f"cannot allocate {size_bytes} bytes")
 
     monkeypatch.setattr(checkpoints_module, "HostPool", lambda count: HostPool(count, none))
+    waited: list[LocalState] = []
+    monkeypatch.setattr(save_part_module, "await_training", waited.append)
     run = Run(tmp_path)
     reports = run.to_the_end()
     assert outcome(reports) == [(2, False), (4, True), (6, True)]
+    assert len(waited) >= 2, "another thread reads the live state: no device may still be at work on it"
     assert "rank 0: no host memory for a copy of the state: cannot allocate" in reports[0].error
     assert reports[0].cause == "no_memory"
     assert run.control.notices == [

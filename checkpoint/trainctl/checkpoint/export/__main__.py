@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from trainctl.checkpoint.export.hf import DEFAULT_SHARD_BYTES, DTYPES, export_checkpoint
 from trainctl.core.errors import TrainctlError
-from trainctl.core.units import format_bytes
+from trainctl.core.units import format_bytes, format_count
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.exit_code
     print(f"exported {report.tensors} tensors ({format_bytes(report.data_bytes)}) to {report.uri}")
+    if report.healed_reads:
+        print(f"{format_count(report.healed_reads, 'read')} came with wrong bytes and right when repeated")
     return 0
 
 

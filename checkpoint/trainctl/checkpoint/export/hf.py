@@ -30,12 +30,16 @@ DTYPES: Mapping[str, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written: files relative to the folder, parameters, and bytes of tensors."""
+    """What was written: files relative to the folder, parameters, and bytes of tensors.
+
+    ``healed_reads``: what was read with wrong bytes and, read again, was right.
+    """
 
     uri: str
     files: tuple[str, ...]
     tensors: int
     data_bytes: int
+    healed_reads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ def export_checkpoint(
                 with contextlib.suppress(OSError):
                     target.delete(name)
             raise
-    return ExportReport(target.uri, tuple(written), len(outputs), sum(o.size_bytes for o in outputs))
+    data_bytes = sum(output.size_bytes for output in outputs)
+    return ExportReport(target.uri, tuple(written), len(outputs), data_bytes, source.rereads.healed)
 
 
 def _clear(target: Storage, *, overwrite: bool) -> None:

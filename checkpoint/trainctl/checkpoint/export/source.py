@@ -13,6 +13,7 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import replicated
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.manifest.reading import files_layout, read_artifacts, read_parts
+from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
 
@@ -32,6 +33,10 @@ class Parameter:
 class ExportSource:
     """A checkpoint opened for export.
 
+    Attributes:
+        ref: which one.
+        rereads: what came with wrong bytes and was right when it was read again.
+
     Raises:
         CheckpointError: there is no usable checkpoint at ``uri``, or it holds no parameters.
     """
@@ -41,9 +46,10 @@ class ExportSource:
         self.ref = info.ref
         self._root = info.manifest
         self._storage = open_storage(info.ref.uri)
-        parts = read_parts(self._storage, self._root)
+        self.rereads = Rereads()
+        parts = read_parts(self._storage, self._root, rereads=self.rereads)
         self._saved = files_layout(self._root, parts)
-        self._reader = BlockReader(self._storage, self._root, parts)
+        self._reader = BlockReader(self._storage, self._root, parts, self.rereads)
         self._keys = {key.fqn: key for key in sorted(self._saved.shapes) if key.kind in _MODEL}
         if not self._keys:
             raise CheckpointError(
@@ -56,7 +62,7 @@ class ExportSource:
         Raises:
             CheckpointError: one is not what was saved.
         """
-        return read_artifacts(self._storage, self._root)
+        return read_artifacts(self._storage, self._root, rereads=self.rereads)
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The model's, by name. Tied ones: as ``config.json`` says they are, once; else under every name."""

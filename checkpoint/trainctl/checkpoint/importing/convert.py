@@ -17,7 +17,7 @@ from trainctl.checkpoint.importing.source import SourceFolder
 from trainctl.checkpoint.importing.streaming import TensorStream, check_whole
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import whole
-from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
+from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_id, step_of
 from trainctl.checkpoint.origin import Imported
 from trainctl.checkpoint.part_writing import write_part
@@ -208,6 +208,6 @@ class _Said:
         self._done = 0
 
     def block(self) -> None:
-        before, self._done = self._done, min(self._total, self._done + BLOCK_BYTES)
+        before, self._done = self._done, min(self._total, self._done + PIECE_BYTES)
         if self._done // _SAID_EVERY_BYTES > before // _SAID_EVERY_BYTES:
             self._progress(f"{format_bytes(self._done)} of {format_bytes(self._total)}")

@@ -20,7 +20,7 @@ from trainctl.checkpoint.layout.region import (
     volume,
     whole,
 )
-from trainctl.checkpoint.manifest.checksum import BLOCK_BYTES
+from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.storage.port import RangeRead
 from trainctl.core.errors import CheckpointError
 
@@ -79,12 +79,12 @@ class TensorStream:
         self._pieces = [(piece.region, piece.path, folder.locate(tensor, piece)) for piece in held]
 
     def blocks(self, run: Flat) -> Iterator[memoryview]:
-        """The elements of the run in blocks of ``BLOCK_BYTES``; the last may be shorter.
+        """The elements of the run in blocks of ``PIECE_BYTES``; the last may be shorter.
 
         Raises:
             CheckpointError: a file ends too early.
         """
-        items = BLOCK_BYTES // self._item
+        items = PIECE_BYTES // self._item
         for start in range(run.start, run.stop, items):
             part = Flat(start, min(start + items, run.stop))
             block = memoryview(bytearray(part.volume * self._item))

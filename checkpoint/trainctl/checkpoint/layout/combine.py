@@ -17,7 +17,10 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class WeightedSum:
-    """The element times ``weight`` is added to the sum over all terms of the destination."""
+    """The element times ``weight`` is added to the sum over all terms of the destination.
+
+    Copy plans have it; a load refuses it, since no checkpoint is loaded so.
+    """
 
     weight: float
 

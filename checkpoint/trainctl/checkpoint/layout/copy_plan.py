@@ -3,8 +3,9 @@
 Saving (workers to files), loading (files to workers), peer recovery and live resharding are all this one function.
 Every wanted byte is read exactly once, and the bytes read are balanced over the replicas that have them.
 
-Thousands of keys share a few placements, so what is wanted is found once for each pair of placements, and the transfers
-of a holder are made when somebody asks for them: a rank needs only its own.
+Thousands of keys share a few placements, so what is wanted is found once for each pair of placements; and what a holder
+wants or sends, when somebody asks for it: a rank needs only its own. Only where several replicas have what it is about
+must all wants be known, since these replicas share out all that they have to supply.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from trainctl.checkpoint.layout.balance import Sources
 from trainctl.checkpoint.layout.combine import Combine, Term
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout
-from trainctl.checkpoint.layout.pairing import Segment, Want, segments_of, wants
+from trainctl.checkpoint.layout.pairing import Coverage, Pairing, Want
+from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.pool import Piece, Pool, Stack, deal_all
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.core.errors import PlanError
@@ -67,7 +69,7 @@ class MissingRange:
 class _Group:
     """Keys (by number) that lie alike on both sides, and what is wanted of each of them."""
 
-    wants: tuple[Want, ...]
+    pairing: Pairing
     keys: list[int] = field(default_factory=list)
 
 
@@ -80,23 +82,32 @@ class CopyPlan:
 
     def into(self, dst_holder: str) -> tuple[Transfer, ...]:
         """The transfers to one destination."""
-        stacks = self._dealt.stacks.get(dst_holder, ())
-        return self._transfers(piece for pool, stack in stacks for piece in pool.pieces(stack))
+        wants = [(want, group.keys) for group in self._groups for want in group.pairing.into(dst_holder)]
+        pieces = _from_the_only_one(wants)
+        if any(len(want.sources) > 1 for want, _ in wants):
+            stacks = self._dealt.stacks.get(dst_holder, ())
+            pieces += (piece for pool, stack in stacks for piece in pool.pieces(stack))
+        return self._transfers(pieces)
 
     def out_of(self, src_holder: str) -> tuple[Transfer, ...]:
         """The transfers from one source."""
-        pools = self._dealt.pools.values()
-        return self._transfers(piece for pool in pools for piece in pool.pieces_of(src_holder))
+        wants = [(want, group.keys) for group in self._groups for want in group.pairing.out_of(src_holder)]
+        pieces = _from_the_only_one(wants)
+        if any(len(want.sources) > 1 for want, _ in wants):
+            pieces += (piece for pool in self._dealt.pools.values() for piece in pool.pieces_of(src_holder))
+        return self._transfers(pieces)
 
     @cached_property
     def transfers(self) -> tuple[Transfer, ...]:
         """All of them; for small worlds, since nobody takes part in all."""
-        return tuple(itertools.chain.from_iterable(self.into(holder) for holder in sorted(self._dealt.stacks)))
+        return tuple(itertools.chain.from_iterable(self.into(holder) for holder in self._destinations))
 
     @cached_property
     def sources(self) -> frozenset[str]:
         """Every holder that something may come from."""
-        return frozenset(itertools.chain.from_iterable(want.sources for group in self._groups for want in group.wants))
+        return frozenset(
+            itertools.chain.from_iterable(want.sources for group in self._groups for want in group.pairing.all())
+        )
 
     @cached_property
     def missing(self) -> tuple[MissingRange, ...]:
@@ -105,21 +116,23 @@ class CopyPlan:
             sorted(
                 MissingRange(want.dst_holder, dst_key, Flat(want.start, want.stop), term.key)
                 for group in self._groups
-                for want in group.wants
-                if not want.sources
+                for want in group.pairing.missing()
                 for dst_key, term in (self._terms[number] for number in group.keys)
             )
         )
 
+    @property
+    def _destinations(self) -> list[str]:
+        return sorted({holder for group in self._groups for holder in group.pairing.destinations})
+
     @cached_property
     def _dealt(self) -> _Dealt:
-        dealt = _Dealt({}, {})
+        dealt = _Dealt({}, {}, {})
         for group in self._groups:
             _, term = self._terms[group.keys[0]]
-            for want in group.wants:
-                if want.sources:
-                    dealt.add(want, group.keys, term.key.item_bytes)
-        deal_all(dealt.pools)
+            for want in group.pairing.all():
+                dealt.add(want, group.keys, term.key.item_bytes)
+        deal_all(dealt.pools, dealt.alone)
         return dealt
 
     def _transfers(self, pieces: Iterable[Piece]) -> tuple[Transfer, ...]:
@@ -132,16 +145,25 @@ class CopyPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Dealt:
-    """Who supplies what: the pools by sources, and where in them the wants of each destination are."""
+    """Who supplies what that several have: the pools by sources, and where in them the wants of each destination are.
+
+    Attributes:
+        alone: bytes that come from a source since no other has them.
+    """
 
     pools: dict[Sources, Pool]
     stacks: dict[str, list[tuple[Pool, Stack]]]
+    alone: dict[Sources, int]
 
     def add(self, want: Want, keys: Sequence[int], item_bytes: int) -> None:
-        pool = self.pools.get(want.sources)
-        if pool is None:
-            pool = self.pools[want.sources] = Pool(want.sources)
-        self.stacks.setdefault(want.dst_holder, []).append((pool, pool.add(want, keys, item_bytes)))
+        if len(want.sources) > 1:
+            pool = self.pools.get(want.sources)
+            if pool is None:
+                pool = self.pools[want.sources] = Pool(want.sources)
+            self.stacks.setdefault(want.dst_holder, []).append((pool, pool.add(want, keys, item_bytes)))
+        elif want.sources:
+            size_bytes = (want.stop - want.start) * len(keys) * item_bytes
+            self.alone[want.sources] = self.alone.get(want.sources, 0) + size_bytes
 
 
 def copy_plan(
@@ -166,8 +188,9 @@ def copy_plan(
         PlanError: a key has different shapes in source and destination.
     """
     numbered: list[tuple[StateKey, Term]] = []
-    groups: dict[tuple[object, ...], _Group] = {}
-    segments: dict[int, tuple[Segment, ...]] = {id(None): ()}
+    groups: dict[tuple[object, ...], _Group | None] = {}
+    cut_src: dict[int, Coverage] = {}
+    cut_dst: dict[int, Coverage] = {}
     known: Mapping[StateKey, Sequence[Term]] = terms or {}
     for dst_key in sorted(key for key, placement in dst.placements.items() if placement.regions):
         wanted = dst.placements[dst_key]
@@ -177,16 +200,20 @@ def copy_plan(
                 raise PlanError(
                     f"{dst_key}: expected shape {list(wanted.shape)}, found {list(held.shape)} at the source"
                 )
-            if held is not None and id(held) not in segments:
-                segments[id(held)] = segments_of(held, failed)
             in_place = term.key == dst_key and term.combine is None
             # Layouts keep equal placements once, so that identity tells what is alike; bytes count when dealing.
             alike = (id(held), id(wanted), in_place, term.key.dtype)
             if alike not in groups:
-                groups[alike] = _Group(wants(wanted, segments[id(held)], in_place=in_place))
-            groups[alike].keys.append(len(numbered))
-            numbered.append((dst_key, term))
-    return CopyPlan(numbered, groups.values())
+                groups[alike] = None
+                if not (in_place and held == wanted and failed.isdisjoint(wanted.regions)):
+                    source = cut_src.setdefault(id(held), Coverage(held or Placement(wanted.shape, {}), failed))
+                    demand = cut_dst.setdefault(id(wanted), Coverage(wanted, frozenset()))
+                    groups[alike] = _Group(Pairing(source, demand, in_place=in_place))
+            # Nothing is to be done for keys that lie on both sides in the same way.
+            if group := groups[alike]:
+                group.keys.append(len(numbered))
+                numbered.append((dst_key, term))
+    return CopyPlan(numbered, filter(None, groups.values()))
 
 
 def uncovered(wanted: Layout, sources: Layout, *, failed: frozenset[str] = frozenset()) -> tuple[MissingRange, ...]:
@@ -196,6 +223,16 @@ def uncovered(wanted: Layout, sources: Layout, *, failed: frozenset[str] = froze
 
 def _term_key(term: Term) -> StateKey:
     return term.key
+
+
+def _from_the_only_one(wants: Iterable[tuple[Want, Sequence[int]]]) -> list[Piece]:
+    """What comes from its only source: nothing is to be shared out."""
+    return [
+        Piece(want.dst_holder, key, want.start, want.stop, want.sources[0])
+        for want, keys in wants
+        if len(want.sources) == 1
+        for key in keys
+    ]
 
 
 def _joined(pieces: Iterable[Piece]) -> list[Piece]:

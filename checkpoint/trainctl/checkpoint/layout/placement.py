@@ -24,12 +24,17 @@ class Placement:
     def __hash__(self) -> int:
         return hash((self.shape, frozenset(self.regions.items())))
 
-    @cached_property
-    def runs(self) -> Mapping[str, tuple[Flat, ...]]:
-        """What each holder has as disjoint ascending ranges."""
-        return {holder: self._runs_of(regions) for holder, regions in self.regions.items()}
-
-    def _runs_of(self, regions: tuple[Region, ...]) -> tuple[Flat, ...]:
+    def runs_of(self, holder: str) -> tuple[Flat, ...]:
+        """What one holder has as disjoint ascending ranges; empty if nothing."""
+        regions = self.regions.get(holder, ())
         if len(regions) == 1 and isinstance(regions[0], Flat):
             return (regions[0],) if regions[0].volume else ()
-        return merge_runs(run for region in regions for run in region_to_runs(self.shape, region))
+        if holder not in self._boxes:
+            runs = (run for region in regions for run in region_to_runs(self.shape, region))
+            self._boxes[holder] = merge_runs(runs)
+        return self._boxes[holder]
+
+    @cached_property
+    def _boxes(self) -> dict[str, tuple[Flat, ...]]:
+        """Runs of what is not a range already, made when looked at."""
+        return {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from trainctl.checkpoint.layout.balance import Sources, balance
@@ -18,8 +17,7 @@ _SMALLEST_SPLIT_BYTES = 1 << 16
 """Below this, a split costs more (one more request) than it balances."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(NamedTuple):
     """One want for each of ``keys``, one after the other.
 
     Attributes:
@@ -126,8 +124,8 @@ class Pool:
             yield Piece(want.dst_holder, stack.keys[index], start, stop, self._sources[source])
 
 
-def deal_all(pools: Mapping[Sources, Pool]) -> None:
-    """Deals all pools so that their sources read about the same number of bytes."""
-    shares = balance({sources: pool.size_bytes for sources, pool in pools.items()})
+def deal_all(pools: Mapping[Sources, Pool], alone: Mapping[Sources, int]) -> None:
+    """Deals all pools so that their sources read about the same; ``alone``: bytes of a single source."""
+    shares = balance({**alone, **{sources: pool.size_bytes for sources, pool in pools.items()}})
     for sources, pool in pools.items():
         pool.deal(shares[sources])

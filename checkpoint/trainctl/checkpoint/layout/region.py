@@ -6,6 +6,7 @@ Source: the decomposed representation of irregular shards in ByteCheckpoint (NSD
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -72,6 +73,19 @@ def check_region(shape: Shape, region: Region) -> None:
 def flat_to_boxes(shape: Shape, region: Flat) -> tuple[Box, ...]:
     """The range as disjoint boxes in row-major order: at most 2k-1 of them for k dims."""
     return tuple(Box(o, n) for o, n in _boxes(shape, region.start, region.stop))
+
+
+def flat_in_box(box: Box, run: Flat) -> tuple[Box, ...]:
+    """What a range of a box's own elements, row-major, is of the tensor: in order, as flat shards of a slice need it.
+
+    Raises:
+        PlanError: the range is not inside the box.
+    """
+    check_region(box.lengths, run)
+    return tuple(
+        Box(tuple(map(operator.add, box.offsets, part.offsets)), part.lengths)
+        for part in flat_to_boxes(box.lengths, run)
+    )
 
 
 def _boxes(shape: Shape, start: int, stop: int) -> Iterator[tuple[Shape, Shape]]:
@@ -175,6 +189,40 @@ def overlaps(shape: Shape, region: Region, run: Flat) -> Iterator[Flat]:
         common = intersect(held, run)
         if isinstance(common, Flat):
             yield common
+
+
+def one_run(shape: Shape, region: Region) -> Region:
+    """The region as a flat range, if its elements follow each other in the tensor; else as it is."""
+    if isinstance(region, Flat) or volume(region) == 0:
+        return region
+    first, stop = _ends(shape, region)
+    return Flat(first, stop) if stop - first == volume(region) else region
+
+
+def hull(shape: Shape, region: Region) -> Flat:
+    """The shortest flat range that holds the region; an empty one for an empty region."""
+    if isinstance(region, Flat):
+        return region
+    return Flat(*_ends(shape, region)) if volume(region) else Flat(0, 0)
+
+
+def _ends(shape: Shape, box: Box) -> tuple[int, int]:
+    first = last = 0
+    for size, offset, length in zip(shape, box.offsets, box.lengths, strict=True):
+        first, last = first * size + offset, last * size + offset + length - 1
+    return first, last + 1
+
+
+def common(shape: Shape, run: Flat, region: Region) -> tuple[Region, ...]:
+    """What a flat range has in common with a region, in row-major order: a flat range, or a few boxes."""
+    region = one_run(shape, region)
+    if isinstance(region, Flat):
+        found = intersect(run, region)
+        return (found,) if found is not None else ()
+    inside = hull(shape, region)
+    clipped = Flat(max(run.start, inside.start), min(run.stop, inside.stop))
+    boxes = (intersect(box, region) for box in flat_to_boxes(shape, clipped))
+    return tuple(box for box in boxes if box is not None)
 
 
 def merge_runs(runs: Iterable[Flat]) -> tuple[Flat, ...]:

@@ -16,8 +16,19 @@ ranks has saved, another loads. Checkpoints of trainctl's jobs can be loaded, to
 """
 
 from trainctl.checkpoint.library.checkpointer import Checkpointer
+from trainctl.checkpoint.library.generators import generator_states, restore_generators
 from trainctl.checkpoint.library.modules import load, save
 from trainctl.checkpoint.library.pending import PendingSave
 from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
 
-__all__ = ["Checkpointer", "Loaded", "PendingSave", "load", "load_state", "save", "save_state"]
+__all__ = [
+    "Checkpointer",
+    "Loaded",
+    "PendingSave",
+    "generator_states",
+    "load",
+    "load_state",
+    "restore_generators",
+    "save",
+    "save_state",
+]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -13,15 +14,17 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from trainctl.checkpoint.dealing import Dealer
+from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.group_save import GroupSave, Target
 from trainctl.checkpoint.library.modules import held
 from trainctl.checkpoint.library.pending import PendingSave
-from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.library.ranks import Ranks, told
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.snapshot.background import RETRY_AFTER_S
-from trainctl.checkpoint.snapshot.host_pool import HostPool, pinned_memory, plain_memory
+from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState
-from trainctl.core.errors import CheckpointError, UsageError
+from trainctl.core.errors import CheckpointError, TrainctlError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 
 FENCE_S = 60.0
@@ -63,10 +66,11 @@ class Checkpointer:
         self._target = Target(uri=uri, keep=keep, layout=layout)
         self._ranks = Ranks(group)
         self._beside = self._ranks.beside()
+        self._dealer = Dealer(rank_holder(self._ranks.rank))
         self._in_flight = in_flight
         self._fence_s = fence_s
         self._retry_after_s = tuple(retry_after_s)
-        self._pool = HostPool(in_flight, pinned_memory if torch.cuda.is_available() else plain_memory)
+        self._pool = HostPool(in_flight)
         self._pending: list[PendingSave] = []
         self._newest: CheckpointRef | None = None
         self._hooks: dict[int, tuple[torch.optim.Optimizer, RemovableHandle]] = {}
@@ -96,8 +100,16 @@ class Checkpointer:
         Raises:
             CheckpointError, PlanError: as ``save``; or a save before failed and nobody has been told. On all ranks.
         """
-        with held(model, optimizers, objects, artifacts) as state:
-            pending = self.async_save_state(state, step=step, lazy=bool(optimizers) if lazy is None else lazy)
+        lazy = bool(optimizers) if lazy is None else lazy
+        with ExitStack() as stack:
+            state, problem = LocalState(()), ""
+            try:
+                state = stack.enter_context(held(model, optimizers, objects, artifacts))
+            except TrainctlError as error:
+                if self._ranks.size == 1:
+                    raise
+                problem = told(error)  # the others wait for this rank: all of them hear it
+            pending = self._begin(state, step=step, lazy=lazy, problem=problem)
         for optimizer in optimizers:
             if id(optimizer) not in self._hooks:
                 self._hooks[id(optimizer)] = (optimizer, optimizer.register_step_pre_hook(self._before_step))
@@ -115,13 +127,25 @@ class Checkpointer:
             CheckpointError, PlanError: as ``async_save``.
             UsageError: it is closed.
         """
+        return self._begin(state, step=step, lazy=lazy)
+
+    def _begin(self, state: LocalState, *, step: int, lazy: bool, problem: str = "") -> PendingSave:
         if self._closed:
             raise UsageError("expected an open Checkpointer, found one that was closed", hint="make a new one")
         while len(self._pending) >= self._in_flight and not self._pending[0].done():
             self._pending[0].wait()
-        failed = self._take_failure()
+        failed = self._take_failures()
         state = replace(state, objects=copy.deepcopy(state.objects))
-        save = GroupSave.agreed(self._ranks, self._target, state, step=step, failed=failed)
+        save = GroupSave.agreed(
+            self._ranks,
+            self._target,
+            state,
+            step=step,
+            dealer=self._dealer,
+            problem=problem,
+            failed=failed,
+            heard=self._heard,
+        )
         pending = PendingSave(
             save,
             self._beside,
@@ -147,8 +171,8 @@ class Checkpointer:
         """
         for pending in self._pending:
             pending.wait()
-        if failed := self._take_failure():
-            raise CheckpointError(failed)
+        if failed := self._take_failures():
+            raise CheckpointError("\n".join(failed.values()))
         return self._newest
 
     def close(self) -> None:
@@ -165,8 +189,8 @@ class Checkpointer:
             pending.wait()
         if self._beside is not self._ranks:
             self._beside.leave()
-        if failed := self._take_failure():
-            raise CheckpointError(failed)
+        if failed := self._take_failures():
+            raise CheckpointError("\n".join(failed.values()))
 
     def __enter__(self) -> Checkpointer:
         """For ``with``: ``close`` at the end of the block."""
@@ -192,9 +216,14 @@ class Checkpointer:
             hook.remove()
         self._hooks.clear()
 
-    def _take_failure(self) -> str:
-        """Why saves that are over failed, if nobody has been told yet; they are forgotten."""
+    def _heard(self, attempts: Collection[str]) -> None:
+        """Another rank was faster to see these fail, and all ranks were told."""
+        for pending in self._pending:
+            pending.told |= pending.attempt in attempts
+
+    def _take_failures(self) -> Mapping[str, str]:
+        """Why saves (by attempt) that are over failed, if nobody has been told yet; they are forgotten."""
         over = [pending for pending in self._pending if pending.done()]
         self._pending = [pending for pending in self._pending if pending not in over]
         self._newest = next((pending.ref for pending in reversed(over) if pending.ref is not None), self._newest)
-        return "\n".join(pending.failure for pending in over if pending.failure and not pending.told)
+        return {pending.attempt: pending.failure for pending in over if pending.failure and not pending.told}

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.catalog import newest
-from trainctl.checkpoint.engine import CheckpointWriter, assign, attempt_id
+from trainctl.checkpoint.dealing import Dealer
+from trainctl.checkpoint.engine import CheckpointWriter, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks, failures
+from trainctl.checkpoint.library.ranks import told as told_of
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.saving import EntryData, Runs, nothing
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import CheckpointError, TrainctlError
+from trainctl.core.errors import CheckpointError, PlanError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 
@@ -66,7 +68,18 @@ class GroupSave:
     assigned: Runs
 
     @classmethod
-    def agreed(cls, ranks: Ranks, target: Target, state: LocalState, *, step: int, failed: str = "") -> GroupSave:
+    def agreed(
+        cls,
+        ranks: Ranks,
+        target: Target,
+        state: LocalState,
+        *,
+        step: int,
+        dealer: Dealer | None = None,
+        problem: str = "",
+        failed: Mapping[str, str] | None = None,
+        heard: Callable[[Collection[str]], None] = lambda attempts: None,
+    ) -> GroupSave:
         """All ranks call it together, each with its own part of the state.
 
         Args:
@@ -74,14 +87,26 @@ class GroupSave:
             target: where to.
             state: this rank's part.
             step: that it is at.
-            failed: why no save must begin; if one rank says so, none does.
+            dealer: that of this rank; None: a new one.
+            problem: why this rank has nothing to save; all hear it, and no save begins.
+            failed: earlier attempts of which this rank has yet to tell that they failed, and why; if one rank has
+                any, no save begins.
+            heard: called with those of all ranks before it is raised: a slower rank need not tell them again.
 
         Raises:
-            CheckpointError: a rank says so.
-            PlanError: ranks do not agree on a tensor, or a part of one is held by nobody.
+            CheckpointError: a rank says so, or a tensor of one is not what its key and region say.
+            PlanError: the same, of one rank alone; ranks do not agree on a tensor, or a part of one is held by nobody.
         """
-        said = ranks.gather({"nonce": uuid.uuid4().hex, "held": told(state), "failed": failed})
-        if refused := failures([one["failed"] for one in said]):
+        try:
+            state.check()
+        except PlanError as error:
+            if ranks.size == 1:
+                raise
+            state, problem = LocalState(()), problem or told_of(error)
+        own = {"nonce": uuid.uuid4().hex, "held": told(state), "failed": dict(failed or {}), "problem": problem}
+        said = ranks.gather(own)
+        if refused := failures(["\n".join(filter(None, [*one["failed"].values(), one["problem"]])) for one in said]):
+            heard({attempt for one in said for attempt in one["failed"]})
             raise CheckpointError("\n".join(refused), hint="nothing was begun; the next call saves")
         everybody = Holdings.of([one["held"] for one in said], StateVersion(_LINEAGE, step))
         name = attempt_id(JOB, step, said[0]["nonce"])
@@ -90,7 +115,7 @@ class GroupSave:
             attempt=Attempt(job=JOB, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=name),
             everybody=everybody,
             state=everybody.here(state),
-            assigned=assign(everybody.layout)[rank_holder(ranks.rank)],
+            assigned=(dealer or Dealer(rank_holder(ranks.rank))).runs(everybody.layout),
         )
 
     def write(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.optimizer_probe import trained_parameters
@@ -53,9 +55,14 @@ def save(
         group: all ranks; None: the default group, or this process alone.
 
     Raises:
-        CheckpointError, PlanError: as ``save_state``; or a dtype or an optimizer's state cannot be stored.
+        CheckpointError, PlanError: as ``save_state``; or a dtype, a placement of a DTensor, or an optimizer's state
+            cannot be stored.
     """
-    with held(model, optimizers, objects, artifacts) as state:
+    with ExitStack() as stack:
+        state = Ranks(group).together(
+            f"saving step {step} to {uri}",
+            lambda: stack.enter_context(held(model, optimizers, objects, artifacts)),
+        )
         return save_state(uri, state, step=step, keep=keep, layout=layout, group=group)
 
 
@@ -69,7 +76,7 @@ def held(
     """The live state as it is saved. Optimizers that have not stepped show theirs as long as the block lasts.
 
     Raises:
-        CheckpointError, PlanError: a dtype or an optimizer's state cannot be stored.
+        CheckpointError, PlanError: a dtype, a placement of a DTensor, or an optimizer's state cannot be stored.
     """
     settle_shards(model)
     kept = [_kept(optimizer) for optimizer in optimizers]
@@ -88,6 +95,7 @@ def load(
     optimizers: Sequence[torch.optim.Optimizer] | None = None,
     cast: bool = False,
     fallback: bool = False,
+    verify_first: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> Loaded:
     """Fills a model, and what its optimizers keep, whatever number of ranks saved them.
@@ -98,21 +106,29 @@ def load(
         optimizers: None: parameters and buffers alone, as for an evaluation.
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         fallback: whether a damaged checkpoint may be given up for an older one; see ``load_state``.
+        verify_first: whether the model has to survive a damaged checkpoint; it is read twice then.
         group: all ranks; None: the default group, or this process alone.
 
     Raises:
         CheckpointError: as ``load_state``, or it was saved with another number of optimizers.
         PlanError: an optimizer is over other parameters than the one that was saved.
     """
-    settle_shards(model)
-    kept = [_kept(optimizer) for optimizer in optimizers or ()]
+    kept: list[OptimizerState] = []
+
+    def wanted() -> LocalState:
+        settle_shards(model)
+        kept.extend(_kept(optimizer) for optimizer in optimizers or ())
+        return _state(model, optimizers or (), {}, None)
+
     try:
         kinds: Collection[str] | None = (PARAM, BUFFER) if optimizers is None else None
-        state = _state(model, optimizers or (), {}, None)
-        found = load_state(uri, state, kinds=kinds, cast=cast, fallback=fallback, group=group)
+        state = Ranks(group).together(f"loading {uri}", wanted)
+        found = load_state(
+            uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group
+        )
         if optimizers is not None:
             _take_over(kept, found)
-        return Loaded(found.uri, found.step, found.objects.get("registered", {}), found.passed_over)
+        return replace(found, objects=found.objects.get("registered", {}))
     finally:
         for optimizer in kept:
             optimizer.let_go()

@@ -10,6 +10,7 @@ from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.saving import EntryData, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
+from trainctl.checkpoint.snapshot.copier import cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
 from trainctl.core.errors import CheckpointError, TrainctlError
@@ -34,6 +35,7 @@ class PendingSave:
 
     Attributes:
         step: of the state.
+        attempt: name of the save, the same on all ranks.
         ref: the checkpoint, once it is complete.
         told: whether somebody was told how it ended.
     """
@@ -50,6 +52,7 @@ class PendingSave:
         before: PendingSave | None,
     ) -> None:
         self.step = save.attempt.step
+        self.attempt = save.attempt.attempt
         self.told = False
         self.ref: CheckpointRef | None = None
         self._save = save
@@ -133,7 +136,8 @@ def _source(
     """
     buffer = None
     try:
-        buffer = pool.take(needed_bytes(save.state, save.assigned), _ROOM_S)
+        pinned = bool(cuda_devices(save.state))
+        buffer = pool.take(needed_bytes(save.state, save.assigned), _ROOM_S, pinned=pinned)
         if buffer is None:
             return Given({}, "the copies of earlier saves still occupy the memory", "no_answer"), None, nothing
         snapshot = Snapshot(save.state, save.assigned, buffer)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from trainctl.checkpoint.exchange.port import Exchange, Work
+from trainctl.checkpoint.exchange.watched import MessageWork, Watchers
+from trainctl.checkpoint.spans import spans
 from trainctl.core.errors import CheckpointError, TrainctlError
 
 T = TypeVar("T")
@@ -27,7 +32,6 @@ class Ranks:
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         self._group = group
         self._alone = group is None and not (dist.is_available() and dist.is_initialized())
-        self._left = False
         self.rank = 0 if self._alone else dist.get_rank(group)
         self.size = 1 if self._alone else dist.get_world_size(group)
 
@@ -52,7 +56,7 @@ class Ranks:
         try:
             result = work()
         except (TrainctlError, OSError) as failure:
-            error = str(failure) or type(failure).__name__
+            error = told(failure)
             if self.size == 1:
                 raise
         failed = failures(self.gather(error))
@@ -65,21 +69,37 @@ class Ranks:
         """The same ranks in a group of their own, for a thread beside the training; all of them call it together."""
         if self._alone:
             return self
-        members = dist.get_process_group_ranks(self._group or dist.group.WORLD)
-        limit = timedelta(seconds=_SILENCE_S)
-        return Ranks(dist.new_group(members, backend="gloo", timeout=limit, use_local_synchronization=True))
+        # Groups of torch are named after their ranks: a second one would find the addresses of one that has ended.
+        name = self.gather(uuid.uuid4().hex)[0]
+        return _Beside(self.rank, self.size, f"trainctl-{name}")
+
+    @contextmanager
+    def exchange(self) -> Iterator[Exchange | None]:
+        """Messages between the ranks as long as the block lasts; all of them call it together. None: there is one."""
+        if self.size == 1:
+            yield None
+            return
+        ranks = self if "gloo" in dist.get_backend(self._group) else self.beside()
+        messages = _Messages(ranks)
+        try:
+            yield messages
+        finally:
+            messages.close()
+            if ranks is not self:
+                ranks.leave()
+
+    def send(self, buffer: torch.Tensor, destination: int, tag: int) -> Any:
+        """Begins to send from host memory to one rank; torch's handle of it."""
+        return dist.isend(buffer, group=self._group, tag=tag, group_dst=destination)
+
+    def receive(self, buffer: torch.Tensor, source: int, tag: int) -> Any:
+        """Begins to receive into host memory; torch's handle of it."""
+        return dist.irecv(buffer, group=self._group, tag=tag, group_src=source)
 
     def leave(self) -> None:
         """Ends a group that ``beside`` made: whoever still waits in it for this rank hears that it is gone."""
-        if self._alone or self._group is None or self._left:
-            return
-        self._left = True
-        dist.destroy_process_group(self._group)
-        self._group = None
 
     def _all(self, own: torch.Tensor) -> list[torch.Tensor]:
-        if self._left:
-            raise RuntimeError("the group has ended")
         device = torch.device("cuda") if dist.get_backend(self._group) == "nccl" else torch.device("cpu")
         own = own.to(device)
         parts = [torch.empty_like(own) for _ in range(self.size)]
@@ -87,6 +107,82 @@ class Ranks:
         return parts
 
 
+class _Messages:
+    """Implements ``Exchange``.
+
+    Args:
+        ranks: whose messages; by gloo.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.rank = ranks.rank
+        self.size = ranks.size
+        self.device = torch.device("cpu")
+        self._ranks = ranks
+        self._watchers = Watchers()
+
+    def send(self, buffer: torch.Tensor, destination: int, tag: int) -> Work:
+        """See ``Exchange``."""
+        work = MessageWork(self._ranks.send(buffer, destination, tag), buffer)
+        self._watchers.add("send", destination, work)
+        return work
+
+    def receive(self, buffer: torch.Tensor, source: int, tag: int) -> Work:
+        """See ``Exchange``."""
+        work = MessageWork(self._ranks.receive(buffer, source, tag), buffer)
+        self._watchers.add("receive", source, work)
+        return work
+
+    def close(self) -> None:
+        """Nothing more is sent."""
+        self._watchers.stop()
+
+
+class _Beside(Ranks):
+    """Ranks that meet by gloo, whatever the training uses."""
+
+    def __init__(self, rank: int, size: int, name: str) -> None:
+        from torch.distributed import ProcessGroupGloo
+        from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
+        gloo: Any = ProcessGroupGloo  # torch's stubs leave most of it out
+        self._alone = False
+        self._gloo: Any = gloo(PrefixStore(name, _get_default_store()), rank, size, timedelta(seconds=_SILENCE_S))
+        self.rank = rank
+        self.size = size
+
+    def beside(self) -> Ranks:
+        """They are."""
+        return self
+
+    def send(self, buffer: torch.Tensor, destination: int, tag: int) -> Any:
+        return self._gloo.send([buffer], destination, tag)
+
+    def receive(self, buffer: torch.Tensor, source: int, tag: int) -> Any:
+        return self._gloo.recv([buffer], source, tag)
+
+    def leave(self) -> None:
+        self._gloo = None
+
+    def _all(self, own: torch.Tensor) -> list[torch.Tensor]:
+        gloo = self._gloo
+        if gloo is None:
+            raise RuntimeError("the group has ended")
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        gloo.allgather([parts], [own]).wait()
+        return parts
+
+
+def told(failure: Exception) -> str:
+    """What one rank tells the others of its failure: what is wrong, and what to do."""
+    hint = getattr(failure, "hint", "")
+    return (str(failure) or type(failure).__name__) + (f" ({hint})" if hint else "")
+
+
 def failures(said: Sequence[str]) -> list[str]:
-    """What the ranks said that went wrong, a line each; an empty text is no failure."""
-    return [f"rank {rank}: {text}" for rank, text in enumerate(said) if text]
+    """What the ranks said that went wrong, each text once with all who said it; an empty text is no failure."""
+    ranks: dict[str, list[int]] = {}
+    for rank, text in enumerate(said):
+        if text:
+            ranks.setdefault(text, []).append(rank)
+    return [f"rank{'s' if len(who) > 1 else ''} {spans(who)}: {text}" for text, who in ranks.items()]

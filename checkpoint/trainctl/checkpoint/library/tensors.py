@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -15,14 +16,17 @@ from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library.group_save import GroupSave, Target
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks
-from trainctl.checkpoint.loading import load as load_tensors
+from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.loading import LoadPlan, plan_load
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.saving import live_data
+from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 
+T = TypeVar("T")
 _LOG = logging.getLogger("trainctl.checkpoint")
 
 
@@ -35,12 +39,15 @@ class Loaded:
         step: of the state.
         objects: what was saved beside the tensors.
         passed_over: what is wrong with newer checkpoints that were not taken, or were given up, newest first.
+        healed_reads: what came to this rank with wrong bytes and, read again, was right: no damage, but something
+            changes bytes on their way.
     """
 
     uri: str
     step: int
     objects: Mapping[str, Any]
     passed_over: tuple[str, ...] = ()
+    healed_reads: int = 0
 
 
 def save_state(
@@ -83,11 +90,14 @@ def load_state(
     kinds: Collection[str] | None = None,
     cast: bool = False,
     fallback: bool = False,
+    verify_first: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> Loaded:
     """Fills the parts that this rank wants; ranks may want others than the ranks that saved had.
 
-    Every byte that is read is verified. Where the checkpoint does not fit, or is damaged, this rank's tensors stay.
+    Every byte that is wanted is read once, by one of the ranks, verified, and passed on to those that want it, too.
+    Where the checkpoint does not fit, all tensors stay as they are. Where it turns out to be damaged some hold other
+    values then, as the error says, unless it was verified first.
 
     Args:
         uri: of one checkpoint, or a folder of which the newest is taken.
@@ -97,29 +107,47 @@ def load_state(
         cast: whether floating-point tensors may be stored in another floating-point dtype.
         fallback: whether a damaged checkpoint may be given up for the newest older one that it descends from, by all
             ranks alike. It is marked as damaged then; a warning and ``passed_over`` say what was wrong with it.
+        verify_first: whether everything is read twice, so that tensors stay as they are where it is damaged.
         group: the ranks; None: the default group, or this process alone.
 
     Raises:
         CheckpointError: it cannot be read, is damaged, or does not fit (all differences are listed); with ``fallback``
-            all that were tried are named. Raised on all ranks; those that could load then hold the checkpoint's values.
+            all that were tried are named. Raised on all ranks.
     """
     ranks = Ranks(group)
-    found = ranks.together(f"looking for a checkpoint in {uri}", lambda: {} if ranks.rank else _choices(uri, fallback))
+
+    def looked() -> dict[str, Any]:
+        state.check()
+        return {} if ranks.rank else _choices(uri, fallback)
+
+    found = ranks.together(f"looking for a checkpoint in {uri}", looked)
     found = ranks.gather(found)[0]
     skipped: list[str] = list(found["passedOver"])
-    told_of = ranks.gather(told(state))
-    for ref in (from_wire(CheckpointRef, one) for one in found["choices"]):
-        everybody = Holdings.of(told_of, StateVersion(ref.lineage, ref.step))
-
-        def read(ref: CheckpointRef = ref, everybody: Holdings = everybody) -> Mapping[str, Any]:
-            return load_tensors(ref, state, everything=everybody.layout.shapes, kinds=kinds, cast=cast)
-
-        objects, damage = _attempted(ranks, ref, read, fallback=fallback)
-        if objects is not None:
-            return Loaded(ref.uri, ref.step, objects, tuple(skipped))
-        skipped.append(damage)
-        if ranks.rank == 0:
-            _LOG.warning("%s is given up for an older checkpoint, if there is one: %s", ref.uri, damage)
+    version = next((tensor.key.version for tensor in state.tensors), StateVersion(0, 0))
+    wanted = Holdings.of(ranks.gather(told(state)), version).layout
+    with ranks.exchange() as exchange:
+        sharing = Sharing(exchange, wanted) if exchange is not None else None
+        healed_reads = 0
+        for ref in (from_wire(CheckpointRef, one) for one in found["choices"]):
+            watch = LoadWatch()
+            plan = functools.partial(
+                plan_load,
+                ref,
+                state,
+                everything=wanted.shapes,
+                kinds=kinds,
+                cast=cast,
+                all_here=True,
+                watch=watch,
+                sharing=sharing,
+            )
+            objects, damage = _attempted(ranks, ref, plan, watch, fallback=fallback, verify_first=verify_first)
+            healed_reads += watch.rereads.healed
+            if objects is not None:
+                return Loaded(ref.uri, ref.step, objects, tuple(skipped), healed_reads)
+            skipped.append(damage)
+            if ranks.rank == 0:
+                _LOG.warning("%s is given up for an older checkpoint, if there is one: %s", ref.uri, damage)
     raise DamagedCheckpointError(
         "\n".join([f"{uri}: no checkpoint is left, every one is damaged:", *skipped]),
         hint="restore the files of one of them from a copy",
@@ -139,22 +167,48 @@ def _choices(uri: str, fallback: bool) -> dict[str, Any]:
 
 
 def _attempted(
-    ranks: Ranks, ref: CheckpointRef, read: Callable[[], Mapping[str, Any]], *, fallback: bool
+    ranks: Ranks,
+    ref: CheckpointRef,
+    plan: Callable[[], LoadPlan],
+    watch: LoadWatch,
+    *,
+    fallback: bool,
+    verify_first: bool,
 ) -> tuple[Mapping[str, Any] | None, str]:
     """What was loaded; or, where all that is wrong is the checkpoint itself and others may be tried, what that is."""
     damage = ""
 
-    def guarded() -> Mapping[str, Any]:
-        nonlocal damage
-        try:
-            return read()
-        except DamagedCheckpointError as error:
-            if not fallback:
-                raise
-            mark_damaged(ref, error)
-            damage = str(error)
-            return {}
+    def together(do: Callable[[], T], instead: T) -> T:
+        """Nobody goes on to the next stage before all have done this one."""
 
-    objects = ranks.together(f"loading {ref.uri}", guarded)
-    said = [f"rank {rank}: {text}" for rank, text in enumerate(ranks.gather(damage)) if text]
-    return (None, "; ".join(said)) if said else (objects, "")
+        def guarded() -> T:
+            nonlocal damage
+            try:
+                return do()
+            except DamagedCheckpointError as error:
+                if not fallback:
+                    raise
+                mark_damaged(ref, error)
+                damage = str(error)
+                return instead
+
+        return ranks.together(f"loading {ref.uri}", guarded)
+
+    def said() -> str:
+        texts = enumerate(ranks.gather(damage))
+        return "; ".join(f"rank {rank}: {text}" for rank, text in texts if text)
+
+    def verify() -> bool:
+        planned[0].verify(watch=watch)
+        return True
+
+    def fill() -> bool:
+        planned[0].fill(watch=watch)
+        return True
+
+    planned: list[LoadPlan] = together(lambda: [plan()], [])
+    for stage in (verify, fill) if verify_first else (fill,):
+        if not said():
+            together(stage, False)
+    found = said()
+    return (None, found) if found else (planned[0].objects, "")

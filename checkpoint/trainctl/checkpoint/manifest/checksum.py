@@ -12,13 +12,20 @@ from zlib_ng import zlib_ng
 from trainctl.core.errors import CheckpointError
 
 ALGORITHM = "crc32"
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 256 << 10
 """One checksum for this many bytes: a reader of a part verifies what it reads without reading the whole tensor."""
+PIECE_BYTES = 4 << 20
+"""Whole blocks that are read, or written, in one go: a request costs more than its checksums."""
 
 
 def checksum(data: memoryview | bytes) -> str:
     """The checksum of one block, as 8 hex digits."""
     return f"{zlib_ng.crc32(data):08x}"
+
+
+def checksums(data: memoryview | bytes, block_bytes: int = BLOCK_BYTES) -> list[str]:
+    """The checksum of every block of some bytes; the last block may be shorter."""
+    return [checksum(data[begin : begin + block_bytes]) for begin in range(0, len(data), block_bytes)]
 
 
 def check_algorithm(name: str, *, where: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.manifest.records import TCF_VERSION, ContentsManifest, PartManifest, RootManifest, StoredFile
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
+from trainctl.core.texts import shortened
 
 M = TypeVar("M", PartManifest, RootManifest, ContentsManifest)
 
@@ -42,17 +44,19 @@ def parse_part(data: bytes, expected: StoredFile, *, where: str) -> PartManifest
     """The part manifest that the root manifest promised.
 
     Raises:
-        CheckpointError: it is another one, or damaged.
+        CheckpointError: it is another one, or damaged, or a tensor has a dtype that this version does not know.
     """
     _check_hash(data, expected, where)
-    return _record(PartManifest, _object(data, where), where)
+    part = _record(PartManifest, _object(data, where), where)
+    _check_dtypes(((tensor.fqn, tensor.kind, tensor.dtype) for tensor in part.tensors), where)
+    return part
 
 
 def parse_contents(data: bytes, expected: StoredFile, *, where: str) -> ContentsManifest:
     """The table of contents that the root manifest promised.
 
     Raises:
-        CheckpointError: it is another one, or damaged.
+        CheckpointError: as ``parse_part``.
     """
     _check_hash(data, expected, where)
     contents = _record(ContentsManifest, _object(data, where), where)
@@ -64,6 +68,7 @@ def parse_contents(data: bytes, expected: StoredFile, *, where: str) -> Contents
     for number, placed in enumerate(contents.placed):
         if not len(placed.writers) == len(placed.starts) == len(placed.stops):
             raise DamagedCheckpointError(f"{where} is malformed: placed[{number}] does not fit together", hint=_GO_BACK)
+    _check_dtypes(((alike.fqns[0], alike.kinds[0], alike.dtype) for alike in contents.tensors if alike.fqns), where)
     return contents
 
 
@@ -92,6 +97,15 @@ def _check_hash(data: bytes, expected: StoredFile, where: str) -> None:
         raise DamagedCheckpointError(
             f"{where} is corrupt: expected sha256 {expected.sha256}, found {found}", hint=_GO_BACK
         )
+
+
+def _check_dtypes(found: Iterable[tuple[str, str, str]], where: str) -> None:
+    for fqn, kind, dtype in found:
+        if dtype not in DTYPE_BYTES:
+            raise CheckpointError(
+                f"{where}, {kind} of {fqn}: expected a dtype of {', '.join(DTYPE_BYTES)}, found {shortened(dtype)!r}",
+                hint="read it with the version of trainctl that wrote it, or a newer one",
+            )
 
 
 def _dump(fields: Any) -> bytes:

@@ -31,6 +31,7 @@ HF_INDEX = "model.safetensors.index.json"
 DAMAGED = "damaged"
 _STEP = re.compile(r"step-(\d{12})")
 _ATTEMPT = re.compile(r"[0-9a-f]{16}")
+_LINEAGE_DIGITS = 4
 
 
 def step_folder(step: int) -> str:
@@ -54,9 +55,18 @@ def attempt_folder(step: int, attempt: str) -> str:
     return f"{step_folder(step)}/{attempt}"
 
 
-def attempt_id(*parts: object) -> str:
-    """A name that all ranks derive from what they share, such as job, island, generation nonce and step."""
-    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
+def attempt_id(*parts: object, lineage: int = 0) -> str:
+    """A name that all ranks derive from what they share, such as job, island, generation nonce and step.
+
+    It begins with the lineage, since an attempt that is not complete yet says nowhere else whose it is.
+    """
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
+    return f"{min(lineage, 16**_LINEAGE_DIGITS - 1):0{_LINEAGE_DIGITS}x}{digest}"[:16]
+
+
+def lineage_of(attempt: str) -> int:
+    """The lineage in a name that ``attempt_id`` made; names that older versions made say anything."""
+    return int(attempt[:_LINEAGE_DIGITS], 16)
 
 
 def part_path(writer: int) -> str:

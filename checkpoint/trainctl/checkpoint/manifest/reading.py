@@ -56,11 +56,17 @@ def read_root(
 
 def _read(storage: Storage, path: str, expected_sha256: str, rereads: Rereads | None) -> bytes:
     """A file, read twice if it is not the one expected: it may have been changed on its way."""
-    data = storage.read(path)
-    if not expected_sha256 or sha256(data) == expected_sha256:
+
+    def right(data: bytes) -> bool:
+        return sha256(data) == expected_sha256
+
+    if not expected_sha256:
+        return storage.read(path)
+    data = storage.read(path, whole=right)
+    if right(data):
         return data
-    data = storage.read(path)
-    if sha256(data) == expected_sha256:
+    data = storage.read(path, whole=right)
+    if right(data):
         (rereads or Rereads()).heal(f"{storage.uri}/{path}")
     return data
 
@@ -220,13 +226,13 @@ def files_layout(
     return Layout.placed(placements)
 
 
-def read_artifacts(storage: Storage, root: RootManifest) -> dict[str, bytes]:
-    """The files kept beside the tensors, by name.
+def read_artifacts(storage: Storage, root: RootManifest, *, rereads: Rereads | None = None) -> dict[str, bytes]:
+    """The files kept beside the tensors, by name; ``rereads`` as in ``read_root``.
 
     Raises:
         CheckpointError: one is not what was saved.
     """
-    return {artifact_name(file.path): read_artifact(storage, file) for file in root.artifacts}
+    return {artifact_name(file.path): read_artifact(storage, file, rereads=rereads) for file in root.artifacts}
 
 
 def read_artifact(storage: Storage, file: StoredFile, *, rereads: Rereads | None = None) -> bytes:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from trainctl.checkpoint.manifest.names import attempt_folder, is_attempt, step_of
+from trainctl.checkpoint.load_watch import Progress, unwatched
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_folder, is_attempt, step_of
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.records import PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.checkpoint.verification import damaged_files
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
 
@@ -80,6 +82,27 @@ class NodeMemory:
     def has(self, snapshot: SnapshotRef, file: StoredFile) -> bool:
         """Whether a file of a snapshot is here, at full size."""
         return LocalStorage(self.where(snapshot)).size(file.path) == file.size_bytes
+
+    def drop_damaged(self, snapshot: SnapshotRef, *, progress: Progress = unwatched) -> Mapping[str, str]:
+        """Removes the files of a snapshot that are here and not as they were saved; what was wrong with each, by path.
+
+        Every byte is read, but only as far as the manifests that are here say what it should be: without the root
+        manifest nothing is known, without that of a part nothing of its data.
+
+        Raises:
+            OSError: the memory cannot be read.
+        """
+        where = self.where(snapshot)
+        try:
+            root = self.root(snapshot)
+        except CheckpointError as error:
+            found = {ROOT_MANIFEST: str(error)}
+        else:
+            found = dict(damaged_files(LocalStorage(where), root, progress=progress))
+        dropped = {path: what for path, what in found.items() if (where / path).is_file()}
+        for path in dropped:
+            (where / path).unlink(missing_ok=True)
+        return dropped
 
     def attempts(self) -> tuple[str, ...]:
         """Folders of all attempts here, complete or not, relative to ``uri``."""

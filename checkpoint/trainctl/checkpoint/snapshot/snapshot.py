@@ -6,11 +6,18 @@ passes ``fence`` first. Buffers may change in any forward pass, and are copied a
 one that somebody changed meanwhile is found out by the tensors' version counters, and dropped, too. What is kept is
 never torn.
 
+Where the state lives on a CUDA device, a stream of its own copies, once the training's stream is past the snapshot's
+moment. The fence waits on the host, so that its deadline holds: what a stream was told to wait for, it cannot give up.
+But it does so only until the last chunk is begun. For the few that are on their way then, the training's stream waits
+by an event, while the host goes on to tell it what to do next. The snapshot holds the live tensors and the buffer until
+all has arrived, so that nobody gets their memory before.
+
 Source: lazy asynchronous snapshots of DataStates-LLM (HPDC '24), sections 4 and 5; the deadline and the check are ours.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +27,7 @@ import torch
 
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry
 from trainctl.checkpoint.saving import Runs, entries_of, nothing
+from trainctl.checkpoint.snapshot.copier import Copier, copier_of
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 from trainctl.checkpoint.tensors import dtype_of, run_view
@@ -43,21 +51,32 @@ class Snapshot:
     """The assigned runs of a state in a host buffer. One thread copies; whoever writes to the state waits for it.
 
     Args:
-        state: the live tensors; nobody may write to them before the fence is passed.
+        state: the live tensors; nobody may write to them before the fence is passed. Their moment is now, in the order
+            of what the calling thread has its devices do.
         assigned: which runs of them.
-        buffer: of at least ``needed_bytes``; touched until the fence is passed.
+        buffer: of at least ``needed_bytes``, pinned for state on CUDA devices; touched until ``copy`` is back.
         max_entry_bytes: size of one entry of a data file, at most.
+        copier: how chunks are copied; None: as the state's devices take it.
     """
 
     def __init__(
-        self, state: LocalState, assigned: Runs, buffer: HostBuffer, *, max_entry_bytes: int = MAX_FILE_BYTES
+        self,
+        state: LocalState,
+        assigned: Runs,
+        buffer: HostBuffer,
+        *,
+        max_entry_bytes: int = MAX_FILE_BYTES,
+        copier: Copier | None = None,
     ) -> None:
+        self._copier = copier if copier is not None else copier_of(state)
+        self._buffer = buffer  # its memory is pinned only as long as it lives
         self._pieces = _pieces(state, assigned, buffer, max_entry_bytes)
         self._lazy = [piece for piece in self._pieces if piece.entry.key.kind != BUFFER]
         self._versions = [piece.live.tensor._version for piece in self._lazy]
         self._lock = threading.Lock()
         self._wanted = True
         self._begun = self._copied = False
+        self._handed_over = threading.Event()
         self._over = threading.Event()
         self._reason = self._cause = ""
         self._passed = threading.Event()
@@ -65,15 +84,16 @@ class Snapshot:
             for piece in self._pieces:
                 if piece.entry.key.kind == BUFFER:
                     self._copy_piece(piece)
+        self._copier.mark_moment()
 
     @property
     def data(self) -> Mapping[Entry, torch.Tensor]:
-        """What to write, once the snapshot is whole."""
+        """What to write, once the snapshot is whole and ``copy`` is back."""
         return {piece.entry: piece.copy for piece in self._pieces}
 
     @property
     def whole(self) -> bool:
-        """The fence was passed, all had been copied, and nobody had changed anything before."""
+        """The fence was passed, all had been copied or was on its way, and nobody had changed anything before."""
         return self._passed.is_set() and not self._reason
 
     @property
@@ -88,7 +108,7 @@ class Snapshot:
 
     @property
     def over(self) -> bool:
-        """Nothing is copied any more."""
+        """Nothing is copied any more, and nothing is on its way."""
         return self._over.is_set()
 
     def copy(self, alive: Callable[[], None] = nothing) -> None:
@@ -99,37 +119,42 @@ class Snapshot:
         """
         with self._lock:
             self._begun = self._wanted
-        if not self._begun:
-            return
         try:
-            with torch.no_grad():
-                self._copied = all(self._copy_piece(piece) for piece in _each(self._lazy, alive))
-        except BaseException as error:
-            self._reason, self._cause = f"copying failed: {error}", "other"
-            raise
+            if self._begun:
+                with self._noting(), torch.no_grad(), self._copier.beside_training():
+                    self._copied = all(self._copy_piece(piece) for piece in _each(self._lazy, alive))
         finally:
-            self._over.set()
+            self._handed_over.set()
+            try:
+                with self._noting():
+                    self._copier.finish()
+            finally:
+                self._over.set()
 
     def fence(self, within_s: float, alive: Callable[[], None] = nothing) -> bool:
         """Returns when the state may be changed: the copy is whole, or it was late and is dropped, whatever comes.
 
         Called by the thread that changes the state, before it does, so that it has changed nothing since if the
-        tensors' versions are those of the beginning.
+        tensors' versions are those of the beginning. What it has a device do then waits for what is still on its way.
 
         Args:
             within_s: how long to wait for the copy.
             alive: called in turns meanwhile; may raise, and nothing is decided then.
         """
         if self._passed.is_set():
+            if self._copied:
+                self._copier.hold_back()  # the one that passed it may have been another thread, in another stream
             return self.whole
         until_s = time.monotonic() + within_s
-        while not self._over.wait(min(_TURN_S, max(0.0, until_s - time.monotonic()))) and time.monotonic() < until_s:
+        while not self._handed_over.wait(_turn_s(until_s)) and time.monotonic() < until_s:
             alive()
-        if not self._over.is_set():
+        if not self._handed_over.is_set():
             with self._lock:
                 self._wanted = False
-            if self._begun:
-                self._over.wait()  # for the chunk that is being copied
+        if self._copied:
+            self._copier.hold_back()
+        elif self._begun:
+            self._over.wait()  # for the chunks that are being copied
         pieces = zip(self._lazy, self._versions, strict=True)
         changed = [piece.entry.key for piece, version in pieces if piece.live.tensor._version != version]
         if not self._copied and not self._reason:
@@ -154,8 +179,21 @@ class Snapshot:
         for begin in range(0, len(source), items):
             if not self._wanted:
                 return False
-            piece.copy[begin : begin + items].copy_(source[begin : begin + items])
+            self._copier.put(piece.copy[begin : begin + items], source[begin : begin + items])
         return self._wanted
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            if not self._reason:  # what failed first is why
+                self._reason, self._cause = f"copying failed: {error}", "other"
+            raise
+
+
+def _turn_s(until_s: float) -> float:
+    return min(_TURN_S, max(0.0, until_s - time.monotonic()))
 
 
 def _each(pieces: Iterable[_Piece], alive: Callable[[], None]) -> Iterator[_Piece]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import queue
@@ -30,7 +31,12 @@ class Calls:
         clock: what that is measured with.
         sleep: waits for so many seconds.
         chance: a number from 0 up to 1, another one each time.
+
+    Attributes:
+        endpoint: who is called, for messages; empty: nobody in particular.
     """
+
+    endpoint = ""
 
     def __init__(
         self,
@@ -44,6 +50,12 @@ class Calls:
         self._clock = clock or SystemClock()
         self._sleep = sleep
         self._chance = chance
+
+    def to(self, endpoint: str) -> Calls:
+        """The same to one endpoint, which messages name then."""
+        found = copy.copy(self)
+        found.endpoint = endpoint
+        return found
 
     def call(self, where: str, action: Callable[[bool], T], *, size_bytes: int = 0) -> T:
         """What the action returns.
@@ -75,13 +87,13 @@ class Calls:
         limit_s = self.patience.limit_s(size_bytes)
         outcome = _bounded(action, limit_s)
         if outcome is None:
-            text = f"{where}: no answer within {limit_s:.0f} s"
+            text = f"{where}: no answer within {limit_s:.0f} s" + (f" (from {self.endpoint})" if self.endpoint else "")
             raise StorageSaysNoError(errno.ETIMEDOUT, text, again=True, hint="see whether the storage has trouble")
         if outcome.error is None:
             return cast("T", outcome.result)
         if isinstance(outcome.error, Exception):
             # Judged before it is raised here, where what the caller handles at the moment would become its context.
-            raise failure_of(outcome.error, where) from outcome.error
+            raise failure_of(outcome.error, where, self.endpoint) from outcome.error
         raise outcome.error
 
 

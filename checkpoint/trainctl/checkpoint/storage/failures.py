@@ -17,6 +17,8 @@ _RIGHTS = "these credentials lack a right there: reading, writing, listing and r
 _WRONG = (
     "the credentials are wrong or have expired: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
 )
+_REFUSED = f"{_RIGHTS}; or {_WRONG}"
+"""Where the answer says no more: one to HEAD has no body."""
 _NONE = (
     "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or a role of the machine"
 )
@@ -88,17 +90,19 @@ class StorageSaysNoError(OSError):
         return str(self.strerror)
 
 
-def failure_of(error: Exception, where: str) -> OSError:
+def failure_of(error: Exception, where: str, endpoint: str = "") -> OSError:
     """The error as the port raises it: FileNotFoundError, FileExistsError or a ``StorageSaysNoError``.
 
     Args:
         error: whatever the driver raised.
         where: what was asked for, and of whom.
+        endpoint: that was called; empty: the usual one.
     """
     if isinstance(error, StorageSaysNoError):
         return error
     number, again, hint = _judged(error)
-    text = f"{where}: {_said(error)}"
+    said = _said(error)
+    text = f"{where}: {said}" + (f" (from {endpoint})" if endpoint and endpoint not in said else "")
     if number == errno.ENOENT:
         return FileNotFoundError(number, "there is no such file", where)
     if number == errno.EEXIST:
@@ -128,7 +132,7 @@ def _plain(error: Exception) -> tuple[int, bool, str]:
     if isinstance(error, FileExistsError):
         return errno.EEXIST, False, ""
     if isinstance(error, PermissionError):
-        return errno.EACCES, False, _RIGHTS
+        return errno.EACCES, False, _REFUSED
     if isinstance(error, (TimeoutError, ConnectionError)):
         return errno.ETIMEDOUT, True, _AGAIN
     if isinstance(error, OSError):

@@ -7,12 +7,12 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trainctl.checkpoint.monitor import SYNC
 from trainctl.checkpoint.stopwatch import timed
-from trainctl.checkpoint.storage.descriptors import write_all, write_stream
+from trainctl.checkpoint.storage.descriptors import write_all, write_ranges, write_stream
 from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
 from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.system.files import sync_folder
@@ -58,8 +58,7 @@ class LocalStorage:
         _make_folder(target.parent)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            for part in ranges:
-                write_all(descriptor, [part.data], part.offset)
+            write_ranges(descriptor, ranges)
             with timed(SYNC):
                 os.fsync(descriptor)
         finally:
@@ -115,7 +114,7 @@ class LocalStorage:
         finally:
             os.close(descriptor)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, whole: Callable[[bytes], bool] | None = None) -> bytes:
         """Reads it whole."""
         return (self._root / path).read_bytes()
 

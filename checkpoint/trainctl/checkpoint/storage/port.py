@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,8 +94,12 @@ class Storage(Protocol):
         """
         ...
 
-    def read(self, path: str) -> bytes:
-        """The whole content of a (small) file."""
+    def read(self, path: str, *, whole: Callable[[bytes], bool] | None = None) -> bytes:
+        """The whole content of a (small) file.
+
+        ``whole`` tells whether bytes are all of it, as a hash can: it saves asking a storage that may cut off its
+        answers for the size, too. What it does not take is returned all the same, if it is as long as the file.
+        """
         ...
 
     def read_ranges(self, path: str, ranges: Sequence[RangeRead]) -> None:

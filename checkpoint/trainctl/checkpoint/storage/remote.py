@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -41,10 +43,13 @@ class FsspecStorage:
         self._uri = uri.rstrip("/")
         self._fs = filesystem
         self._root = root.rstrip("/")
-        self._calls = calls or Calls()
+        self._calls = (calls or Calls()).to(_endpoint(filesystem))
         protocol = filesystem.protocol
         self._creates_atomically = True
         self._is_s3 = hasattr(filesystem, "call_s3")
+        # Newer versions of s3fs ask for the size first, to read large files in parts.
+        parted = self._is_s3 and "max_concurrency" in inspect.signature(filesystem._cat_file).parameters
+        self._in_one: Mapping[str, int] = {"max_concurrency": 1} if parted else {}
         self._has_folders = _WITHOUT_FOLDERS.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
     @property
@@ -131,9 +136,9 @@ class FsspecStorage:
         what = f"adding to {self._uri}/{path}"
         self._calls.call(what, lambda _: self._fs.pipe_file(target, whole), size_bytes=len(whole))
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, whole: Callable[[bytes], bool] | None = None) -> bytes:
         """Reads it whole; what is shorter than the file is asked for again."""
-        found = self._content(path)
+        found = self._content(path, whole)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such file", f"{self._uri}/{path}")
         return found
@@ -226,12 +231,13 @@ class FsspecStorage:
             self._ask(f"making a folder for {self._uri}/{path}", lambda: self._fs.makedirs(folder, exist_ok=True))
         return target
 
-    def _content(self, path: str) -> bytes | None:
+    def _content(self, path: str, whole: Callable[[bytes], bool] | None = None) -> bytes | None:
         """All of a file; None if there is none."""
 
         def fetch(again: bool) -> bytes:
-            found = bytes(self._fs.cat_file(f"{self._root}/{path}"))
-            self._refuse_cut_off(path, needed=len(found) + 1)
+            found = bytes(self._fs.cat_file(f"{self._root}/{path}", **self._in_one))
+            if whole is None or not whole(found):
+                self._refuse_cut_off(path, needed=len(found) + 1)
             return found
 
         try:
@@ -260,6 +266,14 @@ class FsspecStorage:
         self._calls.call(
             f"creating {self._uri}/{path}", lambda _: self._fs.pipe_file(target, data), size_bytes=len(data)
         )
+
+
+def _endpoint(filesystem: Any) -> str:
+    """The address of a store of one's own; empty where it is the cloud's, or no object store."""
+    if not hasattr(filesystem, "call_s3"):
+        return ""
+    told = filesystem.endpoint_url or (filesystem.client_kwargs or {}).get("endpoint_url")
+    return str(told or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
 
 
 def _touching(ranges: Sequence[RangeRead]) -> list[list[RangeRead]]:

@@ -11,6 +11,7 @@ from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
 from trainctl.cli.progress import Progress
 from trainctl.core.errors import NotFoundError, PreconditionError
+from trainctl.core.units import format_count
 
 _NEEDED = ("numpy", "fsspec")
 
@@ -30,6 +31,9 @@ def run(context: Context) -> int:
         context.console.say("transformers loads it: AutoModelForCausalLM.from_pretrained(...)")
     else:
         context.console.say("weights only, by the model's own names: no config.json is kept with this checkpoint")
+    if report.healed_reads:
+        healed = format_count(report.healed_reads, "read")
+        context.console.say(f"{healed} only right when repeated: see what changes bytes on the way")
     return exit_codes.OK
 
 

@@ -23,6 +23,7 @@ def describe(node: NodeStatus, *, style: Style) -> list[str]:
         ("Takes work", work),
         ("Slots", f"{node.slots_used} of {node.slots} taken"),
         ("Device", node.device or "cpu"),
+        ("Fails with", f"failure domain {node.failure_domain}" if node.failure_domain else "no other node"),
         ("Agent", f"incarnation {node.agent_incarnation}, process {node.pid}, version {node.version or 'unknown'}"),
         ("Heard", f"{node.last_heard_age_s:.1f} s ago"),
         ("Address", node.address or "-"),

@@ -32,7 +32,9 @@ def _back(snapshot: SnapshotStatus) -> str:
 def _copies(snapshot: SnapshotStatus) -> str:
     """Whether a node may be lost without the snapshot."""
     if not snapshot.uncopied_parts:
-        return f"each of {format_count(snapshot.parts, 'part')} on 2 nodes"
+        alike = snapshot.one_domain_parts
+        lost = f", but {alike} of them in one failure domain only" if alike else ""
+        return f"each of {format_count(snapshot.parts, 'part')} on 2 nodes{lost}"
     if len(snapshot.nodes) == 1:
         return f"{format_count(snapshot.parts, 'part')} on one node, lost with it"
     return f"{snapshot.uncopied_parts} of {format_count(snapshot.parts, 'part')} on one node only"

@@ -63,12 +63,12 @@ def nodes(found: Iterable[NodeStatus], *, style: Style, wide: bool = False) -> l
             f"{node.last_heard_age_s:.1f}s",
             node.address or "-",
             node.version or "-",
-            *((str(node.agent_incarnation), node.metrics_address or "-") if wide else ()),
+            *((str(node.agent_incarnation), node.metrics_address or "-", node.failure_domain or "-") if wide else ()),
         )
         for node in found
     ]
     headers = ("NODE", "STATE", "SLOTS", "PID", "HEARD", "ADDRESS", "VERSION")
-    more = ("INCARNATION", "METRICS") if wide else ()
+    more = ("INCARNATION", "METRICS", "DOMAIN") if wide else ()
     return table((*headers, *more), rows, style=style, right="SLOTS,PID,HEARD,INCARNATION")
 
 

@@ -21,6 +21,7 @@ class Registration:
     version: str = ""
     metrics_address: str = ""
     device: str = ""
+    failure_domain: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

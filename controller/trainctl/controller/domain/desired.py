@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainctl.controller.domain.job_state import Hold, IslandState, JobState, Slot
+from trainctl.controller.domain.kept_checkpoints import kept_checkpoints
 from trainctl.controller.domain.states import TERMINAL, GenerationPhase, JobPhase, SlotState
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import GenerationRecord
@@ -57,6 +58,7 @@ class _Told:
     def __init__(self, record: GenerationRecord | None) -> None:
         self.record = record
         self.members = frozenset(m.incarnation for m in record.members) if record is not None else frozenset()
+        self.rank_0 = record.members[0].incarnation if record is not None else 0
         self.records = record.per_agent() if record is not None else {}
 
 
@@ -69,6 +71,7 @@ def _desired(
     trains = island.entered and island.generation_phase is GenerationPhase.COMMITTED
     save = state.phase is JobPhase.CANCELLING and cancel is not None and cancel.checkpoint and trains
     hold = island.hold is not Hold.NONE and instruction is Instruction.RUN
+    removes = slot.incarnation == told.rank_0 and instruction in (Instruction.RUN, Instruction.STOP)
     return WorkerDesired(
         job_uid=state.uid,
         job_name=state.name,
@@ -85,6 +88,7 @@ def _desired(
         hold=hold,
         checkpoint_interval_s=state.checkpoint_interval.interval_s if state.checkpoint_interval is not None else 0.0,
         snapshot_interval_s=state.snapshot_interval.interval_s if state.snapshot_interval is not None else 0.0,
+        kept_checkpoints=kept_checkpoints(state) if removes else (),
     )
 
 

@@ -121,7 +121,8 @@ def _by_time(interval: str) -> str:
 
 def _snapshots(snapshots: SnapshotsSpec) -> str:
     often = how_often_in_memory(snapshots)
-    return f", a snapshot in the memory of the nodes {often}" if often else ""
+    where = "on the disks" if snapshots.on_disk else "in the memory"
+    return f", a snapshot {where} of the nodes {often}" if often else ""
 
 
 def _phase(state: JobState, now_s: float) -> Iterator[str]:
@@ -236,7 +237,9 @@ def _saves(state: JobState) -> Iterator[str]:
 
 def _in_memory(state: JobState, figures: ShownFigures, now_s: float) -> Iterator[str]:
     if state.phase in TRAINING:
-        yield from sentences(state.snapshot_figures, step=figures.step, now_s=now_s)
+        yield from sentences(
+            state.snapshot_figures, step=figures.step, now_s=now_s, on_disk=state.spec.spec.checkpoint.snapshots.on_disk
+        )
 
 
 def _time(state: JobState, now_s: float) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from trainctl.controller.domain.ancestry import Ancestor
 from trainctl.controller.domain.checkpoint_figures import CheckpointFigures, Load
 from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_records import (
@@ -152,6 +153,7 @@ class IslandState:
         generation: highest number used so far, 0 before the first.
         generation_phase: phase of that number.
         record: the last committed generation record.
+        ancestors: lineages that the record's one descends from, oldest first.
         entered: all members of ``record`` have been seen training in it.
         proposal: the generation being prepared, if one is.
         evidence: newest vote beyond ``record.target_step`` that a worker reported: it is honoured even if that worker
@@ -167,6 +169,7 @@ class IslandState:
     generation: int = 0
     generation_phase: GenerationPhase = GenerationPhase.ABORTED
     record: GenerationRecord | None = None
+    ancestors: tuple[Ancestor, ...] = ()
     entered: bool = False
     proposal: Proposal | None = None
     evidence: Outcome | None = None

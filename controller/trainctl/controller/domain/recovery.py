@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from trainctl.checkpoint.layout.copy_plan import MissingRange, uncovered
-from trainctl.checkpoint.layout.layout import Layout
+from trainctl.checkpoint.layout.layout import Layout, host_holder
 from trainctl.controller.domain.job_records import RecoveryCandidate
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.snapshot import SnapshotRef
@@ -25,6 +25,8 @@ class Costs:
         step_s: seconds per step; 0 while unknown.
         state_bytes: size of one full copy of the state, as the workers report it.
         peer_bytes_per_s: one worker to another.
+        memory_bytes_per_s: a snapshot out of the memory of the node itself, checksums included.
+        disk_bytes_per_s: the same from its disk.
         storage_bytes_per_s: a checkpoint to all workers.
         rebuild_s: building the group and its connections.
         boot_s: a new worker until it is ready.
@@ -33,6 +35,8 @@ class Costs:
     step_s: float = 0.0
     state_bytes: int = 0
     peer_bytes_per_s: float = 1e9
+    memory_bytes_per_s: float = 4e9
+    disk_bytes_per_s: float = 5e8
     storage_bytes_per_s: float = 2e8
     rebuild_s: float = 0.2
     boot_s: float = 3.0
@@ -49,8 +53,8 @@ class Situation:
             went back, to a state that is lost now, too.
         wanted: what each member must hold.
         live: what live members hold at the target (their retained gradients count as far as they complete it).
-        snapshots: what the nodes' memories hold of snapshots of the surviving lineage, oldest first; holders are the
-            nodes, ``host:<node>``.
+        snapshots: what the nodes' memories, or disks, hold of snapshots of the surviving lineage, oldest first;
+            holders are the nodes, ``host:<node>``.
         checkpoints: layouts of committed checkpoints of the surviving lineage, oldest first.
         resume: the checkpoint that the job was told to begin with.
         joiners: members without state.
@@ -58,6 +62,8 @@ class Situation:
         short: slots that got no replacement in time.
         grown: slots that are in addition to the last generation's.
         costs: for the predictions.
+        nodes: of each member: those that hold nothing of a snapshot get it from the others first.
+        on_disk: the snapshots lie on the nodes' disks, not in their memory.
         no_snapshot: why the newest snapshot is none of ``snapshots``, or not whole there, in words; empty if it is, or
             if there never was one.
     """
@@ -76,6 +82,8 @@ class Situation:
     costs: Costs
     stood_step: int = 0
     no_snapshot: str = ""
+    nodes: tuple[str, ...] = ()
+    on_disk: bool = False
 
     def lost_steps(self, step: int) -> int:
         """Committed steps that going on after ``step`` throws away."""
@@ -189,30 +197,41 @@ def peer(s: Situation) -> Candidate:
 
 
 def snapshot(s: Situation) -> Candidate:
-    """Roll everybody back to the newest snapshot that the nodes' memories hold every range of: one step for all."""
+    """Roll everybody back to the newest snapshot that the nodes hold every range of: one step for all."""
+    where = "on the disks" if s.on_disk else "in the memory"
     if not s.snapshots:
-        return _no(Rung.SNAPSHOT, s.no_snapshot or "no snapshot is in the memory of the nodes")
+        return _no(Rung.SNAPSHOT, s.no_snapshot or f"no snapshot is {where} of the nodes")
     missing: tuple[MissingRange, ...] = ()
     for ref, layout in reversed(s.snapshots):
         missing = uncovered(_at_version_of(layout, s.wanted), layout)
         if missing:
             continue
         lost = s.lost_steps(ref.step)
-        load_s = s.costs.state_bytes / s.costs.peer_bytes_per_s
         nodes = format_count(len(layout.holders), "node")
+        fetching = sum(1 for node in s.nodes if host_holder(node) not in layout.holders)
+        fetch = f", {format_count(fetching, 'member')} of {len(s.nodes)} get it from there first" if fetching else ""
         redo = format_count(lost, "step") if lost else "nothing"
         instead = f"; {s.no_snapshot}" if s.no_snapshot else ""
         return Candidate(
             rung=Rung.SNAPSHOT,
             eligible=True,
-            cost_s=s.costs.rebuild_s + (s.costs.boot_s if s.replaced else 0.0) + load_s + lost * s.costs.step_s,
-            reason=f"the memory of {nodes} holds step {ref.step}; redo {redo}{instead}",
+            cost_s=_snapshot_cost_s(s, fetching) + lost * s.costs.step_s,
+            reason=f"{'disks' if s.on_disk else 'the memory'} of {nodes} "
+            f"{'hold' if s.on_disk else 'holds'} step {ref.step}{fetch}; redo {redo}{instead}",
             lost_steps=lost,
             restart_step=ref.step,
             snapshot=ref,
         )
-    ranges = f"{format_count(len(missing), 'range')} not in any node's memory, first: {missing[0]}"
+    ranges = f"{format_count(len(missing), 'range')} not {where} of any node, first: {missing[0]}"
     return _no(Rung.SNAPSHOT, s.no_snapshot or ranges, missing)
+
+
+def _snapshot_cost_s(s: Situation, fetching: int) -> float:
+    """Its tiers: a node's own memory, then a buddy's, then its own disk; a checkpoint's storage comes after them."""
+    boot_s = s.costs.boot_s if s.replaced else 0.0
+    fetch_s = s.costs.state_bytes * fetching / max(1, len(s.nodes)) / s.costs.peer_bytes_per_s
+    read_s = s.costs.state_bytes / (s.costs.disk_bytes_per_s if s.on_disk else s.costs.memory_bytes_per_s)
+    return s.costs.rebuild_s + boot_s + fetch_s + read_s
 
 
 def checkpoint(s: Situation) -> Candidate:

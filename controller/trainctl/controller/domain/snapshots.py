@@ -20,11 +20,15 @@ MADE = "made"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeShare:
-    """What one node has of a snapshot (message ``SnapshotNode``): numbers of its parts, and bytes of their files."""
+    """What one node has of a snapshot (message ``SnapshotNode``): numbers of its parts, and bytes of their files.
+
+    ``failure_domain`` is what it fails together with; empty: with no other node.
+    """
 
     node: str
     parts: tuple[int, ...]
     size_bytes: int = 0
+    failure_domain: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,13 @@ class SnapshotFigures:
         """Parts of the newest that a single node has."""
         keepers = Counter(part for share in self.nodes for part in share.parts)
         return sum(1 for part in range(self.parts) if keepers[part] < 2)
+
+    @property
+    def in_one_domain(self) -> int:
+        """Parts of the newest that several nodes have, all of which fail together."""
+        domains = [(share.failure_domain, share.parts) for share in self.nodes]
+        keepers = [[domain for domain, parts in domains if part in parts] for part in range(self.parts)]
+        return sum(1 for found in keepers if len(found) > 1 and found[0] and len(set(found)) == 1)
 
     @property
     def size_bytes(self) -> int:
@@ -109,7 +120,8 @@ def told(
     # In one generation each node has the same parts of every snapshot: who is a little late tells what it has of it.
     newest = max(held.values(), key=lambda one: one.snapshot.step)
     age_s = min(made.age_s for node, made in current.items() if node in held and held[node].snapshot == newest.snapshot)
-    return _with_newest(figures, newest.snapshot, held, complete_s=now_s - age_s)
+    domains = {node: made.failure_domain for node, made in current.items()}
+    return _with_newest(figures, newest.snapshot, held, domains, complete_s=now_s - age_s)
 
 
 def with_costs(
@@ -133,9 +145,10 @@ def found(
 ) -> SnapshotFigures:
     """With what stopped workers found on their nodes, oldest first, of which the next generation may make use."""
     figures = _in_generation(figures, generation)
+    domains = {share.node: share.failure_domain for share in figures.nodes}
     for ref, held in reversed(whole):
         if not missing_parts(held):
-            return _with_newest(figures, ref, held, complete_s=0.0)
+            return _with_newest(figures, ref, held, domains, complete_s=0.0)
     return replace(figures, newest=None, complete_s=0.0, parts=0, nodes=())
 
 
@@ -154,11 +167,19 @@ def _in_generation(figures: SnapshotFigures, generation: int) -> SnapshotFigures
 
 
 def _with_newest(
-    figures: SnapshotFigures, ref: SnapshotRef, held: Mapping[str, SnapshotHeld], *, complete_s: float
+    figures: SnapshotFigures,
+    ref: SnapshotRef,
+    held: Mapping[str, SnapshotHeld],
+    domains: Mapping[str, str],
+    *,
+    complete_s: float,
 ) -> SnapshotFigures:
     """When it was complete was told first by who was nearest to it: later words only repeat that."""
     same = figures.newest == ref
-    shares = (NodeShare(node=node, parts=one.held, size_bytes=one.size_bytes) for node, one in sorted(held.items()))
+    shares = (
+        NodeShare(node=node, parts=one.held, size_bytes=one.size_bytes, failure_domain=domains.get(node, ""))
+        for node, one in sorted(held.items())
+    )
     return replace(
         figures,
         newest=ref,

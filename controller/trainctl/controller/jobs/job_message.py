@@ -111,6 +111,7 @@ def _snapshot(figures: SnapshotFigures, step: int) -> job_pb2.SnapshotStatus:
         status.step, status.lineage = figures.newest.step, figures.newest.lineage
         status.steps_back = max(0, step - figures.newest.step)
         status.complete_s, status.parts, status.uncopied_parts = figures.complete_s, figures.parts, figures.uncopied
+        status.one_domain_parts = figures.in_one_domain
         status.nodes.extend(record_to_message(share, job_pb2.SnapshotNode) for share in figures.nodes)
     return status
 

@@ -113,7 +113,8 @@ def _checkpoints(job: TrainJob, workdir: str) -> str:
     checkpoint = job.spec.checkpoint
     uri = checkpoint.uri or f"{workdir}/checkpoints"
     snapshots = how_often_in_memory(checkpoint.snapshots)
-    memory = f"; snapshots {snapshots}, in the memory of the nodes" if snapshots else ""
+    where = "on the local disks" if checkpoint.snapshots.on_disk else "in the memory"
+    memory = f"; snapshots {snapshots}, {where} of the nodes" if snapshots else ""
     return f"checkpoints: {how_often(checkpoint)} to {uri}, the newest {checkpoint.keep.last} are kept{memory}"
 
 

@@ -179,7 +179,7 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_checkpoint_read_amplification_ratio",
         kind=Kind.GAUGE,
-        help="Bytes that the newest load read for each byte that was wanted.",
+        help="Bytes that the newest load read for each byte that a rank wanted; below 1 where ranks passed some on.",
         labels=_JOB,
     ),
     Metric(

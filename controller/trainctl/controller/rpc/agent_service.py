@@ -100,6 +100,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             raise UsageError(f"node: expected {NODE_NAME}; found {quoted(request.node)}", hint="change its --node")
         if not 0 < request.slots <= MAX_SLOTS:
             raise UsageError(f"slots: expected 1 to {MAX_SLOTS}, found {request.slots}", hint="change its --slots")
+        if request.failure_domain and not is_node_name(request.failure_domain):
+            raise UsageError(
+                f"failure_domain: expected {NODE_NAME}; found {quoted(request.failure_domain)}",
+                hint="change its --failure-domain",
+            )
         _check_node(request.node)
         if request.wire_version != WIRE_VERSION:
             raise VersionMismatchError(

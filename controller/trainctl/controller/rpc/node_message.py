@@ -44,6 +44,7 @@ def node_message(
         cordoned=mark.cordoned,
         draining=mark.draining,
         device=view.device,
+        failure_domain=registration.failure_domain,
         certificate_expires_s=agent.certificate_ends_s,
         jobs=[job for state in states if (job := _job_on(state, agent.incarnation, mark)) is not None],
     )

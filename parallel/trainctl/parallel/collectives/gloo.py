@@ -2,13 +2,12 @@
 
 Seen with torch 2.13: the constructor of a group waits for all ranks in C++, up to the store's time-out; a send or
 receive only counts as completed after somebody called ``wait``; a frozen peer fails an operation only at the group's
-time-out, and ``abort`` does not end it. Hence a thread per construction, a thread per direction of point-to-point
-traffic, and a quarantine. Groups are made directly: survivors could not rebuild torch's default process group.
+time-out, and ``abort`` does not end it. Hence a thread per construction, a thread per direction and peer of messages,
+and a quarantine. Groups are made directly: survivors could not rebuild torch's default process group.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.distributed import ProcessGroupGloo
 
+from trainctl.checkpoint.exchange.watched import MessageWork, Watchers, first_line, why_failed
 from trainctl.core.errors import CollectiveError, InternalError
 from trainctl.parallel.collectives.port import Group, PendingGroup, Rendezvous, Work
 from trainctl.parallel.collectives.quarantine import Quarantine
@@ -59,52 +59,6 @@ class CollectiveWork:
         return why_failed(self._work)
 
 
-class MessageWork:
-    """A send or receive in flight; a watcher thread says when it ended."""
-
-    def __init__(self, work: Any, buffer: Tensor) -> None:
-        self._work = work
-        self._buffer = buffer
-        self._ended = threading.Event()
-        self._error = ""
-
-    def watch(self) -> None:
-        """Waits for the end in C++; for the watcher thread."""
-        self._error = why_failed(self._work)
-        self._ended.set()
-
-    def done(self) -> bool:
-        """Whether the watcher saw the end."""
-        return self._ended.is_set()
-
-    def done_within(self, timeout_s: float) -> bool:
-        """See ``Work``."""
-        return self._ended.wait(timeout_s)
-
-    def error(self) -> str:
-        """Gloo's own words, or nothing."""
-        return self._error
-
-
-class _Watcher:
-    """Waits for messages one after the other, in the order they were started."""
-
-    def __init__(self, name: str) -> None:
-        self._queue: queue.SimpleQueue[MessageWork | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def add(self, work: MessageWork) -> None:
-        self._queue.put(work)
-
-    def stop(self) -> None:
-        """After what it still has to wait for."""
-        self._queue.put(None)
-
-    def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work.watch()
-
-
 class _Parts:
     """What a group consists of; abandoned as a whole."""
 
@@ -112,7 +66,7 @@ class _Parts:
         self.process_group = process_group
         self.store = store
         self.in_flight: deque[Work] = deque()
-        self.watchers: dict[str, _Watcher] = {}
+        self.watchers = Watchers()
 
     def ended(self) -> bool:
         return all(work.done() for work in self.in_flight)
@@ -143,20 +97,19 @@ class GlooGroup:
         """See ``Group``."""
         parts = self._alive()
         work = _start(parts.process_group.send, [buffer], destination, _FIRST_TAG + tag)
-        return self._watched(parts, "send", MessageWork(work, buffer))
+        return self._watched(parts, "send", destination, MessageWork(work, buffer))
 
     def receive(self, buffer: Tensor, source: int, tag: int) -> Work:
         """See ``Group``."""
         parts = self._alive()
         work = _start(parts.process_group.recv, [buffer], source, _FIRST_TAG + tag)
-        return self._watched(parts, "receive", MessageWork(work, buffer))
+        return self._watched(parts, "receive", source, MessageWork(work, buffer))
 
     def abandon(self) -> None:
         """See ``Group``."""
         parts, self._parts = self._parts, None
         if parts is not None:
-            for watcher in parts.watchers.values():
-                watcher.stop()
+            parts.watchers.stop()
             self._quarantine.admit(parts)
 
     def _alive(self) -> _Parts:
@@ -170,10 +123,8 @@ class GlooGroup:
         parts.in_flight.append(work)
         return work
 
-    def _watched(self, parts: _Parts, direction: str, work: MessageWork) -> Work:
-        if direction not in parts.watchers:
-            parts.watchers[direction] = _Watcher(f"gloo-{direction}")
-        parts.watchers[direction].add(work)
+    def _watched(self, parts: _Parts, way: str, peer: int, work: MessageWork) -> Work:
+        parts.watchers.add(way, peer, work)
         return self._started(parts, work)
 
 
@@ -220,7 +171,7 @@ class GlooPending:
         try:
             group = _build_group(self._rendezvous, self._quarantine)
         except (RuntimeError, CollectiveError) as error:
-            self._error = _first_line(error)
+            self._error = first_line(error)
             self._ended.set()
             return
         with self._lock:
@@ -260,7 +211,7 @@ def _build_group(rendezvous: Rendezvous, quarantine: Quarantine) -> GlooGroup:
     except RuntimeError as error:
         absent = [str(rank) for rank in range(rendezvous.size) if not scoped.check([f"present/{rank}"])]
         who = f"rank {', '.join(absent)} did not come" if absent else "all ranks came, but a connection failed"
-        raise CollectiveError(f"{who} ({_first_line(error)})") from error
+        raise CollectiveError(f"{who} ({first_line(error)})") from error
     return GlooGroup(_Parts(process_group, store), rendezvous, quarantine)
 
 
@@ -283,16 +234,3 @@ class _Refused:
 
     def wait(self) -> None:
         raise self._error
-
-
-def why_failed(ended: Any) -> str:
-    """What torch says about a ``c10d.Work`` that has ended; nothing if it went well."""
-    try:
-        ended.wait()
-    except RuntimeError as error:
-        return _first_line(error)
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]

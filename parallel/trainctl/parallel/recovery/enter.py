@@ -10,16 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
 from trainctl.checkpoint.monitor import DIGEST, bottleneck
-from trainctl.checkpoint.origin import origin_of
-from trainctl.checkpoint.state import BUFFER, PARAM
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import DamagedCheckpointError, InternalError, PlanError, TrainctlError, UnavailableError
+from trainctl.core.errors import InternalError, PlanError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Member, Rung
 from trainctl.core.records.part import SNAPSHOT, PartTimes, TransferKind
 from trainctl.core.records.snapshot import SnapshotRef
@@ -30,6 +26,7 @@ from trainctl.parallel.collectives.port import Collectives, Group, Rendezvous
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.recovery.copying import StateCopy
 from trainctl.parallel.recovery.from_memory import MemoryLoad, SnapshotLostError
+from trainctl.parallel.recovery.from_storage import StateLostError, StorageLoad
 from trainctl.parallel.recovery.membership import Membership
 from trainctl.parallel.recovery.transfer import joiners, plan_messages
 from trainctl.parallel.replica.replica import EMPTY, Replica
@@ -45,18 +42,14 @@ class _Obtained:
         received: bytes by source.
         figures: what came with them.
         load: what a load from storage, or from the memory of the nodes, took.
+        damaged: copies of parts of a snapshot that were not as they were saved.
     """
 
     applied: bool = False
     received: dict[str, int] = field(default_factory=dict)
     figures: Sequence[Any] = ()
     load: PartTimes | None = None
-
-
-class StateLostError(UnavailableError):
-    """The initial state is wanted and no worker can make it any more; new ones in their places can."""
-
-    code = "STATE_LOST"
+    damaged: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +124,7 @@ class Entry:
             received_bytes=obtained.received,
             applied_open_step=obtained.applied,
             figures=tuple(obtained.figures),
-            load=self._report(parts, restore_s),
+            load=self._report(parts, restore_s, obtained.damaged),
         )
 
     @property
@@ -141,14 +134,16 @@ class Entry:
             return self.record.snapshot
         return self.record.checkpoint if self.record.rung in (Rung.CHECKPOINT, Rung.START) else None
 
-    def _report(self, parts: Sequence[PartTimes], seconds: float) -> LoadReport | None:
+    def _report(self, parts: Sequence[PartTimes], seconds: float, damaged: Sequence[str]) -> LoadReport | None:
         """Rank 0 tells what the load took all of them."""
         source = self._source
         if source is None or self.rank != 0:
             return None
         uri = source.uri if isinstance(source, CheckpointRef) else f"{SNAPSHOT}://{name_of(source)}"
         said = bottleneck(parts, uri=uri)
-        return LoadReport(uri=uri, step=source.step, seconds=seconds, parts=tuple(parts), bottleneck=said)
+        return LoadReport(
+            uri=uri, step=source.step, seconds=seconds, parts=tuple(parts), bottleneck=said, damaged=tuple(damaged)
+        )
 
     def _rendezvous(self) -> Rendezvous:
         record = self.record
@@ -181,10 +176,13 @@ class Entry:
         source = self._source
         if source is not None and watch is not None:
             if isinstance(source, SnapshotRef):
-                received = self._load_snapshot(source, group, watch)
+                obtained = self._load_snapshot(source, group, watch)
             else:
-                received = self._load(source, watch)
-            return _Obtained(received=received, load=watch.part(self.rank))
+                load = StorageLoad(
+                    record=self.record, replica=self.replica, group=group, waiter=self.waiter, watch=watch
+                )
+                obtained = _Obtained(received=load.of(source))
+            return replace(obtained, load=watch.part(self.rank))
         if self.record.rung is Rung.START:
             return _Obtained(received=self._start(group))
         if not self.record.holders:
@@ -210,36 +208,7 @@ class Entry:
             self._copy(group)
         return {}
 
-    def _load(self, ref: CheckpointRef, watch: LoadWatch) -> dict[str, int]:
-        try:
-            return self._loaded(ref, watch)
-        except DamagedCheckpointError as error:
-            mark_damaged(ref, error)
-            raise
-
-    def _loaded(self, ref: CheckpointRef, watch: LoadWatch) -> dict[str, int]:
-        origin = origin_of(ref)
-        if origin is not None and not self.replica.as_built:
-            raise StateLostError(
-                f"generation {self.record.generation} starts from {ref.uri}, which was imported and does not say what "
-                "the program registers beside the weights, and this worker has trained; a new one takes its place"
-            )
-        self.replica.make_empty()
-        version = StateVersion(self.record.lineage, self.record.target_step)
-        state = self.replica.state(version)
-        if origin is None:
-            objects = load(ref, state, verify_first=False, alive=self.waiter.touch, watch=watch)
-            cursor = self.replica.import_objects(objects)
-        else:
-            state = state if origin.optimizer else state.of_kinds(PARAM, BUFFER)
-            objects = load(ref, state, cast=True, verify_first=False, alive=self.waiter.touch, watch=watch)
-            cursor = self.replica.begin_with(origin, objects)
-        self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
-        self.replica.checkpoint = ref
-        size = sum(tensor.tensor.numel() * tensor.tensor.element_size() for tensor in state.tensors)
-        return {ref.uri: size}
-
-    def _load_snapshot(self, snapshot: SnapshotRef, group: Group, watch: LoadWatch) -> dict[str, int]:
+    def _load_snapshot(self, snapshot: SnapshotRef, group: Group, watch: LoadWatch) -> _Obtained:
         if self.memory is None:
             raise SnapshotLostError(f"node {self._own().node} has no memory for the snapshot of step {snapshot.step}")
         self.replica.make_empty()
@@ -255,7 +224,7 @@ class Entry:
         cursor = self.replica.import_objects(objects)
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
         self.replica.checkpoint = self.record.checkpoint
-        return received
+        return _Obtained(received=received, damaged=load.damaged)
 
     def _settle_open_step(self) -> bool:
         """Finishes the target step from the retained gradients, or discards what is open; whether it applied one."""

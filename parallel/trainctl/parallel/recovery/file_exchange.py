@@ -6,7 +6,9 @@ sends to and receives from several ranks at once, and may be stopped between two
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,16 +17,15 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from trainctl.checkpoint.exchange.lanes import Lane
+from trainctl.checkpoint.exchange.port import Work
 from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.tensors import byte_view
-from trainctl.core.errors import CollectiveError, InternalError
-from trainctl.parallel.collectives.port import Group, Work
+from trainctl.core.errors import InternalError
+from trainctl.parallel.collectives.port import Group
 
 MESSAGE_BYTES = 4 << 20
 _IN_FLIGHT = 4
-_LOOK_EVERY_S = 0.005
-
-Lane = Iterator[Work]
 
 
 class FileExchange:
@@ -43,30 +44,50 @@ class FileExchange:
         self._received: Counter[int] = Counter()
         self.received_bytes: Counter[int] = Counter()
 
-    def send(self, folder: Path, paths: Sequence[str], destination: int) -> Lane:
+    def send(
+        self, folder: Path, paths: Sequence[str], destination: int, *, reach: Callable[[int], None] = unseen
+    ) -> Lane:
         """Sends a bundle of files of ``folder``, maybe none.
+
+        Args:
+            folder: where from.
+            paths: of the files in it.
+            destination: to whom.
+            reach: fault point, called with the number of each message, from 0, before it is sent.
 
         Raises:
             OSError: a file cannot be read.
         """
         index = [[path, (folder / path).stat().st_size] for path in paths]
         told = json.dumps(index).encode()
+        reach(0)
         yield self._send(torch.tensor([len(told)]), destination)
+        reach(1)
         yield self._send(torch.frombuffer(bytearray(told), dtype=torch.uint8), destination)
         in_flight: deque[Work] = deque()
-        for chunk in _chunks(folder, paths):
+        for number, chunk in enumerate(_chunks(folder, paths), start=2):
             if len(in_flight) == _IN_FLIGHT:
                 yield in_flight.popleft()
+            reach(number)
             in_flight.append(self._send(chunk, destination))
         yield from in_flight
 
-    def receive(self, folder: Path, source: int, *, got: Callable[[int], None] = unseen) -> Lane:
+    def receive(
+        self,
+        folder: Path,
+        source: int,
+        *,
+        got: Callable[[int], None] = unseen,
+        reach: Callable[[int], None] = unseen,
+    ) -> Lane:
         """Receives a bundle into ``folder``; each file gets its name when it is whole.
 
         Args:
             folder: where to.
             source: from whom.
             got: told the size of each message that is there.
+            reach: fault point, called with the number of each message, from 0, when it is there and nothing of it is
+                written yet.
 
         Raises:
             OSError: a file could not be written; the rest of the bundle was received all the same, and thrown away.
@@ -74,14 +95,17 @@ class FileExchange:
         """
         size = torch.zeros(1, dtype=torch.int64)
         yield from self._receive_into(size, source)
+        reach(0)
         told = torch.zeros(int(size.item()), dtype=torch.uint8)
         yield from self._receive_into(told, source)
-        failure: OSError | None = None
+        reach(1)
+        number, failure = 2, None
         for path, size_bytes in json.loads(bytes(told.numpy())):
             file = _Incoming(folder, path)
             for work, staged in self._posted(size_bytes, source):
                 yield work
-                failure = failure or file.take(staged)
+                reach(number)
+                number, failure = number + 1, failure or file.take(staged)
                 got(staged.numel())
             failure = failure or file.finish()
             self.received_bytes[source] += size_bytes
@@ -114,35 +138,6 @@ class FileExchange:
         target.copy_(staged)
 
 
-def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callable[[], None]) -> None:
-    """Runs all to their ends.
-
-    Args:
-        lanes: begun by nobody yet.
-        alive: called when a message arrived or was taken.
-        check: called every few milliseconds; what it raises ends everything.
-
-    Raises:
-        CollectiveError: a message failed.
-    """
-    waiting = [(lane, work) for lane in lanes if (work := next(lane, None)) is not None]
-    while waiting:
-        left = []
-        for lane, work in waiting:
-            following: Work | None = work
-            while following is not None and following.done():
-                if problem := following.error():
-                    raise CollectiveError(f"sending files of a snapshot between ranks failed: {problem}")
-                following = next(lane, None)
-                alive()
-            if following is not None:
-                left.append((lane, following))
-        waiting = left
-        check()
-        if waiting:
-            waiting[0][1].done_within(_LOOK_EVERY_S)
-
-
 class _Incoming:
     """A file that is being received; once writing failed, nothing more is written."""
 
@@ -163,6 +158,8 @@ class _Incoming:
         """All is there."""
 
         def close(file: BinaryIO) -> None:
+            file.flush()
+            os.fsync(file.fileno())  # on a disk it shall outlive the machine
             file.close()
             self._partial.rename(self._target)
 
@@ -179,7 +176,8 @@ class _Incoming:
         except OSError as error:
             self._failed = True
             if self._file is not None:
-                self._file.close()
+                with contextlib.suppress(OSError):  # it tries once more to write what is left
+                    self._file.close()
             self._partial.unlink(missing_ok=True)
             return error
         return None

@@ -14,6 +14,7 @@ from trainctl.parallel.plan.vote import Agreement, VoteFlag
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.evaluation import EvaluationPlan
+from trainctl.parallel.session.old_checkpoints import OldCheckpoints
 from trainctl.parallel.session.reporter import Reporter
 from trainctl.parallel.session.save_clock import SaveClocks
 from trainctl.parallel.session.seat import Seat
@@ -40,6 +41,7 @@ class Duties:
         checkpoints: Checkpoints,
         reporter: Reporter,
         clocks: SaveClocks,
+        old: OldCheckpoints,
     ) -> None:
         self._context = context
         self._replica = replica
@@ -48,6 +50,7 @@ class Duties:
         self._checkpoints = checkpoints
         self._reporter = reporter
         self._clocks = clocks
+        self._old = old
         self.evaluated_step = -1
 
     def note_entry(self, seat: Seat) -> None:
@@ -56,6 +59,7 @@ class Duties:
         self.evaluated_step = record.target_step if done.evaluated else -1
         self._reporter.note_entry(seat)
         self._clocks.enter(record.target_step, seat.saves.saved_step)
+        self._old.look(self._context.instructions.latest)
 
     def carry_out(self, seat: Seat, agreed: Agreement) -> bool:
         """Does what is due; True if the run is over for this worker.
@@ -75,6 +79,7 @@ class Duties:
             self._finish(seat, step)
             return True
         if VoteFlag.STOP in agreed.flags:
+            self._settle(seat)
             return True
         return VoteFlag.HOLD in agreed.flags and self._hold(seat)
 
@@ -128,11 +133,19 @@ class Duties:
         self._context.where.show(Phase.HELD)
         self._context.instructions.wait_for_end(math.inf)
         self._context.waiter.check()
+        self._settle(seat)
         return True
+
+    def _settle(self, seat: Seat) -> None:
+        """What the last checkpoint has made superfluous goes before the worker does."""
+        if seat.group.rank == 0:
+            self._old.settle(self._reporter.checkpoint)
+            self._context.waiter.check()
 
     def _finish(self, seat: Seat, step: int) -> None:
         """Stays for a moment: if another worker was lost in the last step, this one is still needed."""
         seat.report_recovery()
+        self._settle(seat)
         if seat.snapshots is not None:
             seat.snapshots.clear()
         self._context.where.show(Phase.FINISHED)

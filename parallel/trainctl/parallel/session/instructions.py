@@ -74,8 +74,12 @@ class Instructions:
 
     def wait_for_end(self, timeout_s: float) -> None:
         """Returns when a newer instruction arrived, or after ``timeout_s``; touches the page meanwhile."""
+        self.wait_until(lambda: self.stopping, timeout_s)
+
+    def wait_until(self, done: Callable[[], bool], timeout_s: float) -> None:
+        """Returns when ``done``, when a newer generation calls, or after ``timeout_s``; touches the page meanwhile."""
         waited_s = 0.0
-        while waited_s < timeout_s and not self.stopping and not self.aborted():
+        while waited_s < timeout_s and not done() and not self.aborted():
             self._touch()
             self._control.wait_newer(self._control.version, _POLL_S)
             waited_s += _POLL_S

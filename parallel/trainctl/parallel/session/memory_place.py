@@ -12,26 +12,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, PartReport
+from trainctl.checkpoint.exchange.lanes import run_lanes
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.memory.node_memory import NodeMemory, NoRoomError, held_of, name_of
 from trainctl.checkpoint.saving import EntryData
-from trainctl.checkpoint.snapshot.background import PartOutcome, SharePart, WritePart
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.snapshot.background import SharePart, WritePart
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef, SnapshotsMade
+from trainctl.core.records.spec import DISK, MEMORY
 from trainctl.core.system.faults import FaultPlan
 from trainctl.core.units import format_bytes
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group, PendingGroup
 from trainctl.parallel.collectives.wait import Waiter
-from trainctl.parallel.plan.buddies import buddies
-from trainctl.parallel.recovery.file_exchange import FileExchange, run_lanes
-from trainctl.parallel.session.sealing import SealThread
+from trainctl.parallel.plan.buddies import buddies, together
+from trainctl.parallel.recovery.file_exchange import FileExchange
+from trainctl.parallel.session.sealing import Collected, SealThread
 
 _LOOK_S = 0.02
+_ROOMS = {MEMORY: ("memory", "--memory-dir"), DISK: ("folder on a disk", "--snapshot-dir")}
+_SEPARATOR = "/"
+"""Between a node and its failure domain: in no name of either. A worker of an older version says its node alone."""
 
 
 class MemoryPlace:
@@ -40,6 +44,8 @@ class MemoryPlace:
     Args:
         memory: of this rank's node; None: the node has none to give.
         node: where this rank runs.
+        wanted_in: ``memory`` or ``disk``, as the job has it; for people.
+        failure_domain: what that fails together with; empty: with no other node.
         group: the ranks of the generation.
         waiter: how to wait for them.
         connect: begins to build a second group of the same ranks, for what goes on beside the training.
@@ -60,6 +66,8 @@ class MemoryPlace:
         memory: NodeMemory | None,
         *,
         node: str,
+        wanted_in: str = MEMORY,
+        failure_domain: str = "",
         group: Group,
         waiter: Waiter,
         connect: Callable[[], PendingGroup],
@@ -72,13 +80,15 @@ class MemoryPlace:
         self.seals = False
         self._memory = memory
         self._node = node
+        self._domain = failure_domain
+        self._room, self._option = _ROOMS.get(wanted_in, _ROOMS[MEMORY])
         self._group = group
         self._waiter = waiter
         self._connect = connect
         self._faults = faults
         self._notice = notice
         self._told = told
-        self._made = SnapshotsMade(generation=generation)
+        self._made = SnapshotsMade(generation=generation, failure_domain=failure_domain)
         self._here: SnapshotHeld | None = None
         self._began_s = self._stall_s = 0.0
         self._why, self._cause = "", ""
@@ -97,10 +107,14 @@ class MemoryPlace:
         """
         if self._nodes:
             return
-        own = self._node if self._memory is not None else None
+        own = _SEPARATOR.join((self._node, self._domain)).rstrip(_SEPARATOR) if self._memory is not None else None
         said = gather_json(self._group, own, waiter=self._waiter, what="learning who is on which node")
-        self._nodes = [node or "" for node in said]
-        self._buddies = buddies(self._nodes)
+        found = [str(one or "").partition(_SEPARATOR) for one in said]
+        self._nodes = [node for node, _, _ in found]
+        domains = {node: domain for node, _, domain in found}
+        self._buddies = buddies(self._nodes, domains)
+        if self._group.rank == 0 and (alike := together(self._nodes, self._buddies, domains)):
+            self._notice(_in_one_domain(alike, self._nodes, domains))
         self.seals = self._nodes.index(self._node) == self._group.rank if own is not None else False
 
     def write(self, attempt: Attempt, shapes: Mapping[StateKey, Shape], *, wrote: Callable[[int], None]) -> WritePart:
@@ -121,48 +135,42 @@ class MemoryPlace:
         def share(part: PartReport | None, *, alive: Callable[[], None], check: Callable[[], None]) -> None:
             if not any(buddy is not None for buddy in self._buddies) or self._memory is None:
                 return
-            self._faults.reach("snapshot.share", step=attempt.step, rank=self._group.rank)
+            here = {"step": attempt.step, "rank": self._group.rank}
+            self._faults.reach("snapshot.share", **here)
             folder = self._memory.where(_ref(attempt))
             paths = [file.path for file in (*part.files, part.manifest)] if part is not None else []
             exchange = self._connected(check)
-            lanes = [exchange.receive(folder, ward) for ward in self._wards]
+
+            def sending(message: int) -> None:
+                self._faults.reach("snapshot.send", message=message, **here)
+
+            def receiving(message: int) -> None:
+                self._faults.reach("snapshot.receive", message=message, **here)
+
+            lanes = [exchange.receive(folder, ward, reach=receiving) for ward in self._wards]
             buddy = self._buddies[self._group.rank]
             if buddy is not None:
-                lanes.append(exchange.send(folder, paths, buddy))
+                lanes.append(exchange.send(folder, paths, buddy, reach=sending))
             run_lanes(lanes, alive=alive, check=check)
 
         return share
 
-    def seal(
-        self,
-        attempt: Attempt,
-        state: LocalState,
-        parts: Sequence[PartOutcome],
-        *,
-        began_s: float,
-        stall_s: float,
-        pool_bytes: int,
-        before: SealThread | None,
-        changed: Callable[[], None],
-    ) -> SealThread:
+    def seal(self, save: Collected, *, before: SealThread | None, changed: Callable[[], None]) -> SealThread:
         """Writes the root manifest to this node's memory if all parts are there."""
-        written = [outcome.part for outcome in parts if outcome.part is not None]
-        here = [part for part in written if self._node in self._keepers(part.writer)]
-        self._here = held_of(_ref(attempt), len(parts), here)
-        self._began_s, self._stall_s = began_s, stall_s
-        self._why, self._cause = "", next((part.cause for part in parts if part.error), "seal")
+        here = [part for part in save.written if self._node in self._keepers(part.writer)]
+        self._here = held_of(_ref(save.attempt), len(save.parts), here)
+        self._began_s, self._stall_s = save.began_s, save.stall_s
+        self._why, self._cause = "", save.cause
 
         def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
-            errors = [f"rank {rank}: {part.error}" for rank, part in enumerate(parts) if part.error]
-            if errors or self._memory is None:
-                failed("; ".join(errors))
+            if save.errors or self._memory is None:
+                failed("; ".join(save.errors))
                 return None
-            return CheckpointWriter(self._memory.uri, faults=self._faults).seal(
-                attempt, state=state, parts=written, parent=None
-            )
+            writer = CheckpointWriter(self._memory.uri, faults=self._faults)
+            return writer.seal(save.attempt, state=save.state, parts=save.written, parent=None)
 
         def failed(error: str) -> None:
-            self._failed(attempt, error)
+            self._failed(save.attempt, error)
 
         return SealThread(seal, failed=failed, parent=None, before=before, changed=changed)
 
@@ -173,7 +181,9 @@ class MemoryPlace:
         self.over = not complete
         if not any(self._nodes) and self._group.rank == 0:
             self._cause = NO_ROOM
-            self._failed(attempt, "no node of the job has memory for snapshots; see --memory-dir of their agents")
+            self._failed(
+                attempt, f"no node of the job has {self._room} for snapshots; see {self._option} of their agents"
+            )
             self._tell_end(attempt)
         if self._memory is None or not self.seals:
             return
@@ -223,7 +233,9 @@ class MemoryPlace:
 
     def _room_for(self, size_bytes: int) -> NodeMemory:
         if self._memory is None:
-            raise NoRoomError(f"node {self._node} has no memory for snapshots", hint="see its agent's --memory-dir")
+            raise NoRoomError(
+                f"node {self._node} has no {self._room} for snapshots", hint=f"see its agent's {self._option}"
+            )
         with contextlib.suppress(OSError):
             self._memory.make()
         room_bytes = self._memory.room_bytes()
@@ -231,7 +243,7 @@ class MemoryPlace:
             raise NoRoomError(
                 f"{self._memory.uri} on node {self._node} has room for {format_bytes(room_bytes)}, expected "
                 f"{format_bytes(size_bytes)} for a rank's part of a snapshot and its copy",
-                hint="give the memory file system more room, or take checkpoint.snapshots out of the job file",
+                hint="give its file system more room, or take checkpoint.snapshots out of the job file",
             )
         return self._memory
 
@@ -245,6 +257,16 @@ class MemoryPlace:
                 raise TrainctlError(f"connecting the ranks for copies of snapshots failed: {problem}")
             self._exchange = FileExchange(pending.group())
         return self._exchange
+
+
+def _in_one_domain(ranks: Sequence[int], nodes: Sequence[str], domains: Mapping[str, str]) -> str:
+    found = sorted({domains[nodes[rank]] for rank in ranks})
+    which = f"failure domain {', '.join(found[:3])}{' and more' if len(found) > 3 else ''}"
+    of = f"all {len(nodes)}" if len(ranks) == len(nodes) else f"{len(ranks)} of {len(nodes)}"
+    return (
+        f"the snapshots of {of} ranks have their copy on another node of the same {which}, and are lost with it: "
+        "no other domain has nodes of the job for them"
+    )
 
 
 def _ref(attempt: Attempt) -> SnapshotRef:

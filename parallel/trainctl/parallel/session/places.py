@@ -12,16 +12,14 @@ from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.snapshot.background import (
     RETRY_AFTER_S,
-    PartOutcome,
     SharePart,
     WritePart,
     keep_to_oneself,
 )
-from trainctl.checkpoint.state import LocalState
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import Checkpoints
-from trainctl.parallel.session.sealing import Sealer, SealThread
+from trainctl.parallel.session.sealing import Collected, Sealer, SealThread
 
 
 class Place(Protocol):
@@ -59,18 +57,7 @@ class Place(Protocol):
         """Follows the writing."""
         ...
 
-    def seal(
-        self,
-        attempt: Attempt,
-        state: LocalState,
-        parts: Sequence[PartOutcome],
-        *,
-        began_s: float,
-        stall_s: float,
-        pool_bytes: int,
-        before: SealThread | None,
-        changed: Callable[[], None],
-    ) -> SealThread:
+    def seal(self, save: Collected, *, before: SealThread | None, changed: Callable[[], None]) -> SealThread:
         """Begins to complete the attempt, on a rank that seals; see ``Sealer.begin``."""
         ...
 
@@ -135,30 +122,9 @@ class StoragePlace:
         """Nobody else needs the part."""
         return keep_to_oneself
 
-    def seal(
-        self,
-        attempt: Attempt,
-        state: LocalState,
-        parts: Sequence[PartOutcome],
-        *,
-        began_s: float,
-        stall_s: float,
-        pool_bytes: int,
-        before: SealThread | None,
-        changed: Callable[[], None],
-    ) -> SealThread:
+    def seal(self, save: Collected, *, before: SealThread | None, changed: Callable[[], None]) -> SealThread:
         """As ``Sealer.begin``."""
-        return self.sealer.begin(
-            attempt,
-            state,
-            parts,
-            began_s=began_s,
-            stall_s=stall_s,
-            pool_bytes=pool_bytes,
-            parent=self.replica.checkpoint,
-            before=before,
-            changed=changed,
-        )
+        return self.sealer.begin(save, parent=self.replica.checkpoint, before=before, changed=changed)
 
     def settle(self, attempt: Attempt, sealed: Sequence[CheckpointRef | None]) -> None:
         """From now on it is the parent of the next."""

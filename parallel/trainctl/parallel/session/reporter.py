@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.core.records.places import records_uri
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport
@@ -34,6 +34,9 @@ class Reporter:
 
     Raises:
         SpecError: a hook of the job file cannot be used.
+
+    Attributes:
+        checkpoint: the newest that this worker completed, and said so.
     """
 
     def __init__(self, context: WorkerContext, *, steps: int, hooks: Sequence[HookSource]) -> None:
@@ -47,6 +50,7 @@ class Reporter:
         self._backlog: list[StepFigures] = []
         self._reporter = 0
         self._told = START
+        self.checkpoint: CheckpointRef | None = None
 
     def note_commit(self, figures: StepFigures) -> None:
         """A step was applied; its figures go out with the next ``send``."""
@@ -106,6 +110,7 @@ class Reporter:
 
     def note_checkpoint(self, report: CheckpointReport) -> None:
         """A checkpoint is complete, or failed; only one worker says so."""
+        self.checkpoint = report.ref or self.checkpoint
         self._context.control.send(Checkpointed(report))
         self._hooks.put(report)
 

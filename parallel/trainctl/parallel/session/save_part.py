@@ -11,6 +11,7 @@ from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.monitor import COPY, MEMORY
 from trainctl.checkpoint.saving import EntryData, Runs, live_data, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
+from trainctl.checkpoint.snapshot.copier import await_training, cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
 from trainctl.checkpoint.state import LocalState
@@ -115,10 +116,11 @@ class PartMaker:
 
         assigned = dealt.runs
         if in_place:
+            await_training(state)  # the part's own thread reads it
             return SavePart(background(Given(live_data(state, assigned))), shown, None)
         try:
             with timed(MEMORY):
-                buffer = self._buffer(needed_bytes(state, assigned))
+                buffer = self._buffer(needed_bytes(state, assigned), pinned=bool(cuda_devices(state)))
         except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
             nothing_there = Given({}, f"no host memory for a copy of the state: {error}", "no_memory")
             return SavePart(background(nothing_there), shown, None, True)
@@ -140,10 +142,10 @@ class PartMaker:
             return SavePart(background(settled, lambda: pool.give_back(buffer)), shown, None)
         return SavePart(background(snapshot, lambda: pool.give_back(buffer)), shown, snapshot)
 
-    def _buffer(self, size_bytes: int) -> HostBuffer | None:
+    def _buffer(self, size_bytes: int, *, pinned: bool) -> HostBuffer | None:
         """Waits a moment for one that a part of an earlier generation has not let go of yet."""
         for _ in range(_TURNS):
-            if (buffer := self.pool.take(size_bytes, _TURN_S)) is not None:
+            if (buffer := self.pool.take(size_bytes, _TURN_S, pinned=pinned)) is not None:
                 return buffer
             self.waiter.check()
         return None

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from trainctl.checkpoint.engine import Attempt, assign, attempt_id
+from trainctl.checkpoint.dealing import Dealer
+from trainctl.checkpoint.engine import Attempt, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.monitor import FENCE, MEMORY, PLAN, STAGES, STALL
@@ -34,7 +35,7 @@ from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import IN_FLIGHT, Manners
 from trainctl.parallel.session.places import Place
 from trainctl.parallel.session.save_part import Dealt, PartMaker, SavePart
-from trainctl.parallel.session.sealing import SealThread
+from trainctl.parallel.session.sealing import Collected, SealThread
 from trainctl.parallel.transfers import TransferBoard
 
 FENCE_S = 5.0
@@ -110,6 +111,7 @@ class Saves:
         self._notice = notice
         self._moved = threading.Event()
         self._pool = pool
+        self._dealer = Dealer(rank_holder(group.rank))
         self._maker = PartMaker(
             place=place, pool=pool, manners=manners, waiter=waiter, changed=self._moved.set, transfers=transfers
         )
@@ -174,7 +176,7 @@ class Saves:
             step=replica.applied_step,
             lineage=replica.lineage,
             epoch=self._record.epoch,
-            attempt=attempt_id(self._record.store_prefix, replica.applied_step),
+            attempt=attempt_id(self._record.store_prefix, replica.applied_step, lineage=replica.lineage),
         )
         before = self._last.own.part if self._last is not None else None
         with timed(PLAN):
@@ -239,7 +241,7 @@ class Saves:
             layout = gathered_layout(self._group, state, waiter=self._waiter)
         else:
             layout = replicated(state.shapes(), [rank_holder(rank) for rank in range(self._group.size)])
-        return Dealt(assign(layout)[rank_holder(self._group.rank)], layout.shapes)
+        return Dealt(self._dealer.runs(layout), layout.shapes)
 
     def _pass_fence(self, save: _Save, within_s: float) -> None:
         snapshot = save.own.snapshot
@@ -286,16 +288,15 @@ class Saves:
         if not self._place.seals:
             return
         before = [other.seal for other in self._saves if other.seal is not None][-1:]
-        save.seal = self._place.seal(
-            save.attempt,
-            save.state,
-            [one.outcome for one in said],
+        collected = Collected(
+            attempt=save.attempt,
+            state=save.state,
+            parts=[one.outcome for one in said],
             began_s=save.began_s,
             stall_s=max(one.stall_s for one in said),
             pool_bytes=max(one.pool_bytes for one in said),
-            before=before[0] if before else None,
-            changed=self._moved.set,
         )
+        save.seal = self._place.seal(collected, before=before[0] if before else None, changed=self._moved.set)
 
     def _publish(self, save: _Save) -> None:
         """The save was sealed, or has failed: everybody hears of it."""

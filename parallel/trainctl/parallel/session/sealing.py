@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainctl.checkpoint.engine import Attempt
+from trainctl.checkpoint.engine import Attempt, PartReport
 from trainctl.checkpoint.monitor import PartTimes, bottleneck
 from trainctl.checkpoint.snapshot.background import PartOutcome
 from trainctl.checkpoint.state import LocalState
@@ -18,6 +18,42 @@ from trainctl.core.records.worker import CheckpointReport
 from trainctl.parallel.session.checkpoints import Checkpoints
 
 _LOG = logging.getLogger("trainctl.session")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """A save of which all parts have ended.
+
+    Attributes:
+        attempt: which save.
+        state: names, shapes, objects and artifacts; no tensor is read.
+        parts: how the parts of all ranks ended, in rank order.
+        began_s: when the save began, monotonic.
+        stall_s: how long training waited for it.
+        pool_bytes: host memory that copies occupy, on the rank where it is most.
+    """
+
+    attempt: Attempt
+    state: LocalState
+    parts: Sequence[PartOutcome]
+    began_s: float
+    stall_s: float
+    pool_bytes: int
+
+    @property
+    def written(self) -> list[PartReport]:
+        """The parts that are durable."""
+        return [outcome.part for outcome in self.parts if outcome.part is not None]
+
+    @property
+    def errors(self) -> list[str]:
+        """Why others are not, with their ranks."""
+        return [f"rank {rank}: {part.error}" for rank, part in enumerate(self.parts) if part.error]
+
+    @property
+    def cause(self) -> str:
+        """Of the first error; if there is none, whatever fails from here on is the sealing."""
+        return next((part.cause for part in self.parts if part.error), "seal")
 
 
 class SealThread:
@@ -97,13 +133,8 @@ class Sealer:
 
     def begin(
         self,
-        attempt: Attempt,
-        state: LocalState,
-        parts: Sequence[PartOutcome],
+        save: Collected,
         *,
-        began_s: float,
-        stall_s: float,
-        pool_bytes: int,
         parent: CheckpointRef | None,
         before: SealThread | None,
         changed: Callable[[], None],
@@ -111,19 +142,14 @@ class Sealer:
         """Completes the attempt if all parts are there, else removes it, in the background.
 
         Args:
-            attempt: which save.
-            state: names, shapes, objects and artifacts; no tensor is read.
-            parts: how the parts of all ranks ended, in rank order.
-            began_s: when the save began, monotonic.
-            stall_s: how long training waited for it.
-            pool_bytes: host memory that copies occupy, on the rank where it is most.
+            save: which one.
             parent: the checkpoint that it continues, if there is one, unless ``before`` makes a newer one.
             before: what is sealed before.
             changed: called when it is over.
         """
-        written = [outcome.part for outcome in parts if outcome.part is not None]
-        times = [PartTimes(part.writer, part.data_bytes, part.seconds) for part in written]
-        size_bytes = sum(part.data_bytes for part in written)
+        attempt = save.attempt
+        times = [PartTimes(part.writer, part.data_bytes, part.seconds) for part in save.written]
+        size_bytes = sum(part.data_bytes for part in save.written)
         complete_s = time.monotonic()
 
         def report(ref: CheckpointRef | None, error: str, cause: str) -> None:
@@ -136,25 +162,22 @@ class Sealer:
                     lineage=attempt.lineage,
                     ref=ref,
                     error=error,
-                    seconds=time.monotonic() - began_s,
-                    stall_s=stall_s,
+                    seconds=time.monotonic() - save.began_s,
+                    stall_s=save.stall_s,
                     size_bytes=size_bytes if ref is not None else 0,
                     bottleneck=bottleneck(times, uri=ref.uri) if ref is not None else "",
                     cause=cause,
                     parts=tuple(times),
                     seal_s=time.monotonic() - complete_s if ref is not None else 0.0,
-                    pool_bytes=pool_bytes,
+                    pool_bytes=save.pool_bytes,
                 )
             )
 
         def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
             nonlocal complete_s
             complete_s = time.monotonic()  # those before it are sealed
-            ref, errors = self._sealed(attempt, state, parts, newest)
-            failed = next((part.cause for part in parts if part.error), "seal")
-            report(ref, "; ".join(errors), failed if errors else "")
-            if ref is not None:
-                self._retain(ref, attempt.job)
+            ref, errors = self._sealed(save, newest)
+            report(ref, "; ".join(errors), save.cause if errors else "")
             return ref
 
         def failed(error: str) -> None:
@@ -162,28 +185,17 @@ class Sealer:
 
         return SealThread(seal, failed=failed, parent=parent, before=before, changed=changed)
 
-    def _sealed(
-        self, attempt: Attempt, state: LocalState, parts: Sequence[PartOutcome], parent: CheckpointRef | None
-    ) -> tuple[CheckpointRef | None, list[str]]:
-        errors = [f"rank {rank}: {part.error}" for rank, part in enumerate(parts) if part.error]
+    def _sealed(self, save: Collected, parent: CheckpointRef | None) -> tuple[CheckpointRef | None, list[str]]:
+        errors = save.errors
         if not errors:
             self.settle()
-            written = [outcome.part for outcome in parts if outcome.part is not None]
             try:
                 writer = self.checkpoints.writer()
-                return writer.seal(attempt, state=state, parts=written, parent=parent), []
+                return writer.seal(save.attempt, state=save.state, parts=save.written, parent=parent), []
             except (TrainctlError, OSError) as error:
                 errors.append(f"rank 0: {error}")
         try:
-            self.checkpoints.writer().discard(attempt)
+            self.checkpoints.writer().discard(save.attempt)
         except (TrainctlError, OSError) as error:
             errors.append(f"and what was written could not be removed: {error}")
         return None, errors
-
-    def _retain(self, newest: CheckpointRef, job: str) -> None:
-        """Removes old checkpoints; one that stays for once does no harm."""
-        try:
-            keep = self.checkpoints.spec.keep.last
-            self.checkpoints.writer().retain(job=job, keep=keep, protect=frozenset({newest.attempt}))
-        except (TrainctlError, OSError):
-            return

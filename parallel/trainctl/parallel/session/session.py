@@ -33,6 +33,7 @@ from trainctl.parallel.session.control import Control, NoControl, NoPage, Progre
 from trainctl.parallel.session.duties import Duties
 from trainctl.parallel.session.evaluation import EvaluationPlan
 from trainctl.parallel.session.oddities import Oddities
+from trainctl.parallel.session.old_checkpoints import OldCheckpoints
 from trainctl.parallel.session.reporter import Reporter
 from trainctl.parallel.session.save_clock import SaveClocks
 from trainctl.parallel.session.saves import Saves
@@ -425,6 +426,8 @@ class Session:
         reporter = Reporter(context, steps=plan.steps, hooks=self._hooks)
         clocks = SaveClocks()
         checkpoints = Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults)
+        old = OldCheckpoints(checkpoints, context.desired.job_uid, context.instructions)
+        context.control.on_change(old.look)
         duties = Duties(
             context,
             replica,
@@ -433,6 +436,7 @@ class Session:
             checkpoints=checkpoints,
             reporter=reporter,
             clocks=clocks,
+            old=old,
         )
         protocol = StepProtocol(context, replica, plan, clocks)
         host = torch.device("cpu")

@@ -86,6 +86,8 @@ def memory_saves(
     place = MemoryPlace(
         context.memory,
         node=own.node,
+        wanted_in=checkpoints.spec.snapshots.place,
+        failure_domain=context.failure_domain,
         group=group,
         waiter=context.waiter,
         connect=connect,

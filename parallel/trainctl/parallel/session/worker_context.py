@@ -11,7 +11,7 @@ from trainctl.core.codec import from_wire
 from trainctl.core.records.spec import JobSpec, TrainJob
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.system.faults import FaultPlan
-from trainctl.core.system.memory_folder import MEMORY_VARIABLE
+from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 from trainctl.core.timeouts import Timeouts
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.session.control import Control, ProgressPage
@@ -36,6 +36,7 @@ class WorkerContext:
         signs: its progress page.
         transfers: how far its saves and its load are, for the page.
         memory: where its node keeps snapshots of the job; None: nowhere.
+        failure_domain: what its node fails together with; empty: with no other node.
     """
 
     desired: WorkerDesired
@@ -48,6 +49,7 @@ class WorkerContext:
     signs: SignOfLife
     transfers: TransferBoard
     memory: NodeMemory | None = None
+    failure_domain: str = ""
 
     @classmethod
     def of(cls, control: Control, page: ProgressPage) -> WorkerContext:
@@ -75,4 +77,5 @@ class WorkerContext:
             signs=signs,
             transfers=TransferBoard(signs.transfer),
             memory=NodeMemory(Path(folder), desired.job_uid) if (folder := os.environ.get(MEMORY_VARIABLE)) else None,
+            failure_domain=os.environ.get(FAILURE_DOMAIN_VARIABLE, ""),
         )

@@ -50,6 +50,7 @@ class SnapshotsMade:
         cause: of that, one word of ``part.CAUSES``, or ``part.NO_ROOM``; empty where another node knows it.
         seconds: the newest took so long, from the step boundary at which it was begun; 0: not told.
         stall_s: how long training waited for the newest, on the worker that waited longest.
+        failure_domain: what its node fails together with; empty: with no other node.
     """
 
     generation: int
@@ -60,3 +61,4 @@ class SnapshotsMade:
     cause: str = ""
     seconds: float = 0.0
     stall_s: float = 0.0
+    failure_domain: str = ""

@@ -19,6 +19,8 @@ NOTHING = "none"
 LOG = "log"
 HEARTBEAT = "heartbeat"
 AUTO = "auto"
+MEMORY, DISK = "memory", "disk"
+"""Where snapshots lie on a node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,17 +120,25 @@ class CheckpointKeepSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotsSpec:
-    """Copies of the state in the memory of the nodes: of what is lost, they repeat less than checkpoints do.
+    """Copies of the state on the nodes themselves: of what is lost, they repeat less than checkpoints do.
 
     Attributes:
         interval_steps: steps between snapshots; 0 keeps none. With ``interval`` it counts only where nobody says how
             long that is: for agents of an older version.
         interval: time between snapshots instead of steps: ``auto``, from what a snapshot costs and how often the job
             fails, or a duration; empty: ``interval_steps`` counts.
+        place: ``memory`` of the nodes, which is fastest; or ``disk``, their local ones, which outlive agents and
+            machines and have more room.
     """
 
     interval_steps: int = 0
     interval: str = ""
+    place: str = MEMORY
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether they lie on disks, not in memory."""
+        return self.place == DISK
 
     @property
     def wanted(self) -> bool:

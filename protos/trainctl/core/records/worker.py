@@ -60,6 +60,8 @@ class WorkerDesired:
             ``interval_steps`` counts.
         snapshot_interval_s: the same of snapshots in the memory of the nodes; 0: ``spec.checkpoint.snapshots`` has
             steps to count, or there are none.
+        kept_checkpoints: for the worker of rank 0: attempts that the job may go back to, the current one last. Only
+            what is older than that, and not among them, may be removed. Empty: nothing may.
     """
 
     job_uid: str
@@ -77,6 +79,7 @@ class WorkerDesired:
     hold: bool = False
     checkpoint_interval_s: float = 0.0
     snapshot_interval_s: float = 0.0
+    kept_checkpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +217,7 @@ class LoadReport:
         seconds: until the last rank had it.
         parts: what each rank read, and how long its stages took.
         bottleneck: which rank, stage and storage it waited for longest, for people.
+        damaged: of a snapshot: what was not as it was saved in the memory of which node; another node's copy was taken.
     """
 
     uri: str
@@ -221,6 +225,7 @@ class LoadReport:
     seconds: float
     parts: tuple[PartTimes, ...] = ()
     bottleneck: str = ""
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ Free when off: without ``TRAINCTL_FAULTS`` in the environment a point is one com
 
 ``where`` must match what the point says of itself, the first ``skip`` times without effect; ``action`` is ``kill``
 (SIGKILL), ``stop`` (SIGSTOP), ``raise`` (RuntimeError) or ``enospc`` (OSError, disk full). Each entry fires once:
-across processes when ``TRAINCTL_FAULTS_DIR`` names a folder for the marks, else once per process. ``POINTS`` is the
-whole list; a test sees that each one is used.
+across processes when ``TRAINCTL_FAULTS_DIR`` names a folder for the marks, else once per process. With ``"after":
+PATH`` it counts only from when that file is there. ``POINTS`` is the whole list; a test sees that each one is used.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ POINTS: Mapping[str, str] = {
     "checkpoint.seal": "before the root manifest is written",
     "checkpoint.sealed": "after the root manifest was written, before it is reported",
     "snapshot.share": "before a rank sends its part of a snapshot to its buddy, and takes those of others",
+    "snapshot.send": "before each message with a rank's part of a snapshot to its buddy",
+    "snapshot.receive": "when a message with another rank's part of a snapshot is there, before it is written",
     "controller.before_txn": "before a reconcile transaction",
     "controller.after_txn": "after a reconcile transaction, before its effects",
     "controller.audited": "after it was written down that somebody asked for a change, before the change",
@@ -55,7 +58,14 @@ class _Fault:
     where: Mapping[str, object]
     mark: str
     skip: int = 0
+    after: str = ""
     fired: bool = False
+
+    def armed(self, point: str, context: Mapping[str, object]) -> bool:
+        """Whether it is for this point, here and now."""
+        if self.point != point or self.fired or any(context.get(key) != want for key, want in self.where.items()):
+            return False
+        return not self.after or os.path.exists(self.after)
 
 
 def _load() -> list[_Fault]:
@@ -69,7 +79,14 @@ def _load() -> list[_Fault]:
                 f"{FAULTS_VARIABLE}[{index}]: unknown fault point {entry['point']!r}; known: {', '.join(POINTS)}"
             )
         faults.append(
-            _Fault(entry["point"], entry["action"], entry.get("where", {}), f"fault-{index}", entry.get("skip", 0))
+            _Fault(
+                point=entry["point"],
+                action=entry["action"],
+                where=entry.get("where", {}),
+                mark=f"fault-{index}",
+                skip=entry.get("skip", 0),
+                after=entry.get("after", ""),
+            )
         )
     return faults
 
@@ -86,10 +103,11 @@ class FaultPlan:
         if not self._faults:
             return
         for fault in self._faults:
-            matches = fault.point == point and all(context.get(key) == want for key, want in fault.where.items())
-            if matches and fault.skip:
+            if not fault.armed(point, context):
+                continue
+            if fault.skip:
                 fault.skip -= 1
-            elif matches and not fault.fired and self._claim(fault):
+            elif self._claim(fault):
                 self._act(fault)
 
     def _claim(self, fault: _Fault) -> bool:
@@ -106,7 +124,8 @@ class FaultPlan:
         if fault.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault.action == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this very thread, which goes no further: a signal to the process is taken by any, and perhaps later.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         elif fault.action == "enospc":
             raise OSError(errno.ENOSPC, f"injected at {fault.point}: no space left on device")
         else:

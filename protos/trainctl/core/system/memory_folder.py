@@ -9,6 +9,8 @@ from pathlib import Path
 
 MEMORY_VARIABLE = "TRAINCTL_MEMORY_DIR"
 """Tells workers the folder in which their agent lets them keep snapshots; empty: none."""
+FAILURE_DOMAIN_VARIABLE = "TRAINCTL_FAILURE_DOMAIN"
+"""Tells workers what their node fails together with, such as its rack; empty: with no other node."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from trainctl.protos.v1 import records_pb2 as trainctl_dot_protos_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrainctl/protos/v1/agent.proto\x12\x0btrainctl.v1\x1a trainctl/protos/v1/records.proto\"+\n\x0cRenewRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"7\n\rRenewResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tauthority\x18\x02 \x01(\x0c\"\x9c\x01\n\x0fRegisterRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x14\n\x0cwire_version\x18\x06 \x01(\x05\x12\x17\n\x0fmetrics_address\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\"k\n\x10RegisterResponse\x12\x19\n\x11\x61gent_incarnation\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x13\n\x0bheartbeat_s\x18\x03 \x01(\x01\x12\x18\n\x10orphan_timeout_s\x18\x04 \x01(\x01\"\xde\x02\n\x0eSessionRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.trainctl.v1.AgentHelloH\x00\x12.\n\x08observed\x18\x02 \x01(\x0b\x32\x1a.trainctl.v1.AgentObservedH\x00\x12,\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x19.trainctl.v1.FiguresBatchH\x00\x12\x33\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1d.trainctl.v1.CheckpointReportH\x00\x12/\n\x08recovery\x18\x05 \x01(\x0b\x32\x1b.trainctl.v1.RecoveryReportH\x00\x12*\n\tlog_chunk\x18\x06 \x01(\x0b\x32\x15.trainctl.v1.LogChunkH\x00\x12\'\n\x07goodbye\x18\x07 \x01(\x0b\x32\x14.trainctl.v1.GoodbyeH\x00\x42\t\n\x07message\"D\n\nAgentHello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x19\n\x11\x61gent_incarnation\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"\x7f\n\rAgentObserved\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x17\n\x0f\x64\x65sired_version\x18\x02 \x01(\x03\x12\x15\n\rstore_address\x18\x03 \x01(\t\x12,\n\x07workers\x18\x04 \x03(\x0b\x32\x1b.trainctl.v1.WorkerObserved\"\\\n\x0c\x46iguresBatch\x12\x0f\n\x07job_uid\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12)\n\x07\x66igures\x18\x03 \x03(\x0b\x32\x18.trainctl.v1.StepFigures\"\xaa\x01\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\r\n\x05lines\x18\x04 \x03(\t\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x08\x12\x12\n\nfirst_line\x18\x06 \x01(\x03\x12(\n\x06starts\x18\x07 \x03(\x0b\x32\x18.trainctl.v1.LogPosition\x12\r\n\x05\x62\x65gun\x18\x08 \x01(\x08\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x9b\x01\n\x0fSessionResponse\x12,\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x19.trainctl.v1.AgentDesiredH\x00\x12\x1f\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x10.trainctl.v1.AckH\x00\x12.\n\x0blog_request\x18\x03 \x01(\x0b\x32\x17.trainctl.v1.LogRequestH\x00\x42\t\n\x07message\"\x86\x01\n\x0c\x41gentDesired\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x07workers\x18\x03 \x03(\x0b\x32\x1a.trainctl.v1.WorkerDesired\x12\x14\n\x0c\x64\x65leted_jobs\x18\x04 \x03(\t\x12\x13\n\x0bheartbeat_s\x18\x05 \x01(\x01\"1\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x18\n\x10\x66igures_sequence\x18\x02 \x01(\x03\"\xd8\x01\n\nLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07job_uid\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x03(\x05\x12\x12\n\ntail_lines\x18\x04 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x0e\n\x06\x63\x61ncel\x18\x06 \x01(\x08\x12+\n\tpositions\x18\x07 \x03(\x0b\x32\x18.trainctl.v1.LogPosition\x12\x0f\n\x07resumed\x18\x08 \x01(\x08\x12\x0f\n\x07since_s\x18\t \x01(\x01\x12\x13\n\x0bincarnation\x18\n \x01(\x03\x32\xe1\x01\n\x0c\x41gentService\x12G\n\x08Register\x12\x1c.trainctl.v1.RegisterRequest\x1a\x1d.trainctl.v1.RegisterResponse\x12H\n\x07Session\x12\x1b.trainctl.v1.SessionRequest\x1a\x1c.trainctl.v1.SessionResponse(\x01\x30\x01\x12>\n\x05Renew\x12\x19.trainctl.v1.RenewRequest\x1a\x1a.trainctl.v1.RenewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrainctl/protos/v1/agent.proto\x12\x0btrainctl.v1\x1a trainctl/protos/v1/records.proto\"+\n\x0cRenewRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"7\n\rRenewResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tauthority\x18\x02 \x01(\x0c\"\xb4\x01\n\x0fRegisterRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x14\n\x0cwire_version\x18\x06 \x01(\x05\x12\x17\n\x0fmetrics_address\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x16\n\x0e\x66\x61ilure_domain\x18\t \x01(\t\"k\n\x10RegisterResponse\x12\x19\n\x11\x61gent_incarnation\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x13\n\x0bheartbeat_s\x18\x03 \x01(\x01\x12\x18\n\x10orphan_timeout_s\x18\x04 \x01(\x01\"\xde\x02\n\x0eSessionRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.trainctl.v1.AgentHelloH\x00\x12.\n\x08observed\x18\x02 \x01(\x0b\x32\x1a.trainctl.v1.AgentObservedH\x00\x12,\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x19.trainctl.v1.FiguresBatchH\x00\x12\x33\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1d.trainctl.v1.CheckpointReportH\x00\x12/\n\x08recovery\x18\x05 \x01(\x0b\x32\x1b.trainctl.v1.RecoveryReportH\x00\x12*\n\tlog_chunk\x18\x06 \x01(\x0b\x32\x15.trainctl.v1.LogChunkH\x00\x12\'\n\x07goodbye\x18\x07 \x01(\x0b\x32\x14.trainctl.v1.GoodbyeH\x00\x42\t\n\x07message\"D\n\nAgentHello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x19\n\x11\x61gent_incarnation\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"\x7f\n\rAgentObserved\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x17\n\x0f\x64\x65sired_version\x18\x02 \x01(\x03\x12\x15\n\rstore_address\x18\x03 \x01(\t\x12,\n\x07workers\x18\x04 \x03(\x0b\x32\x1b.trainctl.v1.WorkerObserved\"\\\n\x0c\x46iguresBatch\x12\x0f\n\x07job_uid\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12)\n\x07\x66igures\x18\x03 \x03(\x0b\x32\x18.trainctl.v1.StepFigures\"\xaa\x01\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\r\n\x05lines\x18\x04 \x03(\t\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x08\x12\x12\n\nfirst_line\x18\x06 \x01(\x03\x12(\n\x06starts\x18\x07 \x03(\x0b\x32\x18.trainctl.v1.LogPosition\x12\r\n\x05\x62\x65gun\x18\x08 \x01(\x08\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x9b\x01\n\x0fSessionResponse\x12,\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x19.trainctl.v1.AgentDesiredH\x00\x12\x1f\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x10.trainctl.v1.AckH\x00\x12.\n\x0blog_request\x18\x03 \x01(\x0b\x32\x17.trainctl.v1.LogRequestH\x00\x42\t\n\x07message\"\x86\x01\n\x0c\x41gentDesired\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x07workers\x18\x03 \x03(\x0b\x32\x1a.trainctl.v1.WorkerDesired\x12\x14\n\x0c\x64\x65leted_jobs\x18\x04 \x03(\t\x12\x13\n\x0bheartbeat_s\x18\x05 \x01(\x01\"1\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x18\n\x10\x66igures_sequence\x18\x02 \x01(\x03\"\xd8\x01\n\nLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07job_uid\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x03(\x05\x12\x12\n\ntail_lines\x18\x04 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x0e\n\x06\x63\x61ncel\x18\x06 \x01(\x08\x12+\n\tpositions\x18\x07 \x03(\x0b\x32\x18.trainctl.v1.LogPosition\x12\x0f\n\x07resumed\x18\x08 \x01(\x08\x12\x0f\n\x07since_s\x18\t \x01(\x01\x12\x13\n\x0bincarnation\x18\n \x01(\x03\x32\xe1\x01\n\x0c\x41gentService\x12G\n\x08Register\x12\x1c.trainctl.v1.RegisterRequest\x1a\x1d.trainctl.v1.RegisterResponse\x12H\n\x07Session\x12\x1b.trainctl.v1.SessionRequest\x1a\x1c.trainctl.v1.SessionResponse(\x01\x30\x01\x12>\n\x05Renew\x12\x19.trainctl.v1.RenewRequest\x1a\x1a.trainctl.v1.RenewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,29 +37,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWRESPONSE']._serialized_start=126
   _globals['_RENEWRESPONSE']._serialized_end=181
   _globals['_REGISTERREQUEST']._serialized_start=184
-  _globals['_REGISTERREQUEST']._serialized_end=340
-  _globals['_REGISTERRESPONSE']._serialized_start=342
-  _globals['_REGISTERRESPONSE']._serialized_end=449
-  _globals['_SESSIONREQUEST']._serialized_start=452
-  _globals['_SESSIONREQUEST']._serialized_end=802
-  _globals['_AGENTHELLO']._serialized_start=804
-  _globals['_AGENTHELLO']._serialized_end=872
-  _globals['_AGENTOBSERVED']._serialized_start=874
-  _globals['_AGENTOBSERVED']._serialized_end=1001
-  _globals['_FIGURESBATCH']._serialized_start=1003
-  _globals['_FIGURESBATCH']._serialized_end=1095
-  _globals['_LOGCHUNK']._serialized_start=1098
-  _globals['_LOGCHUNK']._serialized_end=1268
-  _globals['_GOODBYE']._serialized_start=1270
-  _globals['_GOODBYE']._serialized_end=1295
-  _globals['_SESSIONRESPONSE']._serialized_start=1298
-  _globals['_SESSIONRESPONSE']._serialized_end=1453
-  _globals['_AGENTDESIRED']._serialized_start=1456
-  _globals['_AGENTDESIRED']._serialized_end=1590
-  _globals['_ACK']._serialized_start=1592
-  _globals['_ACK']._serialized_end=1641
-  _globals['_LOGREQUEST']._serialized_start=1644
-  _globals['_LOGREQUEST']._serialized_end=1860
-  _globals['_AGENTSERVICE']._serialized_start=1863
-  _globals['_AGENTSERVICE']._serialized_end=2088
+  _globals['_REGISTERREQUEST']._serialized_end=364
+  _globals['_REGISTERRESPONSE']._serialized_start=366
+  _globals['_REGISTERRESPONSE']._serialized_end=473
+  _globals['_SESSIONREQUEST']._serialized_start=476
+  _globals['_SESSIONREQUEST']._serialized_end=826
+  _globals['_AGENTHELLO']._serialized_start=828
+  _globals['_AGENTHELLO']._serialized_end=896
+  _globals['_AGENTOBSERVED']._serialized_start=898
+  _globals['_AGENTOBSERVED']._serialized_end=1025
+  _globals['_FIGURESBATCH']._serialized_start=1027
+  _globals['_FIGURESBATCH']._serialized_end=1119
+  _globals['_LOGCHUNK']._serialized_start=1122
+  _globals['_LOGCHUNK']._serialized_end=1292
+  _globals['_GOODBYE']._serialized_start=1294
+  _globals['_GOODBYE']._serialized_end=1319
+  _globals['_SESSIONRESPONSE']._serialized_start=1322
+  _globals['_SESSIONRESPONSE']._serialized_end=1477
+  _globals['_AGENTDESIRED']._serialized_start=1480
+  _globals['_AGENTDESIRED']._serialized_end=1614
+  _globals['_ACK']._serialized_start=1616
+  _globals['_ACK']._serialized_end=1665
+  _globals['_LOGREQUEST']._serialized_start=1668
+  _globals['_LOGREQUEST']._serialized_end=1884
+  _globals['_AGENTSERVICE']._serialized_start=1887
+  _globals['_AGENTSERVICE']._serialized_end=2112
 # @@protoc_insertion_point(module_scope)

@@ -75,6 +75,7 @@ class RegisterRequest(_message.Message):
     WIRE_VERSION_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    FAILURE_DOMAIN_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     address: _builtins.str
     pid: _builtins.int
@@ -83,6 +84,8 @@ class RegisterRequest(_message.Message):
     wire_version: _builtins.int
     metrics_address: _builtins.str
     device: _builtins.str
+    failure_domain: _builtins.str
+    """What the node fails together with, such as its rack; empty: with no other node."""
     def __init__(
         self,
         *,
@@ -94,10 +97,11 @@ class RegisterRequest(_message.Message):
         wire_version: _builtins.int = ...,
         metrics_address: _builtins.str = ...,
         device: _builtins.str = ...,
+        failure_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "device", b"device", "metrics_address", b"metrics_address", "node", b"node", "pid", b"pid", "slots", b"slots", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "device", b"device", "failure_domain", b"failure_domain", "metrics_address", b"metrics_address", "node", b"node", "pid", b"pid", "slots", b"slots", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -258,6 +258,7 @@ class SnapshotStatus(_message.Message):
     STEPS_BACK_FIELD_NUMBER: _builtins.int
     MADE_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
+    ONE_DOMAIN_PARTS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     lineage: _builtins.int
     complete_s: _builtins.float
@@ -272,6 +273,8 @@ class SnapshotStatus(_message.Message):
     """Snapshots of the job's life so far."""
     stopped: _builtins.str
     """Why no more are made in this generation."""
+    one_domain_parts: _builtins.int
+    """Those of its parts that several nodes have, but all of them in one failure domain."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotNode]: ...
     def __init__(
@@ -286,10 +289,11 @@ class SnapshotStatus(_message.Message):
         steps_back: _builtins.int = ...,
         made: _builtins.int = ...,
         stopped: _builtins.str = ...,
+        one_domain_parts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_s", b"complete_s", "lineage", b"lineage", "made", b"made", "nodes", b"nodes", "parts", b"parts", "step", b"step", "steps_back", b"steps_back", "stopped", b"stopped", "uncopied_parts", b"uncopied_parts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_s", b"complete_s", "lineage", b"lineage", "made", b"made", "nodes", b"nodes", "one_domain_parts", b"one_domain_parts", "parts", b"parts", "step", b"step", "steps_back", b"steps_back", "stopped", b"stopped", "uncopied_parts", b"uncopied_parts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,9 +306,12 @@ class SnapshotNode(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FAILURE_DOMAIN_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     size_bytes: _builtins.int
     """Of their files."""
+    failure_domain: _builtins.str
+    """What the node fails together with; empty: with no other node."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Numbers of the parts that it has."""
@@ -315,10 +322,11 @@ class SnapshotNode(_message.Message):
         node: _builtins.str = ...,
         parts: _abc.Iterable[_builtins.int] | None = ...,
         size_bytes: _builtins.int = ...,
+        failure_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "parts", b"parts", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_domain", b"failure_domain", "node", b"node", "parts", b"parts", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1944,6 +1952,7 @@ class NodeStatus(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_S_FIELD_NUMBER: _builtins.int
+    FAILURE_DOMAIN_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: _builtins.str
     agent_incarnation: _builtins.int
@@ -1961,6 +1970,8 @@ class NodeStatus(_message.Message):
     device: _builtins.str
     certificate_expires_s: _builtins.float
     """When the certificate that its agent has shown expires, Unix seconds; 0 where agents need none."""
+    failure_domain: _builtins.str
+    """What the node fails together with, such as its rack; empty: with no other node."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeJob]: ...
     def __init__(
@@ -1981,10 +1992,11 @@ class NodeStatus(_message.Message):
         device: _builtins.str = ...,
         jobs: _abc.Iterable[Global___NodeJob] | None = ...,
         certificate_expires_s: _builtins.float = ...,
+        failure_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_incarnation", b"agent_incarnation", "certificate_expires_s", b"certificate_expires_s", "cordoned", b"cordoned", "device", b"device", "draining", b"draining", "jobs", b"jobs", "last_heard_age_s", b"last_heard_age_s", "metrics_address", b"metrics_address", "node", b"node", "pid", b"pid", "slots", b"slots", "slots_used", b"slots_used", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_incarnation", b"agent_incarnation", "certificate_expires_s", b"certificate_expires_s", "cordoned", b"cordoned", "device", b"device", "draining", b"draining", "failure_domain", b"failure_domain", "jobs", b"jobs", "last_heard_age_s", b"last_heard_age_s", "metrics_address", b"metrics_address", "node", b"node", "pid", b"pid", "slots", b"slots", "slots_used", b"slots_used", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -192,6 +192,7 @@ class SnapshotsMade(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     STALL_S_FIELD_NUMBER: _builtins.int
+    FAILURE_DOMAIN_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     made: _builtins.int
     age_s: _builtins.float
@@ -200,6 +201,7 @@ class SnapshotsMade(_message.Message):
     seconds: _builtins.float
     """Of the newest; 0: not told."""
     stall_s: _builtins.float
+    failure_domain: _builtins.str
     @_builtins.property
     def newest(self) -> Global___SnapshotHeld: ...
     def __init__(
@@ -213,10 +215,11 @@ class SnapshotsMade(_message.Message):
         cause: _builtins.str = ...,
         seconds: _builtins.float = ...,
         stall_s: _builtins.float = ...,
+        failure_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cause", b"cause", "error", b"error", "generation", b"generation", "made", b"made", "newest", b"newest", "seconds", b"seconds", "stall_s", b"stall_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cause", b"cause", "error", b"error", "failure_domain", b"failure_domain", "generation", b"generation", "made", b"made", "newest", b"newest", "seconds", b"seconds", "stall_s", b"stall_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,6 +466,7 @@ class WorkerDesired(_message.Message):
     HOLD_FIELD_NUMBER: _builtins.int
     CHECKPOINT_INTERVAL_S_FIELD_NUMBER: _builtins.int
     SNAPSHOT_INTERVAL_S_FIELD_NUMBER: _builtins.int
+    KEPT_CHECKPOINTS_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     job_name: _builtins.str
     island: _builtins.str
@@ -480,6 +484,8 @@ class WorkerDesired(_message.Message):
     def record(self) -> Global___GenerationRecord: ...
     @_builtins.property
     def spec(self) -> Global___TrainJob: ...
+    @_builtins.property
+    def kept_checkpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -498,10 +504,11 @@ class WorkerDesired(_message.Message):
         hold: _builtins.bool = ...,
         checkpoint_interval_s: _builtins.float = ...,
         snapshot_interval_s: _builtins.float = ...,
+        kept_checkpoints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "record", b"record", "slot", b"slot", "snapshot_interval_s", b"snapshot_interval_s", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "kept_checkpoints", b"kept_checkpoints", "record", b"record", "slot", b"slot", "snapshot_interval_s", b"snapshot_interval_s", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -816,12 +823,15 @@ class LoadReport(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     BOTTLENECK_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     step: _builtins.int
     seconds: _builtins.float
     bottleneck: _builtins.str
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartTimes]: ...
+    @_builtins.property
+    def damaged(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -830,10 +840,11 @@ class LoadReport(_message.Message):
         seconds: _builtins.float = ...,
         parts: _abc.Iterable[Global___PartTimes] | None = ...,
         bottleneck: _builtins.str = ...,
+        damaged: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "parts", b"parts", "seconds", b"seconds", "step", b"step", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "damaged", b"damaged", "parts", b"parts", "seconds", b"seconds", "step", b"step", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1477,28 +1488,36 @@ class SnapshotsSpec(_message.Message):
 
     INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     interval_steps: _builtins.int
     """Steps between two snapshots; 0 makes none."""
     interval: _builtins.str
     """"auto" or a duration; empty: interval_steps counts."""
+    place: _builtins.str
+    """"memory" or "disk"; empty: memory."""
     def __init__(
         self,
         *,
         interval_steps: _builtins.int | None = ...,
         interval: _builtins.str | None = ...,
+        place: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "interval", b"interval", "interval_steps", b"interval_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "_place", b"_place", "interval", b"interval", "interval_steps", b"interval_steps", "place", b"place"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "interval", b"interval", "interval_steps", b"interval_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_interval_steps", b"_interval_steps", "_place", b"_place", "interval", b"interval", "interval_steps", b"interval_steps", "place", b"place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__interval: _TypeAlias = _typing.Literal["interval"]  # noqa: Y015
     _WhichOneofArgType__interval: _TypeAlias = _typing.Literal["_interval", b"_interval"]  # noqa: Y015
     _WhichOneofReturnType__interval_steps: _TypeAlias = _typing.Literal["interval_steps"]  # noqa: Y015
     _WhichOneofArgType__interval_steps: _TypeAlias = _typing.Literal["_interval_steps", b"_interval_steps"]  # noqa: Y015
+    _WhichOneofReturnType__place: _TypeAlias = _typing.Literal["place"]  # noqa: Y015
+    _WhichOneofArgType__place: _TypeAlias = _typing.Literal["_place", b"_place"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval) -> _WhichOneofReturnType__interval | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_steps) -> _WhichOneofReturnType__interval_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__place) -> _WhichOneofReturnType__place | None: ...
 
 Global___SnapshotsSpec: _TypeAlias = SnapshotsSpec  # noqa: Y015
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.controller.domain import events, snapshots, step_ranges
+from trainctl.controller.domain.ancestry import Ancestor, gone_back
 from trainctl.controller.domain.command import start_command
 from trainctl.controller.domain.conditions import DEGRADED, with_condition
 from trainctl.controller.domain.goodput import Bucket, move
@@ -142,6 +143,9 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
     )
     if decision.target_step != settled.step:
         _roll_back(work, settled, decision)
+    if record.lineage != settled.lineage:
+        ancestors = gone_back(_ancestors(work), lineage=settled.lineage, step=decision.target_step)
+        work.set_island(ancestors=ancestors)
     _adopt(work, proposal, record, decision)
 
 
@@ -204,6 +208,8 @@ def _situation(
         wanted=island_layout(island.id, train, version, ranks.values()),
         live=island_layout(island.id, train, version, holders),
         snapshots=tuple((ref, snapshot_layout(island.id, train, held)) for ref, held in in_memory),
+        nodes=tuple(work.slot(slot).node for slot in proposal.slots),
+        on_disk=work.job.spec.spec.checkpoint.snapshots.on_disk,
         no_snapshot=_no_snapshot(work, proposal, in_memory),
         checkpoints=tuple((ref, checkpoint_layout(island.id, train, ref)) for ref in sources(work.job)),
         resume=work.job.resume,
@@ -223,9 +229,17 @@ def _in_memory(work: Work, settled: Settled, reports: Mapping[int, StepReport]) 
     return snapshots_in_memory(
         ((work.slot(slot).node, report) for slot, report in reports.items()),
         lineage=settled.lineage,
-        loaded=work.island.record.snapshot if work.island.record is not None else None,
+        ancestors=_ancestors(work),
         lost=work.job.lost_snapshots,
     )
+
+
+def _ancestors(work: Work) -> tuple[Ancestor, ...]:
+    """Those of the last record's lineage; an older controller noted none, but the snapshot that it began with."""
+    island = work.island
+    if island.ancestors or island.record is None or island.record.snapshot is None:
+        return island.ancestors
+    return gone_back((), lineage=island.record.snapshot.lineage, step=island.record.snapshot.step)
 
 
 def _no_snapshot(work: Work, proposal: Proposal, in_memory: InMemory) -> str:
@@ -235,18 +249,19 @@ def _no_snapshot(work: Work, proposal: Proposal, in_memory: InMemory) -> str:
     if work.job.rollback is not None:
         return "the roll-back that was asked for goes to a checkpoint"
     nodes = {work.slot(slot).node for slot in proposal.slots}
-    return why_lost(work.job.snapshot_figures, in_memory, nodes=nodes, lost=work.job.lost_snapshots)
+    on_disk = work.job.spec.spec.checkpoint.snapshots.on_disk
+    return why_lost(work.job.snapshot_figures, in_memory, nodes=nodes, lost=work.job.lost_snapshots, on_disk=on_disk)
 
 
 def _note_snapshots(
     work: Work, proposal: Proposal, settled: Settled, decision: Decision, reports: Mapping[int, StepReport]
 ) -> None:
-    """Those that the next generation could go back to: of its lineage, or the one that it begins with."""
+    """Those that the next generation could go back to: of its lineage, or of what it begins with."""
     if not work.job.spec.spec.checkpoint.snapshots.wanted:
         return
     goes_back = decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT, Rung.START)
     there = _in_memory(work, settled, reports)
-    kept = [(ref, held) for ref, held in there if not goes_back or ref == decision.snapshot]
+    kept = [(ref, held) for ref, held in there if not goes_back or ref.step <= decision.target_step]
     figures = snapshots.found(work.job.snapshot_figures, kept, generation=proposal.generation)
     work.set_job(snapshot_figures=figures)
 

@@ -8,10 +8,11 @@ generation. Everybody else is an empty joiner.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from trainctl.controller.domain.ancestry import Ancestor, descends
 from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
 from trainctl.core.records.step import Outcome, StepReport
@@ -92,21 +93,26 @@ def starters(reports: Mapping[int, StepReport]) -> tuple[int, ...]:
 
 
 def snapshots_in_memory(
-    reports: Iterable[tuple[str, StepReport]], *, lineage: int, loaded: SnapshotRef | None, lost: Collection[str]
+    reports: Iterable[tuple[str, StepReport]],
+    *,
+    lineage: int,
+    ancestors: Sequence[Ancestor],
+    lost: Collection[str],
 ) -> InMemory:
     """Snapshots that going on may begin with, oldest first, and what each node has of them.
 
     Args:
         reports: of the members, by node.
         lineage: the surviving one.
-        loaded: what the last generation began with: its lineage is older, its state is not.
+        ancestors: those that it descends from.
         lost: attempts that could not be loaded.
     """
     found: dict[SnapshotRef, dict[str, SnapshotHeld]] = {}
     for node, report in reports:
         for held in report.snapshots:
             ref = held.snapshot
-            if (ref.lineage == lineage or ref == loaded) and ref.attempt not in lost:
+            ours = descends(ancestors, lineage, lineage=ref.lineage, step=ref.step)
+            if ours and ref.attempt not in lost:
                 found.setdefault(ref, {})[node] = held
     return tuple((ref, found[ref]) for ref in sorted(found, key=lambda ref: (ref.step, ref.lineage)))
 

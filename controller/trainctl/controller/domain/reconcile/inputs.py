@@ -12,9 +12,9 @@ from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.job_records import RECENT_STEPS, CancelRequest, Recovery, TrainProgress
 from trainctl.controller.domain.job_state import IslandState, JobState
 from trainctl.controller.domain.late import LATE_S, happened_s
+from trainctl.controller.domain.reconcile.fencing import fenced
 from trainctl.controller.domain.reconcile.lifecycle import move_job
 from trainctl.controller.domain.reconcile.recoveries import finish_recovery
-from trainctl.controller.domain.reconcile.refused import is_refused
 from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.save_cost import SaveTimes, cost_of, with_cost
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
@@ -24,6 +24,9 @@ from trainctl.core.records.spec import AUTO
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import CheckpointReport, RecoveryReport
 from trainctl.core.units import format_bytes, format_count, format_duration
+
+_DAMAGED_SAID = 3
+"""Files that an event names."""
 
 
 def observe_figures(
@@ -98,7 +101,7 @@ def _advanced(progress: TrainProgress, f: StepFigures, at_s: float, *, begun_aft
 
 
 def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) -> Reconciliation:
-    """Makes a complete checkpoint current, or says why not. Repeating a report has no second effect.
+    """Makes a complete checkpoint current, or says why not (``fenced``). Repeating a report has no second effect.
 
     It counts from when it was complete, which is ``report.age_s`` ago, however late a leader hears of it.
     """
@@ -117,25 +120,16 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
         return Reconciliation(state=stale, events=(_event(events.CHECKPOINT_FAILED, "Failed", message, report),))
     if any(ref.uri == known.uri for known in state.checkpoints):
         return Reconciliation(state=state)
-    if is_refused(state, ref.uri):
-        message = f"checkpoint of step {ref.step} was found damaged, so it is not made current: {ref.uri}"
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "Damaged", message, report),))
-    if record is None or report.lineage != record.lineage:
-        message = f"checkpoint of step {ref.step} belongs to lineage {report.lineage}, which was rolled back"
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "OldLineage", message, report),))
-    if state.rollback is not None and ref.step > state.rollback.checkpoint.step:
-        message = (
-            f"checkpoint of step {ref.step} is newer than step {state.rollback.checkpoint.step}, which it goes back to"
-        )
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "RolledBack", message, report),))
-    if newest is not None and ref.step <= newest.step:
-        message = f"checkpoint of step {ref.step} is not newer than the current one of step {newest.step}"
-        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, "NotNewer", message, report),))
+    if refusal := fenced(state, report):
+        reason, message = refusal
+        return Reconciliation(state=state, events=(_event(events.CHECKPOINT_REJECTED, reason, message, report),))
     goodput = state.goodput
     if state.phase not in TERMINAL:
         goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.stall_s, now_s)
     keep = max(1, state.spec.spec.checkpoint.keep.last)
-    known = (*state.checkpoints, replace(ref, committed_s=complete_s))
+    # Of the lineage before there may be a later step: the job went back to a snapshot that was cheaper to load.
+    given_up = [old for old in state.checkpoints if old.step >= ref.step]
+    known = (*(old for old in state.checkpoints if old not in given_up), replace(ref, committed_s=complete_s))
     kept = (*(old for old in known[:-keep] if old.uri in state.pinned), *known[-keep:])
     figures = checkpoint_figures.saved(state.checkpoint_figures, report, ref.uri)
     changed = replace(state, checkpoints=kept, goodput=goodput, checkpoint_figures=figures)
@@ -144,7 +138,8 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
         changed = replace(changed, save_costs=with_cost(state.save_costs, cost_of(times, state.progress)))
     longest = f"; {report.bottleneck}" if report.bottleneck else ""
     took = f"{report.seconds:.2f} s, of which training waited {report.stall_s:.2f} s{longest}"
-    message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({took})"
+    left = f"; given up: {', '.join(old.uri for old in given_up)}" if given_up else ""
+    message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({took}){left}"
     changed = with_condition(changed, CHECKPOINT_STALE, False, now_s, reason="Saved", message=message)
     return Reconciliation(state=changed, events=(_event(events.CHECKPOINT_COMMITTED, "Committed", message, report),))
 
@@ -194,7 +189,16 @@ def _loaded(state: JobState, report: RecoveryReport, now_s: float) -> tuple[JobS
     healed = f"; {format_count(load.healed_reads, 'read')} only right when repeated" if load.healed_reads else ""
     message = f"{what} of step {load.step} is loaded: {load.uri} ({amount} in {load.seconds:.2f} s{longest}{healed})"
     fields = {"step": str(load.step), "generation": str(load.generation)}
-    return changed, (EventDraft(type=events.CHECKPOINT_LOADED, reason="Loaded", message=message, fields=fields),)
+    loaded = EventDraft(type=events.CHECKPOINT_LOADED, reason="Loaded", message=message, fields=fields)
+    if not found.damaged:
+        return changed, (loaded,)
+    were = f"{format_count(len(found.damaged), 'file')} of the snapshot of step {load.step} "
+    were += "was not as it was saved" if len(found.damaged) == 1 else "were not as they were saved"
+    message = f"{were}, so another node's copy was taken: {'; '.join(found.damaged[:_DAMAGED_SAID])}"
+    return changed, (
+        EventDraft(type=events.SNAPSHOT_REPAIRED, reason="Damaged", message=message, fields=fields),
+        loaded,
+    )
 
 
 def _slower(island: IslandState, report: RecoveryReport) -> IslandState:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from trainctl.controller.domain import events
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.kept_checkpoints import being_loaded
 from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.states import TERMINAL
 from trainctl.core.errors import NotFoundError, PreconditionError
@@ -62,9 +63,7 @@ def _refuse_if_used(state: JobState, ref: CheckpointRef) -> None:
             "from it after a failure",
             hint="wait for a newer one, or until the job has ended",
         )
-    records = (island.record for island in state.islands if not island.entered)
-    loaded = [state.rollback.checkpoint if state.rollback else None, *(r.checkpoint for r in records if r is not None)]
-    if any(known is not None and known.uri == ref.uri for known in loaded):
+    if any(known.uri == ref.uri for known in being_loaded(state)):
         raise CheckpointNeededError(
             f"the checkpoint of step {ref.step} of job {state.name} is being loaded",
             hint=f"wait until the job trains: trainctl watch {state.name}",

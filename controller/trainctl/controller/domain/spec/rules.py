@@ -13,7 +13,7 @@ from trainctl.controller.domain.spec.secret_rules import secret_rules
 from trainctl.core.errors import Problem
 from trainctl.core.ids import LABEL, is_label
 from trainctl.core.import_paths import is_import_path
-from trainctl.core.records.spec import API_VERSION, AUTO, KIND, TrainJob
+from trainctl.core.records.spec import API_VERSION, AUTO, DISK, KIND, MEMORY, TrainJob
 from trainctl.core.texts import look_alikes, shortened
 from trainctl.core.timeouts import PROFILES
 from trainctl.core.uris import uri_problem
@@ -59,6 +59,7 @@ def _enumerations(job: TrainJob) -> Iterator[Finding]:
     yield from one_of("spec.train.precision", train.precision, "auto", "float32", "float64")
     yield from one_of("spec.train.schedule.kind", train.schedule.kind, "cosine", "constant")
     yield from one_of("spec.checkpoint.layout", spec.checkpoint.layout, "chunked", "hf")
+    yield from one_of("spec.checkpoint.snapshots.place", spec.checkpoint.snapshots.place, MEMORY, DISK)
     uri = spec.checkpoint.uri
     if spec.checkpoint.layout == "hf" and "://" in uri and not uri.startswith("file://"):
         yield (

@@ -1,0 +1,1 @@
+"""Messages from rank to rank, as far as loading needs them."""

@@ -1,0 +1,115 @@
+"""Who reads what, where several ranks load at once: each block is read by one of those who want it, and passed on.
+
+Pure. Every rank finds the same, looking only at what it wants itself and who else wants of that; nothing is asked.
+
+Source: elimination of redundant loading in ByteCheckpoint (NSDI '25), section 4.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from trainctl.checkpoint.block_read import BlockRead
+from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.layout import Layout, rank_holder
+from trainctl.checkpoint.layout.placement import Placement
+from trainctl.checkpoint.layout.region import Flat, Region, Shape, common, hull, intersect, volume
+
+TURN_BYTES = 4 << 20
+"""So much of a file is read by one rank before the next of its takers has its turn."""
+
+
+class Stretch(NamedTuple):
+    """Blocks ``first <= i < stop`` of a chunk that the same ranks take."""
+
+    first: int
+    stop: int
+    takers: tuple[int, ...]
+
+
+class Piece(NamedTuple):
+    """Elements that a rank takes, all of its ``number``-th region of a tensor."""
+
+    number: int
+    region: Region
+
+
+class Readers:
+    """What the ranks want that load together.
+
+    Args:
+        wanted: by all of them, under the keys of this rank's state.
+        rank: which one this is.
+        size: how many there are.
+    """
+
+    def __init__(self, wanted: Layout, rank: int, size: int) -> None:
+        self.rank = rank
+        self.size = size
+        self._wanted = wanted
+        self._known: dict[tuple[int, Flat, int], tuple[Stretch, ...]] = {}
+
+    def stretches(self, key: StateKey, run: Flat, block_items: int) -> tuple[Stretch, ...]:
+        """Who takes which blocks of a chunk.
+
+        A rank takes all blocks between the first and the last with something that it wants: every row of a tensor for
+        those who want some of its columns.
+
+        Args:
+            key: the wanted tensor that comes from it.
+            run: elements of the chunk.
+            block_items: elements of a block; the last may have fewer.
+        """
+        placement = self._wanted.placements[key]
+        label = (id(placement), run, block_items)  # layouts keep equal placements once
+        if label not in self._known:
+            self._known[label] = tuple(_stretches(placement, run, block_items, self.size))
+        return self._known[label]
+
+    def pieces(self, key: StateKey, run: Flat, rank: int) -> tuple[Piece, ...]:
+        """What a rank takes of some elements of a tensor, in the order in which it is sent."""
+        placement = self._wanted.placements[key]
+        regions = placement.regions.get(rank_holder(rank), ())
+        return tuple(
+            Piece(number, piece)
+            for number, region in enumerate(regions)
+            for piece in common(placement.shape, run, region)
+        )
+
+    def bytes_to(self, read: BlockRead, rank: int) -> int:
+        """How much of some blocks a rank takes."""
+        pieces = self.pieces(read.transfer.dst_key, read.run, rank)
+        return sum(volume(piece.region) for piece in pieces) * read.transfer.src_key.item_bytes
+
+    def wanted_bytes(self, read: BlockRead) -> int:
+        """How much this one takes."""
+        return self.bytes_to(read, self.rank)
+
+    def shape(self, key: StateKey) -> Shape:
+        """Of a whole tensor."""
+        return self._wanted.shapes[key]
+
+
+def reader_of(takers: Sequence[int], path: str, begin: int) -> int:
+    """Which of the takers reads the bytes of a file that begin there: they take turns."""
+    return takers[(zlib.crc32(path.encode()) + begin // TURN_BYTES) % len(takers)]
+
+
+def _stretches(placement: Placement, run: Flat, block_items: int, size: int) -> list[Stretch]:
+    spans: list[tuple[int, int, int]] = []
+    for rank in range(size):
+        for region in placement.regions.get(rank_holder(rank), ()):
+            found = intersect(hull(placement.shape, region), run)
+            if isinstance(found, Flat):
+                first, stop = (found.start - run.start) // block_items, -(-(found.stop - run.start) // block_items)
+                spans.append((rank, first, stop))
+    ends = sorted({end for _, first, stop in spans for end in (first, stop)})
+    stretches = []
+    for first, stop in itertools.pairwise(ends):
+        takers = tuple(sorted({rank for rank, begin, end in spans if begin <= first and stop <= end}))
+        if takers:
+            stretches.append(Stretch(first, stop, takers))
+    return stretches

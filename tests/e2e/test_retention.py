@@ -1,0 +1,58 @@
+"""Which checkpoints lie in a job's folder, on a real installation: those that the controller lists, and no others."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.local_system import LocalSystem, tiny_job, workers
+from trainctl.checkpoint.catalog import survey
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+STEPS, KEEP = 60, 2
+
+
+def submit(system: LocalSystem, corpus: Path, name: str, **options: Any) -> None:
+    job = tiny_job(name, corpus, steps=STEPS, interval_steps=5, **options)
+    system.submit(job, "--set", f"spec.checkpoint.keep.last={KEEP}")
+
+
+def there(system: LocalSystem, name: str) -> list[int]:
+    folder = Path(system.job(name).status.workdir) / "checkpoints"
+    return sorted(info.ref.step for info in survey(str(folder)).checkpoints)
+
+
+def listed(system: LocalSystem, name: str) -> list[int]:
+    found = json.loads(system.cli("checkpoints", "list", name, "-o", "json").stdout)["checkpoints"]
+    return sorted(one["step"] for one in found)
+
+
+@pytest.mark.parametrize("lost", [(), (0,), (0, 1, 2, 3)], ids=["nothing", "rank-0", "all"])
+def test_a_job_that_ended_leaves_what_is_listed(system: LocalSystem, corpus: Path, lost: tuple[int, ...]) -> None:
+    name = f"lost-{len(lost)}"
+    submit(system, corpus, name)
+    job = system.wait(name, "a checkpoint", lambda job: job.status.checkpoint.step >= 10)
+    for rank in lost:
+        os.kill(workers(job)[rank].pid, signal.SIGKILL)
+    ended = system.wait_phase(name, "SUCCEEDED", 90)
+    assert there(system, name) == listed(system, name) == [STEPS - 5, STEPS]
+    assert ended.status.checkpoint.step == STEPS
+
+
+def test_a_paused_and_a_cancelled_job_leave_what_is_listed(system: LocalSystem, corpus: Path) -> None:
+    submit(system, corpus, "stops")
+    system.wait("stops", "checkpoints", lambda job: job.status.checkpoint.step >= 15)
+    system.cli("pause", "stops")
+    system.wait_phase("stops", "PAUSED", 60)
+    assert there(system, "stops") == listed(system, "stops")
+    assert len(there(system, "stops")) == KEEP
+    system.cli("resume", "stops")
+    at = system.wait_phase("stops", "RUNNING", 60).status.step
+    system.wait_step("stops", at + 8)
+    system.cli("cancel", "stops", "-y", check=False)
+    system.wait_phase("stops", "CANCELLED", 60)
+    assert there(system, "stops") == listed(system, "stops")
+    assert len(there(system, "stops")) == KEEP

@@ -1,0 +1,51 @@
+"""``make bench-checkpoint-gpu`` in small, on the CPU: all sides copy, ours what the state was."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "checkpoint_gpu.py"
+SMALL = ("--layers", "1", "--hidden", "64", "--context", "16", "--rows", "1", "--tokens", "32", "--steps", "2")
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARK), *arguments]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False, env=environment)
+
+
+@pytest.mark.timeout(160)
+def test_every_figure_is_measured() -> None:
+    done = bench("--device", "cpu", *SMALL, "--pairs", "2")
+    assert done.returncode in (0, 1), done.stderr  # 1: so small a step misses the target
+    found = json.loads(done.stdout.splitlines()[-1])
+    for word in ("thread", "process"):
+        assert found[f"dcp_{word}_stall_share"] > 0
+        assert found[f"gpu_stall_vs_dcp_{word}"] > 0
+        assert found[f"dcp_{word}_step_slowdown"] > 0
+    assert found["gpu_stall_share"] > 0
+    assert found["gpu_step_slowdown"] > 0
+    assert found["step_s"] > 0
+    assert found["copy_s"] > 0
+    assert found["copy_at_limit_s"] == pytest.approx(
+        found["state_bytes"] / found["to_host_pinned_bytes_per_s"], abs=1e-4
+    )
+    assert found["state_bytes"] <= found["host_bytes"] < 1.1 * found["state_bytes"]
+    assert found["state_bytes"] > 12 * found["parameters"], "parameters and two moments"
+    assert found["targets"] == {"gpu_stall_share": 0.02}
+    assert found["device"] == "cpu"
+    assert {"gpu_stall_share", "gpu_step_slowdown"} <= set(found["spread"])
+
+
+def test_without_a_device_it_says_so_in_a_sentence() -> None:
+    done = bench()
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: expected a CUDA device, found none (torch ")
+    assert done.stderr.count("\n") == 1

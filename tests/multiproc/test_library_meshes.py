@@ -1,0 +1,27 @@
+"""Checkpoints of models on meshes of two dims, by several processes: HSDP, and FSDP2 over tensor parallelism."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multiproc.mesh_ranks import CASES, built, loads_into_meshes, saves_from_meshes, step, whole
+from multiproc.test_library import run
+from trainctl.checkpoint.library import load
+
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]
+
+
+def test_four_ranks_on_a_mesh_to_two_and_to_one(tmp_path: Path) -> None:
+    run(saves_from_meshes, tmp_path, 4)
+    run(loads_into_meshes, tmp_path, 2, 1)
+    for name in CASES:
+        model, optimizer = built(seed=5)
+        step(model, optimizer)
+        load(str(tmp_path / name), model=model, optimizers=[optimizer])
+        found, expected = whole(model, optimizer), load_file(tmp_path / f"{name}.safetensors")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], value) for key, value in expected.items())

@@ -1,0 +1,149 @@
+"""The worker of rank 0 removes old checkpoints when the controller has said what is current, and never by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trainctl.checkpoint.catalog import survey
+from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec
+from trainctl.core.records.worker import Instruction, WorkerDesired
+from trainctl.core.system.faults import FaultPlan
+from trainctl.parallel.session.checkpoints import Checkpoints
+from trainctl.parallel.session.instructions import Instructions
+from trainctl.parallel.session.old_checkpoints import OldCheckpoints
+from unit.checkpoint.test_retention import completed
+from unit.session.test_saves import DEADLINE_S, Keeping, Run
+
+JOB = "job-a"
+
+
+class Unheard(Keeping):
+    """A controller that is away: nothing becomes current until it is back."""
+
+    away = True
+
+    def confirm(self) -> None:
+        if not self.away:
+            super().confirm()
+
+
+class Late(Keeping):
+    """A controller that says what is current only to who waits for it."""
+
+    def confirm(self) -> None:
+        """Not at once."""
+
+    def wait_newer(self, than: int, timeout_s: float) -> WorkerDesired | None:
+        super().confirm()
+        return super().wait_newer(than, timeout_s)
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(info.ref.step for info in survey(str(folder)).checkpoints)
+
+
+def test_nothing_goes_while_the_controller_is_away_and_the_rest_when_it_is_back(tmp_path: Path) -> None:
+    run = Run(tmp_path, steps=8, interval=2, background=False, keep=2, control=Unheard)
+    for _ in range(7):
+        run.step()
+    assert steps(tmp_path / "checkpoints") == [2, 4, 6]
+    assert isinstance(run.control, Unheard)
+    run.control.away = False
+    run.to_the_end()
+    assert steps(tmp_path / "checkpoints") == [6, 8], "also what the last one has made superfluous"
+
+
+def test_before_a_worker_ends_it_waits_until_its_last_one_is_current_and_older_ones_are_gone(tmp_path: Path) -> None:
+    run = Run(tmp_path, steps=4, interval=2, background=False, keep=1, control=Late)
+    run.to_the_end()
+    assert steps(tmp_path / "checkpoints") == [4]
+
+
+def test_what_it_was_told_before_it_entered_its_generation_is_carried_out_then(tmp_path: Path) -> None:
+    *_, last = Run(tmp_path, steps=4, interval=2, background=False).to_the_end()
+    assert last.ref is not None
+    assert steps(tmp_path / "checkpoints") == [2, 4]
+    again = Run(tmp_path, steps=1, keep=1, control=Unheard)
+    again.control._desired = replace(again.control.latest(), kept_checkpoints=(last.ref.attempt,))
+    again.session._context.instructions._note(again.control.latest())
+    again.to_the_end()
+    assert steps(tmp_path / "checkpoints") == [1, 4]
+
+
+def test_a_worker_ends_although_nobody_says_that_its_last_checkpoint_is_current(tmp_path: Path) -> None:
+    run = Run(tmp_path, steps=4, interval=2, keep=1, control=Unheard)
+    assert [report.step for report in run.to_the_end()] == [2, 4]
+    assert steps(tmp_path / "checkpoints") == [2, 4]
+
+
+class Told:
+    """A worker in generation 3, with checkpoints of three steps, of which one is to be kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.control = Keeping(folder, CheckpointSpec())
+        self.instructions = Instructions(self.control, touch=lambda: None)
+        self.instructions.entered = 3
+        parent = completed(folder, 2)
+        self.refs = [parent, completed(folder, 4, parent=parent)]
+        self.refs.append(completed(folder, 6, parent=self.refs[-1]))
+        spec = CheckpointSpec(keep=CheckpointKeepSpec(last=1))
+        means = Checkpoints(spec=spec, uri=str(folder), faults=FaultPlan())
+        self.old = OldCheckpoints(means, JOB, self.instructions)
+
+    def hears(self, *kept: int, instruction: Instruction = Instruction.RUN, generation: int = 3) -> WorkerDesired:
+        names = tuple(self.refs[index].attempt for index in kept)
+        told = replace(self.control.latest(), instruction=instruction, generation=generation, kept_checkpoints=names)
+        self.old.look(told)
+        assert self.old._idle.wait(DEADLINE_S)
+        return told
+
+
+@pytest.mark.parametrize("instruction", [Instruction.RUN, Instruction.STOP])
+def test_it_removes_what_is_older_than_the_current_one(tmp_path: Path, instruction: Instruction) -> None:
+    told = Told(tmp_path)
+    told.hears(1, instruction=instruction)
+    assert steps(tmp_path) == [4, 6], "step 6 is not current"
+    told.hears(0, 2, instruction=instruction)
+    assert steps(tmp_path) == [6]
+
+
+def test_what_the_job_goes_back_to_stays_beside_the_newest(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.hears(0, 2)
+    assert steps(tmp_path) == [2, 6]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda t: t.hears(2, generation=4),
+        lambda t: t.hears(2, generation=2),
+        lambda t: t.hears(2, instruction=Instruction.PREPARE),
+        lambda t: t.hears(2, instruction=Instruction.KILL),
+        lambda t: t.hears(),
+    ],
+    ids=["before-it-is-entered", "of-an-older-one", "on-the-way-to-the-next", "condemned", "nothing-is-current"],
+)
+def test_a_worker_removes_nothing_but_in_the_generation_that_it_is_in(
+    tmp_path: Path, told: Callable[[Told], WorkerDesired]
+) -> None:
+    told(Told(tmp_path))
+    assert steps(tmp_path) == [2, 4, 6]
+
+
+def test_a_storage_that_refuses_costs_nothing_but_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "writer", _away)
+        told.hears(1)
+    assert steps(tmp_path) == [2, 4, 6]
+    told.hears(2)
+    assert steps(tmp_path) == [6], "the next time it goes"
+
+
+def _away(_: Checkpoints) -> None:
+    raise OSError(5, "away")
