@@ -10,11 +10,11 @@ from trainctl.checkpoint.snapshot.pace import SHARE, rest_s
 @pytest.mark.parametrize(
     ("processor_s", "took_s", "processors", "expected_s"),
     [
-        (0.004, 0.04, 1, 0.04),  # its share is a tenth: twice as long makes it a twentieth
+        (0.004, 0.05, 1, 0.05),  # its share is two twenty-fifths: twice as long makes it one
         (0.01, 0.01, 1, 0.015),  # never longer than that for what it worked
         (0.001, 1.0, 1, 0.0),  # a slow disk needs no processor, and nobody waits for it longer
-        (0.01, 0.01, 20, 0.0),  # one of twenty
-        (0.006, 0.05, 2, 0.01),  # 6 ms are a tenth of 60
+        (0.01, 0.01, 25, 0.0),  # one of twenty-five
+        (0.006, 0.05, 2, 0.025),  # 6 ms are two twenty-fifths of 75
         (0.0, 0.0, 1, 0.0),
     ],
 )

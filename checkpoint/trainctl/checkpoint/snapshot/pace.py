@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-SHARE = 0.05
+SHARE = 0.04
 """Of the processors that the training computes with; what takes less is not held up."""
 LONGEST_REST = 1.5
 """For each second of work: a write takes at most two and a half times as long as without rests."""
