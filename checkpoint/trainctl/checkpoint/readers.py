@@ -50,7 +50,9 @@ class Readers:
         self.rank = rank
         self.size = size
         self._wanted = wanted
+        # By the identity of placements, which layouts keep once: most tensors are cut like many others.
         self._known: dict[tuple[int, Flat, int], tuple[Stretch, ...]] = {}
+        self._taken: dict[tuple[int, Flat, int], tuple[Piece, ...]] = {}
 
     def stretches(self, key: StateKey, run: Flat, block_items: int) -> tuple[Stretch, ...]:
         """Who takes which blocks of a chunk.
@@ -64,7 +66,7 @@ class Readers:
             block_items: elements of a block; the last may have fewer.
         """
         placement = self._wanted.placements[key]
-        label = (id(placement), run, block_items)  # layouts keep equal placements once
+        label = (id(placement), run, block_items)
         if label not in self._known:
             self._known[label] = tuple(_stretches(placement, run, block_items, self.size))
         return self._known[label]
@@ -72,12 +74,15 @@ class Readers:
     def pieces(self, key: StateKey, run: Flat, rank: int) -> tuple[Piece, ...]:
         """What a rank takes of some elements of a tensor, in the order in which it is sent."""
         placement = self._wanted.placements[key]
-        regions = placement.regions.get(rank_holder(rank), ())
-        return tuple(
-            Piece(number, piece)
-            for number, region in enumerate(regions)
-            for piece in common(placement.shape, run, region)
-        )
+        label = (id(placement), run, rank)
+        if label not in self._taken:
+            regions = placement.regions.get(rank_holder(rank), ())
+            self._taken[label] = tuple(
+                Piece(number, piece)
+                for number, region in enumerate(regions)
+                for piece in common(placement.shape, run, region)
+            )
+        return self._taken[label]
 
     def bytes_to(self, read: BlockRead, rank: int) -> int:
         """How much of some blocks a rank takes."""
