@@ -57,7 +57,7 @@ check: install ## Lint, types, contracts, freshness of everything generated
 chaos: install ## Random job files and calls, then random faults and outages of the whole system, for half an hour
 	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest $$(grep -rlE '^(import|from) hypothesis' --include='test_*.py' tests/unit) --timeout 3600
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $${TRAINCTL_SIMULATION_SEEDS:-0-999}
-	$(BIN)/pytest tests/e2e tests/multiproc -m chaos --timeout 900 $(PYTEST_ARGS)
+	$(BIN)/pytest tests/unit tests/e2e tests/multiproc -m chaos --timeout 900 $(PYTEST_ARGS)
 
 bench: bench-recovery bench-overhead bench-control bench-checkpoint bench-data ## All benchmarks
 
