@@ -101,7 +101,7 @@ def went_back(w: ProcessWorld, to: SnapshotRef, undisturbed: dict[int, StepFigur
         pytest.param("snapshot.share", {"rank": 1}, marks=pytest.mark.chaos),
         pytest.param("snapshot.send", {"rank": 0, "message": 0}, marks=pytest.mark.chaos),
         pytest.param("snapshot.send", {"rank": 2, "message": 1}, marks=pytest.mark.chaos),
-        ("snapshot.send", {"rank": 1, "message": 7}),
+        pytest.param("snapshot.send", {"rank": 1, "message": 7}, marks=pytest.mark.chaos),
         pytest.param("snapshot.send", {"rank": 0, "message": 12}, marks=pytest.mark.chaos),
         pytest.param("snapshot.receive", {"rank": 1, "message": 0}, marks=pytest.mark.chaos),
         pytest.param("snapshot.receive", {"rank": 0, "message": 1}, marks=pytest.mark.chaos),
@@ -148,7 +148,7 @@ def test_who_dies_while_nodes_complete_a_snapshot(
 @pytest.mark.parametrize(
     ("point", "slot"),
     [
-        ("vote.in", 1),
+        pytest.param("vote.in", 1, marks=pytest.mark.chaos),
         pytest.param("vote.in", 0, marks=pytest.mark.chaos),
         pytest.param("vote.after", 0, marks=pytest.mark.chaos),
         pytest.param("vote.after", 2, marks=pytest.mark.chaos),
