@@ -122,7 +122,7 @@ def test_with_and_without_the_table_the_same_is_read_and_refused(data: st.DataOb
     keys = {k: tuple(v.shape) for k, v in values.items()}
     ragged = data.draw(layouts(keys, "rank", max_holders=4))
     everywhere = {rank_holder(9): {k: (whole(s),) for k, s in keys.items()}}
-    held = {h: {k: ragged.runs(h, k) for k in held} for h, held in ragged.holders.items()} | everywhere
+    held = {h: {k: ragged.parts(h, k) for k in held} for h, held in ragged.holders.items()} | everywhere
     limit = data.draw(st.sampled_from([7, 50, 1 << 20]))
     new = save(f"memory://{uuid.uuid4()}", values, layout=Layout(keys, held), max_file_bytes=limit)
     target = data.draw(layouts(keys, "rank", max_holders=3))

@@ -6,19 +6,26 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.catalog import inspect
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.layout import replicated
-from trainctl.checkpoint.layout.region import Shape
+from trainctl.checkpoint.layout.layout import Layout, rank_holder
+from trainctl.checkpoint.layout.region import Flat, Shape, offset_in, region_to_runs, volume, whole
 from trainctl.checkpoint.manifest.reading import files_layout, read_artifacts, read_parts
+from trainctl.checkpoint.readers import Readers
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
 
 _MODEL = frozenset({"param", "buffer"})
 """Kinds that belong to the model; persistent buffers are part of what ``from_pretrained`` wants."""
+
+BAND_BYTES = 16 << 20
+"""Of a tensor in memory at a time."""
+_HERE = rank_holder(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +85,25 @@ class ExportSource:
         Raises:
             CheckpointError: the checkpoint lacks a part of it, or is corrupt.
         """
-        plan = copy_plan(self._saved, replicated({parameter.key: parameter.shape}, ["export"]))
+        shape = parameter.shape
+        size = volume(whole(shape))
+        items = BAND_BYTES // parameter.key.item_bytes
+        for start in range(0, size, items):
+            yield self._band(parameter, Flat(start, min(start + items, size)))
+
+    def _band(self, parameter: Parameter, band: Flat) -> memoryview:
+        """Some of a tensor's elements. What is saved of it as boxes is of other elements, too, where it is read."""
+        key, shape = parameter.key, parameter.shape
+        wanted = Layout({key: shape}, {_HERE: {key: (band,)}})
+        plan = copy_plan(self._saved, wanted)
         if plan.missing:
             raise CheckpointError(f"{self.ref.uri}: {plan.missing[0]}", hint="export another checkpoint")
-        reads = self._reader.plan(plan.transfers, in_file_order=False)
-        reads.sort(key=lambda read: read.run.start)
-        for _, data in self._reader.read(reads):
-            yield data
+        readers = Readers(wanted, 0, 1)
+        found = np.empty((band.volume, key.item_bytes), np.uint8)
+        for read, data in self._reader.read(self._reader.plan(plan.transfers, readers)):
+            values = np.frombuffer(data, np.uint8).reshape(-1, key.item_bytes)
+            for piece in readers.pieces(read, 0):
+                for run in region_to_runs(shape, piece.region):
+                    begin = piece.begin + offset_in(shape, piece.inside, run.start)
+                    found[run.start - band.start : run.stop - band.start] = values[begin : begin + run.volume]
+        return memoryview(found.reshape(-1).data)
