@@ -133,7 +133,7 @@ def write_part(
 
 
 def _in_place(data: EntryData, model_files: ModelFiles) -> Iterator[tuple[Entry, torch.Tensor]]:
-    """Boxes of tensors that lie whole in files of the model as row-major runs: their bytes do not lie together there."""
+    """Boxes of tensors that lie whole in files of the model as runs: their bytes do not lie together there."""
     for entry, values in data.items():
         if isinstance(entry.region, Flat) or not model_files.holds(entry):
             yield entry, values

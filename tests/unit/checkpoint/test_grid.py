@@ -40,7 +40,11 @@ def test_cells_say_of_every_element_who_has_it(data: st.DataObject) -> None:
     failed = frozenset(data.draw(st.sets(st.sampled_from("abcd"))))
     asked = one_run(shape, data.draw(regions(shape)))
     coverage = Coverage(placement, failed)
-    said = [(i, cell.holders) for cell in coverage.cut(asked) for i in elements(shape, cell.region)] if volume(asked) else []
+    said = (
+        [(i, cell.holders) for cell in coverage.cut(asked) for i in elements(shape, cell.region)]
+        if volume(asked)
+        else []
+    )
     assert sorted(said) == [(i, holders_of(placement, failed, i)) for i in sorted(elements(shape, asked))]
     everywhere = [(i, cell.holders) for cell in coverage.cells for i in elements(shape, cell.region)]
     found = [(i, holders_of(placement, failed, i)) for i in range(math.prod(shape))]

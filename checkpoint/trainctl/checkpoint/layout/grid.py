@@ -162,7 +162,5 @@ def _met(slabs: Sequence[_Slab], offsets: Shape, lengths: Shape) -> _Met:
     if position < end:
         add(position, end, nobody)
     return tuple(
-        ((start, *at), (stop - start, *size), holders)
-        for start, stop, cells in found
-        for at, size, holders in cells
+        ((start, *at), (stop - start, *size), holders) for start, stop, cells in found for at, size, holders in cells
     )

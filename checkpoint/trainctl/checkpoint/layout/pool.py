@@ -41,7 +41,7 @@ class Stack(NamedTuple):
 
     @property
     def unit_bytes(self) -> int:
-        """What is not cut: an element; of a box, a row that is not longer than a scrap, so that a part is a box, too."""
+        """What is not cut: an element; of a box, a row that is shorter than a scrap, so that a part is a box, too."""
         region = self.want.region
         if isinstance(region, Box):
             for dim in range(1, len(region.lengths)):

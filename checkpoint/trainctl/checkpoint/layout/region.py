@@ -94,7 +94,7 @@ def flat_in_box(box: Box, run: Flat) -> tuple[Box, ...]:
 
 
 def part_of(region: Region, run: Flat) -> tuple[Region, ...]:
-    """What a range of a region's own elements, row-major, is of the tensor, in order: flat if the region is, else boxes.
+    """What a range of a region's own elements, row-major, is of the tensor, in order: a flat range, or of a box boxes.
 
     Raises:
         PlanError: the range is not inside the region.

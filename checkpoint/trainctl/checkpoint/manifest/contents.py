@@ -85,7 +85,10 @@ def contents_of(
         if not _once(shape, [region_of_row(ends) for ends, _ in cut]):
             raise CheckpointError(
                 f"{attempt}: expected every element of {key} (shape {list(shape)}) in one part, found "
-                + (", ".join(f"{_said(region_of_row(ends))} in part {writer}" for ends, writer in cut[:5]) or "none in any"),
+                + (
+                    ", ".join(f"{_said(region_of_row(ends))} in part {writer}" for ends, writer in cut[:5])
+                    or "none in any"
+                ),
                 hint="discard the attempt; the next save starts a new one",
             )
         tensors.append(

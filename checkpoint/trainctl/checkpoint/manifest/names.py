@@ -96,7 +96,7 @@ def is_model_file(name: str) -> bool:
 
 
 def entry_name(fqn: str, kind: str, shape: Shape, region: Region) -> str:
-    """Name of a tensor, or of a region of it, inside a data file: parameters keep their own name, so HF tools know them.
+    """Name of a tensor, or of a part of it, inside a data file: parameters keep their own name, so HF tools know them.
 
     Informational: readers go by the manifest and never take a name apart.
     """

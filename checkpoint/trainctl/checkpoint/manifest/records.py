@@ -53,7 +53,7 @@ class ChunkRecord:
         """
         if self.flat is not None and len(self.flat) == 2:
             return Flat(*self.flat)
-        if self.offsets is not None and self.lengths is not None:
+        if self.offsets is not None and self.lengths is not None and len(self.offsets) == len(self.lengths):
             return Box(self.offsets, self.lengths)
         raise CheckpointError("expected a chunk with a flat range or a box, found neither", hint="use a newer trainctl")
 
