@@ -1,19 +1,19 @@
-"""Parameters and buffers of a checkpoint as whole tensors, streamed block by block in row-major order."""
+"""Parameters and buffers of a checkpoint as whole tensors, streamed band by band in row-major order."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.catalog import inspect
-from trainctl.checkpoint.layout.copy_plan import copy_plan
+from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.layout import Layout, rank_holder
-from trainctl.checkpoint.layout.region import Flat, Shape, offset_in, region_to_runs, volume, whole
+from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
+from trainctl.checkpoint.layout.region import Flat, Shape, hull, intersect, offset_in, region_to_runs, volume, whole
 from trainctl.checkpoint.manifest.reading import files_layout, read_artifacts, read_parts
 from trainctl.checkpoint.readers import Readers
 from trainctl.checkpoint.rereads import Rereads
@@ -85,22 +85,22 @@ class ExportSource:
         Raises:
             CheckpointError: the checkpoint lacks a part of it, or is corrupt.
         """
-        shape = parameter.shape
-        size = volume(whole(shape))
-        items = BAND_BYTES // parameter.key.item_bytes
-        for start in range(0, size, items):
-            yield self._band(parameter, Flat(start, min(start + items, size)))
-
-    def _band(self, parameter: Parameter, band: Flat) -> memoryview:
-        """Some of a tensor's elements. What is saved of it as boxes is of other elements, too, where it is read."""
         key, shape = parameter.key, parameter.shape
-        wanted = Layout({key: shape}, {_HERE: {key: (band,)}})
-        plan = copy_plan(self._saved, wanted)
+        plan = copy_plan(self._saved, replicated({key: shape}, [_HERE]))
         if plan.missing:
             raise CheckpointError(f"{self.ref.uri}: {plan.missing[0]}", hint="export another checkpoint")
-        readers = Readers(wanted, 0, 1)
+        sources = [(hull(shape, transfer.region), transfer) for transfer in plan.transfers]
+        size, items = volume(whole(shape)), BAND_BYTES // key.item_bytes
+        for start in range(0, size, items):
+            band = Flat(start, min(start + items, size))
+            yield self._band(parameter, band, [transfer for around, transfer in sources if intersect(around, band)])
+
+    def _band(self, parameter: Parameter, band: Flat, sources: Sequence[Transfer]) -> memoryview:
+        """Some of a tensor's elements. Blocks of what was saved as boxes have others', too; those are left."""
+        key, shape = parameter.key, parameter.shape
+        readers = Readers(Layout({key: shape}, {_HERE: {key: (band,)}}), 0, 1)
         found = np.empty((band.volume, key.item_bytes), np.uint8)
-        for read, data in self._reader.read(self._reader.plan(plan.transfers, readers)):
+        for read, data in self._reader.read(self._reader.plan(sources, readers)):
             values = np.frombuffer(data, np.uint8).reshape(-1, key.item_bytes)
             for piece in readers.pieces(read, 0):
                 for run in region_to_runs(shape, piece.region):
