@@ -102,18 +102,18 @@ class CopyPlan:
 
     def into(self, dst_holder: str) -> tuple[Transfer, ...]:
         """The transfers to one destination."""
-        wants = [(want, group.keys) for group in self._groups for want in group.pairing.into(dst_holder)]
+        wants = [(group, tuple(group.pairing.into(dst_holder))) for group in self._groups]
         pieces = _from_the_only_one(wants)
-        if any(len(want.sources) > 1 for want, _ in wants):
+        if any(len(want.sources) > 1 for _, found in wants for want in found):
             stacks = self._dealt.stacks.get(dst_holder, ())
             pieces += (piece for pool, stack in stacks for piece in pool.pieces(stack))
         return self._transfers(pieces)
 
     def out_of(self, src_holder: str) -> tuple[Transfer, ...]:
         """The transfers from one source."""
-        wants = [(want, group.keys) for group in self._groups for want in group.pairing.out_of(src_holder)]
+        wants = [(group, tuple(group.pairing.out_of(src_holder))) for group in self._groups]
         pieces = _from_the_only_one(wants)
-        if any(len(want.sources) > 1 for want, _ in wants):
+        if any(len(want.sources) > 1 for _, found in wants for want in found):
             pieces += (piece for pool in self._dealt.pools.values() for piece in pool.pieces_of(src_holder))
         return self._transfers(pieces)
 
@@ -256,14 +256,18 @@ def _term_key(term: Term) -> StateKey:
     return term.key
 
 
-def _from_the_only_one(wants: Iterable[tuple[Want, Sequence[int]]]) -> list[Piece]:
+def _from_the_only_one(wants: Iterable[tuple[_Group, Sequence[Want]]]) -> list[Piece]:
     """What comes from its only source: nothing is to be shared out."""
-    return [
-        Piece(want.dst_holder, key, want.region, want.sources[0])
-        for want, keys in wants
-        if len(want.sources) == 1
-        for key in keys
-    ]
+    pieces: list[Piece] = []
+    for group, found in wants:
+        regions: dict[tuple[str, str], list[Region]] = {}
+        for want in found:
+            if len(want.sources) == 1:
+                regions.setdefault((want.dst_holder, want.sources[0]), []).append(want.region)
+        for (dst_holder, source), some in regions.items():
+            joined = _joined(group.pairing, tuple(some))
+            pieces += (Piece(dst_holder, key, region, source) for key in group.keys for region in joined)
+    return pieces
 
 
 def _joined(pairing: Pairing, regions: tuple[Region, ...]) -> tuple[Region, ...]:
