@@ -30,6 +30,7 @@ from e2e.invariants import (
 from e2e.ledger import assert_exact_ledger, assert_same_samples, tensors_of
 from e2e.local_system import LocalSystem, tiny_job
 from e2e.process_tree import processes_of
+from trainctl.core.system.memory_folder import memory_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 STEPS, SEQUENCES, WORLD = 200, 24, 4
@@ -75,10 +76,17 @@ def reference(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Referen
         system.down()
 
 
+def shared_memory_of(system: LocalSystem) -> set[str]:
+    """All that is there, but for folders that other tests have at the same time."""
+    own = {memory_folder(node).name for node in system.run_dir.glob("nodes/*")}
+    there = set(os.listdir("/dev/shm"))
+    return {name for name in there if name in own or not name.startswith(("trainctl-", "pytest-"))}
+
+
 def run_chaos(script: Sequence[Fault], seed: int, home: Path, corpus: Path, reference: Reference) -> Chaos:
     """One system, one job, one script; then every invariant. Returns what was done."""
-    shared_memory = set(os.listdir("/dev/shm"))
     system = LocalSystem(home / "local")
+    shared_memory = shared_memory_of(system)
     chaos = Chaos(system, "chaos", script)
     try:
         system.up()
@@ -97,7 +105,7 @@ def run_chaos(script: Sequence[Fault], seed: int, home: Path, corpus: Path, refe
     finally:
         system.down()
     assert processes_of(system.run_dir) == []
-    assert set(os.listdir("/dev/shm")) <= shared_memory
+    assert shared_memory_of(system) <= shared_memory
     assert [p for p in system.run_dir.glob("nodes/*/pages/*") if p.is_file()] == []
     return chaos
 

@@ -69,7 +69,7 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
         session.model.train()
         return loss
 
-    session.on_evaluate(every=4, num_items=5, evaluate=evaluate)
+    session.on_evaluate(every=options.get("evaluate_every", 4), num_items=5, evaluate=evaluate)
     while not session.done:
         with session.step() as step:
             counter.count += 1

@@ -240,9 +240,9 @@ def test_halves_that_are_damaged_on_different_nodes_make_a_whole(
 
 def test_where_no_copy_is_right_the_checkpoint_is_loaded(tmp_path: Path, undisturbed: dict[int, StepFigures]) -> None:
     """Both copies of a part have a flipped bit: who reads it says so, and the next generation loads a checkpoint."""
-    with make(tmp_path / "lost", ["a", "b"], interval=5, save_every=4) as w:
+    with make(tmp_path / "lost", ["a", "b"], interval=5, save_every=60) as w:
         w.propose(range(2))
-        w.until(lambda: completed(w, 10) and w.saved() is not None)
+        w.until(lambda: completed(w, 65) and w.saved() is not None)
         stand_still(w, 1)
         damage("data/w00001-*.safetensors", w.memory("a"), w.memory("b"))
         wake(w, 1)

@@ -44,7 +44,13 @@ from trainctl.core.records.worker import (
     WorkerDesired,
     WorkerError,
 )
-from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
+from trainctl.core.system.memory_folder import (
+    FAILURE_DOMAIN_VARIABLE,
+    MEMORY_VARIABLE,
+    claim_memory_folder,
+    memory_folder,
+    remove_memory_folder,
+)
 from trainctl.parallel.bridge import (
     Checkpointed,
     Failed,
@@ -190,6 +196,7 @@ class ProcessWorld:
     ) -> None:
         self._context = fork_server()
         self._folder = folder
+        self._memory = memory_folder(folder)
         self._program = program
         self._options = {**(options or {}), "folder": str(folder)}
         self._spec = to_wire(TrainJob(metadata=JobMetadata(name="test"), spec=spec or JobSpec()))
@@ -234,6 +241,7 @@ class ProcessWorld:
         self.snapshot_intervals_s: dict[int, float] = {}
         """The same of snapshots."""
         self.resume: CheckpointRef | None = None
+        assert not claim_memory_folder(self._memory)
         for slot in range(size):
             self.start(slot)
 
@@ -260,7 +268,7 @@ class ProcessWorld:
 
     def memory(self, node: str) -> Path:
         """Where a node keeps snapshots."""
-        return self._folder / "memory" / node
+        return self._memory / node
 
     def node(self, slot: int) -> str:
         """Where a slot is."""
@@ -601,6 +609,7 @@ class ProcessWorld:
                 life.kill()
             life.process.join()
             life.sock.close()
+        remove_memory_folder(self._memory)
 
     def __enter__(self) -> ProcessWorld:
         return self

@@ -94,7 +94,15 @@ def load(
         raise InternalError("what several ranks read for each other is verified by all of them before one is filled")
     watch = watch or LoadWatch()
     plan = plan or plan_load(
-        ref, state, everything=everything, kinds=kinds, cast=cast, all_here=all_here, watch=watch, sharing=sharing
+        ref,
+        state,
+        everything=everything,
+        kinds=kinds,
+        cast=cast,
+        all_here=all_here,
+        alive=alive,
+        watch=watch,
+        sharing=sharing,
     )
     if verify_first:
         plan.verify(alive=alive, watch=watch)
@@ -187,6 +195,7 @@ def plan_load(
     kinds: Collection[str] | None = None,
     cast: bool = False,
     all_here: bool = False,
+    alive: Callable[[], None] = nothing,
     watch: LoadWatch | None = None,
     sharing: Sharing | None = None,
 ) -> LoadPlan:
@@ -195,7 +204,7 @@ def plan_load(
     Raises:
         UnfitCheckpointError, DamagedCheckpointError, StorageRefusedError, StorageAwayError: as ``load``.
     """
-    with _reading(ref, nothing):
+    with _reading(ref, alive):
         names = {(key.fqn, key.kind) for key in (state.shapes() if everything is None else everything)}
         storage = open_storage(ref.uri)
         rereads = (watch or LoadWatch()).rereads

@@ -59,7 +59,9 @@ class Readers:
         self.rank = rank
         self.size = size
         self._wanted = wanted
+        # By the identity of placements, which layouts keep once: most tensors are cut like many others.
         self._known: dict[tuple[int, Region, int], tuple[Stretch, ...]] = {}
+        self._taken: dict[tuple[int, tuple[Region, ...], int], tuple[Piece, ...]] = {}
 
     def stretches(self, key: StateKey, chunk: Region, block_items: int) -> tuple[Stretch, ...]:
         """Who takes which blocks of a chunk.
@@ -73,7 +75,7 @@ class Readers:
             block_items: elements of a block; the last may have fewer.
         """
         placement = self._wanted.placements[key]
-        label = (id(placement), chunk, block_items)  # layouts keep equal placements once
+        label = (id(placement), chunk, block_items)
         if label not in self._known:
             self._known[label] = tuple(_stretches(placement, chunk, block_items, self.size))
         return self._known[label]
@@ -81,15 +83,18 @@ class Readers:
     def pieces(self, read: BlockRead, rank: int) -> tuple[Piece, ...]:
         """What a rank takes of some blocks, in the order in which it is sent."""
         placement = self._wanted.placements[read.transfer.dst_key]
-        regions = placement.regions.get(rank_holder(rank), ())
-        begins = itertools.accumulate(map(volume, read.regions), initial=0)
-        blocks = list(zip(read.regions, begins, strict=False))
-        return tuple(
-            Piece(number, piece, inside, begin)
-            for number, region in enumerate(regions)
-            for inside, begin in blocks
-            for piece in common(placement.shape, inside, region)
-        )
+        label = (id(placement), read.regions, rank)
+        if label not in self._taken:
+            regions = placement.regions.get(rank_holder(rank), ())
+            begins = itertools.accumulate(map(volume, read.regions), initial=0)
+            blocks = list(zip(read.regions, begins, strict=False))
+            self._taken[label] = tuple(
+                Piece(number, piece, inside, begin)
+                for number, region in enumerate(regions)
+                for inside, begin in blocks
+                for piece in common(placement.shape, inside, region)
+            )
+        return self._taken[label]
 
     def bytes_to(self, read: BlockRead, rank: int) -> int:
         """How much of some blocks a rank takes."""

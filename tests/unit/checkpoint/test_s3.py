@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -298,13 +299,16 @@ def test_a_checkpoint_is_saved_and_loaded_through_everything_that_passes(store: 
 def test_who_loads_shows_a_sign_of_life_while_the_store_is_slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = save(store.uri, values_of(1), of=attempt(1))
     monkeypatch.setattr("trainctl.checkpoint.loading._SHOWN_EVERY_S", 0.01)
-    shown = threading.Event()
-    store.proxy.when("GET", "manifest.json")._do(
-        lambda handler, ask: handler.answer(ask()) if shown.wait(20) else handler.reset()
-    )
+    shown, while_it_waited = threading.Event(), []
+
+    def slow(handler: Any, ask: Callable[[], Answer]) -> None:
+        while_it_waited.append(shown.wait(20))
+        handler.answer(ask())
+
+    store.proxy.when("GET", "manifest.json")._do(slow)
     state = blank()
     load(ref, state, alive=shown.set)
-    assert shown.is_set()
+    assert while_it_waited == [True]
     assert holds(state, 1)
 
 

@@ -1,4 +1,4 @@
-"""Two leaders' generations save the same step at once: every order of their calls to the storage is tried."""
+"""Two leaders' generations save the same step at once: their calls come in any order (`make chaos`: in every one)."""
 
 from __future__ import annotations
 
@@ -166,7 +166,10 @@ def started(*bodies: Body) -> Iterator[list[Turn]]:
 
 
 @pytest.mark.timeout(120)
-def test_every_order_of_two_writers_leaves_whole_checkpoints_and_the_newer_epochs_wins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.chaos)])
+def test_any_order_of_two_writers_leaves_whole_checkpoints_and_the_newer_epochs_wins(
+    tmp_path: Path, every: int
+) -> None:
     def folder(name: object) -> tuple[Path, CheckpointRef]:
         uri = tmp_path / str(name)
         return uri, save(uri, at_step(VALUES, 1), of=attempt(1))
@@ -176,7 +179,7 @@ def test_every_order_of_two_writers_leaves_whole_checkpoints_and_the_newer_epoch
         assert calls_of(saving(uri, epoch, first)) == count, "two parts, the contents, the seal; and the removal"
         assert check(uri) == (epoch,)
     ends: set[tuple[int, ...]] = set()
-    for number, order in enumerate(orders(4, 5)):
+    for number, order in enumerate(itertools.islice(orders(4, 5), 0, None, every)):
         uri, first = folder(number)
         with started(saving(uri, 3, first), saving(uri, 4, first)) as turns:
             calls, complete = [0, 0], set[int]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ class Listening(Run):
 
     def __init__(self, folder: Path, *, snapshots: int) -> None:
         super().__init__(folder, steps=40, interval=0, snapshots=snapshots)
+        self.heard = threading.Event()
         self.told: list[tuple[SnapshotsMade, tuple[SnapshotHeld, ...]]] = []
         plainly = self.control.send
 
@@ -26,6 +28,7 @@ class Listening(Run):
             if isinstance(message, Snapshotted):
                 memory = self.session._context.memory
                 self.told.append((message.snapshots, memory.held() if memory is not None else ()))
+                self.heard.set()
             plainly(message)
 
         self.control.send = send  # type: ignore[method-assign]
@@ -34,7 +37,9 @@ class Listening(Run):
 def test_each_one_that_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MEMORY_VARIABLE, str(tmp_path / "memory"))
     run = Listening(tmp_path, snapshots=1)
-    run.to_the_end()
+    while not run.session.done:
+        run.step()
+        run.heard.wait(0.5)  # steps are much shorter than a snapshot, and would be over before the first one is
     assert [made.made for made, _ in run.told] == list(range(1, len(run.told) + 1))
     assert run.told
     for made, held in run.told:
