@@ -149,6 +149,9 @@ class CopyPlan:
         dealt = _Dealt({}, {}, {})
         for group in self._groups:
             item_bytes = self._copies[group.keys[0]].term.key.item_bytes
+            if not group.pairing.has_replicas:
+                dealt.add_alone(group.pairing.sizes(), len(group.keys) * item_bytes)
+                continue
             for want in group.pairing.all():
                 dealt.add(want, group.keys, item_bytes)
         deal_all(dealt.pools, dealt.alone)
@@ -193,8 +196,15 @@ class _Dealt:
                 pool = self.pools[want.sources] = Pool(want.sources)
             self.stacks.setdefault(want.dst_holder, []).append((pool, pool.add(want, keys, item_bytes)))
         elif want.sources:
-            size_bytes = volume(want.region) * len(keys) * item_bytes
-            self.alone[want.sources] = self.alone.get(want.sources, 0) + size_bytes
+            self.add_alone([(volume(want.region), want.sources)], len(keys) * item_bytes)
+
+    def add_alone(self, sizes: Iterable[tuple[int, Sources]], element_bytes: int) -> None:
+        """Elements that come from their only source, and the bytes of one of them in all keys."""
+        found: dict[Sources, int] = {}
+        for size, source in sizes:
+            found[source] = found.get(source, 0) + size
+        for source, size in found.items():
+            self.alone[source] = self.alone.get(source, 0) + size * element_bytes
 
 
 def copy_plan(

@@ -46,6 +46,15 @@ class Coverage:
         """A region in the cells that it meets; where nobody holds anything, the holders are empty."""
         return self._cut.cut(region)
 
+    def sizes(self, region: Region) -> Iterator[tuple[int, Holders]]:
+        """How many elements ``cut`` gives of which holders."""
+        return self._cut.sizes(region)
+
+    @cached_property
+    def has_replicas(self) -> bool:
+        """Whether several hold the same anywhere."""
+        return any(len(holders) > 1 for holders in self.members)
+
     def covers(self, region: Region) -> bool:
         """Whether somebody has every element of it."""
         return self._full or all(cell.holders for cell in self.cut(region))

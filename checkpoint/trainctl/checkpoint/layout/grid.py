@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -73,6 +74,12 @@ class Grid:
         for box in _boxes(self._shape, region):
             for offsets, lengths, holders in _met(self._slabs, box.offsets, box.lengths):
                 yield Cell(one_run(self._shape, Box(offsets, lengths)), holders)
+
+    def sizes(self, region: Region) -> Iterator[tuple[int, Holders]]:
+        """How many elements ``cut`` gives of which holders."""
+        for box in _boxes(self._shape, region):
+            for _, lengths, holders in _met(self._slabs, box.offsets, box.lengths):
+                yield math.prod(lengths), holders
 
     def _cells(self, slabs: Sequence[_Slab], offsets: Shape, lengths: Shape) -> Iterator[Cell]:
         for start, stop, below, holders in slabs:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from trainctl.checkpoint.layout.grid import Cell
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, common, hull
+from trainctl.checkpoint.layout.grid import Cell, Holders
+from trainctl.checkpoint.layout.region import Flat, Region, Shape, common, hull, volume
 
 
 class _Segment(NamedTuple):
     start: int
     stop: int
-    holders: tuple[str, ...]
+    holders: Holders
 
 
 class Line:
@@ -50,19 +50,26 @@ class Line:
             for part in parts:
                 yield Cell(part, holders)
 
-    def _walk(self, run: Flat) -> Iterator[_Segment]:
+    def sizes(self, region: Region) -> Iterator[tuple[int, Holders]]:
+        """How many elements ``cut`` gives of which holders."""
+        if isinstance(region, Flat):
+            return ((stop - start, holders) for start, stop, holders in self._walk(region))
+        return ((volume(part), holders) for part, holders in self.cut(region))
+
+    def _walk(self, run: Flat) -> Iterator[tuple[int, int, Holders]]:
         position, stop = run
         for index in range(bisect.bisect_right(self._stops, position), len(self._segments)):
-            here = self._segments[index]
-            if here.start >= stop:
+            begin, end, holders = self._segments[index]
+            if begin >= stop:
                 break
-            if here.start > position:
-                yield _Segment(position, here.start, ())
-            end = min(here.stop, stop)
-            yield _Segment(max(position, here.start), end, here.holders)
+            if begin > position:
+                yield position, begin, ()
+                position = begin
+            end = min(end, stop)
+            yield position, end, holders
             position = end
         if position < stop:
-            yield _Segment(position, stop, ())
+            yield position, stop, ()
 
 
 def _segments(held: Iterable[tuple[Flat, str]]) -> tuple[_Segment, ...]:

@@ -73,6 +73,20 @@ class Pairing:
             if not all(self._src.covers(part) for part in self._dst.placement.parts_of(holder)):
                 yield from (want for want in self.into(holder) if not want.sources)
 
+    @property
+    def has_replicas(self) -> bool:
+        """Whether something that is wanted may come from several."""
+        return self._src.has_replicas
+
+    def sizes(self) -> Iterator[tuple[int, Holders]]:
+        """Without replicas: the elements of all that is wanted and somebody has, and who that is."""
+        for holder in self.destinations:
+            own = (holder,) if self._in_place else ()
+            for part in self._dst.placement.parts_of(holder):
+                for size, sources in self._src.sizes(part):
+                    if sources and sources != own:
+                        yield size, sources
+
     def all(self) -> Iterator[Want]:
         """What all want, in order of names."""
         for holder in self.destinations:
