@@ -20,7 +20,7 @@ from benchmarks.checkpoint_library import LIBRARY, Library
 from benchmarks.checkpoint_step import Step
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.saving import EntryData, Runs
+from trainctl.checkpoint.saving import EntryData, Portion
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
@@ -120,7 +120,7 @@ class Training:
     """
 
     def __init__(
-        self, rank: int, own: LocalState, assigned: Runs, tensors: dict[str, DTensor], *, tokens: int = TOKENS
+        self, rank: int, own: LocalState, assigned: Portion, tensors: dict[str, DTensor], *, tokens: int = TOKENS
     ) -> None:
         self._rank, self._own, self._assigned, self._tensors = rank, own, assigned, tensors
         self._step = Step(own, tokens)

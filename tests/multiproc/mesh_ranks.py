@@ -55,7 +55,13 @@ def sharded(model: nn.Module) -> None:
     fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
 
 
-CASES = {"hybrid": hybrid, "both": sharded_and_tensor_parallel}
+def replicated_columns(model: nn.Module) -> None:
+    """The second weight by its columns, twice."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "tensor"))
+    parallelize_module(model, mesh["tensor"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
+
+CASES = {"hybrid": hybrid, "both": sharded_and_tensor_parallel, "columns": replicated_columns}
 TARGETS = {"tensor": tensor_parallel, "sharded": sharded}
 
 

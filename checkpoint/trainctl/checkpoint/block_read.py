@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trainctl.checkpoint.layout.copy_plan import Transfer
-from trainctl.checkpoint.layout.region import Flat
+from trainctl.checkpoint.layout.region import Region, volume
 
 
 class BlockRead(NamedTuple):
-    """Consecutive checksummed blocks of a file and the run in them that is wanted.
+    """Consecutive checksummed blocks of a file, and what they are.
 
     Attributes:
         transfer: what they are read for.
-        run: elements wanted of them.
+        regions: their elements, one region after the other: of a chunk that is a box they are a few.
         path: data file.
         begin: where the first block begins in the file.
         size: bytes of the blocks.
-        skip: bytes before the first wanted element.
         block_bytes: of each block; the last may be shorter.
         checksums: of the blocks.
         takers: ranks that want of them, of those that load together.
@@ -25,17 +24,16 @@ class BlockRead(NamedTuple):
     """
 
     transfer: Transfer
-    run: Flat
+    regions: tuple[Region, ...]
     path: str
     begin: int
     size: int
-    skip: int
     block_bytes: int
     checksums: tuple[str, ...]
     takers: tuple[int, ...] = (0,)
     reader: int = 0
 
     @property
-    def wanted_bytes(self) -> int:
-        """Size of the run."""
-        return self.run.volume * self.transfer.src_key.item_bytes
+    def elements(self) -> int:
+        """How many there are in the blocks."""
+        return sum(map(volume, self.regions))

@@ -1,4 +1,4 @@
-"""Reads runs of tensors out of data files: in file order, in large requests, each block verified before use.
+"""Reads parts of tensors out of data files: in file order, in large requests, each block verified before use.
 
 Memory is bounded by one batch, whatever the size of the checkpoint. Needs neither torch nor numpy.
 """
@@ -15,7 +15,7 @@ from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.layout.copy_plan import Transfer
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import file_holder
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, offset_in, overlaps
+from trainctl.checkpoint.layout.region import Flat, Region, Shape, part_of
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm, checksum
 from trainctl.checkpoint.manifest.records import ChunkRecord, FileRecord, PartManifest, RootManifest, TensorRecord
 from trainctl.checkpoint.monitor import COPY, READ, VERIFY
@@ -24,7 +24,7 @@ from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import RangeRead, Storage
-from trainctl.core.errors import CheckpointError, DamagedCheckpointError
+from trainctl.core.errors import DamagedCheckpointError
 
 Place = Callable[[BlockRead], memoryview | None]
 """Memory of the block's size, into which it may be read before it is verified; None: there is none."""
@@ -77,23 +77,16 @@ class BlockReader:
             for tensor in part.tensors:
                 self._records.setdefault(tensor.key(version), []).append((part, tensor))
 
-    def plan(self, transfers: Iterable[Transfer], *, in_file_order: bool = True) -> list[BlockRead]:
-        """The blocks to read, by file and position (or in the order of the transfers)."""
-        reads = [read for transfer in transfers for read in self._blocks(transfer)]
-        if in_file_order:
-            reads.sort(key=lambda r: (r.path, r.begin, r.run.start))
-        return reads
-
-    def plan_shared(self, transfers: Iterable[Transfer], readers: Readers) -> list[BlockRead]:
-        """As ``plan``, for ranks that load together: what this rank takes, whoever of them reads it.
+    def plan(self, transfers: Iterable[Transfer], readers: Readers) -> list[BlockRead]:
+        """The blocks that this rank takes, whoever of those that load together reads them, by file and position.
 
         Args:
             transfers: of what this rank wants, or of more than that.
             readers: says who takes and reads what.
         """
         whole = {(t.src_holder, t.src_key, t.dst_key): t for t in transfers}.values()
-        reads = [read for transfer in whole for read in self._shared_blocks(transfer, readers)]
-        reads.sort(key=lambda r: (r.path, r.begin, r.run.start, r.transfer.dst_key))
+        reads = [read for transfer in whole for read in self._blocks(transfer, readers)]
+        reads.sort(key=lambda r: (r.path, r.begin, r.transfer.dst_key))
         return reads
 
     def verify_headers(self, paths: Collection[str]) -> None:
@@ -111,7 +104,7 @@ class BlockReader:
         at_once(self._storage, verify, [file for file in self._headers if file.path in paths])
 
     def read(self, reads: Sequence[BlockRead]) -> Iterator[tuple[BlockRead, memoryview]]:
-        """The wanted bytes of each block, verified, one after the other.
+        """The bytes of each, verified, one after the other.
 
         Raises:
             CheckpointError: a block does not have its checksum; names file, range and tensor.
@@ -134,7 +127,7 @@ class BlockReader:
         Args:
             reads: as ``plan`` made them.
             place: where a block's bytes belong, if they can be read there; called by any of the threads.
-            take: called with what was wanted of the others, in memory that is used again; by any of the threads.
+            take: called with the bytes of the others, in memory that is used again; by any of the threads.
             alive: called by the caller's thread, every few megabytes.
             watch: takes the seconds of all threads.
             moved: told as often how many bytes were read.
@@ -176,56 +169,23 @@ class BlockReader:
                     found.setdefault(file_holder(part.files[record.file].path), []).append(chunk)
         return found
 
-    def _blocks(self, transfer: Transfer) -> Iterator[BlockRead]:
-        item = transfer.src_key.item_bytes
-        path = transfer.src_holder.removeprefix("file:")
-        for chunk in self._chunks_of(transfer.src_key).get(transfer.src_holder, ()):
-            block_bytes, record = chunk.block_bytes, chunk.record
-            for run in overlaps(chunk.shape, chunk.region, transfer.region):
-                first = offset_in(chunk.shape, chunk.region, run.start) * item
-                last = first + run.volume * item
-                for start, stop in _pieces(first // block_bytes, -(-last // block_bytes), block_bytes):
-                    begin, end = start * block_bytes, min(stop * block_bytes, record.size_bytes)
-                    low, high = max(first, begin), min(last, end)
-                    wanted = Flat(run.start + (low - first) // item, run.start + (high - first) // item)
-                    yield BlockRead(
-                        transfer,
-                        wanted,
-                        path,
-                        record.begin_bytes + begin,
-                        end - begin,
-                        low - begin,
-                        block_bytes,
-                        record.checksums[start:stop],
-                    )
-
-    def _shared_blocks(self, transfer: Transfer, readers: Readers) -> Iterator[BlockRead]:
-        """Whole blocks.
-
-        Raises:
-            CheckpointError: a chunk is a box; nobody has written such yet.
-        """
+    def _blocks(self, transfer: Transfer, readers: Readers) -> Iterator[BlockRead]:
         item = transfer.src_key.item_bytes
         path = transfer.src_holder.removeprefix("file:")
         for chunk in self._chunks_of(transfer.src_key).get(transfer.src_holder, ()):
             region, block_bytes = chunk.region, chunk.block_bytes
-            if not isinstance(region, Flat):
-                where = f"{self._storage.uri}/{path}, {transfer.src_key}"
-                raise CheckpointError(f"{where}: expected flat ranges, found {region}", hint="use a newer trainctl")
             for stretch in readers.stretches(transfer.dst_key, region, block_bytes // item):
                 if readers.rank not in stretch.takers:
                     continue
                 for start, stop in _pieces(stretch.first, stretch.stop, block_bytes):
                     begin, end = start * block_bytes, min(stop * block_bytes, chunk.record.size_bytes)
-                    run = Flat(region.start + begin // item, region.start + end // item)
                     position = chunk.record.begin_bytes + begin
                     yield BlockRead(
                         transfer,
-                        run,
+                        part_of(region, Flat(begin // item, end // item)),
                         path,
                         position,
                         end - begin,
-                        0,
                         block_bytes,
                         chunk.record.checksums[start:stop],
                         stretch.takers,
@@ -235,13 +195,13 @@ class BlockReader:
     def _fill(
         self, batch: Sequence[BlockRead], place: Place, scratch: Callable[[int], bytearray]
     ) -> Iterator[tuple[BlockRead, memoryview]]:
-        """Reads and verifies a batch of blocks of one file; yields what is wanted of those that were not placed.
+        """Reads and verifies a batch of blocks of one file; yields those that were not placed.
 
-        Several runs of one block share its bytes: a block is placed only where it has one.
+        What is read for several tensors shares its bytes: a block is placed only where it is for one.
         """
         blocks = {read.begin: read for read in batch}
-        runs = Counter(read.begin for read in batch)
-        alone = (read for begin, read in blocks.items() if runs[begin] == 1)
+        times = Counter(read.begin for read in batch)
+        alone = (read for begin, read in blocks.items() if times[begin] == 1)
         placed = {read.begin: found for read in alone if (found := place(read)) is not None}
         memory = dict(placed)
         left = [read for begin, read in blocks.items() if begin not in placed]
@@ -260,7 +220,7 @@ class BlockReader:
                     self._check(read.path, begin + number * size, block, expected, what)
         for read in batch:
             if read.begin not in placed:
-                yield read, memory[read.begin][read.skip : read.skip + read.wanted_bytes]
+                yield read, memory[read.begin]
 
     def _check(self, path: str, begin: int, found: memoryview, expected: str, what: str) -> None:
         """Bytes may have been changed on their way: what is stored is only called damaged where it is so twice."""

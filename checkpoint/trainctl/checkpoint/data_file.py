@@ -6,11 +6,12 @@ Format: u64 little-endian header length, JSON header padded with spaces, then bo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Flat, Shape, whole
+from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape, one_run, order_of, part_of, volume, whole
 from trainctl.checkpoint.manifest.names import entry_name
 from trainctl.checkpoint.manifest.records import TCF_VERSION
 from trainctl.core.errors import PlanError
@@ -22,36 +23,43 @@ _PAGE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A run of a tensor that goes into a data file as one safetensors entry."""
+    """A region of a tensor that goes into a data file as one safetensors entry."""
 
     key: StateKey
     shape: Shape
-    run: Flat
+    region: Region
 
     @property
     def name(self) -> str:
         """Name in the file."""
-        return entry_name(self.key.fqn, self.key.kind, self.shape, self.run)
+        return entry_name(self.key.fqn, self.key.kind, self.shape, self.region)
 
     @property
     def stored_shape(self) -> Shape:
-        """Shape in the file: the tensor's own if it is there whole, else 1-d."""
-        return self.shape if self.run == whole(self.shape) else (self.run.volume,)
+        """Shape in the file: the tensor's own if it is there whole, a box's lengths, else 1-d."""
+        if isinstance(self.region, Box):
+            return self.region.lengths
+        return self.shape if self.region == whole(self.shape) else (self.region.volume,)
 
     @property
     def size_bytes(self) -> int:
         """Bytes in the file."""
-        return self.run.volume * self.key.item_bytes
+        return volume(self.region) * self.key.item_bytes
 
 
 def cut(entry: Entry, max_bytes: int) -> Iterator[Entry]:
     """The entry as consecutive ones of at most ``max_bytes`` each."""
     items = max(1, max_bytes // entry.key.item_bytes)
-    if entry.run.volume <= items:
+    size = volume(entry.region)
+    if size <= items:
         yield entry
         return
-    for start in range(entry.run.start, entry.run.stop, items):
-        yield Entry(entry.key, entry.shape, Flat(start, min(start + items, entry.run.stop)))
+    if isinstance(entry.region, Box):  # whole rows of it are a box, too
+        row = math.prod(entry.region.lengths[1:])
+        items -= items % row if items > row else 0
+    for start in range(0, size, items):
+        for part in part_of(entry.region, Flat(start, min(start + items, size))):
+            yield Entry(entry.key, entry.shape, one_run(entry.shape, part))
 
 
 def into_files(entries: Iterable[Entry], max_file_bytes: int) -> list[tuple[Entry, ...]]:
@@ -65,7 +73,7 @@ def into_files(entries: Iterable[Entry], max_file_bytes: int) -> list[tuple[Entr
     files: list[list[Entry]] = []
     names: set[str] = set()
     room = 0
-    for entry in sorted(entries, key=lambda e: (-e.key.item_bytes, e.key, e.run)):
+    for entry in sorted(entries, key=lambda e: (-e.key.item_bytes, e.key, order_of(e.region))):
         if entry.name in names:
             raise PlanError(f"expected a different name for every tensor, found {entry.name} twice")
         names.add(entry.name)

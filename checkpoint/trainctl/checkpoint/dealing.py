@@ -8,7 +8,7 @@ kept is layout only, names and ranges, never a tensor.
 from __future__ import annotations
 
 from trainctl.checkpoint.layout.layout import Layout
-from trainctl.checkpoint.saving import Runs, assign
+from trainctl.checkpoint.saving import Portion, assign
 
 
 class Dealer:
@@ -25,22 +25,22 @@ class Dealer:
         self.planned = 0
         self._holder = holder
         self._layout: Layout | None = None
-        self._runs: Runs = {}
+        self._portion: Portion = {}
 
-    def runs(self, layout: Layout) -> Runs:
+    def portion(self, layout: Layout) -> Portion:
         """What the rank writes, as ``assign`` gives it.
 
         Raises:
             PlanError: as ``assign``.
         """
         if self._layout is None or not _alike(self._layout, layout):
-            self._runs = assign(layout)[self._holder]
+            self._portion = assign(layout)[self._holder]
             self.planned += 1
         elif self._layout is not layout:
             now = dict(zip(self._layout.placements, layout.placements, strict=True))
-            self._runs = {now[key]: runs for key, runs in self._runs.items()}
+            self._portion = {now[key]: regions for key, regions in self._portion.items()}
         self._layout = layout
-        return self._runs
+        return self._portion
 
 
 def _alike(a: Layout, b: Layout) -> bool:

@@ -24,7 +24,7 @@ from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
 from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.retention import remove_attempt, retain
-from trainctl.checkpoint.saving import EntryData, Runs, assign, live_data, nothing, write_part
+from trainctl.checkpoint.saving import EntryData, Portion, assign, live_data, nothing, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.opening import open_storage
@@ -71,7 +71,7 @@ class CheckpointWriter:
         *,
         writer: int,
         state: LocalState,
-        assigned: Runs,
+        assigned: Portion,
         shapes: Mapping[StateKey, Shape] | None = None,
     ) -> PartReport:
         """Writes this rank's share of the state; it is durable on return. The tensors must not change meanwhile.

@@ -18,6 +18,7 @@ from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.exchange.lanes import Lane, run_lanes
 from trainctl.checkpoint.exchange.port import Work
+from trainctl.checkpoint.layout.region import volume
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.readers import Piece, Readers
 from trainctl.checkpoint.saving import nothing
@@ -108,13 +109,13 @@ class Filling:
             self._alive()
 
     def _pieces(self, read: BlockRead, rank: int) -> Sequence[Piece]:
-        return self._readers.pieces(read.transfer.dst_key, read.run, rank)
+        return self._readers.pieces(read, rank)
 
     def _place(self, read: BlockRead) -> memoryview | None:
         pieces = self._pieces(read, self._rank)
-        if read.transfer.combine is not None or len(pieces) != 1 or pieces[0].region != read.run:
+        if read.transfer.combine is not None or not _all_of(read, pieces):
             return None
-        return self._targets[read.transfer.dst_key][pieces[0].number].memory(read.run)
+        return self._targets[read.transfer.dst_key][pieces[0].number].memory(read.regions)
 
     @torch.no_grad()
     def _take(self, read: BlockRead, data: memoryview) -> None:
@@ -122,7 +123,7 @@ class Filling:
         shape = self._readers.shape(read.transfer.dst_key)
         for piece in self._pieces(read, self._rank):
             target = self._targets[read.transfer.dst_key][piece.number].view(piece.region)
-            target.copy_(region_view(values, shape, read.run, piece.region))
+            target.copy_(region_view(values[piece.begin :], shape, piece.inside, piece.region))
 
     def _sending(self, sharing: Sharing) -> Lane:
         """Reads window by window, and sends each while the next one is read."""
@@ -182,10 +183,10 @@ class Filling:
         pieces = self._pieces(read, rank)
         if values is None:
             return torch.zeros(self._readers.bytes_to(read, rank), dtype=torch.uint8)
-        if len(pieces) == 1 and pieces[0].region == read.run:
+        if _all_of(read, pieces):
             return values.view(torch.uint8)
         shape = self._readers.shape(read.transfer.dst_key)
-        packed = [region_view(values, shape, read.run, piece.region).reshape(-1) for piece in pieces]
+        packed = [region_view(values[p.begin :], shape, p.inside, p.region).reshape(-1) for p in pieces]
         return torch.cat(packed).view(torch.uint8)
 
     def _receiving(self, sharing: Sharing, source: int) -> Lane:
@@ -231,6 +232,11 @@ class _Reading:
     def error(self) -> str:
         """Nothing: what failed is told when all has been sent."""
         return ""
+
+
+def _all_of(read: BlockRead, pieces: Sequence[Piece]) -> bool:
+    """Whether the pieces are the elements of the blocks, as they come."""
+    return len({piece.number for piece in pieces}) == 1 and sum(volume(p.region) for p in pieces) == read.elements
 
 
 def _values(read: BlockRead, data: memoryview) -> Tensor:

@@ -24,7 +24,7 @@ from trainctl.checkpoint.filling import Filling
 from trainctl.checkpoint.layout.combine import Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.layout import hulls, rank_holder
+from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.manifest.reading import (
@@ -270,12 +270,11 @@ def _planned(
     sharing: Sharing | None,
 ) -> LoadPlan:
     own = state.layout(_ALONE)
-    wanted = hulls(own)
 
     def sources(shapes: Mapping[StateKey, Shape]) -> _Terms:
         return match(
             {key: shape for key, shape in shapes.items() if kinds is None or key.kind in kinds},
-            wanted.shapes,
+            own.shapes,
             saved_aliases=root.aliases,
             wanted_aliases=state.aliases,
             everything=everything,
@@ -290,12 +289,12 @@ def _planned(
     else:
         terms = sources(table.shapes)
         shapes = {term.key: table.shapes[term.key] for found in terms.values() for term in found}
-        needed = copy_plan(table.layout(shapes), wanted, terms=terms).sources
+        needed = copy_plan(table.layout(shapes), own, terms=terms).sources
         parts = read_parts(storage, root, needed, rereads=rereads)
         saved = files_layout(root, parts, shapes)
     if any(isinstance(term.combine, WeightedSum) for found in terms.values() for term in found):
         raise InternalError("a weighted sum was planned for a load, which copies and casts only")
-    plan = copy_plan(saved, wanted, terms=terms)
+    plan = copy_plan(saved, own, terms=terms)
     if plan.missing:
         ranges = "\n".join(str(m) for m in plan.missing[:20])
         raise DamagedCheckpointError(
@@ -303,7 +302,7 @@ def _planned(
         )
     reader = BlockReader(storage, root, parts, rereads)
     readers = sharing.readers if sharing is not None else Readers(own, 0, 1)
-    reads = reader.plan_shared(plan.transfers, readers)
+    reads = reader.plan(plan.transfers, readers)
     return LoadPlan(ref=ref, root=root, state=state, reader=reader, reads=reads, readers=readers, sharing=sharing)
 
 

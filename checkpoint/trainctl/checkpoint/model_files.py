@@ -13,7 +13,7 @@ from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_metadata
 from trainctl.checkpoint.hf_files import index_of, into_shards, shard_header
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Shape, volume, whole
+from trainctl.checkpoint.layout.region import Flat, Shape, volume, whole
 from trainctl.core.errors import PlanError
 
 CHUNKED, HF = "chunked", "hf"
@@ -92,6 +92,12 @@ class ModelFiles:
         return entry.key.kind in _MODEL
 
     def place(self, entry: Entry) -> tuple[int, int]:
-        """Which of the files an entry belongs into, and where it begins there."""
+        """Which of the files an entry belongs into, and where it begins there.
+
+        Raises:
+            PlanError: it is a box, whose bytes do not lie together in the whole tensor.
+        """
+        if not isinstance(entry.region, Flat):
+            raise PlanError(f"expected a flat range of {entry.key} for a file of the model, found {entry.region}")
         number, begin = self._places[entry.key]
-        return number, begin + entry.run.start * entry.key.item_bytes
+        return number, begin + entry.region.start * entry.key.item_bytes

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from trainctl.checkpoint.attempts import Attempt, storage_errors
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_header, file_metadata, into_files
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Shape
+from trainctl.checkpoint.layout.region import Shape, order_of
 from trainctl.checkpoint.manifest.checksum import ALGORITHM, BLOCK_BYTES, checksum, checksums
 from trainctl.checkpoint.manifest.codec import dump_part, sha256
 from trainctl.checkpoint.manifest.contents import held_rows
@@ -109,7 +109,7 @@ def write_part(
         manifest=StoredFile(path=part_path(writer), size_bytes=len(manifest), sha256=sha256(manifest)),
         files=tuple(StoredFile(path=f.path, size_bytes=f.size_bytes) for f in files),
         data_bytes=sum(entry.size_bytes for entry in entries),
-        held=held_rows(shapes, ((entry.key, entry.run) for entry in entries)),
+        held=held_rows(shapes, ((entry.key, entry.region) for entry in entries)),
     )
 
 
@@ -189,18 +189,14 @@ class _Written:
             self._alive()
             yield block
             self._wrote(len(block))
-        self.chunks[entry] = ChunkRecord(
-            file=file,
-            begin_bytes=begin,
-            size_bytes=entry.size_bytes,
-            checksums=tuple(found),
-            flat=(entry.run.start, entry.run.stop),
+        self.chunks[entry] = ChunkRecord.of(
+            entry.region, file=file, begin_bytes=begin, size_bytes=entry.size_bytes, checksums=tuple(found)
         )
 
 
 def _tensor_records(chunks: Mapping[Entry, ChunkRecord]) -> tuple[TensorRecord, ...]:
     grouped: dict[StateKey, list[Entry]] = {}
-    for entry in sorted(chunks, key=lambda e: (e.key, e.run)):
+    for entry in sorted(chunks, key=lambda e: (e.key, order_of(e.region))):
         grouped.setdefault(entry.key, []).append(entry)
     return tuple(
         TensorRecord(

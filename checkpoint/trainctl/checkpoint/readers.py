@@ -16,7 +16,7 @@ from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.placement import Placement
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, common, hull, intersect, volume
+from trainctl.checkpoint.layout.region import Region, Shape, common, hull, offset_in, volume
 
 TURN_BYTES = 4 << 20
 """So much of a file is read by one rank before the next of its takers has its turn."""
@@ -31,10 +31,19 @@ class Stretch(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Elements that a rank takes, all of its ``number``-th region of a tensor."""
+    """Elements that a rank takes of some blocks.
+
+    Attributes:
+        number: which of the rank's regions of the tensor they are of.
+        region: which elements.
+        inside: the region of the blocks that they are of.
+        begin: elements of the blocks before that region.
+    """
 
     number: int
     region: Region
+    inside: Region
+    begin: int
 
 
 class Readers:
@@ -51,42 +60,45 @@ class Readers:
         self.size = size
         self._wanted = wanted
         # By the identity of placements, which layouts keep once: most tensors are cut like many others.
-        self._known: dict[tuple[int, Flat, int], tuple[Stretch, ...]] = {}
-        self._taken: dict[tuple[int, Flat, int], tuple[Piece, ...]] = {}
+        self._known: dict[tuple[int, Region, int], tuple[Stretch, ...]] = {}
+        self._taken: dict[tuple[int, tuple[Region, ...], int], tuple[Piece, ...]] = {}
 
-    def stretches(self, key: StateKey, run: Flat, block_items: int) -> tuple[Stretch, ...]:
+    def stretches(self, key: StateKey, chunk: Region, block_items: int) -> tuple[Stretch, ...]:
         """Who takes which blocks of a chunk.
 
-        A rank takes all blocks between the first and the last with something that it wants: every row of a tensor for
+        A rank takes all blocks between the first and the last with something that it wants: every row of a chunk for
         those who want some of its columns.
 
         Args:
             key: the wanted tensor that comes from it.
-            run: elements of the chunk.
+            chunk: its elements.
             block_items: elements of a block; the last may have fewer.
         """
         placement = self._wanted.placements[key]
-        label = (id(placement), run, block_items)
+        label = (id(placement), chunk, block_items)
         if label not in self._known:
-            self._known[label] = tuple(_stretches(placement, run, block_items, self.size))
+            self._known[label] = tuple(_stretches(placement, chunk, block_items, self.size))
         return self._known[label]
 
-    def pieces(self, key: StateKey, run: Flat, rank: int) -> tuple[Piece, ...]:
-        """What a rank takes of some elements of a tensor, in the order in which it is sent."""
-        placement = self._wanted.placements[key]
-        label = (id(placement), run, rank)
+    def pieces(self, read: BlockRead, rank: int) -> tuple[Piece, ...]:
+        """What a rank takes of some blocks, in the order in which it is sent."""
+        placement = self._wanted.placements[read.transfer.dst_key]
+        label = (id(placement), read.regions, rank)
         if label not in self._taken:
             regions = placement.regions.get(rank_holder(rank), ())
+            begins = itertools.accumulate(map(volume, read.regions), initial=0)
+            blocks = list(zip(read.regions, begins, strict=False))
             self._taken[label] = tuple(
-                Piece(number, piece)
+                Piece(number, piece, inside, begin)
                 for number, region in enumerate(regions)
-                for piece in common(placement.shape, run, region)
+                for inside, begin in blocks
+                for piece in common(placement.shape, inside, region)
             )
         return self._taken[label]
 
     def bytes_to(self, read: BlockRead, rank: int) -> int:
         """How much of some blocks a rank takes."""
-        pieces = self.pieces(read.transfer.dst_key, read.run, rank)
+        pieces = self.pieces(read, rank)
         return sum(volume(piece.region) for piece in pieces) * read.transfer.src_key.item_bytes
 
     def wanted_bytes(self, read: BlockRead) -> int:
@@ -103,14 +115,15 @@ def reader_of(takers: Sequence[int], path: str, begin: int) -> int:
     return takers[(zlib.crc32(path.encode()) + begin // TURN_BYTES) % len(takers)]
 
 
-def _stretches(placement: Placement, run: Flat, block_items: int, size: int) -> list[Stretch]:
+def _stretches(placement: Placement, chunk: Region, block_items: int, size: int) -> list[Stretch]:
     spans: list[tuple[int, int, int]] = []
     for rank in range(size):
         for region in placement.regions.get(rank_holder(rank), ()):
-            found = intersect(hull(placement.shape, region), run)
-            if isinstance(found, Flat):
-                first, stop = (found.start - run.start) // block_items, -(-(found.stop - run.start) // block_items)
-                spans.append((rank, first, stop))
+            shared = common(placement.shape, chunk, region)
+            if shared:
+                first = offset_in(placement.shape, chunk, hull(placement.shape, shared[0]).start)
+                last = offset_in(placement.shape, chunk, hull(placement.shape, shared[-1]).stop - 1)
+                spans.append((rank, first // block_items, last // block_items + 1))
     ends = sorted({end for _, first, stop in spans for end in (first, stop)})
     stretches = []
     for first, stop in itertools.pairwise(ends):

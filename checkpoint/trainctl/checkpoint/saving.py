@@ -15,19 +15,19 @@ from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, cut
 from trainctl.checkpoint.layout.copy_plan import CopyPlan, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, replicated
-from trainctl.checkpoint.layout.region import Flat, Shape, overlaps
+from trainctl.checkpoint.layout.region import Flat, Region, Shape, common, region_to_runs, volume
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import ModelFiles
 from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.port import Storage
-from trainctl.checkpoint.tensors import byte_view, run_view
+from trainctl.checkpoint.tensors import byte_view, part_view
 from trainctl.core.errors import PlanError
 from trainctl.core.system.faults import FaultPlan
 
-Runs = Mapping[StateKey, tuple[Flat, ...]]
-"""What one rank writes."""
+Portion = Mapping[StateKey, tuple[Region, ...]]
+"""What one rank writes: disjoint regions."""
 
 EntryData = Mapping[Entry, torch.Tensor]
 """What to write, and the memory to write it from: until the write is over, nobody may change that."""
@@ -37,8 +37,8 @@ def nothing() -> None:
     """There is nothing to do."""
 
 
-def assign(layout: Layout) -> Mapping[str, Runs]:
-    """Deals every byte of the state to exactly one of the ranks that hold it, evenly in bytes: holder -> its runs.
+def assign(layout: Layout) -> Mapping[str, Portion]:
+    """Deals every byte of the state to exactly one of the ranks that hold it, evenly in bytes: holder -> its portion.
 
     Every rank computes the same from the same layout, so nothing has to be exchanged.
 
@@ -58,21 +58,22 @@ def assign(layout: Layout) -> Mapping[str, Runs]:
     return _Assignment(plan, tuple(layout.holders), empty)
 
 
-class _Assignment(Mapping[str, Runs]):
-    """Each holder's runs, made when looked at: a rank needs only its own."""
+class _Assignment(Mapping[str, Portion]):
+    """Each holder's portion, made when looked at: a rank needs only its own."""
 
     def __init__(self, plan: CopyPlan, holders: Sequence[str], empty: Mapping[StateKey, str]) -> None:
         self._plan = plan
         self._holders = dict.fromkeys(holders)
         self._empty = empty
 
-    def __getitem__(self, holder: str) -> Runs:
+    def __getitem__(self, holder: str) -> Portion:
         if holder not in self._holders:
             raise KeyError(holder)
-        runs: dict[StateKey, tuple[Flat, ...]] = {}
+        portion: dict[StateKey, list[Region]] = {}
         for t in self._plan.out_of(holder):
-            runs[t.src_key] = (*runs.get(t.src_key, ()), t.region)
-        return runs | {key: (Flat(0, 0),) for key, first in self._empty.items() if first == holder}
+            portion.setdefault(t.src_key, []).append(t.region)
+        found: dict[StateKey, tuple[Region, ...]] = {key: tuple(regions) for key, regions in portion.items()}
+        return found | {key: (Flat(0, 0),) for key, first in self._empty.items() if first == holder}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._holders)
@@ -82,20 +83,20 @@ class _Assignment(Mapping[str, Runs]):
 
 
 def entries_of(
-    state: LocalState, assigned: Runs, *, max_entry_bytes: int = MAX_FILE_BYTES
+    state: LocalState, assigned: Portion, *, max_entry_bytes: int = MAX_FILE_BYTES
 ) -> Iterator[tuple[StateTensor, Entry]]:
-    """The assigned runs as entries of data files, each with the live tensor that holds it."""
+    """The assigned regions as entries of data files, each with the live tensor that holds it."""
     for t in state.tensors:
-        for run in assigned.get(t.key, ()):
-            for part in [run] if run.volume == 0 else overlaps(t.shape, t.region, run):
+        for region in assigned.get(t.key, ()):
+            for part in common(t.shape, region, t.region) if volume(region) else (region,):
                 for entry in cut(Entry(t.key, t.shape, part), max_entry_bytes):
                     yield t, entry
 
 
-def live_data(state: LocalState, assigned: Runs, *, max_entry_bytes: int = MAX_FILE_BYTES) -> EntryData:
-    """The assigned runs as views of the live tensors (copies only of tensors that are not contiguous)."""
+def live_data(state: LocalState, assigned: Portion, *, max_entry_bytes: int = MAX_FILE_BYTES) -> EntryData:
+    """The assigned regions as views of the live tensors (copies only of tensors that are not contiguous)."""
     entries = entries_of(state, assigned, max_entry_bytes=max_entry_bytes)
-    return {entry: run_view(t.tensor, t.shape, t.region, entry.run) for t, entry in entries}
+    return {entry: part_view(t.tensor, t.shape, t.region, entry.region) for t, entry in entries}
 
 
 def write_part(
@@ -113,6 +114,8 @@ def write_part(
     model_files: ModelFiles | None = None,
 ) -> PartReport:
     """As ``part_writing.write_part``, of tensors."""
+    if model_files is not None:
+        data = dict(_in_place(data, model_files))
     return part_writing.write_part(
         storage,
         attempt,
@@ -129,7 +132,19 @@ def write_part(
     )
 
 
+def _in_place(data: EntryData, model_files: ModelFiles) -> Iterator[tuple[Entry, torch.Tensor]]:
+    """Boxes of tensors that lie whole in files of the model as runs: their bytes do not lie together there."""
+    for entry, values in data.items():
+        if isinstance(entry.region, Flat) or not model_files.holds(entry):
+            yield entry, values
+            continue
+        rows, begin = values.reshape(-1), 0
+        for run in region_to_runs(entry.shape, entry.region):
+            yield Entry(entry.key, entry.shape, run), rows[begin : begin + run.volume]
+            begin += run.volume
+
+
 def _blocks(tensor: torch.Tensor) -> Iterator[memoryview]:
-    body = byte_view(tensor.contiguous().cpu())
+    body = byte_view(tensor.cpu().reshape(-1))
     for start in range(0, len(body), PIECE_BYTES):
         yield body[start : start + PIECE_BYTES]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Flat, Region
+from trainctl.checkpoint.layout.region import Region, hull, offset_in, volume
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.tensors import byte_view, region_view
 
@@ -20,9 +22,14 @@ class Target:
         home = tensor if tensor.is_contiguous() else torch.empty_like(tensor, memory_format=torch.contiguous_format)
         self._flat = home.reshape(-1)
 
-    def memory(self, run: Flat) -> memoryview | None:
-        """Where a run inside the region belongs that lies together there, if that is host memory."""
-        return byte_view(self.view(run)) if self._flat.device.type == "cpu" else None
+    def memory(self, parts: Sequence[Region]) -> memoryview | None:
+        """Where some parts of the region belong, if they lie together there, in their order, and in host memory."""
+        shape, region = self._live.shape, self._live.region
+        first = offset_in(shape, region, hull(shape, parts[0]).start)
+        stop = offset_in(shape, region, hull(shape, parts[-1]).stop - 1) + 1
+        if self._flat.device.type != "cpu" or stop - first != sum(map(volume, parts)):
+            return None
+        return byte_view(self._flat[first:stop])
 
     def view(self, piece: Region) -> Tensor:
         """The elements of a part of the region; writing to it writes there."""

@@ -1,12 +1,13 @@
-"""Torch tensors as the algebra sees them: dtype names, and flat runs of a region as views of the live memory."""
+"""Torch tensors as the algebra sees them: dtype names, and parts of a region as views of the live memory."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, offset_in
+from trainctl.checkpoint.layout.region import Flat, Region, Shape, flat_to_boxes, offset_in, volume
 from trainctl.core.errors import PlanError
 
 _DTYPE_NAMES = {
@@ -50,13 +51,32 @@ def dtype_of(name: str) -> torch.dtype:
     return _DTYPES[name]
 
 
-def run_view(tensor: torch.Tensor, shape: Shape, region: Region, run: Flat) -> torch.Tensor:
-    """The elements of one row-major run, 1-d, out of the tensor that holds ``region`` of a global ``shape``.
+def part_view(tensor: torch.Tensor, shape: Shape, region: Region, part: Region) -> torch.Tensor:
+    """The elements of a part of the tensor that holds ``region`` of a global ``shape``: 1-d where they lie together.
 
     It shares memory with ``tensor`` where that is contiguous, else it is a copy.
     """
-    start = offset_in(shape, region, run.start) if run.volume else 0
-    return tensor.detach().reshape(-1)[start : start + run.volume]
+    memory = tensor.detach().reshape(-1)
+    if not volume(part):
+        return memory[:0]
+    found = region_view(memory, shape, region, part)
+    return found.view(-1) if found.is_contiguous() else found
+
+
+def stretches(view: torch.Tensor, items: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """The elements of a view in row-major order, at most so many at a time, each with how many come before."""
+    if view.dim() == 1:
+        for begin in range(0, len(view), items):
+            yield begin, view[begin : begin + items]
+        return
+    for begin in range(0, view.numel(), items):
+        position = begin
+        for box in flat_to_boxes(tuple(view.shape), Flat(begin, min(begin + items, view.numel()))):
+            part = view
+            for dim, (start, length) in enumerate(zip(box.offsets, box.lengths, strict=True)):
+                part = part.narrow(dim, start, length)
+            yield position, part
+            position += part.numel()
 
 
 def region_view(memory: torch.Tensor, shape: Shape, region: Region, piece: Region) -> torch.Tensor:

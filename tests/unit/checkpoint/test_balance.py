@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.balance import balance
 from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
+from trainctl.checkpoint.layout.grid import disjoint
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
-from trainctl.checkpoint.layout.region import Flat, merge_runs, whole
+from trainctl.checkpoint.layout.region import Flat, Region, common, order_of, volume, whole
 from unit.checkpoint.layouts import cut_rows, key
 
 SOURCES = "abcdef"
@@ -48,12 +49,13 @@ def test_large_ranges_are_split_without_gaps(data: st.DataObject) -> None:
     for state_key, (size,) in shapes.items():
         found = [t.region for t in plan.transfers if t.src_key == state_key]
         found += [m.region for m in plan.missing if m.src_key == state_key]
-        assert min(region.volume for region in found) > 0
-        assert sum(region.volume for region in found) == size
-        assert merge_runs(found) == (Flat(0, size),)
+        assert min(volume(region) for region in found) > 0
+        assert sum(volume(region) for region in found) == size
+        assert disjoint(src.shapes[state_key], found) == (Flat(0, size),)
     for t in plan.transfers:
-        held = src.runs(t.src_holder, t.src_key)
-        assert any(run.start <= t.region.start and t.region.stop <= run.stop for run in held)
+        held = src.parts(t.src_holder, t.src_key)
+        shared = (common(src.shapes[t.src_key], part, t.region) for part in held)
+        assert sum(volume(region) for found in shared for region in found) == volume(t.region)
     assert plan.transfers == tuple(sorted((t for r in src.holders for t in plan.out_of(r)), key=in_order))
 
 
@@ -62,8 +64,8 @@ def ranges(size: int) -> st.SearchStrategy[tuple[Flat, ...]]:
     return st.one_of(st.just((Flat(0, size),)), some)
 
 
-def in_order(transfer: Transfer) -> tuple[str, StateKey, Flat]:
-    return transfer.dst_holder, transfer.dst_key, transfer.region
+def in_order(transfer: Transfer) -> tuple[str, StateKey, tuple[bool, Region]]:
+    return transfer.dst_holder, transfer.dst_key, order_of(transfer.region)
 
 
 def test_replicas_of_shards_read_evenly() -> None:

@@ -19,7 +19,7 @@ from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.engine import CheckpointWriter, load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
-from trainctl.checkpoint.layout.region import Flat, Shape, whole
+from trainctl.checkpoint.layout.region import Box, Flat, Shape, whole
 from trainctl.checkpoint.loading import LoadPlan, plan_load
 from trainctl.checkpoint.manifest.codec import dump_root, sha256
 from trainctl.checkpoint.manifest.contents import contents_of, held_rows
@@ -122,7 +122,7 @@ def test_with_and_without_the_table_the_same_is_read_and_refused(data: st.DataOb
     keys = {k: tuple(v.shape) for k, v in values.items()}
     ragged = data.draw(layouts(keys, "rank", max_holders=4))
     everywhere = {rank_holder(9): {k: (whole(s),) for k, s in keys.items()}}
-    held = {h: {k: ragged.runs(h, k) for k in held} for h, held in ragged.holders.items()} | everywhere
+    held = {h: {k: ragged.parts(h, k) for k in held} for h, held in ragged.holders.items()} | everywhere
     limit = data.draw(st.sampled_from([7, 50, 1 << 20]))
     new = save(f"memory://{uuid.uuid4()}", values, layout=Layout(keys, held), max_file_bytes=limit)
     target = data.draw(layouts(keys, "rank", max_holders=3))
@@ -235,6 +235,11 @@ def test_a_damaged_table_is_refused(tmp_path: Path, damage: Callable[[Path], obj
         ({"attempt": "0" * 16}, "expected a part of attempt"),
         ({"placed": []}, r"contents.json is malformed: tensors\[0\]"),
         ({"placed": [{"writers": [0, 1], "starts": [0], "stops": [35]}] * 9}, r"malformed: placed\[0\]"),
+        ({"placed": [{"writers": [0], "starts": [0], "stops": [35], "boxes": []}] * 9}, r"malformed: placed\[0\]"),
+        (
+            {"placed": [{"writers": [0], "starts": [0], "stops": [35], "boxes": [[0, 0, 7]]}] * 9},
+            r"tensors\[0\] does not fit its boxes",
+        ),
         ({"placed": [{"writers": ["zero"], "starts": [0], "stops": [35]}] * 9}, r"writers\[0\]: expected int"),
         ({"placed": [{"writers": [7], "starts": [0], "stops": [1]}] * 9}, "does not hold all of the state"),
     ],
@@ -316,6 +321,60 @@ def test_thousands_of_tensors_that_lie_alike_are_a_few_rows() -> None:
     contents = contents_of(model, held, tcf=1, step=1, attempt="x")
     assert len(contents.tensors) == len(contents.placed) == 2
     assert sum(len(alike.fqns) for alike in contents.tensors) == len(model)
+
+
+LEFT, RIGHT = (0, 0, 4, 1), (0, 1, 4, 1)
+"""The columns of a."""
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ({0: ((0, 1, 0, 3), (1, 2, *LEFT))}, r"element of param of a .* found \[0:4, 0:1\] in part 0"),
+        (
+            {0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *LEFT),)},
+            r"a .* \[0:4, 0:1\] in part 0, \[0:4, 0:1\] in part 1",
+        ),
+        ({0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *RIGHT), (1, 1, 0, 1))}, r"a .* 0:1 in part 1"),
+    ],
+)
+def test_a_gap_or_an_overlap_of_boxes_is_no_checkpoint(held: Mapping[int, HeldRows], words: str) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        contents_of(SHAPES, held, tcf=1, step=1, attempt="x")
+
+
+def test_columns_of_thousands_of_tensors_are_a_row_and_a_box() -> None:
+    model = {key(f"layers.{n}"): (64, 32) for n in range(100)}
+    held = {
+        writer: held_rows(
+            model,
+            (
+                (state_key, Box((begin, 8 * writer), (32, 8)))  # cut over two files
+                for state_key in model
+                for begin in (0, 32)
+            ),
+        )
+        for writer in range(4)
+    }
+    assert held[1] == ((0, 100, 0, 8, 64, 8),)
+    (placed,) = contents_of(model, held, tcf=1, step=1, attempt="x").placed
+    assert placed.boxes == tuple((0, 8 * writer, 64, 8) for writer in range(4))
+    assert placed.regions == tuple(Box((0, 8 * writer), (64, 8)) for writer in range(4))
+    # For readers that do not know boxes: all that lies between the first and the last element.
+    assert (placed.starts[1], placed.stops[1]) == (8, 63 * 32 + 16)
+
+
+def test_a_rank_with_columns_reads_no_manifests_of_other_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = full_values({"w": (16, 64)})
+    ref = save(tmp_path, values, layout=rows(values, 16, dim=1))
+    state = rank_state(values, rows(values, 16, dim=1), rank_holder(5), blank=True)
+    own = sorted(rows(values, 16).holders).index(rank_holder(5))
+    assert manifests_read(monkeypatch, ref, state) == [ROOT_MANIFEST, CONTENTS, f"parts/w{own:05d}.json"]
+    with_table = reads_of(monkeypatch, ref, state)
+    assert with_table
+    assert reads_of(monkeypatch, without_table(ref), state) == with_table
 
 
 def test_runs_of_a_tensor_that_touch_are_one() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder
-from trainctl.checkpoint.saving import Runs, assign
+from trainctl.checkpoint.saving import Portion, assign
 from trainctl.checkpoint.snapshot import copier as copier_module
 from trainctl.checkpoint.snapshot import snapshot as snapshot_module
 from trainctl.checkpoint.snapshot.copier import DeviceCopier, HostCopier, copier_of, cuda_devices
@@ -75,7 +75,7 @@ class Trained:
 
     device: FakeDevice
     state: LocalState
-    assigned: Runs
+    assigned: Portion
     buffer: HostBuffer
 
     @classmethod

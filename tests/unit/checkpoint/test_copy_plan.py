@@ -16,7 +16,7 @@ from trainctl.checkpoint.layout.copy_plan import copy_plan, uncovered
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.placement import Placement
-from trainctl.checkpoint.layout.region import Flat
+from trainctl.checkpoint.layout.region import Box, Flat, one_run, order_of, volume
 from trainctl.core.errors import PlanError
 from unit.checkpoint.layouts import elements, key, layouts, shape_tables
 from unit.checkpoint.layouts import shapes as shapes_of_tensors
@@ -43,9 +43,11 @@ def assert_copies(src: Layout, dst: Layout, failed: frozenset[str]) -> None:
     for t in plan.transfers:
         assert t.src_holder not in failed
         assert t.src_holder != t.dst_holder
-        assert set(range(t.region.start, t.region.stop)) <= held(src, t.src_holder, t.src_key)
-        copied.setdefault((t.dst_holder, t.dst_key), Counter()).update(range(t.region.start, t.region.stop))
-    missing = {(m.dst_holder, m.dst_key, i) for m in plan.missing for i in range(m.region.start, m.region.stop)}
+        moved = elements(src.shapes[t.src_key], t.region)
+        assert moved <= held(src, t.src_holder, t.src_key)
+        assert one_run(src.shapes[t.src_key], t.region) == t.region
+        copied.setdefault((t.dst_holder, t.dst_key), Counter()).update(moved)
+    missing = {(m.dst_holder, m.dst_key, i) for m in plan.missing for i in elements(dst.shapes[m.dst_key], m.region)}
     for holder, keys in dst.holders.items():
         for state_key in keys:
             usable = {h for h in src.holders if h not in failed}
@@ -67,7 +69,7 @@ def test_a_layout_gets_from_itself_only_what_failed_holders_lost(data: st.DataOb
     whole_plan, plan = copy_plan(src, again), copy_plan(src, again, failed=frozenset({failed}))
     assert (whole_plan.transfers, whole_plan.missing) == ((), ())
     assert whole_plan.into(failed) == whole_plan.out_of(failed) == ()
-    got = sum(t.region.volume for t in plan.transfers) + sum(m.region.volume for m in plan.missing)
+    got = sum(volume(t.region) for t in plan.transfers) + sum(volume(m.region) for m in plan.missing)
     assert got == sum(len(held(src, failed, state_key)) for state_key in table)
     assert {t.dst_holder for t in plan.transfers} <= {failed}
 
@@ -86,7 +88,7 @@ def test_what_goes_into_and_what_comes_out_of_each_holder_are_all_transfers(data
     src = data.draw(layouts(table, data.draw(st.sampled_from(["rank", "file"]))))
     dst = data.draw(layouts(table, "rank"))
     plan = copy_plan(src, dst, terms={key("a"): COMBINES[data.draw(st.sampled_from(sorted(COMBINES)))]})
-    order = [(t.dst_holder, t.dst_key, t.src_key, t.region) for t in plan.transfers]
+    order = [(t.dst_holder, t.dst_key, t.src_key, order_of(t.region)) for t in plan.transfers]
     assert order == sorted(order)
     assert plan.transfers == tuple(t for holder in sorted(dst.holders) for t in plan.into(holder))
     for holder in (*src.holders, *dst.holders, "rank:nobody"):
@@ -134,6 +136,53 @@ def test_replicated_state_is_read_evenly_from_all_replicas() -> None:
     assert len(load) == 4
     assert max(load.values()) <= 1.05 * sum(load.values()) / 4
     assert plan.missing == ()
+
+
+def columns(shapes: dict[StateKey, tuple[int, int]], parts: int, replicas: int = 1) -> Layout:
+    """Every matrix by its columns over so many ranks, several times."""
+    return Layout(
+        shapes,
+        {
+            rank_holder(rank): {
+                k: (Box((0, width // parts * (rank % parts)), (rows, width // parts)),)
+                for k, (rows, width) in shapes.items()
+            }
+            for rank in range(parts * replicas)
+        },
+    )
+
+
+def test_replicated_columns_are_read_evenly_and_in_whole_rows() -> None:
+    shapes = {key(f"w{n}"): (1024, 512) for n in range(3)}
+    plan = copy_plan(columns(shapes, 2, replicas=4), replicated(shapes, ["file:all"]))
+    load = Counter[str]()
+    for t in plan.transfers:
+        load[t.src_holder] += t.size_bytes
+        assert isinstance(t.region, Box)
+        assert t.region.lengths[1] == 256
+    assert len(load) == 8
+    assert max(load.values()) <= 1.05 * sum(load.values()) / 8
+    assert len(plan.transfers) <= 2 * (3 + 4)
+
+
+def test_between_columns_and_rows_or_other_columns_each_pair_has_one_box() -> None:
+    shapes = {key(): (8192, 4096)}
+    eight, four = columns(shapes, 8), columns(shapes, 4)
+    named = {f"new:{rank}": held for rank, held in four.holders.items()}
+    assert len(copy_plan(eight, Layout(shapes, named)).transfers) == 8
+    rows = {f"new:{n}": {key(): (Flat(n * 2**23, (n + 1) * 2**23),)} for n in range(4)}
+    for src, dst in ((eight, Layout(shapes, rows)), (Layout(shapes, rows), eight)):
+        plan = copy_plan(src, dst)
+        assert len(plan.transfers) == 32
+        assert {t.region.lengths for t in plan.transfers if isinstance(t.region, Box)} == {(2048, 512)}
+
+
+def test_a_lost_column_is_missing_as_one_box() -> None:
+    shapes = {key(): (8192, 4096)}
+    plan = copy_plan(columns(shapes, 8), replicated(shapes, ["new"]), failed=frozenset({"rank:3"}))
+    assert [str(m) for m in plan.missing] == [
+        "new has no source for [0:8192, 1536:2048] of param of w (F32, island-0, step 7)"
+    ]
 
 
 def test_two_joiners_are_fed_by_different_survivors() -> None:

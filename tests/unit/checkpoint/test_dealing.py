@@ -15,7 +15,7 @@ from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Flat, Region
 from trainctl.checkpoint.library import Checkpointer, load_state
-from trainctl.checkpoint.saving import Runs, assign
+from trainctl.checkpoint.saving import Portion, assign
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import PlanError
 from unit.checkpoint.layouts import key
@@ -41,7 +41,7 @@ def cut(step: int, cuts: Mapping[str, tuple[int, ...]] = CUTS, ranks: int = 3) -
 def test_a_second_save_of_the_same_layout_plans_nothing() -> None:
     dealers = [Dealer(rank_holder(rank)) for rank in range(3)]
     for step in (1, 2, 3):
-        found = [dealer.runs(cut(step)) for dealer in dealers]
+        found = [dealer.portion(cut(step)) for dealer in dealers]
         assert found == [assign(cut(step))[rank_holder(rank)] for rank in range(3)], "under the names of this step"
     assert [dealer.planned for dealer in dealers] == [1, 1, 1]
 
@@ -55,10 +55,10 @@ def test_another_region_on_any_one_pair_of_ranks_is_planned_anew_by_all(name: st
     other = {**CUTS, name: tuple(moved)}
     for rank in range(3):
         dealer = Dealer(rank_holder(rank))
-        dealer.runs(cut(1))
-        assert dealer.runs(cut(2, other)) == assign(cut(2, other))[rank_holder(rank)]
+        dealer.portion(cut(1))
+        assert dealer.portion(cut(2, other)) == assign(cut(2, other))[rank_holder(rank)]
         assert dealer.planned == 2
-        assert dealer.runs(cut(3)) == assign(cut(3))[rank_holder(rank)]
+        assert dealer.portion(cut(3)) == assign(cut(3))[rank_holder(rank)]
         assert dealer.planned == 3, "the newest is kept, and no other"
 
 
@@ -102,8 +102,8 @@ CHANGES = [grown_replica, renamed, other_dtype, other_instance, fewer_tensors, o
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_else_changes_is_planned_anew(change: Callable[[int], Layout]) -> None:
     dealer = Dealer(rank_holder(0))
-    dealer.runs(cut(1))
-    assert dealer.runs(change(2)) == assign(change(2))[rank_holder(0)]
+    dealer.portion(cut(1))
+    assert dealer.portion(change(2)) == assign(change(2))[rank_holder(0)]
     assert dealer.planned == 2
 
 
@@ -111,7 +111,7 @@ def test_whatever_else_changes_is_planned_anew(change: Callable[[int], Layout]) 
 def test_what_is_kept_is_never_another_than_what_would_be_planned(layouts: list[Callable[[int], Layout]]) -> None:
     dealer = Dealer(rank_holder(1))
     for step, made in enumerate(layouts):
-        assert dealer.runs(made(step)) == assign(made(step))[rank_holder(1)]
+        assert dealer.portion(made(step)) == assign(made(step))[rank_holder(1)]
 
 
 def test_a_layout_with_a_gap_is_refused_each_time() -> None:
@@ -119,8 +119,8 @@ def test_a_layout_with_a_gap_is_refused_each_time() -> None:
     gap = {**CUTS, "b": (1, 20, 20, 60)}
     for step in (1, 2):
         with pytest.raises(PlanError, match="expected every part of the state on some rank"):
-            dealer.runs(cut(step, gap))
-    assert dealer.runs(cut(3)) == assign(cut(3))[rank_holder(0)]
+            dealer.portion(cut(step, gap))
+    assert dealer.portion(cut(3)) == assign(cut(3))[rank_holder(0)]
 
 
 def test_values_are_those_of_the_save_that_they_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_values_are_those_of_the_save_that_they_are_in(tmp_path: Path, monkeypat
     assert len(planned) == 2, "for the first, and for the one of another shape"
 
 
-def noted(planned: list[Layout], layout: Layout) -> dict[str, Runs]:
+def noted(planned: list[Layout], layout: Layout) -> dict[str, Portion]:
     planned.append(layout)
     return dict(assign(layout))
 

@@ -22,7 +22,11 @@ SHAPES = {"w": (7, 5), "b": (5,), "scalar": (), "none": (0, 4), "one": (1,), "od
 Cut = Callable[[Mapping[StateKey, torch.Tensor], int], Layout]
 
 
-@pytest.mark.parametrize("cut", [plain, rows, flats])
+def columns(values: Mapping[StateKey, torch.Tensor], ranks: int) -> Layout:
+    return rows(values, ranks, dim=1)
+
+
+@pytest.mark.parametrize("cut", [plain, rows, columns, flats])
 @pytest.mark.parametrize("max_file_bytes", [5 << 30, 48])
 def test_the_reader_of_the_page_reads_every_tensor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: Cut, max_file_bytes: int

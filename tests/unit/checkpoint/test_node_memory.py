@@ -12,7 +12,7 @@ from torch import nn
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, load
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
-from trainctl.checkpoint.layout.region import Flat
+from trainctl.checkpoint.layout.region import Flat, volume
 from trainctl.checkpoint.loading import plan_load
 from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
 from trainctl.checkpoint.state import LocalState, StateTensor, state_of
@@ -103,7 +103,7 @@ def shard(whole: LocalState, rank: int) -> LocalState:
     tensors = []
     for held in whole.tensors:
         for run in runs.get(held.key, ()):
-            values = torch.zeros(run.volume)
+            values = torch.zeros(volume(run))
             tensors.append(StateTensor(held.key, held.shape, run, values))
     return LocalState(tuple(tensors))
 

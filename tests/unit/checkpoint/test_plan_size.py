@@ -17,7 +17,8 @@ from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.placement import Placement
-from trainctl.checkpoint.layout.region import Flat, Shape
+from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape, flat_in_box, volume
+from trainctl.checkpoint.layout.region import common as shared
 from unit.checkpoint.layouts import cut_columns, cut_rows, key
 
 RANKS = 1024
@@ -62,6 +63,40 @@ def one_after_the_other() -> Layout:
     return Layout.placed(placements)
 
 
+BY_COLUMNS = ("o_proj", "down_proj")
+"""What row-parallel layers of tensor parallelism cut along dim 1; all others along dim 0."""
+
+
+def tensor_parallel(parts: int, *, zero: bool = False) -> Layout:
+    """Matrices by rows and columns over ``parts`` ranks; the others replicate that, or cut each part on (ZeRO)."""
+    shards = RANKS // parts
+    made: dict[tuple[Shape, bool], Placement] = {}
+    placements = {}
+    for state_key, shape in STATE.items():
+        dim = 1 if state_key.fqn.endswith(BY_COLUMNS) else 0
+        if (shape, bool(dim)) not in made:
+            held: dict[str, tuple[Region, ...]] = {}
+            for rank in range(RANKS):
+                box = whole_box(shape) if len(shape) == 1 else along(shape, dim, parts, rank % parts)
+                size, shard = volume(box), rank // parts
+                cut = Flat(size * shard // shards, size * (shard + 1) // shards)
+                held[rank_holder(rank)] = flat_in_box(box, cut) if zero else (box,)
+            made[shape, bool(dim)] = Placement(shape, held)
+        placements[state_key] = made[shape, bool(dim)]
+    return Layout.placed(placements)
+
+
+def whole_box(shape: Shape) -> Box:
+    return Box((0,) * len(shape), shape)
+
+
+def along(shape: Shape, dim: int, parts: int, index: int) -> Box:
+    """One of equal parts along a dim."""
+    size = shape[dim] // parts
+    offsets = tuple(index * size if d == dim else 0 for d in range(len(shape)))
+    return Box(offsets, tuple(size if d == dim else n for d, n in enumerate(shape)))
+
+
 LAYOUTS: dict[str, Callable[[], Layout]] = {
     "rows": lambda: cut_rows(STATE, parts=RANKS),
     "rows of 768": lambda: cut_rows(STATE, parts=768),
@@ -69,23 +104,36 @@ LAYOUTS: dict[str, Callable[[], Layout]] = {
     "replicated rows": lambda: cut_rows(STATE, parts=128, replicas=8),
     "replicas": lambda: replicated(STATE, [rank_holder(rank) for rank in range(RANKS)]),
     "flat": one_after_the_other,
+    "TP 8": lambda: tensor_parallel(8),
+    "TP 4": lambda: tensor_parallel(4),
+    "TP 8 with ZeRO": lambda: tensor_parallel(8, zero=True),
+    "TP 4 with ZeRO": lambda: tensor_parallel(4, zero=True),
 }
 SHARDED = ["rows", "rows of 768", "replicated rows", "flat"]
 """Between these, what a rank gets is no more than some thousand ranges."""
+PARALLEL = ["TP 8", "TP 8 with ZeRO"]
 
 
-@pytest.mark.parametrize("name", [*SHARDED, "replicas"])
+@pytest.mark.parametrize("name", [*SHARDED, "replicas", *PARALLEL])
 def test_the_part_of_one_rank_is_known_at_once(name: str) -> None:
     begin_s = time.process_time()
     runs = assign(LAYOUTS[name]())[rank_holder(5)]
     taken(f"save {name}", begin_s)
     share = FAIR_SHARE * RANKS / 768 if name == "rows of 768" else FAIR_SHARE
-    assert sum(run.volume for key_runs in runs.values() for run in key_runs) == pytest.approx(share, rel=0.05)
+    assert sum(map(len, runs.values())) <= 3 * len(STATE)
+    assert sum(volume(part) for parts in runs.values() for part in parts) == pytest.approx(share, rel=0.05)
 
 
 @pytest.mark.parametrize(
     ("src_name", "dst_name"),
-    [*itertools.product([*SHARDED, "replicas"], SHARDED), ("flat", "replicas"), ("columns", "columns")],
+    [
+        *itertools.product([*SHARDED, "replicas"], SHARDED),
+        ("flat", "replicas"),
+        ("columns", "columns"),
+        *itertools.product(["TP 8"], ["TP 4", "TP 4 with ZeRO", "flat"]),
+        *itertools.product(["TP 4", "flat", "replicas"], PARALLEL),
+        *itertools.product(["TP 8 with ZeRO"], ["TP 4 with ZeRO", "flat"]),
+    ],
 )
 def test_a_rank_knows_at_once_what_it_gets_and_what_it_sends(src_name: str, dst_name: str) -> None:
     src, dst = LAYOUTS[src_name](), LAYOUTS[dst_name]()
@@ -97,8 +145,8 @@ def test_a_rank_knows_at_once_what_it_gets_and_what_it_sends(src_name: str, dst_
     taken(f"{src_name} -> {dst_name}", begin_s)
     assert missing == ()
     kept = sum(common(src, dst, state_key) for state_key in STATE)
-    wanted = sum(run.volume for state_key in STATE for run in dst.runs(rank_holder(5), state_key))
-    assert sum(t.region.volume for t in transfers) == wanted - kept
+    wanted = sum(volume(part) for state_key in STATE for part in dst.parts(rank_holder(5), state_key))
+    assert sum(volume(t.region) for t in transfers) == wanted - kept
     assert {t.dst_holder for t in transfers} <= {rank_holder(5)}
     assert {t.src_holder for t in sent} <= {rank_holder(5)}
 
@@ -111,7 +159,6 @@ def taken(what: str, begin_s: float) -> None:
 
 def common(src: Layout, dst: Layout, state_key: StateKey) -> int:
     """Elements that rank 5 holds on both sides."""
-    held, wanted = (layout.runs(rank_holder(5), state_key) for layout in (src, dst))
-    if held == wanted:
-        return sum(run.volume for run in held)
-    return sum(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a in held for b in wanted)
+    shape = src.shapes[state_key]
+    held, wanted = (layout.parts(rank_holder(5), state_key) for layout in (src, dst))
+    return sum(volume(part) for a in held for b in wanted for part in shared(shape, a, b))

@@ -62,7 +62,7 @@ def test_random_shapes_and_layouts_round_trip(data: st.DataObject) -> None:
     )
     keys = {k: tuple(v.shape) for k, v in values.items()}
     ragged = data.draw(layouts(keys, "rank", max_holders=3))
-    disjoint = {h: {k: ragged.runs(h, k) for k in held} for h, held in ragged.holders.items()}
+    disjoint = {h: {k: ragged.parts(h, k) for k in held} for h, held in ragged.holders.items()}
     everything = disjoint | {rank_holder(9): {k: (whole(s),) for k, s in keys.items()}}
     ref = save(
         f"memory://{uuid.uuid4()}",

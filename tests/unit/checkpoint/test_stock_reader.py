@@ -45,20 +45,29 @@ def assert_holds(folder: Path, values: Values) -> None:
     left = {id(value): torch.ones(value.numel(), dtype=torch.bool) for value in values.values()}
     empty = {id(value) for value in values.values() if not value.numel()}
     for name, tensor in stock(folder):
-        whole, flat, start = name.rpartition("@@flat:")
-        if name in names:
-            value, begin = names[name], 0
-            assert tensor.shape == value.shape
-        else:
-            assert flat, name
-            value, begin = names[whole], int(start)
-        part = slice(begin, begin + tensor.numel())
-        assert same_bits(tensor.reshape(-1), value.reshape(-1)[part].clone()), name
-        assert left[id(value)][part].all(), f"{name} is there twice"
-        left[id(value)][part] = False
+        value, numbers = where(name, tensor, names)
+        assert same_bits(tensor.reshape(-1), value.reshape(-1)[numbers]), name
+        assert left[id(value)][numbers].all(), f"{name} is there twice"
+        left[id(value)][numbers] = False
         empty.discard(id(value))
     assert not any(missing.any() for missing in left.values())
     assert not empty
+
+
+def where(name: str, tensor: torch.Tensor, names: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The value that an entry is of, and the numbers of its elements, as its name and its shape say."""
+    if name in names:
+        assert tensor.shape == names[name].shape
+        return names[name], torch.arange(tensor.numel())
+    whole, box, ends = name.rpartition("@@box:")
+    if box and whole in names:
+        numbers = torch.arange(names[whole].numel()).reshape(names[whole].shape)
+        numbers = numbers[tuple(slice(*map(int, part.split(":"))) for part in ends.split(","))]
+        assert tensor.shape == numbers.shape
+        return names[whole], numbers.reshape(-1)
+    whole, flat, start = name.rpartition("@@flat:")
+    assert flat, name
+    return names[whole], torch.arange(int(start), int(start) + tensor.numel())
 
 
 @st.composite
@@ -111,6 +120,14 @@ def test_a_file_of_all_dtypes_has_each_where_it_can_be_mapped(tmp_path: Path, fi
     begins = {entry["dtype"]: 8 + length + entry["data_offsets"][0] for name, entry in header.items() if name[0] != "_"}
     assert begins.keys() == DTYPE_BYTES.keys()
     assert all(begin % DTYPE_BYTES[dtype] == 0 for dtype, begin in begins.items())
+
+
+@pytest.mark.parametrize("max_file_bytes", [5 << 30, 64])
+def test_columns_are_blocks(tmp_path: Path, max_file_bytes: int) -> None:
+    values = full_values({"w": (9, 6), "deep": (4, 6, 5)}, dtype="BF16")
+    save(tmp_path, values, layout=CUTS["columns"](values, 3), max_file_bytes=max_file_bytes)
+    assert any("@@box:" in name for name, _ in stock(tmp_path))
+    assert_holds(tmp_path, values)
 
 
 def test_snapshots_in_a_nodes_memory(tmp_path: Path) -> None:

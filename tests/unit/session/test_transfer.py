@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
-from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.layout.region import Flat, whole
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.tensors import dtype_name
 from trainctl.core.records.generation import GenerationRecord, Member, Rung
 from trainctl.parallel.recovery.membership import rank_of
-from trainctl.parallel.recovery.transfer import joiners, plan_messages
+from trainctl.parallel.recovery.transfer import Piece, joiners, plan_messages
 from trainctl.parallel.replica.digest import tensors_digest
 
 
@@ -52,6 +52,11 @@ def state(shapes: list[tuple[int, ...]]) -> LocalState:
 shapes = st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), min_size=1, max_size=6)
 
 
+def elements(piece: Piece) -> range:
+    assert isinstance(piece.region, Flat)
+    return range(*piece.region)
+
+
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.integers(2, 5), st.data(), st.integers(8, 300))
 def test_every_joiner_gets_every_element_once(
@@ -65,7 +70,7 @@ def test_every_joiner_gets_every_element_once(
         assert message.source in holders
         assert message.size_bytes <= max(message_bytes, 8)
         for piece in message.pieces:
-            got.update((message.destination, piece.key.fqn, i) for i in range(piece.region.start, piece.region.stop))
+            got.update((message.destination, piece.key.fqn, i) for i in elements(piece))
     want = {(r, t.key.fqn, i) for r in joiners(rec) for t in local.tensors for i in range(t.tensor.numel())}
     assert set(got) == want
     assert set(got.values()) == {1}

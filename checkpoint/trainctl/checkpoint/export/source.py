@@ -1,24 +1,31 @@
-"""Parameters and buffers of a checkpoint as whole tensors, streamed block by block in row-major order."""
+"""Parameters and buffers of a checkpoint as whole tensors, streamed band by band in row-major order."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.catalog import inspect
-from trainctl.checkpoint.layout.copy_plan import copy_plan
+from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.layout import replicated
-from trainctl.checkpoint.layout.region import Shape
+from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
+from trainctl.checkpoint.layout.region import Flat, Shape, hull, intersect, offset_in, region_to_runs, volume, whole
 from trainctl.checkpoint.manifest.reading import files_layout, read_artifacts, read_parts
+from trainctl.checkpoint.readers import Readers
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
 
 _MODEL = frozenset({"param", "buffer"})
 """Kinds that belong to the model; persistent buffers are part of what ``from_pretrained`` wants."""
+
+BAND_BYTES = 16 << 20
+"""Of a tensor in memory at a time."""
+_HERE = rank_holder(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +85,25 @@ class ExportSource:
         Raises:
             CheckpointError: the checkpoint lacks a part of it, or is corrupt.
         """
-        plan = copy_plan(self._saved, replicated({parameter.key: parameter.shape}, ["export"]))
+        key, shape = parameter.key, parameter.shape
+        plan = copy_plan(self._saved, replicated({key: shape}, [_HERE]))
         if plan.missing:
             raise CheckpointError(f"{self.ref.uri}: {plan.missing[0]}", hint="export another checkpoint")
-        reads = self._reader.plan(plan.transfers, in_file_order=False)
-        reads.sort(key=lambda read: read.run.start)
-        for _, data in self._reader.read(reads):
-            yield data
+        sources = [(hull(shape, transfer.region), transfer) for transfer in plan.transfers]
+        size, items = volume(whole(shape)), BAND_BYTES // key.item_bytes
+        for start in range(0, size, items):
+            band = Flat(start, min(start + items, size))
+            yield self._band(parameter, band, [transfer for around, transfer in sources if intersect(around, band)])
+
+    def _band(self, parameter: Parameter, band: Flat, sources: Sequence[Transfer]) -> memoryview:
+        """Some of a tensor's elements. Blocks of what was saved as boxes have others', too; those are left."""
+        key, shape = parameter.key, parameter.shape
+        readers = Readers(Layout({key: shape}, {_HERE: {key: (band,)}}), 0, 1)
+        found = np.empty((band.volume, key.item_bytes), np.uint8)
+        for read, data in self._reader.read(self._reader.plan(sources, readers)):
+            values = np.frombuffer(data, np.uint8).reshape(-1, key.item_bytes)
+            for piece in readers.pieces(read, 0):
+                for run in region_to_runs(shape, piece.region):
+                    begin = piece.begin + offset_in(shape, piece.inside, run.start)
+                    found[run.start - band.start : run.stop - band.start] = values[begin : begin + run.volume]
+        return memoryview(found.reshape(-1).data)

@@ -16,7 +16,7 @@ from trainctl.checkpoint.importing.shards import ShardsFolder, shard_files
 from trainctl.checkpoint.importing.source import SourceFolder
 from trainctl.checkpoint.importing.streaming import TensorStream, check_whole
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
-from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.layout.region import Flat, whole
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_id, step_of
 from trainctl.checkpoint.origin import Imported
@@ -179,7 +179,8 @@ def _write(
     said = _Said(total, progress)
 
     def blocks(entry: Entry) -> Iterator[memoryview]:
-        return TensorStream(folder, keys[entry.key]).blocks(entry.run)
+        assert isinstance(entry.region, Flat)  # a stretch of a whole tensor
+        return TensorStream(folder, keys[entry.key]).blocks(entry.region)
 
     faults = FaultPlan()
     part = write_part(

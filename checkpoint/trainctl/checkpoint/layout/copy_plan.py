@@ -1,4 +1,4 @@
-"""Who copies which range from whom, so that a destination layout is filled from a source layout.
+"""Who copies which region from whom, so that a destination layout is filled from a source layout.
 
 Saving (workers to files), loading (files to workers), peer recovery and live resharding are all this one function.
 Every wanted byte is read exactly once, and the bytes read are balanced over the replicas that have them.
@@ -11,19 +11,21 @@ must all wants be known, since these replicas share out all that they have to su
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from trainctl.checkpoint.layout.balance import Sources
 from trainctl.checkpoint.layout.combine import Combine, Term
+from trainctl.checkpoint.layout.coverage import Coverage
+from trainctl.checkpoint.layout.grid import union
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout
-from trainctl.checkpoint.layout.pairing import Coverage, Pairing, Want
+from trainctl.checkpoint.layout.pairing import Pairing, Want
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.pool import Piece, Pool, Stack, deal_all
-from trainctl.checkpoint.layout.region import Flat
+from trainctl.checkpoint.layout.region import Flat, Region, merge_runs, one_run, order_of, volume
 from trainctl.core.errors import PlanError
 
 
@@ -35,7 +37,7 @@ class Transfer(NamedTuple):
         dst_holder: who receives.
         src_key: what it is.
         dst_key: what it becomes.
-        region: which elements, row-major in the global tensor; the same in source and destination.
+        region: which elements of the global tensor, in row-major order; the same in source and destination.
         combine: what happens on the way; None copies the bytes.
     """
 
@@ -43,22 +45,22 @@ class Transfer(NamedTuple):
     dst_holder: str
     src_key: StateKey
     dst_key: StateKey
-    region: Flat
+    region: Region
     combine: Combine | None = None
 
     @property
     def size_bytes(self) -> int:
         """Bytes read from the source."""
-        return self.region.volume * self.src_key.item_bytes
+        return volume(self.region) * self.src_key.item_bytes
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class MissingRange:
     """Elements that somebody wants and no usable holder has: the next rung of the ladder must supply them."""
 
     dst_holder: str
     dst_key: StateKey
-    region: Flat
+    region: Region
     src_key: StateKey
 
     def __str__(self) -> str:
@@ -72,28 +74,46 @@ class _Group:
     pairing: Pairing
     keys: list[int] = field(default_factory=list)
 
+    @property
+    def missing(self) -> Iterator[tuple[str, Region]]:
+        """What nobody has, and who wants it."""
+        found: dict[str, list[Region]] = {}
+        for want in self.pairing.missing():
+            found.setdefault(want.dst_holder, []).append(want.region)
+        for holder, regions in found.items():
+            for region in _joined(self.pairing, tuple(regions)):
+                yield holder, region
+
+
+class _Copy(NamedTuple):
+    """What one destination key comes from, and how both lie."""
+
+    dst_key: StateKey
+    term: Term
+    pairing: Pairing
+
 
 class CopyPlan:
-    """Transfers in a fixed order (by destination, key, range), and what has no source. ``copy_plan`` makes it."""
+    """Transfers in a fixed order (by destination, key, region), and what has no source. ``copy_plan`` makes it."""
 
-    def __init__(self, terms: Sequence[tuple[StateKey, Term]], groups: Iterable[_Group]) -> None:
-        self._terms = terms
+    def __init__(self, copies: Sequence[_Copy], groups: Iterable[_Group]) -> None:
+        self._copies = copies
         self._groups = tuple(groups)
 
     def into(self, dst_holder: str) -> tuple[Transfer, ...]:
         """The transfers to one destination."""
-        wants = [(want, group.keys) for group in self._groups for want in group.pairing.into(dst_holder)]
+        wants = [(group, tuple(group.pairing.into(dst_holder))) for group in self._groups]
         pieces = _from_the_only_one(wants)
-        if any(len(want.sources) > 1 for want, _ in wants):
+        if any(len(want.sources) > 1 for _, found in wants for want in found):
             stacks = self._dealt.stacks.get(dst_holder, ())
             pieces += (piece for pool, stack in stacks for piece in pool.pieces(stack))
         return self._transfers(pieces)
 
     def out_of(self, src_holder: str) -> tuple[Transfer, ...]:
         """The transfers from one source."""
-        wants = [(want, group.keys) for group in self._groups for want in group.pairing.out_of(src_holder)]
+        wants = [(group, tuple(group.pairing.out_of(src_holder))) for group in self._groups]
         pieces = _from_the_only_one(wants)
-        if any(len(want.sources) > 1 for want, _ in wants):
+        if any(len(want.sources) > 1 for _, found in wants for want in found):
             pieces += (piece for pool in self._dealt.pools.values() for piece in pool.pieces_of(src_holder))
         return self._transfers(pieces)
 
@@ -111,15 +131,14 @@ class CopyPlan:
 
     @cached_property
     def missing(self) -> tuple[MissingRange, ...]:
-        """What has no source, by destination, key and range."""
-        return tuple(
-            sorted(
-                MissingRange(want.dst_holder, dst_key, Flat(want.start, want.stop), term.key)
-                for group in self._groups
-                for want in group.pairing.missing()
-                for dst_key, term in (self._terms[number] for number in group.keys)
-            )
-        )
+        """What has no source, by destination, key and region."""
+        found = [
+            MissingRange(holder, dst_key, region, term.key)
+            for group in self._groups
+            for holder, region in group.missing
+            for dst_key, term, _ in (self._copies[number] for number in group.keys)
+        ]
+        return tuple(sorted(found, key=lambda m: (m.dst_holder, m.dst_key, order_of(m.region), m.src_key)))
 
     @property
     def _destinations(self) -> list[str]:
@@ -129,17 +148,32 @@ class CopyPlan:
     def _dealt(self) -> _Dealt:
         dealt = _Dealt({}, {}, {})
         for group in self._groups:
-            _, term = self._terms[group.keys[0]]
+            item_bytes = self._copies[group.keys[0]].term.key.item_bytes
+            if not group.pairing.has_replicas:
+                dealt.add_alone(group.pairing.sizes(), len(group.keys) * item_bytes)
+                continue
             for want in group.pairing.all():
-                dealt.add(want, group.keys, term.key.item_bytes)
+                dealt.add(want, group.keys, item_bytes)
         deal_all(dealt.pools, dealt.alone)
         return dealt
 
     def _transfers(self, pieces: Iterable[Piece]) -> tuple[Transfer, ...]:
+        """In order; what comes from one source as few regions, the same however it was put together."""
+        found: dict[tuple[str, int, str], list[Region]] = {}
+        for piece in pieces:
+            found.setdefault((piece.dst_holder, piece.key, piece.source), []).append(piece.region)
+        known: dict[tuple[int, tuple[Region, ...]], tuple[Region, ...]] = {}
+        joined: list[tuple[str, int, tuple[bool, Region], str]] = []
+        for (dst_holder, number, source), regions in found.items():
+            pairing = self._copies[number].pairing
+            what = id(pairing), tuple(regions)
+            if what not in known:
+                known[what] = _joined(pairing, what[1])
+            joined += [(dst_holder, number, order_of(region), source) for region in known[what]]
         return tuple(
-            Transfer(piece.source, piece.dst_holder, term.key, dst_key, Flat(piece.start, piece.stop), term.combine)
-            for piece in _joined(pieces)
-            for dst_key, term in (self._terms[piece.key],)
+            Transfer(source, dst_holder, term.key, dst_key, region, term.combine)
+            for dst_holder, number, (_, region), source in sorted(joined)
+            for dst_key, term, _ in (self._copies[number],)
         )
 
 
@@ -162,8 +196,15 @@ class _Dealt:
                 pool = self.pools[want.sources] = Pool(want.sources)
             self.stacks.setdefault(want.dst_holder, []).append((pool, pool.add(want, keys, item_bytes)))
         elif want.sources:
-            size_bytes = (want.stop - want.start) * len(keys) * item_bytes
-            self.alone[want.sources] = self.alone.get(want.sources, 0) + size_bytes
+            self.add_alone([(volume(want.region), want.sources)], len(keys) * item_bytes)
+
+    def add_alone(self, sizes: Iterable[tuple[int, Sources]], element_bytes: int) -> None:
+        """Elements that come from their only source, and the bytes of one of them in all keys."""
+        found: dict[Sources, int] = {}
+        for size, source in sizes:
+            found[source] = found.get(source, 0) + size
+        for source, size in found.items():
+            self.alone[source] = self.alone.get(source, 0) + size * element_bytes
 
 
 def copy_plan(
@@ -187,7 +228,7 @@ def copy_plan(
     Raises:
         PlanError: a key has different shapes in source and destination.
     """
-    numbered: list[tuple[StateKey, Term]] = []
+    copies: list[_Copy] = []
     groups: dict[tuple[object, ...], _Group | None] = {}
     cut_src: dict[int, Coverage] = {}
     cut_dst: dict[int, Coverage] = {}
@@ -211,13 +252,13 @@ def copy_plan(
                     groups[alike] = _Group(Pairing(source, demand, in_place=in_place))
             # Nothing is to be done for keys that lie on both sides in the same way.
             if group := groups[alike]:
-                group.keys.append(len(numbered))
-                numbered.append((dst_key, term))
-    return CopyPlan(numbered, filter(None, groups.values()))
+                group.keys.append(len(copies))
+                copies.append(_Copy(dst_key, term, group.pairing))
+    return CopyPlan(copies, filter(None, groups.values()))
 
 
 def uncovered(wanted: Layout, sources: Layout, *, failed: frozenset[str] = frozenset()) -> tuple[MissingRange, ...]:
-    """The ranges of ``wanted`` that no usable holder of ``sources`` has, by name."""
+    """The regions of ``wanted`` that no usable holder of ``sources`` has, by name."""
     return copy_plan(sources, wanted, failed=failed).missing
 
 
@@ -225,27 +266,24 @@ def _term_key(term: Term) -> StateKey:
     return term.key
 
 
-def _from_the_only_one(wants: Iterable[tuple[Want, Sequence[int]]]) -> list[Piece]:
+def _from_the_only_one(wants: Iterable[tuple[_Group, Sequence[Want]]]) -> list[Piece]:
     """What comes from its only source: nothing is to be shared out."""
-    return [
-        Piece(want.dst_holder, key, want.start, want.stop, want.sources[0])
-        for want, keys in wants
-        if len(want.sources) == 1
-        for key in keys
-    ]
+    pieces: list[Piece] = []
+    for group, found in wants:
+        regions: dict[tuple[str, str], list[Region]] = {}
+        for want in found:
+            if len(want.sources) == 1:
+                regions.setdefault((want.dst_holder, want.sources[0]), []).append(want.region)
+        for (dst_holder, source), some in regions.items():
+            joined = _joined(group.pairing, tuple(some))
+            pieces += (Piece(dst_holder, key, region, source) for key in group.keys for region in joined)
+    return pieces
 
 
-def _joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """In the order of a plan; touching ranges from one source as one."""
-    joined: list[Piece] = []
-    for piece in sorted(pieces):
-        last = joined[-1] if joined else piece
-        if last.stop == piece.start and (last.dst_holder, last.key, last.source) == (
-            piece.dst_holder,
-            piece.key,
-            piece.source,
-        ):
-            joined[-1] = last._replace(stop=piece.stop)
-        else:
-            joined.append(piece)
-    return joined
+def _joined(pairing: Pairing, regions: tuple[Region, ...]) -> tuple[Region, ...]:
+    """Disjoint regions as few; which ones depends on the elements alone."""
+    if len(regions) == 1:
+        return (one_run(pairing.shape, regions[0]),)
+    if pairing.is_flat:
+        return merge_runs(region for region in regions if isinstance(region, Flat))
+    return union(pairing.shape, regions)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.placement import Placement
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, check_region, hull, whole
+from trainctl.checkpoint.layout.region import Region, Shape, check_region, whole
 from trainctl.core.errors import PlanError
 
 Held = Mapping[StateKey, tuple[Region, ...]]
@@ -78,10 +78,10 @@ class Layout:
     def __repr__(self) -> str:
         return f"Layout({self.shapes}, {dict(self.holders)})"
 
-    def runs(self, holder: str, key: StateKey) -> tuple[Flat, ...]:
-        """What ``holder`` holds of ``key`` as disjoint ascending ranges; empty if nothing."""
+    def parts(self, holder: str, key: StateKey) -> tuple[Region, ...]:
+        """What ``holder`` holds of ``key`` as disjoint regions, flat where they can be; empty if nothing."""
         placement = self.placements.get(key)
-        return placement.runs_of(holder) if placement is not None else ()
+        return placement.parts_of(holder) if placement is not None else ()
 
 
 class _ByHolder(Mapping[str, Held]):
@@ -111,19 +111,6 @@ def replicated(shapes: Mapping[StateKey, Shape], holders: Iterable[str]) -> Layo
     names = tuple(holders)
     alike = {shape: Placement(shape, dict.fromkeys(names, (whole(shape),))) for shape in map(tuple, shapes.values())}
     return Layout.placed({key: alike[tuple(shape)] for key, shape in shapes.items()}, names)
-
-
-def hulls(layout: Layout) -> Layout:
-    """The layout in which everybody holds, instead of each region, the shortest flat range around it."""
-    alike: dict[int, Placement] = {}
-    for placement in layout.placements.values():
-        if id(placement) not in alike:
-            around = {
-                holder: tuple(hull(placement.shape, region) for region in regions)
-                for holder, regions in placement.regions.items()
-            }
-            alike[id(placement)] = Placement(placement.shape, around)
-    return Layout.placed({key: alike[id(placement)] for key, placement in layout.placements.items()}, layout.holders)
 
 
 def _check(key: StateKey, placement: Placement) -> None:

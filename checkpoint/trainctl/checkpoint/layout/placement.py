@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, merge_runs, region_to_runs
+from trainctl.checkpoint.layout.grid import disjoint
+from trainctl.checkpoint.layout.region import Flat, Region, Shape
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,18 @@ class Placement:
     def __hash__(self) -> int:
         return hash((self.shape, frozenset(self.regions.items())))
 
-    def runs_of(self, holder: str) -> tuple[Flat, ...]:
-        """What one holder has as disjoint ascending ranges; empty if nothing."""
-        regions = self.regions.get(holder, ())
-        if len(regions) == 1 and isinstance(regions[0], Flat):
-            return (regions[0],) if regions[0].volume else ()
-        if holder not in self._boxes:
-            runs = (run for region in regions for run in region_to_runs(self.shape, region))
-            self._boxes[holder] = merge_runs(runs)
-        return self._boxes[holder]
+    @cached_property
+    def is_flat(self) -> bool:
+        """Whether everybody holds flat ranges only."""
+        return all(isinstance(part, Flat) for holder in self.regions for part in self.parts_of(holder))
+
+    def parts_of(self, holder: str) -> tuple[Region, ...]:
+        """What one holder has as disjoint regions, flat where they can be; empty if nothing."""
+        if holder not in self._parts:
+            self._parts[holder] = disjoint(self.shape, self.regions.get(holder, ()))
+        return self._parts[holder]
 
     @cached_property
-    def _boxes(self) -> dict[str, tuple[Flat, ...]]:
-        """Runs of what is not a range already, made when looked at."""
+    def _parts(self) -> dict[str, tuple[Region, ...]]:
+        """Made when looked at."""
         return {}

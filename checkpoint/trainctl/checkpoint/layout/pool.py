@@ -7,11 +7,13 @@ positions in it are arithmetic. So the row may be millions of ranges long; only 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from trainctl.checkpoint.layout.balance import Sources, balance
 from trainctl.checkpoint.layout.pairing import Want
+from trainctl.checkpoint.layout.region import Box, Flat, Region, part_of, volume
 
 _SMALLEST_SPLIT_BYTES = 1 << 16
 """Below this, a split costs more (one more request) than it balances."""
@@ -21,7 +23,7 @@ class Stack(NamedTuple):
     """One want for each of ``keys``, one after the other.
 
     Attributes:
-        want: the range, equal for all keys.
+        want: the region, equal for all keys; its elements are in row-major order.
         keys: numbers of the keys in the plan.
         item_bytes: of one element.
         begin: where in the pool's row it begins, in bytes.
@@ -34,8 +36,19 @@ class Stack(NamedTuple):
 
     @property
     def range_bytes(self) -> int:
-        """Bytes of the range of one key."""
-        return (self.want.stop - self.want.start) * self.item_bytes
+        """Bytes of the region of one key."""
+        return volume(self.want.region) * self.item_bytes
+
+    @property
+    def unit_bytes(self) -> int:
+        """What is not cut: an element; of a box, a row that is shorter than a scrap, so that a part is a box, too."""
+        region = self.want.region
+        if isinstance(region, Box):
+            for dim in range(1, len(region.lengths)):
+                row_bytes = math.prod(region.lengths[dim:]) * self.item_bytes
+                if row_bytes < _SMALLEST_SPLIT_BYTES:
+                    return row_bytes
+        return self.item_bytes
 
     @property
     def end(self) -> int:
@@ -44,12 +57,11 @@ class Stack(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A range of one key and the source it comes from; ordered as in a plan."""
+    """A region of one key and the source it comes from."""
 
     dst_holder: str
     key: int
-    start: int
-    stop: int
+    region: Region
     source: str
 
 
@@ -90,7 +102,7 @@ class Pool:
         start, nearest = position - offset, min(offset, size - offset)
         if 2 * nearest < _SMALLEST_SPLIT_BYTES:
             return start if 2 * offset < size else start + size
-        return position - offset % stack.item_bytes
+        return position - offset % stack.unit_bytes
 
     def pieces(self, stack: Stack) -> Iterator[Piece]:
         """All of a stack of this pool, whoever sends it."""
@@ -119,9 +131,9 @@ class Pool:
             return
         size, item, want = stack.range_bytes, stack.item_bytes, stack.want
         for index in range(low // size, -(-high // size)):
-            start = want.start + max(low - index * size, 0) // item
-            stop = want.start + min(high - index * size, size) // item
-            yield Piece(want.dst_holder, stack.keys[index], start, stop, self._sources[source])
+            part = Flat(max(low - index * size, 0) // item, min(high - index * size, size) // item)
+            for region in part_of(want.region, part):
+                yield Piece(want.dst_holder, stack.keys[index], region, self._sources[source])
 
 
 def deal_all(pools: Mapping[Sources, Pool], alone: Mapping[Sources, int]) -> None:

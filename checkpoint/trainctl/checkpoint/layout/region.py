@@ -54,6 +54,11 @@ def volume(region: Region) -> int:
     return region.volume if isinstance(region, Flat) else math.prod(region.lengths)
 
 
+def order_of(region: Region) -> tuple[bool, Region]:
+    """For sorting regions of one tensor: flat ranges first."""
+    return isinstance(region, Box), region
+
+
 def check_region(shape: Shape, region: Region) -> None:
     """Sees that the region lies inside a tensor of this shape.
 
@@ -86,6 +91,18 @@ def flat_in_box(box: Box, run: Flat) -> tuple[Box, ...]:
         Box(tuple(map(operator.add, box.offsets, part.offsets)), part.lengths)
         for part in flat_to_boxes(box.lengths, run)
     )
+
+
+def part_of(region: Region, run: Flat) -> tuple[Region, ...]:
+    """What a range of a region's own elements, row-major, is of the tensor, in order: a flat range, or of a box boxes.
+
+    Raises:
+        PlanError: the range is not inside the region.
+    """
+    if isinstance(region, Box):
+        return flat_in_box(region, run)
+    check_region((region.volume,), run)
+    return (Flat(region.start + run.start, region.start + run.stop),)
 
 
 def _boxes(shape: Shape, start: int, stop: int) -> Iterator[tuple[Shape, Shape]]:
@@ -183,14 +200,6 @@ def offset_in(shape: Shape, region: Region, position: int) -> int:
     return offset
 
 
-def overlaps(shape: Shape, region: Region, run: Flat) -> Iterator[Flat]:
-    """The parts of a row-major run that lie in the region, in ascending order."""
-    for held in (region,) if isinstance(region, Flat) else region_to_runs(shape, region):
-        common = intersect(held, run)
-        if isinstance(common, Flat):
-            yield common
-
-
 def one_run(shape: Shape, region: Region) -> Region:
     """The region as a flat range, if its elements follow each other in the tensor; else as it is."""
     if isinstance(region, Flat) or volume(region) == 0:
@@ -213,16 +222,17 @@ def _ends(shape: Shape, box: Box) -> tuple[int, int]:
     return first, last + 1
 
 
-def common(shape: Shape, run: Flat, region: Region) -> tuple[Region, ...]:
-    """What a flat range has in common with a region, in row-major order: a flat range, or a few boxes."""
-    region = one_run(shape, region)
-    if isinstance(region, Flat):
-        found = intersect(run, region)
-        return (found,) if found is not None else ()
-    inside = hull(shape, region)
-    clipped = Flat(max(run.start, inside.start), min(run.stop, inside.stop))
-    boxes = (intersect(box, region) for box in flat_to_boxes(shape, clipped))
-    return tuple(box for box in boxes if box is not None)
+def common(shape: Shape, a: Region, b: Region) -> tuple[Region, ...]:
+    """What two regions have in common, in row-major order: a few regions, flat where they can be."""
+    a, b = one_run(shape, a), one_run(shape, b)
+    if isinstance(a, Flat) is isinstance(b, Flat):
+        shared = [intersect(a, b)]
+    else:
+        run, box = (a, b) if isinstance(a, Flat) else (b, a)
+        clipped = intersect(run, hull(shape, box))
+        parts = flat_to_boxes(shape, clipped) if isinstance(clipped, Flat) else ()
+        shared = [intersect(part, box) for part in parts]
+    return tuple(one_run(shape, region) for region in shared if region is not None)
 
 
 def merge_runs(runs: Iterable[Flat]) -> tuple[Flat, ...]:

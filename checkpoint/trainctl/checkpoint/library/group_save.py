@@ -18,7 +18,7 @@ from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks, failures
 from trainctl.checkpoint.library.ranks import told as told_of
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.saving import EntryData, Runs, nothing
+from trainctl.checkpoint.saving import EntryData, Portion, nothing
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import CheckpointError, PlanError, TrainctlError
@@ -65,7 +65,7 @@ class GroupSave:
     attempt: Attempt
     everybody: Holdings
     state: LocalState
-    assigned: Runs
+    assigned: Portion
 
     @classmethod
     def agreed(
@@ -115,7 +115,7 @@ class GroupSave:
             attempt=Attempt(job=JOB, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=name),
             everybody=everybody,
             state=everybody.here(state),
-            assigned=(dealer or Dealer(rank_holder(ranks.rank))).runs(everybody.layout),
+            assigned=(dealer or Dealer(rank_holder(ranks.rank))).portion(everybody.layout),
         )
 
     def write(

@@ -66,8 +66,15 @@ def parse_contents(data: bytes, expected: StoredFile, *, where: str) -> Contents
                 f"{where} is malformed: tensors[{number}] does not fit together", hint=_GO_BACK
             )
     for number, placed in enumerate(contents.placed):
-        if not len(placed.writers) == len(placed.starts) == len(placed.stops):
+        boxes = placed.starts if placed.boxes is None else placed.boxes
+        if not len(placed.writers) == len(placed.starts) == len(placed.stops) == len(boxes):
             raise DamagedCheckpointError(f"{where} is malformed: placed[{number}] does not fit together", hint=_GO_BACK)
+    for number, alike in enumerate(contents.tensors):
+        boxes = contents.placed[alike.placed].boxes or ()
+        if any(len(box) not in (0, 2 * len(alike.shape)) for box in boxes):
+            raise DamagedCheckpointError(
+                f"{where} is malformed: tensors[{number}] does not fit its boxes", hint=_GO_BACK
+            )
     _check_dtypes(((alike.fqns[0], alike.kinds[0], alike.dtype) for alike in contents.tensors if alike.fqns), where)
     return contents
 

@@ -11,16 +11,23 @@ import bisect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from trainctl.checkpoint.layout.grid import disjoint
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.layout.placement import Placement
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, volume, whole
+from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape, hull, volume, whole
 from trainctl.checkpoint.manifest.names import part_path
-from trainctl.checkpoint.manifest.records import AlikeRecord, ContentsManifest, HeldRows, PlacedRecord
+from trainctl.checkpoint.manifest.records import (
+    AlikeRecord,
+    ContentsManifest,
+    HeldRows,
+    PlacedRecord,
+    region_of_row,
+)
 from trainctl.core.errors import CheckpointError
 
-_Cut = tuple[tuple[int, int, int], ...]
-"""Start, stop and writer of each piece of a tensor."""
+_Cut = tuple[tuple[tuple[int, ...], int], ...]
+"""Each piece of a tensor, as at the end of a row of ``HeldRows``, and its writer."""
 
 
 def in_order(shapes: Mapping[StateKey, Shape]) -> list[StateKey]:
@@ -28,38 +35,30 @@ def in_order(shapes: Mapping[StateKey, Shape]) -> list[StateKey]:
     return sorted(shapes, key=lambda key: (shapes[key], key.dtype, key.instance, key))
 
 
-def held_rows(shapes: Mapping[StateKey, Shape], held: Iterable[tuple[StateKey, Flat]]) -> HeldRows:
-    """What one writer holds: ``(number of the first tensor, how many tensors, start, stop)``; empty runs are left out.
+def held_rows(shapes: Mapping[StateKey, Shape], held: Iterable[tuple[StateKey, Region]]) -> HeldRows:
+    """What one writer holds: number of the first tensor, how many tensors, and the region; empty ones are left out.
 
     Args:
         shapes: of the whole state.
-        held: its runs, disjoint.
+        held: its regions, disjoint.
     """
     numbers = {key: number for number, key in enumerate(in_order(shapes))}
-    rows: list[tuple[int, int, int, int]] = []
-    newest: dict[tuple[int, int], int] = {}
-    for number, run in _joined(sorted((numbers[key], run) for key, run in held if run.volume)):
-        at = newest.get(run)
-        if at is not None and rows[at][0] + rows[at][1] == number:
-            rows[at] = (rows[at][0], rows[at][1] + 1, *run)
-        else:
-            newest[run] = len(rows)
-            rows.append((number, 1, *run))
+    regions: dict[StateKey, list[Region]] = {}
+    for key, region in held:
+        regions.setdefault(key, []).append(region)
+    rows: list[tuple[int, ...]] = []
+    newest: dict[tuple[int, ...], int] = {}
+    for key in sorted(regions, key=numbers.__getitem__):
+        # A large tensor is cut over files, which is of no interest here.
+        for region in disjoint(shapes[key], regions[key]):
+            ends = region if isinstance(region, Flat) else (*region.offsets, *region.lengths)
+            number, at = numbers[key], newest.get(ends)
+            if at is not None and rows[at][0] + rows[at][1] == number:
+                rows[at] = (rows[at][0], rows[at][1] + 1, *ends)
+            else:
+                newest[ends] = len(rows)
+                rows.append((number, 1, *ends))
     return tuple(rows)
-
-
-def _joined(runs: Iterable[tuple[int, Flat]]) -> Iterator[tuple[int, Flat]]:
-    """Touching runs of a tensor as one: a large tensor is cut over files, which is of no interest here."""
-    last: tuple[int, Flat] | None = None
-    for number, run in runs:
-        if last is not None and last[0] == number and last[1].stop == run.start:
-            last = (number, Flat(last[1].start, run.stop))
-            continue
-        if last is not None:
-            yield last
-        last = (number, run)
-    if last is not None:
-        yield last
 
 
 def contents_of(
@@ -78,16 +77,18 @@ def contents_of(
         CheckpointError: the writers do not hold every element once; names the first tensor.
     """
     keys = in_order(shapes)
-    placed: dict[_Cut, int] = {}
+    placed: dict[PlacedRecord, int] = {}
     tensors = []
     for (first, stop), cut in _alike(keys, shapes, held):
         key = keys[first]
         shape = shapes[key]
-        ends = (0, *(end for _, end, _ in cut))
-        if any(start != end for (start, _, _), end in zip(cut, ends, strict=False)) or ends[-1] != volume(whole(shape)):
+        if not _once(shape, [region_of_row(ends) for ends, _ in cut]):
             raise CheckpointError(
                 f"{attempt}: expected every element of {key} (shape {list(shape)}) in one part, found "
-                + (", ".join(f"{start}:{end} in part {writer}" for start, end, writer in cut[:5]) or "none in any"),
+                + (
+                    ", ".join(f"{_said(region_of_row(ends))} in part {writer}" for ends, writer in cut[:5])
+                    or "none in any"
+                ),
                 hint="discard the attempt; the next save starts a new one",
             )
         tensors.append(
@@ -95,7 +96,7 @@ def contents_of(
                 dtype=key.dtype,
                 instance=key.instance,
                 shape=shape,
-                placed=placed.setdefault(cut, len(placed)),
+                placed=placed.setdefault(_placed(shape, cut), len(placed)),
                 fqns=tuple(k.fqn for k in keys[first:stop]),
                 kinds=tuple(k.kind for k in keys[first:stop]),
             )
@@ -104,16 +105,31 @@ def contents_of(
         tcf=tcf,
         step=step,
         attempt=attempt,
-        placed=tuple(
-            PlacedRecord(
-                writers=tuple(writer for _, _, writer in cut),
-                starts=tuple(start for start, _, _ in cut),
-                stops=tuple(stop for _, stop, _ in cut),
-            )
-            for cut in placed
-        ),
+        placed=tuple(placed),
         tensors=tuple(tensors),
     )
+
+
+def _once(shape: Shape, regions: Sequence[Region]) -> bool:
+    """Whether they are the tensor, each element once."""
+    size = volume(whole(shape))
+    return sum(map(volume, regions)) == size == sum(map(volume, disjoint(shape, regions)))
+
+
+def _placed(shape: Shape, cut: _Cut) -> PlacedRecord:
+    regions = [region_of_row(ends) for ends, _ in cut]
+    around = [hull(shape, region) for region in regions]
+    boxes = tuple(ends if isinstance(region, Box) else () for (ends, _), region in zip(cut, regions, strict=True))
+    return PlacedRecord(
+        writers=tuple(writer for _, writer in cut),
+        starts=tuple(run.start for run in around),
+        stops=tuple(run.stop for run in around),
+        boxes=boxes if any(boxes) else None,
+    )
+
+
+def _said(region: Region) -> str:
+    return f"{region.start}:{region.stop}" if isinstance(region, Flat) else str(region)
 
 
 def _alike(
@@ -123,13 +139,13 @@ def _alike(
     kinds = [(shapes[key], key.dtype, key.instance) for key in keys]
     edges = {number for number in range(1, len(keys)) if kinds[number] != kinds[number - 1]} | {0, len(keys)}
     for rows in held.values():
-        edges.update(edge for first, count, _, _ in rows for edge in (first, first + count))
+        edges.update(edge for first, count, *_ in rows for edge in (first, first + count))
     cuts = sorted(edges)
-    pieces: list[list[tuple[int, int, int]]] = [[] for _ in cuts]
+    pieces: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in cuts]
     for writer, rows in held.items():
-        for first, count, start, stop in rows:
+        for first, count, *ends in rows:
             for at in range(bisect.bisect_left(cuts, first), bisect.bisect_left(cuts, first + count)):
-                pieces[at].append((start, stop, writer))
+                pieces[at].append((tuple(ends), writer))
     for at, (first, stop) in enumerate(itertools.pairwise(cuts)):
         if first < stop <= len(keys):
             yield (first, stop), tuple(sorted(pieces[at]))
@@ -179,7 +195,7 @@ def part_holder(writer: int) -> str:
 
 def _placement(shape: Shape, placed: PlacedRecord) -> Placement:
     regions: dict[str, tuple[Region, ...]] = {}
-    for writer, start, stop in zip(placed.writers, placed.starts, placed.stops, strict=True):
+    for writer, region in zip(placed.writers, placed.regions, strict=True):
         holder = part_holder(writer)
-        regions[holder] = (*regions.get(holder, ()), Flat(start, stop))
+        regions[holder] = (*regions.get(holder, ()), region)
     return Placement(shape, regions)

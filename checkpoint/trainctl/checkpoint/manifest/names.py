@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from trainctl.checkpoint.layout.region import Flat, Shape, whole
+from trainctl.checkpoint.layout.region import Box, Region, Shape, whole
 
 ROOT_MANIFEST = "manifest.json"
 PIN = "pinned"
@@ -95,10 +95,13 @@ def is_model_file(name: str) -> bool:
     return name.startswith("model") and name.endswith((".safetensors", HF_INDEX))
 
 
-def entry_name(fqn: str, kind: str, shape: Shape, run: Flat) -> str:
-    """Name of a tensor, or of a run of it, inside a data file: parameters keep their own name, so HF tools know them.
+def entry_name(fqn: str, kind: str, shape: Shape, region: Region) -> str:
+    """Name of a tensor, or of a part of it, inside a data file: parameters keep their own name, so HF tools know them.
 
     Informational: readers go by the manifest and never take a name apart.
     """
     name = (fqn if kind == "param" else f"optim.{kind}.{fqn}").replace("@@", "@@@@")
-    return name if run == whole(shape) else f"{name}@@flat:{run.start}"
+    if isinstance(region, Box):
+        ends = zip(region.offsets, region.lengths, strict=True)
+        return f"{name}@@box:{','.join(f'{start}:{start + length}' for start, length in ends)}"
+    return name if region == whole(shape) else f"{name}@@flat:{region.start}"

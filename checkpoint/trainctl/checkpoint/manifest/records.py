@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat, Region
@@ -34,6 +34,16 @@ class ChunkRecord:
     offsets: tuple[int, ...] | None = None
     lengths: tuple[int, ...] | None = None
 
+    @classmethod
+    def of(
+        cls, region: Region, *, file: int, begin_bytes: int, size_bytes: int, checksums: tuple[str, ...]
+    ) -> ChunkRecord:
+        """The record of a region."""
+        where = cls(file=file, begin_bytes=begin_bytes, size_bytes=size_bytes, checksums=checksums)
+        if isinstance(region, Flat):
+            return replace(where, flat=(region.start, region.stop))
+        return replace(where, offsets=region.offsets, lengths=region.lengths)
+
     @property
     def region(self) -> Region:
         """The region.
@@ -43,7 +53,7 @@ class ChunkRecord:
         """
         if self.flat is not None and len(self.flat) == 2:
             return Flat(*self.flat)
-        if self.offsets is not None and self.lengths is not None:
+        if self.offsets is not None and self.lengths is not None and len(self.offsets) == len(self.lengths):
             return Box(self.offsets, self.lengths)
         raise CheckpointError("expected a chunk with a flat range or a box, found neither", hint="use a newer trainctl")
 
@@ -88,17 +98,44 @@ class PartManifest:
     tensors: tuple[TensorRecord, ...]
 
 
-HeldRows = tuple[tuple[int, int, int, int], ...]
-"""What a part holds, by the numbers of the tensors (``manifest.contents``): first tensor, how many, start, stop."""
+HeldRows = tuple[tuple[int, ...], ...]
+"""What a part holds, by the numbers of the tensors (``manifest.contents``): first tensor, how many, and of each start
+and stop of a flat range, or the offsets and then the lengths of a box, which has two dims at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedRecord:
-    """How tensors lie over the parts: ``writers[i]`` has the elements ``starts[i]:stops[i]``, ascending."""
+    """How tensors lie over the parts: ``writers[i]`` has the elements ``starts[i]:stops[i]``.
+
+    Attributes:
+        writers: of each region.
+        starts: first element of each.
+        stops: behind the last element of each.
+        boxes: where some are boxes, for each its offsets and then its lengths; empty for a flat range. Readers that do
+            not know it look into every part that may have something of what lies between.
+    """
 
     writers: tuple[int, ...]
     starts: tuple[int, ...]
     stops: tuple[int, ...]
+    boxes: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Of each writer."""
+        runs = map(Flat, self.starts, self.stops)
+        boxes = self.boxes or ((),) * len(self.starts)
+        return tuple(_box(box) if box else run for run, box in zip(runs, boxes, strict=True))
+
+
+def _box(ends: tuple[int, ...]) -> Box:
+    dims = len(ends) // 2
+    return Box(ends[:dims], ends[dims:])
+
+
+def region_of_row(ends: tuple[int, ...]) -> Region:
+    """The region at the end of a row of ``HeldRows``."""
+    return Flat(*ends) if len(ends) == 2 else _box(ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,11 +26,11 @@ from dataclasses import dataclass
 import torch
 
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry
-from trainctl.checkpoint.saving import Runs, entries_of, nothing
+from trainctl.checkpoint.saving import Portion, entries_of, nothing
 from trainctl.checkpoint.snapshot.copier import Copier, copier_of
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
-from trainctl.checkpoint.tensors import dtype_of, run_view
+from trainctl.checkpoint.tensors import dtype_of, part_view, stretches
 
 CHUNK_BYTES = 16 << 20
 """Copied at a time: the fence ends a late copy between two chunks."""
@@ -48,12 +48,12 @@ class _Piece:
 
 
 class Snapshot:
-    """The assigned runs of a state in a host buffer. One thread copies; whoever writes to the state waits for it.
+    """The assigned regions of a state in a host buffer. One thread copies; whoever writes to the state waits for it.
 
     Args:
         state: the live tensors; nobody may write to them before the fence is passed. Their moment is now, in the order
             of what the calling thread has its devices do.
-        assigned: which runs of them.
+        assigned: which regions of them.
         buffer: of at least ``needed_bytes``, pinned for state on CUDA devices; touched until ``copy`` is back.
         max_entry_bytes: size of one entry of a data file, at most.
         copier: how chunks are copied; None: as the state's devices take it.
@@ -62,7 +62,7 @@ class Snapshot:
     def __init__(
         self,
         state: LocalState,
-        assigned: Runs,
+        assigned: Portion,
         buffer: HostBuffer,
         *,
         max_entry_bytes: int = MAX_FILE_BYTES,
@@ -174,12 +174,11 @@ class Snapshot:
         return self._passed.wait(within_s)
 
     def _copy_piece(self, piece: _Piece) -> bool:
-        source = run_view(piece.live.tensor, piece.live.shape, piece.live.region, piece.entry.run)
-        items = max(1, CHUNK_BYTES // piece.entry.key.item_bytes)
-        for begin in range(0, len(source), items):
+        source = part_view(piece.live.tensor, piece.live.shape, piece.live.region, piece.entry.region)
+        for begin, part in stretches(source, max(1, CHUNK_BYTES // piece.entry.key.item_bytes)):
             if not self._wanted:
                 return False
-            self._copier.put(piece.copy[begin : begin + items], source[begin : begin + items])
+            self._copier.put(piece.copy[begin : begin + part.numel()].view(part.shape), part)
         return self._wanted
 
     @contextlib.contextmanager
@@ -202,8 +201,8 @@ def _each(pieces: Iterable[_Piece], alive: Callable[[], None]) -> Iterator[_Piec
         yield piece
 
 
-def needed_bytes(state: LocalState, assigned: Runs, *, max_entry_bytes: int = MAX_FILE_BYTES) -> int:
-    """Size of the buffer that a snapshot of these runs takes."""
+def needed_bytes(state: LocalState, assigned: Portion, *, max_entry_bytes: int = MAX_FILE_BYTES) -> int:
+    """Size of the buffer that a snapshot of these regions takes."""
     return sum(_room(entry) for _, entry in entries_of(state, assigned, max_entry_bytes=max_entry_bytes))
 
 
@@ -211,7 +210,7 @@ def _room(entry: Entry) -> int:
     return -(-entry.size_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _pieces(state: LocalState, assigned: Runs, buffer: HostBuffer, max_entry_bytes: int) -> Sequence[_Piece]:
+def _pieces(state: LocalState, assigned: Portion, buffer: HostBuffer, max_entry_bytes: int) -> Sequence[_Piece]:
     pieces, position = [], 0
     for live, entry in entries_of(state, assigned, max_entry_bytes=max_entry_bytes):
         room = buffer.bytes[position : position + entry.size_bytes]

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.state import LocalState, StateTensor
-from trainctl.checkpoint.tensors import run_view
+from trainctl.checkpoint.tensors import part_view
 from trainctl.core.errors import InternalError
 from trainctl.parallel.collectives.port import Group, Work
 from trainctl.parallel.collectives.wait import Waiter
@@ -110,6 +110,7 @@ class StateCopy:
 
     def _bytes(self, piece: Piece) -> Tensor:
         live = self._tensors[piece.key]
-        if not live.tensor.is_contiguous():
-            raise InternalError(f"{piece.key}: expected contiguous memory, found strides {live.tensor.stride()}")
-        return run_view(live.tensor, live.shape, live.region, piece.region).view(torch.uint8)
+        found = part_view(live.tensor, live.shape, live.region, piece.region)
+        if not live.tensor.is_contiguous() or found.dim() != 1:
+            raise InternalError(f"{piece.key}: expected contiguous memory, found strides {found.stride()}")
+        return found.view(torch.uint8)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
-from trainctl.checkpoint.layout.region import Flat
+from trainctl.checkpoint.layout.region import Flat, Region, part_of, volume
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord
@@ -19,15 +19,15 @@ MESSAGE_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A range of a tensor inside a message."""
+    """A region of a tensor inside a message."""
 
     key: StateKey
-    region: Flat
+    region: Region
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the range."""
-        return self.region.volume * self.key.item_bytes
+        """Bytes of the region."""
+        return volume(self.region) * self.key.item_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,13 @@ def _cut(transfers: Sequence[Transfer], message_bytes: int) -> Iterator[tuple[Pi
     pieces: list[Piece] = []
     room = message_bytes
     for transfer in transfers:
-        start = transfer.region.start
-        while start < transfer.region.stop:
-            count = min(transfer.region.stop - start, max(room // transfer.src_key.item_bytes, 1))
-            pieces.append(Piece(transfer.src_key, Flat(start, start + count)))
+        start, size = 0, volume(transfer.region)
+        while start < size:
+            count = min(size - start, max(room // transfer.src_key.item_bytes, 1))
+            parts = part_of(transfer.region, Flat(start, start + count))
+            pieces += (Piece(transfer.src_key, part) for part in parts)
             start += count
-            room -= pieces[-1].size_bytes
+            room -= count * transfer.src_key.item_bytes
             if room < 8:  # not even one element of any dtype fits
                 yield tuple(pieces)
                 pieces, room = [], message_bytes

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from trainctl.checkpoint.engine import Attempt, PartReport
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Shape
+from trainctl.checkpoint.layout.region import Shape, volume
 from trainctl.checkpoint.monitor import COPY, MEMORY
-from trainctl.checkpoint.saving import EntryData, Runs, live_data, nothing
+from trainctl.checkpoint.saving import EntryData, Portion, live_data, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.copier import await_training, cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
@@ -29,7 +29,7 @@ _TURNS, _TURN_S = 20, 0.05
 class Dealt:
     """What one rank writes of a state, and the shapes of all of it."""
 
-    runs: Runs
+    portion: Portion
     shapes: Mapping[StateKey, Shape]
 
 
@@ -78,14 +78,14 @@ class PartMaker:
         Args:
             attempt: which save.
             state: the live tensors.
-            dealt: which runs of them this rank writes, and the shapes of what all ranks write.
+            dealt: what of them this rank writes, and the shapes of what all ranks write.
             before: the part that is written before.
             in_place: no copy is needed: nobody changes the state until the part is written.
 
         Raises:
             Interrupted: as ``Waiter.check``.
         """
-        shown = self.transfers.begin(TransferKind.SAVE, attempt.step, _bytes(dealt.runs))
+        shown = self.transfers.begin(TransferKind.SAVE, attempt.step, _bytes(dealt.portion))
         try:
             return self._made(attempt, state, dealt, shown, before=before, in_place=in_place)
         except BaseException:
@@ -114,7 +114,7 @@ class PartMaker:
                 released=released,
             )
 
-        assigned = dealt.runs
+        assigned = dealt.portion
         if in_place:
             await_training(state)  # the part's own thread reads it
             return SavePart(background(Given(live_data(state, assigned))), shown, None)
@@ -151,5 +151,5 @@ class PartMaker:
         return None
 
 
-def _bytes(assigned: Runs) -> int:
-    return sum(run.volume * key.item_bytes for key, runs in assigned.items() for run in runs)
+def _bytes(assigned: Portion) -> int:
+    return sum(volume(region) * key.item_bytes for key, regions in assigned.items() for region in regions)

@@ -241,7 +241,7 @@ class Saves:
             layout = gathered_layout(self._group, state, waiter=self._waiter)
         else:
             layout = replicated(state.shapes(), [rank_holder(rank) for rank in range(self._group.size)])
-        return Dealt(self._dealer.runs(layout), layout.shapes)
+        return Dealt(self._dealer.portion(layout), layout.shapes)
 
     def _pass_fence(self, save: _Save, within_s: float) -> None:
         snapshot = save.own.snapshot
