@@ -35,8 +35,7 @@ demo: install ## The main job: train on real text, lose a worker and an agent, g
 NO_COMPILER := CXX=/no/compiler/in/make/test
 test: install ## All tests that need nothing but Python
 	$(NO_COMPILER) $(BIN)/pytest -n 2 --ignore tests/system --ignore tests/gpu --ignore tests/e2e --ignore tests/multiproc --ignore tests/etcd_store $(PYTEST_ARGS)
-	temp=$$(tests/fast_temp.sh) && trap 'rm -rf "$$temp"' EXIT && \
-	  $(NO_COMPILER) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --basetemp $$temp/all tests/e2e tests/multiproc tests/etcd_store $(PYTEST_ARGS)
+	$(NO_COMPILER) tests/in_memory.sh $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/multiproc tests/etcd_store $(PYTEST_ARGS)
 
 # The longest one first: the others fill the second core meanwhile.
 SYSTEM_TESTS := tests/system/test_demo.py $(filter-out tests/system/test_demo.py,$(wildcard tests/system/test_*.py))
@@ -58,8 +57,7 @@ check: install ## Lint, types, contracts, freshness of everything generated
 chaos: install ## Random job files and calls, then random faults and outages of the whole system, for half an hour
 	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest $$(grep -rlE '^(import|from) hypothesis' --include='test_*.py' tests/unit) --timeout 3600
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $${TRAINCTL_SIMULATION_SEEDS:-0-999}
-	temp=$$(tests/fast_temp.sh) && trap 'rm -rf "$$temp"' EXIT && \
-	  $(BIN)/pytest tests/unit tests/e2e tests/multiproc -m chaos --timeout 900 --basetemp $$temp/all $(PYTEST_ARGS)
+	tests/in_memory.sh $(BIN)/pytest tests/unit tests/e2e tests/multiproc -m chaos --timeout 900 $(PYTEST_ARGS)
 
 bench: bench-recovery bench-overhead bench-control bench-checkpoint bench-data ## All benchmarks
 

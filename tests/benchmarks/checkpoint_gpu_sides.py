@@ -28,7 +28,8 @@ from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.snapshot.background import BackgroundPart
 from trainctl.checkpoint.snapshot.copier import cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostPool
-from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
+from trainctl.checkpoint.snapshot.stowage import Stower
 from trainctl.checkpoint.state import LocalState
 
 OURS, THREAD, PROCESS = "trainctl", "dcp-thread", "dcp-process"
@@ -88,6 +89,7 @@ class Ours:
         layout = replicated(state.shapes(), [rank_holder(0)])
         self._assigned = assign(layout)[rank_holder(0)]
         self._pool = HostPool(1)
+        self._stower = Stower()
         self._snapshot: Snapshot | None = None
         self._part: BackgroundPart | None = None
         self._expected: dict[StateKey, int] | None = None
@@ -103,13 +105,14 @@ class Ours:
         """The copy before has to be whole, since there is memory for one."""
         self.end()
         pinned = bool(cuda_devices(self._state))
-        buffer = self._pool.take(needed_bytes(self._state, self._assigned), FENCE_S, pinned=pinned)
+        stowage = self._stower.of(self._state, self._assigned)
+        buffer = self._pool.take(stowage.size_bytes, FENCE_S, pinned=pinned)
         if buffer is None:
             raise RuntimeError("the copy before still occupies the memory")
         if self.checks:
             self._expected = digests({held.key: held.tensor for held in self._state.tensors})
         taken = buffer
-        self._snapshot = Snapshot(self._state, self._assigned, buffer)
+        self._snapshot = Snapshot(self._state, stowage, buffer)
         self._part = BackgroundPart(
             self._snapshot, self._write, released=lambda: self._pool.give_back(taken), retry_after_s=()
         )

@@ -23,7 +23,8 @@ from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.saving import EntryData, Portion
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.host_pool import HostPool
-from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
+from trainctl.checkpoint.snapshot.stowage import Stower
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.system.faults import FaultPlan
 
@@ -125,6 +126,7 @@ class Training:
         self._rank, self._own, self._assigned, self._tensors = rank, own, assigned, tensors
         self._step = Step(own, tokens)
         self._pool = HostPool(1)
+        self._stower = Stower()
         self._saves = 0
         self._group = dist.new_group(backend="gloo")  # DCP's collectives would meet those of the steps
         self._stager = DefaultStager(StagingOptions(False, False, False, False))
@@ -189,10 +191,11 @@ class Training:
     def _begin_ours(self, folder: Path, *, lazy: bool) -> Saving:
         self._saves += 1
         number = self._saves
-        buffer = self._pool.take(needed_bytes(self._own, self._assigned), 60.0)
+        stowage = self._stower.of(self._own, self._assigned)
+        buffer = self._pool.take(stowage.size_bytes, 60.0)
         if buffer is None:
             raise RuntimeError("the save before is still on its way")
-        snapshot = Snapshot(self._own, self._assigned, buffer)
+        snapshot = Snapshot(self._own, stowage, buffer)
         if not lazy:
             snapshot.copy()
             snapshot.fence(0.0)

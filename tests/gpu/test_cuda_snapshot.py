@@ -18,7 +18,8 @@ from trainctl.checkpoint.layout.region import whole
 from trainctl.checkpoint.library import Checkpointer, load
 from trainctl.checkpoint.saving import assign
 from trainctl.checkpoint.snapshot.host_pool import HostPool
-from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
+from trainctl.checkpoint.snapshot.stowage import stow
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 from unit.checkpoint.ranks import key
 
@@ -48,6 +49,7 @@ def be_late() -> None:
 def test_a_snapshot_of_every_step_while_the_device_is_late(stream: str) -> None:
     state = state_on_device()
     assigned = assign(replicated(state.shapes(), [rank_holder(0)]))[rank_holder(0)]
+    stowage = stow(state, assigned)
     pool = HostPool(1)
     torch.cuda.synchronize()
     own = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -57,10 +59,10 @@ def test_a_snapshot_of_every_step_while_the_device_is_late(stream: str) -> None:
             be_late()
             for held in state.tensors:
                 held.tensor.fill_(step)
-            buffer = pool.take(needed_bytes(state, assigned), pinned=True)
+            buffer = pool.take(stowage.size_bytes, pinned=True)
             assert buffer is not None
             assert buffer.bytes.is_pinned()
-            snapshot = Snapshot(state, assigned, buffer)
+            snapshot = Snapshot(state, stowage, buffer)
             assert not training.query(), "nobody waited for the device"
             copying = threading.Thread(target=snapshot.copy)
             copying.start()

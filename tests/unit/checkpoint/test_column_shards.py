@@ -20,8 +20,9 @@ from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Box, Flat, region_to_runs, volume
 from trainctl.checkpoint.manifest.reading import read_parts, read_root
 from trainctl.checkpoint.saving import live_data
-from trainctl.checkpoint.snapshot import snapshot
+from trainctl.checkpoint.snapshot import stowage
 from trainctl.checkpoint.snapshot.host_pool import HostPool
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import PlanError
@@ -137,16 +138,16 @@ def overlapping() -> tuple[Values, Layout]:
 def test_parts_that_do_not_lie_together_are_copied_as_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
 ) -> None:
-    monkeypatch.setattr(snapshot, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(stowage, "CHUNK_BYTES", chunk_bytes)
     values, layout = overlapping()
     apart = 0
     for holder, portion in assign(layout).items():
         state = rank_state(values, layout, holder)
         live = live_data(state, portion)
         apart += sum(view.dim() > 1 for view in live.values())
-        buffer = HostPool(1).take(snapshot.needed_bytes(state, portion))
+        buffer = HostPool(1).take((stowed := stowage.stow(state, portion)).size_bytes)
         assert buffer is not None
-        taken = snapshot.Snapshot(state, portion, buffer)
+        taken = Snapshot(state, stowed, buffer)
         taken.copy()
         assert taken.fence(0.0)
         assert taken.data.keys() == live.keys()

@@ -22,11 +22,11 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.saving import Portion, assign
 from trainctl.checkpoint.snapshot import copier as copier_module
-from trainctl.checkpoint.snapshot import snapshot as snapshot_module
+from trainctl.checkpoint.snapshot import stowage
 from trainctl.checkpoint.snapshot.copier import DeviceCopier, HostCopier, copier_of, cuda_devices
 from trainctl.checkpoint.snapshot.cuda import CudaDevice
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
-from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.state import BUFFER, LocalState
 from unit.checkpoint.fake_device import BESIDE, TRAINING, FakeCopier, FakeDevice, FakeEvent, copier
 from unit.checkpoint.ranks import key, plain, rank_state
@@ -38,7 +38,7 @@ CHUNK_BYTES, IN_FLIGHT_BYTES = 16, 64
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "CHUNK_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(stowage, "CHUNK_BYTES", CHUNK_BYTES)
     monkeypatch.setattr(copier_module, "IN_FLIGHT_BYTES", IN_FLIGHT_BYTES)
 
 
@@ -83,7 +83,7 @@ class Trained:
         values = {WEIGHT: torch.zeros(30), MOMENT: torch.zeros(30), RUNNING: torch.zeros(3)}
         layout = plain(values, 1)
         state, assigned = rank_state(values, layout, rank_holder(0)), assign(layout)[rank_holder(0)]
-        buffer = HostPool(1).take(needed_bytes(state, assigned))
+        buffer = HostPool(1).take(stowage.stow(state, assigned).size_bytes)
         assert buffer is not None
         return cls(device, state, assigned, buffer)
 
@@ -101,7 +101,9 @@ class Trained:
         self.tell(MOMENT, value)
 
     def snapshot(self, kind: type[FakeCopier] = FakeCopier) -> Snapshot:
-        return Snapshot(self.state, self.assigned, self.buffer, copier=copier(self.device, kind))
+        return Snapshot(
+            self.state, stowage.stow(self.state, self.assigned), self.buffer, copier=copier(self.device, kind)
+        )
 
 
 def copied(snapshot: Snapshot) -> dict[StateKey, set[float]]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.saving import assign, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
-from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
+from trainctl.checkpoint.snapshot.stowage import stow
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.system.faults import FaultPlan
@@ -30,23 +32,24 @@ class SlowMemory:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.allowed = threading.Event(), threading.Event()
-        plainly = Snapshot._copy_piece
+        plainly = Snapshot._copy_tensor
 
-        def slowly(snapshot: Snapshot, piece: object) -> bool:
+        def slowly(snapshot: Snapshot, *what: Any) -> bool:
             self.begun.set()
             assert self.allowed.wait(DEADLINE_S)
-            return plainly(snapshot, piece)  # type: ignore[arg-type]
+            return plainly(snapshot, *what)
 
-        monkeypatch.setattr(Snapshot, "_copy_piece", slowly)
+        monkeypatch.setattr(Snapshot, "_copy_tensor", slowly)
 
 
 def begun(values: Mapping[StateKey, torch.Tensor]) -> tuple[Snapshot, LocalState, HostBuffer]:
     layout = plain(values, 1)
     state = rank_state(values, layout, rank_holder(0))
     assigned = assign(layout)[rank_holder(0)]
-    buffer = HostPool(1).take(needed_bytes(state, assigned))
+    stowage = stow(state, assigned)
+    buffer = HostPool(1).take(stowage.size_bytes)
     assert buffer is not None
-    return Snapshot(state, assigned, buffer), state, buffer
+    return Snapshot(state, stowage, buffer), state, buffer
 
 
 @pytest.mark.parametrize("dtype", ["BOOL", "F8_E4M3", "I16", "BF16", "F32", "F64", "C64"])
@@ -55,9 +58,10 @@ def test_it_keeps_the_values_of_its_moment(tmp_path: Path, dtype: str) -> None:
     layout = plain(values, 1)
     state = rank_state(values, layout, rank_holder(0))
     assigned = assign(layout)[rank_holder(0)]
-    buffer = HostPool(1).take(needed_bytes(state, assigned, max_entry_bytes=24))
+    stowage = stow(state, assigned, max_entry_bytes=24)
+    buffer = HostPool(1).take(stowage.size_bytes)
     assert buffer is not None
-    snapshot = Snapshot(state, assigned, buffer, max_entry_bytes=24)
+    snapshot = Snapshot(state, stowage, buffer)
     assert not snapshot.whole
     snapshot.copy()
     assert snapshot.fence(0.0)
@@ -133,7 +137,7 @@ def test_a_copy_that_fails_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(*_: object) -> bool:
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(Snapshot, "_copy_piece", broken)
+    monkeypatch.setattr(Snapshot, "_copy_tensor", broken)
     snapshot, _, _ = begun({key("w"): torch.ones(3)})
     with pytest.raises(RuntimeError):
         snapshot.copy()

@@ -260,16 +260,16 @@ def test_training_goes_on_while_the_storage_is_slow_and_waits_when_too_much_is_o
 def test_a_copy_that_is_late_is_dropped_and_the_next_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plainly = Snapshot._copy_piece
+    plainly = Snapshot._copy_tensor
 
-    def slowly(snapshot: Snapshot, piece: Any) -> bool:
+    def slowly(snapshot: Snapshot, *what: Any) -> bool:
         if threading.current_thread() is not threading.main_thread():
             while snapshot._wanted:
                 threading.Event().wait(0.001)
         threading.Event().wait(0.002)
-        return plainly(snapshot, piece)
+        return plainly(snapshot, *what)
 
-    monkeypatch.setattr(Snapshot, "_copy_piece", slowly)
+    monkeypatch.setattr(Snapshot, "_copy_tensor", slowly)
     monkeypatch.setattr(saves, "FENCE_S", 0.05)
     run = Run(tmp_path)
     reports = run.to_the_end()

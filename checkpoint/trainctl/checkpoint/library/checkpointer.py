@@ -23,6 +23,7 @@ from trainctl.checkpoint.library.ranks import Ranks, told
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.snapshot.background import RETRY_AFTER_S
 from trainctl.checkpoint.snapshot.host_pool import HostPool
+from trainctl.checkpoint.snapshot.stowage import Stower
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import CheckpointError, TrainctlError, UsageError
 from trainctl.core.records.generation import CheckpointRef
@@ -71,6 +72,7 @@ class Checkpointer:
         self._fence_s = fence_s
         self._retry_after_s = tuple(retry_after_s)
         self._pool = HostPool(in_flight)
+        self._stower = Stower()
         self._pending: list[PendingSave] = []
         self._newest: CheckpointRef | None = None
         self._hooks: dict[int, tuple[torch.optim.Optimizer, RemovableHandle]] = {}
@@ -150,6 +152,7 @@ class Checkpointer:
             save,
             self._beside,
             self._pool,
+            self._stower,
             lazy=lazy,
             fence_s=self._fence_s,
             retry_after_s=self._retry_after_s,

@@ -12,7 +12,8 @@ from trainctl.checkpoint.saving import EntryData, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.copier import cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostPool
-from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
+from trainctl.checkpoint.snapshot.stowage import Stower
 from trainctl.core.errors import CheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 
@@ -28,6 +29,7 @@ class PendingSave:
         save: what all ranks agreed on.
         beside: the ranks, in a group that no other thread uses.
         pool: memory for the copy.
+        stower: finds out what of the state goes where in it.
         lazy: whether the copy is made beside the training, up to the next fence.
         fence_s: how long a fence waits for it.
         retry_after_s: waits before a write that failed is tried again.
@@ -45,6 +47,7 @@ class PendingSave:
         save: GroupSave,
         beside: Ranks,
         pool: HostPool,
+        stower: Stower,
         *,
         lazy: bool,
         fence_s: float,
@@ -59,7 +62,7 @@ class PendingSave:
         self._beside = beside
         self._fence_s = fence_s
         self._failure = ""
-        self._source, self._snapshot, released = _source(save, pool, lazy=lazy)
+        self._source, self._snapshot, released = _source(save, pool, stower, lazy=lazy)
         self._part: BackgroundPart = BackgroundPart(
             self._source,
             self._write,
@@ -128,7 +131,7 @@ class PendingSave:
 
 
 def _source(
-    save: GroupSave, pool: HostPool, *, lazy: bool
+    save: GroupSave, pool: HostPool, stower: Stower, *, lazy: bool
 ) -> tuple[Snapshot | Given, Snapshot | None, Callable[[], None]]:
     """Where the data comes from, what has to pass a fence, and what lets go of the memory. Never fails alone.
 
@@ -137,10 +140,11 @@ def _source(
     buffer = None
     try:
         pinned = bool(cuda_devices(save.state))
-        buffer = pool.take(needed_bytes(save.state, save.assigned), _ROOM_S, pinned=pinned)
+        stowage = stower.of(save.state, save.assigned)
+        buffer = pool.take(stowage.size_bytes, _ROOM_S, pinned=pinned)
         if buffer is None:
             return Given({}, "the copies of earlier saves still occupy the memory", "no_answer"), None, nothing
-        snapshot = Snapshot(save.state, save.assigned, buffer)
+        snapshot = Snapshot(save.state, stowage, buffer)
         if not lazy:
             snapshot.copy()
             snapshot.fence(0.0)

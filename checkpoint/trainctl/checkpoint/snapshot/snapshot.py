@@ -20,59 +20,46 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry
-from trainctl.checkpoint.saving import Portion, entries_of, nothing
+from trainctl.checkpoint.data_file import Entry
+from trainctl.checkpoint.saving import nothing
 from trainctl.checkpoint.snapshot.copier import Copier, copier_of
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
+from trainctl.checkpoint.snapshot.stowage import Stowage, Stowed, room_of
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
-from trainctl.checkpoint.tensors import dtype_of, part_view, stretches
 
-CHUNK_BYTES = 16 << 20
-"""Copied at a time: the fence ends a late copy between two chunks."""
-_ALIGNMENT = 64
 _TURN_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """One entry: the live tensor that it is read from, and where it goes."""
-
-    live: StateTensor
-    entry: Entry
-    copy: torch.Tensor
-
-
 class Snapshot:
-    """The assigned regions of a state in a host buffer. One thread copies; whoever writes to the state waits for it.
+    """What is saved of a state, in a host buffer. One thread copies; whoever writes to the state waits for it.
 
     Args:
         state: the live tensors; nobody may write to them before the fence is passed. Their moment is now, in the order
             of what the calling thread has its devices do.
-        assigned: which regions of them.
-        buffer: of at least ``needed_bytes``, pinned for state on CUDA devices; touched until ``copy`` is back.
-        max_entry_bytes: size of one entry of a data file, at most.
+        stowage: what of them is saved, and where it goes.
+        buffer: of at least its size, pinned for state on CUDA devices; touched until ``copy`` is back.
         copier: how chunks are copied; None: as the state's devices take it.
     """
 
     def __init__(
         self,
         state: LocalState,
-        assigned: Portion,
+        stowage: Stowage,
         buffer: HostBuffer,
         *,
-        max_entry_bytes: int = MAX_FILE_BYTES,
         copier: Copier | None = None,
     ) -> None:
         self._copier = copier if copier is not None else copier_of(state)
         self._buffer = buffer  # its memory is pinned only as long as it lives
-        self._pieces = _pieces(state, assigned, buffer, max_entry_bytes)
-        self._lazy = [piece for piece in self._pieces if piece.entry.key.kind != BUFFER]
-        self._versions = [piece.live.tensor._version for piece in self._lazy]
+        self._state = state
+        self._stowage = stowage
+        self._room = room_of(buffer.bytes, stowage)
+        self._lazy = [live for live, _ in self._saved(lazily=True)]
+        self._versions = [live.tensor._version for live in self._lazy]
         self._lock = threading.Lock()
         self._wanted = True
         self._begun = self._copied = False
@@ -81,15 +68,14 @@ class Snapshot:
         self._reason = self._cause = ""
         self._passed = threading.Event()
         with torch.no_grad():
-            for piece in self._pieces:
-                if piece.entry.key.kind == BUFFER:
-                    self._copy_piece(piece)
+            for live, stowed in self._saved(lazily=False):
+                self._copy_tensor(live, stowed)
         self._copier.mark_moment()
 
     @property
     def data(self) -> Mapping[Entry, torch.Tensor]:
         """What to write, once the snapshot is whole and ``copy`` is back."""
-        return {piece.entry: piece.copy for piece in self._pieces}
+        return dict(self._stowage.entries(self._state, self._room))
 
     @property
     def whole(self) -> bool:
@@ -122,7 +108,7 @@ class Snapshot:
         try:
             if self._begun:
                 with self._noting(), torch.no_grad(), self._copier.beside_training():
-                    self._copied = all(self._copy_piece(piece) for piece in _each(self._lazy, alive))
+                    self._copied = self._copy_lazily(alive)
         finally:
             self._handed_over.set()
             try:
@@ -155,8 +141,8 @@ class Snapshot:
             self._copier.hold_back()
         elif self._begun:
             self._over.wait()  # for the chunks that are being copied
-        pieces = zip(self._lazy, self._versions, strict=True)
-        changed = [piece.entry.key for piece, version in pieces if piece.live.tensor._version != version]
+        versions = zip(self._lazy, self._versions, strict=True)
+        changed = [live.key for live, version in versions if live.tensor._version != version]
         if not self._copied and not self._reason:
             self._cause = "late_copy"
             self._reason = f"the next change of the state was due, and {within_s:.2f} s later the copy was not whole"
@@ -173,12 +159,25 @@ class Snapshot:
         """Whether the fence was passed, after at most so long: from then on ``reason`` stays as it is."""
         return self._passed.wait(within_s)
 
-    def _copy_piece(self, piece: _Piece) -> bool:
-        source = part_view(piece.live.tensor, piece.live.shape, piece.live.region, piece.entry.region)
-        for begin, part in stretches(source, max(1, CHUNK_BYTES // piece.entry.key.item_bytes)):
+    def _saved(self, *, lazily: bool) -> Iterator[tuple[StateTensor, Stowed]]:
+        """Tensors of which something is saved: those that change in the optimizer step only, or the others."""
+        for live, stowed in zip(self._state.tensors, self._stowage.tensors, strict=True):
+            if stowed.entries and (live.key.kind != BUFFER) is lazily:
+                yield live, stowed
+
+    def _copy_lazily(self, alive: Callable[[], None]) -> bool:
+        for live, stowed in self._saved(lazily=True):
+            alive()
+            if not self._copy_tensor(live, stowed):
+                return False
+        return True
+
+    def _copy_tensor(self, live: StateTensor, stowed: Stowed) -> bool:
+        memory, room = live.tensor.detach().reshape(-1), self._room[live.key.dtype]
+        for chunk in stowed.chunks:
             if not self._wanted:
                 return False
-            self._copier.put(piece.copy[begin : begin + part.numel()].view(part.shape), part)
+            self._copier.put(chunk.into(room), chunk.of(memory))
         return self._wanted
 
     @contextlib.contextmanager
@@ -193,27 +192,3 @@ class Snapshot:
 
 def _turn_s(until_s: float) -> float:
     return min(_TURN_S, max(0.0, until_s - time.monotonic()))
-
-
-def _each(pieces: Iterable[_Piece], alive: Callable[[], None]) -> Iterator[_Piece]:
-    for piece in pieces:
-        alive()
-        yield piece
-
-
-def needed_bytes(state: LocalState, assigned: Portion, *, max_entry_bytes: int = MAX_FILE_BYTES) -> int:
-    """Size of the buffer that a snapshot of these regions takes."""
-    return sum(_room(entry) for _, entry in entries_of(state, assigned, max_entry_bytes=max_entry_bytes))
-
-
-def _room(entry: Entry) -> int:
-    return -(-entry.size_bytes // _ALIGNMENT) * _ALIGNMENT
-
-
-def _pieces(state: LocalState, assigned: Portion, buffer: HostBuffer, max_entry_bytes: int) -> Sequence[_Piece]:
-    pieces, position = [], 0
-    for live, entry in entries_of(state, assigned, max_entry_bytes=max_entry_bytes):
-        room = buffer.bytes[position : position + entry.size_bytes]
-        pieces.append(_Piece(live, entry, room.view(dtype_of(entry.key.dtype))))
-        position += _room(entry)
-    return pieces

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainctl.checkpoint.engine import Attempt, PartReport
 from trainctl.checkpoint.layout.key import StateKey
@@ -13,7 +13,8 @@ from trainctl.checkpoint.saving import EntryData, Portion, live_data, nothing
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.copier import await_training, cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
-from trainctl.checkpoint.snapshot.snapshot import Snapshot, needed_bytes
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
+from trainctl.checkpoint.snapshot.stowage import Stower
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.stopwatch import timed
 from trainctl.core.records.part import TransferKind
@@ -61,6 +62,7 @@ class PartMaker:
         waiter: how to wait for memory that an earlier part still uses.
         changed: called when a part is over.
         transfers: where it is shown how far the parts are.
+        stower: finds out what of a state goes where in its copy.
     """
 
     place: Place
@@ -69,6 +71,7 @@ class PartMaker:
     waiter: Waiter
     changed: Callable[[], None]
     transfers: TransferBoard
+    stower: Stower = field(default_factory=Stower)
 
     def make(
         self, attempt: Attempt, state: LocalState, dealt: Dealt, *, before: BackgroundPart | None, in_place: bool
@@ -120,7 +123,8 @@ class PartMaker:
             return SavePart(background(Given(live_data(state, assigned))), shown, None)
         try:
             with timed(MEMORY):
-                buffer = self._buffer(needed_bytes(state, assigned), pinned=bool(cuda_devices(state)))
+                stowage = self.stower.of(state, assigned)
+                buffer = self._buffer(stowage.size_bytes, pinned=bool(cuda_devices(state)))
         except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
             nothing_there = Given({}, f"no host memory for a copy of the state: {error}", "no_memory")
             return SavePart(background(nothing_there), shown, None, True)
@@ -130,7 +134,7 @@ class PartMaker:
         pool = self.pool
         try:
             with timed(COPY):
-                snapshot = Snapshot(state, assigned, buffer)
+                snapshot = Snapshot(state, stowage, buffer)
                 if self.manners.at_once:
                     snapshot.copy(self.waiter.check)
                     snapshot.fence(0.0)
