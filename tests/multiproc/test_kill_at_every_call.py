@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,13 @@ ways = pytest.mark.parametrize(
         *(pytest.param(WAYS[name], 16, id=name) for name in ("chunked", "hf-beside", "in-memory")),
     ],
 )
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """On a disk, if the system's folder for such is on one: some of the ways go past its cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def names(folder: Path) -> set[str]:
