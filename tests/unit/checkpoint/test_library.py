@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,41 @@ def test_training_goes_on_as_if_nothing_had_happened(tmp_path: Path, before: int
     train(model, optimizer, 4)
     train(other, its_optimizer, 4)
     assert same(model, other)
+
+
+class Island:
+    """Inner steps, and after some of them an outer one, by Nesterov's momentum, on what all islands agreed on last."""
+
+    def __init__(self, seed: int) -> None:
+        model, self.inner = built(seed)
+        agreed = copy.deepcopy(model)
+        self.outer = torch.optim.SGD(agreed.parameters(), lr=0.7, momentum=0.9, nesterov=True)
+        self.modules = nn.ModuleDict({"model": model, "agreed": agreed})
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.inner, self.outer]
+
+    def rounds(self, count: int) -> None:
+        model, agreed = self.modules["model"], self.modules["agreed"]
+        for _ in range(count):
+            train(model, self.inner, 3)
+            for ours, mean in zip(model.parameters(), agreed.parameters(), strict=True):
+                mean.grad = mean.detach() - ours.detach()
+            self.outer.step()
+            with torch.no_grad():
+                for ours, mean in zip(model.parameters(), agreed.parameters(), strict=True):
+                    ours.copy_(mean)
+
+
+def test_an_outer_optimizer_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    one, other = Island(0), Island(1)
+    one.rounds(2)
+    save(str(tmp_path), model=one.modules, optimizers=one.optimizers, step=6)
+    load(str(tmp_path), model=other.modules, optimizers=other.optimizers)
+    one.rounds(3)
+    other.rounds(3)
+    assert same(one.modules, other.modules)
 
 
 def test_parameters_alone(tmp_path: Path) -> None:
