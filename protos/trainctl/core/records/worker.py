@@ -182,8 +182,8 @@ class CheckpointReport:
     """A complete checkpoint: its manifest is written; the controller's fenced transaction makes it current.
 
     ``error`` is set instead of ``ref`` when the attempt failed; training goes on. With ``read_back`` it is news of a
-    checkpoint that was complete before: every byte of it was read, and ``error`` says what is wrong. ``age_s`` is how long ago the agent
-    heard of it when it sent this: seconds of its own, which no clock that is wrong can spoil.
+    checkpoint that was complete before: every byte of it was read, and ``error`` says what is wrong. ``age_s`` is how
+    long ago the agent heard of it when it sent this: seconds of its own, which no clock that is wrong can spoil.
     """
 
     job_uid: str
