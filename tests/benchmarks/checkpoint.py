@@ -12,26 +12,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks.checkpoint_library import LIBRARY
-from benchmarks.checkpoint_rank import IO_THREADS, SIDES, forget_pages, held_bytes, threads
+from benchmarks.checkpoint_rank import IO_THREADS, SIDES, forget_pages, held_bytes, serve, threads
 from benchmarks.checkpoint_train import COPY, TOKENS, WAYS
 
-HERE = Path(__file__).parent
 STORAGE, TRAINING = "storage", "training"
 PARTS = (STORAGE, TRAINING)
 TARGETS = {
@@ -49,6 +49,13 @@ TARGETS = {
     "step_slowdown_while_saving": 1.25,
     "step_slowdown_vs_dcp": 0.8,
 }
+AGAINST = (
+    ("stall_vs_memcpy", "stall", COPY, "eager"),
+    ("stall_lazy_vs_dcp_async", "stall", "dcp", "lazy"),
+    ("step_slowdown_vs_dcp", "slowdown", "dcp", "lazy"),
+    ("stall_library_vs_dcp_async", "stall", "dcp", LIBRARY),
+)
+"""Figures of two ways to save beside training: what of it, the other way, and ours."""
 CUTS_LOADED = ("columns", "replicas")
 """Beside rows: what the most processes load, too."""
 
@@ -58,16 +65,19 @@ class World:
     """Running ranks.
 
     Attributes:
-        size: how many.
-        processes: of them.
+        pipes: to each of them.
         extra_bytes: the most memory that they took together beyond what they had, by what they did and for whom.
         read_bytes: that trainctl asked the storage for in each load.
     """
 
-    size: int
-    processes: Sequence[subprocess.Popen[str]]
+    pipes: Sequence[Connection]
     extra_bytes: dict[tuple[str, str], float] = field(default_factory=dict)
     read_bytes: list[float] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        return len(self.pipes)
 
     def do(self, verb: str, side: str, folder: Path) -> float:
         """Lets all of them do something; seconds until the last one had."""
@@ -78,16 +88,12 @@ class World:
 
     def ask(self, verb: str, side: str, folder: Path) -> dict[str, float]:
         """Lets all of them do something; what rank 0 answers."""
-        for process in self.processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{verb} {side} {folder}\n")
-            process.stdin.flush()
-        first = self.processes[0]
-        assert first.stdout is not None
-        line = first.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{verb} by {side} with {self.size} processes: rank 0 ended with {first.wait()}")
-        answer: dict[str, float] = json.loads(line)
+        try:
+            for pipe in self.pipes:
+                pipe.send(f"{verb} {side} {folder}")
+            answer: dict[str, float] = self.pipes[0].recv()
+        except (EOFError, OSError) as error:
+            raise RuntimeError(f"{verb} by {side} with {self.size} processes: a rank has ended") from error
         if verb == "cut":
             return answer
         key = "load" if verb == "check" else verb, side
@@ -99,28 +105,32 @@ class World:
 
 @contextmanager
 def world(size: int, folder: Path, state_bytes: int, tokens: int) -> Iterator[World]:
-    """So many ranks, until the end of the block."""
+    """So many ranks, until the end of the block: forks of this process, which imported everything and ran nothing."""
     rendezvous = folder / f"rendezvous-{size}"
     rendezvous.unlink(missing_ok=True)
-    command = [sys.executable, str(HERE / "checkpoint_rank.py")]
-    arguments = [str(size), str(rendezvous), str(state_bytes), str(tokens)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads(size)), "PYTHONPATH": os.pathsep.join(sys.path)}
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(size)
-    ]
+    context = multiprocessing.get_context("fork")
+    pipes: list[Connection] = []
+    processes = []
+
+    def rank_of(rank: int, pipe: Connection) -> None:
+        for other in pipes:  # this program's ends: who has none hears when it ends
+            other.close()
+        serve(rank, size, rendezvous, pipe, state_bytes=state_bytes, tokens=tokens)
+
     try:
-        yield World(size, processes)
+        for rank in range(size):
+            here, there = context.Pipe()
+            pipes.append(here)
+            processes.append(context.Process(target=rank_of, args=(rank, there)))
+            processes[-1].start()
+            there.close()
+        yield World(pipes)
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
+            process.join()
+        for pipe in pipes:
+            pipe.close()
 
 
 class Samples:
@@ -137,9 +147,9 @@ class Samples:
         for key, size_bytes in ranks.extra_bytes.items():
             self._extra_bytes[key] = max(self._extra_bytes.get(key, 0.0), size_bytes)
 
-    def memory(self, *keys: tuple[str, str]) -> float:
-        """The most that any of these took, in bytes."""
-        return max(self._extra_bytes.get(key, 0.0) for key in keys)
+    def memory(self, *keys: tuple[str, str]) -> list[float]:
+        """The most that any of these took, in bytes, as the only value; none where none of them was measured."""
+        return [max(taken)] if (taken := [self._extra_bytes[key] for key in keys if key in self._extra_bytes]) else []
 
     def take(self, what: str, side: str, seconds: float) -> None:
         """Notes one."""
@@ -277,19 +287,22 @@ def sides(folder: Path, size: int) -> dict[str, Path]:
 
 def memory(samples: Samples, state_bytes: int) -> dict[str, list[float]]:
     """The most host memory beyond the state itself, for each byte of it; of a save the pooled copy is a part."""
-    own_save = samples.memory(("save", "trainctl"), ("train", "lazy"), ("train", "eager")) / state_bytes
-    own_load = samples.memory(("load", "trainctl")) / state_bytes
-    return {
-        "peak_extra_host_memory_ratio": [max(own_save, own_load)],
-        "peak_extra_host_memory_save_ratio": [own_save],
-        "peak_extra_host_memory_load_ratio": [own_load],
-        "peak_extra_host_memory_dcp_save_ratio": [samples.memory(("save", "dcp"), ("train", "dcp")) / state_bytes],
-        "peak_extra_host_memory_dcp_load_ratio": [samples.memory(("load", "dcp")) / state_bytes],
+    saves, loads = [("save", "trainctl"), ("train", "lazy"), ("train", "eager")], [("load", "trainctl")]
+    found = {
+        "peak_extra_host_memory_ratio": samples.memory(*saves, *loads),
+        "peak_extra_host_memory_save_ratio": samples.memory(*saves),
+        "peak_extra_host_memory_load_ratio": samples.memory(*loads),
+        "peak_extra_host_memory_dcp_save_ratio": samples.memory(("save", "dcp"), ("train", "dcp")),
+        "peak_extra_host_memory_dcp_load_ratio": samples.memory(("load", "dcp")),
     }
+    return {name: [size / state_bytes for size in sizes] for name, sizes in found.items() if sizes}
 
 
 def figures(samples: Samples, plan: Plan, on_disk: dict[str, float]) -> dict[str, list[float]]:
-    """For each figure its ratios, one a turn, of the number of processes in which it is worst."""
+    """For each figure its ratios, one a turn, of the number of processes in which it is worst.
+
+    Those that compare with a way that was not measured are left out.
+    """
 
     def worst(what: str, side: str, own: str = "trainctl") -> list[float]:
         return max((samples.ratios(f"{what} with {size}", side, own) for size in plan.worlds), key=statistics.median)
@@ -310,46 +323,73 @@ def figures(samples: Samples, plan: Plan, on_disk: dict[str, float]) -> dict[str
             for cut in CUTS_LOADED:
                 found[f"rows_to_{cut}_vs_dcp"] = samples.ratios(f"rows to {cut} with {most}", "dcp")
     if TRAINING in plan.parts:
-        slowdowns = [samples.of(f"slowdown with {size}", "lazy") for size in plan.worlds]
-        found |= {
-            "stall_vs_memcpy": worst("stall", COPY, "eager"),
-            "stall_lazy_vs_dcp_async": worst("stall", "dcp", "lazy"),
-            "step_slowdown_while_saving": max(slowdowns, key=statistics.median),
-            "step_slowdown_vs_dcp": worst("slowdown", "dcp", "lazy"),
-        }
-        if LIBRARY in plan.ways:
-            found["stall_library_vs_dcp_async"] = worst("stall", "dcp", LIBRARY)
+        if "lazy" in plan.ways:
+            slowdowns = [samples.of(f"slowdown with {size}", "lazy") for size in plan.worlds]
+            found["step_slowdown_while_saving"] = max(slowdowns, key=statistics.median)
+        for name, what, side, own in AGAINST:
+            if {side, own} <= {COPY, *plan.ways}:
+                found[name] = worst(what, side, own)
     for before, after in plan.reshards:
         found[f"reshard_{before}to{after}_vs_dcp"] = samples.ratios(f"reshard {before} to {after}", "dcp")
     return found
 
 
-def choices(text: str, known: Sequence[str]) -> list[str]:
-    """Some of what there is."""
-    chosen = text.split(",")
-    if unknown := [name for name in chosen if name not in known]:
-        sys.exit(f"expected some of {', '.join(known)}, found {', '.join(unknown)}")
+def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """Reads names of what there is, each once."""
+
+    def chosen(text: str) -> list[str]:
+        names = list(dict.fromkeys(text.split(",")))
+        if unknown := [name for name in names if name not in known]:
+            wrong = ", ".join(map(repr, unknown))
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, found {wrong}")
+        return names
+
     return chosen
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--mib", type=int, default=1068, help="size of the state")
-    parser.add_argument("--worlds", default="1,2,4", help="numbers of processes")
-    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
-    parser.add_argument("--ways", default=",".join(WAYS), help="how to save beside training; lazy, eager and dcp, too")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="in a step beside saves")
-    parser.add_argument("--dir", type=Path, help="where to save; a temporary folder")
-    options = parser.parse_args()
-    plan = Plan(
-        worlds=[int(size) for size in options.worlds.split(",")],
-        ways=choices(options.ways, WAYS),
-        parts=choices(options.parts, PARTS),
+def positive(text: str) -> int:
+    """At least one."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text!r}")
+    return int(text)
+
+
+def sizes(text: str) -> list[int]:
+    """Numbers of processes, each once, in the order in which they come."""
+    return list(dict.fromkeys(map(positive, text.split(","))))
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """What somebody asks for."""
+    return Plan(
+        worlds=options.worlds,
+        ways=options.ways,
+        parts=options.parts,
         state_bytes=options.mib << 20,
         tokens=options.tokens,
         pairs=options.pairs,
     )
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    found = argparse.ArgumentParser(description=__doc__)
+    found.add_argument("--pairs", type=positive, default=5)
+    found.add_argument("--mib", type=positive, default=1068, help="size of the state")
+    found.add_argument("--worlds", type=sizes, default="1,2,4", help="numbers of processes")
+    found.add_argument("--parts", type=some_of(PARTS), default=",".join(PARTS), help="what to measure")
+    ways = "how to save beside training; figures of other ways are left out"
+    found.add_argument("--ways", type=some_of(WAYS), default=",".join(WAYS), help=ways)
+    found.add_argument("--tokens", type=positive, default=TOKENS, help="in a step beside saves")
+    found.add_argument("--dir", type=Path, help="where to save; a temporary folder")
+    return found
+
+
+def main() -> int:
+    options = parser().parse_args()
+    plan = plan_of(options)
+    if options.dir is not None:
+        options.dir.mkdir(parents=True, exist_ok=True)
     samples = Samples()
     folder = Path(tempfile.mkdtemp(prefix="bench-checkpoint-", dir=options.dir))
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {folder}", flush=True)

@@ -1,28 +1,27 @@
 """One rank of ``make bench-checkpoint``: holds its rows of the state, and saves and loads them as it is told.
 
-``python checkpoint_rank.py RANK WORLD RENDEZVOUS_FILE STATE_BYTES TOKENS``; lines on standard input: what to do, who,
-and in which folder. All ranks begin together; the first one answers with the seconds until the last one was done.
+Lines come through a pipe: what to do, who, and in which folder. All ranks begin together; the first one answers with
+the seconds until the last one was done.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+import torch._dynamo  # torch takes it at the first DTensor, which lasts: forks of a process that has it do not
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.checkpoint_train import Training
 from benchmarks.host_memory import Peak
 from trainctl.checkpoint.dtensor import local_part
@@ -51,17 +50,28 @@ def threads(world: int) -> int:
 
 def shapes(state_bytes: int) -> dict[str, tuple[int, ...]]:
     """Parameters of a decoder with as many layers as the size takes: names and global shapes."""
-    layer = {"attn.q": (HIDDEN, HIDDEN), "attn.k": (HIDDEN, HIDDEN), "attn.v": (HIDDEN, HIDDEN),
-             "attn.o": (HIDDEN, HIDDEN), "mlp.gate": (2048, HIDDEN), "mlp.up": (2048, HIDDEN),
-             "mlp.down": (HIDDEN, 2048), "norm": (HIDDEN,)}  # fmt: skip
-    layer_bytes = 4 * len(KINDS) * sum(torch.Size(shape).numel() for shape in layer.values())
-    count = max(1, state_bytes // layer_bytes)
+    layer = _layer(HIDDEN)
+    if _bytes(layer) > state_bytes:  # only to try out the program
+        layer = _layer(HIDDEN // 6)
+    count = max(1, state_bytes // _bytes(layer))
     return {f"layers.{n}.{name}.weight": shape for n in range(count) for name, shape in layer.items()}
+
+
+def _layer(hidden: int) -> dict[str, tuple[int, ...]]:
+    inner = hidden * 8 // 3
+    return {"attn.q": (hidden, hidden), "attn.k": (hidden, hidden), "attn.v": (hidden, hidden),
+            "attn.o": (hidden, hidden), "mlp.gate": (inner, hidden), "mlp.up": (inner, hidden),
+            "mlp.down": (hidden, inner), "norm": (hidden,)}  # fmt: skip
+
+
+def _bytes(tensors: dict[str, tuple[int, ...]]) -> int:
+    """With their moments."""
+    return 4 * len(KINDS) * sum(torch.Size(shape).numel() for shape in tensors.values())
 
 
 def held_bytes(state_bytes: int) -> int:
     """Size of the state that is made for one of so many bytes: whole layers."""
-    return 4 * len(KINDS) * sum(torch.Size(shape).numel() for shape in shapes(state_bytes).values())
+    return _bytes(shapes(state_bytes))
 
 
 CUTS: dict[str, Callable[[int], Placement]] = {
@@ -109,7 +119,7 @@ class State:
 class Rank:
     """What this rank does when it is told to."""
 
-    def __init__(self, rank: int, world: int, state_bytes: int, tokens: int) -> None:
+    def __init__(self, rank: int, world: int, *, state_bytes: int, tokens: int) -> None:
         self._rank, self._world, self._tokens, self._state_bytes = rank, world, tokens, state_bytes
         self.read_bytes = 0
         self._state = State(rank, world, state_bytes)
@@ -247,22 +257,21 @@ def forget_pages(folder: Path) -> None:
             os.close(descriptor)
 
 
-def main() -> None:
-    rank, world, rendezvous = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    state_bytes, tokens = int(sys.argv[4]), int(sys.argv[5])
+def serve(rank: int, world: int, rendezvous: Path, pipe: Connection, *, state_bytes: int, tokens: int) -> None:
+    """Does what the pipe says until nobody holds its other end any more."""
+    os.environ["OMP_NUM_THREADS"] = str(threads(world))  # of processes that torch starts for its saves
     torch.set_num_threads(threads(world))
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
-    this = Rank(rank, world, state_bytes, tokens)
-    for line in sys.stdin:
+    this = Rank(rank, world, state_bytes=state_bytes, tokens=tokens)
+    while True:
+        try:
+            line: str = pipe.recv()
+        except EOFError:
+            return
         if rank == 0 and line.startswith(("save", "train")):
             shutil.rmtree(line.split()[2], ignore_errors=True)
             os.sync()  # what the turn before has left to the disk is not this one's to wait for
         dist.barrier()
         answer = this.do(line)
         if rank == 0:
-            print(json.dumps(answer), flush=True)
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
+            pipe.send(answer)

@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 STEPS, KEEP = 60, 2
 
 
-def submit(system: LocalSystem, corpus: Path, name: str, **options: Any) -> None:
+def submit(system: LocalSystem, corpus: Path, name: str, *, keep: int = KEEP, **options: Any) -> None:
     job = tiny_job(name, corpus, steps=STEPS, interval_steps=5, **options)
-    system.submit(job, "--set", f"spec.checkpoint.keep.last={KEEP}")
+    system.submit(job, "--set", f"spec.checkpoint.keep.last={keep}")
 
 
 def there(system: LocalSystem, name: str) -> list[int]:
@@ -40,6 +40,16 @@ def test_a_job_that_ended_leaves_what_is_listed(system: LocalSystem, corpus: Pat
     ended = system.wait_phase(name, "SUCCEEDED", 90)
     assert there(system, name) == listed(system, name) == [STEPS - 5, STEPS]
     assert ended.status.checkpoint.step == STEPS
+
+
+def test_with_one_to_keep_each_is_read_back_before_the_one_before_goes(system: LocalSystem, corpus: Path) -> None:
+    submit(system, corpus, "one", keep=1)
+    system.wait_phase("one", "SUCCEEDED", 120)
+    assert there(system, "one") == listed(system, "one") == [STEPS]
+    events = json.loads(system.cli("events", "one", "-o", "json").stdout)["events"]
+    read = [int(event["fields"]["step"]) for event in events if event["type"] == "checkpoint.read_back"]
+    assert read[-1] == STEPS
+    assert read == sorted(set(read)), "each once"
 
 
 def test_a_paused_and_a_cancelled_job_leave_what_is_listed(system: LocalSystem, corpus: Path) -> None:

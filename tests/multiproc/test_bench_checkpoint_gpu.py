@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks import checkpoint_gpu
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "checkpoint_gpu.py"
 SMALL = ("--layers", "1", "--hidden", "64", "--context", "16", "--rows", "1", "--tokens", "32", "--steps", "2")
@@ -43,9 +46,15 @@ def test_every_figure_is_measured() -> None:
     assert {"gpu_stall_share", "gpu_step_slowdown"} <= set(found["spread"])
 
 
-def test_without_a_device_it_says_so_in_a_sentence() -> None:
-    done = bench()
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: expected a CUDA device, found none (torch ")
-    assert done.stderr.count("\n") == 1
+def test_without_a_device_it_says_so_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(BENCHMARK)])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        checkpoint_gpu.main()
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: expected a CUDA device, found none (torch ")
+    assert said.err.count("\n") == 1

@@ -18,7 +18,7 @@ from trainctl.checkpoint.engine import Attempt, assign, attempt_id, load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library import Checkpointer, save_state
-from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
+from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
 from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.retention import retain
 from trainctl.checkpoint.saving import live_data
@@ -158,7 +158,7 @@ class InMemory:
         load = MemoryLoad(snapshot=newest.snapshot, memory=memory, node="a", group=_alone(), waiter=_waiter())
         load.into(state)
         assert holds(state, values_of(newest.snapshot.step))
-        assert memory.where(newest.snapshot) == Path(memory.uri) / name_of(newest.snapshot)
+        assert memory.where(newest.snapshot) == Path(memory.uri) / folder_of(newest.snapshot)
         return newest.snapshot.step
 
     def _place(self, folder: Path, told: list[SnapshotsMade]) -> MemoryPlace:

@@ -1,4 +1,4 @@
-"""What the writers of one save have in common."""
+"""How the writers of one save name it; and what a medium that refuses is told as, by all who write and read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Checkpoints that were found damaged: a mark beside the manifest, so that nobody takes them for the newest again.
 
-Whoever loads finds the damage, by the checksums. The mark says so to those who choose without reading every byte:
-``catalog``, which passes it over, and ``retention``, which does not count it among those that are kept. Taking the file
-away makes the checkpoint what it was.
+Whoever loads it, or reads it back, finds the damage, by the checksums. The mark says so to those who choose without
+reading every byte: ``catalog``, which passes it over, and ``retention``, which does not count it among those that are
+kept. Taking the file away makes the checkpoint what it was.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
 from trainctl.checkpoint.part_writing import unseen
+from trainctl.checkpoint.read_back import read_back
 from trainctl.checkpoint.retention import remove_attempt, retain
 from trainctl.checkpoint.saving import EntryData, Portion, assign, live_data, nothing, write_part
 from trainctl.checkpoint.sealing import seal
@@ -134,10 +135,16 @@ class CheckpointWriter:
             remove_attempt(self._storage, attempt.folder)
 
     def retain(
-        self, *, job: str, keep: int, current: str = "", protect: AbstractSet[str] = frozenset()
+        self,
+        *,
+        job: str,
+        keep: int,
+        current: str = "",
+        protect: AbstractSet[str] = frozenset(),
+        check: Callable[[CheckpointRef], None] = read_back,
     ) -> tuple[str, ...]:
         """Removes old checkpoints of the job; see ``retention.retain``."""
-        return retain(self._storage.uri, job=job, keep=keep, current=current, protect=protect)
+        return retain(self._storage.uri, job=job, keep=keep, current=current, protect=protect, check=check)
 
     def _model_files(self, attempt: Attempt, shapes: Mapping[StateKey, Shape]) -> ModelFiles | None:
         return ModelFiles(attempt, shapes, max_file_bytes=self._max_file_bytes) if self._in_place else None

@@ -10,6 +10,8 @@ from trainctl.checkpoint.monitor import COPY, FETCH, PLAN, READ, VERIFY, PartTim
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.stopwatch import Stopwatch
 
+_BY_THREADS = (READ, VERIFY, COPY)
+"""Stages in which several threads are at once."""
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many in all."""
 
@@ -83,11 +85,8 @@ class LoadWatch:
         wall_s = max(0.0, self._over_s - self._planned_s)
         shares = in_wall_time(self.reading.seconds, wall_s)
         planning_s = max(0.0, self._planned_s - self._began_s - self._fetching_s)
-        seconds = {PLAN: planning_s, **{stage: shares.get(stage, 0.0) for stage in _SHARED}}
+        seconds = {PLAN: planning_s, **{stage: shares.get(stage, 0.0) for stage in _BY_THREADS}}
         if self._fetching_s:
             seconds[FETCH] = self._fetching_s
         rounded = {stage: round(value, 6) for stage, value in seconds.items()}
         return PartTimes(rank, self.data_bytes, rounded, self.moved_bytes, self.rereads.healed)
-
-
-_SHARED = (READ, VERIFY, COPY)

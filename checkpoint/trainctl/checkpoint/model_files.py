@@ -6,6 +6,7 @@ afterwards. What is no part of the model stays in data files of each writer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from trainctl.core.errors import PlanError
 CHUNKED, HF = "chunked", "hf"
 LAYOUTS = (CHUNKED, HF)
 _MODEL = frozenset({"param", "buffer"})
+_NAMED = 20
+"""Tensors that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,11 @@ class ModelFiles:
         self, attempt: Attempt, shapes: Mapping[StateKey, Shape], *, max_file_bytes: int = MAX_FILE_BYTES
     ) -> None:
         tensors = [_Tensor(key, shape) for key, shape in sorted(shapes.items()) if key.kind in _MODEL]
-        names = [tensor.name for tensor in tensors]
-        if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
+        if twice := [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]:
+            more = f" and {len(twice) - _NAMED} more" if len(twice) > _NAMED else ""
+            found = ", ".join(twice[:_NAMED]) + more
             raise PlanError(
-                f"expected a different name for every tensor of the model, found {twice[0]} twice",
+                f"expected a different name for every tensor of the model, found more than once: {found}",
                 hint="save it with layout: chunked",
             )
         shards = into_shards(tensors, max_file_bytes) if tensors else {}

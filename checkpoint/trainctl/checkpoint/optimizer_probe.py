@@ -87,8 +87,9 @@ def _copy(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 def _check_seen(trial: torch.optim.Optimizer, parameters: list[Tensor], *, changed: list[str]) -> None:
     name = type(trial).__name__
     if changed:
+        where = f"attribute {changed[0]}" if len(changed) == 1 else f"attributes {', '.join(changed)}"
         raise PlanError(
-            f"{name} keeps what it learns in its attribute {changed[0]}, where nobody can save it",
+            f"{name} keeps what it learns in its {where}, where nobody can save it",
             hint="an optimizer's state belongs into self.state[parameter] and its parameter groups",
         )
     known = {id(parameter) for parameter in parameters}
@@ -97,13 +98,16 @@ def _check_seen(trial: torch.optim.Optimizer, parameters: list[Tensor], *, chang
             f"{name} keeps state that belongs to no trained parameter",
             hint="an optimizer's state belongs into self.state[parameter]",
         )
-    for parameter in parameters:
-        for kind, value in (trial.state.get(parameter) or {}).items():
-            if not isinstance(value, (Tensor, *PLAIN)):
-                raise PlanError(
-                    f"{name}: expected tensors and numbers in its state, found {type(value).__name__} in {kind!r}",
-                    hint="keep lists and objects out of self.state[parameter]",
-                )
+    states = [trial.state.get(parameter) or {} for parameter in parameters]
+    kinds = {
+        kind: value for state in states for kind, value in state.items() if not isinstance(value, (Tensor, *PLAIN))
+    }
+    if kinds:
+        found = ", ".join(f"{type(value).__name__} in {kind!r}" for kind, value in sorted(kinds.items()))
+        raise PlanError(
+            f"{name}: expected tensors and numbers in its state, found {found}",
+            hint="keep lists and objects out of self.state[parameter]",
+        )
 
 
 def _own_attributes(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:

@@ -61,7 +61,7 @@ class OptimizerState:
         self._optimizer.step()
 
     def check(self) -> None:
-        """Sees that the state still has the names, dtypes and shapes that it had in the trial step.
+        """Sees that the state still has the names, dtypes and shapes that it showed when this object was made.
 
         Raises:
             PlanError: it has not.
@@ -95,7 +95,10 @@ class OptimizerState:
         }
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Takes over what ``export`` gave; the tensors come another way. Left out: there was a step, and no numbers.
+        """Takes over what ``export`` gave; the tensors come another way.
+
+        Args:
+            values: what is left out of them is as after a step, without numbers, with the options as they were.
 
         Raises:
             PlanError: it is of an optimizer with other parameters.

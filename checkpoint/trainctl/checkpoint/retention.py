@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import storage_errors
@@ -17,6 +17,7 @@ from trainctl.checkpoint.manifest.names import (
     step_of,
 )
 from trainctl.checkpoint.manifest.reading import read_root
+from trainctl.checkpoint.read_back import read_back
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError
@@ -24,7 +25,13 @@ from trainctl.core.records.generation import CheckpointRef
 
 
 def retain(
-    uri: str, *, job: str, keep: int, current: str = "", protect: AbstractSet[str] = frozenset()
+    uri: str,
+    *,
+    job: str,
+    keep: int,
+    current: str = "",
+    protect: AbstractSet[str] = frozenset(),
+    check: Callable[[CheckpointRef], None] = read_back,
 ) -> tuple[str, ...]:
     """Keeps the newest ``keep`` checkpoints of a job (at least one), pinned and protected ones; removes its others.
 
@@ -35,17 +42,22 @@ def retain(
     With ``current``, only what is older than it is looked at, and nothing goes unless it is whole. Whatever the job
     saves later, in whatever lineage, is newer: so who acts late, or has been replaced, removes nothing of that.
 
+    Where only one would be left of those that were not found damaged, every byte of it is read first: that files are
+    there at full size says nothing of their bits.
+
     Args:
         uri: the folder that the job saves to.
         job: uid of the job.
         keep: how many to keep.
         current: attempt that the controller made current; empty: nobody decides but the files.
         protect: attempts that stay in any case, such as those being written or read.
+        check: called with the one that would be left alone; raises if that is not what was saved.
 
     Returns:
         Folders that were removed, relative to ``uri``.
 
     Raises:
+        DamagedCheckpointError: the one that would be left alone is damaged: nothing went.
         CheckpointError: the storage refused; trying again later is safe.
     """
     storage = open_storage(uri)
@@ -59,8 +71,11 @@ def retain(
             return ()
         old = _no_longer_needed(own, damaged, max(1, keep))
         old = [info for info in old if info.ref.attempt not in protect]
-        doomed = [attempt_folder(info.ref.step, info.ref.attempt) for info in old]
-        doomed = [folder for folder in doomed if storage.size(f"{folder}/{PIN}") is None]
+        old = [info for info in old if storage.size(f"{_folder(info)}/{PIN}") is None]
+        left = [info for info in own if info not in old]
+        if len(left) == 1 < len(own):
+            check(left[0].ref)
+        doomed = [_folder(info) for info in old]
         if all(info.manifest.job == job for info in (*found.checkpoints, *found.damaged)):  # else it may be another's
             doomed += _garbage(found, own[0].ref, protect, whoever=not current)
             for step in found.empty:  # whoever made it, or emptied it, was killed before the next call
@@ -145,6 +160,10 @@ def _up_to(
     place = (here.ref.lineage, here.ref.step)
     older, broken = ([i for i in infos if (i.ref.lineage, i.ref.step) <= place] for infos in (own, damaged))
     return [here, *(info for info in older if info is not here)], broken
+
+
+def _folder(info: CheckpointInfo) -> str:
+    return attempt_folder(info.ref.step, info.ref.attempt)
 
 
 def _garbage(found: Survey, newest: CheckpointRef, protect: AbstractSet[str], *, whoever: bool) -> list[str]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.dtensor import is_dtensor, local_part
+from trainctl.checkpoint.extra_state import is_extra_state
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.layout.placement import Placement
@@ -104,7 +105,8 @@ def state_of(
 ) -> LocalState:
     """Names every parameter (kind ``param``), persistent buffer (``buffer``) and optimizer tensor (``exp_avg``, ...).
 
-    Optimizer tensors are keyed by the name of their parameter. Tied tensors appear once, under their first name.
+    Optimizer tensors are keyed by the name of their parameter. Tied tensors appear once, under their first name. What
+    modules keep beside tensors (``ExtraState``) is for the caller to put into ``objects``.
 
     Args:
         model: its tensors keep the names they have in it.
@@ -170,8 +172,8 @@ def _untied(modules: Mapping[str, nn.Module]) -> tuple[dict[str, torch.Tensor], 
     first: dict[tuple[object, ...], str] = {}
     states = (module.state_dict(prefix=prefix, keep_vars=True).items() for prefix, module in modules.items())
     for fqn, tensor in (named_tensor for state in states for named_tensor in state):
-        if not isinstance(tensor, torch.Tensor):
-            continue  # a module's extra state is for objects, not for tensors
+        if is_extra_state(fqn) or not isinstance(tensor, torch.Tensor):
+            continue  # of no memory that could be filled: ``ExtraState`` goes with the objects
         memory: tuple[object, ...] = (id(tensor),)
         if tensor.numel() and not is_dtensor(tensor):
             memory = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,12 +44,13 @@ class Verified:
     healed_reads: int = 0
 
 
-def verify(ref: CheckpointRef, *, progress: Progress = unwatched) -> Verified:
+def verify(ref: CheckpointRef, *, progress: Progress = unwatched, pause: Callable[[], None] | None = None) -> Verified:
     """Reads all files of a checkpoint, block by block, whatever its size.
 
     Args:
         ref: which one.
         progress: told after every block; what a damaged file did not let it read counts as read.
+        pause: called after every few megabytes; with it all is read on this thread alone, to be in nobody's way.
 
     Raises:
         CheckpointError: its root manifest is missing, unusable or not the one that was committed.
@@ -59,7 +60,7 @@ def verify(ref: CheckpointRef, *, progress: Progress = unwatched) -> Verified:
         rereads = Rereads()
         root, _ = read_root(storage, expected_sha256=ref.manifest_sha256, rereads=rereads)
         seen = _Seen(root, progress)
-        look = _Look(storage, root, unlike_files(storage, root), rereads, seen)
+        look = _Look(storage, root, unlike_files(storage, root), rereads, seen, pause)
         damage = tuple(what for _, what in look.damage())
         return Verified(
             files=len(root.stored_files) + 1,
@@ -120,6 +121,7 @@ class _Look:
         unlike: what is wrong with files that are missing or of another size.
         rereads: told what was right only when it was read again.
         seen: told how far it is.
+        pause: as ``verify``.
     """
 
     storage: Storage
@@ -127,12 +129,15 @@ class _Look:
     unlike: Mapping[str, str]
     rereads: Rereads
     seen: _Seen
+    pause: Callable[[], None] | None = None
 
     def damage(self) -> Iterator[tuple[str, str]]:
         """Each file that is not as it was saved, and what is wrong with it, in the order of the manifest."""
-        yield from itertools.chain.from_iterable(
-            at_once(self.storage, lambda report: tuple(self._damage_of_part(report)), self.root.parts)
-        )
+        if self.pause is None:
+            parts = at_once(self.storage, lambda report: tuple(self._damage_of_part(report)), self.root.parts)
+            yield from itertools.chain.from_iterable(parts)
+        else:
+            yield from itertools.chain.from_iterable(map(self._damage_of_part, self.root.parts))
         for file in self.root.beside:
             try:
                 self._refuse_unlike(file)
@@ -180,6 +185,8 @@ class _Look:
                     wanted = RangeRead(block.begin + begin, data[begin : begin + block.block_bytes])
                     self._check(path, block.what, wanted, expected)
                 self.seen.block(path, block.size)
+            if self.pause is not None:
+                self.pause()
 
     def _check(self, path: str, what: str, found: RangeRead, expected: str) -> None:
         """As a load does: bytes may have been changed on their way, so that only what is wrong twice is damage."""

@@ -136,6 +136,30 @@ def test_two_may_be_in_flight_and_are_completed_in_order(tmp_path: Path, gate: G
     assert [info.ref.step for info in survey(str(tmp_path)).checkpoints] == [2], "keep=1"
 
 
+def test_one_that_is_kept_alone_is_read_back_before_the_one_before_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = built()
+    with Checkpointer(str(tmp_path), keep=1) as checkpointer:
+        first = checkpointer.async_save(model=model, optimizers=[optimizer], step=1).result()
+        real = LocalStorage.write_file
+
+        def other_bits(storage: LocalStorage, path: str, buffers: Iterable[memoryview | bytes]) -> int:
+            whole = bytearray().join(buffers)
+            whole[-1] ^= 1 if "/data/" in path else 0
+            return real(storage, path, [bytes(whole)])
+
+        with monkeypatch.context() as patched:
+            patched.setattr(LocalStorage, "write_file", other_bits)
+            second = checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+            with pytest.raises(CheckpointError, match="do not have their checksum"):
+                second.result()
+        assert newest(str(tmp_path)) == first, "the bytes of the other one are wrong"
+        third = checkpointer.async_save(model=model, optimizers=[optimizer], step=3).result()
+    found = survey(str(tmp_path))
+    assert [info.ref for info in (*found.checkpoints, *found.damaged)] == [third]
+
+
 def test_a_failure_is_raised_by_the_handle_once_and_the_next_save_is_a_new_one(tmp_path: Path, gate: Gate) -> None:
     gate.open.set()
     gate.refuses = 1

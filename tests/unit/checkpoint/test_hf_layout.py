@@ -218,9 +218,10 @@ def test_every_entry_has_a_place_of_its_own() -> None:
     ]
     bodies = sum(file.size_bytes - len(file.header) for file in files.files)
     assert bodies == sum(math.prod(s) * k.item_bytes for k, s in shapes.items() if k.kind != "exp_avg")
-    other = key("w")._replace(instance="island-1")
-    with pytest.raises(PlanError, match="expected a different name for every tensor of the model, found w twice"):
-        ModelFiles(attempt(), {**shapes, other: (37, 5)})
+    twice = {k._replace(instance="island-1"): shape for k, shape in shapes.items() if k.kind == "param"}
+    names = ", ".join(sorted(k.fqn for k in twice))
+    with pytest.raises(PlanError, match=f"every tensor of the model, found more than once: {names}\n"):
+        ModelFiles(attempt(), {**shapes, **twice})
 
 
 @pytest.mark.parametrize("tied", [False, True])

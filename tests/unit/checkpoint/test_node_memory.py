@@ -14,7 +14,7 @@ from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.layout.region import Flat, volume
 from trainctl.checkpoint.loading import plan_load
-from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
+from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
 from trainctl.checkpoint.state import LocalState, StateTensor, state_of
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
@@ -86,7 +86,7 @@ def test_without_a_root_manifest_there_is_no_snapshot(memory: NodeMemory, damage
 def test_what_else_lies_there_is_left_alone(memory: NodeMemory) -> None:
     ref = snap(memory)
     (Path(memory.uri) / "notes").mkdir()
-    memory.remove([name_of(ref), "step-000000000099/0123456789abcdef"])
+    memory.remove([folder_of(ref), "step-000000000099/0123456789abcdef"])
     assert memory.attempts() == ()
     assert sorted(path.name for path in Path(memory.uri).iterdir()) == ["notes"]
 

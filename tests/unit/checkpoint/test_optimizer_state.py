@@ -191,10 +191,11 @@ def test_options_of_the_job_file_are_not_overwritten_by_a_checkpoint() -> None:
 class Hidden(torch.optim.SGD):
     """Counts where nobody looks."""
 
-    calls = 0
+    calls = again = 0
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.calls += 1
+        self.again += 1
         super().step()
 
 
@@ -214,6 +215,7 @@ class Lists(torch.optim.SGD):
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.state[self.param_groups[0]["params"][0]]["history"] = [1]
+        self.state[self.param_groups[0]["params"][1]]["seen"] = {1}
 
 
 class Global(torch.optim.SGD):
@@ -238,9 +240,9 @@ class Late(torch.optim.SGD):
     [
         (torch.optim.LBFGS, "LBFGS, which evaluates the loss again"),
         (torch.optim.SparseAdam, "SparseAdam: a trial step with zero gradients raised RuntimeError"),
-        (Hidden, "Hidden keeps what it learns in its attribute calls"),
+        (Hidden, "Hidden keeps what it learns in its attributes again, calls, where"),
         (Pair, "Pair keeps what it learns in its attribute inner"),
-        (Lists, "found list in 'history'"),
+        (Lists, "found list in 'history', set in 'seen'"),
         (Global, "belongs to no trained parameter"),
     ],
 )

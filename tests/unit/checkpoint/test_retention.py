@@ -94,6 +94,44 @@ def test_nothing_goes_for_a_current_one_that_is_not_whole(tmp_path: Path, how: s
     assert left(tmp_path) == [(1, 5)]
 
 
+def flip(ref: CheckpointRef) -> None:
+    """Another bit in a data file; its size is right."""
+    data = next(Path(ref.uri).glob("data/*"))
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.write_bytes(content)
+
+
+@pytest.mark.parametrize("current", [True, False])
+def test_one_that_would_be_left_alone_is_read_before_the_others_go(tmp_path: Path, current: bool) -> None:
+    old = completed(tmp_path, 5)
+    new = completed(tmp_path, 10, parent=old)
+    flip(new)
+    with pytest.raises(DamagedCheckpointError, match="do not have their checksum") as caught:
+        retain(str(tmp_path), job=JOB, keep=1, current=new.attempt if current else "")
+    assert caught.value.uri == new.uri
+    assert left(tmp_path) == [(1, 5)]
+    assert "do not have their checksum" in survey(str(tmp_path)).damaged[0].problem, "it is marked"
+    newest = completed(tmp_path, 15, parent=new)
+    assert removed(tmp_path, 1, newest) == [5, 10], "that one is right"
+
+
+def test_what_stays_beside_another_one_is_not_read(tmp_path: Path) -> None:
+    refs = [completed(tmp_path, 5)]
+    for step in (10, 15):
+        refs.append(completed(tmp_path, step, parent=refs[-1]))
+    looked: list[CheckpointRef] = []
+
+    def gone(keep: int, *kept: CheckpointRef) -> int:
+        names = frozenset(ref.attempt for ref in kept)
+        return len(retain(str(tmp_path), job=JOB, keep=keep, protect=names, check=looked.append))
+
+    assert [gone(2), looked] == [1, []]
+    assert [gone(1, refs[1]), looked] == [0, []], "what the controller still names stays"
+    assert [gone(1), looked] == [1, [refs[2]]]
+    assert [gone(1), looked] == [0, [refs[2]]], "nothing is to go"
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_of_two_attempts_of_its_step_the_current_one_stays(tmp_path: Path, first: bool) -> None:
     one, two = completed(tmp_path, 5, nonce="one"), completed(tmp_path, 5, nonce="two")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_progress_goes_up_to_all_that_there_is_also_where_files_are_damaged(tmp_
         assert bool(found.damage) == damaged
         assert seen == sorted(seen)
         assert seen[-1] == (found.size_bytes, found.size_bytes)
+
+
+def test_who_is_not_to_be_in_the_way_reads_on_one_thread_and_rests(tmp_path: Path) -> None:
+    ref = save(tmp_path, artifacts={"config.json": b"{}"}, max_file_bytes=1 << 10)
+    rests: list[int] = []
+    found = verify(ref, pause=lambda: rests.append(threading.get_ident()))
+    assert found == verify(ref)
+    assert len(rests) >= 2
+    assert set(rests) == {threading.get_ident()}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

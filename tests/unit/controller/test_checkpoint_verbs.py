@@ -49,9 +49,11 @@ async def until(client: Client, condition: Callable[[job_pb2.ListCheckpointsResp
             continue
 
 
-async def started(running: Running) -> tuple[FakeAgent, job_pb2.Job]:
+async def started(running: Running, *, keep: int = 3) -> tuple[FakeAgent, job_pb2.Job]:
     agent = await running.agent()
-    await running.client.call("CreateJob", create(spec(steps=100)))
+    job = spec(steps=100)
+    job["spec"]["checkpoint"] = {"keep": {"last": keep}}
+    await running.client.call("CreateJob", create(job))
     return agent, await running.client.until_phase("a", "RUNNING")
 
 

@@ -19,9 +19,20 @@ from unit.controller.controller_harness import FakeAgent, run, serving
 from unit.controller.test_checkpoint_verbs import listed, started
 
 
-def reports(agent: FakeAgent, job: job_pb2.Job, step: int, *, generation: int = 1) -> None:
+def reports(
+    agent: FakeAgent, job: job_pb2.Job, step: int, *, generation: int = 1, read_back: bool = False, error: str = ""
+) -> None:
     ref = CheckpointRef(uri=f"/nowhere/{step}", step=step, lineage=1, attempt=f"{step:016x}", manifest_sha256="0")
-    report = CheckpointReport(job_uid=job.uid, island="island-0", generation=generation, step=step, lineage=1, ref=ref)
+    report = CheckpointReport(
+        job_uid=job.uid,
+        island="island-0",
+        generation=generation,
+        step=step,
+        lineage=1,
+        ref=ref,
+        read_back=read_back,
+        error=error,
+    )
     agent.send(checkpoint=record_to_message(report, records_pb2.CheckpointReport))
 
 
@@ -46,6 +57,35 @@ def test_what_has_become_current_is_told_to_rank_0(tmp_path: Path) -> None:
             assert kept(agent) == [30, 40, 60], "a generation that is none makes nothing current"
             events = (await running.client.call("ListEvents", job_pb2.ListEventsRequest(name="a"))).events
             assert [event.reason for event in events if event.type == "checkpoint.rejected"] == ["OldGeneration"]
+
+    run(main)
+
+
+def test_with_one_to_keep_the_one_before_is_told_until_the_newest_was_read_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            agent, job = await started(running, keep=1)
+
+            async def told(kept_steps: list[int], read: int) -> None:
+                await agent.until(lambda: kept(agent) == kept_steps)
+                assert [int(one.read_back or "0", 16) for one in agent.desired] == [read]
+
+            reports(agent, job, 10)
+            await told([10], 0)
+            reports(agent, job, 20)
+            await told([10, 20], 20)
+            reports(agent, job, 20, read_back=True)
+            await told([20], 0)
+            reports(agent, job, 30)
+            await told([20, 30], 30)
+            reports(agent, job, 30, read_back=True, error="param of w is corrupt")
+            await told([20], 0)
+            answer = await listed(running.client)
+            assert [one.step for one in answer.checkpoints] == [20]
+            assert [(one.ref.step, one.reason) for one in answer.refused] == [(30, "param of w is corrupt")]
+            events = (await running.client.call("ListEvents", job_pb2.ListEventsRequest(name="a"))).events
+            noted = [(event.type, event.reason) for event in events if event.type.startswith("checkpoint.re")]
+            assert noted == [("checkpoint.read_back", "Whole"), ("checkpoint.rejected", "Damaged")]
 
     run(main)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from trainctl.checkpoint.catalog import survey
+from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec
-from trainctl.core.records.worker import Instruction, WorkerDesired
+from trainctl.core.records.worker import CheckpointReport, Instruction, WorkerDesired
 from trainctl.core.system.faults import FaultPlan
+from trainctl.parallel.session import read_back as read_back_module
 from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.instructions import Instructions
 from trainctl.parallel.session.old_checkpoints import OldCheckpoints
@@ -92,11 +95,22 @@ class Told:
         self.refs.append(completed(folder, 6, parent=self.refs[-1]))
         spec = CheckpointSpec(keep=CheckpointKeepSpec(last=1))
         means = Checkpoints(spec=spec, uri=str(folder), faults=FaultPlan())
-        self.old = OldCheckpoints(means, JOB, self.instructions)
+        desired = replace(self.control.latest(), job_uid=JOB)
+        self.said: list[CheckpointReport] = []
+        self.old = OldCheckpoints(
+            means, desired, self.instructions, tell=lambda message: self.said.append(message.report)
+        )
 
-    def hears(self, *kept: int, instruction: Instruction = Instruction.RUN, generation: int = 3) -> WorkerDesired:
+    def hears(
+        self,
+        *kept: int,
+        instruction: Instruction = Instruction.RUN,
+        generation: int = 3,
+        read_back: int | None = None,
+    ) -> WorkerDesired:
         names = tuple(self.refs[index].attempt for index in kept)
         told = replace(self.control.latest(), instruction=instruction, generation=generation, kept_checkpoints=names)
+        told = replace(told, read_back="" if read_back is None else self.refs[read_back].attempt)
         self.old.look(told)
         assert self.old._idle.wait(DEADLINE_S)
         return told
@@ -145,5 +159,92 @@ def test_a_storage_that_refuses_costs_nothing_but_the_room(tmp_path: Path, monke
     assert steps(tmp_path) == [6], "the next time it goes"
 
 
-def _away(_: Checkpoints) -> None:
+def flip(ref: CheckpointRef) -> None:
+    """Another bit in a data file; its size is right."""
+    data = next(Path(ref.uri).glob("data/*"))
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.write_bytes(content)
+
+
+def test_what_is_read_back_is_told_and_nothing_that_the_list_names_goes_before(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.hears(1, 2, read_back=2)
+    assert steps(tmp_path) == [4, 6]
+    (report,) = told.said
+    assert (report.ref, report.read_back, report.error, report.generation) == (told.refs[2], True, "", 3)
+    assert (report.step, report.lineage, report.job_uid, report.seconds > 0) == (6, 1, JOB, True)
+    told.hears(2)
+    assert steps(tmp_path) == [6]
+    assert len(told.said) == 1
+
+
+def test_a_generation_that_asks_again_hears_it_without_another_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(tmp_path)
+    told.hears(1, 2, read_back=2)
+    told.instructions.entered = 4
+    monkeypatch.setattr(read_back_module, "read_back", _away)
+    told.hears(1, 2, read_back=2, generation=4)
+    assert [(report.generation, report.error) for report in told.said] == [(3, ""), (4, "")]
+
+
+def test_a_damaged_one_is_told_and_marked_and_the_one_before_stays(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    flip(told.refs[2])
+    told.hears(1, 2, read_back=2)
+    (report,) = told.said
+    assert report.ref == told.refs[2]
+    assert "do not have their checksum" in report.error
+    assert steps(tmp_path) == [4], "whoever looks for the newest passes it over"
+    told.hears(1)
+    assert steps(tmp_path) == [4]
+    assert Path(told.refs[2].uri).exists(), "somebody may want to look at it"
+
+
+def test_whoever_tells_it_that_one_is_enough_that_one_is_read_first(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    flip(told.refs[2])
+    told.hears(2)
+    assert steps(tmp_path) == [2, 4], "a controller of an older version does not ask"
+    assert not told.said
+
+
+def test_a_checkpoint_that_is_not_there_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    shutil.rmtree(told.refs[2].uri)
+    told.hears(1, 2, read_back=2)
+    assert told.said == []
+    assert steps(tmp_path) == [2, 4]
+
+
+class Asking(Keeping):
+    """As the controller does with ``keep.last: 1``: the one before stays until the newest was read back."""
+
+    def confirm(self) -> None:
+        saved = [report.ref for report in self.reports if report.ref and not report.read_back]
+        right = [report.ref for report in self.reports if report.ref and report.read_back and not report.error]
+        base = right[-1] if right else saved[0]
+        after = [ref for ref in saved if ref.step > base.step]
+        kept = tuple(ref.attempt for ref in (base, *after))
+        told = replace(self.latest(), kept_checkpoints=kept, read_back=after[0].attempt if after else "")
+        self._desired = told
+        self.version += 1
+        for callback in self._callbacks:
+            callback(told)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_before_a_worker_ends_its_last_one_is_read_back_and_the_one_before_goes(
+    tmp_path: Path, background: bool
+) -> None:
+    run = Run(tmp_path, steps=6, interval=2, background=background, keep=1, control=Asking)
+    reports = run.to_the_end()
+    assert steps(tmp_path / "checkpoints") == [6]
+    assert [report.step for report in reports if report.read_back][-1] == 6
+    assert not any(report.error for report in reports)
+
+
+def _away(_: object) -> None:
     raise OSError(5, "away")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -12,6 +13,8 @@ import torch.distributed as dist
 from torch import nn
 
 from trainctl.checkpoint.dtensor import settle_shards
+from trainctl.checkpoint.extra_state import NAME as EXTRA
+from trainctl.checkpoint.extra_state import ExtraState
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
@@ -22,6 +25,7 @@ from trainctl.checkpoint.state import BUFFER, PARAM, LocalState, state_of
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 
+_LOG = logging.getLogger("trainctl.checkpoint")
 _ANY_VERSION = StateVersion(0, 0)
 _INSTANCE = "island-0"
 """As the first island of a job, so that its checkpoints can be loaded."""
@@ -76,12 +80,20 @@ def held(
     """The live state as it is saved. Optimizers that have not stepped show theirs as long as the block lasts.
 
     Raises:
-        CheckpointError, PlanError: a dtype, a placement of a DTensor, or an optimizer's state cannot be stored.
+        CheckpointError, PlanError: a dtype, a placement of a DTensor, what a module keeps beside its tensors, or an
+            optimizer's state cannot be stored.
     """
     settle_shards(model)
     kept = [_kept(optimizer) for optimizer in optimizers]
     try:
-        values = {"registered": dict(objects or {}), "optimizers": [optimizer.export() for optimizer in kept]}
+        registered = dict(objects or {})
+        if EXTRA in registered:
+            raise CheckpointError(
+                f"objects: the name {EXTRA!r} is taken by what modules keep beside tensors", hint="choose another name"
+            )
+        if extra := ExtraState({"": _bare(model)}):
+            registered[EXTRA] = extra.state_dict()
+        values = {"registered": registered, "optimizers": [optimizer.export() for optimizer in kept]}
         yield _state(model, optimizers, values, artifacts)
     finally:
         for optimizer in kept:
@@ -128,7 +140,9 @@ def load(
         )
         if optimizers is not None:
             _take_over(kept, found)
-        return replace(found, objects=found.objects.get("registered", {}))
+        registered = dict(found.objects.get("registered", {}))
+        _take_extra(model, found.uri, registered.pop(EXTRA, None))
+        return replace(found, objects=registered)
     finally:
         for optimizer in kept:
             optimizer.let_go()
@@ -151,15 +165,29 @@ def _take_over(kept: Sequence[OptimizerState], found: Loaded) -> None:
         optimizer.load(values)
 
 
+def _take_extra(model: nn.Module, uri: str, values: Mapping[str, Any] | None) -> None:
+    extra = ExtraState({"": _bare(model)})
+    if values is not None:
+        extra.load_state_dict(values)
+    elif extra:
+        _LOG.warning("%s has nothing of what modules keep beside tensors (get_extra_state): it stays as it is", uri)
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """Without what ``torch.compile`` and DDP put around it."""
+    bare = getattr(model, "_orig_mod", model)
+    if isinstance(bare, nn.parallel.DistributedDataParallel):
+        bare = bare.module
+    assert isinstance(bare, nn.Module)
+    return bare
+
+
 def _state(
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     objects: Mapping[str, Any],
     artifacts: Mapping[str, bytes] | None,
 ) -> LocalState:
-    bare = getattr(model, "_orig_mod", model)  # of torch.compile
-    if isinstance(bare, nn.parallel.DistributedDataParallel):
-        bare = bare.module
     return state_of(
-        bare, optimizers, instance=_INSTANCE, version=_ANY_VERSION, objects=objects, artifacts=artifacts or {}
+        _bare(model), optimizers, instance=_INSTANCE, version=_ANY_VERSION, objects=objects, artifacts=artifacts or {}
     )

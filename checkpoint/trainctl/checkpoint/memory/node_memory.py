@@ -48,7 +48,7 @@ class NodeMemory:
 
     def where(self, snapshot: SnapshotRef) -> Path:
         """Folder of one snapshot."""
-        return self._folder / name_of(snapshot)
+        return self._folder / folder_of(snapshot)
 
     def make(self) -> None:
         """Makes the folder, for this user alone.
@@ -139,8 +139,8 @@ def held_of(snapshot: SnapshotRef, parts: int, here: Sequence[PartReport]) -> Sn
     return SnapshotHeld(snapshot=snapshot, parts=parts, held=held, size_bytes=size_bytes)
 
 
-def name_of(snapshot: SnapshotRef) -> str:
-    """The attempt that a snapshot is."""
+def folder_of(snapshot: SnapshotRef) -> str:
+    """Where a snapshot lies in any node's memory, relative to ``NodeMemory.uri``: in the folder of its attempt."""
     return attempt_folder(snapshot.step, snapshot.attempt)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainctl.controller.domain.job_state import Hold, IslandState, JobState, Slot
-from trainctl.controller.domain.kept_checkpoints import kept_checkpoints
+from trainctl.controller.domain.kept_checkpoints import kept_checkpoints, to_read_back
 from trainctl.controller.domain.states import TERMINAL, GenerationPhase, JobPhase, SlotState
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import GenerationRecord
@@ -89,6 +89,7 @@ def _desired(
         checkpoint_interval_s=state.checkpoint_interval.interval_s if state.checkpoint_interval is not None else 0.0,
         snapshot_interval_s=state.snapshot_interval.interval_s if state.snapshot_interval is not None else 0.0,
         kept_checkpoints=kept_checkpoints(state) if removes else (),
+        read_back=to_read_back(state) if removes else "",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
+from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
 from trainctl.checkpoint.monitor import DIGEST, bottleneck
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import InternalError, PlanError, TrainctlError
@@ -139,7 +139,7 @@ class Entry:
         source = self._source
         if source is None or self.rank != 0:
             return None
-        uri = source.uri if isinstance(source, CheckpointRef) else f"{SNAPSHOT}://{name_of(source)}"
+        uri = source.uri if isinstance(source, CheckpointRef) else f"{SNAPSHOT}://{folder_of(source)}"
         said = bottleneck(parts, uri=uri)
         return LoadReport(
             uri=uri, step=source.step, seconds=seconds, parts=tuple(parts), bottleneck=said, damaged=tuple(damaged)

@@ -16,7 +16,7 @@ from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import load, plan_load
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
 from trainctl.checkpoint.manifest.records import RootManifest
-from trainctl.checkpoint.memory.node_memory import NodeMemory, name_of
+from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import CheckpointError, CollectiveError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
@@ -88,7 +88,7 @@ class MemoryLoad:
         try:
             objects = self._load(exchange, state)
         except (CheckpointError, OSError) as error:
-            self.memory.remove([name_of(self.snapshot)])
+            self.memory.remove([folder_of(self.snapshot)])
             raise SnapshotLostError(
                 f"the snapshot of step {self.snapshot.step} cannot be loaded on {self.node}: {error}",
                 hint="an older snapshot or the newest checkpoint is loaded instead",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,8 +12,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from trainctl.checkpoint.extra_state import NAME as EXTRA
+from trainctl.checkpoint.extra_state import ExtraState
 from trainctl.core.errors import PlanError
 
+_LOG = logging.getLogger("trainctl.session")
 _SCALARS = (bool, int, float, str)
 AfterStep = Callable[[int], None]
 """Called with the number of a committed step."""
@@ -47,6 +51,7 @@ class TrainingState:
         artifacts: files to keep in every checkpoint, by relative path.
         after_step: brings ``modules`` up to date: called on every rank, once for every committed step, before the
             step's state can be saved or copied.
+        extra: what the modules keep beside tensors; an object as the others are.
     """
 
     model: nn.Module
@@ -56,13 +61,23 @@ class TrainingState:
     objects: Mapping[str, Stateful] = field(default_factory=dict)
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
     after_step: AfterStep = nothing
+    extra: ExtraState = field(init=False)
+
+    def __post_init__(self) -> None:
+        named = {"": self.model, **{f"{name}.": module for name, module in self.modules.items()}}
+        object.__setattr__(self, "extra", ExtraState(named))
 
     def check(self) -> None:
         """Sees that it can be saved.
 
         Raises:
-            PlanError: an object's state is not JSON; names the object and what was found.
+            PlanError: an object's state is not JSON; names the object and what was found. Or its name is taken.
         """
+        if EXTRA in self.objects:
+            raise PlanError(
+                f"objects: the name {EXTRA!r} is taken by what modules keep beside tensors (get_extra_state)",
+                hint="choose another name",
+            )
         for name, thing in self._named_objects():
             try:
                 json.dumps(thing.state_dict())
@@ -92,6 +107,10 @@ class TrainingState:
         """
         own = dict(self._named_objects())
         wanted = {*own, *(["parameter groups"] if hyperparameters else [])}
+        if EXTRA in wanted and EXTRA not in values:
+            _LOG.warning("what modules keep beside tensors (get_extra_state) was not saved: it stays as it was built")
+            del own[EXTRA]
+            wanted.remove(EXTRA)
         if set(values) != wanted:
             raise PlanError(
                 f"expected the objects {sorted(wanted)}, found {sorted(values)}: the state was made by another program",
@@ -105,6 +124,8 @@ class TrainingState:
 
     def _named_objects(self) -> Iterator[tuple[str, Stateful]]:
         yield from self.objects.items()
+        if self.extra:
+            yield EXTRA, self.extra
         for index, scheduler in enumerate(self.schedulers):
             yield f"scheduler {index}", scheduler
 

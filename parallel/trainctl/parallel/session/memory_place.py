@@ -15,7 +15,7 @@ from trainctl.checkpoint.engine import Attempt, CheckpointWriter, PartReport
 from trainctl.checkpoint.exchange.lanes import run_lanes
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.memory.node_memory import NodeMemory, NoRoomError, held_of, name_of
+from trainctl.checkpoint.memory.node_memory import NodeMemory, NoRoomError, folder_of, held_of
 from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.snapshot.background import SharePart, WritePart
 from trainctl.core.errors import TrainctlError
@@ -187,7 +187,7 @@ class MemoryPlace:
             self._tell_end(attempt)
         if self._memory is None or not self.seals:
             return
-        own = (name_of(_ref(attempt)),)
+        own = (folder_of(_ref(attempt)),)
         self._memory.remove(self._before if complete else own)
         self._before = own if complete else self._before
         if complete:

@@ -426,7 +426,7 @@ class Session:
         reporter = Reporter(context, steps=plan.steps, hooks=self._hooks)
         clocks = SaveClocks()
         checkpoints = Checkpoints.of_job(context.spec.checkpoint, context.desired.workdir, context.faults)
-        old = OldCheckpoints(checkpoints, context.desired.job_uid, context.instructions)
+        old = OldCheckpoints(checkpoints, context.desired, context.instructions, tell=context.control.send)
         context.control.on_change(old.look)
         duties = Duties(
             context,

@@ -112,7 +112,8 @@ class CheckpointKeepSpec:
     """Retention.
 
     Attributes:
-        last: so many of the newest committed checkpoints stay.
+        last: so many of the newest committed checkpoints stay. With 1, the one before goes when every byte of the
+            newest was read back.
     """
 
     last: int = 3

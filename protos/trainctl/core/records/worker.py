@@ -62,6 +62,8 @@ class WorkerDesired:
             steps to count, or there are none.
         kept_checkpoints: for the worker of rank 0: attempts that the job may go back to, the current one last. Only
             what is older than that, and not among them, may be removed. Empty: nothing may.
+        read_back: for the worker of rank 0: attempt whose every byte it is to look at, and report on
+            (``CheckpointReport.read_back``), before those that are older may go. Empty: none.
     """
 
     job_uid: str
@@ -80,6 +82,7 @@ class WorkerDesired:
     checkpoint_interval_s: float = 0.0
     snapshot_interval_s: float = 0.0
     kept_checkpoints: tuple[str, ...] = ()
+    read_back: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +181,9 @@ class WorkerObserved:
 class CheckpointReport:
     """A complete checkpoint: its manifest is written; the controller's fenced transaction makes it current.
 
-    ``error`` is set instead of ``ref`` when the attempt failed; training goes on. ``age_s`` is how long ago the agent
-    heard of it when it sent this: seconds of its own, which no clock that is wrong can spoil.
+    ``error`` is set instead of ``ref`` when the attempt failed; training goes on. With ``read_back`` it is news of a
+    checkpoint that was complete before: every byte of it was read, and ``error`` says what is wrong. ``age_s`` is how
+    long ago the agent heard of it when it sent this: seconds of its own, which no clock that is wrong can spoil.
     """
 
     job_uid: str
@@ -205,6 +209,8 @@ class CheckpointReport:
     """From the last part until the root manifest was there."""
     pool_bytes: int = 0
     """Host memory that copies of the state occupy, on the rank where it is most."""
+    read_back: bool = False
+    """Not that it is complete is told, but what its bytes are like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

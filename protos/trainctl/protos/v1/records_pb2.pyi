@@ -467,6 +467,7 @@ class WorkerDesired(_message.Message):
     CHECKPOINT_INTERVAL_S_FIELD_NUMBER: _builtins.int
     SNAPSHOT_INTERVAL_S_FIELD_NUMBER: _builtins.int
     KEPT_CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    READ_BACK_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     job_name: _builtins.str
     island: _builtins.str
@@ -480,6 +481,7 @@ class WorkerDesired(_message.Message):
     hold: _builtins.bool
     checkpoint_interval_s: _builtins.float
     snapshot_interval_s: _builtins.float
+    read_back: _builtins.str
     @_builtins.property
     def record(self) -> Global___GenerationRecord: ...
     @_builtins.property
@@ -505,10 +507,11 @@ class WorkerDesired(_message.Message):
         checkpoint_interval_s: _builtins.float = ...,
         snapshot_interval_s: _builtins.float = ...,
         kept_checkpoints: _abc.Iterable[_builtins.str] | None = ...,
+        read_back: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "kept_checkpoints", b"kept_checkpoints", "record", b"record", "slot", b"slot", "snapshot_interval_s", b"snapshot_interval_s", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval_s", b"checkpoint_interval_s", "checkpoint_on_stop", b"checkpoint_on_stop", "generation", b"generation", "grace_s", b"grace_s", "hold", b"hold", "incarnation", b"incarnation", "instruction", b"instruction", "island", b"island", "job_name", b"job_name", "job_uid", b"job_uid", "kept_checkpoints", b"kept_checkpoints", "read_back", b"read_back", "record", b"record", "slot", b"slot", "snapshot_interval_s", b"snapshot_interval_s", "spec", b"spec", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -713,6 +716,7 @@ class CheckpointReport(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     SEAL_S_FIELD_NUMBER: _builtins.int
     POOL_BYTES_FIELD_NUMBER: _builtins.int
+    READ_BACK_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     island: _builtins.str
     generation: _builtins.int
@@ -727,6 +731,7 @@ class CheckpointReport(_message.Message):
     cause: _builtins.str
     seal_s: _builtins.float
     pool_bytes: _builtins.int
+    read_back: _builtins.bool
     @_builtins.property
     def ref(self) -> Global___CheckpointRef: ...
     @_builtins.property
@@ -750,10 +755,11 @@ class CheckpointReport(_message.Message):
         parts: _abc.Iterable[Global___PartTimes] | None = ...,
         seal_s: _builtins.float = ...,
         pool_bytes: _builtins.int = ...,
+        read_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "bottleneck", b"bottleneck", "cause", b"cause", "error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "parts", b"parts", "pool_bytes", b"pool_bytes", "ref", b"ref", "seal_s", b"seal_s", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "bottleneck", b"bottleneck", "cause", b"cause", "error", b"error", "generation", b"generation", "island", b"island", "job_uid", b"job_uid", "lineage", b"lineage", "parts", b"parts", "pool_bytes", b"pool_bytes", "read_back", b"read_back", "ref", b"ref", "seal_s", b"seal_s", "seconds", b"seconds", "size_bytes", b"size_bytes", "stall_s", b"stall_s", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,7 +1,8 @@
 """A refused checkpoint was brought back from a copy, and somebody takes the refusal back. Pure.
 
-A job that has gone on does not return to it: what was trained since does not descend from it, and a lineage only ever
-goes back. It takes it up again only as long as it stands on it: nobody was sent elsewhere.
+A job that has gone on elsewhere does not return to it: what was trained since does not descend from it, and a lineage
+only ever goes back. It takes it up again as long as it stands on it (nobody was sent elsewhere), or never went away (it
+was read back while the job trained on).
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def _taken_up(state: JobState, ref: CheckpointRef, now_s: float) -> tuple[JobSta
         if not own:
             return state, "another job can begin with it"
         return _with_own(state, ref), "it is listed again, and another job can begin with it"
-    if not _stands_on(state, ref):
+    goes_back, descends = _stands_on(state, ref), own and _descends_from(state, ref)
+    if not goes_back and not descends:
         return state, "the job has gone on without it; another job can begin with it"
     if own:
         state = _with_own(state, ref)
@@ -74,7 +76,13 @@ def _taken_up(state: JobState, ref: CheckpointRef, now_s: float) -> tuple[JobSta
     state = with_condition(
         state, CHECKPOINT_STALE, False, now_s, reason="Accepted", message=f"{ref.uri} is whole again"
     )
-    return state, "the job goes back to it"
+    return state, "the job goes back to it" if goes_back else "it is one of the job's again"
+
+
+def _descends_from(state: JobState, ref: CheckpointRef) -> bool:
+    """The job never went back since: that would have begun another lineage."""
+    record = state.islands[0].record if state.islands else None
+    return state.rollback is None and record is not None and record.lineage == ref.lineage
 
 
 def _stands_on(state: JobState, ref: CheckpointRef) -> bool:

@@ -11,9 +11,11 @@ from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.job_records import RECENT_STEPS, CancelRequest, Recovery, TrainProgress
 from trainctl.controller.domain.job_state import IslandState, JobState
+from trainctl.controller.domain.kept_checkpoints import listed
 from trainctl.controller.domain.late import LATE_S, happened_s
 from trainctl.controller.domain.reconcile.fencing import fenced
 from trainctl.controller.domain.reconcile.lifecycle import move_job
+from trainctl.controller.domain.reconcile.read_back import observe_read_back
 from trainctl.controller.domain.reconcile.recoveries import finish_recovery
 from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.save_cost import SaveTimes, cost_of, with_cost
@@ -103,8 +105,12 @@ def _advanced(progress: TrainProgress, f: StepFigures, at_s: float, *, begun_aft
 def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) -> Reconciliation:
     """Makes a complete checkpoint current, or says why not (``fenced``). Repeating a report has no second effect.
 
+    Of one that was read back it takes in what was found (``observe_read_back``).
+
     It counts from when it was complete, which is ``report.age_s`` ago, however late a leader hears of it.
     """
+    if report.read_back:
+        return observe_read_back(state, report, now_s)
     record = state.islands[0].record
     newest = state.checkpoints[-1] if state.checkpoints else None
     complete_s = happened_s(report.age_s, now_s, after_s=newest.committed_s if newest is not None else state.started_s)
@@ -126,11 +132,10 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     goodput = state.goodput
     if state.phase not in TERMINAL:
         goodput = move(goodput, Bucket.PRODUCTIVE, Bucket.CHECKPOINT_STALL, report.stall_s, now_s)
-    keep = max(1, state.spec.spec.checkpoint.keep.last)
     # Of the lineage before there may be a later step: the job went back to a snapshot that was cheaper to load.
     given_up = [old for old in state.checkpoints if old.step >= ref.step]
     known = (*(old for old in state.checkpoints if old not in given_up), replace(ref, committed_s=complete_s))
-    kept = (*(old for old in known[:-keep] if old.uri in state.pinned), *known[-keep:])
+    kept = listed(state, known)
     figures = checkpoint_figures.saved(state.checkpoint_figures, report, ref.uri)
     changed = replace(state, checkpoints=kept, goodput=goodput, checkpoint_figures=figures)
     if state.spec.spec.checkpoint.interval == AUTO:

@@ -2,7 +2,8 @@
 
 No rank chooses another checkpoint itself. The one that found the damage ends with that as its error; what is refused is
 written down in the transaction that begins the next generation, whose record names the checkpoint that all load. So a
-second failure, or another leader, finds the decision made; and each refusal leaves fewer to try.
+second failure, or another leader, finds the decision made; and each refusal leaves fewer to try. Where a checkpoint was
+only read back nobody goes anywhere: the job trains on, and has one less to go back to.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 from trainctl.controller.domain import events
 from trainctl.controller.domain.conditions import CHECKPOINT_STALE, with_condition
+from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_records import RefusedCheckpoint
 from trainctl.controller.domain.job_state import REFUSED_KEPT, JobState
 from trainctl.controller.domain.reconcile.fault import Fault
@@ -38,7 +40,10 @@ def refuse_checkpoint(work: Work, fault: Fault) -> bool:
     """
     bad = _checkpoint_of(work, fault)
     if bad is not None and not is_refused(work.job, bad.uri):
-        _refuse(work, fault, bad)
+        assert fault.error is not None
+        who = f"worker {fault.slot} on {work.slot(fault.slot).node}"
+        work.job, told = refused(work.job, bad, work.now_s, found=fault.error.message, who=who, slot=fault.slot)
+        work.events.append(told)
     return bad is not None
 
 
@@ -55,43 +60,49 @@ def _checkpoint_of(work: Work, fault: Fault) -> CheckpointRef | None:
     return record.checkpoint
 
 
-def _refuse(work: Work, fault: Fault, bad: CheckpointRef) -> None:
-    before = sources(work.job)
-    error = fault.error
-    assert error is not None
-    refused = RefusedCheckpoint(ref=bad, reason=error.message, at_s=work.now_s)
-    older, resume, figures = work.job.resume_older, work.job.resume, work.job.checkpoint_figures
-    older = tuple(ref for ref in older if ref.uri != bad.uri)
+def refused(
+    state: JobState, bad: CheckpointRef, now_s: float, *, found: str, who: str, slot: int, goes_back: bool = True
+) -> tuple[JobState, EventDraft]:
+    """The job without a checkpoint of its own, and the event that says so.
+
+    Args:
+        state: of the job, which has ``bad``.
+        bad: the checkpoint.
+        now_s: Unix seconds.
+        found: what is wrong with it.
+        who: found that.
+        slot: of the worker who did.
+        goes_back: the job needs another one now; else only should it lose its state.
+    """
+    before = sources(state)
+    was_newest = bool(before) and before[-1].uri == bad.uri
+    figures, resume = state.checkpoint_figures, state.resume
+    older = tuple(ref for ref in state.resume_older if ref.uri != bad.uri)
     if resume is not None and resume.uri == bad.uri:
         resume, older = (older[0], older[1:]) if older else (None, ())
-    work.set_job(
+    changed = replace(
+        state,
         resume=resume,
         resume_older=older,
-        checkpoints=tuple(ref for ref in work.job.checkpoints if ref.uri != bad.uri),
-        refused=(*work.job.refused, refused)[-REFUSED_KEPT:],
+        checkpoints=tuple(ref for ref in state.checkpoints if ref.uri != bad.uri),
+        refused=(*state.refused, RefusedCheckpoint(ref=bad, reason=found, at_s=now_s))[-REFUSED_KEPT:],
         checkpoint_figures=replace(figures, refused=figures.refused + 1),
     )
-    _tell(work, fault, bad, was_newest=bool(before) and before[-1].uri == bad.uri)
-
-
-def _tell(work: Work, fault: Fault, bad: CheckpointRef, *, was_newest: bool) -> None:
-    left = sources(work.job)
+    left = sources(changed)
     instead = left[-1] if left else None
     lost = max(0, bad.step - instead.step) if instead is not None and was_newest else 0
     onward = "no other is left"
     if instead is not None:
         costs = f", which costs {format_count(lost, 'step')} more" if lost else ""
+        costs += "" if goes_back or not lost else " should the job go back"
         onward = f"the newest one left is of step {instead.step}: {instead.uri}{costs}"
-    error = fault.error
-    found = error.message if error is not None else fault.reason
-    slot = work.slot(fault.slot)
-    who = f"worker {fault.slot} on {slot.node}"
     message = f"checkpoint of step {bad.step} is refused: {bad.uri}; {who} found: {found}; {onward}"
-    fields = {"step": bad.step, "lineage": bad.lineage, "attempt": bad.attempt, "slot": fault.slot, "lost_steps": lost}
+    fields = {"step": bad.step, "lineage": bad.lineage, "attempt": bad.attempt, "slot": slot, "lost_steps": lost}
     if instead is not None:
         fields |= {"instead_step": instead.step}
-    work.emit(events.CHECKPOINT_REJECTED, "Damaged", message, **fields)
-    work.job = with_condition(work.job, CHECKPOINT_STALE, True, work.now_s, reason="Damaged", message=message)
+    texts = {key: str(value) for key, value in fields.items()}
+    told = EventDraft(type=events.CHECKPOINT_REJECTED, reason="Damaged", message=message, fields=texts)
+    return with_condition(changed, CHECKPOINT_STALE, True, now_s, reason="Damaged", message=message), told
 
 
 def refused_lines(state: JobState) -> str:
