@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from trainctl.checkpoint.layout.coverage import Coverage
 from trainctl.checkpoint.layout.grid import Grid, union
 from trainctl.checkpoint.layout.line import Line
+from trainctl.checkpoint.layout.pairing import Pairing
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape, common, one_run, part_of, volume
 from unit.checkpoint.layouts import elements, regions, shapes
@@ -52,9 +53,21 @@ def test_cells_say_of_every_element_who_has_it(data: st.DataObject) -> None:
     assert coverage.covers(asked) == all(holders_of(placement, failed, i) for i in elements(shape, asked))
     for cell in (*coverage.cells, *(coverage.cut(asked) if volume(asked) else ())):
         assert one_run(shape, cell.region) == cell.region
+    if volume(asked):
+        assert list(coverage.sizes(asked)) == [(volume(cell.region), cell.holders) for cell in coverage.cut(asked)]
     for holder in "abcd":
         own = [(cell.region, cell.holders) for cell in coverage.of.get(holder, ())]
         assert own == [(cell.region, cell.holders) for cell in coverage.cells if holder in cell.holders]
+
+
+@given(st.data(), st.booleans())
+def test_the_sizes_of_what_is_wanted_are_those_of_the_wants(data: st.DataObject, in_place: bool) -> None:
+    shape = data.draw(shapes)
+    src, dst = (Coverage(data.draw(placements(shape)), frozenset()) for _ in range(2))
+    pairing = Pairing(src, dst, in_place=in_place)
+    if not pairing.has_replicas:
+        wants = [want for want in pairing.all() if want.sources]
+        assert list(pairing.sizes()) == [(volume(want.region), want.sources) for want in wants]
 
 
 @given(st.data())

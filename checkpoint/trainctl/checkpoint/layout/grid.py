@@ -57,7 +57,6 @@ class Grid:
 
     def __init__(self, shape: Shape, held: Iterable[tuple[Region, str]]) -> None:
         self._shape = shape
-        self._dims = len(shape)
         by_box: dict[Box, list[str]] = {}
         for region, holder in held:
             for box in _boxes(shape, region) if volume(region) else ():
