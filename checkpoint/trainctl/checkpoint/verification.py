@@ -7,6 +7,7 @@ header and one for each block.
 from __future__ import annotations
 
 import itertools
+import mmap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -173,8 +174,12 @@ class _Look:
     def _check_blocks(self, part: PartManifest, index: int) -> None:
         """Raises: CheckpointError: names the first block of a data file that is not what was saved."""
         path = part.files[index].path
+        room = memoryview(b"")
         for batch in _batches(_blocks(part, index)):
-            room = memoryview(bytearray(sum(block.size for block in batch)))
+            size_bytes = sum(block.size for block in batch)
+            if size_bytes > len(room):
+                # Of the system's own: what threads that come and go free is kept for each of them by the allocator.
+                room = memoryview(mmap.mmap(-1, size_bytes))
             ends = itertools.accumulate(block.size for block in batch)
             found = [room[end - block.size : end] for block, end in zip(batch, ends, strict=True)]
             ranges = [RangeRead(block.begin, data) for block, data in zip(batch, found, strict=True)]
