@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
+from trainctl.checkpoint.block_check import BlockCheck
 from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.layout.copy_plan import Transfer
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import file_holder
 from trainctl.checkpoint.layout.region import Flat, Region, Shape, part_of
-from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm, checksum
+from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm
 from trainctl.checkpoint.manifest.records import ChunkRecord, FileRecord, PartManifest, RootManifest, TensorRecord
 from trainctl.checkpoint.monitor import COPY, READ, VERIFY
 from trainctl.checkpoint.readers import Readers, reader_of
@@ -24,7 +25,6 @@ from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import RangeRead, Storage
-from trainctl.core.errors import DamagedCheckpointError
 
 Place = Callable[[BlockRead], memoryview | None]
 """Memory of the block's size, into which it may be read before it is verified; None: there is none."""
@@ -67,7 +67,7 @@ class BlockReader:
         rereads: Rereads | None = None,
     ) -> None:
         self._storage = storage
-        self._rereads = rereads or Rereads()
+        self._check = BlockCheck(storage, rereads or Rereads())
         self._headers = tuple(dict.fromkeys(file for part in parts for file in part.files))
         self._records: dict[StateKey, list[tuple[PartManifest, TensorRecord]]] = {}
         self._chunks: dict[StateKey, dict[str, list[_Chunk]]] = {}
@@ -97,9 +97,9 @@ class BlockReader:
         """
 
         def verify(file: FileRecord) -> None:
-            buffer = memoryview(bytearray(file.header_bytes))
-            self._storage.read_ranges(file.path, [RangeRead(0, buffer)])
-            self._check(file.path, 0, buffer, file.header_checksum, "its header")
+            header = RangeRead(0, memoryview(bytearray(file.header_bytes)))
+            self._storage.read_ranges(file.path, [header])
+            self._check.check(file.path, header, file.header_checksum, "its header")
 
         at_once(self._storage, verify, [file for file in self._headers if file.path in paths])
 
@@ -217,24 +217,10 @@ class BlockReader:
                 what, size = str(read.transfer.src_key), read.block_bytes
                 for number, expected in enumerate(read.checksums):
                     block = memory[begin][number * size : (number + 1) * size]
-                    self._check(read.path, begin + number * size, block, expected, what)
+                    self._check.check(read.path, RangeRead(begin + number * size, block), expected, what)
         for read in batch:
             if read.begin not in placed:
                 yield read, memory[read.begin]
-
-    def _check(self, path: str, begin: int, found: memoryview, expected: str, what: str) -> None:
-        """Bytes may have been changed on their way: what is stored is only called damaged where it is so twice."""
-        if checksum(found) == expected:
-            return
-        with timed(READ):
-            self._storage.read_ranges(path, [RangeRead(begin, found)])
-        where = f"{self._storage.uri}/{path}"
-        if checksum(found) != expected:
-            raise DamagedCheckpointError(
-                f"{where} is corrupt: bytes {begin}:{begin + len(found)} ({what}) do not have their checksum",
-                hint="resume from an older checkpoint, or restore the file from a copy",
-            )
-        self._rereads.heal(f"{where}, bytes {begin}:{begin + len(found)} ({what}),")
 
 
 def _pieces(first: int, stop: int, block_bytes: int) -> Iterator[tuple[int, int]]:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trainctl.checkpoint.attempts import storage_errors
+from trainctl.checkpoint.block_check import BlockCheck
 from trainctl.checkpoint.load_watch import Progress, unwatched
-from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm, checksum
+from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm
 from trainctl.checkpoint.manifest.reading import read_artifact, read_part, read_root, unlike_files
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.rereads import Rereads
@@ -174,6 +175,7 @@ class _Look:
     def _check_blocks(self, part: PartManifest, index: int) -> None:
         """Raises: CheckpointError: names the first block of a data file that is not what was saved."""
         path = part.files[index].path
+        check = BlockCheck(self.storage, self.rereads)
         room = memoryview(b"")
         for batch in _batches(_blocks(part, index)):
             size_bytes = sum(block.size for block in batch)
@@ -188,21 +190,10 @@ class _Look:
                 for number, expected in enumerate(block.checksums):
                     begin = number * block.block_bytes
                     wanted = RangeRead(block.begin + begin, data[begin : begin + block.block_bytes])
-                    self._check(path, block.what, wanted, expected)
+                    check.check(path, wanted, expected, block.what)
                 self.seen.block(path, block.size)
             if self.pause is not None:
                 self.pause()
-
-    def _check(self, path: str, what: str, found: RangeRead, expected: str) -> None:
-        """As a load does: bytes may have been changed on their way, so that only what is wrong twice is damage."""
-        if checksum(found.into) == expected:
-            return
-        self.storage.read_ranges(path, [found])
-        where = f"{self.storage.uri}/{path}"
-        which = f"bytes {found.offset}:{found.offset + len(found.into)} ({what})"
-        if checksum(found.into) != expected:
-            raise DamagedCheckpointError(f"{where} is corrupt: {which} do not have their checksum")
-        self.rereads.heal(f"{where}, {which},")
 
 
 class _Blocks(NamedTuple):
