@@ -158,6 +158,8 @@ def _unlike(t: StateTensor) -> str:
             return f"expected {t.key.dtype}, as its key says, found {t.tensor.dtype}"
     except PlanError as error:
         return str(error)
+    if t.tensor.is_meta:
+        return "expected values, found a tensor on the meta device, which has none (to_empty makes room for them)"
     if t.tensor.numel() != volume(t.region):
         return f"expected {volume(t.region)} elements for {t.region} of {list(t.shape)}, found {list(t.tensor.shape)}"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -52,7 +53,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        uri: str,
+        uri: str | os.PathLike[str],
         *,
         keep: int = 0,
         layout: str = CHUNKED,
@@ -63,7 +64,7 @@ class Checkpointer:
     ) -> None:
         if in_flight < 1:
             raise UsageError(f"in_flight: expected 1 or more, found {in_flight}")
-        self._target = Target(uri=uri, keep=keep, layout=layout)
+        self._target = Target(uri=os.fspath(uri), keep=keep, layout=layout)
         self._ranks = Ranks(group)
         self._beside = self._ranks.beside()
         self._dealer = Dealer(rank_holder(self._ranks.rank))

@@ -52,16 +52,19 @@ class Ranks:
         Raises:
             CheckpointError: ``what`` failed; says on which ranks, and why.
         """
-        error, result = "", None
+        error, result, cause = "", None, None
         try:
             result = work()
-        except (TrainctlError, OSError) as failure:
-            error = told(failure)
+        except Exception as failure:  # whatever it is: the others would wait for this rank
             if self.size == 1:
                 raise
+            cause = failure
+            expected = isinstance(failure, TrainctlError | OSError)
+            error = told(failure) if expected else f"{type(failure).__name__}: {failure}"
         failed = failures(self.gather(error))
         if failed:
-            raise CheckpointError("\n".join([f"{what} failed:", *failed]), hint="no rank goes on with a part of it")
+            text = "\n".join([f"{what} failed:", *failed])
+            raise CheckpointError(text, hint="no rank goes on with a part of it") from cause
         assert result is not None
         return result
 

@@ -1,0 +1,153 @@
+"""What the library refuses before anything is written or changed, and what a scheduler finds again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from trainctl.checkpoint.library import load, save
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError, PlanError, TrainctlError, UsageError
+
+Scheduler = lr_scheduler.LRScheduler
+SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Scheduler]] = {
+    "cosine": lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 10),
+    "step": lambda optimizer: lr_scheduler.StepLR(optimizer, 2, 0.5),
+    "one cycle": lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 1.0, 20),
+    "exponential": lambda optimizer: lr_scheduler.ExponentialLR(optimizer, 0.5),
+}
+
+
+def model_of(value: float) -> nn.Module:
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(value)
+    return model
+
+
+def untouched(model: nn.Module, value: float) -> bool:
+    return all(bool((parameter == value).all()) for parameter in model.parameters())
+
+
+def stepped(optimizer: torch.optim.Optimizer, scheduler: Scheduler, steps: int) -> list[Any]:
+    found = []
+    for _ in range(steps):
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        group = optimizer.param_groups[0]
+        found.append((float(group["lr"]), group["betas"]))
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("tensor", [False, True], ids=["number", "tensor"])
+def test_a_scheduler_goes_on_from_the_rate_that_it_had(tmp_path: Path, name: str, tensor: bool) -> None:
+    def begun() -> tuple[nn.Module, torch.optim.Optimizer, Scheduler]:
+        model = model_of(0.0)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(1.0) if tensor else 1.0)
+        return model, optimizer, SCHEDULERS[name](optimizer)
+
+    model, optimizer, scheduler = begun()
+    stepped(optimizer, scheduler, 5)
+    known = ("last_epoch", "_step_count", "base_lrs")
+    objects = {key: value for key, value in scheduler.state_dict().items() if key in known}
+    objects["base_lrs"] = [float(rate) for rate in objects["base_lrs"]]
+    save(tmp_path, model=model, optimizers=[optimizer], step=5, objects=objects)
+    expected = stepped(optimizer, scheduler, 3)
+    model, optimizer, scheduler = begun()
+    scheduler.load_state_dict(dict(load(tmp_path, model=model, optimizers=[optimizer]).objects))
+    assert isinstance(optimizer.param_groups[0]["lr"], torch.Tensor) == tensor
+    assert stepped(optimizer, scheduler, 3) == expected
+
+
+class Counting(torch.optim.Optimizer):
+    """Keeps state in its parameter groups, as schedule-free ones do."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.1, "count": 0})
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            group["count"] += 1
+
+
+def test_what_an_optimizer_keeps_in_its_groups_is_saved(tmp_path: Path) -> None:
+    model = model_of(1.0)
+    optimizer = Counting(model.parameters())
+    for _ in range(5):
+        optimizer.step()
+    save(tmp_path, model=model, optimizers=[optimizer], step=5)
+    other = Counting(model.parameters())
+    load(tmp_path, model=model, optimizers=[other])
+    assert other.param_groups[0]["count"] == 5
+
+
+def test_nothing_changes_where_optimizers_differ(tmp_path: Path) -> None:
+    model = model_of(1.0)
+    weight, bias = model.parameters()
+    two = [torch.optim.SGD([weight]), torch.optim.SGD([bias])]
+    save(tmp_path / "two", model=model, optimizers=two, step=1)
+    groups = torch.optim.SGD([{"params": [weight]}, {"params": [bias]}])
+    save(tmp_path / "groups", model=model, optimizers=[groups], step=1)
+    other = model_of(0.0)
+    with pytest.raises(CheckpointError, match="the state of 1 optimizers, found 2"):
+        load(tmp_path / "two", model=other, optimizers=[torch.optim.SGD(other.parameters())])
+    with pytest.raises(PlanError, match="in 1 groups, found one of 2 in 2"):
+        load(tmp_path / "groups", model=other, optimizers=[torch.optim.SGD(other.parameters())])
+    assert untouched(other, 0.0)
+
+
+@pytest.mark.parametrize("step", [-1, 10**12, 1.5, True])
+def test_a_step_that_could_not_be_found_again_is_refused(tmp_path: Path, step: Any) -> None:
+    with pytest.raises(UsageError, match="step: expected a whole number.*\nkeep: expected how many stay"):
+        save(tmp_path, model=model_of(1.0), step=step, keep=-1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="uri: expected a folder"):
+        save("", model=model_of(1.0), step=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
+    model: Any = model_of(1.0)
+    optimizer: Any = torch.optim.SGD(model.parameters())
+    with pytest.raises(UsageError, match="expected a list of optimizers, found one SGD"):
+        save(tmp_path, model=model, optimizers=optimizer, step=1)
+    with pytest.raises(UsageError, match=r"expected a torch.nn.Module, found OrderedDict"):
+        load(tmp_path, model=model.state_dict())
+
+
+def test_a_model_without_values_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, model=model_of(1.0), step=1)
+    empty = nn.Linear(3, 2, device="meta")
+    for what in (lambda: load(tmp_path, model=empty), lambda: save(tmp_path, model=empty, step=2)):
+        with pytest.raises(TrainctlError, match="on the meta device"):
+            what()
+
+
+def test_a_root_manifest_of_another_save_is_refused(tmp_path: Path) -> None:
+    model = model_of(1.0)
+    first, second = (save(tmp_path, model=model, step=step) for step in (1, 2))
+    shutil.copytree(first.uri, second.uri, dirs_exist_ok=True)
+    assert json.loads((Path(second.uri) / "manifest.json").read_bytes())["step"] == 1
+    for uri in (tmp_path, Path(second.uri), Path(second.uri).parent):
+        with pytest.raises(CheckpointError, match=r"is another save's: expected that of attempt"):
+            load(uri, model=model)
+    found = load(tmp_path, model=model, fallback=True)
+    assert found.step == 1
+    assert "is another save's" in found.passed_over[0]
+    with pytest.raises(DamagedCheckpointError):
+        load(second.uri, model=model)
