@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from trainctl.checkpoint.library import load, save
+from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, PlanError, TrainctlError, UsageError
 
 Scheduler = lr_scheduler.LRScheduler
@@ -109,7 +111,7 @@ def test_nothing_changes_where_optimizers_differ(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [-1, 10**12, 1.5, True])
 def test_a_step_that_could_not_be_found_again_is_refused(tmp_path: Path, step: Any) -> None:
-    with pytest.raises(UsageError, match="step: expected a whole number.*\nkeep: expected how many stay"):
+    with pytest.raises(UsageError, match=r"step: expected a whole number.*\nkeep: expected how many stay"):
         save(tmp_path, model=model_of(1.0), step=step, keep=-1)
     assert not list(tmp_path.iterdir())
 
@@ -151,3 +153,41 @@ def test_a_root_manifest_of_another_save_is_refused(tmp_path: Path) -> None:
     assert "is another save's" in found.passed_over[0]
     with pytest.raises(DamagedCheckpointError):
         load(second.uri, model=model)
+
+
+class TwoRanks(Ranks):
+    """Threads of one process in the place of ranks; each waits for the other, for a while."""
+
+    said: list[Any] = [None, None]
+    both = threading.Barrier(2, timeout=20)
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.size = rank, 2
+
+    def gather(self, value: Any) -> list[Any]:
+        self.said[self.rank] = value
+        self.both.wait()
+        return list(self.said)
+
+
+def test_nobody_waits_for_a_rank_with_an_error_that_nobody_thought_of() -> None:
+    heard: dict[int, CheckpointError] = {}
+
+    def run(rank: int) -> None:
+        def work() -> bool:
+            if rank:
+                raise RuntimeError("no memory left")
+            return True
+
+        try:
+            TwoRanks(rank).together("loading", work)
+        except CheckpointError as error:
+            heard[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [str(heard[rank]) for rank in range(2)] == ["loading failed:\nrank 1: RuntimeError: no memory left"] * 2
+    assert isinstance(heard[1].__cause__, RuntimeError)

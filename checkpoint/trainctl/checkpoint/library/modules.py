@@ -84,7 +84,10 @@ def held(
     settle_shards(model)
     kept = [_kept(optimizer) for optimizer in optimizers]
     try:
-        values = {"registered": dict(objects or {}), "optimizers": [optimizer.export(settings=True) for optimizer in kept]}
+        values = {
+            "registered": dict(objects or {}),
+            "optimizers": [optimizer.export(settings=True) for optimizer in kept],
+        }
         yield _state(model, optimizers, values, artifacts)
     finally:
         for optimizer in kept:

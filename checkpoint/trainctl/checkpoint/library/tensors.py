@@ -116,9 +116,7 @@ def load_state(
         CheckpointError: it cannot be read, is damaged, or does not fit (all differences are listed); with ``fallback``
             all that were tried are named. Raised on all ranks.
     """
-    return load_fitting(
-        uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group
-    )
+    return load_fitting(uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group)
 
 
 def load_fitting(
@@ -175,7 +173,9 @@ def load_fitting(
                 watch=watch,
                 sharing=sharing,
             )
-            objects, damage = _attempted(ranks, ref, functools.partial(_fitting, plan, fits), watch, fallback=fallback, verify_first=verify_first)
+            objects, damage = _attempted(
+                ranks, ref, functools.partial(_fitting, plan, fits), watch, fallback=fallback, verify_first=verify_first
+            )
             healed_reads += watch.rereads.healed
             if objects is not None:
                 return Loaded(ref.uri, ref.step, objects, tuple(skipped), healed_reads)
