@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim import lr_scheduler
 
-from trainctl.checkpoint.library import load, save
+from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.engine import CheckpointWriter, assign
+from trainctl.checkpoint.layout.layout import rank_holder
+from trainctl.checkpoint.library import Checkpointer, load, save
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, PlanError, TrainctlError, UsageError
+from trainctl.core.system.faults import FaultPlan
+from unit.checkpoint.ranks import attempt, full_values, plain, rank_state
 
 Scheduler = lr_scheduler.LRScheduler
 SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Scheduler]] = {
@@ -78,7 +86,7 @@ class Counting(torch.optim.Optimizer):
     def __init__(self, parameters: Any) -> None:
         super().__init__(parameters, {"lr": 0.1, "count": 0})
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             group["count"] += 1
 
@@ -158,7 +166,7 @@ def test_a_root_manifest_of_another_save_is_refused(tmp_path: Path) -> None:
 class TwoRanks(Ranks):
     """Threads of one process in the place of ranks; each waits for the other, for a while."""
 
-    said: list[Any] = [None, None]
+    said: ClassVar[list[Any]] = [None, None]
     both = threading.Barrier(2, timeout=20)
 
     def __init__(self, rank: int) -> None:
@@ -191,3 +199,82 @@ def test_nobody_waits_for_a_rank_with_an_error_that_nobody_thought_of() -> None:
         thread.join(30)
     assert [str(heard[rank]) for rank in range(2)] == ["loading failed:\nrank 1: RuntimeError: no memory left"] * 2
     assert isinstance(heard[1].__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("uri", ["file:/data/first", "file:first", "FILE:/data/first", "file//data/first"])
+def test_a_file_url_without_its_slashes_is_no_folder_of_that_name(uri: str) -> None:
+    with pytest.raises(TrainctlError, match="expected a path, or a URL such as file:///"):
+        load(uri, model=model_of(1.0))
+
+
+def test_a_part_that_went_to_another_folder_is_no_part(tmp_path: Path) -> None:
+    """As with a folder of that name on each node's own disk."""
+
+    values = full_values()
+    layout = plain(values, 1)
+    state = rank_state(values, layout, rank_holder(0))
+    here, elsewhere = (CheckpointWriter(str(tmp_path / node), faults=FaultPlan()) for node in ("node-0", "node-1"))
+    part = elsewhere.save_part(attempt(1), writer=0, state=state, assigned=assign(layout)[rank_holder(0)])
+    words = r"(?s)expected the files of all writers in .*node-0, but.*node-0.*w00000-000.safetensors is missing"
+    with pytest.raises(CheckpointError, match=words):
+        here.seal(attempt(1), state=state, parts=[part], parent=None)
+    assert survey(str(tmp_path / "node-0")).checkpoints == ()
+
+
+def test_a_parameter_with_other_memory_is_saved_as_it_was(tmp_path: Path) -> None:
+    model = nn.Sequential(*(model_of(1.0) for _ in range(8)))
+    with Checkpointer(tmp_path) as checkpointer:
+        optimizer = torch.optim.SGD(model.parameters())
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        for parameter in model.parameters():
+            parameter.data = parameter.data * 2
+        pending.result()
+    load(tmp_path, model=model)
+    assert untouched(model, 1.0)
+
+
+@pytest.fixture
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    store = dist.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def double_model(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+
+
+def load_model(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model.load_state_dict({name: value * 2 for name, value in model.state_dict().items()})
+
+
+def double_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for state in optimizer.state.values():
+        state["exp_avg"].mul_(2)
+
+
+@pytest.mark.parametrize("change", [double_model, load_model, double_moments])
+def test_a_change_of_shards_before_the_fence_is_found_out(
+    tmp_path: Path, one_rank: None, change: Callable[[nn.Module, torch.optim.Optimizer], None]
+) -> None:
+    model = nn.Linear(3, 2)
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def train() -> None:
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    train()
+    with Checkpointer(tmp_path) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        change(model, optimizer)
+        with pytest.raises(CheckpointError, match="was changed before the snapshot's fence was passed"):
+            pending.result()
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
+        train()
+        assert pending.result().step == 2, "training is no such change"

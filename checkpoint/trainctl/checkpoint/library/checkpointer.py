@@ -136,7 +136,9 @@ class Checkpointer:
         while len(self._pending) >= self._in_flight and not self._pending[0].done():
             self._pending[0].wait()
         failed = self._take_failures()
-        state = replace(state, objects=copy.deepcopy(state.objects))
+        # The memory of now, also where a parameter is given other memory (`parameter.data = ...`) before it is copied.
+        now = tuple(replace(one, tensor=one.tensor.detach()) for one in state.tensors)
+        state = replace(state, tensors=now, objects=copy.deepcopy(state.objects))
         save = GroupSave.agreed(
             self._ranks,
             self._target,

@@ -72,7 +72,7 @@ class Snapshot:
         self._buffer = buffer  # its memory is pinned only as long as it lives
         self._pieces = _pieces(state, assigned, buffer, max_entry_bytes)
         self._lazy = [piece for piece in self._pieces if piece.entry.key.kind != BUFFER]
-        self._versions = [piece.live.tensor._version for piece in self._lazy]
+        self._versions = [piece.live.changes for piece in self._lazy]
         self._lock = threading.Lock()
         self._wanted = True
         self._begun = self._copied = False
@@ -156,7 +156,7 @@ class Snapshot:
         elif self._begun:
             self._over.wait()  # for the chunks that are being copied
         pieces = zip(self._lazy, self._versions, strict=True)
-        changed = [piece.entry.key for piece, version in pieces if piece.live.tensor._version != version]
+        changed = [piece.entry.key for piece, version in pieces if piece.live.changes != version]
         if not self._copied and not self._reason:
             self._cause = "late_copy"
             self._reason = f"the next change of the state was due, and {within_s:.2f} s later the copy was not whole"
