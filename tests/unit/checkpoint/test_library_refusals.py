@@ -22,6 +22,7 @@ from trainctl.checkpoint.engine import CheckpointWriter, assign
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library import Checkpointer, load, save
 from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, PlanError, TrainctlError, UsageError
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import attempt, full_values, plain, rank_state
@@ -221,13 +222,20 @@ def test_a_part_that_went_to_another_folder_is_no_part(tmp_path: Path) -> None:
     assert survey(str(tmp_path / "node-0")).checkpoints == ()
 
 
-def test_a_parameter_with_other_memory_is_saved_as_it_was(tmp_path: Path) -> None:
-    model = nn.Sequential(*(model_of(1.0) for _ in range(8)))
+def test_a_parameter_with_other_memory_is_saved_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, changed, copy = model_of(1.0), threading.Event(), Snapshot.copy
+
+    def later(snapshot: Snapshot, alive: Callable[[], None] = lambda: None) -> None:
+        changed.wait(20)
+        copy(snapshot, alive)
+
+    monkeypatch.setattr(Snapshot, "copy", later)
     with Checkpointer(tmp_path) as checkpointer:
         optimizer = torch.optim.SGD(model.parameters())
         pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
         for parameter in model.parameters():
             parameter.data = parameter.data * 2
+        changed.set()
         pending.result()
     load(tmp_path, model=model)
     assert untouched(model, 1.0)
@@ -235,8 +243,8 @@ def test_a_parameter_with_other_memory_is_saved_as_it_was(tmp_path: Path) -> Non
 
 @pytest.fixture
 def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    store = dist.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    where = f"file://{tmp_path_factory.mktemp('store') / 'store'}"
+    dist.init_process_group("gloo", init_method=where, rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
