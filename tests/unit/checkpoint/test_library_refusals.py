@@ -286,3 +286,12 @@ def test_a_change_of_shards_before_the_fence_is_found_out(
         pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=2)
         train()
         assert pending.result().step == 2, "training is no such change"
+
+
+def test_a_rank_that_is_gone_is_no_riddle(tmp_path: Path, one_rank: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **named: Any) -> None:
+        raise RuntimeError("pair.cc:553] Connection closed by peer")
+
+    monkeypatch.setattr(dist, "all_gather", broken)
+    with pytest.raises(CheckpointError, match="rank 0 of 1 cannot reach the others: a rank is gone or silent: pair"):
+        save(tmp_path, model=model_of(1.0), step=1)
