@@ -17,7 +17,7 @@ from trainctl.checkpoint.manifest.reading import check_files, read_artifact, rea
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 
 
@@ -248,8 +248,16 @@ def _info(storage: Storage, folder: str = "") -> CheckpointInfo:
 
 def _described(storage: Storage, folder: str = "") -> CheckpointInfo:
     root, digest = read_root(storage, folder)
+    uri = f"{storage.uri}/{folder}".rstrip("/")
+    named = uri.rpartition("/")[2]
+    if is_attempt(named) and named != root.attempt:
+        raise DamagedCheckpointError(
+            f"{uri}/{ROOT_MANIFEST} is another save's: expected that of attempt {named}, found that of attempt "
+            f"{root.attempt}, step {root.step}",
+            hint="put the file back that was there, or take another checkpoint",
+        )
     ref = CheckpointRef(
-        uri=f"{storage.uri}/{folder}".rstrip("/"),
+        uri=uri,
         step=root.step,
         lineage=root.lineage,
         attempt=root.attempt,

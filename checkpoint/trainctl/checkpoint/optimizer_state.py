@@ -7,7 +7,7 @@ state itself, exactly as it would have without all this.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +17,16 @@ from trainctl.checkpoint.optimizer_probe import PLAIN, trained_parameters, trial
 from trainctl.core.errors import PlanError
 
 _NONE = object()
+_OF_THE_MACHINE = frozenset({"params", "param_names", "foreach", "fused", "capturable", "differentiable"})
+"""What a parameter group has that is no setting, or says how to compute here."""
 
 
 class OptimizerState:
     """One optimizer with state that exists from the start.
 
     Tensors are found in ``optimizer.state`` as always; ``export`` gives the rest as JSON values: numbers in the state,
-    and what the optimizer itself changed in its parameter groups. The learning rate is not its business.
+    and what the optimizer itself changed in its parameter groups. The learning rate is not its business, unless
+    ``export`` is asked for all settings.
 
     Args:
         optimizer: before or after its first step; parameters, gradients and later steps stay as they would be.
@@ -79,8 +82,13 @@ class OptimizerState:
                     hint="an optimizer has to make all of its state in its first step",
                 )
 
-    def export(self) -> dict[str, Any]:
-        """What is not a tensor: whether there was a step, numbers by parameter, changed options by parameter group."""
+    def export(self, *, settings: bool = False) -> dict[str, Any]:
+        """What is not a tensor: whether there was a step, numbers by parameter, changed options by parameter group.
+
+        Args:
+            settings: all options, the learning rate, too, as ``state_dict`` has them: for who sees the optimizer only
+                now, and cannot say what it, or a scheduler, has changed.
+        """
         numbers = [
             {kind: value for kind, value in (self._optimizer.state.get(p) or {}).items() if isinstance(value, PLAIN)}
             for p in self._parameters
@@ -89,16 +97,15 @@ class OptimizerState:
             "started": self._started,
             "numbers": numbers if any(numbers) else [],
             "options": [
-                {name: value for name, value in _scalars(group).items() if first.get(name, _NONE) != value}
+                _settings(group)
+                if settings
+                else {name: value for name, value in _scalars(group).items() if first.get(name, _NONE) != value}
                 for group, first in zip(self._optimizer.param_groups, self._groups, strict=True)
             ],
         }
 
-    def load(self, values: Mapping[str, Any]) -> None:
-        """Takes over what ``export`` gave; the tensors come another way.
-
-        Args:
-            values: what is left out of them is as after a step, without numbers, with the options as they were.
+    def fit(self, values: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Numbers by parameter and options by group of what ``export`` gave, if they are this optimizer's.
 
         Raises:
             PlanError: it is of an optimizer with other parameters.
@@ -111,12 +118,28 @@ class OptimizerState:
                 f"groups, found one of {len(numbers)} in {len(options)}",
                 hint="use the optimizer that the state was saved with, over the same parameters",
             )
+        return numbers, options
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Takes over what ``export`` gave; the tensors come another way.
+
+        Args:
+            values: what is left out of them is as after a step, without numbers, with the options as they were.
+
+        Raises:
+            PlanError: as ``fit``.
+        """
+        numbers, options = self.fit(values)
         self._started = values.get("started", True)
         for parameter, found in zip(self._parameters, numbers, strict=True):
             if found:
                 self._optimizer.state[parameter].update(found)
         for group, first, found in zip(self._optimizer.param_groups, self._groups, options, strict=True):
-            group.update({**first, **found})
+            for name, value in {**first, **found}.items():
+                if isinstance(group.get(name), Tensor):
+                    group[name].fill_(value)
+                else:
+                    group[name] = value
 
     def let_go(self) -> None:
         """Leaves the optimizer to those who step it themselves: before its first step as if it had not been seen."""
@@ -134,6 +157,20 @@ class OptimizerState:
 
 def _scalars(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name != "lr" and isinstance(value, PLAIN)}
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    values = {name: _plain(value) for name, value in group.items() if name not in _OF_THE_MACHINE}
+    return {name: value for name, value in values.items() if value is not _NONE}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    if isinstance(value, tuple | list):
+        inside = [_plain(one) for one in value]
+        return _NONE if _NONE in inside else type(value)(inside)
+    return value if isinstance(value, PLAIN) else _NONE
 
 
 def _shape(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from trainctl.checkpoint.layout.region import volume, whole
 from trainctl.checkpoint.manifest.codec import dump_contents, dump_root, sha256
 from trainctl.checkpoint.manifest.contents import contents_of
 from trainctl.checkpoint.manifest.names import CONTENTS, HF_INDEX, ROOT_MANIFEST, artifact_path
-from trainctl.checkpoint.manifest.reading import read_root
+from trainctl.checkpoint.manifest.reading import read_root, unlike_files
 from trainctl.checkpoint.manifest.records import TCF_VERSION, ParentRecord, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.manifest.values import encode_value
 from trainctl.checkpoint.model_files import CHUNKED, HF, ModelFiles
@@ -45,7 +45,7 @@ def seal(
         model_files: of the attempt, in layout ``hf``.
 
     Raises:
-        CheckpointError: parts are missing or of another attempt, or the storage refused.
+        CheckpointError: parts are missing or of another attempt, their files are not here, or the storage refused.
         FencedError: somebody else has sealed this attempt.
     """
     data_bytes = sum(volume(whole(shape)) * key.item_bytes for key, shape in state.shapes().items())
@@ -70,6 +70,7 @@ def seal(
             index=_write_index(storage, attempt, model_files),
             contents=_write_contents(storage, attempt, state, parts),
         )
+        _check_files(storage, attempt, root)
         data = dump_root(_with_parent(root, parent))
         faults.reach("checkpoint.seal", step=attempt.step, rank=0)
         try:
@@ -99,6 +100,15 @@ def _check_parts(attempt: Attempt, parts: Sequence[PartReport], data_bytes: int)
             f"{attempt}: expected parts of this attempt with {data_bytes} bytes in all, found {found} bytes of "
             f"writers {sorted(writers)}" + (f", those of writers {foreign} of another attempt" if foreign else ""),
             hint="discard the attempt; the next save starts a new one",
+        )
+
+
+def _check_files(storage: Storage, attempt: Attempt, root: RootManifest) -> None:
+    """Who wrote to a folder of another node has reported its part, too."""
+    if problems := unlike_files(storage, root, attempt.folder).values():
+        raise CheckpointError(
+            "\n".join([f"{attempt}: expected the files of all writers in {storage.uri}, but", *problems]),
+            hint="all ranks have to save to one folder, which all of them see, not to each node's own disk",
         )
 
 

@@ -33,12 +33,20 @@ class StateTensor:
         shape: global shape.
         region: which part; a box has the tensor's own shape, a flat range its elements in row-major order.
         tensor: the live tensor.
+        wrapper: the DTensor that it is the local part of; None: it is none. What is done to a DTensor counts in its
+            own version only, not in that of the part.
     """
 
     key: StateKey
     shape: Shape
     region: Region
     tensor: torch.Tensor
+    wrapper: torch.Tensor | None = None
+
+    @property
+    def changes(self) -> tuple[int, ...]:
+        """Another value after each change that torch counts."""
+        return (self.tensor._version, *(() if self.wrapper is None else (self.wrapper._version,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,8 @@ def _unlike(t: StateTensor) -> str:
             return f"expected {t.key.dtype}, as its key says, found {t.tensor.dtype}"
     except PlanError as error:
         return str(error)
+    if t.tensor.is_meta:
+        return "expected values, found a tensor on the meta device, which has none (to_empty makes room for them)"
     if t.tensor.numel() != volume(t.region):
         return f"expected {volume(t.region)} elements for {t.region} of {list(t.shape)}, found {list(t.tensor.shape)}"
     return ""
@@ -195,4 +205,5 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch
 
 def _tensor(fqn: str, kind: str, tensor: torch.Tensor, instance: str, version: StateVersion) -> StateTensor:
     local, shape, region = local_part(tensor)
-    return StateTensor(StateKey(fqn, kind, dtype_name(tensor.dtype), instance, version), shape, region, local)
+    wrapper = tensor if is_dtensor(tensor) else None
+    return StateTensor(StateKey(fqn, kind, dtype_name(tensor.dtype), instance, version), shape, region, local, wrapper)

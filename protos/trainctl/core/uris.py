@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https", "sftp", "webhdfs", "oss")
-_MISSPELT = re.compile(rf"({'|'.join(SCHEMES)})(:/?(?![/:])|//)(?P<rest>.+)", re.IGNORECASE)
+_MISSPELT = re.compile(rf"({'|'.join((*SCHEMES, 'file'))})(:/?(?![/:])|//)(?P<rest>.+)", re.IGNORECASE)
 
 
 def uri_problem(uri: str) -> str:
@@ -13,5 +13,6 @@ def uri_problem(uri: str) -> str:
     found = _MISSPELT.fullmatch(uri)
     if found is None:
         return ""
-    meant = f"{found[1].lower()}://{found['rest'].lstrip('/')}"
+    scheme = found[1].lower()
+    meant = f"{scheme}://{'/' if scheme == 'file' else ''}{found['rest'].lstrip('/')}"
     return f"expected a path, or a URL such as {meant}, found {uri!r}"

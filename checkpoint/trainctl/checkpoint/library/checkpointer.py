@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -53,7 +54,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        uri: str,
+        uri: str | os.PathLike[str],
         *,
         keep: int = 0,
         layout: str = CHUNKED,
@@ -64,7 +65,7 @@ class Checkpointer:
     ) -> None:
         if in_flight < 1:
             raise UsageError(f"in_flight: expected 1 or more, found {in_flight}")
-        self._target = Target(uri=uri, keep=keep, layout=layout)
+        self._target = Target(uri=os.fspath(uri), keep=keep, layout=layout)
         self._ranks = Ranks(group)
         self._beside = self._ranks.beside()
         self._dealer = Dealer(rank_holder(self._ranks.rank))
@@ -137,7 +138,9 @@ class Checkpointer:
         while len(self._pending) >= self._in_flight and not self._pending[0].done():
             self._pending[0].wait()
         failed = self._take_failures()
-        state = replace(state, objects=copy.deepcopy(state.objects))
+        # The memory of now, also where a parameter is given other memory (`parameter.data = ...`) before it is copied.
+        now = tuple(replace(one, tensor=one.tensor.detach()) for one in state.tensors)
+        state = replace(state, tensors=now, objects=copy.deepcopy(state.objects))
         save = GroupSave.agreed(
             self._ranks,
             self._target,

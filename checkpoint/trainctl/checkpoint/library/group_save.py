@@ -17,11 +17,12 @@ from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks, failures
 from trainctl.checkpoint.library.ranks import told as told_of
+from trainctl.checkpoint.manifest.names import STEPS
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.saving import EntryData, Portion, nothing
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import CheckpointError, PlanError, TrainctlError
+from trainctl.core.errors import CheckpointError, PlanError, TrainctlError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 
@@ -43,6 +44,22 @@ class Target:
     uri: str
     keep: int
     layout: str
+
+    def check(self, step: object) -> None:
+        """Sees that what is saved there as ``step`` can be found again.
+
+        Raises:
+            UsageError: lists all that is wrong.
+        """
+        wrong = []
+        if not self.uri:
+            wrong.append("uri: expected a folder, found an empty text")
+        if type(step) is not int or not 0 <= step < STEPS:
+            wrong.append(f"step: expected a whole number from 0 to {STEPS - 1}, found {step!r}")
+        if type(self.keep) is not int or self.keep < 0:
+            wrong.append(f"keep: expected how many stay, or 0 for all, found {self.keep!r}")
+        if wrong:
+            raise UsageError("\n".join(wrong))
 
     def writer(self) -> CheckpointWriter:
         """Opened where it is used, since opening the storage can fail, too."""
@@ -95,11 +112,13 @@ class GroupSave:
 
         Raises:
             CheckpointError: a rank says so, or a tensor of one is not what its key and region say.
+            UsageError: the target or the step cannot be, of one rank alone.
             PlanError: the same, of one rank alone; ranks do not agree on a tensor, or a part of one is held by nobody.
         """
         try:
+            target.check(step)
             state.check()
-        except PlanError as error:
+        except (PlanError, UsageError) as error:
             if ranks.size == 1:
                 raise
             state, problem = LocalState(()), problem or told_of(error)

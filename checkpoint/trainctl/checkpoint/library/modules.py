@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,12 +18,12 @@ from trainctl.checkpoint.extra_state import NAME as EXTRA
 from trainctl.checkpoint.extra_state import ExtraState
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library.ranks import Ranks
-from trainctl.checkpoint.library.tensors import Loaded, load_state, save_state
+from trainctl.checkpoint.library.tensors import Loaded, load_fitting, save_state
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.optimizer_probe import trained_parameters
 from trainctl.checkpoint.optimizer_state import OptimizerState
 from trainctl.checkpoint.state import BUFFER, PARAM, LocalState, state_of
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import CheckpointError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 
 _LOG = logging.getLogger("trainctl.checkpoint")
@@ -32,7 +33,7 @@ _INSTANCE = "island-0"
 
 
 def save(
-    uri: str,
+    uri: str | os.PathLike[str],
     *,
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer] = (),
@@ -61,6 +62,7 @@ def save(
     Raises:
         CheckpointError, PlanError: as ``save_state``; or a dtype, a placement of a DTensor, or an optimizer's state
             cannot be stored.
+        UsageError: as ``save_state``.
     """
     with ExitStack() as stack:
         state = Ranks(group).together(
@@ -83,6 +85,7 @@ def held(
         CheckpointError, PlanError: a dtype, a placement of a DTensor, what a module keeps beside its tensors, or an
             optimizer's state cannot be stored.
     """
+    _refuse(model, optimizers)
     settle_shards(model)
     kept = [_kept(optimizer) for optimizer in optimizers]
     try:
@@ -93,7 +96,7 @@ def held(
             )
         if extra := ExtraState({"": _bare(model)}):
             registered[EXTRA] = extra.state_dict()
-        values = {"registered": registered, "optimizers": [optimizer.export() for optimizer in kept]}
+        values = {"registered": registered, "optimizers": [optimizer.export(settings=True) for optimizer in kept]}
         yield _state(model, optimizers, values, artifacts)
     finally:
         for optimizer in kept:
@@ -101,7 +104,7 @@ def held(
 
 
 def load(
-    uri: str,
+    uri: str | os.PathLike[str],
     *,
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer] | None = None,
@@ -128,6 +131,7 @@ def load(
     kept: list[OptimizerState] = []
 
     def wanted() -> LocalState:
+        _refuse(model, optimizers or ())
         settle_shards(model)
         kept.extend(_kept(optimizer) for optimizer in optimizers or ())
         return _state(model, optimizers or (), {}, None)
@@ -135,11 +139,18 @@ def load(
     try:
         kinds: Collection[str] | None = (PARAM, BUFFER) if optimizers is None else None
         state = Ranks(group).together(f"loading {uri}", wanted)
-        found = load_state(
-            uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group
+        found = load_fitting(
+            uri,
+            state,
+            lambda ref, objects: None if optimizers is None else _fit(kept, ref, objects),
+            kinds=kinds,
+            cast=cast,
+            fallback=fallback,
+            verify_first=verify_first,
+            group=group,
         )
-        if optimizers is not None:
-            _take_over(kept, found)
+        for optimizer, values in zip(kept, found.objects.get("optimizers", ()), strict=optimizers is not None):
+            optimizer.load(values)
         registered = dict(found.objects.get("registered", {}))
         _take_extra(model, found.uri, registered.pop(EXTRA, None))
         return replace(found, objects=registered)
@@ -154,15 +165,24 @@ def _kept(optimizer: torch.optim.Optimizer) -> OptimizerState:
     return OptimizerState(optimizer, trial=not stepped)
 
 
-def _take_over(kept: Sequence[OptimizerState], found: Loaded) -> None:
-    saved = found.objects.get("optimizers", [])
+def _refuse(model: object, optimizers: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
+    if isinstance(optimizers, torch.optim.Optimizer):
+        name = type(optimizers).__name__
+        raise UsageError(f"optimizers: expected a list of optimizers, found one {name}", hint="put it into brackets")
+
+
+def _fit(kept: Sequence[OptimizerState], ref: CheckpointRef, objects: Mapping[str, Any]) -> None:
+    """Before anything is changed."""
+    saved = objects.get("optimizers", [])
     if len(saved) != len(kept):
         raise CheckpointError(
-            f"{found.uri}: expected the state of {len(kept)} optimizers, found {len(saved)}",
+            f"{ref.uri}: expected the state of {len(kept)} optimizers, found {len(saved)}",
             hint="give the optimizers that it was saved with, or none to load the parameters alone",
         )
     for optimizer, values in zip(kept, saved, strict=True):
-        optimizer.load(values)
+        optimizer.fit(values)
 
 
 def _take_extra(model: nn.Module, uri: str, values: Mapping[str, Any] | None) -> None:

@@ -36,7 +36,11 @@ class Ranks:
         self.size = 1 if self._alone else dist.get_world_size(group)
 
     def gather(self, value: Any) -> list[Any]:
-        """The JSON value of every rank, in rank order."""
+        """The JSON value of every rank, in rank order.
+
+        Raises:
+            CheckpointError: a rank is gone; beside the training torch's own RuntimeError says so.
+        """
         if self._alone:
             return [value]
         data = json.dumps(value, separators=(",", ":")).encode()
@@ -52,16 +56,19 @@ class Ranks:
         Raises:
             CheckpointError: ``what`` failed; says on which ranks, and why.
         """
-        error, result = "", None
+        error, result, cause = "", None, None
         try:
             result = work()
-        except (TrainctlError, OSError) as failure:
-            error = told(failure)
+        except Exception as failure:  # whatever it is: the others would wait for this rank
             if self.size == 1:
                 raise
+            cause = failure
+            expected = isinstance(failure, TrainctlError | OSError)
+            error = told(failure) if expected else f"{type(failure).__name__}: {failure}"
         failed = failures(self.gather(error))
         if failed:
-            raise CheckpointError("\n".join([f"{what} failed:", *failed]), hint="no rank goes on with a part of it")
+            text = "\n".join([f"{what} failed:", *failed])
+            raise CheckpointError(text, hint="no rank goes on with a part of it") from cause
         assert result is not None
         return result
 
@@ -103,7 +110,14 @@ class Ranks:
         device = torch.device("cuda") if dist.get_backend(self._group) == "nccl" else torch.device("cpu")
         own = own.to(device)
         parts = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(parts, own, group=self._group)
+        try:
+            dist.all_gather(parts, own, group=self._group)
+        except RuntimeError as error:  # of torch, in the words of the network
+            text = str(error).split("\n", 1)[0]
+            raise CheckpointError(
+                f"rank {self.rank} of {self.size} cannot reach the others: a rank is gone or silent: {text}",
+                hint="see what ended it; a checkpoint that was not completed does not count",
+            ) from error
         return parts
 
 

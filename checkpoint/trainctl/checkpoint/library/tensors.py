@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -51,7 +52,7 @@ class Loaded:
 
 
 def save_state(
-    uri: str,
+    uri: str | os.PathLike[str],
     state: LocalState,
     *,
     step: int,
@@ -74,9 +75,10 @@ def save_state(
     Raises:
         CheckpointError: the storage refused; nothing counts then. Raised on all ranks.
         PlanError: ranks do not agree on a tensor, or a part of one is held by nobody. Raised on all ranks.
+        UsageError: a folder, a step or a number to keep that cannot be; where there are several ranks, CheckpointError.
     """
     ranks = Ranks(group)
-    save = GroupSave.agreed(ranks, Target(uri=uri, keep=keep, layout=layout), state, step=step)
+    save = GroupSave.agreed(ranks, Target(uri=os.fspath(uri), keep=keep, layout=layout), state, step=step)
     part = ranks.together(
         f"saving step {step} to {uri}", lambda: save.write(ranks.rank, live_data(save.state, save.assigned))
     )
@@ -84,7 +86,7 @@ def save_state(
 
 
 def load_state(
-    uri: str,
+    uri: str | os.PathLike[str],
     state: LocalState,
     *,
     kinds: Collection[str] | None = None,
@@ -114,6 +116,36 @@ def load_state(
         CheckpointError: it cannot be read, is damaged, or does not fit (all differences are listed); with ``fallback``
             all that were tried are named. Raised on all ranks.
     """
+    return load_fitting(uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group)
+
+
+def load_fitting(
+    uri: str | os.PathLike[str],
+    state: LocalState,
+    fits: Callable[[CheckpointRef, Mapping[str, Any]], None] = lambda ref, objects: None,
+    *,
+    kinds: Collection[str] | None,
+    cast: bool,
+    fallback: bool,
+    verify_first: bool,
+    group: dist.ProcessGroup | None,
+) -> Loaded:
+    """As ``load_state``.
+
+    Args:
+        uri: see there, as all others.
+        state: see there.
+        fits: called with what is beside the tensors before any of them changes; raises where it does not fit.
+        kinds: see there.
+        cast: see there.
+        fallback: see there.
+        verify_first: see there.
+        group: see there.
+
+    Raises:
+        CheckpointError: see there; or ``fits`` says so.
+    """
+    uri = os.fspath(uri)
     ranks = Ranks(group)
 
     def looked() -> dict[str, Any]:
@@ -141,7 +173,9 @@ def load_state(
                 watch=watch,
                 sharing=sharing,
             )
-            objects, damage = _attempted(ranks, ref, plan, watch, fallback=fallback, verify_first=verify_first)
+            objects, damage = _attempted(
+                ranks, ref, functools.partial(_fitting, plan, fits), watch, fallback=fallback, verify_first=verify_first
+            )
             healed_reads += watch.rereads.healed
             if objects is not None:
                 return Loaded(ref.uri, ref.step, objects, tuple(skipped), healed_reads)
@@ -152,6 +186,12 @@ def load_state(
         "\n".join([f"{uri}: no checkpoint is left, every one is damaged:", *skipped]),
         hint="restore the files of one of them from a copy",
     )
+
+
+def _fitting(plan: Callable[[], LoadPlan], fits: Callable[[CheckpointRef, Mapping[str, Any]], None]) -> LoadPlan:
+    planned = plan()
+    fits(planned.ref, planned.objects)
+    return planned
 
 
 def _choices(uri: str, fallback: bool) -> dict[str, Any]:

@@ -29,6 +29,8 @@ PIN = "pinned"
 CONTENTS = "parts/contents.json"
 HF_INDEX = "model.safetensors.index.json"
 DAMAGED = "damaged"
+STEPS = 10**12
+"""A step is less: its folder's name has twelve digits."""
 _STEP = re.compile(r"step-(\d{12})")
 _ATTEMPT = re.compile(r"[0-9a-f]{16}")
 _LINEAGE_DIGITS = 4

@@ -59,7 +59,7 @@ class Snapshot:
         self._stowage = stowage
         self._room = room_of(buffer.bytes, stowage)
         self._lazy = [live for live, _ in self._saved(lazily=True)]
-        self._versions = [live.tensor._version for live in self._lazy]
+        self._versions = [live.changes for live in self._lazy]
         self._lock = threading.Lock()
         self._wanted = True
         self._begun = self._copied = False
@@ -142,7 +142,7 @@ class Snapshot:
         elif self._begun:
             self._over.wait()  # for the chunks that are being copied
         versions = zip(self._lazy, self._versions, strict=True)
-        changed = [live.key for live, version in versions if live.tensor._version != version]
+        changed = [live.key for live, version in versions if live.changes != version]
         if not self._copied and not self._reason:
             self._cause = "late_copy"
             self._reason = f"the next change of the state was due, and {within_s:.2f} s later the copy was not whole"
