@@ -80,7 +80,7 @@ def shared_memory_of(system: LocalSystem) -> set[str]:
     """All that is there, but for folders that other tests have at the same time."""
     own = {memory_folder(node).name for node in system.run_dir.glob("nodes/*")}
     there = set(os.listdir("/dev/shm"))
-    return {name for name in there if name in own or not name.startswith(("trainctl-", "pytest-"))}
+    return {name for name in there if name in own or not name.startswith(("trainctl-", "pytest-", "simulation-", "sem.mp-"))}
 
 
 def run_chaos(script: Sequence[Fault], seed: int, home: Path, corpus: Path, reference: Reference) -> Chaos:
