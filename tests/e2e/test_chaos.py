@@ -79,8 +79,8 @@ def reference(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Referen
 def shared_memory_of(system: LocalSystem) -> set[str]:
     """All that is there, but for folders that other tests have at the same time."""
     own = {memory_folder(node).name for node in system.run_dir.glob("nodes/*")}
-    there = set(os.listdir("/dev/shm"))
-    return {name for name in there if name in own or not name.startswith(("trainctl-", "pytest-", "simulation-", "sem.mp-"))}
+    others = ("trainctl-", "pytest-", "simulation-", "sem.mp-")
+    return {name for name in os.listdir("/dev/shm") if name in own or not name.startswith(others)}
 
 
 def run_chaos(script: Sequence[Fault], seed: int, home: Path, corpus: Path, reference: Reference) -> Chaos:

@@ -63,7 +63,8 @@ def open_files() -> set[str]:
 
 def shared_memory() -> set[str]:
     """What is there, but for folders that other tests have at the same time."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith(("simulation-", "pytest-", "trainctl-", "sem.mp-"))}
+    others = ("trainctl-", "pytest-", "simulation-", "sem.mp-")
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(others)}
 
 
 def slope(values: list[int]) -> float:
