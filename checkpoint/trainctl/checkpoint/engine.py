@@ -112,9 +112,15 @@ class CheckpointWriter:
         )
 
     def seal(
-        self, attempt: Attempt, *, state: Described, parts: Sequence[PartReport], parent: CheckpointRef | None
+        self,
+        attempt: Attempt,
+        *,
+        state: Described,
+        parts: Sequence[PartReport],
+        parent: CheckpointRef | None,
+        here: Sequence[PartReport] | None = None,
     ) -> CheckpointRef:
-        """Completes the attempt; called by one rank, once all parts are reported.
+        """Completes the attempt; called by one rank, once all parts are reported. The arguments are ``sealing.seal``'s.
 
         Raises:
             CheckpointError: parts are missing, or the storage refused: discard the attempt.
@@ -122,7 +128,14 @@ class CheckpointWriter:
         """
         files = self._model_files(attempt, state.shapes())
         return seal(
-            self._storage, attempt, state=state, parts=parts, parent=parent, faults=self._faults, model_files=files
+            self._storage,
+            attempt,
+            state=state,
+            parts=parts,
+            parent=parent,
+            faults=self._faults,
+            model_files=files,
+            here=here,
         )
 
     def discard(self, attempt: Attempt) -> None:

@@ -32,6 +32,7 @@ def seal(
     parent: CheckpointRef | None,
     faults: FaultPlan,
     model_files: ModelFiles | None = None,
+    here: Sequence[PartReport] | None = None,
 ) -> CheckpointRef:
     """Writes the artifacts and, last, the root manifest: one atomic act that completes the attempt.
 
@@ -43,6 +44,7 @@ def seal(
         parent: the checkpoint that this one continues, if there is one.
         faults: armed faults.
         model_files: of the attempt, in layout ``hf``.
+        here: those whose files have to be in this storage; None: all.
 
     Raises:
         CheckpointError: parts are missing or of another attempt, their files are not here, or the storage refused.
@@ -70,7 +72,7 @@ def seal(
             index=_write_index(storage, attempt, model_files),
             contents=_write_contents(storage, attempt, state, parts),
         )
-        _check_files(storage, attempt, root)
+        _check_files(storage, attempt, root if here is None else dataclasses.replace(root, parts=tuple(here)))
         data = dump_root(_with_parent(root, parent))
         faults.reach("checkpoint.seal", step=attempt.step, rank=0)
         try:

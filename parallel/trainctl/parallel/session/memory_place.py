@@ -167,7 +167,7 @@ class MemoryPlace:
                 failed("; ".join(save.errors))
                 return None
             writer = CheckpointWriter(self._memory.uri, faults=self._faults)
-            return writer.seal(save.attempt, state=save.state, parts=save.written, parent=None)
+            return writer.seal(save.attempt, state=save.state, parts=save.written, parent=None, here=here)
 
         def failed(error: str) -> None:
             self._failed(save.attempt, error)
