@@ -30,6 +30,7 @@ from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.spec import SnapshotsSpec
 from trainctl.core.records.step import StepFigures
+from trainctl.core.system.memory_folder import claim_memory_folder, memory_folder
 
 pytestmark = pytest.mark.timeout(150)
 PLENTY_BYTES = 1 << 40
@@ -44,8 +45,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigur
 @contextmanager
 def small_memory(folder: Path, node: str) -> Iterator[Path]:
     """Two megabytes are all that the memory of this node of a world in ``folder`` has."""
-    at = folder / "memory" / node
-    at.parent.mkdir(parents=True)
+    assert not claim_memory_folder(memory_folder(folder))
+    at = memory_folder(folder) / node
     mount = "mount -t tmpfs -o size=2m,mode=700 none /mnt && echo mounted && exec cat"
     holder = subprocess.Popen(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount],
