@@ -145,6 +145,13 @@ class Chaos:
         found = [pid for pid in pids if pid and send(pid, signal.SIGKILL)]
         self._note(f"SIGKILL {what} {found}")
 
+    def _doom(self, name: str, pid: int) -> None:
+        """All workers of a node go with ``pid``: which ones these are is seen when no more can come."""
+        if pid:
+            send(pid, signal.SIGSTOP)
+        node = nodes_of(self.system.run_dir).get(name)
+        self.hit.update(node.workers if node is not None else ())
+
     def _workers(self, fault: Fault, nodes: Mapping[str, Node]) -> None:
         pids = sorted(pid for node in nodes.values() for pid in node.workers)
         count = 1 + int(fault.choices[0] * 3)
@@ -170,18 +177,18 @@ class Chaos:
 
     def _agent(self, fault: Fault, nodes: Mapping[str, Node]) -> None:
         name, node = _pick(nodes, fault)
-        self.hit.update(node.workers)
+        self._doom(name, node.agent)
         self._kill(f"agent of {name}", node.agent)
 
     def _agent_and_worker(self, fault: Fault, nodes: Mapping[str, Node]) -> None:
         name, node = _pick(nodes, fault)
         others = sorted(pid for other, at in nodes.items() if other != name for pid in at.workers)
-        self.hit.update(node.workers)
+        self._doom(name, node.agent)
         self._kill(f"agent of {name} and a worker elsewhere", node.agent, *others[:1])
 
     def _fork_server(self, fault: Fault, nodes: Mapping[str, Node]) -> None:
         name, node = _pick(nodes, fault)
-        self.hit.update(node.workers)
+        self._doom(name, node.fork_server)
         self._kill(f"fork server of {name}", node.fork_server)
 
     def _store(self, fault: Fault, nodes: Mapping[str, Node]) -> None:

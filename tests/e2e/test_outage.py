@@ -82,7 +82,9 @@ def _watch(job: job_pb2.Job, outage_s: float) -> None:
         assert counted > before
 
 
-@pytest.mark.parametrize("what", [pytest.param("controllers", marks=pytest.mark.chaos), "store", "both"])
+@pytest.mark.parametrize(
+    "what", [*(pytest.param(one, marks=pytest.mark.chaos) for one in ("controllers", "store")), "both"]
+)
 def test_a_short_outage(tmp_path: Path, what: str) -> None:
     outlive(tmp_path, what, SHORT_S, profile="fast")
 
