@@ -222,7 +222,7 @@ def beside_training(samples: Samples, ranks: World, folder: Path, *, ways: Seque
                 samples.take(f"durable with {size}", way, answer["durable"])
                 samples.take(f"slowdown with {size}", way, answer["step"] / answer["idle"])
                 samples.take(f"lost with {size}", way, answer["lost"])
-    shutil.rmtree(folder / "beside")
+    shutil.rmtree(folder / "beside", ignore_errors=True)  # gone where the last turn was a plain copy
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ the seconds until the last one was done.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import time
@@ -263,6 +264,8 @@ def serve(rank: int, world: int, rendezvous: Path, pipe: Connection, *, state_by
     torch.set_num_threads(threads(world))
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
     this = Rank(rank, world, state_bytes=state_bytes, tokens=tokens)
+    gc.collect()
+    gc.freeze()  # as trainctl's workers: else Python goes through all of torch at some saves (0.3 s), whoever saves
     while True:
         try:
             line: str = pipe.recv()

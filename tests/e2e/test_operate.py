@@ -240,4 +240,30 @@ def test_a_pinned_checkpoint_outlives_those_after_it_and_another_is_removed(
     assert steps() == kept[1:]
     folders = {path.name for path in (Path(told["uri"]).parent.parent).iterdir()}
     assert f"step-{kept[0]:012d}" not in folders
+    damage_is_refused(system, "pins", kept[1:])
     system.cli("delete", "pins", "--force", "-y", timeout_s=DEADLINE_S)
+
+
+def damage_is_refused(system: LocalSystem, name: str, steps: list[int]) -> None:
+    """What verify finds is the job's no longer, whoever is asked: the controller, or the folder alone."""
+
+    def states(place: str) -> list[tuple[int, str]]:
+        told = json.loads(system.cli("checkpoints", "list", place, "-o", "json").stdout)
+        return [(one["step"], one["state"]) for one in (*told["checkpoints"], *told["refused"])]
+
+    newest = Path(system.job(name).status.checkpoint.uri)
+    data = max(newest.rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-8] + bytes(byte ^ 255 for byte in whole[-8:]))
+    found = system.cli("checkpoints", "verify", name, check=False)
+    assert found.returncode == 6
+    assert f"{data} is corrupt" in found.stderr
+    assert states(name) == [*((step, "committed") for step in steps[:-1]), (steps[-1], "refused")]
+    assert states(str(newest.parents[1]))[-1] == (steps[-1], "refused")
+    (stale,) = [c for c in system.job(name).status.conditions if c.type == "CheckpointStale"]
+    assert (stale.status, stale.reason) == ("True", "Damaged")
+    assert any(e.type == "checkpoint.rejected" and data.name in e.message for e in system.events(name))
+    data.write_bytes(whole)
+    system.cli("checkpoints", "verify", name, "--step", str(steps[-1]), "--accept")
+    assert states(name) == [(step, "committed") for step in steps]
+    assert states(str(newest.parents[1]))[-1] == (steps[-1], "committed")

@@ -15,8 +15,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 STEPS, KEEP = 60, 2
 
 
-def submit(system: LocalSystem, corpus: Path, name: str, *, keep: int = KEEP, **options: Any) -> None:
-    job = tiny_job(name, corpus, steps=STEPS, interval_steps=5, **options)
+def submit(
+    system: LocalSystem, corpus: Path, name: str, *, keep: int = KEEP, steps: int = STEPS, **options: Any
+) -> None:
+    job = tiny_job(name, corpus, steps=steps, interval_steps=5, **options)
     system.submit(job, "--set", f"spec.checkpoint.keep.last={keep}")
 
 
@@ -53,7 +55,7 @@ def test_with_one_to_keep_each_is_read_back_before_the_one_before_goes(system: L
 
 
 def test_a_paused_and_a_cancelled_job_leave_what_is_listed(system: LocalSystem, corpus: Path) -> None:
-    submit(system, corpus, "stops")
+    submit(system, corpus, "stops", steps=100_000)  # more than it comes to, however slow who stops it is
     system.wait("stops", "checkpoints", lambda job: job.status.checkpoint.step >= 15)
     system.cli("pause", "stops")
     system.wait_phase("stops", "PAUSED", 60)

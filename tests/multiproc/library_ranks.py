@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from trainctl.checkpoint import blocks, filling, readers
+from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save, save_state
@@ -176,6 +177,16 @@ def one_rank_fails(folder: Path, rank: int, size: int) -> None:
         (folder / "file").write_text("no folder")
     with pytest.raises(CheckpointError, match=r"(?s)saving step 1.*rank 0: .*"):
         save(str(place), model=model, step=1)
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 1:
+            patch.setattr(CheckpointWriter, "write_part", _refused)
+        with pytest.raises(CheckpointError, match=r"rank 1: .*no room"):
+            save(str(folder / "d"), model=model, step=1)
+    assert list((folder / "d").iterdir()) == [], "what the others wrote goes, too: the disk is full"
+
+
+def _refused(*arguments: object, **named: object) -> None:
+    raise OSError("no room")
 
 
 def one_rank_has_what_cannot_be_saved(folder: Path, rank: int, size: int) -> None:
@@ -313,3 +324,72 @@ def goes_on_alone(folder: Path, rank: int, size: int) -> None:
     assert load(str(folder / "c"), model=model, optimizers=[optimizer]).step == 1
     with Checkpointer(str(folder / "c"), keep=1) as checkpointer:
         assert checkpointer.async_save(model=model, optimizers=[optimizer], step=2).result().step == 2
+
+
+def one_rank_makes_another_call(folder: Path, rank: int, size: int) -> None:
+    """Nothing is written before all ranks have the same in mind."""
+    model, optimizer = built(True, size)
+    train(model, optimizer, 0, 1)
+    uri = str(folder / "c")
+    optimizers = [optimizer] if rank != 1 else []
+    with pytest.raises(
+        CheckpointError, match=r"(?m)the same call on all ranks, found:\nstep: 3 on ranks? 0(,2)?, 4 on rank 1$"
+    ):
+        save(uri, model=model, optimizers=[optimizer], step=4 if rank == 1 else 3)
+    words = r"(?m)found:\noptimizers: 1 on ranks? 0(,2)?, 0 on rank 1$"
+    with pytest.raises(CheckpointError, match=words):
+        save(uri, model=model, optimizers=optimizers, step=3)
+    with Checkpointer(uri) as checkpointer:
+        with pytest.raises(CheckpointError, match=words):
+            checkpointer.async_save(model=model, optimizers=optimizers, step=3)
+        with pytest.raises(CheckpointError, match="step: 3 on"):
+            checkpointer.async_save(model=model, optimizers=[optimizer], step=4 if rank == 1 else 3)
+        with pytest.raises(CheckpointError, match="rank 1: ValueError: not now"):
+            checkpointer.async_save(model=_Refusing() if rank == 1 else nn.Linear(1, 1), step=3)
+    nowhere: Any = None
+    words = "rank 1: uri: expected a folder, found None"
+    with pytest.raises(CheckpointError, match=words):
+        save(nowhere if rank == 1 else uri, model=model, optimizers=[optimizer], step=3)
+    with pytest.raises(CheckpointError, match=words):
+        Checkpointer(nowhere if rank == 1 else uri)
+    dist.barrier()
+    assert not (folder / "c").exists()
+    with Checkpointer(uri) as checkpointer:
+        assert checkpointer.async_save(model=model, optimizers=[optimizer], step=3).result().step == 3
+    words = r"found:\nfallback: False on ranks? 0(,2)?, True on rank 1\nverify_first: True on ranks? 0(,2)?, False on"
+    with pytest.raises(CheckpointError, match=words):
+        load(uri, model=model, optimizers=[optimizer], fallback=rank == 1, verify_first=rank != 1)
+
+
+class _Refusing(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+
+    def get_extra_state(self) -> object:
+        raise ValueError("not now")
+
+
+def replicas_are_compared(folder: Path, rank: int, size: int) -> None:
+    """Without the comparison the checkpoint has a share of each rank's values."""
+    uri = str(folder / "c")
+    model = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Linear(64, 64))
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.fill_(1)
+    for name in ("1.running_mean", "0.weight", "2.weight") if rank else ():
+        model.state_dict()[name].fill_(2)
+    with pytest.raises(CheckpointError) as caught:
+        save(uri, model=model, step=1, check_replicas=True)
+    assert str(caught.value).splitlines()[1:] == [
+        "param of {0,2}.weight (2 tensors): ranks 1-2 hold other values than rank 0",
+        "buffer of 1.running_mean: ranks 1-2 hold other values than rank 0",
+    ]
+    with pytest.raises(CheckpointError, match="check_replicas: True on rank 0, False on ranks 1-2"):
+        save(uri, model=model, step=1, check_replicas=rank == 0)
+    dist.barrier()
+    assert not (folder / "c").exists()
+    for tensor in model.state_dict().values():
+        dist.broadcast(tensor, 0)
+    save(uri, model=model, step=1, check_replicas=True)
+    sharded, optimizer = built(True, size)
+    save(str(folder / "sharded"), model=sharded, optimizers=[optimizer], step=1, check_replicas=True)

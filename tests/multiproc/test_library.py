@@ -23,6 +23,8 @@ from multiproc.library_ranks import (
     one_rank_finds_damage,
     one_rank_has_what_cannot_be_saved,
     one_rank_is_killed_beside,
+    one_rank_makes_another_call,
+    replicas_are_compared,
     run_rank,
     saves_flat,
     saves_rows,
@@ -78,6 +80,14 @@ def test_one_rank_that_fails_fails_all(tmp_path: Path) -> None:
 def test_one_rank_that_fails_before_all_compare_what_they_hold_fails_all(tmp_path: Path) -> None:
     run(one_rank_has_what_cannot_be_saved, tmp_path, 2)
     assert [info.ref.step for info in survey(str(tmp_path / "c")).checkpoints] == [3, 1]
+
+
+def test_what_ranks_do_not_ask_for_alike_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    run(one_rank_makes_another_call, tmp_path, 3)
+
+
+def test_replicas_that_differ_are_not_mixed_where_somebody_asks_for_that(tmp_path: Path) -> None:
+    run(replicas_are_compared, tmp_path, 3)
 
 
 def test_damage_that_one_rank_finds_makes_all_take_the_older_one(tmp_path: Path) -> None:

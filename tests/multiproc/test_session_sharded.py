@@ -21,10 +21,14 @@ pytestmark = pytest.mark.multiproc
 STEPS = 12
 
 
-def make(folder: Path, size: int, *, background: bool = False, layout: str = "chunked", **options: Any) -> ProcessWorld:
+def make(
+    folder: Path, size: int, *, save_every: int = 4, background: bool = False, layout: str = "chunked", **options: Any
+) -> ProcessWorld:
     folder.mkdir(exist_ok=True)
     spec = JobSpec(
-        checkpoint=CheckpointSpec(uri=str(folder / "saved"), interval_steps=4, background=background, layout=layout),
+        checkpoint=CheckpointSpec(
+            uri=str(folder / "saved"), interval_steps=save_every, background=background, layout=layout
+        ),
         recovery=RecoverySpec(profile="fast"),
     )
     return ProcessWorld(folder, size, train, options={"steps": STEPS, "hidden": 37, **options}, spec=spec)

@@ -28,7 +28,7 @@ STEPS = 100
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigures]:
     """What a run comes to, on however many ranks."""
-    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS)
+    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS, save_every=STEPS)
 
 
 def make(

@@ -24,7 +24,7 @@ DATA = ".safetensors"
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigures]:
     """What a run comes to, wherever it saves."""
-    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS)
+    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS, save_every=STEPS)
 
 
 def on(store: Store, folder: Path) -> ProcessWorld:

@@ -1,8 +1,8 @@
 """What lies under a checkpoint URI: which attempts are complete, and which is the newest. Needs no torch.
 
-The root manifest alone makes an attempt complete. Among complete ones the order is (lineage, epoch, step): a writer of
-a stale lineage or an old leader can wake up and complete an attempt, but never win. Who has the controller's word for
-what is current (its fenced transaction) does not need this order.
+The root manifest alone makes an attempt complete. Among complete ones the order is (lineage, epoch, step, created): a
+writer of a stale lineage or an old leader can wake up and complete an attempt, but never win. Who has the controller's
+word for what is current (its fenced transaction) does not need this order.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from trainctl.checkpoint.attempts import storage_errors
-from trainctl.checkpoint.damage import damage_of
+from trainctl.checkpoint.damage import read_mark
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name, is_attempt, step_folder, step_of
 from trainctl.checkpoint.manifest.reading import check_files, read_artifact, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
+from trainctl.checkpoint.storage.absence import why_nothing
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
@@ -23,17 +24,25 @@ from trainctl.core.records.generation import CheckpointRef
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """A checkpoint: how to refer to it, what its manifest says, and why it cannot be used, if it cannot."""
+    """A checkpoint: how to refer to it, what its manifest says, and why it cannot be used, if it cannot.
+
+    Attributes:
+        ref: with which others name it.
+        manifest: of it.
+        problem: why nobody takes it for the newest; empty if it is whole, as far as can be seen without reading it.
+        mark: what somebody who read it found damaged (``damage``); empty if nobody did.
+    """
 
     ref: CheckpointRef
     manifest: RootManifest
     problem: str = ""
+    mark: str = ""
 
     @property
-    def rank(self) -> tuple[int, int, int, str]:
-        """Sort key: the newest has the greatest."""
+    def rank(self) -> tuple[int, int, int, str, str]:
+        """Sort key: the newest has the greatest. Of two of one step, such as a script saves, the later one."""
         m = self.manifest
-        return (m.lineage, m.epoch, m.step, m.attempt)
+        return (m.lineage, m.epoch, m.step, m.created, m.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +89,12 @@ def newest(uri: str, *, job: str = "") -> CheckpointRef | None:
     Raises:
         CheckpointError: the folder is foreign, or holds checkpoints of unrelated jobs.
     """
-    info = _newest(survey(uri), uri, job)
+    info = newest_of(survey(uri), uri, job)
     return info.ref if info is not None else None
 
 
-def _newest(found: Survey, uri: str, job: str = "") -> CheckpointInfo | None:
+def newest_of(found: Survey, uri: str, job: str = "") -> CheckpointInfo | None:
+    """As ``newest``, of what is known to lie there."""
     leaders: dict[str, CheckpointInfo] = {}
     for info in found.checkpoints:
         if job in ("", info.manifest.job):
@@ -174,9 +184,9 @@ def inspect(uri: str) -> CheckpointInfo:
         if step is not None:
             return _of_step(base, step)
         found = _survey(storage)
-        info = _newest(found, uri)
+        info = newest_of(found, uri)
         if info is None:
-            raise _none_in(uri, found)
+            raise _none_in(uri, found, storage)
         return info
 
 
@@ -221,15 +231,26 @@ def _survey(storage: Storage) -> Survey:
                 interrupted.append((step_of(name) or 0, attempt))
                 continue
             try:
-                info = _described(storage, folder)
+                info = looked_at(storage, folder)
             except CheckpointError as error:
                 unreadable.append((step_of(name) or 0, str(error)))
                 continue
-            problem = damage_of(storage, folder) or _incomplete(storage, info.manifest, folder)
-            (damaged if problem else complete).append(replace(info, problem=problem))
+            (damaged if info.problem else complete).append(info)
     for found in (complete, damaged):
         found.sort(key=lambda info: info.rank, reverse=True)
     return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted), tuple(empty))
+
+
+def looked_at(storage: Storage, folder: str = "") -> CheckpointInfo:
+    """The attempt in ``folder``, which has a root manifest, with what is wrong with it.
+
+    Raises:
+        CheckpointError: its root manifest cannot be read.
+    """
+    info = _described(storage, folder)
+    mark = read_mark(storage, folder)
+    problem = f"{info.ref.uri} was found damaged: {mark}" if mark else _incomplete(storage, info.manifest, folder)
+    return replace(info, problem=problem, mark=mark)
 
 
 def _incomplete(storage: Storage, root: RootManifest, folder: str) -> str:
@@ -270,19 +291,21 @@ def _of_step(base: str, step: int) -> CheckpointInfo:
     found = survey(base)
     of_step = [info for info in found.checkpoints if info.ref.step == step]
     if not of_step:
-        raise _none_in(f"{base}/{step_folder(step)}", found)
+        folder = f"{base}/{step_folder(step)}"
+        raise _none_in(folder, found, open_storage(folder))
     if len({info.manifest.job for info in of_step}) > 1:
         listed = "\n".join(f"  {info.ref.uri}" for info in of_step)
         raise CheckpointError(f"step {step} was saved by several jobs:\n{listed}", hint="name one of these folders")
     return of_step[0]
 
 
-def _none_in(uri: str, found: Survey) -> CheckpointError:
+def _none_in(uri: str, found: Survey, storage: Storage) -> CheckpointError:
     notes = [
         *found.unusable,
         *(f"step {step}, attempt {attempt} was interrupted" for step, attempt in found.interrupted),
     ]
+    why = "" if storage.list("") else f": {why_nothing(storage)}"
     return CheckpointError(
-        "\n".join([f"{uri} holds no complete checkpoint", *notes]),
-        hint="check the path, or start without resuming",
+        "\n".join([f"{uri} holds no complete checkpoint{why}", *notes]),
+        hint="check the path, or name another checkpoint",
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from trainctl.checkpoint.attempts import Attempt, storage_errors
+from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.catalog import inspect, newest, resolve
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES
 from trainctl.checkpoint.description import Described
@@ -28,6 +28,7 @@ from trainctl.checkpoint.retention import remove_attempt, retain
 from trainctl.checkpoint.saving import EntryData, Portion, assign, live_data, nothing, write_part
 from trainctl.checkpoint.sealing import seal
 from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError, UsageError
 from trainctl.core.records.generation import CheckpointRef

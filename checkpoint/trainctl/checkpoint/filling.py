@@ -46,6 +46,9 @@ class Filling:
         sharing: how to reach the others; None: this rank loads alone.
         alive: called when something moved, or only others can move something.
         watch: told how far it is, and what took how long.
+
+    Attributes:
+        touched: whether a tensor may hold other values than before.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Filling:
         self._targets = targets_of(state)
         self._failure: Exception | None = None
         self._reading = True
+        self.touched = False
 
     @property
     def total_bytes(self) -> int:
@@ -115,10 +119,13 @@ class Filling:
         pieces = self._pieces(read, self._rank)
         if read.transfer.combine is not None or not _all_of(read, pieces):
             return None
-        return self._targets[read.transfer.dst_key][pieces[0].number].memory(read.regions)
+        memory = self._targets[read.transfer.dst_key][pieces[0].number].memory(read.regions)
+        self.touched |= memory is not None
+        return memory
 
     @torch.no_grad()
     def _take(self, read: BlockRead, data: memoryview) -> None:
+        self.touched = True
         values = _values(read, data)
         shape = self._readers.shape(read.transfer.dst_key)
         for piece in self._pieces(read, self._rank):
@@ -204,6 +211,7 @@ class Filling:
 
     @torch.no_grad()
     def _received(self, read: BlockRead, staged: Tensor) -> None:
+        self.touched = True
         values = staged.view(dtype_of(read.transfer.src_key.dtype))
         position = 0
         for piece in self._pieces(read, self._rank):

@@ -3,7 +3,8 @@
 All or nothing: keys, shapes, dtypes and coverage are compared first, then every byte that is needed is read and
 verified once without being kept, and only then are the bytes read again (and verified again) into the live tensors. So
 memory is bounded, and a damaged checkpoint leaves the state as it was. ``verify_first=False`` skips the first reading,
-for a state that is worthless anyway. What fails in the second reading raises an error that calls the state poisoned.
+for a state that is worthless anyway. What fails in the second reading raises an error that calls the state poisoned, if
+anything of it was changed.
 
 Ranks that load at the same time read every byte once between them (``sharing``).
 """
@@ -17,7 +18,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
-from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.filling import Filling
@@ -42,6 +42,7 @@ from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.saving import nothing
 from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import DamagedCheckpointError, InternalError, StorageAwayError
@@ -51,6 +52,7 @@ _Terms = Mapping[StateKey, tuple[Term, ...]]
 _ALONE = rank_holder(0)
 _SHOWN_EVERY_S = 0.5
 _POISONED = "the state of this process is poisoned: some of its tensors hold values of step {}"
+_UNTOUCHED = "no tensor of this process was changed"
 
 
 def load(
@@ -168,7 +170,7 @@ class LoadPlan:
         """Brings everything into the live tensors.
 
         Raises:
-            DamagedCheckpointError, StorageAwayError: as ``load``; the state is poisoned.
+            DamagedCheckpointError, StorageAwayError: as ``load``; says whether the state is poisoned.
         """
         watch = watch or LoadWatch()
         with _reading(self.ref, alive):
@@ -180,11 +182,14 @@ class LoadPlan:
                 filling.run()
             except DamagedCheckpointError as error:
                 raise DamagedCheckpointError(
-                    f"{error}; {_POISONED.format(self.root.step)}",
+                    f"{error}; {self._state_after(filling)}",
                     hint="restore the checkpoint's files from a copy, or name another one",
                 ) from error
             except OSError as error:
-                raise OSError(error.errno or errno.EIO, f"{error}; {_POISONED.format(self.root.step)}") from error
+                raise OSError(error.errno or errno.EIO, f"{error}; {self._state_after(filling)}") from error
+
+    def _state_after(self, filling: Filling) -> str:
+        return _POISONED.format(self.root.step) if filling.touched else _UNTOUCHED
 
 
 def plan_load(

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.values import decode_value
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.core.errors import UnfitCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 
+LIBRARY = "library"
+"""In the place of a job's uid: a script saved it (``trainctl.checkpoint.library``)."""
 _NAME = "imported"
 
 
@@ -34,13 +37,20 @@ class Imported:
 
 
 def origin_of(ref: CheckpointRef) -> Imported | None:
-    """How to begin with it, if it was imported; None: a job or a script saved it.
+    """How to begin with it, if it was imported; None: a job saved it, and all that a job goes on with.
 
     Raises:
+        UnfitCheckpointError: a script saved it, so that nobody knows where in the data it was.
         CheckpointError: it is missing, or another one.
     """
     with storage_errors(f"reading the checkpoint {ref.uri}"):
         root, _ = read_root(open_storage(ref.uri), expected_sha256=ref.manifest_sha256)
+    if root.job == LIBRARY:
+        raise UnfitCheckpointError(
+            f"{ref.uri} was saved by a script (trainctl.checkpoint.library), which does not say where in the data it "
+            "was: a job does not go on from it",
+            hint="to begin with its weights: `trainctl checkpoints export` it, `import` what that wrote, and name that",
+        )
     mark = decode_value(root.objects).get(_NAME)
     if not isinstance(mark, Mapping):
         return None

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from trainctl.checkpoint.attempts import Attempt, storage_errors
+from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_header, file_metadata, into_files
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape, order_of
@@ -29,6 +29,7 @@ from trainctl.checkpoint.manifest.records import (
 from trainctl.checkpoint.model_files import ModelFiles
 from trainctl.checkpoint.monitor import CHECKSUM
 from trainctl.checkpoint.stopwatch import timed
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.port import RangeWrite, Storage
 from trainctl.core.system.faults import FaultPlan
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
-from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.manifest.names import PIN
 from trainctl.checkpoint.manifest.reading import read_root
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
@@ -40,3 +40,13 @@ def unpin(ref: CheckpointRef) -> None:
         storage = open_storage(ref.uri)
         storage.delete(PIN)
         storage.delete_if_empty("")
+
+
+def is_pinned(ref: CheckpointRef) -> bool:
+    """Whether the mark is there.
+
+    Raises:
+        CheckpointError: the storage refused.
+    """
+    with storage_errors(f"looking at the checkpoint {ref.uri}"):
+        return open_storage(ref.uri).size(PIN) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.verification import verify
@@ -28,8 +28,13 @@ def read_back(ref: CheckpointRef, *, pause: Callable[[], None] | None = None) ->
     try:
         damage = verify(ref, pause=pause).damage
         if damage:
-            more = [f"and {len(damage) - _NAMED} more files"] if len(damage) > _NAMED else []
-            raise DamagedCheckpointError("\n".join([*damage[:_NAMED], *more]), hint=_HINT, uri=ref.uri)
+            raise DamagedCheckpointError(shortest(damage), hint=_HINT, uri=ref.uri)
     except DamagedCheckpointError as error:
         mark_damaged(ref, error)
         raise
+
+
+def shortest(damage: Sequence[str]) -> str:
+    """What is wrong with the first files of many, a line each, and how many more there are."""
+    more = [f"and {len(damage) - _NAMED} more files"] if len(damage) > _NAMED else []
+    return "\n".join([*damage[:_NAMED], *more])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
-from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.catalog import CheckpointInfo, Survey, survey
 from trainctl.checkpoint.manifest.names import (
     PIN,
@@ -18,6 +17,7 @@ from trainctl.checkpoint.manifest.names import (
 )
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.read_back import read_back
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError

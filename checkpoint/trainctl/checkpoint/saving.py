@@ -12,7 +12,8 @@ import torch
 from trainctl.checkpoint import part_writing
 from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, cut
-from trainctl.checkpoint.layout.copy_plan import CopyPlan, copy_plan
+from trainctl.checkpoint.differences import Difference, grouped
+from trainctl.checkpoint.layout.copy_plan import CopyPlan, MissingRange, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, replicated
 from trainctl.checkpoint.layout.region import Flat, Region, Shape, common, region_to_runs, volume
@@ -32,6 +33,8 @@ Portion = Mapping[StateKey, tuple[Region, ...]]
 EntryData = Mapping[Entry, torch.Tensor]
 """What to write, and the memory to write it from: until the write is over, nobody may change that."""
 
+_SHOWN = 20
+
 
 def nothing() -> None:
     """There is nothing to do."""
@@ -47,8 +50,10 @@ def assign(layout: Layout) -> Mapping[str, Portion]:
     """
     plan = copy_plan(layout, replicated(layout.shapes, ["file:all"]))
     if plan.missing:
-        ranges = "\n".join(str(m) for m in plan.missing[:20])
-        raise PlanError(f"expected every part of the state on some rank, but\n{ranges}")
+        raise PlanError(
+            "\n".join(["expected every part of the state on some rank, found:", *_lacking(layout, plan.missing)]),
+            hint="see which rank was given another model, or not all of its state",
+        )
     # No byte to deal, but the checkpoint has to know the tensor: from the first that has it.
     empty = {
         key: min(holder for holder, regions in placement.regions.items() if regions)
@@ -56,6 +61,16 @@ def assign(layout: Layout) -> Mapping[str, Portion]:
         if 0 in placement.shape
     }
     return _Assignment(plan, tuple(layout.holders), empty)
+
+
+def _lacking(layout: Layout, missing: Sequence[MissingRange]) -> list[str]:
+    """A line for tensors of which alike parts are missing."""
+    keys = ((one.src_key, one.region) for one in missing)
+    lines = grouped(
+        Difference(key.kind, key.fqn, f"no rank holds {region} of {list(layout.shapes[key])}") for key, region in keys
+    )
+    more = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 class _Assignment(Mapping[str, Portion]):

@@ -6,16 +6,25 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from trainctl.checkpoint.attempts import Attempt, storage_errors
+from trainctl.checkpoint.attempts import Attempt
+from trainctl.checkpoint.beside import encode_beside
 from trainctl.checkpoint.description import Described, schema_digest
 from trainctl.checkpoint.layout.region import volume, whole
 from trainctl.checkpoint.manifest.codec import dump_contents, dump_root, sha256
 from trainctl.checkpoint.manifest.contents import contents_of
 from trainctl.checkpoint.manifest.names import CONTENTS, HF_INDEX, ROOT_MANIFEST, artifact_path
 from trainctl.checkpoint.manifest.reading import read_root, unlike_files
-from trainctl.checkpoint.manifest.records import TCF_VERSION, ParentRecord, PartReport, RootManifest, StoredFile
-from trainctl.checkpoint.manifest.values import encode_value
+from trainctl.checkpoint.manifest.records import (
+    TCF_KEYS,
+    TCF_VERSION,
+    ParentRecord,
+    PartReport,
+    RootManifest,
+    StoredFile,
+)
+from trainctl.checkpoint.manifest.values import needs_marks_of_keys
 from trainctl.checkpoint.model_files import CHUNKED, HF, ModelFiles
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, FencedError
@@ -47,27 +56,29 @@ def seal(
         here: those whose files have to be in this storage; None: all.
 
     Raises:
-        CheckpointError: parts are missing or of another attempt, their files are not here, or the storage refused.
+        CheckpointError: parts are missing or of another attempt, their files are not here, objects or artifacts
+            cannot be stored, or the storage refused.
         FencedError: somebody else has sealed this attempt.
     """
     data_bytes = sum(volume(whole(shape)) * key.item_bytes for key, shape in state.shapes().items())
     _check_parts(attempt, parts, data_bytes)
+    objects = encode_beside(state.objects, state.artifacts)
     with storage_errors(f"sealing {attempt} in {storage.uri}"):
         root = RootManifest(
-            tcf=TCF_VERSION,
+            tcf=TCF_KEYS if needs_marks_of_keys(objects) else TCF_VERSION,
             job=attempt.job,
             step=attempt.step,
             attempt=attempt.attempt,
             lineage=attempt.lineage,
             epoch=attempt.epoch,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=datetime.now(UTC).isoformat(timespec="microseconds"),
             parts=tuple(dataclasses.replace(part, held=None) for part in sorted(parts, key=lambda part: part.writer)),
             artifacts=_write_artifacts(storage, attempt, state.artifacts, beside_model=model_files is not None),
             tensors=len(state.shapes()),
             data_bytes=data_bytes,
             schema_sha256=schema_digest(state),
             aliases=state.aliases,
-            objects=encode_value(state.objects),
+            objects=objects,
             layout=CHUNKED if model_files is None else HF,
             index=_write_index(storage, attempt, model_files),
             contents=_write_contents(storage, attempt, state, parts),
@@ -141,8 +152,6 @@ def _write_artifacts(
 ) -> tuple[StoredFile, ...]:
     stored = []
     for name, content in sorted(artifacts.items()):
-        if not name or any(part in ("", ".", "..") for part in name.split("/")):
-            raise CheckpointError(f"expected a relative path as the name of an artifact, found {name!r}")
         stored.append(_stored(storage, attempt, artifact_path(name, beside_model=beside_model), content))
     return tuple(stored)
 

@@ -11,10 +11,9 @@ import mmap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.block_check import BlockCheck
 from trainctl.checkpoint.load_watch import Progress, unwatched
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm
@@ -22,6 +21,7 @@ from trainctl.checkpoint.manifest.reading import read_artifact, read_part, read_
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.storage.at_once import at_once
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
@@ -38,12 +38,15 @@ class Verified:
         damage: what is wrong with each file that is not as it was saved; empty if the checkpoint is whole.
         healed_reads: what came with wrong bytes and, read again, was right: no damage, but something changes bytes on
             their way.
+        certain: all of ``damage`` is of bytes that are not there or not those that were saved; False if something is
+            only unknown to this version, such as a kind of checksum, and may be right for a newer one.
     """
 
     files: int
     size_bytes: int
     damage: tuple[str, ...]
     healed_reads: int = 0
+    certain: bool = True
 
 
 def verify(ref: CheckpointRef, *, progress: Progress = unwatched, pause: Callable[[], None] | None = None) -> Verified:
@@ -69,6 +72,7 @@ def verify(ref: CheckpointRef, *, progress: Progress = unwatched, pause: Callabl
             size_bytes=seen.total_bytes,
             damage=damage,
             healed_reads=rereads.healed,
+            certain=not look.unknown,
         )
 
 
@@ -124,6 +128,7 @@ class _Look:
         rereads: told what was right only when it was read again.
         seen: told how far it is.
         pause: as ``verify``.
+        unknown: files with something that this version does not know, which is counted as damage all the same.
     """
 
     storage: Storage
@@ -132,6 +137,7 @@ class _Look:
     rereads: Rereads
     seen: _Seen
     pause: Callable[[], None] | None = None
+    unknown: list[str] = field(default_factory=list)
 
     def damage(self) -> Iterator[tuple[str, str]]:
         """Each file that is not as it was saved, and what is wrong with it, in the order of the manifest."""
@@ -145,7 +151,7 @@ class _Look:
                 self._refuse_unlike(file)
                 read_artifact(self.storage, file, rereads=self.rereads)
             except CheckpointError as error:
-                yield file.path, str(error)
+                yield file.path, self._said(file.path, error)
             self.seen.file(file.path)
 
     def _damage_of_part(self, report: PartReport) -> Iterator[tuple[str, str]]:
@@ -156,7 +162,7 @@ class _Look:
             part = read_part(self.storage, self.root, report, rereads=self.rereads)
             check_algorithm(part.checksum, where=f"{self.storage.uri}/{report.manifest.path}")
         except CheckpointError as error:
-            yield report.manifest.path, str(error)
+            yield report.manifest.path, self._said(report.manifest.path, error)
         self.seen.file(report.manifest.path)
         for index, file in enumerate(report.files):
             try:
@@ -164,8 +170,13 @@ class _Look:
                 if part is not None:
                     self._check_blocks(part, index)
             except CheckpointError as error:
-                yield file.path, str(error)
+                yield file.path, self._said(file.path, error)
             self.seen.file(file.path)
+
+    def _said(self, path: str, error: CheckpointError) -> str:
+        if not isinstance(error, DamagedCheckpointError):
+            self.unknown.append(path)
+        return str(error)
 
     def _refuse_unlike(self, file: StoredFile) -> None:
         """Raises: CheckpointError: the file is missing, or has another size."""

@@ -151,6 +151,15 @@ def add_name(parser: argparse.ArgumentParser, *, prefix: bool = True) -> None:
     parser.add_argument("name", metavar="NAME", type=job_name, help=f"name or uid of a job{how}")
 
 
+def add_place(parser: argparse.ArgumentParser, *, prefix: bool = True) -> None:
+    """Adds what names checkpoints: a job as ``add_name`` has it, or a folder, which no controller is asked about."""
+    how = ", or its beginning if only one job has that" if prefix else ""
+    where = (
+        "or a folder or URI with a slash in it (./name), of one checkpoint or of many, for which no controller is asked"
+    )
+    parser.add_argument("name", metavar="NAME|PATH", type=job_name, help=f"name or uid of a job{how}; {where}")
+
+
 def add_request_id(parser: argparse.ArgumentParser) -> None:
     """Adds ``--request-id``."""
     parser.add_argument(

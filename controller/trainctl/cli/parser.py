@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output, add_request_id, common
+from trainctl.cli.arguments import (
+    Parser,
+    add_command,
+    add_group,
+    add_name,
+    add_output,
+    add_place,
+    add_request_id,
+    common,
+)
 from trainctl.cli.parser_access import add_access
 from trainctl.cli.parser_checkpoints import add_checkpoints
 from trainctl.cli.parser_config import add_config
@@ -135,13 +144,15 @@ def _add_get(commands: Any) -> None:
         (
             "checkpoints",
             "checkpoints:list_checkpoints",
-            "list the committed checkpoints of a job",
+            "list the committed checkpoints of a job, or of a folder",
             ("trainctl get checkpoints first -o jsonpath=.checkpoints[-1].uri",),
         ),
     ):
         parser = add_command(get, name, function, summary, examples=examples)
-        if name in ("job", "checkpoints"):
+        if name == "job":
             add_name(parser)
+        if name == "checkpoints":
+            add_place(parser)
         if name == "jobs":
             parser.add_argument(
                 "name", metavar="NAME", nargs="?", type=job_name, help="only this one, as `get job` does"

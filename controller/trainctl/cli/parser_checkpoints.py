@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainctl.cli.arguments import Parser, add_command, add_group, add_name, add_output, add_request_id
+from trainctl.cli.arguments import Parser, add_command, add_group, add_output, add_place, add_request_id
 from trainctl.cli.parser_operate import add_yes
 
 
@@ -17,6 +17,7 @@ def add_checkpoints(commands: Any) -> None:
         examples=(
             "trainctl checkpoints list first",
             "trainctl checkpoints verify first --step 200",
+            "trainctl checkpoints verify ./runs/first",
             "trainctl checkpoints export first ./model",
         ),
     )
@@ -24,10 +25,10 @@ def add_checkpoints(commands: Any) -> None:
         group,
         "list",
         "checkpoints:list_checkpoints",
-        "list the committed checkpoints of a job, and those that were refused as damaged",
-        examples=("trainctl checkpoints list first",),
+        "list the committed checkpoints of a job, or of a folder, and those that were refused as damaged",
+        examples=("trainctl checkpoints list first", "trainctl checkpoints list s3://bucket/runs/first"),
     )
-    add_name(listing)
+    add_place(listing)
     add_output(listing)
     listing.set_defaults(watch=False)
     _add_reading(group)
@@ -42,26 +43,32 @@ def _add_reading(group: Any) -> None:
             "describe",
             "checkpoint:describe",
             "show what the manifest of a checkpoint says: files, sizes, parent, and whether a roll-back takes it",
-            ("trainctl checkpoints describe first", "trainctl checkpoints describe first --step 200 -o json"),
+            (
+                "trainctl checkpoints describe first",
+                "trainctl checkpoints describe first --step 200 -o json",
+                "trainctl checkpoints describe ./runs/first",
+            ),
         ),
         (
             "verify",
             "checkpoint_verify:verify",
-            "read every file of a checkpoint and compare it with the digests of its manifest",
+            "read every file of a checkpoint and compare it with the digests of its manifest; mark a damaged one",
             (
                 "trainctl checkpoints verify first --step 200",
                 "trainctl checkpoints verify first --step 200 --accept",
+                "trainctl checkpoints verify ./runs/first/step-000000000200",
             ),
         ),
     ):
         parser = add_command(group, name, function, summary, examples=examples)
-        add_name(parser)
+        add_place(parser)
         _add_newest(parser)
         if name == "verify":
             parser.add_argument(
                 "--accept",
                 action="store_true",
-                help="if it was refused as damaged and is whole now, take the refusal back (needs the role operator)",
+                help="if it was refused as damaged and is whole now, take the refusal back (needs the role operator; "
+                "in a folder it is taken back without this)",
             )
             add_request_id(parser)
         add_output(parser)
@@ -126,14 +133,17 @@ def _add_import(group: Any) -> None:
 
 def _add_keeping(group: Any) -> None:
     for name, summary in (
-        ("rm", "remove one checkpoint of a job with its files, unless the job may have to go back to it"),
+        ("rm", "remove one checkpoint with its files, unless its job may have to go back to it"),
         ("pin", "keep a checkpoint, however old: neither retention nor `checkpoints rm` removes it"),
         ("unpin", "let retention remove a pinned checkpoint again"),
     ):
-        example = f"trainctl checkpoints {name} first --step 200" + (" -y" if name == "rm" else "")
-        parser = add_command(group, name, f"checkpoint_keeping:{name}", summary, examples=(example,))
-        add_name(parser, prefix=False)
-        parser.add_argument("--step", metavar="S", type=int, required=True, help="step of a committed checkpoint")
+        yes = " -y" if name == "rm" else ""
+        examples = tuple(f"trainctl checkpoints {name} {place} --step 200{yes}" for place in ("first", "./runs/first"))
+        parser = add_command(group, name, f"checkpoint_keeping:{name}", summary, examples=examples)
+        add_place(parser, prefix=False)
+        parser.add_argument(
+            "--step", metavar="S", type=int, help="step of the checkpoint; needed unless PATH is that of one alone"
+        )
         if name == "rm":
             add_yes(parser)
         add_request_id(parser)

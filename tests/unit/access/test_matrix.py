@@ -35,6 +35,7 @@ CHANGING = [
     "DeleteJob",
     "DeleteCheckpoint",
     "PinCheckpoint",
+    "RefuseCheckpoint",
 ]
 OPERATING = ["AcceptCheckpoint"]
 NODES = ["CordonNode", "UncordonNode", "CreateJoinToken", "ListJoinTokens", "RevokeJoinToken"]

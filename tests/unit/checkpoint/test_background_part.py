@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from trainctl.checkpoint.data_file import Entry
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.region import whole
 from trainctl.checkpoint.manifest.records import PartReport, StoredFile
 from trainctl.checkpoint.monitor import CAUSES, CHECKSUM, SYNC
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
@@ -95,6 +98,30 @@ def test_one_that_is_given_up_ends_at_once_and_lets_go_of_its_memory_later() -> 
     go.set()
     assert released.wait(DEADLINE_S)
     assert part.outcome.error == "too slow"
+
+
+def test_beside_training_the_first_byte_waits_until_others_have_copied() -> None:
+    large = {Entry(StateKey("w", "param", "F32", "island-0", StateVersion(1, 1)), (1 << 30,), whole((1 << 30,))): None}
+    begun, released = threading.Event(), threading.Event()
+
+    def noting(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+        begun.set()
+        return REPORT
+
+    waits = BackgroundPart(Given(large), noting, released=released.set)  # type: ignore[arg-type]
+    waits.start()
+    assert not begun.wait(0.2)
+    waits.give_up("nobody wants it")
+    assert released.wait(DEADLINE_S)  # whose rest is over at once
+    assert not begun.is_set()
+    somebody_waits = BackgroundPart(Given(large), noting, beside_training=False)  # type: ignore[arg-type]
+    somebody_waits.start()
+    assert begun.wait(0.9)
+    rests = BackgroundPart(Given(large), noting)  # type: ignore[arg-type]
+    rests.start()
+    assert rests.wait(DEADLINE_S)
+    assert rests.outcome is not None
+    assert rests.outcome.part == REPORT
 
 
 def test_what_nobody_expected_is_an_error_of_the_part() -> None:

@@ -16,7 +16,7 @@ from trainctl.checkpoint.catalog import newest, survey
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save
-from trainctl.checkpoint.library.group_save import JOB
+from trainctl.checkpoint.origin import LIBRARY
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
@@ -70,7 +70,7 @@ def test_what_is_saved_is_the_state_at_the_call_whatever_training_does(tmp_path:
         train(model, optimizer, 3)
         ref = pending.result()
         assert pending.done()
-        assert ref == newest(str(tmp_path / "beside"), job=JOB)
+        assert ref == newest(str(tmp_path / "beside"), job=LIBRARY)
     found = []
     for name in ("at once", "beside"):
         other, its_optimizer = built(seed=1)
@@ -169,7 +169,7 @@ def test_a_failure_is_raised_by_the_handle_once_and_the_next_save_is_a_new_one(t
         with pytest.raises(CheckpointError, match=r"(?s)saving step 1 .* failed:\nrank 0: .*no space left") as caught:
             pending.result()
         assert caught.value.hint
-        assert newest(str(tmp_path), job=JOB) is None
+        assert newest(str(tmp_path), job=LIBRARY) is None
         assert not list(tmp_path.glob("*/*/data/*")), "what failed leaves nothing"
         assert checkpointer.async_save(model=model, optimizers=[optimizer], step=2).result().step == 2
 
@@ -203,7 +203,7 @@ def test_a_failure_that_a_faster_rank_told_of_is_not_told_again(
         assert gate.reached.wait(DEADLINE_S)
         with monkeypatch.context() as patched:
 
-            def gather(own: dict[str, Any]) -> list[dict[str, Any]]:
+            def gather(own: dict[str, Any], what: str = "") -> list[dict[str, Any]]:
                 assert own["failed"] == {}, "here it is not over yet"
                 return [own, {**own, "failed": {first.attempt: "no space left"}}]
 
@@ -293,7 +293,7 @@ def test_a_change_without_a_fence_is_found_out_and_never_saved(tmp_path: Path) -
         values.add_(1)
         with pytest.raises(CheckpointError, match="was changed before the snapshot's fence was passed"):
             pending.result()
-    assert newest(str(tmp_path), job=JOB) is None
+    assert newest(str(tmp_path), job=LIBRARY) is None
 
 
 @pytest.mark.parametrize("on_device", [True, False])

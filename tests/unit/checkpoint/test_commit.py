@@ -93,8 +93,28 @@ def test_a_foreign_folder_is_called_one(tmp_path: Path) -> None:
     for look in (newest, resolve):
         with pytest.raises(CheckpointError, match=r"is foreign: .* found config.json, model.safetensors"):
             look(str(tmp_path))
-    with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
-        resolve(str(tmp_path / "nowhere"))
+
+
+def test_a_folder_that_is_not_there_is_told_from_an_empty_one_and_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "step-000000000003").mkdir()
+    attempt_in = "step-000000000003/0123456789abcdef"
+    found = {
+        "nowhere": f"nowhere holds no complete checkpoint: there is no such folder in {tmp_path}",
+        "nowhere/at/all": f"there is no such folder in {tmp_path}",
+        "empty": "empty holds no complete checkpoint: the folder is empty",
+        "file": f"file holds no complete checkpoint: {tmp_path}/file is a file",
+        "step-000000000004": f"step-000000000004 holds no complete checkpoint: there is no such folder in {tmp_path}",
+        "step-000000000003": "step-000000000003 holds no complete checkpoint: the folder is empty",
+        attempt_in: f"manifest.json is missing: .*, there is no such folder in {tmp_path}/step-000000000003",
+    }
+    for name, words in found.items():
+        with pytest.raises(CheckpointError, match=f"(?m){words}$") as caught:
+            resolve(str(tmp_path / name))
+        assert "resum" not in caught.value.hint
+    with pytest.raises(CheckpointError, match="the folder is empty, or there is no such folder"):
+        resolve("memory://nowhere-at-all")
 
 
 def test_an_unusable_newest_falls_back_and_is_reported(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import pickletools
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def _rewrite(change: Callable[[dict[str, object]], None]) -> Callable[[Path], No
         (lambda p: p.write_bytes(b""), "manifest.json is torn: expected a JSON object, found 0 bytes"),
         (lambda p: p.write_bytes(b"\x80\x04\x95."), "manifest.json is torn"),
         (lambda p: p.write_text('{"format": "other"}'), "manifest.json is foreign"),
-        (_rewrite(lambda f: f.update(tcf=2)), "expected version 1 of the checkpoint format, found 2"),
+        (_rewrite(lambda f: f.update(tcf=3)), "expected version 1 or 2 of the checkpoint format, found 3"),
         (lambda p: p.unlink(), "manifest.json is missing: expected a complete checkpoint, found data, parts"),
     ],
 )
@@ -160,6 +161,18 @@ def test_damage_between_the_two_readings_calls_the_state_poisoned(tmp_path: Path
         load(ref, state, verify_first=False)
 
 
+def test_a_header_that_is_damaged_leaves_the_state_alone_and_says_so(tmp_path: Path) -> None:
+    ref = save(tmp_path)
+    flip(folder_of(ref) / "data/w00000-000.safetensors", 20)
+    values = full_values()
+    state = rank_state(values, plain(values, 1), "rank:0", blank=True)
+    before = [t.tensor.clone() for t in state.tensors]
+    with pytest.raises(CheckpointError, match=r"\(its header\).*; no tensor of this process was changed") as caught:
+        load(ref, state, verify_first=False)
+    assert "poisoned" not in str(caught.value)
+    assert all(same_bits(t.tensor, old) for t, old in zip(state.tensors, before, strict=True))
+
+
 def test_no_file_is_a_pickle(tmp_path: Path) -> None:
     save(tmp_path, artifacts={"config.json": b"{}"})
     for path in tmp_path.rglob("*"):
@@ -182,6 +195,10 @@ def test_no_file_is_a_pickle(tmp_path: Path) -> None:
         "text",
         [1, (2.5, "x")],
         {"betas": (0.9, 0.999), "nested": {"a": []}},
+        {1: "one", (2, None): 0.5, "three": [3], 2**60: True},
+        {"$float": 1, "$pairs": {}},
+        Counter({3: 2, 5: 1}),
+        Counter("aab"),
     ],
 )
 def test_values_come_back_exactly(value: object) -> None:
@@ -191,7 +208,7 @@ def test_values_come_back_exactly(value: object) -> None:
     assert repr(back) == repr(value)
 
 
-@pytest.mark.parametrize("value", [{1, 2}, b"bytes", {1: 2}, {"$float": 1}, torch.zeros(1)])
+@pytest.mark.parametrize("value", [{1, 2}, b"bytes", {frozenset(): 2}, torch.zeros(1), "\ud800"])
 def test_what_json_cannot_hold_is_refused_by_path(value: object) -> None:
-    with pytest.raises(CheckpointError, match=r"objects.scheduler\[1\]: expected"):
+    with pytest.raises(CheckpointError, match=r"objects.scheduler\[1\].*: expected"):
         encode_value({"scheduler": [0, value]})

@@ -162,7 +162,11 @@ def test_a_corrupt_checkpoint_leaves_no_half_written_folder(tmp_path: Path) -> N
         path.write_bytes(data)
     with pytest.raises(CheckpointError, match="is corrupt"):
         export_checkpoint(str(tmp_path / "c"), str(tmp_path / "hf"))
-    assert list((tmp_path / "hf").iterdir()) == []
+    assert not (tmp_path / "hf").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(CheckpointError, match="is corrupt"):
+        export_checkpoint(str(tmp_path / "c"), str(tmp_path / "mine"))
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_the_command_works_without_torch(tmp_path: Path) -> None:
@@ -188,4 +192,6 @@ def test_the_command_works_without_torch(tmp_path: Path) -> None:
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nothing"), str(tmp_path / "hf")]) == 6
-    assert "holds no complete checkpoint" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"holds no complete checkpoint: there is no such folder in {tmp_path}\n" in said
+    assert "resum" not in said

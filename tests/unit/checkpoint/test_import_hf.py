@@ -160,7 +160,8 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
 def test_folders_of_other_formats_are_told_apart(tmp_path: Path) -> None:
     source = tmp_path / "other"
     source.mkdir()
-    refused(source, "the folder is empty or does not exist")
+    refused(source, "the folder is empty")
+    refused(tmp_path / "nowhere", f"there is no such folder in {tmp_path}")
     (source / "readme.md").write_text("x")
     refused(source, "found readme.md")
     (source / "pytorch_model.bin").write_bytes(b"x")

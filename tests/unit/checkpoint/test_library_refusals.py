@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -17,7 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.optim import lr_scheduler
 
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.catalog import newest, survey
 from trainctl.checkpoint.engine import CheckpointWriter, assign
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library import Checkpointer, load, save
@@ -25,7 +26,8 @@ from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, PlanError, TrainctlError, UsageError
 from trainctl.core.system.faults import FaultPlan
-from unit.checkpoint.ranks import attempt, full_values, plain, rank_state
+from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state
+from unit.checkpoint.ranks import save as save_ranks
 
 Scheduler = lr_scheduler.LRScheduler
 SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Scheduler]] = {
@@ -127,9 +129,21 @@ def test_a_step_that_could_not_be_found_again_is_refused(tmp_path: Path, step: A
 
 def test_a_folder_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="uri: expected a folder"):
-        save("", model=model_of(1.0), step=1)
+    nothing: Any = None
+    for uri in ("", nothing):
+        with pytest.raises(UsageError, match=f"uri: expected a folder, found {uri!r}"):
+            save(uri, model=model_of(1.0), step=1)
+        with pytest.raises(UsageError, match=f"uri: expected a checkpoint, or a folder of them, found {uri!r}"):
+            load(uri, model=model_of(1.0))
     assert not list(tmp_path.iterdir())
+
+
+def test_all_that_a_checkpointer_cannot_be_made_with_is_said_at_once() -> None:
+    half: Any = 1.5
+    with pytest.raises(UsageError) as refused:
+        Checkpointer("", keep=-1, layout="x", in_flight=half, fence_s=-1.0)
+    found = [line.split(":")[0] for line in str(refused.value).splitlines()]
+    assert found == ["uri", "keep", "layout", "in_flight", "fence_s"]
 
 
 def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
@@ -173,7 +187,7 @@ class TwoRanks(Ranks):
     def __init__(self, rank: int) -> None:
         self.rank, self.size = rank, 2
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Any, what: str = "") -> list[Any]:
         self.said[self.rank] = value
         self.both.wait()
         return list(self.said)
@@ -206,6 +220,52 @@ def test_nobody_waits_for_a_rank_with_an_error_that_nobody_thought_of() -> None:
 def test_a_file_url_without_its_slashes_is_no_folder_of_that_name(uri: str) -> None:
     with pytest.raises(TrainctlError, match="expected a path, or a URL such as file:///"):
         load(uri, model=model_of(1.0))
+
+
+@pytest.mark.parametrize("uri", ["file://data/first", "file://first", "FILE://data/first"])
+def test_a_file_url_with_a_machine_is_no_folder_without_its_first_name(uri: str) -> None:
+    with pytest.raises(TrainctlError, match=f"expected a path, or a URL such as file:///{uri[7:]}, found"):
+        load(uri, model=model_of(1.0))
+
+
+@pytest.mark.parametrize("optimizers", [None, iter(())])
+def test_what_is_no_list_of_optimizers_is_refused(tmp_path: Path, optimizers: Any) -> None:
+    """What can be gone through once has no length, which one rank would find out after the others had gone on."""
+    with pytest.raises(UsageError, match="optimizers: expected a list of optimizers, found"):
+        save(tmp_path, model=model_of(1.0), optimizers=optimizers, step=1)
+    with Checkpointer(tmp_path) as checkpointer, pytest.raises(UsageError, match="expected a list of optimizers"):
+        checkpointer.async_save(model=model_of(1.0), optimizers=optimizers, step=1)
+
+
+@pytest.mark.parametrize("nonces", ["abc", "cba", "bca", "acb"])
+def test_of_two_saves_of_one_step_the_later_is_the_newest(tmp_path: Path, nonces: str) -> None:
+    """Whatever their folders are called: a script that was set back saves some steps again."""
+    saved = [
+        save_ranks(tmp_path, at_step(full_values(), 1), of=attempt(1, nonce=nonce), parent=None) for nonce in nonces
+    ]
+    assert newest(str(tmp_path)) == saved[-1]
+    assert [info.ref for info in survey(str(tmp_path)).checkpoints] == saved[::-1]
+
+
+def test_a_save_that_failed_leaves_nothing_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = attempt(10).attempt
+
+    def full(self: CheckpointWriter, *arguments: Any, **named: Any) -> None:
+        (tmp_path / "step-000000000010" / name / "data").mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CheckpointWriter, "write_part", full)
+    monkeypatch.setattr("trainctl.checkpoint.library.group_save.attempt_id", lambda *_: name)
+    with pytest.raises(OSError, match="No space left on device"):
+        save(tmp_path, model=model_of(1.0), step=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_that_is_saved_again_is_loaded_as_it_was_last(tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path, model=model_of(float(number)), step=10, objects={"number": number}, keep=1)
+        assert load(tmp_path, model=model_of(0.0)).objects == {"number": number}
+    assert len(list((tmp_path / "step-000000000010").iterdir())) == 1
 
 
 def test_a_part_that_went_to_another_folder_is_no_part(tmp_path: Path) -> None:

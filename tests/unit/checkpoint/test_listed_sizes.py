@@ -56,3 +56,22 @@ def test_all_files_that_are_not_there_are_named_below_the_folder_of_the_attempt(
     }
     with pytest.raises(DamagedCheckpointError, match=r"step 1 is incomplete:\n.*is missing\n.*is truncated"):
         check_files(above, root, folder)
+
+
+def test_a_longer_file_is_not_called_truncated_nor_a_folder_missing(tmp_path: Path) -> None:
+    ref = save(tmp_path)
+    storage = open_storage(ref.uri)
+    root, _ = read_root(storage)
+    longer, folder, link = root.stored_files[:3]
+    path = Path(ref.uri) / longer.path
+    path.write_bytes(path.read_bytes() + b"x")
+    for file in (folder, link):
+        (Path(ref.uri) / file.path).unlink()
+    (Path(ref.uri) / folder.path).mkdir()
+    (Path(ref.uri) / link.path).symlink_to("nothing")
+    size = longer.size_bytes
+    assert unlike_files(storage, root) == {
+        longer.path: f"{ref.uri}/{longer.path} is longer than it was: expected {size} bytes, found {size + 1}",
+        folder.path: f"{ref.uri}/{folder.path} is no file: a folder, or a link to nothing, has its name",
+        link.path: f"{ref.uri}/{link.path} is no file: a folder, or a link to nothing, has its name",
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainctl.checkpoint.snapshot.pace import SHARE, rest_s
+from trainctl.checkpoint.snapshot.pace import LONGEST_FIRST_REST_S, SHARE, first_rest_s, rest_s
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,9 @@ def test_the_rest_after_some_work(processor_s: float, took_s: float, processors:
 def test_with_its_rest_the_work_has_its_share() -> None:
     processor_s, took_s = 0.003, 0.05
     assert processor_s / (took_s + rest_s(processor_s, took_s, 1)) == pytest.approx(SHARE)
+
+
+def test_before_the_first_byte_it_rests_as_long_as_others_may_still_copy() -> None:
+    assert first_rest_s(0) == 0.0
+    assert first_rest_s(400_000_000) == pytest.approx(0.1)
+    assert first_rest_s(1 << 40) == LONGEST_FIRST_REST_S

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from trainctl.checkpoint.engine import CheckpointWriter, assign, load
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
-from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.layout.region import Flat, whole
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.state import LocalState, StateTensor
@@ -140,8 +140,18 @@ def test_every_byte_is_written_once_and_evenly(tmp_path: Path) -> None:
 
 
 def test_a_state_that_nobody_holds_is_not_assigned() -> None:
-    with pytest.raises(PlanError, match="file:all has no source for elements 0:4 of param of w"):
+    with pytest.raises(PlanError, match=r"param of w: no rank holds elements 0:4 of \[4\]"):
         assign(Layout({key("w"): (4,)}, {"rank:0": {}}))
+
+
+def test_parts_that_nobody_holds_are_a_line_for_all_that_are_alike() -> None:
+    moments = {key(f"layers.{number}.w", kind=kind): (8,) for number in range(40) for kind in ("exp_avg", "exp_avg_sq")}
+    half = {k: (Flat(0, 4),) for k in moments}
+    with pytest.raises(PlanError) as caught:
+        assign(Layout(moments, {"rank:0": half, "rank:1": {}}))
+    assert str(caught.value).splitlines()[1:] == [
+        "exp_avg and exp_avg_sq of layers.{0-39}.w (40 tensors): no rank holds elements 4:8 of [8]"
+    ]
 
 
 def test_all_differences_are_listed_and_nothing_is_touched(tmp_path: Path) -> None:

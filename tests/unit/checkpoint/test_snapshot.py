@@ -21,6 +21,7 @@ from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import stow
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.checkpoint.tensors import dtype_of
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import attempt, full_values, key, plain, rank_state, same_bits
 
@@ -130,6 +131,37 @@ def test_a_write_through_a_view_is_found_out() -> None:
     snapshot, state, _ = begun({key("w"): torch.ones(4, 4)})
     state.tensors[0].tensor[1].add_(1)
     snapshot.copy()
+    assert not snapshot.fence(1.0)
+
+
+@pytest.mark.parametrize("copied_before", [True, False])
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "BF16", "F64", "C64"])
+def test_a_write_that_torch_does_not_count_is_found_out(dtype: str, copied_before: bool) -> None:
+    values = {key(name, dtype=dtype): torch.zeros(5, 3, dtype=dtype_of(dtype)) for name in "abc"}
+    snapshot, state, _ = begun(values)
+    if copied_before:
+        snapshot.copy()
+    state.tensors[1].tensor.data.fill_(1)
+    if not copied_before:
+        snapshot.copy()
+    assert not snapshot.fence(1.0)
+    assert snapshot.cause == "changed_state"
+    assert f"{state.tensors[1].key} was changed" in snapshot.reason
+    assert ".data" in snapshot.reason
+
+
+def test_what_is_no_number_is_not_taken_for_a_change() -> None:
+    snapshot, state, _ = begun({key("w"): torch.full((3,), torch.nan), key("empty"): torch.zeros(0, 2)})
+    snapshot.copy()
+    assert snapshot.fence(1.0)
+    assert len(state.tensors) == 2
+
+
+def test_of_very_many_tensors_some_are_looked_at() -> None:
+    snapshot, state, _ = begun({key(f"w{number:04}"): torch.zeros(1) for number in range(1000)})
+    snapshot.copy()
+    for live in state.tensors:
+        live.tensor.numpy()[:] = 1
     assert not snapshot.fence(1.0)
 
 

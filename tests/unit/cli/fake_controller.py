@@ -279,6 +279,15 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.checkpoints += taken if self.takes_accepted else []
         return job_pb2.AcceptCheckpointResponse(job=self._find(request.name, context), listed=self.takes_accepted)
 
+    def RefuseCheckpoint(self, request: Any, context: Any) -> job_pb2.RefuseCheckpointResponse:  # noqa: N802
+        self._enter("RefuseCheckpoint", request, context)
+        bad = [ref for ref in self.checkpoints if ref.uri == request.uri]
+        listed = len(self.checkpoints) == 1
+        if not listed:
+            self.checkpoints = [ref for ref in self.checkpoints if ref.uri != request.uri]
+            self.refused += [job_pb2.RefusedCheckpoint(ref=ref, reason=request.found, at_s=1.2e9) for ref in bad]
+        return job_pb2.RefuseCheckpointResponse(job=self._find(request.name, context), listed=listed)
+
     def ListFigures(self, request: Any, context: Any) -> job_pb2.ListFiguresResponse:  # noqa: N802
         self._enter("ListFigures", request, context)
         self._find(request.name, context)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from trainctl.checkpoint.storage.local import LocalStorage
-from trainctl.core.errors import PreconditionError
+from trainctl.core.errors import PermissionDeniedError, PreconditionError
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1.job_pb2 import (
     AcceptCheckpointRequest,
     DeleteCheckpointRequest,
     PinCheckpointRequest,
+    RefuseCheckpointRequest,
     RefusedCheckpoint,
 )
 from trainctl.protos.v1.records_pb2 import CheckpointRef
@@ -134,6 +135,78 @@ def test_verify_names_the_damaged_file(cli: Cli, saved: list[CheckpointRef]) -> 
     assert cli("checkpoints", "verify", "a", "--step", "10").code == 6
 
 
+def flip(ref: CheckpointRef) -> tuple[Path, bytes]:
+    """Changes its last byte; returns the file, and what was in it."""
+    path = next((Path(ref.uri) / "data").iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    return path, whole
+
+
+def test_what_verify_finds_the_controller_is_told_and_the_list_says(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    newest = saved[1]
+    path, _ = flip(newest)
+    found = cli("checkpoints", "verify", "a")
+    assert found.code == 6
+    assert "it is refused now: job a does not go back to it" in found.err
+    (request,) = sent(controller, "RefuseCheckpoint")
+    assert isinstance(request, RefuseCheckpointRequest)
+    assert (request.name, request.uri, bool(request.request_id)) == ("uid-a", newest.uri, True)
+    assert f"{path} is corrupt" in request.found
+    rows = [line.split() for line in cli("checkpoints", "list", "a").out.splitlines()]
+    assert [row[4] for row in rows[1:3]] == ["committed", "refused"]
+    again = cli("checkpoints", "verify", "a", "--step", "20")
+    assert "is damaged; it stays refused" in again.err
+    assert len(sent(controller, "RefuseCheckpoint")) == 1
+    flip(saved[0])
+    last = json.loads(cli("checkpoints", "verify", "a", "-o", "json").out)
+    assert (last["step"], last["marked"], last["notMarked"]) == (10, True, "")
+    assert "job a has no other, so it stays in its list" in cli("checkpoints", "verify", "a").err
+
+
+def test_a_controller_that_does_not_take_it_is_said_and_hides_nothing(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    path, _ = flip(saved[1])
+
+    def forbid(method: str) -> None:
+        if method == "ListCheckpoints":  # then comes the refusal
+            controller.failures.append(PermissionDeniedError("you are a viewer"))
+
+    controller.on_call = forbid
+    found = cli("checkpoints", "verify", "a")
+    assert found.code == 6
+    assert f"{path} is corrupt" in found.err
+    assert "the controller could not be told, so that job a may go back to it: you are a viewer" in found.err
+    data = json.loads(cli("checkpoints", "verify", "a", "-o", "json").out)
+    assert (data["marked"], "you are a viewer" in data["notMarked"]) == (False, True)
+
+
+def test_a_folder_that_is_not_mounted_here_refuses_nothing(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    Path(saved[1].uri).rename(Path(saved[1].uri).with_name("elsewhere"))
+    found = cli("checkpoints", "verify", "a")
+    assert (found.code, "manifest.json is missing" in found.err) == (6, True)
+    assert sent(controller, "RefuseCheckpoint") == []
+
+
+def test_a_mark_that_the_controller_does_not_know_goes_when_all_is_right(
+    cli: Cli, controller: FakeController, saved: list[CheckpointRef]
+) -> None:
+    mark = Path(saved[1].uri) / "damaged"
+    mark.write_text("a flip\n")
+    done = cli("checkpoints", "verify", "a")
+    assert (done.code, mark.exists()) == (0, False)
+    assert "it was marked as damaged, and is no longer: a flip" in done.out
+    refuse(controller, saved[1])
+    mark.write_text("a flip\n")
+    assert cli("checkpoints", "verify", "a", "--step", "20").code == 0
+    assert mark.exists(), "what the controller has refused only --accept takes back"
+
+
 def test_rm_asks_and_waits_until_the_files_are_gone(
     cli: Cli, controller: FakeController, saved: list[CheckpointRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +226,17 @@ def test_rm_asks_and_waits_until_the_files_are_gone(
     assert "a link leads out of the folder (NOT_DELETED)" in failed.err
     assert cli("checkpoints", "rm", "a").code == 2
     assert cli("checkpoints", "rm", "a", "--step", str(2**40), "-y").code == 2
+
+
+def test_what_became_of_the_checkpoints_of_a_job_that_ended_is_said(cli: Cli, controller: FakeController) -> None:
+    controller.add_job("a", phase="SUCCEEDED")
+    controller.add_event("checkpoint.committed", "checkpoint of step 20 is committed: /c/20")
+    assert "job a ended without a checkpoint" in cli("checkpoints", "list", "a").err
+    controller.add_event("checkpoint.deleted", "checkpoint of step 10 is removed: /c/10")
+    controller.add_event("checkpoint.deleted", "checkpoint of step 20 is removed: /c/20")
+    found = cli("checkpoints", "list", "a")
+    assert found.code == 0
+    assert "job a has no checkpoint left: checkpoint of step 20 is removed: /c/20" in found.err
 
 
 def test_pinned_ones_are_shown_in_the_list(cli: Cli, controller: FakeController, saved: list[CheckpointRef]) -> None:

@@ -500,7 +500,7 @@ def test_a_named_storage_is_tried_and_left_as_it_was(
     assert found[0]["message"].startswith(f"{there}: a file was written, read back, listed and removed in 0.")
     assert "are free in" in found[0]["message"]
     assert "not a folder" in found[2]["message"]
-    assert "remove it, or save elsewhere" in found[2]["remedy"]
+    assert "remove it, or use another place" in found[2]["remedy"]
     assert "s3://bucket/runs" in found[3]["message"]
     assert sorted(tmp_path.rglob("*")) == before
     assert done.code == 1

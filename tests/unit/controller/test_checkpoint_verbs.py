@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,6 +15,7 @@ import pytest
 from trainctl.checkpoint.catalog import inspect
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.manifest.names import DAMAGED, PIN
+from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFoundError, PreconditionError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import CheckpointReport, WorkerError, WorkerPhase
@@ -90,6 +93,27 @@ def test_a_checkpoint_is_removed_once_and_its_files_go(tmp_path: Path) -> None:
             await client.call("DeleteCheckpoint", remove(30))
             await until(client, lambda found: not found.removing and len(found.checkpoints) == 1)
             assert not there(refs[2].uri)
+            with pytest.raises(PreconditionError, match="step 20 is the last valid one of job a") as refused:
+                await client.call("DeleteCheckpoint", remove(20))
+            assert "trainctl delete a" in refused.value.hint
+            assert there(refs[1].uri)
+
+    run(main)
+
+
+def test_the_only_one_whose_files_are_there_is_not_removed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20, 30)
+            await cancelled(running.client)
+            for ref in refs[1:]:
+                (Path(ref.uri) / "manifest.json").unlink()
+            with pytest.raises(PreconditionError, match="step 10 is the last valid one"):
+                await running.client.call("DeleteCheckpoint", remove(10))
+            assert there(refs[0].uri)
+            await running.client.call("DeleteCheckpoint", remove(30))
+            await until(running.client, lambda found: not found.removing and len(found.checkpoints) == 2)
 
     run(main)
 
@@ -264,5 +288,70 @@ def test_what_is_not_whole_or_not_refused_is_not_accepted(tmp_path: Path) -> Non
                 with pytest.raises(NotFoundError, match="has refused no checkpoint at") as refused:
                     await client.call("AcceptCheckpoint", accept(uri))
                 assert refs[1].uri in str(refused.value)
+
+    run(main)
+
+
+def refuse(uri: str, request_id: str = "", found: str = "w0 is corrupt") -> job_pb2.RefuseCheckpointRequest:
+    return job_pb2.RefuseCheckpointRequest(name="a", request_id=request_id, uri=uri, found=found)
+
+
+def test_one_that_was_verified_and_found_damaged_is_refused_once_and_marked(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20)
+            answers = await asyncio.gather(
+                *(client.call("RefuseCheckpoint", refuse(refs[1].uri, "r")) for _ in range(3))
+            )
+            assert {answer.listed for answer in answers} == {False}
+            assert (Path(refs[1].uri) / DAMAGED).read_text() == "w0 is corrupt\n"
+            found = await listed(client)
+            assert [ref.step for ref in found.checkpoints] == [10]
+            assert [(one.ref.step, one.reason) for one in found.refused] == [(20, "w0 is corrupt")]
+            (stale,) = [c for c in (await client.job("a")).status.conditions if c.type == "CheckpointStale"]
+            assert (stale.status, stale.reason) == ("True", "Damaged")
+            events = (await client.call("ListEvents", job_pb2.ListEventsRequest(name="a"))).events
+            (told,) = [event.message for event in events if event.type == "checkpoint.rejected"]
+            assert "who verified it, found: w0 is corrupt" in told
+            with pytest.raises(NotFoundError, match="no committed checkpoint of step 20"):
+                await client.call("PinCheckpoint", pin(20))
+            await client.call("AcceptCheckpoint", accept(refs[1].uri))
+            assert not (Path(refs[1].uri) / DAMAGED).exists()
+            assert [ref.step for ref in (await listed(client)).checkpoints] == [10, 20]
+            await client.call("RefuseCheckpoint", refuse(refs[1].uri, "r"))
+            assert not (Path(refs[1].uri) / DAMAGED).exists(), "that request had its effect before"
+
+    run(main)
+
+
+def test_the_last_one_of_a_living_job_is_marked_and_stays_listed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            client = running.client
+            agent, job = await started(running)
+            (ref,) = await committed(running, agent, job, 10)
+            assert (await client.call("RefuseCheckpoint", refuse(ref.uri))).listed
+            assert (Path(ref.uri) / DAMAGED).exists()
+            assert [one.step for one in (await listed(client)).checkpoints] == [10]
+            with pytest.raises(NotFoundError, match="has no checkpoint at /nowhere"):
+                await client.call("RefuseCheckpoint", refuse("/nowhere"))
+
+    run(main)
+
+
+def test_files_that_cannot_be_marked_are_refused_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async def main() -> None:
+        async with serving(tmp_path) as running:
+            agent, job = await started(running)
+            refs = await committed(running, agent, job, 10, 20)
+            monkeypatch.setattr(LocalStorage, "create_file", read_only)
+            await running.client.call("RefuseCheckpoint", refuse(refs[1].uri))
+            assert [one.ref.step for one in (await listed(running.client)).refused] == [20]
+            assert not (Path(refs[1].uri) / DAMAGED).exists()
 
     run(main)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from trainctl.checkpoint.library import save as save_from_a_script
 from trainctl.controller.domain.spec import effective, parse_job
 from trainctl.controller.domain.view import ClusterView
 from trainctl.controller.jobs.checks import check_outside
@@ -52,6 +53,17 @@ def test_a_checkpoint_is_compared_for_the_built_in_decoder_only(tmp_path: Path) 
     assert set(problems(job({}, checkpoint=resume))) == {"hidden", "normEps"}
     folder = write_config(tmp_path / "gpt2", "gpt2")
     assert problems(job({"task": "hf_causal_lm", "model": {"path": str(folder)}}, checkpoint=resume)) == {}
+
+
+def test_no_job_goes_on_from_what_a_script_saved_whatever_its_model(tmp_path: Path) -> None:
+    ref = save_from_a_script(tmp_path / "c", model=torch.nn.Linear(2, 2), step=3)
+    for wanted in (
+        job({}, checkpoint={"resumeFrom": str(tmp_path / "c")}),
+        job({"task": "my.pkg:build"}, checkpoint={"uri": str(tmp_path / "c"), "resumeFrom": "latest"}),
+    ):
+        found = problems(wanted)
+        assert f"{ref.uri} was saved by a script" in found["spec.checkpoint.resumeFrom"]
+        assert "trainctl checkpoints export" in found["spec.checkpoint.resumeFrom"]
 
 
 @pytest.mark.parametrize(

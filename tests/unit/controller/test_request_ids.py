@@ -24,6 +24,7 @@ def test_an_id_is_for_one_request_whatever_the_verb(tmp_path: Path) -> None:
                 "CancelJob": {}, "ScaleJob": {"max": 2}, "PauseJob": {}, "ResumeJob": {}, "RestartJob": {},
                 "RollbackJob": {}, "DeleteJob": {"force": True}, "DeleteCheckpoint": {"step": 1},
                 "PinCheckpoint": {"step": 1}, "AcceptCheckpoint": {"uri": "/x"},
+                "RefuseCheckpoint": {"uri": "/x", "found": "a flip"},
             }  # fmt: skip
             for method, fields in changes.items():
                 request = getattr(job_pb2, f"{method}Request")(name="a", request_id="r-create", **fields)

@@ -100,6 +100,17 @@ def test_newer_ones_that_are_damaged_are_said(tmp_path: Path) -> None:
     assert f"{second.uri} was found damaged: param of w" in found.passed_over[1]
 
 
+def test_one_that_was_found_damaged_is_not_begun_with_although_it_is_named(tmp_path: Path) -> None:
+    first, second = chain(tmp_path, 1, 2)
+    mark_damaged(second, DamagedCheckpointError("param of w"))
+    with pytest.raises(DamagedCheckpointError, match="was found damaged: param of w") as caught:
+        find_resume(job(resumeFrom=second.uri))
+    assert f"trainctl checkpoints verify {second.uri}" in caught.value.hint
+    named = find_resume(job(resumeFrom=first.uri))
+    assert named is not None
+    assert named.ref == first
+
+
 def test_where_all_are_damaged_all_are_named(tmp_path: Path) -> None:
     for ref in chain(tmp_path, 1, 2):
         shutil.rmtree(Path(ref.uri) / "data")

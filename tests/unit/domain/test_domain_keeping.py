@@ -67,6 +67,31 @@ def test_what_a_living_job_needs_stays() -> None:
     assert request_checkpoint_removal(sim.state, sim.now_s, step=last.step).state.doomed == (last,)
 
 
+def test_the_last_valid_one_goes_only_with_its_job() -> None:
+    sim = with_three()
+    assert sim.run().phase is JobPhase.SUCCEEDED
+    state, first = sim.state, sim.state.checkpoints[0]
+    for ref in reversed(state.checkpoints[1:]):
+        state = request_checkpoint_removal(state, sim.now_s, step=ref.step).state
+    assert state.checkpoints == (first,)
+    with pytest.raises(CheckpointNeededError, match=f"step {first.step} is the last valid one of job") as refused:
+        request_checkpoint_removal(state, sim.now_s, step=first.step)
+    assert f"trainctl delete {state.name}" in refused.value.hint
+
+
+def test_one_whose_files_are_gone_is_no_other() -> None:
+    sim = with_three()
+    assert sim.run().phase is JobPhase.SUCCEEDED
+    first, *gone = sim.state.checkpoints
+    missing = [ref.uri for ref in gone]
+    with pytest.raises(CheckpointNeededError, match=f"step {first.step} is the last valid one"):
+        request_checkpoint_removal(sim.state, sim.now_s, step=first.step, missing=missing)
+    left = request_checkpoint_removal(sim.state, sim.now_s, step=gone[0].step, missing=missing).state
+    assert left.doomed == (gone[0],)
+    with pytest.raises(CheckpointNeededError):  # the storage may only be away
+        request_checkpoint_removal(sim.state, sim.now_s, step=first.step, missing=[first.uri, *missing])
+
+
 def test_a_pinned_one_is_kept_beside_the_newest() -> None:
     sim = with_three()
     first = sim.state.checkpoints[0].step

@@ -14,8 +14,9 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 
 from trainctl.checkpoint.importing import import_checkpoint
+from trainctl.checkpoint.library import save
 from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.core.errors import CheckpointError
+from trainctl.core.errors import CheckpointError, UnfitCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction
 from trainctl.parallel.recovery.from_storage import StateLostError, StorageLoad
@@ -142,3 +143,16 @@ def test_what_is_missing_is_listed(tmp_path: Path) -> None:
     )
     with pytest.raises(CheckpointError, match=r"param of 1\.weight: expected shape \[2, 6\], found \[6\]"):
         load_into(replica, ref)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_what_a_script_saved_is_refused_by_that_reason_whether_or_not_its_names_fit(
+    tmp_path: Path, alike: bool
+) -> None:
+    model, optimizer = built(1) if alike else (nn.Linear(3, 3), None)
+    ref = save(tmp_path / "c", model=model, optimizers=[optimizer] if optimizer is not None else [], step=7)
+    replica = replica_of(2)
+    before = replica.digest()
+    with pytest.raises(UnfitCheckpointError, match=r"was saved by a script .* does not say where in the data it was"):
+        load_into(replica, ref)
+    assert replica.digest() == before

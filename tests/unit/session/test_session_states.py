@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import MultiStepLR
 
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.core.errors import PlanError, PreconditionError
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.plan.program import python_program
+from trainctl.parallel.recovery.enter import Entry
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.replica.training_state import TrainingState
 from trainctl.parallel.session import Session
@@ -143,6 +148,23 @@ def test_objects_of_another_program_are_refused() -> None:
     exported["registered"]["sampler"] = exported["registered"].pop("loader")
     with pytest.raises(PlanError, match=r"loader.*found.*sampler"):
         target.import_objects(exported)
+
+
+def test_a_worker_takes_milestones_over_as_they_are() -> None:
+    def built() -> TrainingState:
+        model = nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        return TrainingState(model=model, optimizers=[optimizer], schedulers=[MultiStepLR(optimizer, [2, 5])])
+
+    source, target = Replica(built(), instance="i"), Replica(built(), instance="i")
+    scheduler: Any = target.training.schedulers[0]
+    scheduler.milestones = Counter()
+    record = SimpleNamespace(holders=(0,), lineage=1, target_step=0)
+    holder: Any = SimpleNamespace(replica=source, rank=0, record=record, recent=tuple)
+    joiner: Any = SimpleNamespace(replica=target, rank=1, record=record)
+    Entry._adopt(joiner, json.loads(json.dumps(Entry._shared(holder))))
+    assert scheduler.milestones == Counter([2, 5])
+    assert sorted(scheduler.milestones.elements()) == [2, 5]
 
 
 def test_a_checkpoint_that_no_job_saved_is_refused() -> None:

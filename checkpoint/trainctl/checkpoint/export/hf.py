@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.export.casting import cast_bytes, target_dtype
 from trainctl.checkpoint.export.source import ExportSource, Parameter
 from trainctl.checkpoint.hf_files import index_of, into_shards, shard_header
@@ -18,6 +17,8 @@ from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.layout.region import Shape, volume, whole
 from trainctl.checkpoint.load_watch import Progress, unwatched
 from trainctl.checkpoint.manifest.names import HF_INDEX, is_model_file
+from trainctl.checkpoint.storage.absence import is_folder
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import ConflictError
@@ -96,6 +97,7 @@ def export_checkpoint(
     moved = _Moved(sum(output.size_bytes for output in outputs), moving)
     with storage_errors(f"exporting to {target_uri}"):
         _clear(target, overwrite=overwrite)
+        there = is_folder(target)
         written: list[str] = []
         try:
             for name, shard in shards.items():
@@ -109,6 +111,8 @@ def export_checkpoint(
             for name in written:
                 with contextlib.suppress(OSError):
                     target.delete(name)
+            if not there:
+                target.delete_if_empty("")
             raise
     data_bytes = sum(output.size_bytes for output in outputs)
     return ExportReport(target.uri, tuple(written), len(outputs), data_bytes, source.rereads.healed)

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from trainctl.checkpoint.attempts import Attempt, storage_errors
+from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, cut
 from trainctl.checkpoint.description import Description
 from trainctl.checkpoint.importing.dcp import METADATA, DcpFolder
@@ -23,6 +23,8 @@ from trainctl.checkpoint.origin import Imported
 from trainctl.checkpoint.part_writing import write_part
 from trainctl.checkpoint.retention import remove_attempt
 from trainctl.checkpoint.sealing import seal
+from trainctl.checkpoint.storage.absence import why_nothing
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, ConflictError, UsageError
@@ -150,7 +152,7 @@ def open_folder(storage: Storage) -> SourceFolder:
             hint="make safetensors of it where you trust it: "
             "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)",
         )
-    found = f"found {', '.join(entries[:5])}" if entries else "the folder is empty or does not exist"
+    found = f"found {', '.join(entries[:5])}" if entries else why_nothing(storage)
     raise CheckpointError(
         f"{storage.uri}: expected a folder of torch DCP ({METADATA}, or shard-*.safetensors) or of Hugging Face "
         f"({WHOLE} or {INDEX}), {found}",

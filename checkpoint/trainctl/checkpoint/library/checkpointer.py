@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -15,12 +14,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from trainctl.checkpoint.beside import encode_beside
 from trainctl.checkpoint.dealing import Dealer
 from trainctl.checkpoint.layout.layout import rank_holder
-from trainctl.checkpoint.library.group_save import GroupSave, Target
+from trainctl.checkpoint.library.group_save import GroupSave, Target, path_of
 from trainctl.checkpoint.library.modules import held
 from trainctl.checkpoint.library.pending import PendingSave
 from trainctl.checkpoint.library.ranks import Ranks, told
+from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.snapshot.background import RETRY_AFTER_S
 from trainctl.checkpoint.snapshot.host_pool import HostPool
@@ -49,7 +50,7 @@ class Checkpointer:
         retry_after_s: waits before a write that failed is tried again.
 
     Raises:
-        UsageError: no save may be in flight.
+        UsageError: an argument cannot be; lists all. Where there are several ranks, CheckpointError, on all of them.
     """
 
     def __init__(
@@ -63,10 +64,16 @@ class Checkpointer:
         fence_s: float = FENCE_S,
         retry_after_s: Sequence[float] = RETRY_AFTER_S,
     ) -> None:
-        if in_flight < 1:
-            raise UsageError(f"in_flight: expected 1 or more, found {in_flight}")
-        self._target = Target(uri=os.fspath(uri), keep=keep, layout=layout)
+        self._target = Target(uri=path_of(uri), keep=keep, layout=layout)
         self._ranks = Ranks(group)
+        wrong = [*self._target.problems(), *_wrong(in_flight, fence_s)]
+
+        def checked() -> bool:
+            if wrong:
+                raise UsageError("\n".join(wrong))
+            return True
+
+        self._ranks.together("making a Checkpointer", checked)
         self._beside = self._ranks.beside()
         self._dealer = Dealer(rank_holder(self._ranks.rank))
         self._in_flight = in_flight
@@ -105,14 +112,15 @@ class Checkpointer:
         """
         lazy = bool(optimizers) if lazy is None else lazy
         with ExitStack() as stack:
-            state, problem = LocalState(()), ""
+            state, problem, asked = LocalState(()), "", dict[str, int]()
             try:
-                state = stack.enter_context(held(model, optimizers, objects, artifacts))
-            except TrainctlError as error:
+                state = stack.enter_context(held(model, optimizers, objects, artifacts, first=self._ranks.rank == 0))
+                asked["optimizers"] = len(optimizers)
+            except Exception as error:  # also of a module's own get_extra_state
                 if self._ranks.size == 1:
                     raise
                 problem = told(error)  # the others wait for this rank: all of them hear it
-            pending = self._begin(state, step=step, lazy=lazy, problem=problem)
+            pending = self._begin(state, step=step, lazy=lazy, asked=asked, problem=problem)
         for optimizer in optimizers:
             if id(optimizer) not in self._hooks:
                 self._hooks[id(optimizer)] = (optimizer, optimizer.register_step_pre_hook(self._before_step))
@@ -130,9 +138,11 @@ class Checkpointer:
             CheckpointError, PlanError: as ``async_save``.
             UsageError: it is closed.
         """
-        return self._begin(state, step=step, lazy=lazy)
+        return self._begin(state, step=step, lazy=lazy, asked={})
 
-    def _begin(self, state: LocalState, *, step: int, lazy: bool, problem: str = "") -> PendingSave:
+    def _begin(
+        self, state: LocalState, *, step: int, lazy: bool, asked: Mapping[str, int], problem: str = ""
+    ) -> PendingSave:
         if self._closed:
             raise UsageError("expected an open Checkpointer, found one that was closed", hint="make a new one")
         while len(self._pending) >= self._in_flight and not self._pending[0].done():
@@ -140,13 +150,22 @@ class Checkpointer:
         failed = self._take_failures()
         # The memory of now, also where a parameter is given other memory (`parameter.data = ...`) before it is copied.
         now = tuple(replace(one, tensor=one.tensor.detach()) for one in state.tensors)
-        state = replace(state, tensors=now, objects=copy.deepcopy(state.objects))
+        objects: Mapping[str, Any] = {}
+        try:
+            if self._ranks.rank == 0:
+                objects = decode_value(encode_beside(state.objects, state.artifacts))  # as they are now
+        except TrainctlError as error:
+            if self._ranks.size == 1:
+                raise
+            problem = problem or told(error)
+        state = replace(state, tensors=now, objects=objects)
         save = GroupSave.agreed(
             self._ranks,
             self._target,
             state,
             step=step,
             dealer=self._dealer,
+            asked=asked,
             problem=problem,
             failed=failed,
             heard=self._heard,
@@ -233,3 +252,10 @@ class Checkpointer:
         self._pending = [pending for pending in self._pending if pending not in over]
         self._newest = next((pending.ref for pending in reversed(over) if pending.ref is not None), self._newest)
         return {pending.attempt: pending.failure for pending in over if pending.failure and not pending.told}
+
+
+def _wrong(in_flight: object, fence_s: object) -> Iterator[str]:
+    if type(in_flight) is not int or in_flight < 1:
+        yield f"in_flight: expected 1 or more, found {in_flight!r}"
+    if not isinstance(fence_s, int | float) or not fence_s >= 0:
+        yield f"fence_s: expected seconds, 0 or more, found {fence_s!r}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainctl.checkpoint.attempts import Attempt
+from trainctl.checkpoint.beside import encode_beside
 from trainctl.checkpoint.catalog import newest
 from trainctl.checkpoint.dealing import Dealer
 from trainctl.checkpoint.engine import CheckpointWriter, attempt_id
@@ -19,16 +22,22 @@ from trainctl.checkpoint.library.ranks import Ranks, failures
 from trainctl.checkpoint.library.ranks import told as told_of
 from trainctl.checkpoint.manifest.names import STEPS
 from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.model_files import LAYOUTS
+from trainctl.checkpoint.origin import LIBRARY
 from trainctl.checkpoint.saving import EntryData, Portion, nothing
+from trainctl.checkpoint.spans import spans
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import CheckpointError, PlanError, TrainctlError, UsageError
+from trainctl.core.errors import CheckpointError, TrainctlError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 
-JOB = "library"
-"""In the place of a job's uid."""
 _LINEAGE, _EPOCH = 1, 1
+
+
+def path_of(uri: str | os.PathLike[str]) -> str:
+    """As text; what is neither stays as it is, for ``Target.problems`` to say so where all ranks hear it."""
+    return os.fspath(uri) if isinstance(uri, os.PathLike) else uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +54,26 @@ class Target:
     keep: int
     layout: str
 
+    def problems(self) -> list[str]:
+        """What nobody can save to."""
+        wrong = []
+        if not isinstance(self.uri, str) or not self.uri:
+            wrong.append(f"uri: expected a folder, found {self.uri!r}")
+        if type(self.keep) is not int or self.keep < 0:
+            wrong.append(f"keep: expected how many stay, or 0 for all, found {self.keep!r}")
+        if self.layout not in LAYOUTS:
+            wrong.append(f"layout: expected {' or '.join(LAYOUTS)}, found {self.layout!r}")
+        return wrong
+
     def check(self, step: object) -> None:
         """Sees that what is saved there as ``step`` can be found again.
 
         Raises:
             UsageError: lists all that is wrong.
         """
-        wrong = []
-        if not self.uri:
-            wrong.append("uri: expected a folder, found an empty text")
+        wrong = self.problems()
         if type(step) is not int or not 0 <= step < STEPS:
-            wrong.append(f"step: expected a whole number from 0 to {STEPS - 1}, found {step!r}")
-        if type(self.keep) is not int or self.keep < 0:
-            wrong.append(f"keep: expected how many stay, or 0 for all, found {self.keep!r}")
+            wrong.insert(0, f"step: expected a whole number from 0 to {STEPS - 1}, found {step!r}")
         if wrong:
             raise UsageError("\n".join(wrong))
 
@@ -93,6 +109,7 @@ class GroupSave:
         *,
         step: int,
         dealer: Dealer | None = None,
+        asked: Mapping[str, int] | None = None,
         problem: str = "",
         failed: Mapping[str, str] | None = None,
         heard: Callable[[Collection[str]], None] = lambda attempts: None,
@@ -105,33 +122,48 @@ class GroupSave:
             state: this rank's part.
             step: that it is at.
             dealer: that of this rank; None: a new one.
+            asked: what else all ranks have to ask for alike, by name.
             problem: why this rank has nothing to save; all hear it, and no save begins.
             failed: earlier attempts of which this rank has yet to tell that they failed, and why; if one rank has
                 any, no save begins.
             heard: called with those of all ranks before it is raised: a slower rank need not tell them again.
 
         Raises:
-            CheckpointError: a rank says so, or a tensor of one is not what its key and region say.
+            CheckpointError: a rank says so, ranks ask for different things, a tensor of one is not what its key and
+                region say, or what is beside the tensors cannot be stored.
             UsageError: the target or the step cannot be, of one rank alone.
             PlanError: the same, of one rank alone; ranks do not agree on a tensor, or a part of one is held by nobody.
         """
         try:
             target.check(step)
             state.check()
-        except (PlanError, UsageError) as error:
+            if ranks.rank == 0:
+                encode_beside(state.objects, state.artifacts)
+        except TrainctlError as error:
             if ranks.size == 1:
                 raise
             state, problem = LocalState(()), problem or told_of(error)
-        own = {"nonce": uuid.uuid4().hex, "held": told(state), "failed": dict(failed or {}), "problem": problem}
-        said = ranks.gather(own)
+        own = {
+            "nonce": uuid.uuid4().hex,
+            "held": told(state),
+            "failed": dict(failed or {}),
+            "problem": problem,
+            "asked": {"step": step, "layout": target.layout, **(asked or {})} if not problem else {},
+        }
+        said = ranks.gather(own, f"saving step {step} to {target.uri}")
         if refused := failures(["\n".join(filter(None, [*one["failed"].values(), one["problem"]])) for one in said]):
             heard({attempt for one in said for attempt in one["failed"]})
             raise CheckpointError("\n".join(refused), hint="nothing was begun; the next call saves")
+        check_alike(
+            f"saving to {target.uri}",
+            [one["asked"] for one in said],
+            hint="nothing was begun; let all ranks save the same step, with the same arguments",
+        )
         everybody = Holdings.of([one["held"] for one in said], StateVersion(_LINEAGE, step))
-        name = attempt_id(JOB, step, said[0]["nonce"])
+        name = attempt_id(LIBRARY, step, said[0]["nonce"])
         return cls(
             target=target,
-            attempt=Attempt(job=JOB, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=name),
+            attempt=Attempt(job=LIBRARY, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=name),
             everybody=everybody,
             state=everybody.here(state),
             assigned=(dealer or Dealer(rank_holder(ranks.rank))).portion(everybody.layout),
@@ -165,7 +197,8 @@ class GroupSave:
             CheckpointError: a rank failed, or the storage refused; nothing counts, and no part is left. On all ranks.
         """
         step, uri = self.attempt.step, self.target.uri
-        said = ranks.gather({"error": error, "part": None if part is None else to_wire(part)})
+        told_part = None if part is None else to_wire(part)
+        said = ranks.gather({"error": error, "part": told_part}, f"saving step {step} to {uri}")
         failed = failures([one["error"] for one in said])
         if failed:
             if ranks.rank == 0:
@@ -190,10 +223,41 @@ class GroupSave:
         target, writer = self.target, self.target.writer()
         try:
             described = self.everybody.described(self.state)
-            ref = writer.seal(self.attempt, state=described, parts=parts, parent=newest(target.uri, job=JOB))
+            ref = writer.seal(self.attempt, state=described, parts=parts, parent=newest(target.uri, job=LIBRARY))
         except TrainctlError:
             writer.discard(self.attempt)
             raise
         if target.keep:
-            writer.retain(job=JOB, keep=target.keep, protect=frozenset({ref.attempt}))
+            writer.retain(job=LIBRARY, keep=target.keep, protect=frozenset({ref.attempt}))
         return ref
+
+
+def check_alike(what: str, asked: Sequence[Mapping[str, Any]], *, hint: str) -> None:
+    """Sees that all ranks make the same call.
+
+    Args:
+        what: is going on.
+        asked: what has to be alike, by name, of every rank.
+        hint: what became of it, and what to do.
+
+    Raises:
+        CheckpointError: lists all that is not alike. On all ranks, if all were given the same.
+    """
+    if others := _unlike(asked):
+        raise CheckpointError(
+            "\n".join([f"{what}: expected the same call on all ranks, found:", *others]),
+            hint=hint,
+        )
+
+
+def _unlike(asked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each thing that ranks do not ask for alike."""
+    found = []
+    for name in dict.fromkeys(itertools.chain.from_iterable(asked)):
+        ranks: dict[str, list[int]] = {}
+        for rank, one in enumerate(asked):
+            ranks.setdefault(str(one.get(name)), []).append(rank)
+        if len(ranks) > 1:
+            said = (f"{value} on rank{'s' if len(who) > 1 else ''} {spans(who)}" for value, who in ranks.items())
+            found.append(f"{name}: {', '.join(said)}")
+    return found

@@ -13,12 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from trainctl.checkpoint.beside import encode_beside
 from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.extra_state import NAME as EXTRA
 from trainctl.checkpoint.extra_state import ExtraState
 from trainctl.checkpoint.layout.key import StateVersion
+from trainctl.checkpoint.library.group_save import Target, path_of
 from trainctl.checkpoint.library.ranks import Ranks
-from trainctl.checkpoint.library.tensors import Loaded, load_fitting, save_state
+from trainctl.checkpoint.library.tensors import Loaded, load_fitting, save_asked
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.optimizer_probe import trained_parameters
 from trainctl.checkpoint.optimizer_state import OptimizerState
@@ -42,6 +44,7 @@ def save(
     artifacts: Mapping[str, bytes] | None = None,
     keep: int = 0,
     layout: str = CHUNKED,
+    check_replicas: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> CheckpointRef:
     """Saves a model, and what its optimizers keep; on return the checkpoint is complete, on every rank.
@@ -52,11 +55,14 @@ def save(
             whole tensors are taken for replicas: each byte is written by one of them.
         optimizers: over parameters of the model.
         step: that the state is at.
-        objects: JSON values beside the tensors, those of rank 0: position in the data, states of schedulers.
+        objects: values beside the tensors, those of rank 0: position in the data, states of schedulers. Numbers, texts,
+            None, and lists, tuples, dicts and counters of such, which come back as they were.
         artifacts: files beside them, such as ``config.json``, by relative path.
         keep: remove older checkpoints of this folder but so many; 0: keep all.
         layout: ``hf``: parameters and buffers go to safetensors files with whole tensors, as transformers reads them;
             it takes a folder on disk.
+        check_replicas: compare first what several ranks hold: where it differs nothing is saved. It reads all of the
+            state once more; without it a share comes from each of them.
         group: all ranks; None: the default group, or this process alone.
 
     Raises:
@@ -64,12 +70,13 @@ def save(
             cannot be stored.
         UsageError: as ``save_state``.
     """
+    ranks, target = Ranks(group), Target(uri=path_of(uri), keep=keep, layout=layout)
     with ExitStack() as stack:
-        state = Ranks(group).together(
+        state = ranks.together(
             f"saving step {step} to {uri}",
-            lambda: stack.enter_context(held(model, optimizers, objects, artifacts)),
+            lambda: stack.enter_context(held(model, optimizers, objects, artifacts, first=ranks.rank == 0)),
         )
-        return save_state(uri, state, step=step, keep=keep, layout=layout, group=group)
+        return save_asked(ranks, target, state, step=step, check=check_replicas, asked={"optimizers": len(optimizers)})
 
 
 @contextmanager
@@ -78,18 +85,29 @@ def held(
     optimizers: Sequence[torch.optim.Optimizer],
     objects: Mapping[str, Any] | None,
     artifacts: Mapping[str, bytes] | None,
+    *,
+    first: bool,
 ) -> Iterator[LocalState]:
     """The live state as it is saved. Optimizers that have not stepped show theirs as long as the block lasts.
 
+    Args:
+        model: as ``save``, as all that follow.
+        optimizers: see there.
+        objects: see there.
+        artifacts: see there.
+        first: whether this is the rank whose objects and artifacts are saved; those of others are not looked at.
+
     Raises:
-        CheckpointError, PlanError: a dtype, a placement of a DTensor, what a module keeps beside its tensors, or an
-            optimizer's state cannot be stored.
+        CheckpointError, PlanError: a dtype, a placement of a DTensor, what a module keeps beside its tensors, an
+            optimizer's state, an object or an artifact cannot be stored.
     """
     _refuse(model, optimizers)
     settle_shards(model)
     kept = [_kept(optimizer) for optimizer in optimizers]
     try:
-        registered = dict(objects or {})
+        if first:
+            encode_beside(objects or {}, artifacts or {})
+        registered = dict(objects or {}) if first else {}
         if EXTRA in registered:
             raise CheckpointError(
                 f"objects: the name {EXTRA!r} is taken by what modules keep beside tensors", hint="choose another name"
@@ -97,7 +115,7 @@ def held(
         if extra := ExtraState({"": _bare(model)}):
             registered[EXTRA] = extra.state_dict()
         values = {"registered": registered, "optimizers": [optimizer.export(settings=True) for optimizer in kept]}
-        yield _state(model, optimizers, values, artifacts)
+        yield _state(model, optimizers, values, artifacts if first else None)
     finally:
         for optimizer in kept:
             optimizer.let_go()
@@ -171,6 +189,11 @@ def _refuse(model: object, optimizers: object) -> None:
     if isinstance(optimizers, torch.optim.Optimizer):
         name = type(optimizers).__name__
         raise UsageError(f"optimizers: expected a list of optimizers, found one {name}", hint="put it into brackets")
+    if not isinstance(optimizers, Sequence):  # what can be gone through once only is empty the second time
+        name = type(optimizers).__name__
+        raise UsageError(
+            f"optimizers: expected a list of optimizers, found {name}", hint="give a list; without any: []"
+        )
 
 
 def _fit(kept: Sequence[OptimizerState], ref: CheckpointRef, objects: Mapping[str, Any]) -> None:

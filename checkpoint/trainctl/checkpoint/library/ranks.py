@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from trainctl.checkpoint.exchange.port import Exchange, Work
 from trainctl.checkpoint.exchange.watched import MessageWork, Watchers
+from trainctl.checkpoint.library.waiting import said_while_waiting
 from trainctl.checkpoint.spans import spans
 from trainctl.core.errors import CheckpointError, TrainctlError
 
@@ -29,14 +30,20 @@ class Ranks:
         group: None: the default group, if there is one.
     """
 
+    _word_s = 10.0
+
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         self._group = group
         self._alone = group is None and not (dist.is_available() and dist.is_initialized())
         self.rank = 0 if self._alone else dist.get_rank(group)
         self.size = 1 if self._alone else dist.get_world_size(group)
 
-    def gather(self, value: Any) -> list[Any]:
-        """The JSON value of every rank, in rank order.
+    def gather(self, value: Any, what: str = "") -> list[Any]:
+        """The JSON value of every rank, in rank order. Who waits long for the others says so in the log.
+
+        Args:
+            value: of this rank.
+            what: is going on, for the log.
 
         Raises:
             CheckpointError: a rank is gone; beside the training torch's own RuntimeError says so.
@@ -44,10 +51,12 @@ class Ranks:
         if self._alone:
             return [value]
         data = json.dumps(value, separators=(",", ":")).encode()
-        lengths = [int(size) for size in self._all(torch.tensor([len(data)]))]
-        own = torch.zeros(max(lengths), dtype=torch.uint8)
-        own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        parts = self._all(own)
+        who = f"rank {self.rank} of {self.size} has waited for the other ranks"
+        with said_while_waiting(what, who, self._gives_up_s(), every_s=self._word_s):
+            lengths = [int(size) for size in self._all(torch.tensor([len(data)]))]
+            own = torch.zeros(max(lengths), dtype=torch.uint8)
+            own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            parts = self._all(own)
         return [json.loads(bytes(p[:n].cpu().numpy())) for p, n in zip(parts, lengths, strict=True)]
 
     def together(self, what: str, work: Callable[[], T]) -> T:
@@ -62,10 +71,8 @@ class Ranks:
         except Exception as failure:  # whatever it is: the others would wait for this rank
             if self.size == 1:
                 raise
-            cause = failure
-            expected = isinstance(failure, TrainctlError | OSError)
-            error = told(failure) if expected else f"{type(failure).__name__}: {failure}"
-        failed = failures(self.gather(error))
+            cause, error = failure, told(failure)
+        failed = failures(self.gather(error, what))
         if failed:
             text = "\n".join([f"{what} failed:", *failed])
             raise CheckpointError(text, hint="no rank goes on with a part of it") from cause
@@ -103,11 +110,20 @@ class Ranks:
         """Begins to receive into host memory; torch's handle of it."""
         return dist.irecv(buffer, group=self._group, tag=tag, group_src=source)
 
+    def _gives_up_s(self) -> float | None:
+        """After how long torch does; None: it does not say."""
+        group = self._group or dist.group.WORLD
+        try:
+            timeout: timedelta = group._get_backend(_device(self._group)).options._timeout  # type: ignore[union-attr]
+        except (AttributeError, RuntimeError):
+            return None
+        return timeout.total_seconds()
+
     def leave(self) -> None:
         """Ends a group that ``beside`` made: whoever still waits in it for this rank hears that it is gone."""
 
     def _all(self, own: torch.Tensor) -> list[torch.Tensor]:
-        device = torch.device("cuda") if dist.get_backend(self._group) == "nccl" else torch.device("cpu")
+        device = _device(self._group)
         own = own.to(device)
         parts = [torch.empty_like(own) for _ in range(self.size)]
         try:
@@ -119,6 +135,11 @@ class Ranks:
                 hint="see what ended it; a checkpoint that was not completed does not count",
             ) from error
         return parts
+
+
+def _device(group: dist.ProcessGroup | None) -> torch.device:
+    """Where what all ranks gather has to lie."""
+    return torch.device("cuda") if dist.get_backend(group) == "nccl" else torch.device("cpu")
 
 
 class _Messages:
@@ -155,6 +176,9 @@ class _Messages:
 class _Beside(Ranks):
     """Ranks that meet by gloo, whatever the training uses."""
 
+    _word_s = 60.0
+    """Nobody stands still meanwhile."""
+
     def __init__(self, rank: int, size: int, name: str) -> None:
         from torch.distributed import ProcessGroupGloo
         from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
@@ -175,6 +199,9 @@ class _Beside(Ranks):
     def receive(self, buffer: torch.Tensor, source: int, tag: int) -> Any:
         return self._gloo.recv([buffer], source, tag)
 
+    def _gives_up_s(self) -> float | None:
+        return _SILENCE_S
+
     def leave(self) -> None:
         self._gloo = None
 
@@ -189,6 +216,8 @@ class _Beside(Ranks):
 
 def told(failure: Exception) -> str:
     """What one rank tells the others of its failure: what is wrong, and what to do."""
+    if not isinstance(failure, TrainctlError | OSError):
+        return f"{type(failure).__name__}: {failure}"
     hint = getattr(failure, "hint", "")
     return (str(failure) or type(failure).__name__) + (f" ({hint})" if hint else "")
 

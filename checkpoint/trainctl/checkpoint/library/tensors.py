@@ -14,17 +14,20 @@ import torch.distributed as dist
 from trainctl.checkpoint.catalog import is_root_of, older, passed_over, resolve
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.library.group_save import GroupSave, Target
+from trainctl.checkpoint.library.group_save import GroupSave, Target, check_alike, path_of
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.library.ranks import told as told_of
+from trainctl.checkpoint.library.replicas import compare_replicas
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import LoadPlan, plan_load
 from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.storage.probe import reach
 from trainctl.core.codec import from_wire, to_wire
-from trainctl.core.errors import DamagedCheckpointError
+from trainctl.core.errors import DamagedCheckpointError, TrainctlError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 
 T = TypeVar("T")
@@ -58,6 +61,7 @@ def save_state(
     step: int,
     keep: int = 0,
     layout: str = CHUNKED,
+    check_replicas: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> CheckpointRef:
     """Saves the parts that all ranks hold; on return the checkpoint is complete, on every rank.
@@ -70,19 +74,51 @@ def save_state(
         keep: remove older checkpoints of this folder but so many; 0: keep all.
         layout: ``hf``: parameters and buffers go to safetensors files with whole tensors, as transformers reads them;
             it takes a folder on disk.
+        check_replicas: compare first what several ranks hold: where it differs nothing is saved. It reads all of the
+            state once more; without it a share comes from each of them.
         group: its ranks; None: the default group, or this process alone.
 
     Raises:
-        CheckpointError: the storage refused; nothing counts then. Raised on all ranks.
+        CheckpointError: the storage refused, ranks ask for different steps, or replicas were compared and differ;
+            nothing counts then. Raised on all ranks.
         PlanError: ranks do not agree on a tensor, or a part of one is held by nobody. Raised on all ranks.
         UsageError: a folder, a step or a number to keep that cannot be; where there are several ranks, CheckpointError.
     """
-    ranks = Ranks(group)
-    save = GroupSave.agreed(ranks, Target(uri=os.fspath(uri), keep=keep, layout=layout), state, step=step)
-    part = ranks.together(
-        f"saving step {step} to {uri}", lambda: save.write(ranks.rank, live_data(save.state, save.assigned))
-    )
-    return save.complete(ranks, part)
+    target = Target(uri=path_of(uri), keep=keep, layout=layout)
+    return save_asked(Ranks(group), target, state, step=step, check=check_replicas, asked={})
+
+
+def save_asked(
+    ranks: Ranks, target: Target, state: LocalState, *, step: int, check: bool, asked: Mapping[str, int]
+) -> CheckpointRef:
+    """As ``save_state``.
+
+    Args:
+        ranks: the group.
+        target: where to.
+        state: see there.
+        step: see there.
+        check: whether to compare replicas.
+        asked: what else all ranks have to ask for alike, by name.
+
+    Raises:
+        CheckpointError, PlanError, UsageError: see there.
+    """
+    what = f"saving step {step} to {target.uri}"
+    save = GroupSave.agreed(ranks, target, state, step=step, asked={**asked, "check_replicas": check})
+    if check:
+        compare_replicas(ranks, save.state, what)
+    part, cause = None, None
+    try:
+        part = save.write(ranks.rank, live_data(save.state, save.assigned))
+    except Exception as failure:  # whatever it is: the others wait for this rank, and what they wrote has to go
+        cause = failure
+    try:
+        return save.complete(ranks, part, "" if cause is None else told_of(cause))
+    except TrainctlError as failed:
+        if cause is not None and ranks.size == 1:
+            raise cause from None
+        raise failed from cause
 
 
 def load_state(
@@ -113,8 +149,8 @@ def load_state(
         group: the ranks; None: the default group, or this process alone.
 
     Raises:
-        CheckpointError: it cannot be read, is damaged, or does not fit (all differences are listed); with ``fallback``
-            all that were tried are named. Raised on all ranks.
+        CheckpointError: it cannot be read, is damaged, or does not fit (all differences are listed), or ranks ask for
+            different things; with ``fallback`` all that were tried are named. Raised on all ranks.
     """
     return load_fitting(uri, state, kinds=kinds, cast=cast, fallback=fallback, verify_first=verify_first, group=group)
 
@@ -145,15 +181,23 @@ def load_fitting(
     Raises:
         CheckpointError: see there; or ``fits`` says so.
     """
-    uri = os.fspath(uri)
+    uri = path_of(uri)
     ranks = Ranks(group)
 
     def looked() -> dict[str, Any]:
+        if not isinstance(uri, str) or not uri:
+            raise UsageError(f"uri: expected a checkpoint, or a folder of them, found {uri!r}")
         state.check()
-        return {} if ranks.rank else _choices(uri, fallback)
+        asked = {"fallback": fallback, "verify_first": verify_first}
+        return {"asked": asked, **({} if ranks.rank else _choices(uri, fallback))}
 
-    found = ranks.together(f"looking for a checkpoint in {uri}", looked)
-    found = ranks.gather(found)[0]
+    said = ranks.gather(ranks.together(f"looking for a checkpoint in {uri}", looked))
+    check_alike(
+        f"loading {uri}",
+        [one["asked"] for one in said],
+        hint="nothing was loaded; let all ranks give the same arguments",
+    )
+    found = said[0]
     skipped: list[str] = list(found["passedOver"])
     version = next((tensor.key.version for tensor in state.tensors), StateVersion(0, 0))
     wanted = Holdings.of(ranks.gather(told(state)), version).layout
@@ -196,6 +240,7 @@ def _fitting(plan: Callable[[], LoadPlan], fits: Callable[[CheckpointRef, Mappin
 
 def _choices(uri: str, fallback: bool) -> dict[str, Any]:
     """What to load, best first, and what is wrong with newer ones."""
+    reach(uri)
     first = resolve(uri)
     newer = list(passed_over(first)) if is_root_of(uri, first) else []
     if newer and not fallback:

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
-from trainctl.checkpoint.manifest.records import TCF_VERSION, ContentsManifest, PartManifest, RootManifest, StoredFile
+from trainctl.checkpoint.manifest.records import (
+    TCF_KEYS,
+    TCF_VERSION,
+    ContentsManifest,
+    PartManifest,
+    RootManifest,
+    StoredFile,
+)
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 from trainctl.core.texts import shortened
@@ -131,9 +138,9 @@ def _object(data: bytes, where: str) -> Mapping[str, Any]:
             f"{where} is foreign: expected a TCF manifest with a field tcf, found none",
             hint="name the folder of a checkpoint that trainctl wrote",
         )
-    if fields["tcf"] != TCF_VERSION:
+    if fields["tcf"] not in (TCF_VERSION, TCF_KEYS):
         raise CheckpointError(
-            f"{where}: expected version {TCF_VERSION} of the checkpoint format, found {fields['tcf']}",
+            f"{where}: expected version {TCF_VERSION} or {TCF_KEYS} of the checkpoint format, found {fields['tcf']}",
             hint="read it with the version of trainctl that wrote it, or a newer one",
         )
     return fields

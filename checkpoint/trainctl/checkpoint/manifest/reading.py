@@ -14,6 +14,7 @@ from trainctl.checkpoint.manifest.contents import ContentsTable, part_holder
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name
 from trainctl.checkpoint.manifest.records import ContentsManifest, PartManifest, PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.rereads import Rereads
+from trainctl.checkpoint.storage.absence import why_nothing
 from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
@@ -39,7 +40,7 @@ def read_root(
         data = _read(storage, path, expected_sha256, rereads)
     except (FileNotFoundError, NotADirectoryError):
         entries = storage.list(folder)
-        found = f"found {', '.join(entries[:5])}" if entries else "the folder is empty or does not exist"
+        found = f"found {', '.join(entries[:5])}" if entries else why_nothing(storage, folder)
         missing = DamagedCheckpointError if expected_sha256 else CheckpointError
         raise missing(
             f"{where} is missing: expected a complete checkpoint, {found}",
@@ -92,6 +93,7 @@ def unlike_files(storage: Storage, root: RootManifest, folder: str = "") -> Mapp
     """
     problems: dict[str, str] = {}
     listed: dict[str, Mapping[str, int]] = {}
+    names: dict[str, frozenset[str]] = {}
     for file in root.stored_files:
         path = f"{folder}/{file.path}".lstrip("/")
         parent, _, name = path.rpartition("/")
@@ -101,9 +103,17 @@ def unlike_files(storage: Storage, root: RootManifest, folder: str = "") -> Mapp
             continue
         size = storage.size(path)  # a listing may lag behind
         if size is None:
-            problems[file.path] = f"{storage.uri}/{path} is missing"
+            if parent not in names:
+                names[parent] = frozenset(_names(storage, parent))
+            what = (
+                "is missing"
+                if name not in names[parent]
+                else "is no file: a folder, or a link to nothing, has its name"
+            )
+            problems[file.path] = f"{storage.uri}/{path} {what}"
         elif size != file.size_bytes:
-            problems[file.path] = f"{storage.uri}/{path} is truncated: expected {file.size_bytes} bytes, found {size}"
+            what = "truncated" if size < file.size_bytes else "longer than it was"
+            problems[file.path] = f"{storage.uri}/{path} is {what}: expected {file.size_bytes} bytes, found {size}"
     return problems
 
 
@@ -114,6 +124,16 @@ def _sizes(storage: Storage, folder: str) -> Mapping[str, int]:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             return {}
+        raise
+
+
+def _names(storage: Storage, folder: str) -> Sequence[str]:
+    """As ``_sizes``."""
+    try:
+        return storage.list(folder)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return ()
         raise
 
 

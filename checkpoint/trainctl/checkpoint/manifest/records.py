@@ -10,6 +10,8 @@ from trainctl.checkpoint.layout.region import Box, Flat, Region
 from trainctl.core.errors import CheckpointError
 
 TCF_VERSION = 1
+TCF_KEYS = 2
+"""Of a root manifest that has objects with keys that are no texts: readers of version 1 would misread them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +224,7 @@ class RootManifest:
         attempt: id of the attempt.
         lineage: chain of steps it belongs to.
         epoch: leader's fencing epoch ``E`` when the save began.
-        created: RFC 3339, for people.
+        created: RFC 3339 in UTC; the later of two of one step is the newer.
         parent: the checkpoint before, in this lineage or the one it rolled back to.
         ancestors: jobs that this one went on from, oldest first.
         parts: one per writer.

@@ -13,14 +13,14 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from trainctl.checkpoint.attempts import LASTING
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.memory.node_memory import NoRoomError
 from trainctl.checkpoint.monitor import COPY, WRITE
 from trainctl.checkpoint.saving import EntryData, nothing
-from trainctl.checkpoint.snapshot.pace import Pace
+from trainctl.checkpoint.snapshot.pace import Pace, first_rest_s
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.descriptors import beside_training
+from trainctl.checkpoint.storage.errors import LASTING
 from trainctl.core.errors import CheckpointError, TrainctlError
 from trainctl.core.records.part import NO_ROOM
 
@@ -212,6 +212,8 @@ class BackgroundPart:
     def _saved(self) -> PartReport:
         with timed(COPY):
             self.source.copy()
+        if self._beside_training:
+            self._cancelled.wait(first_rest_s(sum(entry.size_bytes for entry in self.source.data)))
         # Not earlier: the next change of the state waits for the copy, which would not come off beside busy threads.
         with contextlib.suppress(OSError, AttributeError):  # a courtesy that not every system knows
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

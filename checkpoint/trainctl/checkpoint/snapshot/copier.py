@@ -20,6 +20,11 @@ IN_FLIGHT_BYTES = 64 << 20
 class Copier(Protocol):
     """Copies one snapshot. Made by the thread that trains; another one may copy."""
 
+    @property
+    def seen_by_host(self) -> bool:
+        """What the host reads of the live tensors is what was done to them: nothing is on its way."""
+        ...
+
     def put(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Begins to copy a chunk: after what the calling thread had its device do before, and before what it has it do.
 
@@ -46,6 +51,8 @@ class Copier(Protocol):
 
 class HostCopier:
     """Implements ``Copier`` for memory that the processor copies: begun is done."""
+
+    seen_by_host = True
 
     def put(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Copies it."""
@@ -108,6 +115,8 @@ class DeviceCopier(Generic[EventT]):
     Args:
         devices: by their names.
     """
+
+    seen_by_host = False
 
     def __init__(self, devices: Mapping[torch.device, Device[EventT]]) -> None:
         self._devices = devices

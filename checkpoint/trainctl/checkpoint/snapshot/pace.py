@@ -9,6 +9,22 @@ SHARE = 0.04
 LONGEST_REST = 1.5
 """For each second of work: a write takes at most two and a half times as long as without rests."""
 
+COPIED_BYTES_PER_S = 4e9
+"""What a rank copies beside others at least."""
+LONGEST_FIRST_REST_S = 1.0
+
+
+def first_rest_s(size_bytes: int) -> float:
+    """How long to leave the processor to others before the first byte is written, once the copy is whole.
+
+    The training thread goes on then, and wants the interpreter, which a thread that has to wait for a processor would
+    keep from it: with 4 ranks on 2 cores, 5 to 40 ms of a stall of 70. And other ranks of the node still copy.
+
+    Args:
+        size_bytes: of what was copied.
+    """
+    return min(size_bytes / COPIED_BYTES_PER_S, LONGEST_FIRST_REST_S)
+
 
 def rest_s(processor_s: float, took_s: float, processors: int) -> float:
     """How long to rest after some work.

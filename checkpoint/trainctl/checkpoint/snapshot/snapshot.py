@@ -3,8 +3,8 @@
 Parameters and moments change in the optimizer step only. So the copy of the state after step ``s`` may run during the
 forward and backward pass of ``s + 1``, and has to be whole before its optimizer step: everybody who writes to the state
 passes ``fence`` first. Buffers may change in any forward pass, and are copied at once. A copy that is late is dropped;
-one that somebody changed meanwhile is found out by the tensors' version counters, and dropped, too. What is kept is
-never torn.
+one that somebody changed meanwhile is found out by the tensors' version counters, or by a value of each, and dropped,
+too. What is kept is never torn.
 
 Where the state lives on a CUDA device, a stream of its own copies, once the training's stream is past the snapshot's
 moment. The fence waits on the host, so that its deadline holds: what a stream was told to wait for, it cannot give up.
@@ -28,6 +28,7 @@ from trainctl.checkpoint.data_file import Entry
 from trainctl.checkpoint.saving import nothing
 from trainctl.checkpoint.snapshot.copier import Copier, copier_of
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
+from trainctl.checkpoint.snapshot.samples import Samples
 from trainctl.checkpoint.snapshot.stowage import Stowage, Stowed, room_of
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 
@@ -60,6 +61,7 @@ class Snapshot:
         self._room = room_of(buffer.bytes, stowage)
         self._lazy = [live for live, _ in self._saved(lazily=True)]
         self._versions = [live.changes for live in self._lazy]
+        self._samples = Samples(self._lazy if self._copier.seen_by_host else ())
         self._lock = threading.Lock()
         self._wanted = True
         self._begun = self._copied = False
@@ -146,11 +148,12 @@ class Snapshot:
         if not self._copied and not self._reason:
             self._cause = "late_copy"
             self._reason = f"the next change of the state was due, and {within_s:.2f} s later the copy was not whole"
-        elif changed:
+        elif changed or (unseen := self._samples.changed()):
             self._cause = "changed_state"
+            how = "" if changed else ", by what torch does not count (.data, NumPy, a foreign kernel)"
             self._reason = (
-                f"{changed[0]} was changed before the snapshot's fence was passed: whoever writes to registered state "
-                "has to pass it first"
+                f"{changed[0] if changed else unseen} was changed before the snapshot's fence was passed{how}: whoever "
+                "writes to registered state has to pass it first"
             )
         self._passed.set()
         return self.whole

@@ -69,7 +69,7 @@ class Calls:
             FileNotFoundError, FileExistsError: as the action.
             StorageSaysNoError: it failed in a way that lasts, or for too long.
         """
-        began_s, tries = self._clock.monotonic_s(), 0
+        began_s, tries, said_s = self._clock.monotonic_s(), 0, 0.0
         while True:
             try:
                 return self.once(where, partial(action, tries > 0), size_bytes=size_bytes)
@@ -79,13 +79,18 @@ class Calls:
                 wait_s = self.patience.wait_s(tries, spent_s, self._chance()) if failure.again else None
                 if wait_s is None:
                     raise _given_up(failure, tries, spent_s) from failure
-                _LOG.info("%s; tried again in %.1f s", failure, wait_s)
+                if spent_s + wait_s < said_s + self.patience.word_s:
+                    _LOG.info("%s; tried again in %.1f s", failure, wait_s)
+                else:
+                    said_s = spent_s
+                    text = "%s; tried %d times in %.0f s, given up after %.0f s"
+                    _LOG.warning(text, failure, tries, spent_s, self.patience.deadline_s)
                 self._sleep(wait_s)
 
     def once(self, where: str, action: Callable[[], T], *, size_bytes: int = 0) -> T:
         """As ``call``, for what cannot be done again."""
         limit_s = self.patience.limit_s(size_bytes)
-        outcome = _bounded(action, limit_s)
+        outcome = _bounded(action, limit_s, self.patience.silent_s(size_bytes), partial(_silent, where, limit_s))
         if outcome is None:
             text = f"{where}: no answer within {limit_s:.0f} s" + (f" (from {self.endpoint})" if self.endpoint else "")
             raise StorageSaysNoError(errno.ETIMEDOUT, text, again=True, hint="see whether the storage has trouble")
@@ -110,11 +115,23 @@ class _Outcome(Generic[T]):
     error: BaseException | None = None
 
 
-def _bounded(action: Callable[[], T], limit_s: float) -> _Outcome[T] | None:
+def _silent(where: str, limit_s: float, spent_s: float) -> None:
+    _LOG.warning("%s: no answer for %.0f s; waited for up to %.0f s", where, spent_s, limit_s)
+
+
+def _bounded(
+    action: Callable[[], T], limit_s: float, every_s: float, silent: Callable[[float], None]
+) -> _Outcome[T] | None:
     """What became of the action, on a thread that is left to itself if it takes too long: drivers may wait for ever.
 
+    Args:
+        action: what to do.
+        limit_s: how long it may take.
+        every_s: how often to tell that it has not come to an end.
+        silent: told for how long that was.
+
     Returns:
-        None if it does.
+        None if it takes longer.
     """
     done: queue.SimpleQueue[_Outcome[T]] = queue.SimpleQueue()
 
@@ -126,7 +143,13 @@ def _bounded(action: Callable[[], T], limit_s: float) -> _Outcome[T] | None:
         done.put(outcome)
 
     threading.Thread(target=run, name="storage-call", daemon=True).start()
-    try:
-        return done.get(timeout=limit_s)
-    except queue.Empty:
-        return None
+    spent_s = 0.0
+    while spent_s < limit_s:
+        wait_s = min(every_s, limit_s - spent_s)
+        try:
+            return done.get(timeout=wait_s)
+        except queue.Empty:
+            spent_s += wait_s
+            if spent_s < limit_s:
+                silent(spent_s)
+    return None

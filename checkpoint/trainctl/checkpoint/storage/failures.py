@@ -100,8 +100,10 @@ def failure_of(error: Exception, where: str, endpoint: str = "") -> OSError:
     """
     if isinstance(error, StorageSaysNoError):
         return error
-    number, again, hint = _judged(error)
+    number, again, hint, cause = _judged(error)
     said = _said(error)
+    if said in where:  # it only repeats what was asked for
+        said = _said(cause)
     text = f"{where}: {said}" + (f" (from {endpoint})" if endpoint and endpoint not in said else "")
     if number == errno.ENOENT:
         return FileNotFoundError(number, "there is no such file", where)
@@ -110,20 +112,21 @@ def failure_of(error: Exception, where: str, endpoint: str = "") -> OSError:
     return StorageSaysNoError(number, text, again=again, hint=hint)
 
 
-def _judged(error: Exception) -> tuple[int, bool, str]:
+def _judged(error: Exception) -> tuple[int, bool, str, BaseException]:
+    """Number, whether to ask again, what to do; and the error of the chain that says so."""
     chain = list(_chain(error))
     for one in chain:
         code, status = _answer(one)
         if code in _BY_CODE:
-            return _BY_CODE[code]
+            return (*_BY_CODE[code], one)
         if status >= 500 or status == 429:
-            return errno.EBUSY, True, _AGAIN
+            return errno.EBUSY, True, _AGAIN, one
     for one in chain:
         names = [cls.__name__ for cls in type(one).__mro__]
         known = next((name for name in names if name in _BY_NAME), "")
         if known:
-            return _BY_NAME[known]
-    return _plain(error)
+            return (*_BY_NAME[known], one)
+    return (*_plain(error), error)
 
 
 def _plain(error: Exception) -> tuple[int, bool, str]:
@@ -159,7 +162,7 @@ def _answer(error: BaseException) -> tuple[str, int]:
     return code, int(status) if isinstance(status, int) else 0
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     text = str(getattr(error, "strerror", None) or error).split("\n", 1)[0]
     name = type(error).__name__
     return text if isinstance(error, OSError) and text else f"{name}: {text}" if text else name

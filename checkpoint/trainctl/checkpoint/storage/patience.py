@@ -15,6 +15,7 @@ class Patience:
         deadline_s: after so long nothing is tried again.
         answer_s: what one try has for an answer.
         slowest_bytes_per_s: what one try has beside that, by the bytes that travel.
+        word_s: after so long, and then as often, the log says that it still goes on.
     """
 
     first_s: float = 0.2
@@ -22,10 +23,15 @@ class Patience:
     deadline_s: float = 45.0
     answer_s: float = 20.0
     slowest_bytes_per_s: float = 1 << 20
+    word_s: float = 10.0
 
     def limit_s(self, size_bytes: int) -> float:
         """What one try has in which ``size_bytes`` travel."""
         return self.answer_s + size_bytes / self.slowest_bytes_per_s
+
+    def silent_s(self, size_bytes: int) -> float:
+        """How long one try, in which ``size_bytes`` travel, may go on before the log says so."""
+        return self.word_s + size_bytes / self.slowest_bytes_per_s
 
     def wait_s(self, tries: int, spent_s: float, chance: float) -> float | None:
         """How long to wait before the next try; None: give up.

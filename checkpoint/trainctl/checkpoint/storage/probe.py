@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.storage.calls import Calls
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.patience import Patience
@@ -32,6 +32,21 @@ _NOT_ATOMIC = (
     "no conditional put: of two that seal the same checkpoint at one moment both would succeed; trainctl looks first"
 )
 _NOT_LISTED = "its listing lags behind what was written: `resumeFrom: latest` may miss the newest checkpoint"
+
+
+def reach(uri: str) -> None:
+    """Sees within seconds whether anybody is there: what begins does not wait for that as long as what goes on.
+
+    Raises:
+        StorageAwayError: nobody is. Whatever else is wrong is for those to tell who read there.
+    """
+    storage = open_storage(uri, calls=Calls(QUICK))
+    with storage_errors(f"looking for {uri}"):
+        try:
+            storage.size(PREFIX)  # any name: only whether there is an answer
+        except OSError as error:
+            if error.errno == errno.EHOSTUNREACH:
+                raise
 
 
 def try_out(storage: Storage, *, write: bool) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def confirm(question: str) -> bool:
         UsageError: there is none, so nobody can answer.
     """
     if not can_ask():
-        raise UsageError(f"{question} there is no terminal to ask on", hint="say so with -y")
+        raise UsageError(f"{question}: there is no terminal to ask on", hint="say so with -y")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     try:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import Any
 
-from trainctl.checkpoint.attempts import storage_errors
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.records import RootManifest
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.cli import exit_codes
 from trainctl.cli.client import Client, connect, find_job
 from trainctl.cli.commands.checkpoints import ask, choose_any
 from trainctl.cli.context import Context
+from trainctl.cli.manifest_facts import facts
 from trainctl.cli.output import emit
+from trainctl.cli.places import is_path, or_folder
 from trainctl.cli.render import checkpoint as render
 from trainctl.cli.render.refused import RESTORE, data_of, refusals
 from trainctl.core.errors import CheckpointError, TrainctlError
@@ -25,16 +26,21 @@ from trainctl.protos.v1.job_pb2 import Job, Load, RefusedCheckpoint, RollbackJob
 
 def describe(context: Context) -> int:
     """Shows what the manifest of a checkpoint says, and what it means to the job."""
-    with connect(context) as client:
+    if is_path(context.options.name):
+        from trainctl.cli.commands.offline import describe_in_folder
+
+        return describe_in_folder(context)
+    with or_folder(context.options.name), connect(context) as client:
         job = find_job(context, client, context.options.name)
         answer = ask(client, job.uid)
-        message = choose_any(job, answer, context.options.step)
+    message = choose_any(job, answer, context.options.step)
+    with connect(context) as client:
         back_to = _rollback_target(client, job)
     ref = message_to_record(message, CheckpointRef)
     refused = refusals(answer)
     data = {
         **data_of(message, refused),
-        **_facts(_manifest(ref, refused.get(ref.uri))),
+        **facts(_manifest(ref, refused.get(ref.uri))),
         "pinned": ref.uri in answer.pinned,
         "rollbackTarget": ref.uri == back_to,
         "loads": [_load(load) for load in job.status.loads if load.uri == ref.uri],
@@ -55,26 +61,6 @@ def _manifest(ref: CheckpointRef, refused: RefusedCheckpoint | None) -> RootMani
             f"the checkpoint of step {ref.step} was refused: {refused.reason}\nits manifest cannot be shown: {error}",
             hint=RESTORE,
         ) from error
-
-
-def _facts(root: RootManifest) -> dict[str, Any]:
-    files = root.stored_files
-    return {
-        "job": root.job,
-        "created": root.created,
-        "epoch": root.epoch,
-        "parent": asdict(root.parent) if root.parent is not None else None,
-        "ancestors": list(root.ancestors),
-        "layout": root.layout,
-        "writers": len(root.parts),
-        "tensors": root.tensors,
-        "dataBytes": root.data_bytes,
-        "sizeBytes": sum(file.size_bytes for file in files),
-        "files": [{"path": file.path, "sizeBytes": file.size_bytes} for file in files],
-        "parts": [
-            {"rank": part.writer, "dataBytes": part.data_bytes, "seconds": dict(part.seconds)} for part in root.parts
-        ],
-    }
 
 
 def _load(load: Load) -> dict[str, Any]:

@@ -1,75 +1,75 @@
-"""``trainctl checkpoints verify``: reads a checkpoint where it lies; ``--accept`` takes a refusal back. No torch."""
+"""``trainctl checkpoints verify``: reads a checkpoint where it lies. No torch.
+
+Damage is told to the controller, which refuses the checkpoint; ``--accept`` takes that back when it is whole again. A
+manifest that is missing or another one refuses nothing: its folder may not be mounted where the command runs.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import uuid
 
+from trainctl.checkpoint.read_back import shortest
 from trainctl.checkpoint.verification import Verified
-from trainctl.checkpoint.verification import verify as read_all
-from trainctl.cli import exit_codes
+from trainctl.cli import exit_codes, marks
 from trainctl.cli.client import connect, find_job
 from trainctl.cli.commands.checkpoints import ask, choose_any
 from trainctl.cli.commands.operate import begin
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit, is_table
-from trainctl.cli.progress import Progress
+from trainctl.cli.marks import Noted
+from trainctl.cli.output import emit
+from trainctl.cli.places import is_path, or_folder
 from trainctl.cli.render.refused import RESTORE, refusals
-from trainctl.core.errors import CheckpointError, DamagedCheckpointError
+from trainctl.cli.verified import data_of, fail, read, whole
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
-from trainctl.core.units import format_bytes, format_count
 from trainctl.protos.convert import message_to_record
-from trainctl.protos.v1.job_pb2 import AcceptCheckpointRequest, AcceptCheckpointResponse, Job, RefusedCheckpoint
+from trainctl.protos.v1.job_pb2 import (
+    AcceptCheckpointRequest,
+    AcceptCheckpointResponse,
+    Job,
+    RefuseCheckpointRequest,
+    RefusedCheckpoint,
+)
 
 
 def verify(context: Context) -> int:
     """Reads every file of a checkpoint; fails if one is not as it was saved, and names it."""
-    with connect(context) as client:
+    if is_path(context.options.name):
+        from trainctl.cli.commands.offline_verify import verify_in_folder
+
+        return verify_in_folder(context)
+    with or_folder(context.options.name), connect(context) as client:
         job = find_job(context, client, context.options.name)
         answer = ask(client, job.uid)
-        message = choose_any(job, answer, context.options.step)
+    message = choose_any(job, answer, context.options.step)
     ref = message_to_record(message, CheckpointRef)
     refused = refusals(answer).get(ref.uri)
+    mark = marks.found(ref) if refused is None else ""
     found = _read(context, ref, refused)
     if found.damage:
         _fail(context, job, ref, found, refused)
     accepted = _accept(context, job, ref) if refused is not None and context.options.accept else None
+    taken = marks.take(ref, mark)
     emit(
         context,
-        {**_data(ref, found, refused), **({} if accepted is None else {"accepted": True, "listed": accepted.listed})},
-        table=lambda: [_whole(ref, found), *_about_refusal(context, job, ref, refused, accepted)],
+        {
+            **data_of(ref, found, refused.reason if refused is not None else ""),
+            "unmarked": taken.done,
+            **({} if accepted is None else {"accepted": True, "listed": accepted.listed}),
+        },
+        table=lambda: [whole(ref, found), *taken.lines, *_about_refusal(context, job, ref, refused, accepted)],
         names=[ref.uri],
     )
     return exit_codes.OK
 
 
 def _read(context: Context, ref: CheckpointRef, refused: RefusedCheckpoint | None) -> Verified:
-    context.on_interrupt = ("interrupted: nothing was changed",)
-    context.console.say(f"reading {ref.uri}")
     try:
-        with Progress(context.console, "verified") as progress:
-            return read_all(ref, progress=progress.at)
+        return read(context, ref)
     except DamagedCheckpointError as error:
         if refused is None:
             raise
         raise CheckpointError(f"the checkpoint of step {ref.step} stays refused: {error}", hint=RESTORE) from error
-
-
-def _data(ref: CheckpointRef, found: Verified, refused: RefusedCheckpoint | None) -> dict[str, Any]:
-    return {
-        "step": ref.step,
-        "uri": ref.uri,
-        "files": found.files,
-        "sizeBytes": found.size_bytes,
-        "damage": list(found.damage),
-        "healedReads": found.healed_reads,
-        "refused": refused.reason if refused is not None else "",
-    }
-
-
-def _whole(ref: CheckpointRef, found: Verified) -> str:
-    size = f"{format_count(found.files, 'file')}, {format_bytes(found.size_bytes)}"
-    healed = f"; {format_count(found.healed_reads, 'read')} only right when repeated: see what changes bytes on the way"
-    return f"the checkpoint of step {ref.step} is whole: {size}{healed if found.healed_reads else ''}"
 
 
 def _about_refusal(
@@ -105,11 +105,33 @@ def _accept(context: Context, job: Job, ref: CheckpointRef) -> AcceptCheckpointR
 
 def _fail(context: Context, job: Job, ref: CheckpointRef, found: Verified, refused: RefusedCheckpoint | None) -> None:
     """Raises: CheckpointError: with all that is wrong; for machines the data is written first."""
-    if not is_table(context):
-        emit(context, _data(ref, found, refused), table=lambda: [], names=[ref.uri])
-    stays = "; it stays refused" if refused is not None else ""
-    raise CheckpointError(
-        "\n".join([f"the checkpoint of step {ref.step} is damaged{stays}:", *(f"  {line}" for line in found.damage)]),
+    noted = _refuse(context, job, ref, found) if refused is None else Noted(done=True)
+    fail(
+        context,
+        ref,
+        found,
+        noted,
+        refused=refused.reason if refused is not None else "",
         hint="restore the files from a copy, or go on from another checkpoint: trainctl checkpoints list "
         + job.spec.metadata.name,
     )
+
+
+def _refuse(context: Context, job: Job, ref: CheckpointRef, found: Verified) -> Noted:
+    """Lets the controller refuse it; one that does not want to, or is too old for that, is no reason to say less."""
+    if not found.certain:
+        return marks.UNCERTAIN
+    name = job.spec.metadata.name
+    context.on_interrupt = (f"interrupted; whether it was refused shows: trainctl checkpoints list {name}",)
+    request = RefuseCheckpointRequest(
+        name=job.uid, request_id=str(uuid.uuid4()), uri=ref.uri, found=shortest(found.damage)
+    )
+    try:
+        with connect(context) as client:
+            answer = client.call(client.stub.RefuseCheckpoint, request)
+    except TrainctlError as error:
+        why = f"{error} ({error.hint})" if error.hint else str(error)
+        return Noted(line=f"the controller could not be told, so that job {name} may go back to it: {why}")
+    if answer.listed:
+        return Noted(done=True, line=f"it is marked as damaged; job {name} has no other, so it stays in its list")
+    return Noted(done=True, line=f"it is refused now: job {name} does not go back to it")

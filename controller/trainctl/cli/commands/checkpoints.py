@@ -8,26 +8,36 @@ from collections.abc import Sequence
 from trainctl.cli import exit_codes
 from trainctl.cli.changes import watch_rows
 from trainctl.cli.client import Client, connect, find_job
+from trainctl.cli.commands.watch import list_events
 from trainctl.cli.context import Context
 from trainctl.cli.job_kind import runs_command, without_checkpoints
 from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
+from trainctl.cli.places import is_path, or_folder
+from trainctl.cli.positions import EventPosition
 from trainctl.cli.render import refused as render
 from trainctl.core.errors import NotFoundError
 from trainctl.protos.v1.job_pb2 import Job, ListCheckpointsRequest, ListCheckpointsResponse
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 
+_REMOVALS = frozenset({"checkpoint.delete_requested", "checkpoint.deleted"})
+
 
 def list_checkpoints(context: Context) -> int:
     """Lists the committed checkpoints of a job, the oldest first, and those that were refused as damaged."""
-    with connect(context) as client:
+    if is_path(context.options.name):
+        from trainctl.cli.commands.offline import list_folder
+
+        return list_folder(context)
+    with or_folder(context.options.name), connect(context) as client:
         job = find_job(context, client, context.options.name)
         answer = ask(client, job.uid)
+        removed = _removed(client, job) if not answer.checkpoints and has_ended(job.status.phase) else ""
     if context.options.watch:
         _watch(context, job)
         return exit_codes.OK
     if not answer.checkpoints and not answer.refused and is_table(context):
-        context.console.say(_none(job, answer.uri))
+        context.console.say(_none(job, answer.uri, removed))
         return exit_codes.OK
     refused = render.refusals(answer)
     data = plain(answer)
@@ -70,9 +80,17 @@ def _table(context: Context, found: Sequence[CheckpointRef], answer: ListCheckpo
     )
 
 
-def _none(job: Job, uri: str) -> str:
+def _removed(client: Client, job: Job) -> str:
+    """Which checkpoint of the job somebody removed last; empty if nobody did."""
+    events = list_events(client, job.uid, EventPosition())
+    return "".join([event.message for event in events if event.type in _REMOVALS][-1:])
+
+
+def _none(job: Job, uri: str, removed: str) -> str:
     if runs_command(job):
         return f"{without_checkpoints(job)}; the folder that it can save to is {job.status.workdir}"
+    if removed:
+        return f"job {job.spec.metadata.name} has no checkpoint left: {removed}"
     if has_ended(job.status.phase):
         return f"job {job.spec.metadata.name} ended without a checkpoint"
     return f"job {job.spec.metadata.name} has no checkpoint yet; they will be under {uri}"

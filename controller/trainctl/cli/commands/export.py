@@ -9,8 +9,9 @@ from typing import Any
 
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
+from trainctl.cli.places import absolute, is_path, or_folder
 from trainctl.cli.progress import Progress
-from trainctl.core.errors import NotFoundError, PreconditionError
+from trainctl.core.errors import PreconditionError
 from trainctl.core.units import format_count
 
 _NEEDED = ("numpy", "fsspec")
@@ -20,7 +21,7 @@ def run(context: Context) -> int:
     """Writes a checkpoint as a Hugging Face folder."""
     options = context.options
     exporter = _exporter()
-    source = _path_source(options.source, options.step) if _is_path(options.source) else _job_source(context)
+    source = _path_source(options.source, options.step) if is_path(options.source) else _job_source(context)
     destination = str(Path(options.destination).expanduser().absolute())
     context.console.say(f"exporting {source}")
     context.on_interrupt = (f"interrupted: what is in {destination} may be incomplete",)
@@ -48,15 +49,10 @@ def _exporter() -> Any:
     return importlib.import_module("trainctl.checkpoint.export").export_checkpoint
 
 
-def _is_path(source: str) -> bool:
-    """A job's name has no slash: a folder here is ``./name``."""
-    return "/" in source
-
-
 def _path_source(source: str, step: int | None) -> str:
     from trainctl.checkpoint.manifest.names import step_folder
 
-    root = source if "://" in source else str(Path(source).expanduser().absolute())
+    root = absolute(source)
     return root if step is None else f"{root.rstrip('/')}/{step_folder(step)}"
 
 
@@ -66,12 +62,7 @@ def _job_source(context: Context) -> str:
     from trainctl.cli.commands.checkpoints import ask, choose
 
     source, step = context.options.source, context.options.step
-    with connect(context) as client:
-        try:
-            job = find_job(context, client, source)
-        except NotFoundError as error:
-            if Path(source).is_dir():
-                raise NotFoundError(str(error), hint=f"for the folder of that name write ./{source}") from error
-            raise
+    with or_folder(source), connect(context) as client:
+        job = find_job(context, client, source)
         found = ask(client, job.uid).checkpoints
     return choose(job, found, step).uri

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
+from trainctl.cli.places import absolute
 from trainctl.core.units import format_bytes, format_count
 
 
@@ -14,7 +13,7 @@ def run(context: Context) -> int:
     from trainctl.checkpoint.importing import Naming, import_checkpoint
 
     options = context.options
-    source, target = _absolute(options.source), _absolute(options.target)
+    source, target = absolute(options.source), absolute(options.target)
     context.console.say(f"importing {source}")
     context.on_interrupt = (f"interrupted: what is in {target} is no checkpoint",)
     naming = Naming(
@@ -32,7 +31,3 @@ def run(context: Context) -> int:
     context.console.data(report.ref.uri)
     context.console.say(f"a job begins with it: spec.checkpoint.resumeFrom: {report.ref.uri}")
     return exit_codes.OK
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).expanduser().absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -14,14 +15,15 @@ from trainctl.cli.times import age
 from trainctl.core.units import format_bytes, format_count
 
 _LAYOUTS = {"hf": "hf: transformers loads the model from this folder as it is"}
+_FRACTION = re.compile(r"\.\d+")
 
 
 def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -> list[str]:
     """The facts that ``checkpoints describe -o json`` shows, for people.
 
     Args:
-        data: of the checkpoint.
-        job: name of the job.
+        data: of the checkpoint; ``rollbackTarget`` is null where no controller was asked.
+        job: name of the job; or the folder that was named instead.
         now_s: Unix seconds.
         style: paints.
     """
@@ -31,21 +33,18 @@ def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
         format_count(data["writers"], "writer"),
     ]
     pairs = [
-        ("Job", style.paint(job, "bold")),
+        ("Job", style.paint(job if _asked(data) else data["job"], "bold")),
         ("Step", f"{data['step']} in lineage {data['lineage']}"),
         ("Parent", _parent(data)),
         ("Committed", _when(data["committed"], now_s)),
         *_refusal(data, job=job, now_s=now_s, style=style),
-        ("Saved", f"{data['created']} under controller epoch {data['epoch']}"),
+        ("Saved", f"{_FRACTION.sub('', data['created'])} under controller epoch {data['epoch']}"),
         ("Size", ", ".join(counts)),
         ("Layout", _LAYOUTS.get(data["layout"], data["layout"])),
         ("Where", data["uri"]),
         ("Manifest", f"sha256 {data['manifestSha256']}"),
         ("Pinned", "yes" if data["pinned"] else "no"),
-        (
-            "Roll-back",
-            f"trainctl rollback {job} takes this one" if data["rollbackTarget"] else "takes another, or none",
-        ),
+        *([("Roll-back", _rollback(data, job))] if _asked(data) else []),
     ]
     width = max(len(name) for name, _ in pairs)
     rows = [(file["path"], format_bytes(file["sizeBytes"])) for file in data["files"]]
@@ -59,6 +58,14 @@ def describe(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
         style.paint("Files:", "bold"),
         *(f"  {line}" for line in files),
     ]
+
+
+def _asked(data: Mapping[str, Any]) -> bool:
+    return data["rollbackTarget"] is not None
+
+
+def _rollback(data: Mapping[str, Any], job: str) -> str:
+    return f"trainctl rollback {job} takes this one" if data["rollbackTarget"] else "takes another, or none"
 
 
 def _load(load: Mapping[str, Any], *, style: Style) -> list[str]:
@@ -90,9 +97,10 @@ def _refusal(data: Mapping[str, Any], *, job: str, now_s: float, style: Style) -
     if data["state"] != REFUSED:
         return []
     first, *rest = data["reason"].splitlines() or ["damaged"]
-    again = f"trainctl checkpoints verify {job} --step {data['step']} --accept"
+    again = f"trainctl checkpoints verify {job} --step {data['step']}" + (" --accept" if _asked(data) else "")
+    since = "since " + _when(data["refusedSince"], now_s) if data["refusedSince"] else "damaged"
     return [
-        ("Refused", f"{style.paint('since ' + _when(data['refusedSince'], now_s), 'red')}: {first}"),
+        ("Refused", f"{style.paint(since, 'red')}: {first}"),
         *(("", line) for line in rest),
         ("", f"when its files are restored from a copy: {again}"),
     ]

@@ -33,7 +33,7 @@ def data_of(ref: CheckpointRef, refused: Mapping[str, RefusedCheckpoint]) -> dic
     found = refused.get(ref.uri)
     if found is None:
         return {**plain(ref), "state": COMMITTED}
-    since = plain(found)["at"]
+    since = plain(found)["at"]  # null where only the files are known
     return {**plain(ref), "state": REFUSED, "reason": found.reason, "refusedSince": since}
 
 
@@ -63,11 +63,15 @@ def lines(
     headers = ("STEP", "LINEAGE", "AGE", "PINNED", "STATE", "ATTEMPT", "URI")
     damaged = [refused[ref.uri] for ref in shown if ref.uri in refused]
     reasons = [
-        f"step {one.ref.step} was refused {age(one.at_s, now_s)} ago: {short_reason(one.reason, one.ref.uri)}"
+        f"step {one.ref.step} {_since(one, now_s)}: {short_reason(one.reason, one.ref.uri)}"
         + ("; its files are gone" if one.ref.uri in missing else "")
         for one in damaged
     ]
     return [*table(headers, rows, style=style, right="STEP,LINEAGE,AGE"), *reasons]
+
+
+def _since(one: RefusedCheckpoint, now_s: float) -> str:
+    return f"was refused {age(one.at_s, now_s)} ago" if one.at_s else "is refused"
 
 
 def short_reason(reason: str, uri: str) -> str:

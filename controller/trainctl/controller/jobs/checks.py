@@ -37,6 +37,8 @@ def check_outside(job: TrainJob) -> Resume | None:
     resume: Resume | None = None
     try:
         resume = find_resume(job)
+        if resume is not None and not job.spec.runs_command:
+            _refuse_foreign(resume.ref)
         if resume is not None and not job.spec.command:
             problems += resume_problems(job, resume.ref)
     except (CheckpointError, UnavailableError) as error:
@@ -45,6 +47,13 @@ def check_outside(job: TrainJob) -> Resume | None:
     if problems:
         raise SpecError(tuple(problems), hint="nothing was started")
     return resume
+
+
+def _refuse_foreign(ref: CheckpointRef) -> None:
+    """Raises: UnfitCheckpointError: no job can go on from it, whatever its model."""
+    from trainctl.checkpoint.origin import origin_of
+
+    origin_of(ref)
 
 
 def _nothing_left(job: TrainJob, resume: CheckpointRef | None) -> list[Problem]:
@@ -65,9 +74,12 @@ def find_resume(job: TrainJob) -> Resume | None:
     if wanted in ("", "none"):
         return None
     from trainctl.checkpoint import catalog
+    from trainctl.checkpoint.damage import refuse_marked
 
     if wanted != "latest":
-        found: CheckpointRef | None = catalog.resolve(wanted)
+        named = catalog.resolve(wanted)
+        refuse_marked(named)
+        found: CheckpointRef | None = named
     else:
         found = catalog.newest(uri) if uri else None
         damaged = catalog.survey(uri).unusable if uri and found is None else ()

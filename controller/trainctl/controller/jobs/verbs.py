@@ -15,6 +15,7 @@ from trainctl.controller.domain.job_records import RefusedCheckpoint
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import (
     Reconciliation,
+    checkpoint_at,
     checkpoint_of,
     lost_steps,
     refused_checkpoint,
@@ -22,6 +23,7 @@ from trainctl.controller.domain.reconcile import (
     request_checkpoint_removal,
     request_delete,
     request_pin,
+    request_refuse,
     request_resume,
     request_rollback,
     rollback_target,
@@ -30,6 +32,7 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.jobs.book import JobBook
 from trainctl.controller.jobs.checkpoint_files import CheckpointFiles
 from trainctl.controller.jobs.entry import JobEntry
+from trainctl.controller.jobs.presence import missing_checkpoints
 from trainctl.controller.jobs.remains import refuse_if_needed
 from trainctl.controller.jobs.requests import RequestLog, digest_of
 from trainctl.controller.leadership import Leadership
@@ -177,16 +180,18 @@ class Verbs:
 
         Raises:
             NotFoundError: there is none of this step.
-            PreconditionError: somebody needs it.
+            PreconditionError: somebody needs it, or it is the last valid one.
         """
 
         async def act(compares: tuple[Compare, ...], operations: tuple[Operation, ...]) -> str:
+            known = self._book.find(call.tenant, call.subject).state.checkpoints
+            missing = await asyncio.to_thread(missing_checkpoints, known)
             state = self._book.find(call.tenant, call.subject).state
             others = [other for other in self._book.states() if other.uid != state.uid]
             refuse_if_needed([checkpoint_of(state, step)], others)
             await self._book.apply(
                 state.uid,
-                lambda s: request_checkpoint_removal(s, self._now_s(), step=step),
+                lambda s: request_checkpoint_removal(s, self._now_s(), step=step, missing=missing),
                 compares=compares,
                 operations=operations,
             )
@@ -267,6 +272,25 @@ class Verbs:
             except TrainctlError:
                 await asyncio.to_thread(self._files.refuse, ref, refused.reason)
                 raise
+
+    async def refuse(self, call: Call, uri: str, *, found: str, by: str) -> JobEntry:
+        """Gives up a checkpoint that the caller has read and found damaged; its files are marked, if they can be.
+
+        Raises:
+            NotFoundError: it is none of the job's.
+        """
+        done = await self._done(call)
+        if done is not None:
+            return done
+        ref = checkpoint_at(self._book.find(call.tenant, call.subject).state, uri)
+        return await to_the_end(self._refuse(call, ref, uri, found, by))
+
+    async def _refuse(self, call: Call, ref: CheckpointRef | None, uri: str, found: str, by: str) -> JobEntry:
+        """The mark beside its files comes first, as a worker's does: what was found is true whatever comes of this."""
+        async with self._pinning.setdefault(uri, asyncio.Lock()):
+            if ref is not None:
+                await asyncio.to_thread(self._files.refuse, ref, found)
+            return await self.change(call, partial(request_refuse, uri=uri, found=found, by=by))
 
     async def mark(self, call: Call, mark: NodeMark) -> None:
         """Says of a node what an operator wants of it.

@@ -73,6 +73,7 @@ RULES: Mapping[str, Rule] = {
     f"{_JOBS}/DeleteJob": _CHANGE,
     f"{_JOBS}/DeleteCheckpoint": _CHANGE,
     f"{_JOBS}/PinCheckpoint": _CHANGE,
+    f"{_JOBS}/RefuseCheckpoint": _CHANGE,
     f"{_JOBS}/AcceptCheckpoint": Rule(about=About.TENANT, least=Role.OPERATOR, changes=True),
     f"{_JOBS}/ListNodes": Rule(about=About.SOMEWHERE),
     f"{_JOBS}/CordonNode": _NODE,

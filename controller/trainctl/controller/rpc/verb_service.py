@@ -123,6 +123,15 @@ class VerbService(job_pb2_grpc.JobServiceServicer):
             job=self._show(entry), listed=holds_checkpoint(entry.state, request.uri)
         )
 
+    async def RefuseCheckpoint(  # noqa: N802
+        self, request: job_pb2.RefuseCheckpointRequest, context: Context
+    ) -> job_pb2.RefuseCheckpointResponse:
+        """One checkpoint of a job was read and found damaged."""
+        entry = await self._verbs.refuse(_call(request), request.uri, found=request.found, by=str(calling()))
+        return job_pb2.RefuseCheckpointResponse(
+            job=self._show(entry), listed=holds_checkpoint(entry.state, request.uri)
+        )
+
     async def CordonNode(self, request: job_pb2.CordonNodeRequest, context: Context) -> job_pb2.CordonNodeResponse:  # noqa: N802
         """No new work for a node; with ``drain`` its workers move away."""
         await self._mark(request, NodeMark(cordoned=True, draining=request.drain))

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.manifest.values import decode_value, encode_value
 from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
 from trainctl.checkpoint.monitor import DIGEST, bottleneck
 from trainctl.core.codec import from_wire, to_wire
@@ -265,14 +266,14 @@ class Entry:
     def _shared(self) -> dict[str, Any]:
         checkpoint = self.replica.checkpoint
         return {
-            "objects": self.replica.export_objects(),
+            "objects": _sendable(self.replica.export_objects()),
             "checkpoint": to_wire(checkpoint) if checkpoint else None,
             "figures": self.recent() if self.rank == min(self.record.holders) else (),
         }
 
     def _adopt(self, shared: Mapping[str, Any]) -> None:
         self.replica.make_empty()
-        cursor = self.replica.import_objects(shared["objects"])
+        cursor = self.replica.import_objects(decode_value(shared["objects"]))
         found = shared["checkpoint"]
         self.replica.checkpoint = from_wire(CheckpointRef, found) if found else None
         self.replica.stand_at(lineage=self.record.lineage, step=self.record.target_step, cursor=cursor)
@@ -295,7 +296,7 @@ class Entry:
     def _objects_to_compare(self) -> Any:
         """Rank 0's registered objects where everybody starts from what it built itself, and nothing was handed over."""
         starts = self.record.rung is Rung.START and self.rank == 0 and not self.replica.sharded
-        return self.replica.export_objects()["registered"] if starts else None
+        return _sendable(self.replica.export_objects()["registered"]) if starts else None
 
     def _agree(self, group: Group, load: PartTimes | None) -> tuple[bool, Sequence[PartTimes]]:
         """Sees that all ranks hold the same.
@@ -327,7 +328,12 @@ class Entry:
             if wrong:
                 raise self._disagreement(rank, {name: (other[name], said[0][name]) for name in wrong})
         if said[0]["objects"] is not None:
-            replica.adopt_registered(said[0]["objects"])
+            replica.adopt_registered(decode_value(said[0]["objects"]))
         replica.applied_step = own["step"]
         parts = [from_wire(PartTimes, other["load"]) for other in said if other["load"] is not None]
         return any(other["evaluated"] == self.record.target_step for other in said), parts
+
+
+def _sendable(objects: Mapping[str, Any]) -> Any:
+    """As JSON, which would make texts of all keys; numbers stay, as workers of older versions expect them."""
+    return encode_value(objects, keys_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainctl.checkpoint.extra_state import NAME as EXTRA
 from trainctl.checkpoint.extra_state import ExtraState
-from trainctl.core.errors import PlanError
+from trainctl.checkpoint.manifest.values import encode_value
+from trainctl.core.errors import CheckpointError, PlanError
 
 _LOG = logging.getLogger("trainctl.session")
 _SCALARS = (bool, int, float, str)
@@ -71,7 +71,8 @@ class TrainingState:
         """Sees that it can be saved.
 
         Raises:
-            PlanError: an object's state is not JSON; names the object and what was found. Or its name is taken.
+            PlanError: an object's state holds what cannot be stored; names the object and all of that. Or its name is
+                taken.
         """
         if EXTRA in self.objects:
             raise PlanError(
@@ -80,8 +81,8 @@ class TrainingState:
             )
         for name, thing in self._named_objects():
             try:
-                json.dumps(thing.state_dict())
-            except (TypeError, ValueError) as error:
+                encode_value(thing.state_dict(), path=name)
+            except CheckpointError as error:
                 raise PlanError(
                     f"expected JSON values in the state of {name!r}, found: {error}",
                     hint="tensors belong into a module (register(modules=...)); turn the rest into numbers and texts",

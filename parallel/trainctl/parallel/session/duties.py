@@ -20,6 +20,8 @@ from trainctl.parallel.session.save_clock import SaveClocks
 from trainctl.parallel.session.seat import Seat
 from trainctl.parallel.session.worker_context import WorkerContext
 
+SEALED_S = 3.0
+"""How long a worker that ends waits for a checkpoint that it is sealing: what is older than that one is to go, too."""
 _LINGER_S = 5.0
 """How long a finished worker stays to be told to stop, or to help out when another one did not get as far."""
 
@@ -139,6 +141,7 @@ class Duties:
     def _settle(self, seat: Seat) -> None:
         """What the last checkpoint has made superfluous goes before the worker does."""
         if seat.group.rank == 0:
+            self._context.instructions.wait_until(lambda: not seat.saves.sealing, SEALED_S)
             self._old.settle(self._reporter.checkpoint)
             self._context.waiter.check()
 

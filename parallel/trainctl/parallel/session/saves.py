@@ -126,6 +126,11 @@ class Saves:
         return not self._saves and not self._place.over
 
     @property
+    def sealing(self) -> bool:
+        """Whether something is being sealed here, which ends well or not whatever becomes of this generation."""
+        return any(save.seal is not None and not self._sealed(save) for save in self._saves)
+
+    @property
     def in_place(self) -> bool:
         """Whether this rank cannot save but in place. It is the vote that makes all ranks do so."""
         return self._manners.in_place

@@ -135,6 +135,11 @@ class JobServiceStub:
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointRequest.SerializeToString,
                 response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointResponse.FromString,
                 _registered_method=True)
+        self.RefuseCheckpoint = channel.unary_unary(
+                '/trainctl.v1.JobService/RefuseCheckpoint',
+                request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RefuseCheckpointRequest.SerializeToString,
+                response_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RefuseCheckpointResponse.FromString,
+                _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/trainctl.v1.JobService/ListNodes',
                 request_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.ListNodesRequest.SerializeToString,
@@ -281,6 +286,12 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefuseCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListNodes(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -407,6 +418,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.AcceptCheckpoint,
                     request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointRequest.FromString,
                     response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointResponse.SerializeToString,
+            ),
+            'RefuseCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefuseCheckpoint,
+                    request_deserializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RefuseCheckpointRequest.FromString,
+                    response_serializer=trainctl_dot_protos_dot_v1_dot_job__pb2.RefuseCheckpointResponse.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -970,6 +986,33 @@ class JobService:
             '/trainctl.v1.JobService/AcceptCheckpoint',
             trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointRequest.SerializeToString,
             trainctl_dot_protos_dot_v1_dot_job__pb2.AcceptCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefuseCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainctl.v1.JobService/RefuseCheckpoint',
+            trainctl_dot_protos_dot_v1_dot_job__pb2.RefuseCheckpointRequest.SerializeToString,
+            trainctl_dot_protos_dot_v1_dot_job__pb2.RefuseCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,7 @@ class JobServiceStub:
     DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteCheckpointRequest, _job_pb2.DeleteCheckpointResponse]
     PinCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.PinCheckpointRequest, _job_pb2.PinCheckpointResponse]
     AcceptCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.AcceptCheckpointRequest, _job_pb2.AcceptCheckpointResponse]
+    RefuseCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.RefuseCheckpointRequest, _job_pb2.RefuseCheckpointResponse]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListNodesRequest, _job_pb2.ListNodesResponse]
     CordonNode: _grpc.UnaryUnaryMultiCallable[_job_pb2.CordonNodeRequest, _job_pb2.CordonNodeResponse]
     UncordonNode: _grpc.UnaryUnaryMultiCallable[_job_pb2.UncordonNodeRequest, _job_pb2.UncordonNodeResponse]
@@ -83,6 +84,7 @@ class JobServiceAsyncStub(JobServiceStub):
     DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteCheckpointRequest, _job_pb2.DeleteCheckpointResponse]  # type: ignore[assignment]
     PinCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.PinCheckpointRequest, _job_pb2.PinCheckpointResponse]  # type: ignore[assignment]
     AcceptCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.AcceptCheckpointRequest, _job_pb2.AcceptCheckpointResponse]  # type: ignore[assignment]
+    RefuseCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.RefuseCheckpointRequest, _job_pb2.RefuseCheckpointResponse]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_job_pb2.ListNodesRequest, _job_pb2.ListNodesResponse]  # type: ignore[assignment]
     CordonNode: _aio.UnaryUnaryMultiCallable[_job_pb2.CordonNodeRequest, _job_pb2.CordonNodeResponse]  # type: ignore[assignment]
     UncordonNode: _aio.UnaryUnaryMultiCallable[_job_pb2.UncordonNodeRequest, _job_pb2.UncordonNodeResponse]  # type: ignore[assignment]
@@ -230,6 +232,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.AcceptCheckpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.AcceptCheckpointResponse, _abc.Awaitable[_job_pb2.AcceptCheckpointResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RefuseCheckpoint(
+        self,
+        request: _job_pb2.RefuseCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.RefuseCheckpointResponse, _abc.Awaitable[_job_pb2.RefuseCheckpointResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListNodes(

@@ -15,6 +15,7 @@ from trainctl.controller.domain.reconcile.keeping import (
     request_checkpoint_removal,
     request_pin,
 )
+from trainctl.controller.domain.reconcile.refusing import checkpoint_at, request_refuse
 from trainctl.controller.domain.reconcile.result import IdSource, Reconciliation
 from trainctl.controller.domain.reconcile.scale import request_delete, request_scale
 from trainctl.controller.domain.reconcile.wishes import (
@@ -32,6 +33,7 @@ __all__ = [
     "IdSource",
     "IllegalTransitionError",
     "Reconciliation",
+    "checkpoint_at",
     "checkpoint_of",
     "holds_checkpoint",
     "lost_steps",
@@ -47,6 +49,7 @@ __all__ = [
     "request_delete",
     "request_pause",
     "request_pin",
+    "request_refuse",
     "request_restart",
     "request_resume",
     "request_rollback",

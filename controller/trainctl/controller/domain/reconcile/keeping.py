@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from trainctl.controller.domain import events
@@ -36,12 +37,21 @@ def checkpoint_of(state: JobState, step: int) -> CheckpointRef:
     return found
 
 
-def request_checkpoint_removal(state: JobState, now_s: float, *, step: int) -> Reconciliation:
+def request_checkpoint_removal(
+    state: JobState, now_s: float, *, step: int, missing: Collection[str] = ()
+) -> Reconciliation:
     """A checkpoint is no longer the job's, and its files are to go.
+
+    Args:
+        state: of the job.
+        now_s: Unix seconds.
+        step: of the checkpoint.
+        missing: URIs of checkpoints whose files are gone, as far as somebody can see.
 
     Raises:
         NotFoundError: there is none of this step.
-        CheckpointNeededError: it is pinned, is being loaded, or is what a job that lives goes on from after a failure.
+        CheckpointNeededError: it is pinned, is being loaded, is what a job that lives goes on from after a failure, or
+            is the last valid one.
     """
     del now_s
     ref = checkpoint_of(state, step)
@@ -50,6 +60,7 @@ def request_checkpoint_removal(state: JobState, now_s: float, *, step: int) -> R
         raise CheckpointNeededError(f"the checkpoint of step {step} of job {state.name} is pinned", hint=hint)
     if state.phase not in TERMINAL:
         _refuse_if_used(state, ref)
+    _refuse_if_last(state, ref, missing)
     left = tuple(known for known in state.checkpoints if known != ref)
     message = f"removal of the checkpoint of step {step} requested: {ref.uri}"
     changed = replace(state, checkpoints=left, doomed=(*state.doomed, ref))
@@ -68,6 +79,16 @@ def _refuse_if_used(state: JobState, ref: CheckpointRef) -> None:
             f"the checkpoint of step {ref.step} of job {state.name} is being loaded",
             hint=f"wait until the job trains: trainctl watch {state.name}",
         )
+
+
+def _refuse_if_last(state: JobState, ref: CheckpointRef, missing: Collection[str]) -> None:
+    """Also where its own files seem to be gone: a storage that is away for a while is no reason to forget it."""
+    if any(known != ref and known.uri not in missing for known in state.checkpoints):
+        return
+    raise CheckpointNeededError(
+        f"the checkpoint of step {ref.step} is the last valid one of job {state.name}: it goes only with the job",
+        hint=f"when the job has ended, `trainctl delete {state.name}` removes it, with all else that is the job's",
+    )
 
 
 def observe_checkpoint_removed(state: JobState, ref: CheckpointRef) -> Reconciliation:

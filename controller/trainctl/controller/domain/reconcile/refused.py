@@ -61,7 +61,14 @@ def _checkpoint_of(work: Work, fault: Fault) -> CheckpointRef | None:
 
 
 def refused(
-    state: JobState, bad: CheckpointRef, now_s: float, *, found: str, who: str, slot: int, goes_back: bool = True
+    state: JobState,
+    bad: CheckpointRef,
+    now_s: float,
+    *,
+    found: str,
+    who: str,
+    slot: int | None = None,
+    goes_back: bool = True,
 ) -> tuple[JobState, EventDraft]:
     """The job without a checkpoint of its own, and the event that says so.
 
@@ -71,7 +78,7 @@ def refused(
         now_s: Unix seconds.
         found: what is wrong with it.
         who: found that.
-        slot: of the worker who did.
+        slot: of the worker who did; None: it was no worker.
         goes_back: the job needs another one now; else only should it lose its state.
     """
     before = sources(state)
@@ -97,7 +104,8 @@ def refused(
         costs += "" if goes_back or not lost else " should the job go back"
         onward = f"the newest one left is of step {instead.step}: {instead.uri}{costs}"
     message = f"checkpoint of step {bad.step} is refused: {bad.uri}; {who} found: {found}; {onward}"
-    fields = {"step": bad.step, "lineage": bad.lineage, "attempt": bad.attempt, "slot": slot, "lost_steps": lost}
+    by = {"slot": slot} if slot is not None else {}
+    fields = {"step": bad.step, "lineage": bad.lineage, "attempt": bad.attempt, **by, "lost_steps": lost}
     if instead is not None:
         fields |= {"instead_step": instead.step}
     texts = {key: str(value) for key, value in fields.items()}

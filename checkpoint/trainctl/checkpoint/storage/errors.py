@@ -1,0 +1,40 @@
+"""What a medium that refuses is told as, by all who write and read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from trainctl.core.errors import StorageAwayError, StorageRefusedError
+
+_HINTS = {
+    errno.ENOSPC: "free space there, keep fewer checkpoints (checkpoint.keep.last) or use another place",
+    errno.EDQUOT: "the quota is used up: free space there or use another place",
+    errno.EACCES: "give the user who runs the job permission there",
+    errno.EPERM: "give the user who runs the job permission there",
+    errno.EROFS: "the file system is mounted read-only: let it be mounted writable, or use another place",
+    errno.ENODEV: "make the bucket, or correct the URI",
+    errno.ENOSYS: "use another place: this store lacks what is asked of it",
+    errno.ENOTDIR: "a file is where a folder has to be: remove it, or use another place",
+}
+LASTING = frozenset(_HINTS)
+"""What does not go away within seconds."""
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turns what the medium refuses into a CheckpointError that says what was tried and what to do.
+
+    Raises:
+        StorageRefusedError: it would refuse again.
+        StorageAwayError: later it may not.
+    """
+    try:
+        yield
+    except OSError as error:
+        hint = getattr(error, "hint", "") or _HINTS.get(error.errno or 0, "")
+        if error.errno in LASTING:
+            raise StorageRefusedError(f"{what} failed: {error}", hint=hint) from error
+        hint = hint or "check that the storage is reachable and writable"
+        raise StorageAwayError(f"{what} failed: {error}", hint=hint) from error

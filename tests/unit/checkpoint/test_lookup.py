@@ -1,0 +1,169 @@
+"""What lies in a folder that somebody names, found without a controller."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from trainctl.checkpoint.damage import mark_damaged
+from trainctl.checkpoint.lookup import choose, look, only, passed_over
+from trainctl.checkpoint.pins import pin
+from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFoundError, StorageRefusedError
+from trainctl.core.records.generation import CheckpointRef
+from unit.checkpoint.ranks import at_step, attempt, full_values, save
+
+
+def saved(uri: Path | str, step: int, *, job: str = "job-a", nonce: str = "n") -> CheckpointRef:
+    return save(uri, at_step(full_values(), step), of=attempt(step, job=job, nonce=nonce))
+
+
+def test_many_of_a_step_and_one_are_found_whatever_folder_is_named(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, 10), saved(tmp_path, 20)
+    pin(first)
+    found = look(str(tmp_path))
+    assert [info.ref for info in found.infos] == [first, second]
+    assert (found.pinned, found.single, found.uri) == (frozenset({first.uri}), False, str(tmp_path))
+    for uri in (first.uri, str(Path(first.uri).parent), f"file://{first.uri}", f"{first.uri}/"):
+        one = look(uri)
+        assert ([info.ref for info in one.infos], one.single) == ([first], True), uri
+        assert choose(one, None).ref == only(one, None).ref == first
+    assert choose(found, None).ref == second
+    assert choose(found, 10).ref == only(found, 10).ref == first
+
+
+def test_a_copy_of_an_attempt_under_another_name_is_one(tmp_path: Path) -> None:
+    ref = saved(tmp_path / "c", 10)
+    shutil.copytree(ref.uri, tmp_path / "copy")
+    found = look(str(tmp_path / "copy"))
+    assert (found.single, choose(found, None).ref.uri, choose(found, 10).ref.attempt) == (
+        True,
+        str(tmp_path / "copy"),
+        ref.attempt,
+    )
+
+
+def test_an_object_store_is_looked_at_alike() -> None:
+    uri = f"memory://{uuid.uuid4()}"
+    first, second = saved(uri, 10), saved(uri, 20)
+    mark_damaged(second, DamagedCheckpointError("a flip"))
+    found = look(uri)
+    assert [info.ref for info in found.survey.checkpoints] == [first]
+    assert [(info.ref, info.mark) for info in found.survey.damaged] == [(second, "a flip")]
+    assert look(f"memory://{uuid.uuid4()}").infos == ()
+
+
+def test_what_is_damaged_is_taken_only_where_it_is_named(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, 10), saved(tmp_path, 20)
+    mark_damaged(second, DamagedCheckpointError("a flip"))
+    found = look(str(tmp_path))
+    assert choose(found, None).ref == first
+    assert choose(found, 20).ref == second
+    assert choose(look(second.uri), None).mark == "a flip"
+    mark_damaged(first, DamagedCheckpointError("another flip"))
+    with pytest.raises(CheckpointError, match="holds no checkpoint that is whole") as refused:
+        choose(look(str(tmp_path)), None)
+    assert all(part in str(refused.value) for part in (first.uri, second.uri, "a flip", "another flip"))
+    assert refused.value.hint
+
+
+def test_newer_ones_that_were_not_taken_are_said(tmp_path: Path) -> None:
+    (tmp_path / "step-000000000005").mkdir()
+    first, second, third = saved(tmp_path, 10), saved(tmp_path, 20), saved(tmp_path, 30)
+    mark_damaged(second, DamagedCheckpointError("a flip"))
+    (Path(third.uri) / "manifest.json").write_bytes(b"")
+    found = look(str(tmp_path))
+    assert choose(found, None).ref == first
+    (at, problem), (torn_at, torn) = passed_over(found, choose(found, None))
+    assert (at, torn_at, "a flip" in problem, "is torn" in torn) == (20, 30, True, True)
+    assert passed_over(found, choose(found, 20)) == ((30, torn),)
+
+
+def test_a_mark_tells_a_terminal_nothing(tmp_path: Path) -> None:
+    ref = saved(tmp_path, 10)
+    (Path(ref.uri) / "damaged").write_bytes(b"a \x1b]0;flip\x07\nand \xff\x00more\n")
+    assert choose(look(ref.uri), None).mark == "a \ufffd]0;flip\ufffd\nand \ufffd\ufffdmore"
+
+
+def test_a_missing_file_is_damage_without_a_mark(tmp_path: Path) -> None:
+    ref = saved(tmp_path, 10)
+    next((Path(ref.uri) / "data").iterdir()).unlink()
+    info = choose(look(ref.uri), None)
+    assert (info.mark, "is missing" in info.problem) == ("", True)
+
+
+def test_what_is_not_there_is_said_with_what_there_is(tmp_path: Path) -> None:
+    saved(tmp_path, 10)
+    saved(tmp_path, 20)
+    with pytest.raises(NotFoundError, match="holds no checkpoint of step 30; it has 10, 20"):
+        choose(look(str(tmp_path)), 30)
+    with pytest.raises(NotFoundError, match="holds no checkpoint"):
+        only(look(str(tmp_path / "none")), None)
+
+
+def test_a_torn_manifest_and_an_interrupted_save_are_no_checkpoints(tmp_path: Path) -> None:
+    torn, other = saved(tmp_path, 10), saved(tmp_path, 20)
+    manifest = Path(torn.uri) / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    (Path(other.uri) / "manifest.json").unlink()
+    for uri in (str(tmp_path), torn.uri):
+        survey = look(uri).survey
+        assert [step for step, _ in survey.unreadable] == [10], uri
+    assert look(other.uri).survey.interrupted == ((20, other.attempt),)
+    with pytest.raises(CheckpointError, match="it is being written, or was interrupted"):
+        choose(look(other.uri), None)
+    with pytest.raises(CheckpointError, match=r"manifest\.json is torn"):
+        only(look(str(tmp_path)), 10)
+
+
+def test_which_one_is_changed_is_not_guessed(tmp_path: Path) -> None:
+    one, two = saved(tmp_path, 10, nonce="one"), saved(tmp_path, 10, nonce="two")
+    found = look(str(tmp_path))
+    with pytest.raises(CheckpointError, match="ambiguous") as refused:
+        only(found, 10)
+    assert one.uri in str(refused.value)
+    assert two.uri in str(refused.value)
+    assert only(look(one.uri), None).ref == one
+    assert choose(found, 10).ref in (one, two), "of one job, who reads takes the newest"
+
+
+def test_checkpoints_of_several_jobs_are_told_apart(tmp_path: Path) -> None:
+    saved(tmp_path, 10, job="a")
+    saved(tmp_path, 10, job="b")
+    found = look(str(tmp_path))
+    for step in (None, 10):
+        with pytest.raises(CheckpointError, match="ambiguous"):
+            choose(found, step)
+    assert found.infos[0].ref.uri != found.infos[1].ref.uri
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "model.safetensors", "model.safetensors.index.json"])
+def test_a_folder_of_another_format_says_how_to_import_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="is of another format") as refused:
+        look(str(tmp_path))
+    assert refused.value.hint == f"make a checkpoint of it: trainctl checkpoints import {tmp_path} TARGET"
+
+
+def test_a_foreign_folder_and_one_that_refuses_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(CheckpointError, match="is foreign"):
+        look(str(tmp_path))
+
+    def refuse(storage: LocalStorage, path: str) -> tuple[str, ...]:
+        raise PermissionError(errno.EACCES, "Permission denied", storage.uri)
+
+    monkeypatch.setattr(LocalStorage, "list", refuse)
+    with pytest.raises(StorageRefusedError, match="Permission denied"):
+        look(str(tmp_path))
+
+
+def test_it_does_without_torch() -> None:
+    code = "import sys, trainctl.checkpoint.lookup; sys.exit('torch' in sys.modules or 'fsspec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
