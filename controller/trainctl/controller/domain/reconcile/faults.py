@@ -73,7 +73,7 @@ def _apply(work: Work, fault: Fault, *, news: bool, member: bool) -> None:
 
 def _condemn(work: Work, fault: Fault) -> None:
     work.move_slot(fault.slot, SlotState.CONDEMNED, reason=fault.reason)
-    if "frozen" in fault.reason and work.job.phase is JobPhase.RUNNING:
+    if fault.frozen and work.job.phase is JobPhase.RUNNING:
         hung_s = work.now_s - fault.at_s
         work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.HANG, hung_s, work.now_s))
 

@@ -14,7 +14,7 @@ from trainctl.core.records.spec import LOG
 from trainctl.core.records.step import Phase
 
 
-def trouble(work: Work) -> str:
+def mind_trouble(work: Work) -> str:
     """Why the members must rebuild their group, with the recovery begun; empty if all is well."""
     if not work.view.settled:
         return ""
