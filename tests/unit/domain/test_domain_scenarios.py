@@ -9,7 +9,12 @@ from dataclasses import replace
 import pytest
 
 from trainctl.controller.domain.desired import desired_workers
-from trainctl.controller.domain.events import WORKER_CONDEMNED
+from trainctl.controller.domain.events import (
+    GENERATION_COMMITTED,
+    GENERATION_PREPARING,
+    WORKER_CONDEMNED,
+    WORKER_READY,
+)
 from trainctl.controller.domain.explain import NEXT, explain
 from trainctl.controller.domain.goodput import Bucket, totals_s
 from trainctl.controller.domain.job_records import TrainProgress
@@ -114,6 +119,24 @@ def test_a_newcomer_that_does_not_boot_holds_nobody_up_whatever_its_node_is_call
     worker(sim, 0).boot_at_s = math.inf
     wait_for(sim, lambda: any(event.type == WORKER_CONDEMNED for event in sim.events), limit_s=1000.0)
     assert totals_s(sim.state.goodput, sim.now_s)[Bucket.HANG] == 0.0
+
+
+def test_a_replacement_is_asked_before_it_boots_and_counted_in_when_it_is_ready() -> None:
+    sim = start()
+    trained(sim, 3)
+    worker(sim, 1).end(-9, sim.now_s)
+    before = sim.state.islands[0].slots[1].incarnation
+    wait_for(sim, lambda: sim.state.islands[0].slots[1].incarnation != before)
+    wait_for(sim, lambda: sim.cluster.find(sim.state.islands[0].slots[1].incarnation) is not None)
+    replacement = worker(sim, 1)
+    assert (replacement.desired.instruction, replacement.desired.generation) == (Instruction.PREPARE, 2)
+    replacement.boot_at_s = sim.now_s
+    for _ in range(2):  # it is ready, and has read what it was told
+        replacement.act(sim.cluster, sim.now_s)
+    known = len(sim.events)
+    wait_for(sim, lambda: len(sim.events) > known)
+    told = (WORKER_READY, GENERATION_PREPARING, GENERATION_COMMITTED)
+    assert [e.type for e in sim.events[known:] if e.type in told] == [WORKER_READY, GENERATION_COMMITTED]
 
 
 def test_two_at_once_are_one_recovery() -> None:
