@@ -107,10 +107,14 @@ def anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
+def inline_code(page: Path) -> list[str]:
+    """What stands between backticks in running text, with single spaces."""
+    return [re.sub(r"\s+", " ", code) for code in _INLINE.findall(prose(page))]
+
+
 def inline_commands(page: Path) -> list[str]:
     """Commands of ours in running text; often only their beginning."""
-    found = (re.sub(r"\s+", " ", code) for code in _INLINE.findall(prose(page)))
-    return [code for code in found if code.startswith("trainctl ")]
+    return [code for code in inline_code(page) if code.startswith("trainctl ")]
 
 
 def commands(block: Block) -> Iterator[list[str]]:

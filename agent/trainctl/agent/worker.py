@@ -36,6 +36,7 @@ from trainctl.parallel.progress_page import read_progress
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 0.2
+"""By so much an exit may be told late."""
 _NOTICES = 16
 _NOTICE_CHARACTERS = 1000
 _KILLED = -int(signal.SIGKILL)
@@ -199,8 +200,7 @@ class Worker:
         code = await child.exited
         self.sample(time.monotonic())
         assert self._bridge is not None
-        for ended in (self._bridge.ended, capture.ended):  # its last words are still in the kernel
-            await _wait_for(ended, _DRAIN_S)
+        await last_words(self._bridge.ended, capture.ended)
         self._end(code)
 
     async def _fork(self, server: ForkServerClient, capture: LogCapture) -> Child:
@@ -241,7 +241,7 @@ class Worker:
                 self._note(made)
                 if made.made > 1 and not made.error:  # they come often: the next heartbeat takes it along
                     return
-            case bridge.Ready(_, steps):
+            case bridge.Ready(steps):
                 self._set(phase=WorkerPhase.READY, steps=steps)
             case bridge.Reported(report):
                 self._set(report=report)
@@ -296,6 +296,14 @@ def _log_pipe() -> Iterator[tuple[int, int]]:
         yield read_end, write_end
     finally:
         os.close(write_end)
+
+
+async def last_words(*ends: asyncio.Event) -> None:
+    """What an ended worker wrote may still be in the kernel: until its pipes end, or until ``_DRAIN_S`` is over.
+
+    They end at once, unless a child of it that left its process group holds them; what that writes nobody waits for.
+    """
+    await asyncio.gather(*(_wait_for(end, _DRAIN_S) for end in ends))
 
 
 async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:

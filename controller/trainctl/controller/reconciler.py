@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from random import Random
 
 from trainctl.controller.agents.registry import AgentRegistry
-from trainctl.controller.desired_message import DesiredMessages
+from trainctl.controller.desired_by_agent import DesiredByAgent
 from trainctl.controller.domain.events import (
     AGENT_LOST,
     RECOVERY_FINISHED,
@@ -43,7 +43,7 @@ class Reconciler:
     """Keeps every live job moving; a job whose pass fails is tried again later and holds up nobody.
 
     Args:
-        book: the jobs.
+        book: the jobs, as an earlier term left them.
         agents: the view.
         leadership: whose epoch is written into every decision.
         clock: the time of decisions.
@@ -67,8 +67,10 @@ class Reconciler:
         self._metrics = metrics
         self._ids = LeaderIds(leadership.epoch, chance)
         self._queue = WorkQueue(chance)
-        self._messages = DesiredMessages()
+        self._desired = DesiredByAgent()
         self._version = 0
+        for entry in book.live():
+            self._desired.follow(entry.state)
         book.on_change(self._changed)
 
     async def run(self) -> None:
@@ -106,9 +108,7 @@ class Reconciler:
         message.version = self._version
         message.deleted_jobs.extend(self._book.deleted())
         message.heartbeat_s = self._agents.heartbeat_s
-        for entry in self._book.live():
-            for worker in entry.desired.get(agent_incarnation, ()):
-                self._messages.add(worker, message)
+        self._desired.write(agent_incarnation, message)
 
     def queue_depth(self) -> int:
         """Jobs waiting for a pass."""
@@ -151,27 +151,23 @@ class Reconciler:
             entry.changed.tell()
 
     def _changed(self, before: JobState | None, state: JobState, events: Sequence[JobEvent]) -> None:
-        """After a commit: agents whose part changed are told, and jobs that wait for room look again."""
-        entry = self._book.entry(state.uid)
-        told, desired = entry.told, entry.desired
-        news = {agent for agent in {*told, *desired} if told.get(agent, ()) != desired.get(agent, ())}
+        """After a commit: agents whose part changed are told, and where it made room all jobs look."""
+        news = self._desired.follow(state)
         for session in self._agents.sessions() if news else ():
             if session.agent_incarnation in news:
                 session.desire()
-        entry.told = desired
-        if not desired:
-            self._messages.forget(state.uid)
         for event in events:
             if event.type in FAULT_EVENTS and event.reason != "Expected":
                 self._metrics.inc("trainctl_faults_total", type=event.type)
             if event.type == RECOVERY_FINISHED and state.recoveries:
                 for phase, seconds in state.recoveries[-1].phases_s.items():
                     self._metrics.observe("trainctl_recovery_seconds", seconds, phase=phase)
-        freed = before is not None and _frees(before, state)
-        if before is None or freed:
+        if before is None:
+            self.look_at(state.uid)
+        elif _frees(before, state):
             self.look_at_all()
         else:
-            self._look_soon(entry, news=True)
+            self._look_soon(self._book.entry(state.uid), news=True)
 
     def _look_soon(self, entry: JobEntry, *, news: bool) -> None:
         delay_s = pause_s(slots=entry.slots, agents=self._agents.count, news=news)

@@ -40,9 +40,8 @@ class Instruct:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker can answer a PREPARE. ``schema_digest`` as in ``StepReport``; ``steps`` of the run, 0: not counted."""
+    """The worker can answer a PREPARE. ``steps`` of the run, 0: not counted."""
 
-    schema_digest: str
     steps: int = 0
 
 

@@ -58,7 +58,7 @@ def main(bridge_fd: int, page_path: str, node_dir: str) -> None:
         moving = Transfer(kind=TransferKind.SAVE, step=7, done_bytes=3, total_bytes=9)
         page.transfer(moving, time.monotonic() - 60.0)
     page.phase(0, 0, Phase.READY)
-    bridge.send(Ready("digest"))
+    bridge.send(Ready())
     serve(bridge, page, behaviour)
 
 

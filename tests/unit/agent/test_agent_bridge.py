@@ -65,7 +65,7 @@ def agent() -> Iterator[AgentEnd]:
     "message",
     [
         Instruct(desired(Instruction.PREPARE, 3)),
-        bridge.Ready("digest"),
+        bridge.Ready(7),
         bridge.Reported(StepReport(prepared_generation=2, lineage=0, applied_step=-1)),
         bridge.Running(4),
         bridge.Checkpointed(CheckpointReport(job_uid="u", island="i", generation=1, step=2, lineage=0, error="full")),
@@ -90,10 +90,10 @@ def test_figures_keep_not_a_number() -> None:
 
 
 def test_reader_joins_pieces() -> None:
-    data = bridge.encode(bridge.Ready("a")) + bridge.encode(Finished(1))
+    data = bridge.encode(bridge.Ready()) + bridge.encode(Finished(1))
     reader = MessageReader()
     read = [message for index in range(len(data)) for message in reader.feed(data[index : index + 1])]
-    assert read == [bridge.Ready("a"), Finished(1)]
+    assert read == [bridge.Ready(), Finished(1)]
 
 
 @pytest.mark.parametrize(

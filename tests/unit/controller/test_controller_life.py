@@ -129,7 +129,7 @@ def test_a_transaction_of_unknown_outcome_is_looked_up(tmp_path: Path) -> None:
                 store.txn = real
             revisions = [revision for revision, _ in await events_of(running, "a")]
             assert revisions == list(range(1, len(revisions) + 1))
-            assert calls > 3
+            assert calls >= 3, "one was lost before, one after it was applied, and one was answered"
 
     run(main)
 

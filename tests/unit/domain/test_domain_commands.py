@@ -204,6 +204,7 @@ def test_silence_is_a_hang_that_costs_a_crash(watch: str, sign: str) -> None:
     assert "(limit 5s)" in fault
     assert len(sim.state.restarts.process_s) == 1
     assert sim.state.goodput.closed_us["hang"] > 5e6
+    assert sim.state.recoveries[-1].started_s == pytest.approx(began_s, abs=0.5), "when it fell silent, not when found"
 
 
 def test_without_a_watch_a_silent_command_is_left_alone() -> None:

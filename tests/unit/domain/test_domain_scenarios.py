@@ -9,7 +9,14 @@ from dataclasses import replace
 import pytest
 
 from trainctl.controller.domain.desired import desired_workers
+from trainctl.controller.domain.events import (
+    GENERATION_COMMITTED,
+    GENERATION_PREPARING,
+    WORKER_CONDEMNED,
+    WORKER_READY,
+)
 from trainctl.controller.domain.explain import NEXT, explain
+from trainctl.controller.domain.goodput import Bucket, totals_s
 from trainctl.controller.domain.job_records import TrainProgress
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.metrics import eta_s, stalled_s, tokens_per_s
@@ -88,6 +95,48 @@ def test_a_killed_worker_is_replaced_in_its_rank_from_a_live_peer() -> None:
     assert "1 joiner copy 640 B from 3 live holders" in recovery.reason
     assert "SIGKILL" in recovery.fault
     assert {c.rung for c in recovery.candidates} == {"shrink", "peer", "snapshot", "checkpoint", "start"}
+
+
+def test_the_time_that_a_frozen_worker_held_everybody_up_is_booked_as_a_hang() -> None:
+    sim = start()
+    trained(sim, 5)
+    since_s = sim.now_s
+    sim.freeze(worker(sim, 1))
+    generation(sim, 2)
+    hung_s = totals_s(sim.state.goodput, sim.now_s)[Bucket.HANG]
+    assert 0 < hung_s <= sim.now_s - since_s
+
+
+def test_a_newcomer_that_does_not_boot_holds_nobody_up_whatever_its_node_is_called() -> None:
+    sim = start(steps=100_000)
+    trained(sim, 3)
+    sim._heal = lambda: None  # type: ignore[method-assign]
+    sim.kill_agent(agent_of(sim, 0))
+    generation(sim, 2)
+    sim._start_agent("frozen-0", 2)
+    wait_for(sim, lambda: sim.state.islands[0].slots[0].alive)
+    wait_for(sim, lambda: sim.cluster.find(sim.state.islands[0].slots[0].incarnation) is not None)
+    worker(sim, 0).boot_at_s = math.inf
+    wait_for(sim, lambda: any(event.type == WORKER_CONDEMNED for event in sim.events), limit_s=1000.0)
+    assert totals_s(sim.state.goodput, sim.now_s)[Bucket.HANG] == 0.0
+
+
+def test_a_replacement_is_asked_before_it_boots_and_counted_in_when_it_is_ready() -> None:
+    sim = start()
+    trained(sim, 3)
+    worker(sim, 1).end(-9, sim.now_s)
+    before = sim.state.islands[0].slots[1].incarnation
+    wait_for(sim, lambda: sim.state.islands[0].slots[1].incarnation != before)
+    wait_for(sim, lambda: sim.cluster.find(sim.state.islands[0].slots[1].incarnation) is not None)
+    replacement = worker(sim, 1)
+    assert (replacement.desired.instruction, replacement.desired.generation) == (Instruction.PREPARE, 2)
+    replacement.boot_at_s = sim.now_s
+    for _ in range(2):  # it is ready, and has read what it was told
+        replacement.act(sim.cluster, sim.now_s)
+    known = len(sim.events)
+    wait_for(sim, lambda: len(sim.events) > known)
+    told = (WORKER_READY, GENERATION_PREPARING, GENERATION_COMMITTED)
+    assert [e.type for e in sim.events[known:] if e.type in told] == [WORKER_READY, GENERATION_COMMITTED]
 
 
 def test_two_at_once_are_one_recovery() -> None:

@@ -94,13 +94,12 @@ def _desired(
 
 
 def _instruction(island: IslandState, slot: Slot, told: _Told) -> tuple[Instruction, int, GenerationRecord | None]:
+    """A worker that is counted on hears PREPARE before it is forked, and answers as soon as it can."""
     committed = island.record.generation if island.record is not None else 0
     if slot.state is SlotState.CONDEMNED:
         return Instruction.KILL, committed, None
     if slot.state is SlotState.DRAINING:
         return Instruction.STOP, committed, None
-    if slot.state is SlotState.STARTING:
-        return Instruction.STANDBY, 0, None
     if island.proposal is not None and island.proposal.takes(slot.index):
         return Instruction.PREPARE, island.proposal.generation, None
     if slot.incarnation in told.members:

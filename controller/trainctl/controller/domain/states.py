@@ -68,12 +68,11 @@ class SlotState(StrEnum):
 
 
 class GenerationPhase(StrEnum):
-    """Life of one generation number of an island."""
+    """Life of one generation number of an island; a committed one is left by committing a later number."""
 
     PROPOSED = "PROPOSED"
     PREPARING = "PREPARING"
     COMMITTED = "COMMITTED"
-    SUPERSEDED = "SUPERSEDED"
     ABORTED = "ABORTED"
 
 
@@ -141,8 +140,7 @@ _WORKER_SLOT: Mapping[str, tuple[str, ...]] = {
 _GENERATION: Mapping[str, tuple[str, ...]] = {
     GenerationPhase.PROPOSED: (GenerationPhase.PREPARING,),
     GenerationPhase.PREPARING: (GenerationPhase.COMMITTED, GenerationPhase.ABORTED),
-    GenerationPhase.COMMITTED: (GenerationPhase.SUPERSEDED,),
-    GenerationPhase.SUPERSEDED: (),
+    GenerationPhase.COMMITTED: (),
     GenerationPhase.ABORTED: (),
 }
 

@@ -332,7 +332,6 @@ class JobBook:
         entry.unsure = ()
         if not is_live(entry.state):  # which is for ever
             self._live.pop(entry.state.uid, None)
-        entry.desired = entry.composer.of(entry.state)
         entry.follow_lineage()
 
     async def _persist(
@@ -430,9 +429,7 @@ class JobBook:
 
     def _entry(self, state: JobState, revision: int) -> JobEntry:
         figures = FigureLog(self._figures_folder / f"{state.uid}.jsonl")
-        entry = JobEntry(state, revision, Journal(state.tenant, state.uid, epoch=self._leadership.epoch), figures)
-        entry.desired = entry.composer.of(state)
-        return entry
+        return JobEntry(state, revision, Journal(state.tenant, state.uid, epoch=self._leadership.epoch), figures)
 
     def _tell(self, entry: JobEntry, before: JobState | None, batch: Sequence[JobEvent]) -> None:
         entry.changed.tell()

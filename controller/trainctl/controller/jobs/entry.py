@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainctl.controller.domain.desired import DesiredWorkers
 from trainctl.controller.domain.job_records import Condition
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.placement import slots_used
 from trainctl.controller.jobs.figures import FigureLog
 from trainctl.controller.jobs.journal import Journal
-from trainctl.core.records.worker import WorkerDesired
 
 
 class News:
@@ -44,9 +42,6 @@ class JobEntry:
         files: held by whoever writes or removes files of its records.
         pending: the state of a transaction under way: its slots count as used, too.
         unsure: states of transactions without an answer, which may take effect yet: so do theirs.
-        composer: makes what is desired of a state.
-        desired: workers by agent, of ``state``.
-        told: what agents were last told to look at; differs from ``desired`` only during a change.
         trouble: why its reconcile does not work, if so.
         doubtful_until_s: until when a write without an answer may take effect after all; 0 if there is none.
         changed: told at every change.
@@ -60,9 +55,6 @@ class JobEntry:
     files: asyncio.Lock = field(default_factory=asyncio.Lock)
     pending: JobState | None = None
     unsure: tuple[JobState, ...] = ()
-    composer: DesiredWorkers = field(default_factory=DesiredWorkers)
-    desired: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
-    told: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
     trouble: Condition | None = None
     doubtful_until_s: float = 0.0
     changed: News = field(default_factory=News)

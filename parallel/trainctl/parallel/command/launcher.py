@@ -96,7 +96,7 @@ class _Launcher:
     def run(self) -> None:
         """Serves one generation after the other."""
         self._page.phase(0, 0, Phase.READY)
-        self._control.send(Ready(""))
+        self._control.send(Ready())
         while (record := self._instructions.next_record(_nothing_held)) is not None:
             self._serve(record)
 

@@ -443,5 +443,5 @@ class Session:
         between_hosts = collectives if self._device == host else collectives_for(host)
         self._run = _Run(replica, collectives, between_hosts, protocol, duties, reporter, checkpoints)
         context.where.show(Phase.READY)
-        context.control.send(Ready(replica.schema_digest, plan.steps))
+        context.control.send(Ready(plan.steps))
         return self._run

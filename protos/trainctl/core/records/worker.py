@@ -29,7 +29,7 @@ class Instruction(StrEnum):
     STANDBY = "standby"
     """Boot, build the model, wait."""
     PREPARE = "prepare"
-    """Stop waiting for generation < g, keep the state, report."""
+    """Stop waiting for generation < g, keep the state, report; whoever still boots reports when it is ready."""
     RUN = "run"
     """Carry out the committed record of g and train."""
     STOP = "stop"

@@ -130,13 +130,19 @@ def _missing(work: Work, slot: Slot) -> Fault | None:
 def _stuck(work: Work, slot: Slot, seen: WorkerObserved) -> Fault | None:
     if not work.view.settled or not slot.alive:
         return None
-    limit = (
-        _frozen(work, seen) or _boot_late(work, slot) or _prepare_late(work, slot, seen) or _run_late(work, slot, seen)
-    )
+    frozen = _frozen(work, seen)
+    limit = frozen or _boot_late(work, slot) or _prepare_late(work, slot, seen) or _run_late(work, slot, seen)
     if not limit:
         return None
     reason, at_s = limit
-    return Fault(slot=slot.index, kind=FaultKind.STUCK, reason=reason, at_s=at_s, generation=seen.generation)
+    return Fault(
+        slot=slot.index,
+        kind=FaultKind.STUCK,
+        reason=reason,
+        at_s=at_s,
+        generation=seen.generation,
+        frozen=frozen is not None,
+    )
 
 
 def _frozen(work: Work, seen: WorkerObserved) -> tuple[str, float] | None:

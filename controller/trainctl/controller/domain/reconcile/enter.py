@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trainctl.controller.domain import events
 from trainctl.controller.domain.reconcile.lifecycle import set_phase
-from trainctl.controller.domain.reconcile.recoveries import finish_recovery
+from trainctl.controller.domain.reconcile.recoveries import finish_recovery, is_new_step
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.core.records.worker import WorkerPhase
@@ -23,10 +23,8 @@ def enter(work: Work) -> None:
         if not all(w is not None and w.generation == record.generation and w.phase in trains for w in seen):
             return
         _entered(work)
-    stepped = any(
-        w is not None and w.progress.generation == record.generation and w.progress.step > record.target_step
-        for w in seen
-    )
+    at = [w.progress for w in seen if w is not None]
+    stepped = any(is_new_step(record, generation=p.generation, step=p.step) for p in at)
     over = all(work.slot(m.slot).state is SlotState.FINISHED for m in record.members)
     running = work.job.spec.spec.runs_command  # a command has no steps to be seen: that it runs everywhere is all
     if work.island.marks is not None and (stepped or over or running):

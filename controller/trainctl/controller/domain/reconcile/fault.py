@@ -32,6 +32,7 @@ class Fault:
         exit_code: of an exit.
         error: exception that caused the exit.
         generation: committed generation that the worker trained in.
+        frozen: it showed no sign of life since ``at_s``: the whole job hung for so long.
     """
 
     slot: int
@@ -41,6 +42,7 @@ class Fault:
     exit_code: int | None = None
     error: WorkerError | None = None
     generation: int = 0
+    frozen: bool = False
 
 
 def describe(faults: Sequence[Fault]) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainctl.controller.domain import events
-from trainctl.controller.domain.goodput import Bucket, move
 from trainctl.controller.domain.reconcile.budgets import charge, worker_of
 from trainctl.controller.domain.reconcile.command_budget import charge_command
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
-from trainctl.controller.domain.reconcile.lifecycle import fail_job
+from trainctl.controller.domain.reconcile.lifecycle import book_hang, fail_job
 from trainctl.controller.domain.reconcile.recoveries import abandon_recovery, begin_recovery
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import STOPPING, JobPhase, SlotState
@@ -73,9 +72,8 @@ def _apply(work: Work, fault: Fault, *, news: bool, member: bool) -> None:
 
 def _condemn(work: Work, fault: Fault) -> None:
     work.move_slot(fault.slot, SlotState.CONDEMNED, reason=fault.reason)
-    if "frozen" in fault.reason and work.job.phase is JobPhase.RUNNING:
-        hung_s = work.now_s - fault.at_s
-        work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.HANG, hung_s, work.now_s))
+    if work.job.phase is JobPhase.RUNNING:
+        book_hang(work, fault)
 
 
 def _clear(work: Work, fault: Fault) -> None:

@@ -16,11 +16,10 @@ from trainctl.controller.domain.late import LATE_S, happened_s
 from trainctl.controller.domain.reconcile.fencing import fenced
 from trainctl.controller.domain.reconcile.lifecycle import move_job
 from trainctl.controller.domain.reconcile.read_back import observe_read_back
-from trainctl.controller.domain.reconcile.recoveries import finish_recovery
+from trainctl.controller.domain.reconcile.recoveries import finish_recovery, is_new_step
 from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.controller.domain.save_cost import SaveTimes, cost_of, with_cost
 from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase
-from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.part import SNAPSHOT, storage_kind
 from trainctl.core.records.spec import AUTO
 from trainctl.core.records.step import StepFigures
@@ -56,17 +55,14 @@ def observe_figures(
         at_s = now_s if live else happened_s(now_s - one.wall_s, now_s, after_s=progress.updated_s)
         progress = _advanced(progress, one, at_s, begun_after=state.resume.step if state.resume is not None else 0)
     changed = replace(state, progress=progress)
-    first = next((f for f in fresh if record is not None and _is_first_new(f, record)), None)
+    new = (f for f in fresh if record is not None and is_new_step(record, generation=f.generation, step=f.step))
+    first = next(new, None)
     if first is None or island.marks is None or island.proposal is not None:
         last = progress != state.progress and progress.step >= state.steps
         return Reconciliation(state=changed, durable=last)
     finished_s = min(max(first.wall_s, island.committed_s), now_s)
     changed, island, drafts = finish_recovery(changed, island, finished_s)
     return Reconciliation(state=changed.with_island(island), events=drafts)
-
-
-def _is_first_new(figures: StepFigures, record: GenerationRecord) -> bool:
-    return figures.generation == record.generation and figures.step > record.target_step
 
 
 def _caught_up(progress: TrainProgress, f: StepFigures) -> TrainProgress:

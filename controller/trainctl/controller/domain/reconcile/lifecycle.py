@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from trainctl.controller.domain import events
 from trainctl.controller.domain.events import EventDraft
-from trainctl.controller.domain.goodput import Bucket, switch
+from trainctl.controller.domain.goodput import Bucket, move, switch
 from trainctl.controller.domain.job_records import JobFailure
 from trainctl.controller.domain.job_state import IslandState, JobState
+from trainctl.controller.domain.reconcile.fault import Fault
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import TERMINAL, AttemptPhase, JobPhase, Machine, SlotState, advance
 from trainctl.core.units import format_duration
@@ -115,6 +116,13 @@ def book_time(work: Work) -> None:
         bucket = Bucket.DRAINING
     degraded = _missing_share(work) if bucket is Bucket.PRODUCTIVE else 0.0
     work.set_job(goodput=switch(work.job.goodput, bucket, work.now_s, degraded=degraded))
+
+
+def book_hang(work: Work, fault: Fault) -> None:
+    """Books the time since a frozen worker's last sign of life: nobody trained meanwhile."""
+    if fault.frozen:
+        hung_s = work.now_s - fault.at_s
+        work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.HANG, hung_s, work.now_s))
 
 
 def _bucket_between(island: IslandState) -> Bucket:

@@ -17,7 +17,7 @@ from trainctl.controller.domain.reconcile.lifecycle import set_phase, wait_in
 from trainctl.controller.domain.reconcile.place import describe_wait, has_room_elsewhere
 from trainctl.controller.domain.reconcile.recoveries import begin_resize
 from trainctl.controller.domain.reconcile.resize import next_resize
-from trainctl.controller.domain.reconcile.trouble import trouble
+from trainctl.controller.domain.reconcile.trouble import mind_trouble
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import GenerationPhase, JobPhase, Machine, SlotState, advance
 from trainctl.core.units import format_count
@@ -63,7 +63,7 @@ def _watch_committed(work: Work) -> None:
         who = ", ".join(str(slot) for slot in lost)
         open_proposal(work, [*kept, *_whole_groups(work, ready)], Cause.FAULT, f"lost worker {who}")
         return
-    problem = trouble(work)
+    problem = mind_trouble(work)
     if problem:
         open_proposal(work, kept, Cause.FAULT, problem)
     elif work.job.rollback is not None:

@@ -11,7 +11,7 @@ from trainctl.controller.domain.job_records import Recovery, RecoveryMarks
 from trainctl.controller.domain.job_state import RECOVERIES_KEPT, IslandState, JobState
 from trainctl.controller.domain.reconcile.fault import Fault, describe
 from trainctl.controller.domain.reconcile.work import Work
-from trainctl.core.records.generation import Rung
+from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.units import format_count
 
 _FAULT_CHARACTERS = 600
@@ -85,6 +85,11 @@ def abandon_recovery(work: Work, why: str) -> None:
     ended = {"total": max(0.0, work.now_s - last.started_s)}
     closed = replace(last, rung=last.rung or "none", reason=last.reason or why, phases_s=ended)
     work.set_job(recoveries=(*earlier, closed))
+
+
+def is_new_step(record: GenerationRecord, *, generation: int, step: int) -> bool:
+    """Whether a step belongs to the committed generation and lies beyond its target: the first one ends a recovery."""
+    return generation == record.generation and step > record.target_step
 
 
 def finish_recovery(

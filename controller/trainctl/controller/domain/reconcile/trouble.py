@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from trainctl.controller.domain.goodput import Bucket, move
+from dataclasses import replace
+
 from trainctl.controller.domain.hang import silent_rank
 from trainctl.controller.domain.reconcile.budgets import charge_process
 from trainctl.controller.domain.reconcile.command_budget import charge_command
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
-from trainctl.controller.domain.reconcile.lifecycle import fail_job
+from trainctl.controller.domain.reconcile.lifecycle import book_hang, fail_job
 from trainctl.controller.domain.reconcile.recoveries import begin_recovery
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.core.records.spec import LOG
 from trainctl.core.records.step import Phase
 
 
-def trouble(work: Work) -> str:
+def mind_trouble(work: Work) -> str:
     """Why the members must rebuild their group, with the recovery begun; empty if all is well."""
     if not work.view.settled:
         return ""
-    found = _interrupted(work) or _store_gone(work) or _silent(work)
-    if found is None:
+    fault = _interrupted(work) or _store_gone(work) or _silent(work)
+    if fault is None:
         return ""
-    fault = Fault(slot=found[0], kind=FaultKind.STUCK, reason=found[1], at_s=work.now_s)
+    book_hang(work, fault)
     begin_recovery(work, [fault])
     runs_command = work.job.spec.spec.runs_command
     failure = charge_command(work, fault) if runs_command else charge_process(work, fault)
     if failure is not None:
         fail_job(work, failure)
         return ""
-    return f"worker {found[0]} {found[1]}"
+    return f"worker {fault.slot} {fault.reason}"
 
 
-def _interrupted(work: Work) -> tuple[int, str] | None:
+def _stuck(work: Work, slot: int, reason: str) -> Fault:
+    return Fault(slot=slot, kind=FaultKind.STUCK, reason=reason, at_s=work.now_s)
+
+
+def _interrupted(work: Work) -> Fault | None:
     """A member that left its step because a collective failed, while nobody is known to be lost."""
     record = work.island.record
     if record is None:
@@ -42,14 +47,12 @@ def _interrupted(work: Work) -> tuple[int, str] | None:
             continue
         age_s = seen.progress.phase_age_s
         if seen.progress.phase is Phase.INTERRUPTED and age_s > work.timeouts.suspect_s:
-            return (
-                member.slot,
-                f"was interrupted in generation {record.generation} {age_s:.1f} s ago, though nobody is lost",
-            )
+            reason = f"was interrupted in generation {record.generation} {age_s:.1f} s ago, though nobody is lost"
+            return _stuck(work, member.slot, reason)
     return None
 
 
-def _silent(work: Work) -> tuple[int, str] | None:
+def _silent(work: Work) -> Fault | None:
     """A rank whose command shows no sign of life for longer than the job file allows."""
     record, hang = work.island.record, work.job.spec.spec.launch.hang
     if record is None or not work.job.spec.spec.runs_command:
@@ -65,13 +68,13 @@ def _silent(work: Work) -> tuple[int, str] | None:
     if rank is None:
         return None
     silent_s = seen[rank].alive_age_s
-    work.set_job(goodput=move(work.job.goodput, Bucket.PRODUCTIVE, Bucket.HANG, silent_s, work.now_s))
     sign = "printed nothing" if hang.watch == LOG else "did not touch its heartbeat file"
     member = record.members[rank]
-    return member.slot, f"(rank {rank}) on {member.node} {sign} for {silent_s:.1f} s (limit {hang.after})"
+    reason = f"(rank {rank}) on {member.node} {sign} for {silent_s:.1f} s (limit {hang.after})"
+    return replace(_stuck(work, member.slot, reason), at_s=work.now_s - silent_s, frozen=True)
 
 
-def _store_gone(work: Work) -> tuple[int, str] | None:
+def _store_gone(work: Work) -> Fault | None:
     """The collective store that the members are about to meet at is no longer there."""
     record = work.island.record
     if record is None or work.island.entered:
@@ -81,4 +84,6 @@ def _store_gone(work: Work) -> tuple[int, str] | None:
         a.store_address == record.store_address and not a.process_exited and a.last_heard_age_s <= lost_s
         for a in work.view.agents
     )
-    return None if there else (record.members[0].slot, f"lost the collective store at {record.store_address}")
+    return (
+        None if there else _stuck(work, record.members[0].slot, f"lost the collective store at {record.store_address}")
+    )
