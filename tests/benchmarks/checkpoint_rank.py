@@ -31,6 +31,7 @@ from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.tensors import byte_view
@@ -155,7 +156,8 @@ class Rank:
     def _save_trainctl(self, folder: Path) -> None:
         writer = CheckpointWriter(str(folder), faults=FaultPlan())
         attempt = Attempt(job="j", step=1, lineage=1, epoch=1, attempt=attempt_id("j", 1, 1, "n", 1))
-        report = writer.save_part(attempt, writer=self._rank, state=self._state.own, assigned=self._state.assigned)
+        data = live_data(self._state.own, self._state.assigned)
+        report = writer.write_part(attempt, writer=self._rank, data=data, shapes=self._state.own.shapes())
         reports = [report] * self._world
         dist.all_gather_object(reports, report)
         if self._rank == 0:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from trainctl.checkpoint.block_check import BlockCheck
 from trainctl.checkpoint.block_read import BlockRead
+from trainctl.checkpoint.callbacks import unseen
 from trainctl.checkpoint.layout.copy_plan import Transfer
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import file_holder
@@ -29,10 +30,6 @@ from trainctl.checkpoint.storage.port import RangeRead, Storage
 Place = Callable[[BlockRead], memoryview | None]
 """Memory of the block's size, into which it may be read before it is verified; None: there is none."""
 Take = Callable[[BlockRead, memoryview], None]
-
-
-def _unheard(size_bytes: int) -> None:
-    """Nobody counts."""
 
 
 def _nowhere(read: BlockRead) -> None:
@@ -120,7 +117,7 @@ class BlockReader:
         alive: Callable[[], None],
         *,
         watch: Stopwatch | None = None,
-        moved: Callable[[int], None] = _unheard,
+        moved: Callable[[int], None] = unseen,
     ) -> None:
         """Reads with as many threads as the storage bears.
 

@@ -68,6 +68,16 @@ class Survey:
         """Why attempts with a root manifest cannot be used."""
         return (*(info.problem for info in self.damaged), *(problem for _, problem in self.unreadable))
 
+    def of_step(self, step: int) -> Survey:
+        """Only the attempts of one step."""
+        return Survey(
+            checkpoints=tuple(info for info in self.checkpoints if info.ref.step == step),
+            damaged=tuple(info for info in self.damaged if info.ref.step == step),
+            unreadable=tuple(one for one in self.unreadable if one[0] == step),
+            interrupted=tuple(one for one in self.interrupted if one[0] == step),
+            empty=tuple(one for one in self.empty if one == step),
+        )
+
 
 def survey(uri: str) -> Survey:
     """Looks at every attempt under ``uri``; a folder that does not exist holds none.
@@ -175,12 +185,11 @@ def inspect(uri: str) -> CheckpointInfo:
     Raises:
         CheckpointError: as ``resolve``.
     """
-    base, _, name = uri.rstrip("/").rpartition("/")
     with storage_errors(f"reading the checkpoint {uri}"):
         storage = open_storage(uri)
-        if storage.size(ROOT_MANIFEST) is not None or is_attempt(name):
+        if is_one(storage):
             return _info(storage)
-        step = step_of(name)
+        base, step = step_in(storage)
         if step is not None:
             return _of_step(base, step)
         found = _survey(storage)
@@ -188,6 +197,17 @@ def inspect(uri: str) -> CheckpointInfo:
         if info is None:
             raise _none_in(uri, found, storage)
         return info
+
+
+def is_one(storage: Storage) -> bool:
+    """Whether a folder is that of one attempt, by its name or, wherever it was copied to, by its root manifest."""
+    return is_attempt(storage.uri.rpartition("/")[2]) or storage.size(ROOT_MANIFEST) is not None
+
+
+def step_in(storage: Storage) -> tuple[str, int | None]:
+    """The folder above, and the step whose folder this one is; None if it is of none."""
+    base, _, name = storage.uri.rpartition("/")
+    return base, step_of(name)
 
 
 def artifact(ref: CheckpointRef, name: str, *, max_bytes: int) -> bytes | None:
@@ -288,15 +308,14 @@ def _described(storage: Storage, folder: str = "") -> CheckpointInfo:
 
 
 def _of_step(base: str, step: int) -> CheckpointInfo:
-    found = survey(base)
-    of_step = [info for info in found.checkpoints if info.ref.step == step]
-    if not of_step:
+    found = survey(base).of_step(step)
+    if not found.checkpoints:
         folder = f"{base}/{step_folder(step)}"
         raise _none_in(folder, found, open_storage(folder))
-    if len({info.manifest.job for info in of_step}) > 1:
-        listed = "\n".join(f"  {info.ref.uri}" for info in of_step)
+    if len({info.manifest.job for info in found.checkpoints}) > 1:
+        listed = "\n".join(f"  {info.ref.uri}" for info in found.checkpoints)
         raise CheckpointError(f"step {step} was saved by several jobs:\n{listed}", hint="name one of these folders")
-    return of_step[0]
+    return found.checkpoints[0]
 
 
 def _none_in(uri: str, found: Survey, storage: Storage) -> CheckpointError:

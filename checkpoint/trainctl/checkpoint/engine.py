@@ -3,7 +3,8 @@
 A save by all ranks::
 
     assignment = assign(replicated(state.shapes(), [rank_holder(r) for r in range(world_size)]))   # same on all ranks
-    report = writer.save_part(attempt, writer=rank, state=state, assigned=assignment[rank_holder(rank)])
+    data = live_data(state, assignment[rank_holder(rank)])
+    report = writer.write_part(attempt, writer=rank, data=data, shapes=state.shapes())
     ref = writer.seal(attempt, state=state, parts=all_reports, parent=previous)                    # one rank
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.attempts import Attempt
+from trainctl.checkpoint.callbacks import nothing, unseen
 from trainctl.checkpoint.catalog import inspect, newest, resolve
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES
 from trainctl.checkpoint.description import Described
@@ -22,12 +24,11 @@ from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
-from trainctl.checkpoint.part_writing import unseen
+from trainctl.checkpoint.part_writing import write_part
 from trainctl.checkpoint.read_back import read_back
 from trainctl.checkpoint.retention import remove_attempt, retain
-from trainctl.checkpoint.saving import EntryData, Portion, assign, live_data, nothing, write_part
+from trainctl.checkpoint.saving import EntryData, as_runs, assign, blocks_of
 from trainctl.checkpoint.sealing import seal
-from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError, UsageError
@@ -67,25 +68,6 @@ class CheckpointWriter:
         self._faults = faults
         self._max_file_bytes = max_file_bytes
 
-    def save_part(
-        self,
-        attempt: Attempt,
-        *,
-        writer: int,
-        state: LocalState,
-        assigned: Portion,
-        shapes: Mapping[StateKey, Shape] | None = None,
-    ) -> PartReport:
-        """Writes this rank's share of the state; it is durable on return. The tensors must not change meanwhile.
-
-        ``shapes`` are those of all ranks; None: this one has a part of every tensor.
-
-        Raises:
-            CheckpointError: the storage refused; this rank's files are removed again.
-        """
-        data = live_data(state, assigned, max_entry_bytes=self._max_file_bytes)
-        return self.write_part(attempt, writer=writer, data=data, shapes=state.shapes() if shapes is None else shapes)
-
     def write_part(
         self,
         attempt: Attempt,
@@ -97,19 +79,35 @@ class CheckpointWriter:
         confirm: Callable[[], None] = nothing,
         wrote: Callable[[int], None] = unseen,
     ) -> PartReport:
-        """As ``saving.write_part``; ``shapes`` are those of the whole state, whatever part of it a rank holds."""
+        """Writes one rank's share of the state; it is durable on return.
+
+        Args:
+            attempt: which save.
+            writer: the rank.
+            data: what to write; its memory stays as it is until then.
+            shapes: of the whole state, whatever part of it the rank holds.
+            alive: called for every block.
+            confirm: called before the part counts; what it raises ends the part.
+            wrote: told the size of every block that the storage took.
+
+        Raises:
+            CheckpointError: the storage refused; this rank's files are removed again.
+        """
+        model_files = self._model_files(attempt, shapes)
+        lying = data if model_files is None else dict(as_runs(data, model_files))
         return write_part(
             self._storage,
             attempt,
             writer=writer,
-            data=data,
+            entries=lying,
             shapes=shapes,
+            blocks=lambda entry: blocks_of(lying[entry]),
             faults=self._faults,
             alive=alive,
             confirm=confirm,
             wrote=wrote,
             max_file_bytes=self._max_file_bytes,
-            model_files=self._model_files(attempt, shapes),
+            model_files=model_files,
         )
 
     def seal(

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.blocks import BlockReader
+from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.exchange.lanes import Lane, run_lanes
 from trainctl.checkpoint.exchange.port import Work
 from trainctl.checkpoint.layout.region import volume
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.readers import Piece, Readers
-from trainctl.checkpoint.saving import nothing
 from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.target import targets_of

@@ -20,6 +20,7 @@ from typing import Any
 
 from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.blocks import BlockReader
+from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.filling import Filling
 from trainctl.checkpoint.layout.combine import Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan
@@ -39,7 +40,6 @@ from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.matching import match
 from trainctl.checkpoint.readers import Readers
 from trainctl.checkpoint.rereads import Rereads
-from trainctl.checkpoint.saving import nothing
 from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.errors import storage_errors
@@ -49,7 +49,6 @@ from trainctl.core.errors import DamagedCheckpointError, InternalError, StorageA
 from trainctl.core.records.generation import CheckpointRef
 
 _Terms = Mapping[StateKey, tuple[Term, ...]]
-_ALONE = rank_holder(0)
 _SHOWN_EVERY_S = 0.5
 _POISONED = "the state of this process is poisoned: some of its tensors hold values of step {}"
 _UNTOUCHED = "no tensor of this process was changed"
@@ -64,7 +63,7 @@ def load(
     cast: bool = False,
     verify_first: bool = True,
     all_here: bool = True,
-    alive: Callable[[], None] = lambda: None,
+    alive: Callable[[], None] = nothing,
     watch: LoadWatch | None = None,
     plan: LoadPlan | None = None,
     sharing: Sharing | None = None,
@@ -274,7 +273,7 @@ def _planned(
     rereads: Rereads,
     sharing: Sharing | None,
 ) -> LoadPlan:
-    own = state.layout(_ALONE)
+    own = state.layout(rank_holder(sharing.exchange.rank if sharing is not None else 0))
 
     def sources(shapes: Mapping[StateKey, Shape]) -> _Terms:
         return match(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
-from trainctl.checkpoint.catalog import CheckpointInfo, Survey, looked_at, newest_of, survey
-from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, is_attempt, step_of
+from trainctl.checkpoint.catalog import CheckpointInfo, Survey, is_one, looked_at, newest_of, step_in, survey
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, step_of
 from trainctl.checkpoint.pins import is_pinned
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
@@ -50,13 +50,12 @@ def look(uri: str) -> Found:
     """
     with storage_errors(f"looking for checkpoints in {uri}"):
         storage = open_storage(uri)
-        base, _, name = storage.uri.rpartition("/")
-        step = step_of(name)
-        attempt = is_attempt(name) or storage.size(ROOT_MANIFEST) is not None
+        attempt = is_one(storage)
+        base, step = step_in(storage)
         if attempt:
             found = _one(storage)
         elif step is not None:
-            found = _of_step(survey(base), step)
+            found = survey(base).of_step(step)
         else:
             _refuse_other_formats(storage)
             found = survey(uri)
@@ -77,16 +76,6 @@ def _one(storage: Storage) -> Survey:
     except DamagedCheckpointError as error:
         return Survey((), (), ((step, str(error)),), ())
     return Survey((), (info,), (), ()) if info.problem else Survey((info,), (), (), ())
-
-
-def _of_step(found: Survey, step: int) -> Survey:
-    return Survey(
-        checkpoints=tuple(info for info in found.checkpoints if info.ref.step == step),
-        damaged=tuple(info for info in found.damaged if info.ref.step == step),
-        unreadable=tuple(one for one in found.unreadable if one[0] == step),
-        interrupted=tuple(one for one in found.interrupted if one[0] == step),
-        empty=tuple(one for one in found.empty if one == step),
-    )
 
 
 def _refuse_other_formats(storage: Storage) -> None:

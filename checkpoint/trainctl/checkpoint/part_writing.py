@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from trainctl.checkpoint.attempts import Attempt
+from trainctl.checkpoint.callbacks import unseen
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, file_header, file_metadata, into_files
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape, order_of
@@ -36,10 +37,6 @@ from trainctl.core.system.faults import FaultPlan
 _HEADER_WRITER = 0
 Blocks = Callable[[Entry], Iterable[memoryview]]
 """The bytes of an entry in pieces of ``PIECE_BYTES``; the last may be shorter. A piece stays as it is once given."""
-
-
-def unseen(size_bytes: int) -> None:
-    """Nobody looks on."""
 
 
 def write_part(

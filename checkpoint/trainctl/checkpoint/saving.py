@@ -1,31 +1,25 @@
-"""Saving, the part that every rank does: deal the work, take the snapshot, write a part (``part_writing``).
+"""Saving, the part that every rank does: what of the state it writes, and from which memory.
 
-The steps are separate so that copying and writing can move off the training thread. Nothing counts before the seal.
+No step of it writes, so that copying and writing (``part_writing``) can move off the training thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from trainctl.checkpoint import part_writing
-from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, cut
 from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.copy_plan import CopyPlan, MissingRange, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, replicated
-from trainctl.checkpoint.layout.region import Flat, Region, Shape, common, region_to_runs, volume
+from trainctl.checkpoint.layout.region import Flat, Region, common, region_to_runs, volume
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
-from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import ModelFiles
-from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.state import LocalState, StateTensor
-from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.tensors import byte_view, part_view
 from trainctl.core.errors import PlanError
-from trainctl.core.system.faults import FaultPlan
 
 Portion = Mapping[StateKey, tuple[Region, ...]]
 """What one rank writes: disjoint regions."""
@@ -34,10 +28,6 @@ EntryData = Mapping[Entry, torch.Tensor]
 """What to write, and the memory to write it from: until the write is over, nobody may change that."""
 
 _SHOWN = 20
-
-
-def nothing() -> None:
-    """There is nothing to do."""
 
 
 def assign(layout: Layout) -> Mapping[str, Portion]:
@@ -114,41 +104,8 @@ def live_data(state: LocalState, assigned: Portion, *, max_entry_bytes: int = MA
     return {entry: part_view(t.tensor, t.shape, t.region, entry.region) for t, entry in entries}
 
 
-def write_part(
-    storage: Storage,
-    attempt: Attempt,
-    *,
-    writer: int,
-    data: EntryData,
-    shapes: Mapping[StateKey, Shape],
-    faults: FaultPlan,
-    alive: Callable[[], None],
-    confirm: Callable[[], None] = nothing,
-    wrote: Callable[[int], None] = unseen,
-    max_file_bytes: int = MAX_FILE_BYTES,
-    model_files: ModelFiles | None = None,
-) -> PartReport:
-    """As ``part_writing.write_part``, of tensors."""
-    if model_files is not None:
-        data = dict(_in_place(data, model_files))
-    return part_writing.write_part(
-        storage,
-        attempt,
-        writer=writer,
-        entries=data,
-        shapes=shapes,
-        blocks=lambda entry: _blocks(data[entry]),
-        faults=faults,
-        alive=alive,
-        confirm=confirm,
-        wrote=wrote,
-        max_file_bytes=max_file_bytes,
-        model_files=model_files,
-    )
-
-
-def _in_place(data: EntryData, model_files: ModelFiles) -> Iterator[tuple[Entry, torch.Tensor]]:
-    """Boxes of tensors that lie whole in files of the model as runs: their bytes do not lie together there."""
+def as_runs(data: EntryData, model_files: ModelFiles) -> Iterator[tuple[Entry, torch.Tensor]]:
+    """The data with boxes of tensors that lie whole in files of the model as runs: there they do not lie together."""
     for entry, values in data.items():
         if isinstance(entry.region, Flat) or not model_files.holds(entry):
             yield entry, values
@@ -159,7 +116,8 @@ def _in_place(data: EntryData, model_files: ModelFiles) -> Iterator[tuple[Entry,
             begin += run.volume
 
 
-def _blocks(tensor: torch.Tensor) -> Iterator[memoryview]:
+def blocks_of(tensor: torch.Tensor) -> Iterator[memoryview]:
+    """The bytes of an entry, as ``part_writing`` takes them."""
     body = byte_view(tensor.cpu().reshape(-1))
     for start in range(0, len(body), PIECE_BYTES):
         yield body[start : start + PIECE_BYTES]

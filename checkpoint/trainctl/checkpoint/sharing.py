@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.exchange.port import Exchange
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.readers import Readers
-from trainctl.checkpoint.saving import nothing
 
 
 @dataclass(frozen=True, slots=True)

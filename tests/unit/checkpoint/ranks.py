@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
+from trainctl.checkpoint.data_file import MAX_FILE_BYTES
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape, whole
 from trainctl.checkpoint.manifest.records import PartReport
+from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.tensors import dtype_of
 from trainctl.core.records.generation import CheckpointRef
@@ -104,7 +106,7 @@ def save(
     layout: Layout | None = None,
     of: Attempt | None = None,
     parent: CheckpointRef | None = None,
-    max_file_bytes: int = 5 << 30,
+    max_file_bytes: int = MAX_FILE_BYTES,
     artifacts: Mapping[str, bytes] | None = None,
     aliases: Mapping[str, str] | None = None,
     files: str = "chunked",
@@ -113,7 +115,7 @@ def save(
     layout = layout or plain(values, 2)
     of = of or attempt()
     writer = CheckpointWriter(str(uri), faults=FaultPlan(), max_file_bytes=max_file_bytes, layout=files)
-    reports = save_parts(writer, values, layout, of)
+    reports = save_parts(writer, values, layout, of, max_entry_bytes=max_file_bytes)
     state = LocalState(
         tuple(StateTensor(k, tuple(v.shape), whole(tuple(v.shape)), v) for k, v in values.items()),
         {"cursor": 12, "loss": 0.1},
@@ -124,15 +126,19 @@ def save(
 
 
 def save_parts(
-    writer: CheckpointWriter, values: Mapping[StateKey, torch.Tensor], layout: Layout, of: Attempt
+    writer: CheckpointWriter,
+    values: Mapping[StateKey, torch.Tensor],
+    layout: Layout,
+    of: Attempt,
+    *,
+    max_entry_bytes: int = MAX_FILE_BYTES,
 ) -> Sequence[PartReport]:
     assignment = assign(layout)
     return [
-        writer.save_part(
+        writer.write_part(
             of,
             writer=r,
-            state=rank_state(values, layout, holder),
-            assigned=assignment[holder],
+            data=live_data(rank_state(values, layout, holder), assignment[holder], max_entry_bytes=max_entry_bytes),
             shapes=layout.shapes,
         )
         for r, holder in enumerate(sorted(layout.holders))

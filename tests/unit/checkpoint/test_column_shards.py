@@ -74,7 +74,7 @@ def test_checkpoints_with_an_entry_for_each_row_still_load(tmp_path: Path, after
             k: tuple(run for r in held for run in region_to_runs(layout.shapes[k], r)) for k, held in portion.items()
         }
         state = rank_state(values, layout, holder)
-        reports.append(writer.save_part(of, writer=rank, state=state, assigned=runs, shapes=layout.shapes))
+        reports.append(writer.write_part(of, writer=rank, data=live_data(state, runs), shapes=layout.shapes))
     assert len(reports[0].held or ()) > 48
     ref = writer.seal(of, state=rank_state(values, plain(values, 1), rank_holder(0)), parts=reports, parent=None)
     assert_loads(ref, values, CUTS[after](values, 2))

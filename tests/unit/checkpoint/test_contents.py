@@ -26,6 +26,7 @@ from trainctl.checkpoint.manifest.contents import contents_of, held_rows
 from trainctl.checkpoint.manifest.names import CONTENTS, ROOT_MANIFEST
 from trainctl.checkpoint.manifest.reading import files_layout, read_contents, read_parts, read_root
 from trainctl.checkpoint.manifest.records import HeldRows, PartReport, RootManifest
+from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.opening import open_storage
@@ -34,6 +35,7 @@ from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.layouts import layouts, shapes
+from unit.checkpoint.memory_exchange import MemoryExchange, PostOffice
 from unit.checkpoint.ranks import (
     attempt,
     flats,
@@ -59,6 +61,20 @@ def resealed(ref: CheckpointRef, change: Callable[[RootManifest], RootManifest])
     storage.delete(ROOT_MANIFEST)
     storage.write_file(ROOT_MANIFEST, [data])
     return dataclasses.replace(ref, manifest_sha256=sha256(data))
+
+
+def with_table(ref: CheckpointRef, change: Mapping[str, object]) -> CheckpointRef:
+    """The same attempt with other fields in its table of contents."""
+    path = Path(ref.uri) / CONTENTS
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+    stored = path.read_bytes()
+
+    def listed(root: RootManifest) -> RootManifest:
+        assert root.contents is not None
+        table = dataclasses.replace(root.contents, size_bytes=len(stored), sha256=sha256(stored))
+        return dataclasses.replace(root, contents=table)
+
+    return resealed(ref, listed)
 
 
 def without_table(ref: CheckpointRef) -> CheckpointRef:
@@ -247,17 +263,20 @@ def test_a_damaged_table_is_refused(tmp_path: Path, damage: Callable[[Path], obj
 def test_a_table_that_cannot_be_is_refused(tmp_path: Path, change: Mapping[str, object], words: str) -> None:
     values = full_values({"a": (35,), "b": (7, 5)})
     ref = save(tmp_path, values)
-    path = Path(ref.uri) / CONTENTS
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
-    stored = path.read_bytes()
-
-    def listed(root: RootManifest) -> RootManifest:
-        assert root.contents is not None
-        table = dataclasses.replace(root.contents, size_bytes=len(stored), sha256=sha256(stored))
-        return dataclasses.replace(root, contents=table)
-
     with pytest.raises(CheckpointError, match=words):
-        load(resealed(ref, listed), rank_state(values, plain(values, 1), rank_holder(0), blank=True))
+        load(with_table(ref, change), rank_state(values, plain(values, 1), rank_holder(0), blank=True))
+
+
+def test_the_rank_that_lacks_something_is_named(tmp_path: Path) -> None:
+    values = full_values({"w": (6, 4)})
+    ref = with_table(
+        save(tmp_path, values, layout=rows(values, 2)), {"placed": [{"writers": [0], "starts": [0], "stops": [12]}]}
+    )
+    wanted = rows(values, 2)
+    state = rank_state(values, wanted, rank_holder(1), blank=True)
+    sharing = Sharing(MemoryExchange(PostOffice(2), 1), wanted)
+    with pytest.raises(CheckpointError, match="rank:1 has no source for"):
+        plan_load(ref, state, sharing=sharing)
 
 
 def test_a_part_with_a_tensor_in_another_shape_than_the_table_is_refused(tmp_path: Path) -> None:

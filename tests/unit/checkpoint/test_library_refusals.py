@@ -23,6 +23,7 @@ from trainctl.checkpoint.engine import CheckpointWriter, assign
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library import Checkpointer, load, save
 from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, PlanError, TrainctlError, UsageError
 from trainctl.core.system.faults import FaultPlan
@@ -275,7 +276,8 @@ def test_a_part_that_went_to_another_folder_is_no_part(tmp_path: Path) -> None:
     layout = plain(values, 1)
     state = rank_state(values, layout, rank_holder(0))
     here, elsewhere = (CheckpointWriter(str(tmp_path / node), faults=FaultPlan()) for node in ("node-0", "node-1"))
-    part = elsewhere.save_part(attempt(1), writer=0, state=state, assigned=assign(layout)[rank_holder(0)])
+    data = live_data(state, assign(layout)[rank_holder(0)])
+    part = elsewhere.write_part(attempt(1), writer=0, data=data, shapes=layout.shapes)
     words = r"(?s)expected the files of all writers in .*node-0, but.*node-0.*w00000-000.safetensors is missing"
     with pytest.raises(CheckpointError, match=words):
         here.seal(attempt(1), state=state, parts=[part], parent=None)

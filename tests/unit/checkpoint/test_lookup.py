@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from trainctl.checkpoint.catalog import resolve
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.lookup import choose, look, only, passed_over
 from trainctl.checkpoint.pins import pin
@@ -36,6 +37,16 @@ def test_many_of_a_step_and_one_are_found_whatever_folder_is_named(tmp_path: Pat
         assert choose(one, None).ref == only(one, None).ref == first
     assert choose(found, None).ref == second
     assert choose(found, 10).ref == only(found, 10).ref == first
+
+
+def test_a_folder_means_the_same_whoever_looks_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that resumes from it, and a person who lists it; also where it is the one that one stands in."""
+    first = saved(tmp_path, 10)
+    saved(tmp_path, 20)
+    for folder in (Path(first.uri), Path(first.uri).parent):
+        monkeypatch.chdir(folder)
+        for uri in (str(folder), f"{folder}/", "."):
+            assert resolve(uri) == choose(look(uri), None).ref == first, uri
 
 
 def test_a_copy_of_an_attempt_under_another_name_is_one(tmp_path: Path) -> None:

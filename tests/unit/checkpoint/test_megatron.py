@@ -16,6 +16,7 @@ from trainctl.checkpoint.layout.region import Box, Flat, flat_in_box
 from trainctl.checkpoint.library import load as load_module
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.manifest.reading import read_root
+from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import PlanError
 from trainctl.core.records.generation import CheckpointRef
@@ -37,11 +38,10 @@ def saved(folder: Path, world: Sequence[Rank]) -> CheckpointRef:
     assigned = assign(everybody.layout)
     writer = CheckpointWriter(str(folder), faults=FaultPlan())
     parts = [
-        writer.save_part(
+        writer.write_part(
             attempt(),
             writer=number,
-            state=everybody.here(rank.state),
-            assigned=assigned[rank_holder(number)],
+            data=live_data(everybody.here(rank.state), assigned[rank_holder(number)]),
             shapes=everybody.layout.shapes,
         )
         for number, rank in enumerate(world)

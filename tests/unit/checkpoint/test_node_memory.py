@@ -15,6 +15,7 @@ from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.layout.region import Flat, volume
 from trainctl.checkpoint.loading import plan_load
 from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
+from trainctl.checkpoint.saving import live_data
 from trainctl.checkpoint.state import LocalState, StateTensor, state_of
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
@@ -33,7 +34,8 @@ def snap(memory: NodeMemory, *, step: int = 5, lineage: int = 1, attempt: str = 
     job = Attempt(job="j", step=step, lineage=lineage, epoch=1, attempt=attempt)
     runs = assign(replicated(found.shapes(), [rank_holder(0), rank_holder(1)]))
     writer = CheckpointWriter(memory.uri, faults=FaultPlan())
-    parts = [writer.save_part(job, writer=n, state=found, assigned=runs[rank_holder(n)]) for n in (0, 1)]
+    data = [live_data(found, runs[rank_holder(n)]) for n in (0, 1)]
+    parts = [writer.write_part(job, writer=n, data=own, shapes=found.shapes()) for n, own in enumerate(data)]
     writer.seal(job, state=found, parts=parts, parent=None)
     return SnapshotRef(lineage=lineage, step=step, attempt=attempt)
 

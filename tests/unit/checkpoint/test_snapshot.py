@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.engine import CheckpointWriter, load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder
-from trainctl.checkpoint.saving import assign, write_part
-from trainctl.checkpoint.sealing import seal
+from trainctl.checkpoint.saving import assign
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import stow
 from trainctl.checkpoint.state import LocalState
-from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.tensors import dtype_of
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import attempt, full_values, key, plain, rank_state, same_bits
@@ -68,11 +66,9 @@ def test_it_keeps_the_values_of_its_moment(tmp_path: Path, dtype: str) -> None:
     assert snapshot.fence(0.0)
     for held in state.tensors:
         held.tensor.zero_()
-    storage, of = LocalStorage(tmp_path), attempt()
-    part = write_part(
-        storage, of, writer=0, data=snapshot.data, shapes=layout.shapes, faults=FaultPlan(), alive=lambda: None
-    )
-    ref = seal(storage, of, state=state, parts=[part], parent=None, faults=FaultPlan())
+    writer, of = CheckpointWriter(str(tmp_path), faults=FaultPlan()), attempt()
+    part = writer.write_part(of, writer=0, data=snapshot.data, shapes=layout.shapes)
+    ref = writer.seal(of, state=state, parts=[part], parent=None)
     load(ref, state)
     assert all(same_bits(held.tensor, values[held.key]) for held in state.tensors)
 

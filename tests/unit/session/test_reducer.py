@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainctl.parallel.collectives.port import Work
+from trainctl.checkpoint.exchange.port import Work
 from trainctl.parallel.collectives.solo import DoneWork, SoloGroup
 from trainctl.parallel.collectives.wait import Interrupted, Waiter
 from trainctl.parallel.replica.gradients import FlatGradients
-from trainctl.parallel.replica.reducer import GradientReducer
+from trainctl.parallel.session.reducer import GradientReducer
 
 
 class _Endless(DoneWork):

@@ -63,10 +63,7 @@ class Keeping(NoControl):
     def confirm(self) -> None:
         """As the controller does."""
         saved = [report.ref.attempt for report in self.reports if report.ref is not None][-self._keep :]
-        self._desired = replace(self._desired, kept_checkpoints=tuple(saved))
-        self.version += 1
-        for callback in self._callbacks:
-            callback(self._desired)
+        self._tell(replace(self._desired, kept_checkpoints=tuple(saved)))
 
     def wait_for(self, count: int) -> None:
         with self.told:

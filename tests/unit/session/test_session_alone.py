@@ -13,6 +13,8 @@ from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.results import Hook
 from trainctl.parallel.session import Session
 from trainctl.parallel.session.oddities import Oddities
+from trainctl.parallel.session.reporter import Reporter
+from trainctl.parallel.session.seat import Seat
 
 
 def build(*, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -77,6 +79,25 @@ def test_alone_it_equals_a_plain_loop() -> None:
         plain_optimizer.step()
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+def test_what_is_due_between_two_steps_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop asks at the end of a step, and again where it begins the next."""
+    boundaries: list[int] = []
+    send = Reporter.send
+
+    def sent(reporter: Reporter, seat: Seat) -> None:
+        boundaries.append(session.applied_step)
+        send(reporter, seat)
+
+    monkeypatch.setattr(Reporter, "send", sent)
+    model, optimizer = build()
+    session = open_session(model, optimizer, steps=3)
+    while not session.done:
+        with session.step() as step:
+            for micro_batch in step.micro_batches():
+                step.backward(*loss_of(model, micro_batch.sample_ids))
+    assert boundaries == [0, 1, 2, 3]
 
 
 def test_a_non_finite_loss_skips_the_step_and_commits_it() -> None:

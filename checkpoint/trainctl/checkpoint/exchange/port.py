@@ -1,4 +1,4 @@
-"""The exchange port: messages between the ranks that load together. Groups of ``trainctl.parallel`` are such."""
+"""The exchange port: messages from rank to rank, which are polled. Groups of ``trainctl.parallel`` are such."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Exchange(Protocol):
     device: torch.device
 
     def send(self, buffer: Tensor, destination: int, tag: int) -> Work:
-        """Sends ``buffer`` to one rank."""
+        """Sends ``buffer`` to one rank; no other message from here to there has this ``tag``."""
         ...
 
     def receive(self, buffer: Tensor, source: int, tag: int) -> Work:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.beside import encode_beside
+from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.catalog import newest
 from trainctl.checkpoint.dealing import Dealer
 from trainctl.checkpoint.engine import CheckpointWriter, attempt_id
@@ -24,7 +25,7 @@ from trainctl.checkpoint.manifest.names import STEPS
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import LAYOUTS
 from trainctl.checkpoint.origin import LIBRARY
-from trainctl.checkpoint.saving import EntryData, Portion, nothing
+from trainctl.checkpoint.saving import EntryData, Portion
 from trainctl.checkpoint.spans import spans
 from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire

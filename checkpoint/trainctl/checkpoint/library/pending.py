@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 
+from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.library.group_save import GroupSave
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.saving import EntryData, nothing
+from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.copier import cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostPool

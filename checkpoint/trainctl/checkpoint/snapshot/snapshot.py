@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
+from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.data_file import Entry
-from trainctl.checkpoint.saving import nothing
 from trainctl.checkpoint.snapshot.copier import Copier, copier_of
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
 from trainctl.checkpoint.snapshot.samples import Samples

@@ -9,7 +9,6 @@ and a quarantine. Groups are made directly: survivors could not rebuild torch's 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from datetime import timedelta
 from typing import Any
@@ -19,44 +18,17 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.distributed import ProcessGroupGloo
 
-from trainctl.checkpoint.exchange.watched import MessageWork, Watchers, first_line, why_failed
+from trainctl.checkpoint.exchange.port import Work
+from trainctl.checkpoint.exchange.watched import MessageWork, Watchers, first_line
 from trainctl.core.errors import CollectiveError, InternalError
-from trainctl.parallel.collectives.port import Group, PendingGroup, Rendezvous, Work
+from trainctl.parallel.collectives.port import Group, PendingGroup, Rendezvous
 from trainctl.parallel.collectives.quarantine import Quarantine
 from trainctl.parallel.collectives.solo import SoloGroup, SoloPending
+from trainctl.parallel.collectives.torch_work import CollectiveWork, started
 
 _GLOO_THREADS = 2
-_FIRST_NAP_S = 0.0001
-_LONGEST_NAP_S = 0.002
 _FIRST_TAG = 1 << 20
 """Tags of collectives count up from 0 inside gloo; ours start where they never get."""
-
-
-class CollectiveWork:
-    """A collective in flight, and the buffers it may write to."""
-
-    def __init__(self, work: Any, buffers: tuple[Tensor, ...]) -> None:
-        self._work = work
-        self._buffers = buffers
-
-    def done(self) -> bool:
-        """Whether torch ended it."""
-        return bool(self._work.is_completed())
-
-    def done_within(self, timeout_s: float) -> bool:
-        """See ``Work``. Polls: a Python callback from one of gloo's threads could hang the end of a process."""
-        deadline_s = time.monotonic() + timeout_s
-        nap_s = _FIRST_NAP_S
-        while not self.done():
-            if time.monotonic() > deadline_s:
-                return False
-            time.sleep(nap_s)
-            nap_s = min(nap_s * 2, _LONGEST_NAP_S)
-        return True
-
-    def error(self) -> str:
-        """Torch's own words, or nothing."""
-        return why_failed(self._work)
 
 
 class _Parts:
@@ -85,24 +57,24 @@ class GlooGroup:
     def all_reduce(self, buffer: Tensor) -> Work:
         """See ``Group``."""
         parts = self._alive()
-        return self._started(parts, CollectiveWork(_start(parts.process_group.allreduce, [buffer]), (buffer,)))
+        return self._started(parts, CollectiveWork(started(parts.process_group.allreduce, [buffer]), (buffer,)))
 
     def all_gather(self, output: Tensor, own: Tensor) -> Work:
         """See ``Group``."""
         parts = self._alive()
-        work = _start(parts.process_group._allgather_base, output, own)
+        work = started(parts.process_group._allgather_base, output, own)
         return self._started(parts, CollectiveWork(work, (output, own)))
 
     def send(self, buffer: Tensor, destination: int, tag: int) -> Work:
         """See ``Group``."""
         parts = self._alive()
-        work = _start(parts.process_group.send, [buffer], destination, _FIRST_TAG + tag)
+        work = started(parts.process_group.send, [buffer], destination, _FIRST_TAG + tag)
         return self._watched(parts, "send", destination, MessageWork(work, buffer))
 
     def receive(self, buffer: Tensor, source: int, tag: int) -> Work:
         """See ``Group``."""
         parts = self._alive()
-        work = _start(parts.process_group.recv, [buffer], source, _FIRST_TAG + tag)
+        work = started(parts.process_group.recv, [buffer], source, _FIRST_TAG + tag)
         return self._watched(parts, "receive", source, MessageWork(work, buffer))
 
     def abandon(self) -> None:
@@ -213,24 +185,3 @@ def _build_group(rendezvous: Rendezvous, quarantine: Quarantine) -> GlooGroup:
         who = f"rank {', '.join(absent)} did not come" if absent else "all ranks came, but a connection failed"
         raise CollectiveError(f"{who} ({first_line(error)})") from error
     return GlooGroup(_Parts(process_group, store), rendezvous, quarantine)
-
-
-def _start(operation: Any, *arguments: object) -> Any:
-    """Starts an operation; on a group that is already broken, gloo refuses at once."""
-    try:
-        return operation(*arguments)
-    except RuntimeError as error:
-        return _Refused(error)
-
-
-class _Refused:
-    """A ``c10d.Work`` that failed before it began."""
-
-    def __init__(self, error: RuntimeError) -> None:
-        self._error = error
-
-    def is_completed(self) -> bool:
-        return True
-
-    def wait(self) -> None:
-        raise self._error

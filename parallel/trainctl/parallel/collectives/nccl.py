@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from trainctl.checkpoint.exchange.port import Work
 from trainctl.core.errors import InternalError
-from trainctl.parallel.collectives.gloo import CollectiveWork
-from trainctl.parallel.collectives.port import PendingGroup, Rendezvous, Work
+from trainctl.parallel.collectives.port import PendingGroup, Rendezvous
 from trainctl.parallel.collectives.quarantine import Quarantine
 from trainctl.parallel.collectives.solo import SoloGroup, SoloPending
+from trainctl.parallel.collectives.torch_work import CollectiveWork
 
 
 class _Parts:

@@ -10,38 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-
-class Work(Protocol):
-    """Something in flight."""
-
-    def done(self) -> bool:
-        """Whether it ended, well or badly; never waits."""
-        ...
-
-    def done_within(self, timeout_s: float) -> bool:
-        """Whether it ended, after waiting for that for at most ``timeout_s``."""
-        ...
-
-    def error(self) -> str:
-        """Once done: why it failed, or an empty string."""
-        ...
+from trainctl.checkpoint.exchange.port import Exchange, Work
 
 
-class Group(Protocol):
-    """The ranks of one generation. All ranks start the same collectives in the same order.
+class Group(Exchange, Protocol):
+    """The ranks of one generation, which send to each other as an ``Exchange`` and compute together.
 
-    Attributes:
-        rank: of this worker in the group.
-        size: number of ranks.
-        device: where buffers of its operations must lie.
+    All ranks start the same collectives in the same order.
     """
-
-    rank: int
-    size: int
-    device: torch.device
 
     def all_reduce(self, buffer: Tensor) -> Work:
         """Sums ``buffer`` over all ranks, in place; all ranks end with the same bits."""
@@ -49,14 +27,6 @@ class Group(Protocol):
 
     def all_gather(self, output: Tensor, own: Tensor) -> Work:
         """Puts ``own`` of each rank, shape (n,), into ``output``, shape (size * n,), in rank order."""
-        ...
-
-    def send(self, buffer: Tensor, destination: int, tag: int) -> Work:
-        """Sends ``buffer`` to one rank; ``tag`` is unique between the two ranks within the group."""
-        ...
-
-    def receive(self, buffer: Tensor, source: int, tag: int) -> Work:
-        """Receives what ``source`` sends with ``tag``."""
         ...
 
     def abandon(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainctl.checkpoint.exchange.port import Work
 from trainctl.core.errors import InternalError
-from trainctl.parallel.collectives.port import Group, Rendezvous, Work
+from trainctl.parallel.collectives.port import Group, Rendezvous
 
 
 class DoneWork:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from trainctl.checkpoint.exchange.port import Work
 from trainctl.core.errors import CollectiveError
-from trainctl.parallel.collectives.port import Work
 
 _LOOK_EVERY_S = 0.005
 """How often a waiting thread looks at its abort flag."""

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from trainctl.checkpoint.callbacks import unseen
+from trainctl.checkpoint.exchange.port import Work
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.tensors import part_view
 from trainctl.core.errors import InternalError
-from trainctl.parallel.collectives.port import Group, Work
+from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.recovery.transfer import Message, Piece
 

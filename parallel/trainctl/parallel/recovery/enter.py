@@ -66,7 +66,7 @@ class Entry:
         show: publishes the phase.
         reach: fault points.
         evaluated_step: newest step that this worker knows to be evaluated.
-        applied: told of the outcome when the open step was applied.
+        apply: commits the open step by its outcome, as every step is committed.
         recent: figures for a rank 0 that holds nothing.
         prepare: called when the group is there, before the state is obtained.
         transfers: where it is shown how far a load is.
@@ -81,7 +81,7 @@ class Entry:
     show: Callable[[Phase], None]
     reach: Callable[[str], None]
     evaluated_step: int
-    applied: Callable[[Outcome], None]
+    apply: Callable[[Outcome], None]
     recent: Callable[[], Sequence[Any]]
     prepare: Callable[[Rendezvous], None]
     transfers: TransferBoard
@@ -238,8 +238,8 @@ class Entry:
                 f"generation {self.record.generation}: rank {self.rank} is to hold step {self.record.target_step}, "
                 f"but holds step {replica.applied_step} and there is no outcome to apply"
             )
-        replica.apply(outcome, reach=self.reach)
-        self.applied(outcome)
+        self.apply(outcome)
+        self.show(Phase.RESTORE)
         return True
 
     def _copy(self, group: Group) -> tuple[dict[str, int], Sequence[Any]]:

@@ -17,9 +17,9 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from trainctl.checkpoint.callbacks import unseen
 from trainctl.checkpoint.exchange.lanes import Lane
 from trainctl.checkpoint.exchange.port import Work
-from trainctl.checkpoint.part_writing import unseen
 from trainctl.checkpoint.tensors import byte_view
 from trainctl.core.errors import InternalError
 from trainctl.parallel.collectives.port import Group

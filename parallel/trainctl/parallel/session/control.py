@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from trainctl.core.ids import FIRST_ISLAND
@@ -108,18 +109,13 @@ class NoControl:
     def send(self, message: WorkerMessage) -> None:
         """Nobody listens; but what finished may stop."""
         if isinstance(message, Finished):
-            self._desired = WorkerDesired(
-                job_uid="local",
-                job_name="local",
-                island=FIRST_ISLAND,
-                slot=0,
-                incarnation=1,
-                instruction=Instruction.STOP,
-                generation=1,
-            )
-            self.version += 1
-            for callback in self._callbacks:
-                callback(self._desired)
+            self._tell(replace(self._desired, instruction=Instruction.STOP, record=None))
+
+    def _tell(self, desired: WorkerDesired) -> None:
+        self._desired = desired
+        self.version += 1
+        for callback in self._callbacks:
+            callback(desired)
 
     def flush(self, timeout_s: float) -> bool:
         """There is nothing to wait for."""

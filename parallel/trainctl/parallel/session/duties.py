@@ -54,22 +54,26 @@ class Duties:
         self._clocks = clocks
         self._old = old
         self.evaluated_step = -1
+        self._done_step = -1
 
     def note_entry(self, seat: Seat) -> None:
         """A generation was entered: what is known as done at its target step."""
         record, done = seat.record, seat.membership
         self.evaluated_step = record.target_step if done.evaluated else -1
+        self._done_step = -1
         self._reporter.note_entry(seat)
         self._clocks.enter(record.target_step, seat.saves.saved_step)
         self._old.look(self._context.instructions.latest)
 
     def carry_out(self, seat: Seat, agreed: Agreement) -> bool:
-        """Does what is due; True if the run is over for this worker.
+        """Does what is due at this boundary, once in a generation; True if the run is over for this worker.
 
         Raises:
             Interrupted, CollectiveError: as ``Waiter.wait``.
         """
         step = self._replica.applied_step
+        if step == self._done_step:  # a loop asks at the end of a step, and again where it begins the next
+            return False
         seat.saves.advance(agreed.saved)
         if seat.snapshots is not None:
             seat.snapshots.advance(agreed.snapshots)
@@ -83,7 +87,10 @@ class Duties:
         if VoteFlag.STOP in agreed.flags:
             self._settle(seat)
             return True
-        return VoteFlag.HOLD in agreed.flags and self._hold(seat)
+        if VoteFlag.HOLD in agreed.flags:
+            return self._hold(seat)
+        self._done_step = step
+        return False
 
     def _evaluate(self, seat: Seat, step: int) -> None:
         if self._evaluation is None or not self._evaluation.due(step) or self.evaluated_step == step:

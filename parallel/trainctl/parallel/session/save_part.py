@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.engine import Attempt, PartReport
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape, volume
 from trainctl.checkpoint.monitor import COPY, MEMORY
-from trainctl.checkpoint.saving import EntryData, Portion, live_data, nothing
+from trainctl.checkpoint.saving import EntryData, Portion, live_data
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.copier import await_training, cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainctl.checkpoint.engine import Attempt, PartReport
 from trainctl.checkpoint.monitor import PartTimes, bottleneck
@@ -147,45 +147,11 @@ class Sealer:
             before: what is sealed before.
             changed: called when it is over.
         """
-        attempt = save.attempt
-        times = [PartTimes(part.writer, part.data_bytes, part.seconds) for part in save.written]
-        size_bytes = sum(part.data_bytes for part in save.written)
-        complete_s = time.monotonic()
+        sealing = _Sealing(sealer=self, save=save)
+        return SealThread(sealing.seal, failed=sealing.failed, parent=parent, before=before, changed=changed)
 
-        def report(ref: CheckpointRef | None, error: str, cause: str) -> None:
-            self.report(
-                CheckpointReport(
-                    job_uid=attempt.job,
-                    island=self.record.island,
-                    generation=self.record.generation,
-                    step=attempt.step,
-                    lineage=attempt.lineage,
-                    ref=ref,
-                    error=error,
-                    seconds=time.monotonic() - save.began_s,
-                    stall_s=save.stall_s,
-                    size_bytes=size_bytes if ref is not None else 0,
-                    bottleneck=bottleneck(times, uri=ref.uri) if ref is not None else "",
-                    cause=cause,
-                    parts=tuple(times),
-                    seal_s=time.monotonic() - complete_s if ref is not None else 0.0,
-                    pool_bytes=save.pool_bytes,
-                )
-            )
-
-        def seal(newest: CheckpointRef | None) -> CheckpointRef | None:
-            nonlocal complete_s
-            complete_s = time.monotonic()  # those before it are sealed
-            ref, errors = self._sealed(save, newest)
-            report(ref, "; ".join(errors), save.cause if errors else "")
-            return ref
-
-        def failed(error: str) -> None:
-            report(None, error, "seal")
-
-        return SealThread(seal, failed=failed, parent=parent, before=before, changed=changed)
-
-    def _sealed(self, save: Collected, parent: CheckpointRef | None) -> tuple[CheckpointRef | None, list[str]]:
+    def complete(self, save: Collected, parent: CheckpointRef | None) -> tuple[CheckpointRef | None, list[str]]:
+        """The checkpoint; or None and why not, when what was written is removed."""
         errors = save.errors
         if not errors:
             self.settle()
@@ -199,3 +165,52 @@ class Sealer:
         except (TrainctlError, OSError) as error:
             errors.append(f"and what was written could not be removed: {error}")
         return None, errors
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sealing:
+    """One save that is completed, and what is said of it. On the thread that seals; ``failed`` on whoever waits, too.
+
+    Attributes:
+        sealer: how.
+        save: which one.
+        since_s: when it was this one's turn, monotonic.
+    """
+
+    sealer: Sealer
+    save: Collected
+    since_s: float = field(default_factory=time.monotonic)
+
+    def seal(self, newest: CheckpointRef | None) -> CheckpointRef | None:
+        """As ``SealThread`` calls it."""
+        self.since_s = time.monotonic()  # those before it are sealed
+        ref, errors = self.sealer.complete(self.save, newest)
+        self._report(ref, "; ".join(errors), self.save.cause if errors else "")
+        return ref
+
+    def failed(self, error: str) -> None:
+        """As ``SealThread`` calls it."""
+        self._report(None, error, "seal")
+
+    def _report(self, ref: CheckpointRef | None, error: str, cause: str) -> None:
+        save, record = self.save, self.sealer.record
+        times = [PartTimes(part.writer, part.data_bytes, part.seconds) for part in save.written]
+        self.sealer.report(
+            CheckpointReport(
+                job_uid=save.attempt.job,
+                island=record.island,
+                generation=record.generation,
+                step=save.attempt.step,
+                lineage=save.attempt.lineage,
+                ref=ref,
+                error=error,
+                seconds=time.monotonic() - save.began_s,
+                stall_s=save.stall_s,
+                size_bytes=sum(part.data_bytes for part in save.written) if ref is not None else 0,
+                bottleneck=bottleneck(times, uri=ref.uri) if ref is not None else "",
+                cause=cause,
+                parts=tuple(times),
+                seal_s=time.monotonic() - self.since_s if ref is not None else 0.0,
+                pool_bytes=save.pool_bytes,
+            )
+        )

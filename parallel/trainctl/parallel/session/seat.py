@@ -7,9 +7,9 @@ import time
 from trainctl.core.records.worker import RecoveryReport
 from trainctl.parallel.bridge import Recovered
 from trainctl.parallel.recovery.membership import Membership
-from trainctl.parallel.replica.reducer import GradientReducer
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.ballot_box import BallotBox
+from trainctl.parallel.session.reducer import GradientReducer
 from trainctl.parallel.session.saves import Saves
 from trainctl.parallel.session.worker_context import WorkerContext
 

@@ -350,7 +350,7 @@ class Session:
             show=where.show,
             reach=where.reach,
             evaluated_step=run.duties.evaluated_step,
-            applied=lambda outcome: run.reporter.note_commit(run.protocol.clock.commit(outcome, record.generation)),
+            apply=lambda outcome: run.reporter.note_commit(run.protocol.apply(outcome, record.generation)),
             recent=lambda: run.reporter.recent(record),
             prepare=self._build_shards,
             transfers=context.transfers,

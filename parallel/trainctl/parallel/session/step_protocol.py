@@ -104,9 +104,20 @@ class StepProtocol:
         self._where.show(Phase.FENCE)
         for saves in seat.all_saves:
             saves.pass_fence()
-        outcome = self._vote(seat, step)
-        self._apply(outcome)
-        return self.clock.commit(outcome, seat.record.generation)
+        return self.apply(self._vote(seat, step), seat.record.generation)
+
+    def apply(self, outcome: Outcome, generation: int) -> StepFigures:
+        """Commits a step from the retained gradients, as it was voted now, or as the record of ``generation`` fixes it.
+
+        Whoever dies between the two phases shown here counts as lost, in a recovery, too.
+        """
+        self._where.show(Phase.APPLYING)
+        self._replica.apply(outcome, reach=self._where.reach)
+        self._where.show(Phase.APPLIED)
+        self._where.reach("apply.after")
+        if outcome.reason:
+            self._note_skip(outcome)
+        return self.clock.commit(outcome, generation)
 
     def _before_micro_batch(self) -> None:
         self._context.waiter.check()
@@ -168,14 +179,9 @@ class StepProtocol:
             snapshots=seat.snapshots.saved if seat.snapshots is not None else Saved(),
         )
 
-    def _apply(self, outcome: Outcome) -> None:
-        self._where.show(Phase.APPLYING)
-        self._replica.apply(outcome, reach=self._where.reach)
-        self._where.show(Phase.APPLIED)
-        self._where.reach("apply.after")
-        if outcome.reason:
-            self._skipped += 1
-            _LOG.warning("%s: the step is skipped: %s", self._where, outcome.reason)
-            if self._skipped in _TOLD_SKIPS:
-                so_far = f"; it is the {self._skipped}th that is skipped" if self._skipped > 1 else ""
-                self._context.control.send(Noticed(f"step {outcome.step} is skipped: {outcome.reason}{so_far}"))
+    def _note_skip(self, outcome: Outcome) -> None:
+        self._skipped += 1
+        _LOG.warning("%s: the step is skipped: %s", self._where, outcome.reason)
+        if self._skipped in _TOLD_SKIPS:
+            so_far = f"; it is the {self._skipped}th that is skipped" if self._skipped > 1 else ""
+            self._context.control.send(Noticed(f"step {outcome.step} is skipped: {outcome.reason}{so_far}"))
