@@ -21,6 +21,11 @@ from trainctl.parallel.recovery import file_exchange
 from trainctl.parallel.replica.training_state import TrainingState
 from trainctl.parallel.session import Session
 
+STEPS = 100
+"""Enough for a few snapshots, however slow the machine makes them beside such small steps."""
+LONG: Mapping[str, Any] = {"steps": STEPS, "hidden": 37, "evaluate_every": 20}
+"""Options of runs with snapshots."""
+
 
 def sharded(
     mesh: DeviceMesh, dtype: torch.dtype, hidden: int, counter: Counter, after_step: Callable[[int], None]
@@ -42,7 +47,7 @@ def sharded(
 
 
 def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]) -> None:
-    """Options: steps, hidden, dtype, micro_batches, room_bytes, message_bytes.
+    """Options: steps, hidden, dtype, micro_batches, evaluate_every, room_bytes, message_bytes.
 
     Rank 0 writes the final parameters to ``folder``. ``room_bytes`` is what the nodes' memory says that it has for
     snapshots, ``message_bytes`` the size of a message with a part of one.

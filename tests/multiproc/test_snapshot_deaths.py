@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from multiproc.sharded_toy import train
+from multiproc.sharded_toy import LONG, STEPS, train
 from multiproc.test_session_recovery import reached
 from multiproc.test_session_sharded import check, run, surviving
 from multiproc.test_snapshots_by_time import ALWAYS_S, NEVER_S
@@ -28,7 +28,6 @@ from trainctl.core.records.step import StepFigures
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]
 NODES = ["a", "b", "c"]
 SLOTS = range(len(NODES))
-STEPS = 100
 QUIET = 30
 """So many steps after all were told to make no more snapshots, none is on its way."""
 
@@ -36,7 +35,7 @@ QUIET = 30
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigures]:
     """What a run comes to, on however many ranks."""
-    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS, save_every=STEPS)
+    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, save_every=STEPS, **LONG)
 
 
 def make(folder: Path, snapshots: SnapshotsSpec, *faults: Mapping[str, Any], **more: Any) -> ProcessWorld:
@@ -45,7 +44,7 @@ def make(folder: Path, snapshots: SnapshotsSpec, *faults: Mapping[str, Any], **m
         checkpoint=CheckpointSpec(uri=str(folder / "saved"), interval_steps=0, snapshots=snapshots),
         recovery=RecoverySpec(profile="fast"),
     )
-    options = {"steps": STEPS, "hidden": 37, "message_bytes": 1000, **more}
+    options = {**LONG, "message_bytes": 1000, **more}
     return ProcessWorld(folder, len(NODES), train, options=options, spec=spec, nodes=NODES, faults=json.dumps(faults))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from multiproc.sharded_toy import train
+from multiproc.sharded_toy import LONG, STEPS, train
 from multiproc.test_session_sharded import check, run, surviving
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.memory.node_memory import NodeMemory
@@ -21,14 +21,12 @@ from trainctl.core.records.spec import CheckpointSpec, JobSpec, RecoverySpec, Sn
 from trainctl.core.records.step import StepFigures
 
 pytestmark = pytest.mark.multiproc
-STEPS = 100
-"""Enough for a few snapshots, however slow the machine makes them beside such small steps."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigures]:
     """What a run comes to, on however many ranks."""
-    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS, save_every=STEPS)
+    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, save_every=STEPS, **LONG)
 
 
 def make(
@@ -48,7 +46,7 @@ def make(
         ),
         recovery=RecoverySpec(profile="fast"),
     )
-    given = {"steps": STEPS, "hidden": 37, **options}
+    given = {**LONG, **options}
     return ProcessWorld(
         folder, len(nodes), train, options=given, spec=spec, nodes=nodes, domains=domains, faults=faults
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from multiproc.sharded_toy import LONG, STEPS
 from multiproc.storage_ranks import train_shards_on_s3
 from multiproc.test_session_sharded import check, run, surviving
-from multiproc.test_snapshots import STEPS, completed, damage, train_to_the_end
+from multiproc.test_snapshots import completed, damage, train_to_the_end
 from multiproc.world import ProcessWorld
 from object_store.store import Store
 from trainctl.core.records.generation import Rung
@@ -24,7 +25,7 @@ DATA = ".safetensors"
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigures]:
     """What a run comes to, wherever it saves."""
-    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS, save_every=STEPS)
+    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, save_every=STEPS, **LONG)
 
 
 def on(store: Store, folder: Path) -> ProcessWorld:
@@ -34,7 +35,7 @@ def on(store: Store, folder: Path) -> ProcessWorld:
         checkpoint=CheckpointSpec(uri=store.uri, interval_steps=30, background=False, snapshots=snapshots),
         recovery=RecoverySpec(profile="fast"),
     )
-    options = {"steps": STEPS, "hidden": 37, "env": env}
+    options = {**LONG, "env": env}
     return ProcessWorld(folder, 2, train_shards_on_s3, options=options, spec=spec, nodes=["a", "b"])
 
 
