@@ -33,13 +33,17 @@ demo: install ## The main job: train on real text, lose a worker and an agent, g
 
 # NO_COMPILER: a test that needs one fails here even where there is one; it belongs to tests/system.
 NO_COMPILER := CXX=/no/compiler/in/make/test
-test: install ## All tests that need nothing but Python
-	$(NO_COMPILER) $(BIN)/pytest -n 2 --ignore tests/system --ignore tests/gpu --ignore tests/e2e --ignore tests/multiproc --ignore tests/etcd_store $(PYTEST_ARGS)
-	$(NO_COMPILER) tests/in_memory.sh $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/multiproc tests/etcd_store $(PYTEST_ARGS)
+# What the main path does with real processes; all others of their kind take a quarter of an hour, and are in test-system.
+MAIN_PATH := tests/e2e/test_main_path.py tests/multiproc/test_session_recovery.py
+OF_PROCESSES := tests/e2e tests/multiproc tests/etcd_store
+test: install ## What a change has to pass before anybody looks at it, in six minutes: needs nothing but Python
+	$(NO_COMPILER) $(BIN)/pytest -n 2 --ignore tests/system --ignore tests/gpu $(OF_PROCESSES:%=--ignore %) $(PYTEST_ARGS)
+	$(NO_COMPILER) tests/in_memory.sh $(BIN)/pytest -n 2 $(MAIN_PATH) $(PYTEST_ARGS)
 
 # The longest one first: the others fill the second core meanwhile.
 SYSTEM_TESTS := tests/system/test_demo.py $(filter-out tests/system/test_demo.py,$(wildcard tests/system/test_*.py))
-test-system: install ## Tests of whole environments: without torch, the demo, torch.compile, Debian's etcd (installs g++ and etcd if root)
+test-system: install ## All others: of processes, and of whole environments: no torch, torch.compile, Debian's etcd (installs g++ and etcd if root)
+	$(NO_COMPILER) tests/in_memory.sh $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(MAIN_PATH:%=--ignore %) $(OF_PROCESSES) $(PYTEST_ARGS)
 	CXX="$$(tests/system/compiler.sh)" && export CXX && \
 	  $(BIN)/pytest $(SYSTEM_TESTS) -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	TRAINCTL_ETCD_BIN="$$(tests/system/etcd.sh)" && export TRAINCTL_ETCD_BIN && \

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from multiproc.sharded_toy import LONG
 from multiproc.test_session_sharded import check, run, surviving
 from multiproc.test_snapshot_deaths import (
     NODES,
     SLOTS,
-    STEPS,
     begun,
     complete,
     last_of_all,
@@ -39,7 +39,7 @@ PLENTY_BYTES = 1 << 40
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, StepFigures]:
     """What a run comes to, on however many ranks."""
-    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, steps=STEPS)
+    return run(tmp_path_factory.mktemp("undisturbed") / "run", 2, **LONG)
 
 
 @contextmanager
