@@ -43,6 +43,7 @@ _CODE_BY_CLASS: Mapping[type[errors.TrainctlError], grpc.StatusCode] = {
     errors.DamagedCheckpointError: Code.FAILED_PRECONDITION,
     errors.UnfitCheckpointError: Code.FAILED_PRECONDITION,
     errors.StorageRefusedError: Code.FAILED_PRECONDITION,
+    # Not UNAVAILABLE: a client would ask another controller, which meets the same storage.
     errors.StorageAwayError: Code.FAILED_PRECONDITION,
     errors.DataError: Code.FAILED_PRECONDITION,
     errors.CollectiveError: Code.INTERNAL,
