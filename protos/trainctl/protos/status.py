@@ -82,7 +82,7 @@ _CLASS_BY_REASON: Mapping[str, type[errors.TrainctlError]] = {
     cls.code: cls for cls in _CODE_BY_CLASS if cls not in (errors.TrainctlError, errors.SpecError)
 }
 
-_HINTS = {
+_HINTS: Mapping[grpc.StatusCode, str] = {
     Code.UNAVAILABLE: "is the controller running? `trainctl local status` tells, `trainctl local up` starts one",
     Code.UNIMPLEMENTED: "the controller is older than this client; `trainctl version` shows both",
 }

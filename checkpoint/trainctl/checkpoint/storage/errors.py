@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trainctl.core.errors import StorageAwayError, StorageRefusedError
 
-_HINTS = {
+_HINTS: Mapping[int, str] = {
     errno.ENOSPC: "free space there, keep fewer checkpoints (checkpoint.keep.last) or use another place",
     errno.EDQUOT: "the quota is used up: free space there or use another place",
     errno.EACCES: "give the user who runs the job permission there",
