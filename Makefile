@@ -57,11 +57,11 @@ check: install ## Lint, types, contracts, freshness of everything generated
 sizes: install ## What the code measures: files, functions, types, docstrings, duplicates (budgets: tests/architecture/budgets.toml)
 	@PYTHONPATH=tests $(BIN)/python -m architecture.sizes
 
-# Of what runs in this process: the tests of processes and of whole systems pass through more, and take their time.
+# COVERED=tests measures the tests of processes, too, which take their time; workers that are killed tell nothing.
 COVERED ?= tests/unit
-coverage: install ## Lines and branches that the unit tests pass: of the pure core, package by package, and overall
+coverage: install ## Lines and branches that the unit tests pass: of the pure core, which has a budget, and overall
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(COVERED) -q $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest $(COVERED) -n 2 -q $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o .coverage.json
 	@PYTHONPATH=tests $(BIN)/python -m architecture.coverage_figures .coverage.json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ CORE: Mapping[str, str] = {
     "trainctl.parallel.plan": "parallel/trainctl/parallel/plan/",
     "trainctl.checkpoint.layout": "checkpoint/trainctl/checkpoint/layout/",
 }
+BUDGETS = Path(__file__).parent / "budgets.toml"
+ALL_OF_CORE = "the pure core"
 IMPURE = "protos/trainctl/core/system/"
 """The part of the core that talks to the operating system (docs/adr/0002)."""
 
@@ -36,14 +39,20 @@ def figures(report: Mapping[str, Any]) -> dict[str, float]:
     files: dict[str, Any] = report["files"]
     pure = {path: file for path, file in files.items() if not path.startswith(IMPURE)}
     parts = {name: percent(pure, folder) for name, folder in CORE.items()}
-    return {**parts, "the pure core": percent(pure, *CORE.values()), "everything": percent(files)}
+    return {**parts, ALL_OF_CORE: percent(pure, *CORE.values()), "everything": percent(files)}
 
 
-def main(report: Path) -> None:
-    """Prints the figures of a report."""
-    for name, value in figures(json.loads(report.read_text())).items():
+def main(report: Path) -> int:
+    """Prints the figures of a report; 1 if the pure core is below its budget."""
+    least = tomllib.loads(BUDGETS.read_text())["product"]["coverage"]["core_least_percent"]
+    found = figures(json.loads(report.read_text()))
+    for name, value in found.items():
         print(f"{name:<28} {value:5.1f} %")
+    if found[ALL_OF_CORE] < least:
+        print(f"expected {least} % of the pure core at least (tests/architecture/budgets.toml)", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
-from architecture.coverage_figures import CORE, IMPURE, figures
+import pytest
+
+from architecture.coverage_figures import CORE, IMPURE, figures, main
 from architecture.pages import ROOT
 
 
@@ -32,3 +36,10 @@ def test_lines_and_branches_of_all_files_count_alike() -> None:
 
 def test_the_folders_are_there() -> None:
     assert all((ROOT / folder).is_dir() for folder in (*CORE.values(), IMPURE))
+
+
+@pytest.mark.parametrize(("passed", "code"), [(89, 1), (90, 0)])
+def test_a_core_below_its_budget_fails(passed: int, code: int, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"files": {"protos/trainctl/core/units.py": file((passed, 100), (0, 0))}}))
+    assert main(report) == code
