@@ -11,7 +11,7 @@ PORTIONS := protos parallel checkpoint controller agent
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system test-gpu check chaos bench bench-recovery bench-overhead bench-control bench-checkpoint bench-checkpoint-gpu bench-data protos docs corpus clean
+.PHONY: help install demo test test-system test-gpu check sizes coverage chaos bench bench-recovery bench-overhead bench-control bench-checkpoint bench-checkpoint-gpu bench-data protos docs corpus clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,18 @@ check: install ## Lint, types, contracts, freshness of everything generated
 	$(BIN)/mypy
 	$(BIN)/pytest tests/architecture -q
 
+sizes: install ## What the code measures: files, functions, types, docstrings, duplicates (budgets: tests/architecture/budgets.toml)
+	@PYTHONPATH=tests $(BIN)/python -m architecture.sizes
+
+# COVERED=tests measures the tests of processes, too, which take their time; workers that are killed tell nothing.
+COVERED ?= tests/unit
+coverage: install ## Lines and branches that the unit tests pass: of the pure core, which has a budget, and overall
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(COVERED) -n 2 -q $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o .coverage.json
+	@PYTHONPATH=tests $(BIN)/python -m architecture.coverage_figures .coverage.json
+
 chaos: install ## Random job files and calls, then random faults and outages of the whole system, for half an hour
 	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest $$(grep -rlE '^(import|from) hypothesis' --include='test_*.py' tests/unit) --timeout 3600
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $${TRAINCTL_SIMULATION_SEEDS:-0-999}
@@ -95,4 +107,4 @@ corpus: install ## Rewrite what users are told about the wrong job files of test
 	PYTHONPATH=tests $(BIN)/python tests/corpus/wrong_files.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-run
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* demo-run

@@ -89,16 +89,20 @@ def spec_page() -> str:
 
 
 def errors_page() -> str:
+    rows = [(f"`{c.code}`", str(c.exit_code), inspect.cleandoc(c.__doc__ or "").split("\n")[0]) for c in coded_errors()]
+    return "# Errors\n\n" + MADE + table(("reason", "exit code", "when"), sorted(rows))
+
+
+def coded_errors() -> tuple[type[errors.TrainctlError], ...]:
+    """The errors with a code of their own; the one of their base is that of a bug."""
     for package in (checkpoint, parallel, controller, cli, agent):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-    rows = {
-        (f"`{c.code}`", str(c.exit_code), inspect.cleandoc(c.__doc__ or "").split("\n")[0])
-        for c in every_subclass(errors.TrainctlError)
-        if c.__module__.startswith("trainctl.") and "code" in vars(c)
-    }
-    return "# Errors\n\n" + MADE + table(("reason", "exit code", "when"), sorted(rows))
+    every = dict.fromkeys(every_subclass(errors.TrainctlError))
+    return tuple(
+        c for c in every if c is not errors.TrainctlError and c.__module__.startswith("trainctl.") and "code" in vars(c)
+    )
 
 
 def every_subclass(base: type[errors.TrainctlError]) -> Iterator[type[errors.TrainctlError]]:

@@ -30,10 +30,3 @@ def test_every_package_has_init_and_marker() -> None:
     for folder in top:
         assert (folder / "__init__.py").exists(), folder
         assert (folder / "py.typed").exists(), folder
-
-
-def test_no_file_is_longer_than_one_idea() -> None:
-    sources = [p for portion in PORTIONS for p in (ROOT / portion).rglob("*.py") if "_pb2" not in p.name]
-    lengths = sorted(len(p.read_text().splitlines()) for p in sources if p.name != "__init__.py")
-    assert lengths[-1] <= 600
-    assert lengths[len(lengths) // 2] <= 160

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from architecture.reference import FOLDER, pages
+from architecture.reference import FOLDER, coded_errors, pages
 from trainctl.core.system.faults import POINTS
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +16,12 @@ ROOT = Path(__file__).parents[2]
 )
 def test_reference_page_is_fresh(name: str) -> None:
     assert (FOLDER / name).read_text() == pages()[name], "stale: run `make docs`"
+
+
+def test_a_code_belongs_to_one_error() -> None:
+    # Two classes of one code are two rows of errors.md, and what a client rebuilds from the code is either of them.
+    codes = [error.code for error in coded_errors()]
+    assert {code for code in codes if codes.count(code) > 1} == set()
 
 
 def test_every_fault_point_is_placed_in_the_code_and_reached_by_a_test() -> None:

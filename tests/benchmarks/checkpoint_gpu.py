@@ -176,7 +176,8 @@ def name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def main() -> int:
+def parsed() -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the sides that are measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--layers", type=int, default=16)
@@ -193,6 +194,11 @@ def main() -> int:
         parser.error(f"--sides: expected some of {', '.join(SIDES)}, found {', '.join(unknown)}")
     if OURS not in names:
         parser.error(f"--sides: expected {OURS} and others, found {options.sides}")
+    return options, names
+
+
+def main() -> int:
+    options, names = parsed()
     device = device_of(options.device)
     heads = max(1, options.hidden // 64)
     model = ModelSpec(

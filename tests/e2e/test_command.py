@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from e2e.local_system import LocalSystem, workers
 from e2e.process_tree import processes_of
 from trainctl.core.system.processes import identify, is_alive
 from trainctl.protos.v1 import job_pb2
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -51,13 +50,6 @@ def command_job(
         "recovery": recovery,
     }
     return yaml.safe_dump({"metadata": {"name": name}, "spec": spec})
-
-
-def until(condition: Callable[[], bool], what: Callable[[], str], deadline_s: float = 60) -> None:
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s, what()
-        threading.Event().wait(0.03)
 
 
 def seen(system: LocalSystem, name: str, generation: int | None = None) -> list[dict[str, int]]:
@@ -104,7 +96,7 @@ def cancel(system: LocalSystem, name: str) -> None:
     """Ends a job; afterwards no process of it is left."""
     system.cli("cancel", name, "-y")
     system.wait_phase(name, "CANCELLED", 40)
-    until(lambda: not ranks_left(system), lambda: f"left behind: {ranks_left(system)}", 10)
+    until(lambda: not ranks_left(system), lambda: f"left behind: {ranks_left(system)}", deadline_s=10)
 
 
 def events(system: LocalSystem, name: str, type_: str) -> list[job_pb2.Event]:
@@ -151,7 +143,7 @@ def test_sigkill_of_a_command_a_launcher_and_an_agent(system: LocalSystem) -> No
     command = identify(command_of(launcher))
     assert command is not None
     os.kill(launcher, signal.SIGKILL)
-    until(lambda: not is_alive(command), lambda: "the command outlived its launcher", 10)
+    until(lambda: not is_alive(command), "the command outlived its launcher", deadline_s=10)
     trains(system, "killed", 3, 2)
 
     os.kill(system.agent_pid("node-1"), signal.SIGKILL)

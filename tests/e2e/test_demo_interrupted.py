@@ -5,25 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from e2e.local_system import TRAINCTL
 from e2e.process_tree import processes_of
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 DEADLINE_S = 30.0
-
-
-def until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s, what()
-        threading.Event().wait(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

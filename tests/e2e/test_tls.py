@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from e2e.local_system import tiny_job, workers
-from e2e.tls_system import TlsSystem, tls_system, until
+from e2e.tls_system import TlsSystem, tls_system
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 STEPS = 100_000  # more than it ever does

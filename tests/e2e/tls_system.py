@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +16,11 @@ from e2e.local_system import LocalSystem
 from multiproc.agent_support.controller import FAKE_STORE, FAKE_WORKER, ROOT
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc, join_pb2, join_pb2_grpc
 from trainctl.protos.version import call_metadata
+from waiting import until
 
 DEADLINE_S = 60.0
 FAKES = ("--worker-entry", FAKE_WORKER, "--store-entry", FAKE_STORE, "--preload", "")
 """Options of an agent that never loads torch."""
-
-
-def until(condition: Callable[[], object], what: Callable[[], str] = str) -> None:
-    """Waits until ``condition`` is true; ``what`` tells what it was like when it never was."""
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s, f"still not true after {DEADLINE_S:g} s\n{what()}"
-        time.sleep(0.02)
 
 
 @dataclass

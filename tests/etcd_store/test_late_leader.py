@@ -5,7 +5,6 @@ Not in the store, not at agents, not on storage. It is frozen at the named fault
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import signal
@@ -30,6 +29,7 @@ from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2, records_pb2
 from unit.controller.controller_harness import Client, FakeAgent, create, spec
 from unit.controller.test_deletion import save
+from waiting import until_async
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Pair:
 
     async def frozen(self) -> None:
         """Until it is."""
-        await until(self._is_stopped)
+        await until_async(self._is_stopped)
 
     def _is_stopped(self) -> bool:
         assert self.late.process is not None
@@ -56,7 +56,7 @@ class Pair:
         """Lets the frozen one go on, until it stands by."""
         before = self.late.log.count("controller stands by")
         self.late.send(signal.SIGCONT)
-        await until(lambda: self.late.log.count("controller stands by") > before)
+        await until_async(lambda: self.late.log.count("controller stands by") > before)
 
 
 @pytest.fixture
@@ -109,11 +109,6 @@ def folders_in(folder: Path) -> list[Path]:
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Files by name: which one, and what is in it."""
     return {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - processes and files do not tell
-        await asyncio.sleep(0.02)
 
 
 async def given_up(call: Awaitable[Any]) -> None:
@@ -189,7 +184,7 @@ def test_it_changes_no_records(pair: Callable[..., Pair], deleted: bool) -> None
             await client.call("CancelJob", job_pb2.CancelJobRequest(name="a"))
             await both.frozen()
             heir = await follow(both, agent)
-            await until(lambda: exists(records / "job.json"))
+            await until_async(lambda: exists(records / "job.json"))
             before = contents(records)
             assert set(before) == {"job.json", "events.jsonl"}
             if deleted:
@@ -197,7 +192,7 @@ def test_it_changes_no_records(pair: Callable[..., Pair], deleted: bool) -> None
                 await heir.until_gone(job.uid)
             await both.wake()
             if deleted:
-                await until(lambda: "was deleted while it was closed" in both.late.log)
+                await until_async(lambda: "was deleted while it was closed" in both.late.log)
                 assert not exists(job.status.workdir)
             else:
                 assert contents(records) == before
@@ -250,7 +245,7 @@ def test_it_removes_no_checkpoint_but_the_one_given_up(pair: Callable[..., Pair]
             await client.call("DeleteCheckpoint", job_pb2.DeleteCheckpointRequest(name="a", step=10))
             await both.frozen()
             await follow(both, agent)
-            await until(lambda: not exists(first))
+            await until_async(lambda: not exists(first))
             await both.wake()
             assert second.is_dir()
             assert not first.exists()

@@ -7,7 +7,6 @@ import io
 import json
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from trainctl.cli.doctor import gather_processes
 from trainctl.cli.doctor.facts import Torch
 from trainctl.cli.main import main as command
 from trainctl.controller.store.port import StoreFullError
+from waiting import until
 
-DEADLINE_S = 60.0
 SECONDS = 10.0
 """Within so many the doctor has said what it found, on a machine that is busy with other things."""
 LONG_TTL = "60s"
@@ -47,13 +46,6 @@ def doctor(of: ControllerProcess) -> dict[str, dict[str, Any]]:
     _, out, _ = cli(of, "doctor", "-o", "json")
     assert time.monotonic() - began_s < SECONDS
     return {check["check"]: check for check in json.loads(out)["checks"]}
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline_s, what
-        time.sleep(0.02)
 
 
 def the_leader(of: list[ControllerProcess]) -> ControllerProcess:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from multiproc.agent_support.controller import FakeController, agent_and_controller, until, worker
+from multiproc.agent_support.controller import FakeController, agent_and_controller, worker
 from trainctl.core.records.worker import Instruction, WorkerPhase
 from trainctl.protos.v1 import agent_pb2
+from waiting import until_async
 
 pytestmark = pytest.mark.multiproc
 
@@ -35,10 +36,10 @@ def test_the_tail_of_ended_workers(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with agent_and_controller(tmp_path) as (_, controller):
             controller.want(worker(behaviour="exit"))
-            await until(lambda: controller.phase(1) is WorkerPhase.EXITED)
+            await until_async(lambda: controller.phase(1) is WorkerPhase.EXITED)
             controller.want()
             ask(controller, "all")
-            await until(lambda: ended(controller, "all"))
+            await until_async(lambda: ended(controller, "all"))
             assert controller.lines("all")[-1].endswith("Z last words, without a newline")
             assert {chunk.incarnation for chunk in controller.chunks if chunk.lines} == {1}
 
@@ -50,7 +51,7 @@ def test_a_follower_sees_every_line_once_and_heartbeats_go_on(tmp_path: Path) ->
         async with agent_and_controller(tmp_path) as (_, controller):
             ask(controller, "follow", follow=True)
             controller.want(worker(behaviour="babble"))
-            await until(lambda: any("[line cut]" in line for line in controller.lines("follow")))
+            await until_async(lambda: any("[line cut]" in line for line in controller.lines("follow")))
             lines = numbered(controller, "follow")
             assert [number for number, _ in lines] == sorted({number for number, _ in lines})
             printed = {number: int(text.split()[2]) for number, text in lines if " line " in text}
@@ -58,10 +59,10 @@ def test_a_follower_sees_every_line_once_and_heartbeats_go_on(tmp_path: Path) ->
             # What a slow reader missed is missing in the numbers, too: each line has the number it has in the file.
             assert len({number - line for number, line in printed.items()}) == 1
             ask(controller, "tail", tail=10)
-            await until(lambda: ended(controller, "tail"))
+            await until_async(lambda: ended(controller, "tail"))
             assert len(controller.lines("tail")) == 10
             ask(controller, "follow", cancel=True)
             controller.want(worker(instruction=Instruction.STOP))
-            await until(lambda: controller.phase(1) is WorkerPhase.EXITED)
+            await until_async(lambda: controller.phase(1) is WorkerPhase.EXITED)
 
     asyncio.run(scenario())

@@ -14,10 +14,10 @@ from multiproc.agent_support.controller import (
     mismatch,
     stale,
     unauthenticated,
-    until,
     worker,
 )
 from trainctl.core.records.worker import Instruction, WorkerPhase
+from waiting import until_async
 
 pytestmark = pytest.mark.multiproc
 
@@ -26,20 +26,20 @@ def test_no_figure_and_no_report_is_lost_while_the_controller_is_away(tmp_path: 
     async def scenario() -> None:
         async with agent_and_controller(tmp_path) as (_, controller):
             controller.want(worker(behaviour="figures"))
-            await until(lambda: controller.phase(1) is WorkerPhase.READY)
+            await until_async(lambda: controller.phase(1) is WorkerPhase.READY)
             controller.want(worker(instruction=Instruction.RUN, generation=1, behaviour="figures"))
-            await until(lambda: len(controller.figures) > 5)
+            await until_async(lambda: len(controller.figures) > 5)
             pid = controller.workers()[0].pid
             controller.acknowledging = False  # what arrives now is lost with the controller
             count = len(controller.figures)
-            await until(lambda: len(controller.figures) > count + 5)
+            await until_async(lambda: len(controller.figures) > count + 5)
             await controller.stop()
             del controller.figures[count:]
             last = controller.workers()[0].progress.step
             controller.acknowledging = True
             controller.checkpoints.clear()
             await controller.start()
-            await until(lambda: len(controller.figures) > last + 20)
+            await until_async(lambda: len(controller.figures) > last + 20)
             steps = list(dict.fromkeys(each.step for each in controller.figures))
             assert steps == list(range(1, len(steps) + 1))
             assert controller.workers()[0].pid == pid
@@ -55,15 +55,15 @@ def test_a_former_leader_is_refused(tmp_path: Path) -> None:
         controller.epoch = 7
         async with agent_and_controller(tmp_path, controller=controller):
             controller.want(worker())
-            await until(lambda: controller.phase(1) is WorkerPhase.READY)
+            await until_async(lambda: controller.phase(1) is WorkerPhase.READY)
             newest = controller.version
             controller.want(epoch=6)
             seen = controller.observations
-            await until(lambda: controller.observations > seen + 1)
+            await until_async(lambda: controller.observations > seen + 1)
             assert controller.observed.desired_version == newest
             assert controller.phase(1) is WorkerPhase.READY
             controller.want(worker(), worker(1, 2), epoch=8)
-            await until(lambda: controller.phase(2) is WorkerPhase.READY)
+            await until_async(lambda: controller.phase(2) is WorkerPhase.READY)
 
     asyncio.run(scenario())
 
@@ -72,16 +72,16 @@ def test_a_life_declared_over_ends_its_workers_and_begins_anew(tmp_path: Path) -
     async def scenario() -> None:
         async with agent_and_controller(tmp_path) as (agent, controller):
             controller.want(worker(behaviour="stubborn"))
-            await until(lambda: controller.phase(1) is WorkerPhase.READY)
+            await until_async(lambda: controller.phase(1) is WorkerPhase.READY)
             pid = controller.workers()[0].pid
             await controller.stop()
             controller.desired = ()
             controller.refuse_session = stale()
             await controller.start()
-            await until(lambda: len(controller.registrations) == 2)
+            await until_async(lambda: len(controller.registrations) == 2)
             assert not exists(pid)
-            await until(lambda: controller.hellos[-1].agent_incarnation == 102)
-            await until(lambda: not controller.workers())
+            await until_async(lambda: controller.hellos[-1].agent_incarnation == 102)
+            await until_async(lambda: not controller.workers())
             assert not agent.ended()
 
     asyncio.run(scenario())
@@ -93,11 +93,11 @@ def test_a_refused_agent_says_why_and_ends(tmp_path: Path, error: Exception, cod
         controller = FakeController()
         controller.refuse = error  # type: ignore[assignment]
         async with agent_and_controller(tmp_path, controller=controller) as (agent, _):
-            await until(agent.ended)
+            await until_async(agent.ended)
             assert agent.process.returncode > 0
             assert f"({code})" in agent.stderr()
             assert "hint: do something" in agent.stderr()
-            await until(lambda: not agent.family())
+            await until_async(lambda: not agent.family())
 
     asyncio.run(scenario())
 
@@ -117,7 +117,7 @@ def test_token_and_version_go_with_every_call(tmp_path: Path) -> None:
 def test_a_missing_token_file_is_one_clear_error(tmp_path: Path) -> None:
     async def scenario() -> None:
         agent = AgentProcess(tmp_path / "node-0", 1, "--token-file", str(tmp_path / "nothing"))
-        await until(agent.ended)
+        await until_async(agent.ended)
         assert agent.process.returncode == 5
         assert "nothing cannot be read" in agent.stderr()
         assert "Traceback" not in agent.stderr()
@@ -131,9 +131,9 @@ def test_an_orphan_stops_its_workers_in_order_and_ends(tmp_path: Path) -> None:
         controller.orphan_timeout_s = 0.5
         async with agent_and_controller(tmp_path, controller=controller) as (agent, _):
             controller.want(worker())
-            await until(lambda: controller.phase(1) is WorkerPhase.READY)
+            await until_async(lambda: controller.phase(1) is WorkerPhase.READY)
             await controller.stop()
-            await until(agent.ended)
+            await until_async(agent.ended)
             assert agent.process.returncode == 0
             assert "ended with code 0" in agent.stderr()
             assert "no controller for 0.5 s" in agent.stderr()
@@ -145,7 +145,9 @@ def test_metrics(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with agent_and_controller(tmp_path) as (_, controller):
             controller.want(worker(), worker(1, 2, behaviour="exit"))
-            await until(lambda: controller.phase(1) is WorkerPhase.READY and controller.phase(2) is WorkerPhase.EXITED)
+            await until_async(
+                lambda: controller.phase(1) is WorkerPhase.READY and controller.phase(2) is WorkerPhase.EXITED
+            )
             url = f"http://{controller.registrations[0].metrics_address}/metrics"
             text = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
             for line in (

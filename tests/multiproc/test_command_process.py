@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,9 @@ from trainctl.parallel.command.process import CommandProcess
 from trainctl.parallel.command.program import Program, check_storage, program_of
 from trainctl.parallel.command.pulse import Pulse
 from trainctl.parallel.plan.command_errors import CommandUnusableError
+from waiting import until
 
 pytestmark = pytest.mark.multiproc
-
-
-def until(condition: Callable[[], object], what: str = "", deadline_s: float = 20.0) -> None:
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s, what
-        threading.Event().wait(0.01)
 
 
 def is_gone(pid: int) -> bool:
@@ -50,7 +43,7 @@ def shell(text: str, folder: Path) -> Program:
 
 def started(path: Path, count: int) -> list[int]:
     """Process ids that a script wrote down, once all are there."""
-    until(lambda: path.exists() and len(path.read_text().split()) == count, f"{path} never had {count} lines")
+    until(lambda: path.exists() and len(path.read_text().split()) == count, lambda: f"{path} never had {count} lines")
     return [int(word) for word in path.read_text().split()]
 
 

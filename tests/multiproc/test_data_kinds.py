@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from multiproc.builtin import run_on_another_corpus, run_worker
-from multiproc.world import ProcessWorld, WorldError
+from multiproc.threads import WorldError
+from multiproc.world import ProcessWorld
 from trainctl.core.records.spec import CheckpointSpec, JobSpec, ResourcesSpec
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.train_spec import (

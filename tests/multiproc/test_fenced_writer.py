@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from multiproc.life import Life
 from multiproc.toy import final_states, train
-from multiproc.world import Life, ProcessWorld
+from multiproc.world import ProcessWorld
 from trainctl.checkpoint.catalog import newest, survey
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec

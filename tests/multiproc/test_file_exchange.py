@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multiproc.world import world
+from multiproc.threads import world
 from trainctl.checkpoint.exchange.lanes import run_lanes
 from trainctl.core.errors import InternalError
 from trainctl.parallel.collectives.gloo import GlooCollectives

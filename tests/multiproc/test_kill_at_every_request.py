@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from multiproc.life import fork_server
 from multiproc.ways_to_save import DEADLINE_S, loaded_from, save_in_parts, two_parts
-from multiproc.world import fork_server
 from object_store.store import Store
 from trainctl.checkpoint.storage import upload
 from trainctl.checkpoint.storage.opening import open_storage

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from multiproc.world import store, world
+from multiproc.threads import store, world
 from trainctl.core.errors import CollectiveError, InternalError
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.gloo import GlooCollectives

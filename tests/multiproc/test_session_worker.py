@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from multiproc.builtin import run_worker
-from multiproc.world import ProcessWorld, WorldError
+from multiproc.threads import WorldError
+from multiproc.world import ProcessWorld
 from trainctl.core.records.spec import JobSpec, ResourcesSpec
 from trainctl.core.records.train_spec import BatchSpec, EvalSpec, ModelSpec, TrainDataSpec, TrainSpec
 from trainctl.parallel import worker

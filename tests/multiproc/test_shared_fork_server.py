@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from multiproc.agent_support.controller import ROOT, AgentProcess, FakeController, maps, runs, until, worker
+from multiproc.agent_support.controller import ROOT, AgentProcess, FakeController, maps, runs, worker
 from trainctl.controller.cluster.fork_server import SharedForkServer
 from trainctl.core.records.worker import WorkerPhase
 from trainctl.core.system.unix_socket import listen
+from waiting import until_async
 
 pytestmark = pytest.mark.multiproc
 PATHS = os.pathsep.join(
@@ -60,7 +61,7 @@ class Node:
     async def start_worker(self, incarnation: int = 1, behaviour: str = "") -> int:
         """Its process id, when it is ready."""
         self.controller.want(worker(incarnation=incarnation, behaviour=behaviour))
-        await until(lambda: self.controller.phase(incarnation) is WorkerPhase.READY)
+        await until_async(lambda: self.controller.phase(incarnation) is WorkerPhase.READY)
         found = self.controller.find(incarnation)
         assert found is not None
         return found.pid
@@ -87,7 +88,7 @@ async def node(folder: Path, socket: Path) -> AsyncIterator[Node]:
     agent = AgentProcess(folder, controller.port, "--fork-server", str(socket))
     found = Node(agent, controller)
     try:
-        await until(lambda: controller.observed.store_address or agent.ended())
+        await until_async(lambda: controller.observed.store_address or agent.ended())
         yield found
     except BaseException:
         print(agent.stderr())
@@ -96,7 +97,7 @@ async def node(folder: Path, socket: Path) -> AsyncIterator[Node]:
         agent.process.kill()
         agent.process.wait()
         await controller.stop()
-        await until(lambda: not runs(found.server) and not agent.family())
+        await until_async(lambda: not runs(found.server) and not agent.family())
 
 
 def test_each_agent_gets_one_of_its_own_and_keeps_it(tmp_path: Path) -> None:
@@ -111,8 +112,8 @@ def test_each_agent_gets_one_of_its_own_and_keeps_it(tmp_path: Path) -> None:
                 assert first in children(one.server)
                 assert second in children(other.server)
                 one.agent.process.kill()
-                await until(lambda: not runs(one.server) and not runs(first))
-                await until(lambda: shared.forks == {other.server})
+                await until_async(lambda: not runs(one.server) and not runs(first))
+                await until_async(lambda: shared.forks == {other.server})
                 assert runs(second)
 
     asyncio.run(scenario())
@@ -126,8 +127,8 @@ def test_a_frozen_fork_ends_with_its_agent(tmp_path: Path) -> None:
                 for process in (pid, one.server):
                     os.kill(process, signal.SIGSTOP)
                 one.agent.process.kill()
-                await until(lambda: not runs(one.server) and not runs(pid), deadline_s=5)
-                await until(lambda: not shared.forks)
+                await until_async(lambda: not runs(one.server) and not runs(pid), deadline_s=5)
+                await until_async(lambda: not shared.forks)
 
     asyncio.run(scenario())
 
@@ -138,7 +139,7 @@ def test_a_fork_that_dies_is_replaced_from_the_same_server(tmp_path: Path) -> No
             async with node(tmp_path / "node-0", shared.socket) as one:
                 pid, former = await one.start_worker(), one.server
                 os.kill(former, signal.SIGKILL)
-                await until(lambda: one.controller.phase(1) is WorkerPhase.EXITED)
+                await until_async(lambda: one.controller.phase(1) is WorkerPhase.EXITED)
                 assert not runs(pid)
                 await one.start_worker(incarnation=2)
                 assert shared.forks == {one.server} != {former}
@@ -154,17 +155,17 @@ def test_the_end_of_the_shared_server_ends_nothing_else(tmp_path: Path) -> None:
                 shared.process.kill()
                 shared.process.wait()
                 os.kill(pid, signal.SIGUSR1)  # whoever serves it still reads what it says
-                await until(
+                await until_async(
                     lambda: "most recent call first" in one.agent.folder.joinpath("logs/uid-1/0-1.log").read_text()
                 )
                 assert runs(former)
                 os.kill(former, signal.SIGKILL)
-                await until(lambda: one.controller.phase(1) is WorkerPhase.EXITED)
+                await until_async(lambda: one.controller.phase(1) is WorkerPhase.EXITED)
                 await one.start_worker(incarnation=2)
                 assert one.server in children(one.agent.pid)
                 assert "no fork server at" in one.agent.stderr()
                 one.agent.process.kill()
-                await until(lambda: not runs(one.server))
+                await until_async(lambda: not runs(one.server))
 
     asyncio.run(scenario())
 
@@ -177,7 +178,7 @@ def test_an_orphaned_fork_ends_with_its_agent(tmp_path: Path) -> None:
                 shared.process.kill()
                 shared.process.wait()
                 one.agent.process.kill()
-                await until(lambda: not runs(one.server) and not runs(pid))
+                await until_async(lambda: not runs(one.server) and not runs(pid))
 
     asyncio.run(scenario())
 
@@ -208,7 +209,7 @@ def test_environment_folder_and_output_are_the_agents(tmp_path: Path) -> None:
             async with node(tmp_path / "node-0", shared.socket) as one:
                 pid = await one.start_worker(behaviour="environment")
                 log = one.agent.folder / "logs" / "uid-1" / "0-1.log"
-                await until(lambda: "environment=" in log.read_text())
+                await until_async(lambda: "environment=" in log.read_text())
                 text = log.read_text()
                 assert f"TEST_AGENT_TAG={one.agent.folder}" in text
                 assert "OF_THE_SHARED_ONE" not in text

@@ -8,7 +8,8 @@ import pytest
 
 from multiproc.builtin import run_worker
 from multiproc.task_runs import KILL, OWN, STEPS, run, same, tensors
-from multiproc.world import ProcessWorld, WorldError
+from multiproc.threads import WorldError
+from multiproc.world import ProcessWorld
 from trainctl.core.records.spec import JobSpec
 from trainctl.core.records.train_spec import BatchSpec, EvalSpec, ModelSpec, OptimizerSpec, TrainDataSpec, TrainSpec
 from unit.tasks.hf_folders import load, write_model

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.tls_system import FAKES, Process, TlsSystem, controller_process, tls_system, until
+from e2e.tls_system import FAKES, Process, TlsSystem, controller_process, tls_system
 from trainctl.controller.security.authority import open_authority
 from trainctl.protos.tls_probe import probe
+from waiting import until
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(180)]
 

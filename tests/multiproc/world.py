@@ -1,4 +1,4 @@
-"""Worlds for tests: ranks as threads, or as real processes under a tiny controller that only knows records.
+"""A world for tests: ranks as real processes under a tiny controller that only knows records; as threads: ``threads``.
 
 Every world has a deadline; when it passes, or when anything fails, the stacks of all ranks are printed. An exception in
 a rank is raised again in the test, with the rank.
@@ -7,25 +7,18 @@ a rank is raised again in the test, with the rank.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import multiprocessing
 import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from torch._C._distributed_c10d import TCPStore
-
+from multiproc.life import Life, Program, fork_server, run_program
+from multiproc.threads import DEADLINE_S, WorldError, store
 from trainctl.controller.domain.ancestry import Ancestor, gone_back
 from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_state import IslandState, JobState
@@ -39,8 +32,6 @@ from trainctl.core.records.step import Outcome, Phase, StepFigures, StepReport
 from trainctl.core.records.worker import (
     CheckpointReport,
     Instruction,
-    Progress,
-    RecoveryReport,
     WorkerDesired,
     WorkerError,
 )
@@ -64,118 +55,16 @@ from trainctl.parallel.bridge import (
     Reported,
     Running,
     Snapshotted,
-    WorkerBridge,
     encode,
 )
-from trainctl.parallel.progress_page import ProgressWriter, read_progress
-from trainctl.parallel.worker import describe
 
-T = TypeVar("T")
-DEADLINE_S = 50.0
 ISLAND = "island-0"
 
 
-class WorldError(AssertionError):
-    """A rank failed, or the world did not get there in time."""
-
-
-def fork_server() -> ForkServerContext:
-    """Makes processes that have torch already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "trainctl.parallel.worker"])
-    return context
-
-
-def store() -> TCPStore:
-    """A collective store that outlives the ranks; keep the object alive."""
-    return TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=30), False)
-
-
-def world(size: int, body: Callable[[int, str], T], *, deadline_s: float = DEADLINE_S) -> list[T]:
-    """Runs ``body(rank, store_address)`` in a thread for each rank; returns what they returned, in rank order."""
-    server = store()
-    results: dict[int, T] = {}
-    errors: dict[int, str] = {}
-
-    def run(rank: int) -> None:
-        try:
-            results[rank] = body(rank, f"127.0.0.1:{server.port}")
-        except BaseException:
-            errors[rank] = traceback.format_exc()
-
-    threads = [threading.Thread(target=run, args=(rank,), name=f"rank-{rank}", daemon=True) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + deadline_s
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    late = [thread.name for thread in threads if thread.is_alive()]
-    if late:
-        faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
-    if errors or late:
-        raise WorldError(f"late: {late}\n" + "\n".join(f"rank {rank}:\n{text}" for rank, text in errors.items()))
-    return [results[rank] for rank in range(size)]
-
-
-Program = Callable[[WorkerBridge, ProgressWriter, Mapping[str, Any]], None]
-"""What a worker process runs: gets its bridge, its page and the world's options."""
-
-
-def _child(
-    program: Program,
-    sock: socket.socket,
-    page_path: str,
-    stacks: str,
-    env: Mapping[str, str],
-    options: Mapping[str, Any],
-) -> None:
-    os.environ.update(env)
-    with open(stacks, "w") as file:
-        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
-        bridge = WorkerBridge(sock.detach())
-        try:
-            program(bridge, ProgressWriter(page_path), options)
-        except SystemExit:  # it has said why
-            pass
-        except Exception as error:
-            bridge.send(Failed(describe(error, step=0)))
-        bridge.flush(2.0)
-        os._exit(0)  # without the destructors of groups that still wait for a frozen peer
-
-
-@dataclass
-class Life:
-    """One life of a worker, as the tiny controller sees it."""
-
-    slot: int
-    incarnation: int
-    process: Any
-    sock: socket.socket
-    page: str
-    stacks: str
-    ready: bool = False
-    report: StepReport | None = None
-    running: int = 0
-    finished: bool = False
-    error: WorkerError | None = None
-    recoveries: list[RecoveryReport] = field(default_factory=list)
-    told: tuple[Instruction, int, bool, bool] | None = None
-
-    @property
-    def pid(self) -> int:
-        pid: int = self.process.pid
-        return pid
-
-    @property
-    def alive(self) -> bool:
-        alive: bool = self.process.is_alive()
-        return alive
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def progress(self) -> Progress:
-        return read_progress(self.page, time.monotonic())
+def _environment(marks: Path, faults: str) -> dict[str, str]:
+    marks.mkdir(exist_ok=True)
+    faulty = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(marks)}
+    return {**faulty, "OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:3"}  # as the real worker does
 
 
 class ProcessWorld:
@@ -200,10 +89,7 @@ class ProcessWorld:
         self._program = program
         self._options = {**(options or {}), "folder": str(folder)}
         self._spec = to_wire(TrainJob(metadata=JobMetadata(name="test"), spec=spec or JobSpec()))
-        marks = folder / "fault-marks"
-        marks.mkdir(exist_ok=True)
-        self._env = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(marks), "OMP_NUM_THREADS": "1"}
-        self._env["RES_OPTIONS"] = "timeout:1 attempts:3"  # as the real worker does
+        self._env = _environment(folder / "fault-marks", faults)
         self._keep = (spec or JobSpec()).checkpoint.keep.last
         self._store = store()
         self._changed = threading.Condition()
@@ -254,7 +140,9 @@ class ProcessWorld:
         page = str(self._folder / f"page-{slot}-{self._incarnations}")
         stacks = str(self._folder / f"stacks-{slot}-{self._incarnations}")
         process = self._context.Process(
-            target=_child, args=(self._program, theirs, page, stacks, self._env_of(slot), self._options), daemon=True
+            target=run_program,
+            args=(self._program, theirs, page, stacks, self._env_of(slot), self._options),
+            daemon=True,
         )
         life = Life(slot, self._incarnations, process, ours, page, stacks)
         self._tell(life, Instruction.STANDBY)

@@ -46,7 +46,7 @@ def look(uri: str) -> Found:
 
     Raises:
         CheckpointError: the folder holds something else, or the storage refused.
-        UnavailableError: the URI is misspelt, or its driver is not installed.
+        StorageRefusedError: the URI is misspelt, or its driver is not installed.
     """
     with storage_errors(f"looking for checkpoints in {uri}"):
         storage = open_storage(uri)

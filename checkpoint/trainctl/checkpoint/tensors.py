@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from trainctl.checkpoint.layout.region import Flat, Region, Shape, flat_to_boxes, offset_in, volume
 from trainctl.core.errors import PlanError
 
-_DTYPE_NAMES = {
+_DTYPE_NAMES: Mapping[torch.dtype, str] = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
     torch.int8: "I8",
@@ -28,7 +28,7 @@ _DTYPE_NAMES = {
     torch.float64: "F64",
     torch.complex64: "C64",
 }
-_DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+_DTYPES: Mapping[str, torch.dtype] = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainctl.cli.forms import COLUMNS, FORMS, JSONPATH
 
-_KINDS = {"NAME": "job", "NAME|PATH": "job", "NODE": "node", "CONTEXT": "context"}
+_KINDS: Mapping[str, str] = {"NAME": "job", "NAME|PATH": "job", "NODE": "node", "CONTEXT": "context"}
 
 
 @dataclass(frozen=True, slots=True)

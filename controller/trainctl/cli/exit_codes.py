@@ -24,7 +24,7 @@ MEANINGS: Mapping[int, str] = {
     CONFLICT: "the name is taken, or it runs already",
     PERMISSION: "not allowed, by the controller or by the file system",
     PRECONDITION: "it exists but is not in a state that allows this, or the request can never fit",
-    UNAVAILABLE: "the controller is away or late; trying again may help",
+    UNAVAILABLE: "the controller or a storage is away or late; trying again may help",
     JOB_FAILED: "the awaited job failed (`submit --watch`, `submit --wait`, `watch`, `logs -f`, `get job -w`)",
     JOB_CANCELLED: "the awaited job was cancelled or preempted",
     INTERRUPTED: "interrupted with Ctrl-C; a job goes on, only the command ended",

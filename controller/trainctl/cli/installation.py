@@ -123,7 +123,7 @@ def read_end(run_dir: Path) -> ControllerEnd | None:
 
 def read_agents(run_dir: Path) -> tuple[LocalAgent, ...]:
     """The agents that were started last in this folder, by node name."""
-    agents = []
+    agents: list[LocalAgent] = []
     for path in sorted(run_dir.glob("nodes/*/agent.json")):
         data = _read_json(path)
         try:

@@ -41,6 +41,7 @@ def build_parser() -> Parser:
     add_operations(commands)
     add_checkpoints(commands)
     _add_local(commands)
+    _add_doctor(commands)
     _add_rest(commands)
     add_access(commands)
     add_config(commands)
@@ -317,7 +318,7 @@ def _add_local(commands: Any) -> None:
         )
 
 
-def _add_rest(commands: Any) -> None:
+def _add_doctor(commands: Any) -> None:
     doctor = add_command(
         commands,
         "doctor",
@@ -347,6 +348,9 @@ def _add_rest(commands: Any) -> None:
         help="folder of the values of spec.secretEnv (default: what the agents of this machine were given)",
     )
     add_output(doctor)
+
+
+def _add_rest(commands: Any) -> None:
     demo = add_command(
         commands,
         "demo",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from trainctl.cli import exit_codes
 from trainctl.controller.domain.states import JobPhase
@@ -10,7 +10,7 @@ from trainctl.core.errors import UsageError
 from trainctl.core.texts import quoted
 from trainctl.protos.v1.job_pb2 import Event
 
-_ENDS = {
+_ENDS: Mapping[str, int] = {
     "SUCCEEDED": exit_codes.OK,
     "FAILED": exit_codes.JOB_FAILED,
     "REJECTED": exit_codes.JOB_FAILED,

@@ -27,7 +27,7 @@ class EventPosition:
 
     def new(self, events: Iterable[Event]) -> list[Event]:
         """Those of ``events`` that were not shown yet; they count as shown from now on."""
-        fresh = []
+        fresh: list[Event] = []
         for event in events:
             key = event.SerializeToString(deterministic=True)
             if event.revision < self.revision or (event.revision == self.revision and key in self.shown):

@@ -79,7 +79,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, style: Style
     widths = [max([len(name), *(visible_length(row[i]) for row in rows)]) for i, name in enumerate(headers)]
 
     def line(cells: Sequence[str]) -> str:
-        padded = []
+        padded: list[str] = []
         for name, width, cell in zip(headers, widths, cells, strict=True):
             blank = " " * (width - visible_length(cell))
             padded.append(blank + cell if name in numeric else cell + blank)
@@ -98,7 +98,8 @@ def clip(text: str, width: int) -> str:
     """A painted line cut to ``width`` visible characters; whatever colour is open at the cut is closed."""
     if visible_length(text) <= width:
         return text
-    kept, left = [], max(width, 0)
+    kept: list[str] = []
+    left = max(width, 0)
     for part in _ESCAPE_OR_TEXT.findall(text):
         if part.startswith("\x1b["):
             kept.append(part)

@@ -15,7 +15,7 @@ import socket
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -113,7 +113,7 @@ WorkerMessage = (
 )
 Message = Instruct | WorkerMessage
 
-_TYPES: dict[str, type[Message]] = {cls.__name__: cls for cls in (Instruct, *get_args(WorkerMessage))}
+_TYPES: Mapping[str, type[Message]] = {cls.__name__: cls for cls in (Instruct, *get_args(WorkerMessage))}
 
 
 def encode(message: Message) -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections.abc import Mapping
 
 from trainctl.core.records.part import Transfer, TransferKind
 from trainctl.core.records.step import Phase
@@ -28,7 +29,7 @@ _SLOTS = (8, 16)
 _TRANSFER_SLOTS = (24, 32)
 _KINDS = (None, *TransferKind)
 _PHASES = tuple(Phase)
-_PHASE_NUMBERS = {phase: number for number, phase in enumerate(_PHASES)}
+_PHASE_NUMBERS: Mapping[Phase, int] = {phase: number for number, phase in enumerate(_PHASES)}
 
 
 class ProgressWriter:

@@ -20,7 +20,7 @@ from trainctl.core.errors import InternalError
 T = TypeVar("T")
 
 _PLAIN = frozenset({str, int, bool, type(None)})
-_SPECIAL_FLOATS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_SPECIAL_FLOATS: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class WireError(InternalError):
@@ -111,7 +111,7 @@ class _Field(typing.NamedTuple):
 @cache
 def _fields(cls: type) -> tuple[_Field, ...]:
     hints = typing.get_type_hints(cls)
-    found = []
+    found: list[_Field] = []
     for field in dataclasses.fields(cls):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         hint = hints[field.name]

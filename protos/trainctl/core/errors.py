@@ -8,14 +8,14 @@
     ├── ConflictError                  somebody else holds the name, the key or the revision
     ├── PreconditionError              the thing exists but is in the wrong state for this
     ├── PermissionDeniedError          the file, folder or call is not allowed to this user
-    ├── UnavailableError               trying again later may help
+    ├── UnavailableError               the other side is away, busy or late: exit code 7, trying again may help
     ├── FencedError                    this process is no longer the one that may do this
     ├── PlanError                      the request cannot be laid out on these resources
     ├── CheckpointError                a checkpoint is missing, foreign, torn or corrupt
     │   ├── DamagedCheckpointError     its bytes are not those that were saved: an older one may do
     │   ├── UnfitCheckpointError       it is whole, but of another model
     │   ├── StorageRefusedError        the storage says no, and would say so again
-    │   └── StorageAwayError           the storage does not answer as it should; later it may
+    │   └── StorageAwayError           the storage does not answer as it should: exit code 7 as well
     ├── DataError                      the training data is missing or unusable
     ├── CollectiveError                a collective failed or was abandoned; names operation and missing ranks
     └── InternalError                  a broken invariant: a bug of ours
@@ -186,7 +186,7 @@ class UnfitCheckpointError(CheckpointError):
 
 
 class StorageRefusedError(CheckpointError):
-    """The storage of checkpoints says no: no permission, no such bucket, no space. Asking again does not help."""
+    """A storage says no: no permission, no such bucket, no space, no driver for its URI. Asking again does not help."""
 
     code = "STORAGE_REFUSED"
 
@@ -195,6 +195,7 @@ class StorageAwayError(CheckpointError):
     """The storage of checkpoints does not answer, or not as it should; what is on it may be whole."""
 
     code = "STORAGE_AWAY"
+    exit_code = UnavailableError.exit_code
 
 
 class DataError(TrainctlError):

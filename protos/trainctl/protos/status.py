@@ -43,6 +43,7 @@ _CODE_BY_CLASS: Mapping[type[errors.TrainctlError], grpc.StatusCode] = {
     errors.DamagedCheckpointError: Code.FAILED_PRECONDITION,
     errors.UnfitCheckpointError: Code.FAILED_PRECONDITION,
     errors.StorageRefusedError: Code.FAILED_PRECONDITION,
+    # Not UNAVAILABLE: a client would ask another controller, which meets the same storage.
     errors.StorageAwayError: Code.FAILED_PRECONDITION,
     errors.DataError: Code.FAILED_PRECONDITION,
     errors.CollectiveError: Code.INTERNAL,
@@ -81,7 +82,7 @@ _CLASS_BY_REASON: Mapping[str, type[errors.TrainctlError]] = {
     cls.code: cls for cls in _CODE_BY_CLASS if cls not in (errors.TrainctlError, errors.SpecError)
 }
 
-_HINTS = {
+_HINTS: Mapping[grpc.StatusCode, str] = {
     Code.UNAVAILABLE: "is the controller running? `trainctl local status` tells, `trainctl local up` starts one",
     Code.UNIMPLEMENTED: "the controller is older than this client; `trainctl version` shows both",
 }

@@ -9,6 +9,10 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 PROBE_S = 3.0
 """For all steps together, which are two connections with a handshake each."""
@@ -168,18 +172,22 @@ def _shown(der: bytes | None) -> Shown | None:
 
     try:
         found = x509.load_der_x509_certificate(der)
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        texts = [
-            *names.get_values_for_type(x509.DNSName),
-            *map(str, names.get_values_for_type(x509.IPAddress)),
-        ]
-    except x509.ExtensionNotFound:
-        texts = []
+        names = _names(found)
     except UNREADABLE:
         return None
     return Shown(
-        names=tuple(texts),
+        names=names,
         issuer=found.issuer.rfc4514_string(),
         begins_s=found.not_valid_before_utc.timestamp(),
         ends_s=found.not_valid_after_utc.timestamp(),
     )
+
+
+def _names(certificate: Certificate) -> tuple[str, ...]:
+    from cryptography import x509
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return (*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress)))

@@ -6,8 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,19 +19,11 @@ from trainctl.core.system.processes import identify, is_alive
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.status import code_of, trailing_metadata
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, records_pb2
+from waiting import until_async
 
 ROOT = Path(__file__).resolve().parents[3]
 FAKE_WORKER = "multiproc.agent_support.workers:main"
 FAKE_STORE = "multiproc.agent_support.workers:store"
-DEADLINE_S = 30.0
-
-
-async def until(condition: Callable[[], object], *, deadline_s: float = DEADLINE_S) -> None:
-    """Waits until ``condition`` is true."""
-    limit_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < limit_s, f"still not true after {deadline_s:g} s"
-        await asyncio.sleep(0.002)
 
 
 def exists(pid: int) -> bool:
@@ -258,7 +249,7 @@ async def agent_and_controller(
     await controller.start()
     agent = AgentProcess(folder / "node-0", controller.port, *extra, preload=preload, real_store=real_store)
     try:
-        await until(lambda: controller.observed.store_address or agent.ended())
+        await until_async(lambda: controller.observed.store_address or agent.ended())
         yield agent, controller
     except BaseException:
         print(agent.stderr())
@@ -267,4 +258,4 @@ async def agent_and_controller(
         agent.process.kill()
         agent.process.wait()
         await controller.stop()
-        await until(lambda: not agent.family())
+        await until_async(lambda: not agent.family())

@@ -4,7 +4,6 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from trainctl.agent.logs.store import LogStore
 from trainctl.agent.logs.streams import LogStreams, query_of
 from trainctl.agent.state import WorkerKey
 from trainctl.protos.v1 import agent_pb2
+from waiting import until_async
 
 KEY = WorkerKey(job_uid="u", slot=0, incarnation=1)
 
@@ -148,12 +148,6 @@ def request(request_id: str = "r", *, tail_lines: int = 0, follow: bool = False)
     return agent_pb2.LogRequest(request_id=request_id, job_uid="u", tail_lines=tail_lines, follow=follow)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
 async def write(store: LogStore, lines: list[str]) -> None:
     done = asyncio.Event()
     store.append(KEY, LogFile(store.path_of(KEY)), lines, done.set)
@@ -234,7 +228,7 @@ def test_a_full_disk_loses_lines_and_nothing_else(tmp_path: Path) -> None:
         os.write(write_end, b"one\ntwo\nthree")
         os.close(write_end)
         await capture.ended.wait()
-        await until(lambda: store.lost_lines == 3)
+        await until_async(lambda: store.lost_lines == 3)
         assert list(capture.tail) == ["one", "two", "three"]
         await store.close()
 

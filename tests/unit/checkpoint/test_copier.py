@@ -10,7 +10,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -46,7 +46,7 @@ class WithoutMoment(FakeCopier):
     """Does not wait for what the training was told before."""
 
     @contextlib.contextmanager
-    def beside_training(self):  # type: ignore[no-untyped-def]
+    def beside_training(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for device in self._devices.values():
                 stack.enter_context(device.beside())
@@ -357,12 +357,12 @@ class RecordedCuda:
         return RecordedEvent(self)
 
     @contextlib.contextmanager
-    def device(self, device: torch.device):  # type: ignore[no-untyped-def]
+    def device(self, device: torch.device) -> Iterator[None]:
         self.told.append(f"device {device}")
         yield
 
     @contextlib.contextmanager
-    def stream(self, stream: str):  # type: ignore[no-untyped-def]
+    def stream(self, stream: str) -> Iterator[None]:
         self.streams.append(stream)
         yield
         self.streams.pop()

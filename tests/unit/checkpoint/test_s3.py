@@ -476,4 +476,4 @@ def test_an_endpoint_that_cannot_be_reached_is_said(store: Store, monkeypatch: p
     ],
 )
 def test_a_misspelt_uri_is_said(store: Store, uri: str, words: str) -> None:
-    assert says(problems(store, uri), "UNAVAILABLE", uri, words)
+    assert says(problems(store, uri), "STORAGE_REFUSED", uri, words)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from contracts.storage_contract import StorageContract
+from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.checkpoint.storage.probe import examine
 from trainctl.checkpoint.storage.remote import FsspecStorage
-from trainctl.core.errors import CheckpointError, UnavailableError
+from trainctl.core.errors import CheckpointError, StorageAwayError, StorageRefusedError
 
 
 class TestLocalStorage(StorageContract):
@@ -113,9 +114,17 @@ def test_a_file_uri_takes_the_local_path(tmp_path: Path) -> None:
 
 
 def test_an_unknown_scheme_is_refused_with_a_hint() -> None:
-    with pytest.raises(UnavailableError, match="nosuch://bucket") as caught:
+    with pytest.raises(StorageRefusedError, match="nosuch://bucket") as caught:
         open_storage("nosuch://bucket/x")
     assert "s3fs" in caught.value.hint
+
+
+def test_what_was_tried_is_said_once() -> None:
+    with (
+        pytest.raises(StorageAwayError, match=r"^listing s3://b failed: no answer\n"),
+        storage_errors("listing s3://b"),
+    ):
+        raise OSError("listing s3://b: no answer")
 
 
 def test_ranges_that_touch_are_one_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,7 @@ from trainctl.protos.v1.job_pb2 import Event, Job, StreamLogsResponse
 from trainctl.protos.v1.records_pb2 import LogPosition
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
-
-
-def until(condition: Callable[[], bool], deadline_s: float = 20) -> None:
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s, "not in time"
-        time.sleep(0.01)
+from waiting import until
 
 
 class Running:

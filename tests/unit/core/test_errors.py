@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainctl.core.errors import Problem, SpecError
+from trainctl.core.errors import Problem, SpecError, StorageAwayError, StorageRefusedError, UnavailableError
 
 
 def test_a_problem_of_several_lines_keeps_them_and_nothing_a_terminal_would_obey() -> None:
@@ -17,3 +17,8 @@ def test_a_problem_of_several_lines_keeps_them_and_nothing_a_terminal_would_obey
         "    \\x1b[31mtwo.bin is missing",
         "  spec.b: wrong",
     ]
+
+
+def test_what_later_may_help_against_exits_with_one_code() -> None:
+    assert StorageAwayError.exit_code == UnavailableError.exit_code == 7
+    assert StorageRefusedError.exit_code != 7, "asking again does not help"

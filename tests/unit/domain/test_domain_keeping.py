@@ -17,7 +17,8 @@ from trainctl.controller.domain.reconcile import (
 from trainctl.controller.domain.states import JobPhase
 from trainctl.core.errors import NotFoundError
 from unit.domain.domain_sim import Simulation
-from unit.domain.test_domain_wishes import ask, start, wait_for
+from unit.domain.one_job import wait_for
+from unit.domain.test_domain_wishes import ask, start
 
 
 def with_three() -> Simulation:

@@ -17,7 +17,7 @@ from trainctl.controller.domain.island_layout import checkpoint_layout, island_l
 from trainctl.controller.domain.placement import place_gang, usable_agents
 from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle, snapshots_in_memory, starters
 from trainctl.controller.domain.recovery import Costs, Situation, choose_recovery
-from trainctl.controller.domain.states import TRANSITIONS, IllegalTransition, JobPhase, Machine, advance, mermaid
+from trainctl.controller.domain.states import TRANSITIONS, JobPhase, Machine, UnknownTransitionError, advance, mermaid
 from trainctl.controller.domain.view import AgentView
 from trainctl.core.errors import PlanError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
@@ -42,7 +42,7 @@ def test_tables_are_closed_reachable_and_drawn(machine: Machine) -> None:
 
 def test_only_arrows_of_the_table_are_walked() -> None:
     assert advance(Machine.JOB, JobPhase.RUNNING, JobPhase.RECOVERING) is JobPhase.RECOVERING
-    with pytest.raises(IllegalTransition, match="terminal"):
+    with pytest.raises(UnknownTransitionError, match="terminal"):
         advance(Machine.JOB, JobPhase.SUCCEEDED, JobPhase.RUNNING)
 
 

@@ -33,6 +33,7 @@ from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import CheckpointReport, Instruction
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.domain_sim_nodes import SimWorker
+from unit.domain.one_job import wait_for
 
 
 def start(nodes: int = 2, per_node: int = 2, agents: int = 2, steps: int = 400, least: int = 1) -> Simulation:
@@ -41,13 +42,6 @@ def start(nodes: int = 2, per_node: int = 2, agents: int = 2, steps: int = 400, 
     sim.until(JobPhase.RUNNING)
     wait_for(sim, lambda: sim.state.progress.step >= 9)
     return sim
-
-
-def wait_for(sim: Simulation, condition: Callable[[], bool], limit_s: float = 200.0) -> None:
-    end_s = sim.now_s + limit_s
-    while not condition():
-        assert sim.now_s < end_s, f"{sim.state.phase}: {sim.state.message}"
-        sim.tick()
 
 
 def members(sim: Simulation) -> list[SimWorker]:

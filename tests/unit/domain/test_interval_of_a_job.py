@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,6 +19,7 @@ from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.units import format_duration
 from unit.domain.domain_sim import Simulation, sim_job
+from unit.domain.one_job import wait_for
 
 DAY_S = 86400.0
 
@@ -31,13 +31,6 @@ def started(interval: str, *, agents: int = 2, snapshots: str = "") -> Simulatio
     sim.cluster.stall_s, sim.cluster.save_s = 0.5, 4.0
     sim.until(JobPhase.RUNNING)
     return sim
-
-
-def wait_for(sim: Simulation, condition: Callable[[], bool], limit_s: float = 400.0) -> None:
-    end_s = sim.now_s + limit_s
-    while not condition():
-        assert sim.now_s < end_s, f"{sim.state.phase}: {sim.state.message} {sim.state.checkpoint_interval}"
-        sim.tick()
 
 
 def interval(sim: Simulation) -> CheckpointInterval:

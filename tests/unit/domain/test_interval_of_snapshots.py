@@ -20,8 +20,8 @@ from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.units import format_duration
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.test_domain_scenarios import record, trained, worker
-from unit.domain.test_interval_of_a_job import DAY_S, fails, passes, started, wait_for
+from unit.domain.one_job import record, trained, wait_for, worker
+from unit.domain.test_interval_of_a_job import DAY_S, fails, passes, started
 from unit.domain.test_snapshots_of_a_job import snapshot
 
 

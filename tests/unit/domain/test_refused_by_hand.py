@@ -11,7 +11,7 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.core.errors import NotFoundError
 from trainctl.core.records.generation import CheckpointRef, Rung
 from unit.domain.domain_sim import Simulation
-from unit.domain.test_domain_scenarios import record, wait_for, worker
+from unit.domain.one_job import record, wait_for, worker
 from unit.domain.test_refused_checkpoints import ALL, condition, lose_all, resumed, saved
 
 

@@ -14,7 +14,7 @@ from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import CheckpointReport, WorkerError
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.test_domain_scenarios import limit_user, record, start, trained, wait_for, worker
+from unit.domain.one_job import limit_user, record, start, trained, wait_for, worker
 
 ALL = frozenset(range(4))
 

@@ -19,7 +19,7 @@ from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef, SnapshotsM
 from trainctl.core.records.spec import SnapshotsSpec
 from trainctl.core.records.worker import CheckpointReport, WorkerError
 from unit.domain.domain_sim import Simulation
-from unit.domain.test_domain_scenarios import generation, record, start, trained, wait_for, worker
+from unit.domain.one_job import generation, record, start, trained, wait_for, worker
 
 MIB = 1 << 20
 NOTHING = SnapshotFigures()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from trainctl.core.errors import PlanError
 
-DTYPE_BYTES = {
+DTYPE_BYTES: Mapping[str, int] = {
     "BOOL": 1,
     "U8": 1,
     "I8": 1,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trainctl.core.errors import StorageAwayError, StorageRefusedError
 
-_HINTS = {
+_HINTS: Mapping[int, str] = {
     errno.ENOSPC: "free space there, keep fewer checkpoints (checkpoint.keep.last) or use another place",
     errno.EDQUOT: "the quota is used up: free space there or use another place",
     errno.EACCES: "give the user who runs the job permission there",
@@ -28,13 +28,15 @@ def storage_errors(what: str) -> Iterator[None]:
 
     Raises:
         StorageRefusedError: it would refuse again.
-        StorageAwayError: later it may not.
+        StorageAwayError: it does not answer as it should.
     """
     try:
         yield
     except OSError as error:
         hint = getattr(error, "hint", "") or _HINTS.get(error.errno or 0, "")
+        # A driver's error begins with what was tried, too.
+        message = f"{what} failed: {str(error).removeprefix(f'{what}: ')}"
         if error.errno in LASTING:
-            raise StorageRefusedError(f"{what} failed: {error}", hint=hint) from error
+            raise StorageRefusedError(message, hint=hint) from error
         hint = hint or "check that the storage is reachable and writable"
-        raise StorageAwayError(f"{what} failed: {error}", hint=hint) from error
+        raise StorageAwayError(message, hint=hint) from error

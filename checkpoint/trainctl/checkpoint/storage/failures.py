@@ -6,7 +6,7 @@ The drivers are not imported: their errors are known by name, by HTTP status and
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _AGAIN = (
@@ -25,7 +25,7 @@ _NONE = (
 _BUCKET = "make the bucket, or correct the URI; buckets are never made here"
 _REGION = "name the bucket's region (AWS_REGION) or its own endpoint"
 
-_BY_CODE = {
+_BY_CODE: Mapping[str, tuple[int, bool, str]] = {
     "NoSuchBucket": (errno.ENODEV, False, _BUCKET),
     "InvalidBucketName": (errno.ENODEV, False, _BUCKET),
     "InvalidAccessKeyId": (errno.EACCES, False, _WRONG),
@@ -48,7 +48,7 @@ _BY_CODE = {
     "SlowDown": (errno.EBUSY, True, _AGAIN),
     "PreconditionFailed": (errno.EEXIST, False, ""),
 }
-_BY_NAME = {
+_BY_NAME: Mapping[str, tuple[int, bool, str]] = {
     "NoCredentialsError": (errno.EACCES, False, _NONE),
     "PartialCredentialsError": (errno.EACCES, False, _NONE),
     "CredentialRetrievalError": (errno.EACCES, True, _NONE),

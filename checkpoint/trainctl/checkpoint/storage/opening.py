@@ -11,7 +11,7 @@ from trainctl.checkpoint.storage.calls import Calls
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.storage.remote import FsspecStorage
-from trainctl.core.errors import UnavailableError
+from trainctl.core.errors import StorageRefusedError
 from trainctl.core.uris import SCHEMES, uri_problem
 
 _CONNECT_S = 10
@@ -28,11 +28,11 @@ def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
         calls: how a storage that is not on this machine is called; None: as patiently as checkpoints need it.
 
     Raises:
-        UnavailableError: fsspec, or its driver for this scheme, is not installed, or the URI is misspelt.
+        StorageRefusedError: fsspec, or its driver for this scheme, is not installed, or the URI is misspelt.
     """
     problem = uri_problem(uri)
     if problem:
-        raise UnavailableError(f"{uri}: {problem}", hint="a URL has :// behind its scheme")
+        raise StorageRefusedError(f"{uri}: {problem}", hint="a URL has :// behind its scheme")
     if "://" not in uri:
         return LocalStorage(Path(uri).expanduser())
     if uri.startswith("file://"):
@@ -42,7 +42,7 @@ def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
 
         filesystem, root = fsspec.core.url_to_fs(uri, **_options(uri, fsspec.config.conf))
     except (ImportError, ValueError) as error:
-        raise UnavailableError(
+        raise StorageRefusedError(
             f"{uri}: expected a folder that fsspec can open, found: {error}", hint=_install(uri)
         ) from error
     if hasattr(filesystem, "call_s3"):

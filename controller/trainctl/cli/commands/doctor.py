@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from trainctl.cli import exit_codes
 from trainctl.cli.commands.submit import check_job
@@ -23,7 +24,7 @@ from trainctl.core.timeouts import Timeouts
 from trainctl.core.units import format_count
 from trainctl.protos.version import WIRE_VERSION
 
-_COLORS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
+_COLORS: Mapping[Status, str] = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
 _PROFILE = "balanced"
 
 

@@ -14,6 +14,7 @@ Source: the JSONPath of kubectl, with ``&&``, ``||``, ``!`` and ``=~`` of RFC 95
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NoReturn
 
 from trainctl.cli.query.ast import (
@@ -39,7 +40,7 @@ _NAME = re.compile(r"(?:[A-Za-z0-9_/-]|\\.)+")
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(-?[1-9]\d*)?)?")
 _INTEGER = re.compile(r"-?\d{1,9}")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
-_WORDS = {"true": True, "false": False, "null": None}
+_WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None}
 OPERATORS = ("==", "!=", "<=", ">=", "=~", "<", ">")
 MAX_DEPTH = 50
 

@@ -14,7 +14,7 @@ from trainctl.cli.style import Style, table
 from trainctl.cli.times import age
 from trainctl.core.units import format_bytes, format_count
 
-_LAYOUTS = {"hf": "hf: transformers loads the model from this folder as it is"}
+_LAYOUTS: Mapping[str, str] = {"hf": "hf: transformers loads the model from this folder as it is"}
 _FRACTION = re.compile(r"\.\d+")
 
 

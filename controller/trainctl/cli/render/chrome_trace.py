@@ -5,7 +5,7 @@ Source: Trace Event Format, "JSON Object Format": complete events (X), instants 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainctl.cli import phases
@@ -14,7 +14,7 @@ from trainctl.protos.v1.job_pb2 import Event, Job
 
 _PROCESS = 1
 _PHASES, _RECOVERIES, _EVENTS = 1, 2, 3
-_ROWS = {_PHASES: "phases of the job", _RECOVERIES: "recoveries", _EVENTS: "events"}
+_ROWS: Mapping[int, str] = {_PHASES: "phases of the job", _RECOVERIES: "recoveries", _EVENTS: "events"}
 
 
 def chrome_trace(job: Job, events: Sequence[Event], *, now_s: float) -> dict[str, Any]:

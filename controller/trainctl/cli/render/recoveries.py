@@ -94,7 +94,8 @@ def _after(time_s: float, started_s: float) -> str:
 
 
 def _bars(recovery: Recovery, longest_s: float) -> list[str]:
-    lines, at_s = [], 0.0
+    lines: list[str] = []
+    at_s = 0.0
     for name, seconds in [*ordered_phases(recovery)]:
         begin = round(_BAR_CELLS * at_s / longest_s)
         end = max(round(_BAR_CELLS * (at_s + seconds) / longest_s), begin + (seconds > 0))

@@ -122,7 +122,7 @@ def _own_s(part: PartTimes) -> float:
 
 def _heat_map(found: _Table, *, style: Style) -> list[str]:
     """One cell a rank, darker the longer a stage took it."""
-    drawn = []
+    drawn: list[str] = []
     for stage, meaning in found.stages.items():
         seconds = [part.seconds.get(stage, 0.0) for part in sorted(found.parts, key=lambda part: part.rank)]
         longest_s = max(seconds)

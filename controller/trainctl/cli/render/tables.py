@@ -78,7 +78,7 @@ def workers(job: Job, *, style: Style) -> list[str]:
     Of a job that has ended those who were there last, without what only a process has.
     """
     ended, moving = has_ended(job.status.phase), job.status.transfers
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for island in job.status.islands:
         for worker in sorted(island.workers, key=lambda w: (w.global_rank < 0, w.global_rank, w.slot)):
             alive = worker.pid > 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trainctl.cli.times import rough
 from trainctl.core.records.part import TransferKind
 from trainctl.core.units import format_bytes
 from trainctl.protos.v1.job_pb2 import JobStatus, TransferStatus, WorkerStatus
 
-_DOING = {TransferKind.SAVE.value: "saving", TransferKind.LOAD.value: "loading", TransferKind.COPY.value: "copying"}
+_DOING: Mapping[str, str] = {
+    TransferKind.SAVE.value: "saving",
+    TransferKind.LOAD.value: "loading",
+    TransferKind.COPY.value: "copying",
+}
 
 
 def doing(kind: str) -> str:

@@ -61,7 +61,8 @@ class AuditTrail:
 
     def numbered(self, records: Sequence[AuditRecord], now_s: float) -> Batch:
         """The records, with the next numbers for those that have none."""
-        number, batch = self.newest, []
+        number = self.newest
+        batch: list[AuditRecord] = []
         for record in records:
             if not record.number:
                 number += 1

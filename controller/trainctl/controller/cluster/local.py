@@ -42,7 +42,7 @@ class LocalCluster:
 
     async def observe(self) -> tuple[AgentProcess, ...]:
         """Every node that ever had an agent in this folder."""
-        found = []
+        found: list[AgentProcess] = []
         for path in sorted(self._folder.glob("*/agent.json")):
             node, process = path.parent.name, self._read(path)
             if process is not None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from trainctl.core.errors import InternalError
 
 
-class IllegalTransition(InternalError):  # noqa: N818 - reads as what happened
+class UnknownTransitionError(InternalError):
     """A phase change that the table does not know: a bug of ours."""
 
 
@@ -165,12 +165,14 @@ def advance(machine: Machine, current: _S, to: _S) -> _S:
     """The only way a phase changes: returns ``to`` if the table allows it.
 
     Raises:
-        IllegalTransition: the table has no such arrow; names machine, both phases and the legal ones.
+        UnknownTransitionError: the table has no such arrow; names machine, both phases and the legal ones.
     """
     allowed = TRANSITIONS[machine][current]
     if to not in allowed:
         legal = ", ".join(allowed) or "none, it is terminal"
-        raise IllegalTransition(f"{machine}: {current} -> {to} is not a transition (legal from {current}: {legal})")
+        raise UnknownTransitionError(
+            f"{machine}: {current} -> {to} is not a transition (legal from {current}: {legal})"
+        )
     return to
 
 

@@ -11,7 +11,7 @@ from trainctl.controller.domain.submit import Resume
 from trainctl.controller.jobs.data_checks import data_problems
 from trainctl.controller.jobs.model_checks import folder_problems, resume_problems
 from trainctl.controller.jobs.paths import local_path
-from trainctl.core.errors import CheckpointError, DamagedCheckpointError, Problem, SpecError, UnavailableError
+from trainctl.core.errors import CheckpointError, DamagedCheckpointError, Problem, SpecError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.uris import uri_problem
@@ -41,7 +41,7 @@ def check_outside(job: TrainJob) -> Resume | None:
             _refuse_foreign(resume.ref)
         if resume is not None and not job.spec.command:
             problems += resume_problems(job, resume.ref)
-    except (CheckpointError, UnavailableError) as error:
+    except CheckpointError as error:
         problems.append(Problem(path=RESUME_PATH, message=f"{error}" + (f" ({error.hint})" if error.hint else "")))
     problems += _nothing_left(job, resume.ref if resume is not None else None)
     if problems:
@@ -131,7 +131,7 @@ def _storage_problems(field: str, uri: str, *, own_credentials: bool) -> list[Pr
 
     try:
         open_storage(uri)
-    except (CheckpointError, UnavailableError) as error:
+    except CheckpointError as error:
         return [_problem(field, f"{error} ({error.hint})")]
     found = {} if own_credentials else probe(uri, write=True)
     hint = f" ({found['hint']})" if found.get("hint") else ""

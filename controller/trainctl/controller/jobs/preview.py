@@ -62,7 +62,7 @@ def preview(
 def _model(train: TrainSpec) -> list[str]:
     """The model, and what only the workers can check."""
     model, unchecked = train.model, [f"{path}, code of your own" for path in _own(train)]
-    lines = []
+    lines: list[str] = []
     if train.task == LLAMA:
         lines.append(f"model: about {llama_parameters(model, likely_vocabulary(train.tokenizer)):,} parameters")
     elif train.task == HF_CAUSAL_LM:
@@ -98,7 +98,7 @@ def _ranks(job: TrainJob) -> list[str]:
     nodes, per_node = job.spec.nodes, job.spec.resources.workers_per_node
     batch = job.spec.train.batch
     sizes = dict.fromkeys((nodes.target * per_node, nodes.min * per_node))
-    lines = []
+    lines: list[str] = []
     for world_size in sizes:
         counts = [len(part) for part in deal(batch.micro_batches, world_size)]
         each = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"

@@ -124,10 +124,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         )
 
     async def Session(  # noqa: N802
-        self, requests: Any, context: Context
+        self, request_iterator: Any, context: Context
     ) -> AsyncIterator[agent_pb2.SessionResponse]:
         """The stream: reads until the agent ends it, writes whatever is due."""
-        messages = aiter(requests)
+        messages = aiter(request_iterator)
         first = await anext(messages, None)
         if first is None or first.WhichOneof("message") != "hello":
             raise UsageError("the first message of a session must be AgentHello")

@@ -205,8 +205,9 @@ def _reading(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], A
 async def _deadline(context: Any) -> AsyncIterator[None]:
     left_s = context.time_remaining()
     limit_s = LONGEST_UNARY_S if left_s is None else min(LONGEST_UNARY_S, left_s)
+    limit = asyncio.timeout(limit_s)
     try:
-        async with asyncio.timeout(limit_s) as limit:
+        async with limit:
             yield
     except TimeoutError as error:
         if not limit.expired():

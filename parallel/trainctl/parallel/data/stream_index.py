@@ -11,7 +11,7 @@ found without tokenising what lies before it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from trainctl.parallel.data.progress import Progress, say
 from trainctl.parallel.data.records import CorpusReader, Extent, Located, Split
 from trainctl.parallel.data.token_builder import nothing_there
 
-_SPLITS = {Split.TRAIN: 1, Split.HELD_OUT: 2}
+_SPLITS: Mapping[Split, int] = {Split.TRAIN: 1, Split.HELD_OUT: 2}
 _EXTENT = np.dtype(
     [("file", "<u4"), ("begins", "u1"), ("split", "u1"), ("number", "<u8"), ("start", "<u8"), ("stop", "<u8")]
 )

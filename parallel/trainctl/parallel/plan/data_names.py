@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 FORMATS = ("auto", "text", "jsonl", "parquet", "tokens")
 PACKINGS = ("stream", "documents", "pad")
 MODES = ("cached", "streaming")
@@ -10,7 +12,13 @@ TOKENIZER_KINDS = ("bytes", "bpe", "file")
 STDLIB = "python-stdlib"
 """The ``uri`` that means the running Python's standard library."""
 
-_BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet", ".bin": "tokens"}
+_BY_SUFFIX: Mapping[str, str] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".bin": "tokens",
+}
 _ARCHIVES = (".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz")
 
 

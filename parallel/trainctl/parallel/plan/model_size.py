@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trainctl.core.errors import Problem
 from trainctl.core.records.train_spec import ModelSpec
@@ -47,7 +47,7 @@ def hf_shape(model: ModelSpec) -> dict[str, int | float | bool]:
     }
 
 
-SHAPE_FIELDS = {
+SHAPE_FIELDS: Mapping[str, str] = {
     "hidden_size": "hidden",
     "intermediate_size": "ffn",
     "num_hidden_layers": "layers",

@@ -42,7 +42,7 @@ ADAM_FAMILY = frozenset({"adam", "adamax", "adamw", "nadam", "radam"})
 """Those that ``betas`` and ``eps`` are meant for."""
 
 _WITHOUT_WEIGHT_DECAY = frozenset({"rprop"})
-_FIELDS = {"lr": "lr", "betas": "betas", "weight_decay": "weightDecay"}
+_FIELDS: Mapping[str, str] = {"lr": "lr", "betas": "betas", "weight_decay": "weightDecay"}
 
 
 def optimizer_problems(spec: OptimizerSpec) -> tuple[Problem, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trainctl.core.errors import Problem
 from trainctl.core.import_paths import is_import_path
@@ -13,7 +13,7 @@ LLAMA = "llama"
 HF_CAUSAL_LM = "hf_causal_lm"
 WEIGHTS = ("auto", "load", "random")
 
-_SHAPE_FIELDS = {
+_SHAPE_FIELDS: Mapping[str, str] = {
     "layers": "layers",
     "hidden": "hidden",
     "heads": "heads",

@@ -78,7 +78,6 @@ class Checkpoints:
         """Sees that this node can save to a storage somewhere else, before anything is trained.
 
         Raises:
-            UnavailableError: the package for this kind of storage is not installed here.
             StorageRefusedError: a bucket, a right or credentials are missing.
             StorageAwayError: it cannot be reached.
         """

@@ -33,7 +33,10 @@ from trainctl.parallel.recovery.file_exchange import FileExchange
 from trainctl.parallel.session.sealing import Collected, SealThread
 
 _LOOK_S = 0.02
-_ROOMS = {MEMORY: ("memory", "--memory-dir"), DISK: ("folder on a disk", "--snapshot-dir")}
+_ROOMS: Mapping[str, tuple[str, str]] = {
+    MEMORY: ("memory", "--memory-dir"),
+    DISK: ("folder on a disk", "--snapshot-dir"),
+}
 _SEPARATOR = "/"
 """Between a node and its failure domain: in no name of either. A worker of an older version says its node alone."""
 

@@ -72,7 +72,7 @@ def _load() -> list[_Fault]:
     text = os.environ.get(FAULTS_VARIABLE, "")
     if not text:
         return []
-    faults = []
+    faults: list[_Fault] = []
     for index, entry in enumerate(json.loads(text)):
         if entry["point"] not in POINTS:
             raise ValueError(

@@ -5,6 +5,8 @@ Unreachable is not failed: silence counts only after ``lost_s``, and never in th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainctl.controller.domain.hang import frozen, typical_step_s
 from trainctl.controller.domain.job_state import Slot
 from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
@@ -17,7 +19,15 @@ from trainctl.core.records.worker import WorkerObserved, WorkerPhase
 
 _UNSETTLED_LOOK_S = 1.0
 """Nobody tells when silence counts again."""
-_SIGNALS = {-9: "SIGKILL", -11: "SIGSEGV", -6: "SIGABRT", -15: "SIGTERM", -7: "SIGBUS", -4: "SIGILL", -2: "SIGINT"}
+_SIGNALS: Mapping[int | None, str] = {
+    -9: "SIGKILL",
+    -11: "SIGSEGV",
+    -6: "SIGABRT",
+    -15: "SIGTERM",
+    -7: "SIGBUS",
+    -4: "SIGILL",
+    -2: "SIGINT",
+}
 
 
 def find_faults(work: Work) -> tuple[Fault, ...]:

@@ -6,6 +6,7 @@ meanwhile, the job recovers as always and the wish, which is persisted, is taken
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from trainctl.controller.domain.reconcile.wishes import where_it_goes_on
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
 
-_PHASES = {HaltKind.PAUSE: JobPhase.PAUSING, HaltKind.RESTART: JobPhase.RESTARTING}
+_PHASES: Mapping[HaltKind, JobPhase] = {HaltKind.PAUSE: JobPhase.PAUSING, HaltKind.RESTART: JobPhase.RESTARTING}
 
 
 def halt(work: Work) -> bool:

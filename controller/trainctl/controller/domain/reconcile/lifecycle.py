@@ -42,7 +42,7 @@ def move_job(
     """The job in phase ``to``, and the event that explains it.
 
     Raises:
-        IllegalTransition: the job's table has no such arrow.
+        UnknownTransitionError: the job's table has no such arrow.
     """
     phase = advance(Machine.JOB, job.phase, to)
     changed = replace(job, phase=phase, reason=reason, message=message, phase_since_s=now_s)

@@ -6,7 +6,7 @@ those already counted in aborts it, and the next number is proposed. Nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from trainctl.controller.domain import events
@@ -22,8 +22,8 @@ from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import GenerationPhase, JobPhase, Machine, SlotState, advance
 from trainctl.core.units import format_count
 
-_RESIZES = {Cause.GROW: "Growing", Cause.RESIZE: "Resizing"}
-_INTERRUPTIONS = {
+_RESIZES: Mapping[Cause, str] = {Cause.GROW: "Growing", Cause.RESIZE: "Resizing"}
+_INTERRUPTIONS: Mapping[Cause, str] = {
     Cause.FAULT: "Fault",
     Cause.RESTART: "Restart",
     Cause.ROLLBACK: "Rollback",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import yaml
 
 from trainctl.core.errors import Problem
@@ -46,7 +48,7 @@ _MEANINGS: tuple[tuple[str, str, str], ...] = (
 )
 """What is found in PyYAML's words (the first that is), what to say instead (empty: those words), and what to do."""
 
-_OPENERS = {"quoted scalar": "quote", "flow sequence": "bracket [", "flow mapping": "brace {"}
+_OPENERS: Mapping[str, str] = {"quoted scalar": "quote", "flow sequence": "bracket [", "flow mapping": "brace {"}
 
 
 def yaml_problem(error: yaml.MarkedYAMLError) -> Problem:

@@ -67,7 +67,7 @@ def parse_address(text: str) -> EtcdAddress:
         UsageError: all that is wrong with it.
     """
     parts = urlsplit(text)
-    problems = []
+    problems: list[str] = []
     if parts.scheme != SCHEME:
         problems.append(f"expected {SCHEME}://, found {parts.scheme or 'no'} scheme")
     if "@" in parts.netloc:
@@ -105,7 +105,8 @@ def parse_address(text: str) -> EtcdAddress:
 
 
 def _members(text: str) -> tuple[tuple[str, ...], list[str]]:
-    members, problems = [], []
+    members: list[str] = []
+    problems: list[str] = []
     for part in text.split(","):
         host, colon, port = part.rpartition(":")
         if part.endswith("]") or not colon:

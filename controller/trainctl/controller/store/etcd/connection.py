@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ Metadata = tuple[tuple[str, str], ...]
 CALL_TIMEOUT_S = 2.0
 """Of one attempt at one member: longer than an election takes."""
 _MAX_MESSAGE_BYTES = 256 << 20
-_OPTIONS: list[tuple[str, Any]] = [
+_OPTIONS: Sequence[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     # etcd drops clients that ping more often than every 5 s, or without a call in progress.
     ("grpc.keepalive_time_ms", 6000),

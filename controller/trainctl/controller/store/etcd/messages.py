@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trainctl.controller.store.port import Compare, KeyValue, Operation, Put, Target
 from trainctl.protos.etcd import rpc_pb2
@@ -57,7 +57,7 @@ class KeySpace:
         return rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=key))
 
 
-_TARGETS = {
+_TARGETS: Mapping[Target, rpc_pb2.Compare.CompareTarget.ValueType] = {
     Target.VERSION: rpc_pb2.Compare.VERSION,
     Target.CREATE_REVISION: rpc_pb2.Compare.CREATE,
     Target.MOD_REVISION: rpc_pb2.Compare.MOD,

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from trainctl.parallel.data.formats.text import read_fully
 
 FORMAT_NAME = "trainctl-tokens"
 SIDECAR_SUFFIX = ".json"
-_TYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+_TYPES: Mapping[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 _PIECE_TOKENS = 1 << 19
 _PROBED_TOKENS = 1 << 16
 _MIN_PROBED_TOKENS = 1 << 10
