@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-PATIENCE_S = 50.0
+PATIENCE_S = 150.0
 """Below the time that a test has, so that it says what it waited for."""
 EVERY_S = 0.01
 

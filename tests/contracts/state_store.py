@@ -22,7 +22,7 @@ from trainctl.controller.store.port import (
     WatchBatch,
 )
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 Body = Callable[[StateStore], Awaitable[None]]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
+from waiting import PATIENCE_S
 
 TRAINCTL = str(Path(sys.executable).with_name("trainctl"))
 TERMINAL = {"SUCCEEDED", "FAILED", "CANCELLED", "REJECTED"}
@@ -31,7 +32,9 @@ class LocalSystem:
     slots: int = 2
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def cli(self, *arguments: str, check: bool = True, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, check: bool = True, timeout_s: float = PATIENCE_S
+    ) -> subprocess.CompletedProcess[str]:
         """Runs the command line as a user would."""
         own = {"TRAINCTL_HOME": str(self.run_dir.parent), "TRAINCTL_CONFIG": "", "NO_COLOR": "1"}
         environment = {**os.environ, **own, **self.env}
@@ -62,7 +65,7 @@ class LocalSystem:
         token = (self.run_dir / "token").read_text().strip()
         return (("authorization", f"Bearer {token}"), ("x-trainctl-wire", "1"))
 
-    def call(self, method: str, request: Any, timeout_s: float = 20) -> Any:
+    def call(self, method: str, request: Any, timeout_s: float = PATIENCE_S) -> Any:
         channel, stub = self.stub()
         with closing(channel):
             return getattr(stub, method)(request, timeout=timeout_s, metadata=self.metadata, wait_for_ready=True)
@@ -92,7 +95,7 @@ class LocalSystem:
                         raise
 
     def wait(
-        self, name: str, what: str, condition: Callable[[job_pb2.Job], bool], deadline_s: float = 45
+        self, name: str, what: str, condition: Callable[[job_pb2.Job], bool], deadline_s: float = PATIENCE_S
     ) -> job_pb2.Job:
         """The first state of the job that fulfils the condition; on expiry says what the system looked like."""
         last: job_pb2.Job | None = None
@@ -104,10 +107,10 @@ class LocalSystem:
                 break
         raise AssertionError(f"{what}: not within {deadline_s} s\n{last}\n{self.diagnosis(name)}")
 
-    def wait_step(self, name: str, step: int, deadline_s: float = 45) -> job_pb2.Job:
+    def wait_step(self, name: str, step: int, deadline_s: float = PATIENCE_S) -> job_pb2.Job:
         return self.wait(name, f"step {step}", lambda job: job.status.step >= step, deadline_s)
 
-    def wait_phase(self, name: str, phase: str, deadline_s: float = 45) -> job_pb2.Job:
+    def wait_phase(self, name: str, phase: str, deadline_s: float = PATIENCE_S) -> job_pb2.Job:
         return self.wait(name, f"phase {phase}", lambda job: job.status.phase == phase, deadline_s)
 
     def figures(self, name: str) -> list[Any]:

@@ -17,7 +17,7 @@ from e2e.process_tree import processes_of
 from trainctl.protos.status import error_from_rpc
 from trainctl.protos.v1 import job_pb2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 Done = subprocess.CompletedProcess[str]
 
 

@@ -32,7 +32,7 @@ from e2e.local_system import LocalSystem, tiny_job
 from e2e.process_tree import processes_of
 from trainctl.core.system.memory_folder import memory_folder
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 STEPS, SEQUENCES, WORLD = 200, 24, 4
 LIVENESS_S = 90
 RSS_GROWTH_BYTES = 64 << 20

@@ -18,7 +18,7 @@ from trainctl.core.system.processes import identify, is_alive
 from trainctl.protos.v1 import job_pb2
 from waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 SCRIPTS = Path(__file__).parent / "scripts"
 DDP, IN_STEP = "ddp_train.py", "in_step.py"
 """A real DDP script; and one that does without torch where only the processes matter."""
@@ -96,7 +96,7 @@ def cancel(system: LocalSystem, name: str) -> None:
     """Ends a job; afterwards no process of it is left."""
     system.cli("cancel", name, "-y")
     system.wait_phase(name, "CANCELLED", 40)
-    until(lambda: not ranks_left(system), lambda: f"left behind: {ranks_left(system)}", deadline_s=10)
+    until(lambda: not ranks_left(system), lambda: f"left behind: {ranks_left(system)}")
 
 
 def events(system: LocalSystem, name: str, type_: str) -> list[job_pb2.Event]:
@@ -143,7 +143,7 @@ def test_sigkill_of_a_command_a_launcher_and_an_agent(system: LocalSystem) -> No
     command = identify(command_of(launcher))
     assert command is not None
     os.kill(launcher, signal.SIGKILL)
-    until(lambda: not is_alive(command), "the command outlived its launcher", deadline_s=10)
+    until(lambda: not is_alive(command), "the command outlived its launcher")
     trains(system, "killed", 3, 2)
 
     os.kill(system.agent_pid("node-1"), signal.SIGKILL)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from e2e.local_system import TRAINCTL, LocalSystem, tiny_job, workers
+from waiting import PATIENCE_S
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ class Follower:
                 self.lines.append(json.loads(line))
                 self._news.notify_all()
 
-    def until(self, incarnation: int, deadline_s: float = 60) -> None:
+    def until(self, incarnation: int, deadline_s: float = PATIENCE_S) -> None:
         """Waits for the first line of a worker's life."""
         with self._news:
             found = self._news.wait_for(

@@ -19,7 +19,7 @@ from e2e.shared_system import SharedSystem, lives, shared_system
 from e2e.store_history import StoreHistory, broken_jobs, overwritten_events, stale_writes
 from trainctl.protos.v1 import job_pb2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 QUOTA_BYTES = 48 << 20
 WORST = ("worker.lost", "worker.condemned", "worker.exited", "agent.lost")
 GATE_S = 180.0

@@ -13,8 +13,8 @@ from e2e.local_system import TRAINCTL
 from e2e.process_tree import processes_of
 from waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
-DEADLINE_S = 30.0
+pytestmark = pytest.mark.e2e
+DEADLINE_S = 150.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

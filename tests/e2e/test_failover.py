@@ -23,7 +23,7 @@ from e2e.paced_jobs import SEQUENCES, PacedJobs
 from e2e.shared_system import SharedSystem, lives, shared_system
 from trainctl.protos.v1 import job_pb2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 STEPS, PAUSE_S = 200, 0.1
 
 

@@ -17,7 +17,7 @@ from e2e.local_system import LocalSystem, tiny_job, workers
 from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.system.memory_folder import memory_folder
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 Local = Callable[..., LocalSystem]
 STEPS, SEQUENCES = 50, 24
 

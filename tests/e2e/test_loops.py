@@ -16,7 +16,7 @@ from e2e.local_system import LocalSystem
 from trainctl.protos.v1 import job_pb2
 from trainctl.protos.v1.records_pb2 import StepFigures
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 LOOPS = Path(__file__).parents[2] / "docs" / "examples" / "loops"
 PAGE = LOOPS.parents[1] / "howto" / "loops.md"
 STEPS = 60

@@ -10,7 +10,7 @@ import pytest
 from e2e.ledger import assert_exact_ledger, tensors_of
 from e2e.local_system import LocalSystem, tiny_job, workers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.e2e
 Local = Callable[..., LocalSystem]
 
 

@@ -13,7 +13,7 @@ import pytest
 from e2e.local_system import LocalSystem, tiny_job
 from e2e.process_tree import processes_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 Local = Callable[..., LocalSystem]
 FORBIDDEN_LABELS = {"rank", "node", "worker", "slot", "pid", "uid", "step", "generation", "incarnation"}
 CONTROLLER_NAMES = {

@@ -15,7 +15,7 @@ from e2e.local_system import LocalSystem, tiny_job, workers
 from object_store.store import Store, bucket, emulator
 from trainctl.checkpoint.storage.opening import open_storage
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 STEPS = 40
 
 

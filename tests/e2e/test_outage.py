@@ -14,7 +14,7 @@ from e2e.shared_system import SharedSystem, lives, shared_system
 from e2e.store_history import StoreHistory, broken_jobs, overwritten_events, stale_writes
 from trainctl.protos.v1 import job_pb2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 PAUSE_S = 0.1
 STILL_S = 8.0
 """A busy machine may let a job wait so long for its turn."""

@@ -11,7 +11,7 @@ import yaml
 from architecture.pages import ROOT, blocks
 from e2e.local_system import LocalSystem
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 PACKAGES = ("/usr/share/doc/linux-doc-6.1/Documentation", "/usr/share/doc/python3.11/html/_sources")
 TEXT = "Fences keep sheep in, and locks keep threads out.\n" * 40
 

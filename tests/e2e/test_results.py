@@ -14,7 +14,7 @@ import pytest
 
 from e2e.local_system import LocalSystem, tiny_job, workers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 Local = Callable[..., LocalSystem]
 
 HOOK = """

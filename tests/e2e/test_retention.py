@@ -11,7 +11,7 @@ import pytest
 from e2e.local_system import LocalSystem, tiny_job, workers
 from trainctl.checkpoint.catalog import survey
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 STEPS, KEEP = 60, 2
 
 

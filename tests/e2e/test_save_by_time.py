@@ -15,8 +15,8 @@ from e2e.local_system import LocalSystem
 from e2e.paced_jobs import SEQUENCES, PacedJobs
 from trainctl.protos.v1 import job_pb2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
-DEADLINE_S = 60
+pytestmark = pytest.mark.e2e
+DEADLINE_S = 150.0
 
 
 def test_the_interval_is_chosen_by_what_a_checkpoint_costs_and_told_to_everybody(

@@ -12,7 +12,7 @@ from e2e.local_system import tiny_job, workers
 from e2e.tls_system import TlsSystem, tls_system
 from waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 STEPS = 100_000  # more than it ever does
 
 
@@ -24,7 +24,7 @@ def test_renewed_certificates_change_no_generation_and_no_worker(corpus: Path, t
             for node, token in zip(("a", "b"), tokens, strict=True)
         ]
         system.submit(tiny_job("first", corpus, steps=STEPS, nodes=2, per_node=1))
-        before = workers(system.wait_step("first", 1, deadline_s=120))
+        before = workers(system.wait_step("first", 1))
         renewed = [agent.log.count("renewed the certificate") for agent in agents]
         until(
             lambda: all(
@@ -33,7 +33,7 @@ def test_renewed_certificates_change_no_generation_and_no_worker(corpus: Path, t
             )
         )
         step = system.job("first").status.step
-        job = system.wait_step("first", step + 2, deadline_s=120)  # it trains on after that
+        job = system.wait_step("first", step + 2)  # it trains on after that
         assert (job.status.phase, job.status.restarts, job.status.recovery_count) == ("RUNNING", 0, 0)
         assert [island.generation for island in job.status.islands] == [1]
         assert {rank: worker.pid for rank, worker in before.items()} == {
@@ -42,7 +42,7 @@ def test_renewed_certificates_change_no_generation_and_no_worker(corpus: Path, t
         shown = json.loads(system.cli("version", "-o", "json").stdout)["certificates"]
         assert set(shown) == {"controller", "authority"}
         system.cli("cancel", "first", "-y", "--grace", "1s")
-        system.wait_phase("first", "CANCELLED", deadline_s=60)
+        system.wait_phase("first", "CANCELLED")
         assert [event.type for event in system.events("first")].count("generation.committed") == 1
         steps = [figures.step for figures in system.figures("first")]
         assert steps == list(range(1, len(steps) + 1))

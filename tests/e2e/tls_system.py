@@ -18,7 +18,7 @@ from trainctl.protos.v1 import job_pb2, job_pb2_grpc, join_pb2, join_pb2_grpc
 from trainctl.protos.version import call_metadata
 from waiting import until
 
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 FAKES = ("--worker-entry", FAKE_WORKER, "--store-entry", FAKE_STORE, "--preload", "")
 """Options of an agent that never loads torch."""
 

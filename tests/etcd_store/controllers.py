@@ -19,7 +19,7 @@ from etcd_store.servers import EtcdCluster
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata
 
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 TTL_S = 2
 TOKEN = "0123456789"
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from trainctl.controller.store.etcd.address import parse_address
 from trainctl.controller.store.etcd.store import EtcdStore
 
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:

@@ -186,7 +186,6 @@ def _shown(job: job_pb2.Job) -> tuple[str, str, int]:
     return job.spec.spec.env["WHO"], known, job.effective_spec.spec.nodes.max
 
 
-@pytest.mark.timeout(180)
 def test_the_api_is_linearizable_over_failovers(etcd: EtcdCluster, tmp_path: Path) -> None:
     with two_controllers(etcd, tmp_path) as both:
         over = threading.Event()

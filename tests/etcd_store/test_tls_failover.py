@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
-
 from e2e.tls_system import FAKES, Process, TlsSystem, controller_process
 from etcd_store.controllers import TOKEN
 from etcd_store.servers import EtcdCluster
 from trainctl.controller.security.authority import open_authority
 from waiting import until
 
-pytestmark = pytest.mark.timeout(240)
 TTL = "2s"
 
 

@@ -18,7 +18,7 @@ import yaml
 from e2e.ledger import assert_exact_ledger, assert_same_samples, tensors_of
 from e2e.local_system import LocalSystem, tiny_job, workers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 Local = Callable[..., LocalSystem]
 STEPS, SEQUENCES = 60, 24
 

@@ -20,7 +20,7 @@ from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import create, spec
 
 pytestmark = pytest.mark.multiproc
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 JOB = """\
 apiVersion: trainctl.dev/v1
 kind: TrainJob

@@ -22,7 +22,7 @@ def test_killing_the_agent_leaves_nothing(tmp_path: Path) -> None:
             os.kill(controller.workers()[0].pid, signal.SIGSTOP)
             assert len(agent.family()) == 5
             agent.process.kill()
-            await until_async(lambda: not agent.family(), deadline_s=5)
+            await until_async(lambda: not agent.family())
 
     asyncio.run(scenario())
 
@@ -35,7 +35,7 @@ def test_killing_the_agent_and_the_fork_server_leaves_nothing(tmp_path: Path) ->
             server = agent.server_pid()
             os.kill(server, signal.SIGSTOP)  # it cannot tidy up
             agent.process.kill()
-            await until_async(lambda: not agent.family(), deadline_s=5)
+            await until_async(lambda: not agent.family())
 
     asyncio.run(scenario())
 
@@ -100,6 +100,6 @@ def test_what_a_worker_started_itself_ends_with_it(tmp_path: Path) -> None:
             assert len(set(agent.family()) - before) == 2
             os.kill(controller.workers()[0].pid, signal.SIGKILL)
             await until_async(lambda: controller.phase(1) is WorkerPhase.EXITED)
-            await until_async(lambda: set(agent.family()) == before, deadline_s=5)
+            await until_async(lambda: set(agent.family()) == before)
 
     asyncio.run(scenario())

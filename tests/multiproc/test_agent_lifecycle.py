@@ -197,7 +197,7 @@ def test_sigterm_says_goodbye_and_leaves_nothing(tmp_path: Path) -> None:
             await until_async(agent.ended)
             assert agent.process.returncode == 0
             assert controller.goodbyes == ["SIGTERM received"]
-            await until_async(lambda: not agent.family(), deadline_s=2)
+            await until_async(lambda: not agent.family())
 
     asyncio.run(scenario())
 

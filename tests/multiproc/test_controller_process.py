@@ -22,7 +22,7 @@ from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import Client, FakeAgent, create, spec
 
 pytestmark = pytest.mark.multiproc
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 
 
 def command(folder: Path, *arguments: str) -> list[str]:

@@ -18,7 +18,7 @@ from trainctl.checkpoint.library import load
 from trainctl.checkpoint.verification import verify
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.multiproc
 STEPS = 8
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.multiproc
 COMPLETES = "os.link"
 EMPTY = re.compile(r"job-1/step-\d+")
 """A folder of the node's memory that nothing may be left in: it costs nothing, and goes with the job."""
-everywhere = [pytest.mark.chaos, pytest.mark.timeout(300)]
+everywhere = [pytest.mark.chaos]
 ways = pytest.mark.parametrize(
     ("way", "every"),
     [

@@ -20,7 +20,7 @@ from trainctl.checkpoint.storage import upload
 from trainctl.checkpoint.storage.opening import open_storage
 
 pytest_plugins = ["object_store.fixtures"]
-pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.multiproc
 CHANGES = "PUT POST DELETE"
 
 
@@ -104,7 +104,6 @@ def test_killed_at_the_requests_that_complete_something(store: Store, victim: Vi
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("heard", [False, True])
 def test_killed_at_every_request(store: Store, victim: Victim, heard: bool) -> None:
     assert len([request for request in victim.requests if "partNumber=" in request]) == 2, victim.requests

@@ -33,8 +33,8 @@ from multiproc.library_ranks import (
 )
 from trainctl.checkpoint.catalog import newest, survey
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(120)]
-DEADLINE_S = 60.0
+pytestmark = pytest.mark.multiproc
+DEADLINE_S = 150.0
 
 
 def run(body: Body, folder: Path, size: int, number: int = 0, *, killed: Collection[int] = ()) -> None:

@@ -13,7 +13,7 @@ from multiproc.mesh_ranks import CASES, built, loads_into_meshes, saves_from_mes
 from multiproc.test_library import run
 from trainctl.checkpoint.library import load
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.multiproc
 
 
 def columns_saved(folder: Path) -> list[str]:

@@ -20,11 +20,11 @@ from trainctl.parallel.collectives.wait import Interrupted, Waiter
 pytestmark = pytest.mark.multiproc
 
 
-def waiter(timeout_s: float = 10.0, aborted: Callable[[], bool] = lambda: False) -> Waiter:
+def waiter(timeout_s: float = 60.0, aborted: Callable[[], bool] = lambda: False) -> Waiter:
     return Waiter(aborted=aborted, touch=lambda: None, where=lambda: "generation 1 step 2", timeout_s=timeout_s)
 
 
-def rendezvous(rank: int, size: int, address: str, *, prefix: str = "a", timeout_s: float = 10.0) -> Rendezvous:
+def rendezvous(rank: int, size: int, address: str, *, prefix: str = "a", timeout_s: float = 60.0) -> Rendezvous:
     return Rendezvous(
         store_address=address, prefix=prefix, rank=rank, size=size, address="127.0.0.1", timeout_s=timeout_s
     )

@@ -49,7 +49,6 @@ def llama_losses(folder: Path, size: int, train_spec: TrainSpec) -> list[float]:
         return [f.loss for f in w.figure_log] + evaluated
 
 
-@pytest.mark.timeout(240)
 def test_losses_of_the_built_in_llama_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     chance = random.Random(4)

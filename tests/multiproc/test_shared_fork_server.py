@@ -127,7 +127,7 @@ def test_a_frozen_fork_ends_with_its_agent(tmp_path: Path) -> None:
                 for process in (pid, one.server):
                     os.kill(process, signal.SIGSTOP)
                 one.agent.process.kill()
-                await until_async(lambda: not runs(one.server) and not runs(pid), deadline_s=5)
+                await until_async(lambda: not runs(one.server) and not runs(pid))
                 await until_async(lambda: not shared.forks)
 
     asyncio.run(scenario())

@@ -25,7 +25,7 @@ from trainctl.core.records.snapshot import SnapshotRef
 from trainctl.core.records.spec import CheckpointSpec, JobSpec, RecoverySpec, SnapshotsSpec
 from trainctl.core.records.step import StepFigures
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.multiproc
 NODES = ["a", "b", "c"]
 SLOTS = range(len(NODES))
 QUIET = 30

@@ -14,7 +14,7 @@ from trainctl.core.records.spec import JobSpec
 from trainctl.core.records.train_spec import BatchSpec, EvalSpec, ModelSpec, OptimizerSpec, TrainDataSpec, TrainSpec
 from unit.tasks.hf_folders import load, write_model
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.multiproc
 
 EARLY_KILL = {"point": "vote.before", "action": "kill", "where": {"slot": 1, "step": 1}}
 

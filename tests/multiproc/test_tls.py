@@ -17,7 +17,7 @@ from trainctl.controller.security.authority import open_authority
 from trainctl.protos.tls_probe import probe
 from waiting import until
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.multiproc
 
 
 @pytest.fixture(scope="module")

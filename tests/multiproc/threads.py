@@ -14,7 +14,7 @@ from typing import TypeVar
 from torch._C._distributed_c10d import TCPStore
 
 T = TypeVar("T")
-DEADLINE_S = 50.0
+DEADLINE_S = 150.0
 
 
 class WorldError(AssertionError):

@@ -35,7 +35,7 @@ from trainctl.parallel.session.memory_place import MemoryPlace
 from trainctl.parallel.session.sealing import Collected
 from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, same_bits, save
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 Shapes = Mapping[str, tuple[int, ...]]
 SHAPES: Shapes = {"w": (64, 48), "b": (5,), "none": (0, 4)}
 

@@ -32,7 +32,6 @@ from trainctl.core.records.spec import SnapshotsSpec
 from trainctl.core.records.step import StepFigures
 from trainctl.core.system.memory_folder import claim_memory_folder, memory_folder
 
-pytestmark = pytest.mark.timeout(150)
 PLENTY_BYTES = 1 << 40
 
 

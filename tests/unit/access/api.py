@@ -18,7 +18,7 @@ from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import Running
 
 FILES = (job_pb2, agent_pb2, access_pb2, join_pb2)
-DEADLINE_S = 10.0
+DEADLINE_S = 150.0
 
 
 def methods() -> Iterator[MethodDescriptor]:

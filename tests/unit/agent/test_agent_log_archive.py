@@ -15,7 +15,7 @@ from trainctl.core.codec import to_wire
 from trainctl.core.records.spec import JobMetadata, JobSpec, ResultsSpec, TrainJob
 from trainctl.core.records.worker import Instruction, WorkerDesired
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 
 
 def desired(workdir: Path | str, results: ResultsSpec | None = None, job_uid: str = "u") -> WorkerDesired:

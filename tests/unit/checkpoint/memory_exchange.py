@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 
 
 class Mail:

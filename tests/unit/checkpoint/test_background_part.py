@@ -15,11 +15,12 @@ from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import whole
 from trainctl.checkpoint.manifest.records import PartReport, StoredFile
 from trainctl.checkpoint.monitor import CAUSES, CHECKSUM, SYNC
+from trainctl.checkpoint.snapshot import background
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.stopwatch import timed
 from trainctl.core.errors import CheckpointError
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 REPORT = PartReport(
     writer=0, attempt="a", manifest=StoredFile(path="m", size_bytes=1, sha256=""), files=(), data_bytes=1
 )
@@ -100,7 +101,8 @@ def test_one_that_is_given_up_ends_at_once_and_lets_go_of_its_memory_later() -> 
     assert part.outcome.error == "too slow"
 
 
-def test_beside_training_the_first_byte_waits_until_others_have_copied() -> None:
+def test_beside_training_the_first_byte_waits_until_others_have_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "first_rest_s", lambda size_bytes: 2 * DEADLINE_S)
     large = {Entry(StateKey("w", "param", "F32", "island-0", StateVersion(1, 1)), (1 << 30,), whole((1 << 30,))): None}
     begun, released = threading.Event(), threading.Event()
 
@@ -116,7 +118,8 @@ def test_beside_training_the_first_byte_waits_until_others_have_copied() -> None
     assert not begun.is_set()
     somebody_waits = BackgroundPart(Given(large), noting, beside_training=False)  # type: ignore[arg-type]
     somebody_waits.start()
-    assert begun.wait(0.9)
+    assert begun.wait(DEADLINE_S)
+    monkeypatch.undo()
     rests = BackgroundPart(Given(large), noting)  # type: ignore[arg-type]
     rests.start()
     assert rests.wait(DEADLINE_S)

@@ -31,7 +31,7 @@ from trainctl.checkpoint.state import BUFFER, LocalState
 from unit.checkpoint.fake_device import BESIDE, TRAINING, FakeCopier, FakeDevice, FakeEvent, copier
 from unit.checkpoint.ranks import key, plain, rank_state
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 WEIGHT, MOMENT, RUNNING = key("w"), key("w", kind="exp_avg"), key("mean", kind=BUFFER)
 CHUNK_BYTES, IN_FLIGHT_BYTES = 16, 64
 

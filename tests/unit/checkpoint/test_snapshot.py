@@ -23,7 +23,7 @@ from trainctl.checkpoint.tensors import dtype_of
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import attempt, full_values, key, plain, rank_state, same_bits
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 
 
 class SlowMemory:

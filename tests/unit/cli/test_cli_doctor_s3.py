@@ -13,7 +13,6 @@ from unit.cli.conftest import Cli, Result
 from unit.cli.fake_controller import FakeController
 
 pytest_plugins = ["object_store.fixtures"]
-pytestmark = pytest.mark.timeout(120)
 JOB = """\
 apiVersion: trainctl.dev/v1
 kind: TrainJob

@@ -31,7 +31,7 @@ from trainctl.protos.status import error_from_rpc
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, job_pb2, job_pb2_grpc, records_pb2
 from trainctl.protos.version import WIRE_VERSION, call_metadata
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 BEAT_S = 1.0
 Metadata = tuple[tuple[str, str], ...]
 
@@ -83,7 +83,7 @@ class Client:
         self.jobs = job_pb2_grpc.JobServiceStub(self.channel)
         self.agents = agent_pb2_grpc.AgentServiceStub(self.channel)
 
-    async def call(self, method: str, request: Any, *, timeout_s: float = 10.0) -> Any:
+    async def call(self, method: str, request: Any, *, timeout_s: float = 60.0) -> Any:
         try:
             return await getattr(self.jobs, method)(request, metadata=self.metadata, timeout=timeout_s)
         except grpc.RpcError as error:

@@ -9,7 +9,7 @@ import pytest
 
 from trainctl.parallel.data.prefetch import Prefetcher
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 
 
 class Maker:

@@ -7,10 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-
-@pytest.mark.timeout(200)
 def test_without_a_compiler_it_says_what_to_install(tmp_path: Path) -> None:
     script = (
         "import torch; from pathlib import Path\n"

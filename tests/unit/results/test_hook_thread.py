@@ -12,7 +12,7 @@ from trainctl.parallel.results.hook import Hook, Run, RunEnd
 from trainctl.parallel.results.hook_thread import MAX_WAITING, HookThread
 from unit.results.samples import figures
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 RUN = Run(job_uid="u", job_name="n", spec=JobSpec(), steps=9, step=0, lineage=1, generation=1, records="")
 
 

@@ -99,7 +99,6 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.timeout(120)
 def test_weights_and_biases_offline_keeps_every_figure_of_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

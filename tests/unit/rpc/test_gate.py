@@ -25,7 +25,7 @@ from trainctl.protos.status import error_from_rpc
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata
 
-DEADLINE_S = 20.0
+DEADLINE_S = 150.0
 
 
 class Counts:

@@ -10,7 +10,7 @@ from trainctl.parallel.session.attachment import Attachment
 from trainctl.parallel.session.control import NoControl, NoPage
 from trainctl.parallel.session.late_start import told_of_late_start
 
-DEADLINE_S = 30.0
+DEADLINE_S = 150.0
 
 
 class Recording(NoControl):

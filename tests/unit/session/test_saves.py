@@ -34,7 +34,7 @@ from trainctl.parallel.session import checkpoints as checkpoints_module
 from trainctl.parallel.session import save_part as save_part_module
 from trainctl.parallel.session.control import NoControl, NoPage
 
-DEADLINE_S = 30.0
+DEADLINE_S = 150.0
 
 
 class Keeping(NoControl):

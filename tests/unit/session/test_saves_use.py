@@ -76,7 +76,6 @@ def slope(values: list[int]) -> float:
     return above / sum((index - middle) ** 2 for index in range(len(values)))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("background", [True, False])
 def test_memory_does_not_grow_over_fifty_saves(tmp_path: Path, background: bool) -> None:
     trainer = Trainer(tmp_path, background=background)
@@ -98,7 +97,6 @@ def test_memory_does_not_grow_over_fifty_saves(tmp_path: Path, background: bool)
     assert list((tmp_path / "checkpoints").glob("step-*")), "the last one is kept"
 
 
-@pytest.mark.timeout(120)
 def test_nothing_is_left_open_after_the_end(tmp_path: Path) -> None:
     threads, files, shared = set(threading.enumerate()), open_files(), shared_memory()
     trainer = Trainer(tmp_path, background=True)
