@@ -1,4 +1,4 @@
-"""What the figures of steps do to a job: progress, speed, skipped steps, the end of a recovery; what is said without."""
+"""What the figures of steps do to a job: progress, speed, skipped steps, a recovery's end; and what is said without."""
 
 from __future__ import annotations
 
