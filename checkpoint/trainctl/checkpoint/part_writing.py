@@ -88,17 +88,7 @@ def write_part(
         if model_files is not None:
             faults.reach("checkpoint.write", step=attempt.step, rank=writer)
             files += _write_shared(storage, attempt, model_files, shared, written, writer=writer, first=len(files))
-        part = PartManifest(
-            tcf=TCF_VERSION,
-            writer=writer,
-            step=attempt.step,
-            attempt=attempt.attempt,
-            checksum=ALGORITHM,
-            block_bytes=BLOCK_BYTES,
-            files=tuple(files),
-            tensors=_tensor_records(written.chunks),
-        )
-        manifest = dump_part(part)
+        manifest = dump_part(_part_manifest(attempt, writer, files, written.chunks))
         confirm()
         storage.write_file(f"{attempt.folder}/{part_path(writer)}", [manifest])
     return PartReport(
@@ -108,6 +98,21 @@ def write_part(
         files=tuple(StoredFile(path=f.path, size_bytes=f.size_bytes) for f in files),
         data_bytes=sum(entry.size_bytes for entry in entries),
         held=held_rows(shapes, ((entry.key, entry.region) for entry in entries)),
+    )
+
+
+def _part_manifest(
+    attempt: Attempt, writer: int, files: Sequence[FileRecord], chunks: Mapping[Entry, ChunkRecord]
+) -> PartManifest:
+    return PartManifest(
+        tcf=TCF_VERSION,
+        writer=writer,
+        step=attempt.step,
+        attempt=attempt.attempt,
+        checksum=ALGORITHM,
+        block_bytes=BLOCK_BYTES,
+        files=tuple(files),
+        tensors=_tensor_records(chunks),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.beside import encode_beside
@@ -64,35 +65,11 @@ def seal(
     _check_parts(attempt, parts, data_bytes)
     objects = encode_beside(state.objects, state.artifacts)
     with storage_errors(f"sealing {attempt} in {storage.uri}"):
-        root = RootManifest(
-            tcf=TCF_KEYS if needs_marks_of_keys(objects) else TCF_VERSION,
-            job=attempt.job,
-            step=attempt.step,
-            attempt=attempt.attempt,
-            lineage=attempt.lineage,
-            epoch=attempt.epoch,
-            created=datetime.now(UTC).isoformat(timespec="microseconds"),
-            parts=tuple(dataclasses.replace(part, held=None) for part in sorted(parts, key=lambda part: part.writer)),
-            artifacts=_write_artifacts(storage, attempt, state.artifacts, beside_model=model_files is not None),
-            tensors=len(state.shapes()),
-            data_bytes=data_bytes,
-            schema_sha256=schema_digest(state),
-            aliases=state.aliases,
-            objects=objects,
-            layout=CHUNKED if model_files is None else HF,
-            index=_write_index(storage, attempt, model_files),
-            contents=_write_contents(storage, attempt, state, parts),
-        )
+        root = _named(storage, attempt, state, parts, objects, data_bytes, model_files)
         _check_files(storage, attempt, root if here is None else dataclasses.replace(root, parts=tuple(here)))
         data = dump_root(_with_parent(root, parent))
         faults.reach("checkpoint.seal", step=attempt.step, rank=0)
-        try:
-            storage.create_file(f"{attempt.folder}/{ROOT_MANIFEST}", data)
-        except FileExistsError as error:
-            raise FencedError(
-                f"{attempt}: expected to seal it, found it sealed by another process",
-                hint="this process is not the coordinator any more; it must not report the checkpoint",
-            ) from error
+        _complete(storage, attempt, data)
     faults.reach("checkpoint.sealed", step=attempt.step, rank=0)
     return CheckpointRef(
         uri=f"{storage.uri}/{attempt.folder}",
@@ -101,6 +78,47 @@ def seal(
         attempt=attempt.attempt,
         manifest_sha256=sha256(data),
     )
+
+
+def _named(
+    storage: Storage,
+    attempt: Attempt,
+    state: Described,
+    parts: Sequence[PartReport],
+    objects: Mapping[str, Any],
+    data_bytes: int,
+    model_files: ModelFiles | None,
+) -> RootManifest:
+    """Writes the files that only the root manifest names, and makes it."""
+    return RootManifest(
+        tcf=TCF_KEYS if needs_marks_of_keys(objects) else TCF_VERSION,
+        job=attempt.job,
+        step=attempt.step,
+        attempt=attempt.attempt,
+        lineage=attempt.lineage,
+        epoch=attempt.epoch,
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        parts=tuple(dataclasses.replace(part, held=None) for part in sorted(parts, key=lambda part: part.writer)),
+        artifacts=_write_artifacts(storage, attempt, state.artifacts, beside_model=model_files is not None),
+        tensors=len(state.shapes()),
+        data_bytes=data_bytes,
+        schema_sha256=schema_digest(state),
+        aliases=state.aliases,
+        objects=objects,
+        layout=CHUNKED if model_files is None else HF,
+        index=_write_index(storage, attempt, model_files),
+        contents=_write_contents(storage, attempt, state, parts),
+    )
+
+
+def _complete(storage: Storage, attempt: Attempt, root: bytes) -> None:
+    try:
+        storage.create_file(f"{attempt.folder}/{ROOT_MANIFEST}", root)
+    except FileExistsError as error:
+        raise FencedError(
+            f"{attempt}: expected to seal it, found it sealed by another process",
+            hint="this process is not the coordinator any more; it must not report the checkpoint",
+        ) from error
 
 
 def _check_parts(attempt: Attempt, parts: Sequence[PartReport], data_bytes: int) -> None:

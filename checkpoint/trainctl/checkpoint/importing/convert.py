@@ -101,11 +101,7 @@ def import_checkpoint(
     for note in notes:
         progress(note)
     with storage_errors(f"importing {source_uri} to {target_uri}"):
-        target = open_storage(target_uri)
-        if entries := target.list(""):
-            raise ConflictError(
-                f"{target.uri}: expected an empty folder, found {', '.join(entries[:5])}", hint="name another folder"
-            )
+        target = _empty(target_uri)
         attempt = Attempt(
             job=JOB, step=step, lineage=_LINEAGE, epoch=_EPOCH, attempt=attempt_id(JOB, step, uuid.uuid4().hex)
         )
@@ -122,6 +118,15 @@ def import_checkpoint(
         optimizer=found.optimizer,
         notes=notes,
     )
+
+
+def _empty(uri: str) -> Storage:
+    target = open_storage(uri)
+    if entries := target.list(""):
+        raise ConflictError(
+            f"{target.uri}: expected an empty folder, found {', '.join(entries[:5])}", hint="name another folder"
+        )
+    return target
 
 
 def open_folder(storage: Storage) -> SourceFolder:

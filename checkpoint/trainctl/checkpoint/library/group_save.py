@@ -135,15 +135,8 @@ class GroupSave:
             UsageError: the target or the step cannot be, of one rank alone.
             PlanError: the same, of one rank alone; ranks do not agree on a tensor, or a part of one is held by nobody.
         """
-        try:
-            target.check(step)
-            state.check()
-            if ranks.rank == 0:
-                encode_beside(state.objects, state.artifacts)
-        except TrainctlError as error:
-            if ranks.size == 1:
-                raise
-            state, problem = LocalState(()), problem or told_of(error)
+        if wrong := _cannot_save(ranks, target, state, step):
+            state, problem = LocalState(()), problem or wrong
         own = {
             "nonce": uuid.uuid4().hex,
             "held": told(state),
@@ -231,6 +224,20 @@ class GroupSave:
         if target.keep:
             writer.retain(job=LIBRARY, keep=target.keep, protect=frozenset({ref.attempt}))
         return ref
+
+
+def _cannot_save(ranks: Ranks, target: Target, state: LocalState, step: object) -> str:
+    """Why not, for the others to hear; "" if it can. A rank alone has nobody to tell: there it raises."""
+    try:
+        target.check(step)
+        state.check()
+        if ranks.rank == 0:
+            encode_beside(state.objects, state.artifacts)
+    except TrainctlError as error:
+        if ranks.size == 1:
+            raise
+        return told_of(error)
+    return ""
 
 
 def check_alike(what: str, asked: Sequence[Mapping[str, Any]], *, hint: str) -> None:

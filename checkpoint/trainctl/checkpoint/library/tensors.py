@@ -183,40 +183,17 @@ def load_fitting(
     """
     uri = path_of(uri)
     ranks = Ranks(group)
-
-    def looked() -> dict[str, Any]:
-        if not isinstance(uri, str) or not uri:
-            raise UsageError(f"uri: expected a checkpoint, or a folder of them, found {uri!r}")
-        state.check()
-        asked = {"fallback": fallback, "verify_first": verify_first}
-        return {"asked": asked, **({} if ranks.rank else _choices(uri, fallback))}
-
-    said = ranks.gather(ranks.together(f"looking for a checkpoint in {uri}", looked))
-    check_alike(
-        f"loading {uri}",
-        [one["asked"] for one in said],
-        hint="nothing was loaded; let all ranks give the same arguments",
-    )
-    found = said[0]
+    found = _looked(ranks, uri, state, fallback=fallback, verify_first=verify_first)
     skipped: list[str] = list(found["passedOver"])
     version = next((tensor.key.version for tensor in state.tensors), StateVersion(0, 0))
     wanted = Holdings.of(ranks.gather(told(state)), version).layout
+    planned = functools.partial(plan_load, state=state, everything=wanted.shapes, kinds=kinds, cast=cast, all_here=True)
     with ranks.exchange() as exchange:
         sharing = Sharing(exchange, wanted) if exchange is not None else None
         healed_reads = 0
         for ref in (from_wire(CheckpointRef, one) for one in found["choices"]):
             watch = LoadWatch()
-            plan = functools.partial(
-                plan_load,
-                ref,
-                state,
-                everything=wanted.shapes,
-                kinds=kinds,
-                cast=cast,
-                all_here=True,
-                watch=watch,
-                sharing=sharing,
-            )
+            plan = functools.partial(planned, ref, watch=watch, sharing=sharing)
             objects, damage = _attempted(
                 ranks, ref, functools.partial(_fitting, plan, fits), watch, fallback=fallback, verify_first=verify_first
             )
@@ -230,6 +207,25 @@ def load_fitting(
         "\n".join([f"{uri}: no checkpoint is left, every one is damaged:", *skipped]),
         hint="restore the files of one of them from a copy",
     )
+
+
+def _looked(ranks: Ranks, uri: str, state: LocalState, *, fallback: bool, verify_first: bool) -> dict[str, Any]:
+    """What rank 0 found there (``_choices``), once all ranks asked for the same."""
+
+    def looked() -> dict[str, Any]:
+        if not isinstance(uri, str) or not uri:
+            raise UsageError(f"uri: expected a checkpoint, or a folder of them, found {uri!r}")
+        state.check()
+        asked = {"fallback": fallback, "verify_first": verify_first}
+        return {"asked": asked, **({} if ranks.rank else _choices(uri, fallback))}
+
+    said: list[dict[str, Any]] = ranks.gather(ranks.together(f"looking for a checkpoint in {uri}", looked))
+    check_alike(
+        f"loading {uri}",
+        [one["asked"] for one in said],
+        hint="nothing was loaded; let all ranks give the same arguments",
+    )
+    return said[0]
 
 
 def _fitting(plan: Callable[[], LoadPlan], fits: Callable[[CheckpointRef, Mapping[str, Any]], None]) -> LoadPlan:

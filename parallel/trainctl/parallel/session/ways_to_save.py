@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from trainctl.core.errors import InternalError
+from trainctl.core.records.generation import Member
 from trainctl.parallel.bridge import Snapshotted
-from trainctl.parallel.collectives.port import Collectives, PendingGroup, Rendezvous
+from trainctl.parallel.collectives.port import Collectives, Rendezvous
 from trainctl.parallel.recovery.membership import Membership
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import Checkpoints
@@ -71,18 +73,7 @@ def memory_saves(
     own = record.member(group.rank)
     if own is None:
         raise InternalError(f"generation {record.generation}: rank {group.rank} is not told of itself")
-    rendezvous = Rendezvous(
-        store_address=record.store_address,
-        prefix=f"{record.store_prefix}/snapshots",
-        rank=group.rank,
-        size=group.size,
-        address=own.address,
-        timeout_s=context.waiter.timeout_s,
-    )
-
-    def connect() -> PendingGroup:
-        return host_collectives.connect(rendezvous)
-
+    rendezvous = _of_copies(membership, own, timeout_s=context.waiter.timeout_s)
     place = MemoryPlace(
         context.memory,
         node=own.node,
@@ -90,7 +81,7 @@ def memory_saves(
         failure_domain=context.failure_domain,
         group=group,
         waiter=context.waiter,
-        connect=connect,
+        connect=functools.partial(host_collectives.connect, rendezvous),
         faults=context.faults,
         notice=notice,
         told=lambda made: context.control.send(Snapshotted(made)),
@@ -109,4 +100,17 @@ def memory_saves(
         notice=notice,
         # Snapshots come often, take moments, and are no checkpoints: people are shown only their loads.
         transfers=TransferBoard(unshown),
+    )
+
+
+def _of_copies(membership: Membership, own: Member, *, timeout_s: float) -> Rendezvous:
+    """Where the group meets that copies parts from node to node."""
+    record, group = membership.record, membership.group
+    return Rendezvous(
+        store_address=record.store_address,
+        prefix=f"{record.store_prefix}/snapshots",
+        rank=group.rank,
+        size=group.size,
+        address=own.address,
+        timeout_s=timeout_s,
     )
