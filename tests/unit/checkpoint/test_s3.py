@@ -255,7 +255,7 @@ def test_a_store_without_conditional_put_is_looked_at_first(
 
 
 def test_a_storage_that_never_answers_is_given_up(store: Store) -> None:
-    storage = store.open()
+    storage = store.open(patience=Patience(deadline_s=20.0, answer_s=0.7))
     store.proxy.when("GET").always().hang()
     with pytest.raises(StorageSaysNoError, match="no answer within 1 s") as caught:
         storage.list("")
