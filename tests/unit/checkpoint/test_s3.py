@@ -33,6 +33,12 @@ pytest_plugins = ["object_store.fixtures"]
 BODY = bytes(range(256)) * 40
 
 
+@pytest.fixture(autouse=True)
+def patient_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People wait six seconds for a probe; a machine that is busy with tests may need more."""
+    monkeypatch.setattr("trainctl.checkpoint.storage.probe.QUICK", Patience(deadline_s=60.0, answer_s=60.0))
+
+
 class TestS3Storage(StorageContract):
     @pytest.fixture
     def storage(self, store: Store) -> Storage:
