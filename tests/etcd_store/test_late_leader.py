@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from etcd_store.controllers import ControllerProcess
 from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
 from etcd_store.test_failover import client_of, leader_of
+from multiproc.armed_faults import ArmedFaults, fault
 from trainctl.checkpoint.manifest.names import PIN
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
@@ -65,12 +65,10 @@ def pair(etcd: EtcdCluster, tmp_path: Path) -> Iterator[Callable[..., Pair]]:
     started: list[ControllerProcess] = []
 
     def make(point: str, **where: str) -> Pair:
-        (tmp_path / "faults").mkdir()
-        faults = json.dumps([{"point": point, "action": "stop", "where": where}])
+        faults = ArmedFaults(tmp_path / "faults", [fault(point, "stop", **where)])
         flags = ("--jobs", str(tmp_path / "jobs"))
         store = etcd.address(prefix=f"/{tmp_path.name}")
-        environment = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(tmp_path / "faults")}
-        late = ControllerProcess(tmp_path / "late", store, flags=flags, environment=environment)
+        late = ControllerProcess(tmp_path / "late", store, flags=flags, environment=faults.environment)
         other = ControllerProcess(tmp_path / "other", store, flags=flags)
         started.extend((late, other))
         late.start()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from grpc import aio
 
+from multiproc.armed_faults import ArmedFaults, fault
 from trainctl.protos.v1 import job_pb2
 from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import Client, FakeAgent, create, spec
@@ -50,7 +51,7 @@ def started(
 
 @pytest.mark.parametrize("point", ["controller.before_txn", "controller.after_txn"])
 def test_killed_beside_the_transaction_that_commits_a_generation(tmp_path: Path, point: str) -> None:
-    fault = {"point": point, "action": "kill", "where": {"event": "generation.committed"}}
+    faults = ArmedFaults(tmp_path / "faults", [fault(point, event="generation.committed")])
 
     async def submit_and_die(data: dict[str, Any]) -> FakeAgent:
         async with aio.insecure_channel(data["address"]) as channel:
@@ -75,9 +76,10 @@ def test_killed_beside_the_transaction_that_commits_a_generation(tmp_path: Path,
             assert [event.type for event in events].count("generation.committed") == 1
             await agent.disconnect()
 
-    with started(tmp_path, env={"TRAINCTL_FAULTS": json.dumps([fault])}) as (process, data):
+    with started(tmp_path, env=faults.environment) as (process, data):
         agent = asyncio.run(submit_and_die(data))
         assert process.wait(DEADLINE_S) == -signal.SIGKILL
+    faults.check()
     with started(tmp_path) as (_, data):
         asyncio.run(go_on(data, agent))
 

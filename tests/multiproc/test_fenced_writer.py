@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from multiproc.armed_faults import fault
 from multiproc.toy import final_states, train
 from multiproc.world import Life, ProcessWorld
 from trainctl.checkpoint.catalog import newest, survey
@@ -28,11 +28,11 @@ def make(folder: Path, *faults: dict[str, Any], keep: int = 1) -> ProcessWorld:
     saves = CheckpointSpec(interval_steps=2, keep=CheckpointKeepSpec(last=keep), background=False)
     spec = JobSpec(checkpoint=saves)
     options = {"steps": STEPS, "hidden": 40}
-    return ProcessWorld(folder, SIZE, train, options=options, spec=spec, faults=json.dumps(faults))
+    return ProcessWorld(folder, SIZE, train, options=options, spec=spec, faults=faults)
 
 
 def stops(point: str, **where: Any) -> dict[str, Any]:
-    return {"point": point, "action": "stop", "where": where}
+    return fault(point, "stop", **where)
 
 
 def frozen(life: Life) -> bool:

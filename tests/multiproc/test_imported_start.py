@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from multiproc.test_session_recovery import fault, make
+from multiproc.armed_faults import fault
+from multiproc.test_session_recovery import make
 from multiproc.toy import build, final_states
 from trainctl.checkpoint.importing import import_checkpoint
 from trainctl.core.records.generation import CheckpointRef, Rung

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from multiproc.test_session_recovery import SIZE, fault, make, reached
+from multiproc.armed_faults import fault
+from multiproc.test_session_recovery import SIZE, make, reached
 from multiproc.toy import final_states
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.catalog import survey

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from multiproc.armed_faults import fault
 from multiproc.toy import final_states, train
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.catalog import survey
@@ -27,15 +27,11 @@ OPTIONS = {"steps": STEPS, "hidden": 150}
 NO_CHECKPOINTS = JobSpec(checkpoint=CheckpointSpec(interval_steps=0))
 
 
-def fault(point: str, action: str = "kill", **where: Any) -> dict[str, Any]:
-    return {"point": point, "action": action, "where": where}
-
-
 def make(
     folder: Path, *faults: dict[str, Any], size: int = SIZE, spec: JobSpec = NO_CHECKPOINTS, **options: Any
 ) -> ProcessWorld:
     folder.mkdir(exist_ok=True)
-    return ProcessWorld(folder, size, train, options={**OPTIONS, **options}, spec=spec, faults=json.dumps(faults))
+    return ProcessWorld(folder, size, train, options={**OPTIONS, **options}, spec=spec, faults=faults)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,6 @@ def make(
     domains: Mapping[str, str] | None = None,
     interval: int = 2,
     save_every: int = 0,
-    faults: str = "[]",
     **options: Any,
 ) -> ProcessWorld:
     folder.mkdir(exist_ok=True)
@@ -47,9 +46,7 @@ def make(
         recovery=RecoverySpec(profile="fast"),
     )
     given = {**LONG, **options}
-    return ProcessWorld(
-        folder, len(nodes), train, options=given, spec=spec, nodes=nodes, domains=domains, faults=faults
-    )
+    return ProcessWorld(folder, len(nodes), train, options=given, spec=spec, nodes=nodes, domains=domains)
 
 
 def train_to_the_end(w: ProcessWorld) -> None:

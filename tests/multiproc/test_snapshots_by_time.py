@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -12,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from multiproc.test_session_recovery import SIZE, fault, reached
+from multiproc.armed_faults import fault
+from multiproc.test_session_recovery import SIZE, reached
 from multiproc.toy import final_states, train
 from multiproc.world import ProcessWorld
 from trainctl.core.records.generation import Rung
@@ -29,9 +29,7 @@ def make(folder: Path, *faults: dict[str, Any], interval_steps: int = 0, steps: 
     snapshots = SnapshotsSpec(interval_steps=interval_steps, interval="auto")
     spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=0, snapshots=snapshots))
     options = {"steps": steps, "hidden": 20}
-    return ProcessWorld(
-        folder, SIZE, train, options=options, spec=spec, faults=json.dumps(faults), nodes=["a", "b", "c"]
-    )
+    return ProcessWorld(folder, SIZE, train, options=options, spec=spec, faults=faults, nodes=["a", "b", "c"])
 
 
 def finish(w: ProcessWorld) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from multiproc.armed_faults import fault
 from multiproc.builtin import run_worker
 from multiproc.task_runs import KILL, OWN, STEPS, run, same, tensors
 from multiproc.world import ProcessWorld, WorldError
@@ -15,7 +16,7 @@ from unit.tasks.hf_folders import load, write_model
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(240)]
 
-EARLY_KILL = {"point": "vote.before", "action": "kill", "where": {"slot": 1, "step": 1}}
+EARLY_KILL = fault("vote.before", slot=1, step=1)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +35,8 @@ def test_own_task_and_other_optimizers_lose_a_worker_and_change_no_bit(
         task=f"{OWN}:build", optimizer=optimizer, steps=STEPS, batch=BatchSpec(sequences=12, micro_batches=4)
     )
     losses, ref = run(tmp_path / "a", train)
-    for index, fault in enumerate((EARLY_KILL, KILL)):  # before and after the optimizer made its state
-        again, ref_again = run(tmp_path / f"b{index}", train, fault)
+    for index, killed in enumerate((EARLY_KILL, KILL)):  # before and after the optimizer made its state
+        again, ref_again = run(tmp_path / f"b{index}", train, killed)
         assert again == losses
         assert same(tensors(ref, tmp_path / f"ea{index}"), tensors(ref_again, tmp_path / f"eb{index}"))
     assert len(set(losses)) == STEPS

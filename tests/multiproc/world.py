@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from torch._C._distributed_c10d import TCPStore
 
+from multiproc.armed_faults import ArmedFaults, Fault
 from trainctl.controller.domain.ancestry import Ancestor, gone_back
 from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_state import IslandState, JobState
@@ -189,7 +190,7 @@ class ProcessWorld:
         *,
         options: Mapping[str, Any] | None = None,
         spec: JobSpec | None = None,
-        faults: str = "[]",
+        faults: Sequence[Fault] = (),
         nodes: Sequence[str] = (),
         domains: Mapping[str, str] | None = None,
         deadline_s: float = DEADLINE_S,
@@ -200,10 +201,10 @@ class ProcessWorld:
         self._program = program
         self._options = {**(options or {}), "folder": str(folder)}
         self._spec = to_wire(TrainJob(metadata=JobMetadata(name="test"), spec=spec or JobSpec()))
-        marks = folder / "fault-marks"
-        marks.mkdir(exist_ok=True)
-        self._env = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(marks), "OMP_NUM_THREADS": "1"}
-        self._env["RES_OPTIONS"] = "timeout:1 attempts:3"  # as the real worker does
+        self.faults = ArmedFaults(folder / "fault-marks", faults)
+        # Names are looked up as the real worker does.
+        own = {"OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:3"}
+        self._env = {**self.faults.environment, **own}
         self._keep = (spec or JobSpec()).checkpoint.keep.last
         self._store = store()
         self._changed = threading.Condition()
@@ -614,8 +615,10 @@ class ProcessWorld:
     def __enter__(self) -> ProcessWorld:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if error is None:
+            self.faults.check()
 
     def _fail(self, why: str) -> None:
         lines = [why]
