@@ -1,4 +1,7 @@
-"""The reference pages say what the code says."""
+"""The reference pages say what the code says.
+
+Without it people would look up fields, errors and metrics that are not there any more.
+"""
 
 import re
 from pathlib import Path

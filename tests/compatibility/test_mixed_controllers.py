@@ -1,4 +1,7 @@
-"""Controllers of two versions over one store, as processes: an upgrade while a job runs, and what does not go back."""
+"""Controllers of two versions over one store, as processes: an upgrade while a job runs, and what does not go back.
+
+Without it an upgrade of the controllers could lose jobs, or be gone back from where that destroys them.
+"""
 
 from __future__ import annotations
 

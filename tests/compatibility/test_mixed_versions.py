@@ -1,4 +1,7 @@
-"""Parts of different versions work together, or say why not: an older and a later wire between today's parts."""
+"""Parts of different versions work together, or say why not: an older and a later wire between today's parts.
+
+Without it a cluster could be upgraded only with every job stopped.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Words that only the other version knows, between commands and a controller: shown as they are, or refused."""
+"""Words that only the other version knows, between commands and a controller: shown as they are, or refused.
+
+Without it a command of another version could show nonsense, or do something else than it was told.
+"""
 
 from __future__ import annotations
 

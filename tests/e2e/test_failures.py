@@ -1,4 +1,7 @@
-"""Machines die in the middle: survivors stay, nothing but the open step is repeated, the weights come out the same."""
+"""Machines die in the middle: survivors stay, nothing but the open step is repeated, the weights come out the same.
+
+Without it a lost machine could cost more than its step, or change what the job learns.
+"""
 
 import json
 import os

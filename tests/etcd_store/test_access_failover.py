@@ -1,4 +1,7 @@
-"""Tokens and the audit log over the death of a leader: the next one knows both."""
+"""Tokens and the audit log over the death of a leader: the next one knows both.
+
+Without it a fail-over could let a revoked token in again, or lose who did what.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Members die, freeze and compact; what was acknowledged is there, and whoever watches misses and doubles nothing."""
+"""Members die, freeze and compact; what was acknowledged is there, and whoever watches misses and doubles nothing.
+
+Without it a store in trouble could lose a job, or a controller act on what is not so any more.
+"""
 
 from __future__ import annotations
 

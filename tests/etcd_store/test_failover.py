@@ -1,4 +1,7 @@
-"""Two controllers beside one etcd: whichever goes, the other takes over, and no worker notices."""
+"""Two controllers beside one etcd: whichever goes, the other takes over, and no worker notices.
+
+Without it the death of a controller could take its jobs with it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """A leader is frozen right before it changes something, is followed, and wakes up: it changes nothing any more.
 
+Without it a controller that slept could cancel, remove or overwrite what belongs to the next one.
+
 Not in the store, not at agents, not on storage. It is frozen at the named fault points by SIGSTOP.
 """
 

@@ -1,4 +1,7 @@
-"""Who leads a shared store: one at a time in effect, whatever is believed; fail-over in time."""
+"""Who leads a shared store: one at a time in effect, whatever is believed; fail-over in time.
+
+Without it two controllers could both command the agents, or none for a long time.
+"""
 
 from __future__ import annotations
 

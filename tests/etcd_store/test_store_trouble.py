@@ -1,5 +1,8 @@
 """An etcd that is full, frozen or without a majority: the doctor says so within seconds, and whoever asks is told why
-nobody leads."""
+nobody leads.
+
+Without it an operator with a full disk under etcd would see time-outs and no reason.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tokens, tenants and the audit log as somebody at a terminal meets them; and a controller that dies in between."""
+"""Tokens, tenants and the audit log as somebody at a terminal meets them; and a controller that dies in between.
+
+Without it somebody could see or change another tenant's jobs, or a change be missing in the log.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it an agent could lose a worker's exit, run two lives of a slot, or leave processes when it ends."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The controller as a process: how it starts, refuses to start, and ends."""
+"""The controller as a process: how it starts, refuses to start, and ends.
+
+Without it a controller could half start, lose a decision with its life, or end without a reason.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Real kills: every kind of data is trained exactly as without them, and by every number of workers."""
+"""Real kills: every kind of data is trained exactly as without them, and by every number of workers.
+
+Without it a kill could skip or double samples with some format of data only.
+"""
 
 from __future__ import annotations
 

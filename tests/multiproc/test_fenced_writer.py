@@ -1,4 +1,7 @@
-"""A writer that is frozen while it completes a checkpoint, is replaced, and wakes up: real processes."""
+"""A writer that is frozen while it completes a checkpoint, is replaced, and wakes up: real processes.
+
+Without it a writer that wakes up late could make a job go back to a past that it has left.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoints in layout ``hf`` of ranks that train, and folders of torch DCP that ranks wrote."""
+"""Checkpoints in layout ``hf`` of ranks that train, and folders of torch DCP that ranks wrote.
+
+Without it checkpoints in that layout could be readable by nobody once several ranks write them.
+"""
 
 from __future__ import annotations
 

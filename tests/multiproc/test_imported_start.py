@@ -1,4 +1,7 @@
-"""A job that begins with an imported folder trains as if its weights had been there from the start."""
+"""A job that begins with an imported folder trains as if its weights had been there from the start.
+
+Without it a fine-tuning could begin with weights that are not those of the folder.
+"""
 
 from __future__ import annotations
 

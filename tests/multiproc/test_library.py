@@ -1,4 +1,7 @@
-"""Checkpoints without a controller, by several processes of a ``torch.distributed`` group."""
+"""Checkpoints without a controller, by several processes of a ``torch.distributed`` group.
+
+Without it scripts that use the library without a controller could hang, or load mixed saves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoints of models on meshes of two dims, by several processes: HSDP, and FSDP2 over tensor parallelism."""
+"""Checkpoints of models on meshes of two dims, by several processes: HSDP, and FSDP2 over tensor parallelism.
+
+Without it weights of a sharded model could come back in wrong places.
+"""
 
 from __future__ import annotations
 

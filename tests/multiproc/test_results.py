@@ -1,4 +1,7 @@
-"""What hooks hear and what records hold when workers are killed."""
+"""What hooks hear and what records hold when workers are killed.
+
+Without it a curve could have holes or doubled points after a recovery.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Saves by time: ranks hear of the interval at different moments, measure by themselves, and save the same steps."""
+"""Saves by time: ranks hear of the interval at different moments, measure by themselves, and save the same steps.
+
+Without it ranks could save different steps, and no checkpoint be whole.
+"""
 
 from __future__ import annotations
 

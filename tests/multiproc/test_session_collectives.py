@@ -1,4 +1,7 @@
-"""What every implementation of the collectives port must do, in threads; gloo and the world of one pass it."""
+"""What every implementation of the collectives port must do, in threads; gloo and the world of one pass it.
+
+Without it a dead peer could hang all others, or a sum be wrong.
+"""
 
 from __future__ import annotations
 

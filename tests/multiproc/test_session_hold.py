@@ -1,4 +1,7 @@
-"""Members that are held wait at one step boundary, all at the same; whatever follows, no step is open or repeated."""
+"""Members that are held wait at one step boundary, all at the same; whatever follows, no step is open or repeated.
+
+Without it pausing a job could cost a step, or leave ranks waiting for each other.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a killed or frozen worker could cost steps, change the weights, or damage what was saved."""
+
 from __future__ import annotations
 
 import os

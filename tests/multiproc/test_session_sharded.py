@@ -1,4 +1,7 @@
-"""A model that shards itself: the same losses whatever the number of ranks, and on after a loss from a checkpoint."""
+"""A model that shards itself: the same losses whatever the number of ranks, and on after a loss from a checkpoint.
+
+Without it models larger than a device could train wrongly, or not come back.
+"""
 
 from __future__ import annotations
 

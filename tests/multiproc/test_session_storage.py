@@ -1,4 +1,7 @@
-"""Ranks go back from a damaged checkpoint to the one before, all alike; and they train on while a store refuses."""
+"""Ranks go back from a damaged checkpoint to the one before, all alike; and they train on while a store refuses.
+
+Without it one damaged file could end a job, or ranks go on from different steps.
+"""
 
 from __future__ import annotations
 

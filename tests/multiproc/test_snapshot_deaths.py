@@ -1,5 +1,7 @@
 """Ranks of a model that nobody else has a copy of die: all go back to the last snapshot that all had completed.
 
+Without it ranks could go back to different steps, or find that nobody kept the one they need.
+
 Who dies while a snapshot is made is frozen first, at that very point, until the others have come to rest. Then it is
 known what each node has, and so which step all have to go back to, when it is killed.
 """

@@ -1,4 +1,7 @@
-"""Snapshots in the memory of nodes: a lost shard costs the steps since the last of them, not since a checkpoint."""
+"""Snapshots in the memory of nodes: a lost shard costs the steps since the last of them, not since a checkpoint.
+
+Without it the loss of a node would cost a sharded job all steps since its checkpoint.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Snapshots by time: ranks hear of the interval at different moments, and make snapshots of the same steps."""
+"""Snapshots by time: ranks hear of the interval at different moments, and make snapshots of the same steps.
+
+Without it ranks could keep snapshots of different steps, which together are none.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A job that saves to an object store comes back from the disks of its own nodes, without a download."""
+"""A job that saves to an object store comes back from the disks of its own nodes, without a download.
+
+Without it every recovery would download what lies on the disks of the nodes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tasks and optimizers through the real worker: on one and two workers, through a kill, out of a checkpoint."""
+"""Tasks and optimizers through the real worker: on one and two workers, through a kill, out of a checkpoint.
+
+Without it a task could work in one process and differ or fail in a worker.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it the simulated machines could do what no process does, and its findings would be about nothing real."""
+
 from __future__ import annotations
 
 import asyncio

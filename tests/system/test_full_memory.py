@@ -1,5 +1,7 @@
 """The memory of a node is full, as its kernel says it: a small memory file system of its own, which is filled.
 
+Without it snapshots could take a node down when its memory is full.
+
 It is mounted in a user namespace, so that it takes no root but a system that lets people make those, and reached from
 outside through the process that holds it.
 """

@@ -1,4 +1,7 @@
-"""Saves beside the training, in one process: what is saved, who waits for whom, and how failures come back."""
+"""Saves beside the training, in one process: what is saved, who waits for whom, and how failures come back.
+
+Without it a save could hold training up, or fail unnoticed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The table of contents: with it a rank reads less, and finds the same."""
+"""The table of contents: with it a rank reads less, and finds the same.
+
+Without it every rank would read every manifest, which takes longer than the data.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a joiner could get elements twice, from the wrong rank or not at all, and train on with garbage."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,7 @@
-"""Copy plans between meshes, boxes and flat shards: every element comes once, and is the right one."""
+"""Copy plans between meshes, boxes and flat shards: every element comes once, and is the right one.
+
+Without it a change of the mesh could lose or double elements.
+"""
 
 from __future__ import annotations
 

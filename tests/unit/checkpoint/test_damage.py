@@ -1,3 +1,5 @@
+"""Without it a flipped bit or a swapped file would be loaded as weights, or be found without saying where it is."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,4 +1,7 @@
-"""Layout ``hf``: the model of a live checkpoint is what stock readers of Hugging Face folders expect."""
+"""Layout ``hf``: the model of a live checkpoint is what stock readers of Hugging Face folders expect.
+
+Without it other tools could not open what a job saves, or read wrong weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Folders of torch DCP become checkpoints with the same bits, and what is wrong with one is said with its place."""
+"""Folders of torch DCP become checkpoints with the same bits, and what is wrong with one is said with its place.
+
+Without it runs begun elsewhere could come in with wrong weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Hugging Face folders become checkpoints, and what is wrong with one is said with its place."""
+"""Hugging Face folders become checkpoints, and what is wrong with one is said with its place.
+
+Without it a pretrained model could come in with wrong or missing weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The reader of pickles does nothing that a pickle says, and takes nothing that is not expected."""
+"""The reader of pickles does nothing that a pickle says, and takes nothing that is not expected.
+
+Without it an import could run a stranger's program.
+"""
 
 from __future__ import annotations
 

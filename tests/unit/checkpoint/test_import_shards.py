@@ -1,4 +1,7 @@
-"""Folders of torch DCP's own safetensors writer, as it leaves them: whole, consolidated, or in the ranks' parts."""
+"""Folders of torch DCP's own safetensors writer, as it leaves them: whole, consolidated, or in the ranks' parts.
+
+Without it shards could be joined in the wrong order.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoints without a controller, in one process."""
+"""Checkpoints without a controller, in one process.
+
+Without it a script could go on from other state than it saved.
+"""
 
 from __future__ import annotations
 

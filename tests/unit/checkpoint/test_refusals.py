@@ -1,4 +1,7 @@
-"""What cannot be saved or read is one error that names the place: a dtype nobody knows, a folder without rights."""
+"""What cannot be saved or read is one error that names the place: a dtype nobody knows, a folder without rights.
+
+Without it people would get a traceback from the depths of a library.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What goes once the controller has said which checkpoint is current, and what never does, however late it is done."""
+"""What goes once the controller has said which checkpoint is current, and what never does, however late it is done.
+
+Without it the checkpoint that a job needs could be removed, or none ever.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One checkpoint: described and verified where it lies, removed and pinned through the controller."""
+"""One checkpoint: described and verified where it lies, removed and pinned through the controller.
+
+Without it a checkpoint that somebody pinned could be removed.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it `trainctl import` could make checkpoints that no job can begin with, or run what a pickle says."""
+
 import json
 import pickle
 import sys

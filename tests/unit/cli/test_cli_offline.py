@@ -1,4 +1,7 @@
-"""Checkpoints of a folder: listed, described, verified, kept and removed from its files, with no controller."""
+"""Checkpoints of a folder: listed, described, verified, kept and removed from its files, with no controller.
+
+Without it a folder of checkpoints could be tended only while a controller runs, or lose the wrong one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The commands that change jobs and nodes: what is sent, what is asked first, what is shown."""
+"""The commands that change jobs and nodes: what is sent, what is asked first, what is shown.
+
+Without it a command could change another job than meant, or not ask before it destroys.
+"""
 
 from __future__ import annotations
 

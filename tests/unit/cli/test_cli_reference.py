@@ -1,3 +1,5 @@
+"""Without it the page of commands could promise what is not there, and completion offer nothing or hang the shell."""
+
 import argparse
 import os
 import shlex

@@ -1,4 +1,7 @@
-"""Removing and pinning single checkpoints: nothing that is needed goes, and what goes is gone also after a restart."""
+"""Removing and pinning single checkpoints: nothing that is needed goes, and what goes is gone also after a restart.
+
+Without it `trainctl checkpoint rm` could remove what a job has to go back to.
+"""
 
 from __future__ import annotations
 

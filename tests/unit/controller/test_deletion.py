@@ -1,4 +1,7 @@
-"""Deleting jobs: everything of the job goes, nothing of anybody else, also when the controller dies on the way."""
+"""Deleting jobs: everything of the job goes, nothing of anybody else, also when the controller dies on the way.
+
+Without it deleting a job could remove files of another one, or leave a full disk.
+"""
 
 from __future__ import annotations
 

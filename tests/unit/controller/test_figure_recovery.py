@@ -1,4 +1,7 @@
-"""Figures that went to an earlier leader: many of them must not keep the new one from leading."""
+"""Figures that went to an earlier leader: many of them must not keep the new one from leading.
+
+Without it a fail-over could take longer the longer a job has run.
+"""
 
 from __future__ import annotations
 

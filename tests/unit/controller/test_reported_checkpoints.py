@@ -1,4 +1,7 @@
-"""Reports of checkpoints on their way through a controller: what is current is told; a deposed one tells nothing."""
+"""Reports of checkpoints on their way through a controller: what is current is told; a deposed one tells nothing.
+
+Without it a job could go back to a checkpoint that was never decided on.
+"""
 
 from __future__ import annotations
 

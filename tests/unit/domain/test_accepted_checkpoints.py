@@ -1,4 +1,7 @@
-"""The refusal of a checkpoint that is whole again is taken back: a job that went elsewhere does not return to it."""
+"""The refusal of a checkpoint that is whole again is taken back: a job that went elsewhere does not return to it.
+
+Without it one wrong refusal could cost a job its newest checkpoint for good.
+"""
 
 from __future__ import annotations
 

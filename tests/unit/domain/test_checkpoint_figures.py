@@ -1,4 +1,7 @@
-"""What saves and loads took, counted with the job: once each, and never less than before."""
+"""What saves and loads took, counted with the job: once each, and never less than before.
+
+Without it a dashboard could count a save twice.
+"""
 
 from __future__ import annotations
 

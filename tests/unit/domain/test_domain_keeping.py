@@ -1,4 +1,7 @@
-"""Removing and pinning single checkpoints, as decisions: what may go, what is refused, what is kept however old."""
+"""Removing and pinning single checkpoints, as decisions: what may go, what is refused, what is kept however old.
+
+Without it a checkpoint that somebody pinned, or that a job needs, could go.
+"""
 
 from __future__ import annotations
 

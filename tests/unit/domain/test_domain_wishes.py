@@ -1,4 +1,7 @@
-"""Pause, resume, restart, roll back, scale, drain: one wish at a time, with what a person would expect afterwards."""
+"""Pause, resume, restart, roll back, scale, drain: one wish at a time, with what a person would expect afterwards.
+
+Without it a pause or a resize could be forgotten, or two wishes undo each other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who was replaced may complete a checkpoint; the job's current one it never becomes. Every case, with its reason."""
+"""Who was replaced may complete a checkpoint; the job's current one it never becomes. Every case, with its reason.
+
+Without it a writer that was replaced could send a job back to a past that it has left.
+"""
 
 from __future__ import annotations
 

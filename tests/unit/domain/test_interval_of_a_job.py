@@ -1,4 +1,7 @@
-"""A job that saves by time: what its workers are told, when that changes, and what people are told about it."""
+"""A job that saves by time: what its workers are told, when that changes, and what people are told about it.
+
+Without it workers could save at other times than people are told.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A job that makes snapshots by time: what its workers are told, when that changes, and what people are told of it."""
+"""A job that makes snapshots by time: what its workers are told, when that changes, and what people are told of it.
+
+Without it workers could make snapshots at other times than people are told.
+"""
 
 from __future__ import annotations
 

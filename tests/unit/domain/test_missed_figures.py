@@ -1,4 +1,7 @@
-"""Figures that went to another controller: noted as missed, counted once when they come after all."""
+"""Figures that went to another controller: noted as missed, counted once when they come after all.
+
+Without it a curve could have holes after a fail-over, or time be counted twice.
+"""
 
 from __future__ import annotations
 

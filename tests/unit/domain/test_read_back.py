@@ -1,4 +1,7 @@
-"""With keep.last: 1 what came before stays until the newest was read back: the job always has one that may be right."""
+"""With keep.last: 1 what came before stays until the newest was read back: the job always has one that may be right.
+
+Without it a job could remove its last good checkpoint for one that cannot be read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Somebody verified a checkpoint of a job and found it damaged: it is refused, and the job trains on."""
+"""Somebody verified a checkpoint of a job and found it damaged: it is refused, and the job trains on.
+
+Without it a job could go back to a checkpoint that somebody knew to be damaged.
+"""
 
 from __future__ import annotations
 

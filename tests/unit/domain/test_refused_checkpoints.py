@@ -1,4 +1,7 @@
-"""A damaged checkpoint: one decision for all ranks, the newest older one, never the same one again."""
+"""A damaged checkpoint: one decision for all ranks, the newest older one, never the same one again.
+
+Without it ranks could go on from different steps, or try the damaged one for ever.
+"""
 
 from __future__ import annotations
 

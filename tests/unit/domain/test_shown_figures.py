@@ -1,4 +1,7 @@
-"""What is shown of a job's step and figures while a new leader knows only what the one before left behind."""
+"""What is shown of a job's step and figures while a new leader knows only what the one before left behind.
+
+Without it a job would seem to fall back after each fail-over.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is known of a job's snapshots: which is the newest, on which nodes, what it is worth, and why one is lost."""
+"""What is known of a job's snapshots: which is the newest, on which nodes, what it is worth, and why one is lost.
+
+Without it a recovery could count on a snapshot that is lost, or leave out one that is whole.
+"""
 
 from __future__ import annotations
 

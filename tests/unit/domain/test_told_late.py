@@ -1,4 +1,7 @@
-"""What agents tell late, because nobody led: it counts from when it happened, whatever they say."""
+"""What agents tell late, because nobody led: it counts from when it happened, whatever they say.
+
+Without it an outage of the controllers could be charged to a job as lost time.
+"""
 
 from __future__ import annotations
 

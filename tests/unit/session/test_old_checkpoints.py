@@ -1,4 +1,7 @@
-"""The worker of rank 0 removes old checkpoints when the controller has said what is current, and never by itself."""
+"""The worker of rank 0 removes old checkpoints when the controller has said what is current, and never by itself.
+
+Without it a worker could remove a checkpoint that the job has to go back to.
+"""
 
 from __future__ import annotations
 

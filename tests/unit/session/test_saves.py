@@ -1,4 +1,7 @@
-"""Checkpoints that are saved while training goes on: of one step, whole or not at all, and not in the way for long."""
+"""Checkpoints that are saved while training goes on: of one step, whole or not at all, and not in the way for long.
+
+Without it a checkpoint could hold weights of two steps, or saving stop training.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A job is told to stop while a checkpoint is being completed: what that one makes superfluous goes all the same."""
+"""A job is told to stop while a checkpoint is being completed: what that one makes superfluous goes all the same.
+
+Without it a job that was stopped could leave checkpoints that nobody removes.
+"""
 
 from __future__ import annotations
 

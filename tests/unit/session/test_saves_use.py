@@ -1,4 +1,7 @@
-"""What fifty saves use, and what is left when the session is closed: nothing grows, nothing leaks."""
+"""What fifty saves use, and what is left when the session is closed: nothing grows, nothing leaks.
+
+Without it a job that saves for a week could run out of memory or open files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a worker tells of the snapshots that it completes on its node."""
+"""What a worker tells of the snapshots that it completes on its node.
+
+Without it the controller could count on a snapshot that is on no node.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How far saves and loads are, on the progress page of a worker: while they go on, and not a moment longer."""
+"""How far saves and loads are, on the progress page of a worker: while they go on, and not a moment longer.
+
+Without it people would see a save that is long over, or none while one goes on.
+"""
 
 from __future__ import annotations
 
