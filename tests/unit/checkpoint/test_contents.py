@@ -303,6 +303,8 @@ def test_a_writer_of_an_older_version_leaves_a_checkpoint_without_a_table(tmp_pa
 
 
 SHAPES = {key("a"): (4, 2), key("b"): (4, 2), key("c"): (3,)}
+LEFT, RIGHT = (0, 0, 4, 1), (0, 1, 4, 1)
+"""The columns of a."""
 
 
 @pytest.mark.parametrize(
@@ -312,6 +314,12 @@ SHAPES = {key("a"): (4, 2), key("b"): (4, 2), key("c"): (3,)}
         ({0: ((0, 1, 0, 3), (1, 2, 0, 4)), 1: ((1, 1, 4, 8),)}, "element of param of b .* found 0:4 in part 0"),
         ({0: ((0, 1, 0, 3), (1, 2, 0, 5)), 1: ((1, 2, 4, 8),)}, "element of param of a .* 0:5 in part 0, 4:8 in"),
         ({0: ((0, 1, 1, 3), (1, 2, 0, 8))}, "element of param of c .* found 1:3 in part 0"),
+        ({0: ((0, 1, 0, 3), (1, 2, *LEFT))}, r"element of param of a .* found \[0:4, 0:1\] in part 0"),
+        (
+            {0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *LEFT),)},
+            r"a .* \[0:4, 0:1\] in part 0, \[0:4, 0:1\] in part 1",
+        ),
+        ({0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *RIGHT), (1, 1, 0, 1))}, r"a .* 0:1 in part 1"),
     ],
 )
 def test_a_gap_or_an_overlap_is_no_checkpoint(held: Mapping[int, HeldRows], words: str) -> None:
@@ -343,26 +351,6 @@ def test_thousands_of_tensors_that_lie_alike_are_a_few_rows() -> None:
     contents = contents_of(model, held, tcf=1, step=1, attempt="x")
     assert len(contents.tensors) == len(contents.placed) == 2
     assert sum(len(alike.fqns) for alike in contents.tensors) == len(model)
-
-
-LEFT, RIGHT = (0, 0, 4, 1), (0, 1, 4, 1)
-"""The columns of a."""
-
-
-@pytest.mark.parametrize(
-    ("held", "words"),
-    [
-        ({0: ((0, 1, 0, 3), (1, 2, *LEFT))}, r"element of param of a .* found \[0:4, 0:1\] in part 0"),
-        (
-            {0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *LEFT),)},
-            r"a .* \[0:4, 0:1\] in part 0, \[0:4, 0:1\] in part 1",
-        ),
-        ({0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *RIGHT), (1, 1, 0, 1))}, r"a .* 0:1 in part 1"),
-    ],
-)
-def test_a_gap_or_an_overlap_of_boxes_is_no_checkpoint(held: Mapping[int, HeldRows], words: str) -> None:
-    with pytest.raises(CheckpointError, match=words):
-        contents_of(SHAPES, held, tcf=1, step=1, attempt="x")
 
 
 def test_columns_of_thousands_of_tensors_are_a_row_and_a_box() -> None:
