@@ -13,8 +13,8 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 
+from compatibility.commands import command
 from compatibility.other_versions import OtherVersion
-from compatibility.test_mixed_versions import command
 from compatibility.words import LATER
 from trainctl.core.errors import TrainctlError
 from trainctl.protos.status import error_from_rpc

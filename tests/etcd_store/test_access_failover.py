@@ -9,9 +9,9 @@ import signal
 from pathlib import Path
 
 from etcd_store.controllers import TOKEN, ControllerProcess, two_controllers
+from etcd_store.leaders import client_of, leader_of
 from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
-from etcd_store.test_failover import client_of, leader_of
 from trainctl.core.errors import TrainctlError
 from trainctl.protos.v1 import access_pb2
 from unit.access.api import Api, methods

@@ -20,9 +20,9 @@ import pytest
 
 from e2e.store_history import overwritten_events, read_history, stale_writes
 from etcd_store.controllers import ControllerProcess
+from etcd_store.leaders import client_of, leader_of
 from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
-from etcd_store.test_failover import client_of, leader_of
 from multiproc.armed_faults import ArmedFaults, fault
 from trainctl.checkpoint.manifest.names import PIN
 from trainctl.core.errors import TrainctlError
@@ -31,7 +31,7 @@ from trainctl.core.records.worker import CheckpointReport
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2, records_pb2
 from unit.controller.controller_harness import Client, FakeAgent, create, spec
-from unit.controller.test_deletion import save
+from unit.controller.saved_jobs import save
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from multiproc.armed_faults import ArmedFaults, fault
-from multiproc.test_controller_process import started
+from multiproc.controller_process import started
 from trainctl.cli.main import main
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata

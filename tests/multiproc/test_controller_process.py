@@ -6,14 +6,11 @@ Without it a controller could half start, lose a decision with its life, or end 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +18,12 @@ import pytest
 from grpc import aio
 
 from multiproc.armed_faults import ArmedFaults, fault
+from multiproc.controller_process import DEADLINE_S, command, started
 from trainctl.protos.v1 import job_pb2
 from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import Client, FakeAgent, create, spec
 
 pytestmark = pytest.mark.multiproc
-DEADLINE_S = 20.0
-
-
-def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "trainctl.controller", "--dir", str(folder), *arguments]
-
-
-@contextmanager
-def started(
-    folder: Path, *arguments: str, env: Mapping[str, str] | None = None
-) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    process = subprocess.Popen(
-        command(folder, *arguments), stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
-    )
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if "controller serves" in line:
-                break
-        yield process, json.loads((folder / "controller.json").read_text())
-    finally:
-        process.kill()
-        process.wait(DEADLINE_S)
-        process.stderr.close()
 
 
 @pytest.mark.parametrize("point", ["controller.before_txn", "controller.after_txn"])

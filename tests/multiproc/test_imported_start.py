@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from multiproc.armed_faults import fault
-from multiproc.test_session_recovery import make
 from multiproc.toy import build, final_states
+from multiproc.toy_world import make
 from trainctl.checkpoint.importing import import_checkpoint
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import CheckpointSpec, JobSpec

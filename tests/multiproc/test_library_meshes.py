@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from multiproc.library_runs import run
 from multiproc.mesh_ranks import CASES, built, loads_into_meshes, saves_from_meshes, step, whole
-from multiproc.test_library import run
 from trainctl.checkpoint.library import load
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(150)]

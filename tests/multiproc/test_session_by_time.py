@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from multiproc.armed_faults import fault
-from multiproc.test_session_recovery import SIZE, make, reached
 from multiproc.toy import final_states
+from multiproc.toy_world import SIZE, make, reached
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.catalog import survey
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from multiproc.test_session_recovery import OPTIONS, SIZE, STEPS, make, reached
 from multiproc.toy import final_states
+from multiproc.toy_world import OPTIONS, SIZE, STEPS, make, reached
 from trainctl.core.records.generation import Rung
 from trainctl.core.records.step import Phase, StepFigures
 

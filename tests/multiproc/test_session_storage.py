@@ -14,8 +14,8 @@ import pytest
 
 from multiproc.armed_faults import fault
 from multiproc.storage_ranks import train_on_s3, train_where_one_reads_badly
-from multiproc.test_session_recovery import OPTIONS
 from multiproc.toy import final_states, train
+from multiproc.toy_world import OPTIONS
 from multiproc.world import ProcessWorld
 from object_store.store import Store
 from trainctl.checkpoint.catalog import survey

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from multiproc.armed_faults import fault
-from multiproc.test_session_recovery import SIZE, reached
+from multiproc.snapshot_worlds import ALWAYS_S, NEVER_S
 from multiproc.toy import final_states, train
+from multiproc.toy_world import SIZE, reached
 from multiproc.world import ProcessWorld
 from trainctl.core.records.generation import Rung
 from trainctl.core.records.spec import CheckpointSpec, JobSpec, SnapshotsSpec
 
 pytestmark = pytest.mark.multiproc
 
-NEVER_S, ALWAYS_S = 1e9, 1e-9
 EVERYBODY = range(SIZE)
 
 

@@ -24,7 +24,7 @@ from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, UsageError
-from unit.checkpoint.test_library import built, same, train
+from unit.checkpoint.library_training import built, same, train
 
 pytestmark = pytest.mark.timeout(60)
 DEADLINE_S = 20.0

@@ -24,7 +24,7 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Box, Flat, Shape, whole
 from trainctl.checkpoint.loading import LoadPlan, plan_load
-from trainctl.checkpoint.manifest.codec import dump_root, sha256
+from trainctl.checkpoint.manifest.codec import sha256
 from trainctl.checkpoint.manifest.contents import contents_of, held_rows
 from trainctl.checkpoint.manifest.names import CONTENTS, ROOT_MANIFEST
 from trainctl.checkpoint.manifest.reading import files_layout, read_contents, read_parts, read_root
@@ -52,18 +52,9 @@ from unit.checkpoint.ranks import (
     save,
     save_parts,
 )
+from unit.checkpoint.resealing import resealed, without_table
 
 MODEL = {f"layers.{n}.{name}": shape for n in range(30) for name, shape in {"up": (8, 4), "down": (4, 8)}.items()}
-
-
-def resealed(ref: CheckpointRef, change: Callable[[RootManifest], RootManifest]) -> CheckpointRef:
-    """The same attempt with another root manifest."""
-    storage = open_storage(ref.uri)
-    root, _ = read_root(storage)
-    data = dump_root(change(root))
-    storage.delete(ROOT_MANIFEST)
-    storage.write_file(ROOT_MANIFEST, [data])
-    return dataclasses.replace(ref, manifest_sha256=sha256(data))
 
 
 def with_table(ref: CheckpointRef, change: Mapping[str, object]) -> CheckpointRef:
@@ -78,13 +69,6 @@ def with_table(ref: CheckpointRef, change: Mapping[str, object]) -> CheckpointRe
         return dataclasses.replace(root, contents=table)
 
     return resealed(ref, listed)
-
-
-def without_table(ref: CheckpointRef) -> CheckpointRef:
-    """As an older version has written it."""
-    found = resealed(ref, lambda root: dataclasses.replace(root, contents=None))
-    open_storage(ref.uri).delete(CONTENTS)
-    return found
 
 
 def outcome(ref: CheckpointRef, state: LocalState, everything: Mapping[StateKey, Shape]) -> str:

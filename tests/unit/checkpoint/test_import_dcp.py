@@ -28,7 +28,7 @@ from trainctl.checkpoint.importing import ImportReport, Naming, import_checkpoin
 from trainctl.checkpoint.library import load
 from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError, ConflictError, UsageError
-from unit.checkpoint.test_import_pickles import Runs
+from unit.checkpoint.evil_pickle import Runs
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 

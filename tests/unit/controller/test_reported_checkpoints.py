@@ -18,8 +18,8 @@ from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import CheckpointReport
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2, records_pb2
+from unit.controller.checkpointed_jobs import listed, started
 from unit.controller.controller_harness import FakeAgent, run, serving
-from unit.controller.test_checkpoint_verbs import listed, started
 
 
 def reports(

@@ -16,8 +16,8 @@ from trainctl.core.errors import NotFoundError
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.worker import CheckpointReport
 from unit.domain.domain_sim import Simulation
-from unit.domain.test_domain_scenarios import record, trained, wait_for, worker
-from unit.domain.test_refused_checkpoints import ALL, condition, lose_all, resumed, saved
+from unit.domain.refusals import ALL, condition, lose_all, resumed, saved
+from unit.domain.scenario_steps import record, trained, wait_for, worker
 
 
 def accept(sim: Simulation, ref: CheckpointRef) -> str:

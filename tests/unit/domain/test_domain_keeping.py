@@ -20,7 +20,7 @@ from trainctl.controller.domain.reconcile import (
 from trainctl.controller.domain.states import JobPhase
 from trainctl.core.errors import NotFoundError
 from unit.domain.domain_sim import Simulation
-from unit.domain.test_domain_wishes import ask, start, wait_for
+from unit.domain.wishing import ask, start, wait_for
 
 
 def with_three() -> Simulation:

@@ -6,7 +6,6 @@ Without it a plain failure could be met with the wrong recovery.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -27,52 +26,13 @@ from trainctl.controller.domain.reconcile import observe_figures, observe_recove
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.controller.domain.submit import Resume, new_job
 from trainctl.controller.domain.view import ClusterView, ListedAgents
-from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
-from trainctl.core.records.spec import MaxRestartsSpec, NodesSpec, TrainJob
+from trainctl.core.records.generation import CheckpointRef, Rung
+from trainctl.core.records.spec import NodesSpec, TrainJob
 from trainctl.core.records.step import Phase, StepFigures
 from trainctl.core.records.worker import Instruction, RecoveryReport, WorkerError
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.domain_sim_nodes import SimAgent, SimWorker, figures_of, outcome_of
-
-
-def start(nodes: int = 2, per_node: int = 2, agents: int = 2, steps: int = 400, least: int = 1) -> Simulation:
-    job = sim_job(nodes=NodesSpec(min=least, max=nodes), per_node=per_node, steps=steps)
-    sim = Simulation(7, job, agents=agents, slots=per_node, fault_rate=0.0)
-    sim.until(JobPhase.RUNNING)
-    return sim
-
-
-def record(sim: Simulation) -> GenerationRecord:
-    found = sim.state.islands[0].record
-    assert found is not None
-    return found
-
-
-def wait_for(sim: Simulation, condition: Callable[[], bool], limit_s: float = 200.0) -> None:
-    end_s = sim.now_s + limit_s
-    while not condition():
-        assert sim.now_s < end_s, f"{sim.state.phase}: {sim.state.message}"
-        sim.tick()
-
-
-def generation(sim: Simulation, number: int) -> None:
-    wait_for(sim, lambda: record(sim).generation >= number and sim.state.islands[0].entered)
-
-
-def worker(sim: Simulation, slot: int) -> SimWorker:
-    incarnation = sim.state.islands[0].slots[slot].incarnation
-    found = sim.cluster.find(incarnation)
-    assert found is not None
-    return found
-
-
-def agent_of(sim: Simulation, slot: int) -> SimAgent:
-    incarnation = sim.state.islands[0].slots[slot].agent_incarnation
-    return next(a for a in sim.cluster.agents if a.incarnation == incarnation)
-
-
-def trained(sim: Simulation, steps: int) -> None:
-    wait_for(sim, lambda: worker(sim, 0).applied >= steps)
+from unit.domain.domain_sim_nodes import figures_of, outcome_of
+from unit.domain.scenario_steps import agent_of, generation, limit_user, record, start, trained, wait_for, worker
 
 
 def test_a_killed_worker_is_replaced_in_its_rank_from_a_live_peer() -> None:
@@ -382,12 +342,6 @@ def test_the_same_user_exception_again_fails_the_job_with_all_that_is_known() ->
     assert sim.state.recovery_count == 1
     assert not desired_workers(sim.state)
     assert any("what to do" in sentence for sentence in explain(sim.state, sim.now_s))
-
-
-def limit_user(sim: Simulation, user: int, process: int = 1000) -> None:
-    job = sim.state.spec
-    recovery = replace(job.spec.recovery, max_restarts=MaxRestartsSpec(user=user, process=process))
-    sim.state = replace(sim.state, spec=replace(job, spec=replace(job.spec, recovery=recovery)))
 
 
 def test_one_exception_on_all_ranks_is_one_incident() -> None:

@@ -36,21 +36,7 @@ from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import CheckpointReport, Instruction
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.domain_sim_nodes import SimWorker
-
-
-def start(nodes: int = 2, per_node: int = 2, agents: int = 2, steps: int = 400, least: int = 1) -> Simulation:
-    job = sim_job(nodes=NodesSpec(min=least, max=nodes), per_node=per_node, steps=steps)
-    sim = Simulation(11, job, agents=agents, slots=per_node, fault_rate=0.0)
-    sim.until(JobPhase.RUNNING)
-    wait_for(sim, lambda: sim.state.progress.step >= 9)
-    return sim
-
-
-def wait_for(sim: Simulation, condition: Callable[[], bool], limit_s: float = 200.0) -> None:
-    end_s = sim.now_s + limit_s
-    while not condition():
-        assert sim.now_s < end_s, f"{sim.state.phase}: {sim.state.message}"
-        sim.tick()
+from unit.domain.wishing import ask, start, wait_for
 
 
 def members(sim: Simulation) -> list[SimWorker]:
@@ -63,10 +49,6 @@ def voted_twice(sim: Simulation) -> list[int]:
     """Steps that were voted on more than once in one lineage: what was repeated although nobody failed."""
     steps = [(lineage, step) for lineage, step, _ in sim.cluster.votes]
     return [step for lineage, step in set(steps) if steps.count((lineage, step)) > 1]
-
-
-def ask(sim: Simulation, result: Reconciliation) -> None:
-    sim.persist(result)
 
 
 def test_a_pause_saves_the_newest_step_gives_the_slots_back_and_resumes_there() -> None:

@@ -17,8 +17,8 @@ from trainctl.controller.domain.reconcile.result import Reconciliation
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.core.records.worker import CheckpointReport, Instruction, WorkerDesired
 from unit.domain.domain_sim import Simulation
-from unit.domain.test_domain_scenarios import agent_of, generation, record, start, trained, wait_for, worker
-from unit.domain.test_refused_checkpoints import lose_all, saved
+from unit.domain.refusals import lose_all, saved
+from unit.domain.scenario_steps import agent_of, generation, record, start, trained, wait_for, worker
 
 
 def completed(by: GenerationRecord, step: int, attempt: str = "late") -> CheckpointReport:

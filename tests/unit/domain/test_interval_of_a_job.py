@@ -5,7 +5,6 @@ Without it workers could save at other times than people are told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,7 @@ from trainctl.controller.domain.desired import desired_workers
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.explain import explain, plan_sentences
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.save_interval import FIRST_S, CheckpointInterval
+from trainctl.controller.domain.save_interval import FIRST_S
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.submit import new_job
 from trainctl.core.codec import from_wire, to_wire
@@ -23,30 +22,7 @@ from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.units import format_duration
 from unit.domain.domain_sim import Simulation, sim_job
-
-DAY_S = 86400.0
-
-
-def started(interval: str, *, agents: int = 2, snapshots: str = "") -> Simulation:
-    nodes = NodesSpec(min=1, max=agents)
-    job = sim_job(nodes=nodes, per_node=2, steps=100_000, interval=interval, snapshots=snapshots)
-    sim = Simulation(7, job, agents=agents, slots=2, fault_rate=0.0)
-    sim.cluster.stall_s, sim.cluster.save_s = 0.5, 4.0
-    sim.until(JobPhase.RUNNING)
-    return sim
-
-
-def wait_for(sim: Simulation, condition: Callable[[], bool], limit_s: float = 400.0) -> None:
-    end_s = sim.now_s + limit_s
-    while not condition():
-        assert sim.now_s < end_s, f"{sim.state.phase}: {sim.state.message} {sim.state.checkpoint_interval}"
-        sim.tick()
-
-
-def interval(sim: Simulation) -> CheckpointInterval:
-    found = sim.state.checkpoint_interval
-    assert found is not None
-    return found
+from unit.domain.intervals import DAY_S, fails, interval, passes, started, wait_for
 
 
 def told(sim: Simulation) -> set[float]:
@@ -56,23 +32,6 @@ def told(sim: Simulation) -> set[float]:
 
 def chosen(sim: Simulation) -> list[EventDraft]:
     return [event for event in sim.events if event.type == events.CHECKPOINT_INTERVAL]
-
-
-def fails(sim: Simulation) -> None:
-    """A worker is killed, and replaced."""
-    count = sim.state.recovery_count
-    wait_for(sim, lambda: all(island.entered for island in sim.state.islands) and sim.state.islands[0].marks is None)
-    next(worker for worker in sim.cluster.workers() if worker.alive).end(-9, sim.now_s)
-    wait_for(sim, lambda: sim.state.recovery_count > count and sim.state.islands[0].marks is None)
-
-
-def passes(sim: Simulation, time_s: float) -> None:
-    """Everybody is well all the time."""
-    sim.now_s += time_s
-    for agent in sim.cluster.agents:
-        agent.heard_s = sim.now_s
-    for _ in range(20):
-        sim.tick()
 
 
 def test_it_begins_with_what_it_does_not_know_and_the_first_checkpoint_tells() -> None:

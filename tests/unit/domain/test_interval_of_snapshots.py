@@ -23,9 +23,9 @@ from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.units import format_duration
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.test_domain_scenarios import record, trained, worker
-from unit.domain.test_interval_of_a_job import DAY_S, fails, passes, started, wait_for
-from unit.domain.test_snapshots_of_a_job import snapshot
+from unit.domain.intervals import DAY_S, fails, passes, started, wait_for
+from unit.domain.sample_snapshots import snapshot
+from unit.domain.scenario_steps import record, trained, worker
 
 
 def interval(sim: Simulation) -> CheckpointInterval:

@@ -19,8 +19,8 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.worker import CheckpointReport
 from unit.domain.domain_sim import Simulation
-from unit.domain.test_domain_scenarios import generation, limit_user, record, start, trained, wait_for, worker
-from unit.domain.test_refused_checkpoints import ALL, condition, lose_all
+from unit.domain.refusals import ALL, condition, lose_all
+from unit.domain.scenario_steps import generation, limit_user, record, start, trained, wait_for, worker
 
 
 def ref_of(step: int) -> CheckpointRef:

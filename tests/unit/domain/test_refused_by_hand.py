@@ -14,8 +14,8 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.core.errors import NotFoundError
 from trainctl.core.records.generation import CheckpointRef, Rung
 from unit.domain.domain_sim import Simulation
-from unit.domain.test_domain_scenarios import record, wait_for, worker
-from unit.domain.test_refused_checkpoints import ALL, condition, lose_all, resumed, saved
+from unit.domain.refusals import ALL, condition, lose_all, resumed, saved
+from unit.domain.scenario_steps import record, wait_for, worker
 
 
 def refuse(sim: Simulation, ref: CheckpointRef, found: str = "w0 is corrupt") -> tuple[str, ...]:

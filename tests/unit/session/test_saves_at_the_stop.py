@@ -16,7 +16,7 @@ from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import Instruction, WorkerDesired
-from unit.session.test_saves import DEADLINE_S, Keeping, Run
+from unit.session.saving_runs import DEADLINE_S, Keeping, Run
 
 pytestmark = pytest.mark.timeout(60)
 STEPS, INTERVAL, KEEP = 1000, 20, 2

@@ -18,7 +18,7 @@ from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.session import Session
 from trainctl.parallel.session.control import NoPage
-from unit.session.test_saves import DEADLINE_S, Keeping
+from unit.session.saving_runs import DEADLINE_S, Keeping
 
 SAVES = 50
 WARM = 10

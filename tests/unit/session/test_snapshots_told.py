@@ -15,7 +15,7 @@ from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotsMade
 from trainctl.core.system.memory_folder import MEMORY_VARIABLE
 from trainctl.parallel.bridge import Snapshotted, WorkerMessage, decode, encode
-from unit.session.test_saves import Run
+from unit.session.saving_runs import Run
 
 
 class Listening(Run):

@@ -16,7 +16,7 @@ from trainctl.core.system.memory_folder import MEMORY_VARIABLE
 from trainctl.parallel.progress_page import ProgressWriter, read_progress
 from trainctl.parallel.session.control import NoPage
 from trainctl.parallel.transfers import TransferBoard
-from unit.session.test_saves import DEADLINE_S, Run, Storage, storage
+from unit.session.saving_runs import DEADLINE_S, Run, Storage, storage
 
 __all__ = ["storage"]  # a fixture
 
