@@ -15,7 +15,7 @@ import pytest
 from multiproc.armed_faults import fault
 from multiproc.storage_ranks import train_on_s3, train_where_one_reads_badly
 from multiproc.toy import final_states, train
-from multiproc.toy_world import OPTIONS
+from multiproc.toy_world import OPTIONS, reached
 from multiproc.world import ProcessWorld
 from object_store.store import Store
 from trainctl.checkpoint.catalog import survey
@@ -63,7 +63,7 @@ def lose_a_part(ref: CheckpointRef) -> None:
 def start_again(w: ProcessWorld, damage: Callable[[CheckpointRef], None]) -> CheckpointRef:
     """All die in step 11, and somebody does something to the checkpoint of step 8."""
     w.propose(range(SIZE))
-    w.until(lambda: w.faults.reached(0))
+    w.until(lambda: w.faults.reached(0) and reached(w, 9))
     for life in w.members():
         life.kill()
     newest = w.checkpoints[1].ref
