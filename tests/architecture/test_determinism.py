@@ -1,4 +1,7 @@
-"""What a controller takes from outside (time, chance, names) comes through its frame: so it can be simulated."""
+"""What a controller takes from outside (time, chance, names) comes through its frame: so it can be simulated.
+
+Without it the simulation of a controller would differ from run to run, and a bug found by a seed be lost again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the docs show is what the code accepts; the blocks that are executed are so by ``tests/e2e/test_docs.py``."""
+"""What the docs show is what the code accepts; the blocks that are executed are so by ``tests/e2e/test_docs.py``.
+
+Without it people would copy commands and job files from the docs that are refused.
+"""
 
 from __future__ import annotations
 

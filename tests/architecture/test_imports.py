@@ -1,4 +1,7 @@
-"""The arrows of docs/architecture.md, held by import-linter, and the rules that it cannot express."""
+"""The arrows of docs/architecture.md, held by import-linter, and the rules that it cannot express.
+
+Without it a login node would need torch for a command line, and pure decisions could come to read clocks and disks.
+"""
 
 import subprocess
 import sys

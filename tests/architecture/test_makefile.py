@@ -1,4 +1,7 @@
-"""What the make targets see to before they run anything: the compiler of ``make test-system``."""
+"""What the make targets see to before they run anything: the compiler of ``make test-system``.
+
+Without it `make test-system` could leave out what needs a compiler, or fail with an error that nobody understands.
+"""
 
 from __future__ import annotations
 

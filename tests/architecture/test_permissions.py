@@ -1,4 +1,7 @@
-"""No method without a rule about who may call it, and no rule without a method."""
+"""No method without a rule about who may call it, and no rule without a method.
+
+Without it a new call could be open to everybody.
+"""
 
 from __future__ import annotations
 

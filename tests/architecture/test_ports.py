@@ -1,4 +1,7 @@
-"""Each port that the architecture page names has one contract-test class, and its implementations inherit that."""
+"""Each port that the architecture page names has one contract-test class, and its implementations inherit that.
+
+Without it a second implementation could keep half of what the first one promised.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The wire: stubs are what the schema generates, the schema is lint-clean, compatible, and mirrors the records."""
+"""The wire: stubs are what the schema generates, the schema is lint-clean, compatible, and mirrors the records.
+
+Without it an upgrade could break agents and commands of the version before.
+"""
 
 import dataclasses
 import filecmp

@@ -1,4 +1,4 @@
-"""The walks through the code name functions that exist: otherwise, after a rename, a page would mislead."""
+"""The walks through the code name functions that exist. Without it, after a rename, a page would mislead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Controllers of two versions over one store, as processes: an upgrade while a job runs, and what does not go back."""
+"""Controllers of two versions over one store, as processes: an upgrade while a job runs, and what does not go back.
+
+Without it an upgrade of the controllers could lose jobs, or be gone back from where that destroys them.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from pathlib import Path
 from grpc import aio
 
 from compatibility import older_controller
+from compatibility.commands import command
 from compatibility.other_versions import OtherVersion, old_filters
-from compatibility.test_mixed_versions import command
 from etcd_store.controllers import TOKEN, ControllerProcess, answers
 from etcd_store.running import opened, run
 from etcd_store.servers import EtcdCluster

@@ -1,11 +1,10 @@
-"""Parts of different versions work together, or say why not: an older and a later wire between today's parts."""
+"""Parts of different versions work together, or say why not: an older and a later wire between today's parts.
+
+Without it a cluster could be upgraded only with every job stopped.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from grpc import aio
 
+from compatibility.commands import command
 from compatibility.other_versions import UNKNOWN, Filter, OtherVersion, later_filters, old_filters
 from trainctl.protos.v1 import agent_pb2, job_pb2, records_pb2
 from trainctl.protos.version import call_metadata, package_version
@@ -21,17 +21,6 @@ from unit.controller.controller_harness import Client, FakeAgent, Running, creat
 
 VERSIONS = pytest.mark.parametrize("filters", [old_filters, later_filters], ids=["an older one", "a later one"])
 Filters = Callable[[str], tuple[Filter, Filter] | None]
-
-
-async def command(folder: Path, address: str, *arguments: str) -> tuple[int, str]:
-    """Runs the real command line against an address; its exit code and all that it says."""
-    environment = {**os.environ, "TRAINCTL_HOME": str(folder), "TRAINCTL_CONFIG": "", "NO_COLOR": "1"}
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "trainctl.cli", *arguments, "--address", address, "--token-file", str(folder / "token")],
-        env=environment, capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
 
 
 def job_file(folder: Path) -> str:

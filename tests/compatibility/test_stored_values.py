@@ -1,4 +1,7 @@
-"""The store over versions: what an older one left is read; whoever changes a stored form raises the schema."""
+"""The store over versions: what an older one left is read; whoever changes a stored form raises the schema.
+
+Without it a new version could fail to start on the store of the old one, with all jobs in it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A word, or a kind of message, that only another version knows: it costs nobody a worker, and people are told."""
+"""A word, or a kind of message, that only another version knows: it costs nobody a worker, and people are told.
+
+Without it the first word of a newer version could end workers in the middle of an upgrade.
+"""
 
 from __future__ import annotations
 

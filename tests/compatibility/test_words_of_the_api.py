@@ -1,4 +1,7 @@
-"""Words that only the other version knows, between commands and a controller: shown as they are, or refused."""
+"""Words that only the other version knows, between commands and a controller: shown as they are, or refused.
+
+Without it a command of another version could show nonsense, or do something else than it was told.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 
+from compatibility.commands import command
 from compatibility.other_versions import OtherVersion
-from compatibility.test_mixed_versions import command
 from compatibility.words import LATER
 from trainctl.core.errors import TrainctlError
 from trainctl.protos.status import error_from_rpc

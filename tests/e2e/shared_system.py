@@ -19,7 +19,7 @@ from etcd_store.controllers import TOKEN, ControllerProcess, answers
 from etcd_store.servers import EtcdCluster
 from trainctl.protos.v1 import job_pb2
 
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 
 
 @dataclass(slots=True)
@@ -104,7 +104,6 @@ def shared_system(
     members: int = 1,
     agents: int = 2,
     slots: int = 2,
-    faults: Sequence[str] = (),
     flags: Sequence[str] = (),
     etcd_flags: Sequence[str] = (),
 ) -> Iterator[SharedSystem]:
@@ -115,7 +114,6 @@ def shared_system(
         members: of etcd.
         agents: how many.
         slots: of each agent.
-        faults: what is armed in each controller (JSON, see ``core.system.faults``); those that come later have none.
         flags: further flags of the controllers.
         etcd_flags: of the members.
     """
@@ -130,8 +128,7 @@ def shared_system(
             tuple(network.wire(partial(_local, member.client_port)) for member in etcd.members) for _ in range(2)
         ]
         controllers = [
-            _controller(folder, name, wires, flags, faults[index] if index < len(faults) else "")
-            for index, (name, wires) in enumerate(zip(("a", "b"), to_members, strict=True))
+            _controller(folder, name, wires, flags) for name, wires in zip(("a", "b"), to_members, strict=True)
         ]
         for one in controllers:
             one.start()
@@ -148,13 +145,9 @@ def shared_system(
             raise
 
 
-def _controller(folder: Path, name: str, wires: Sequence[Wire], flags: Sequence[str], faults: str) -> ControllerProcess:
+def _controller(folder: Path, name: str, wires: Sequence[Wire], flags: Sequence[str]) -> ControllerProcess:
     hosts = ",".join(wire.address for wire in wires)
-    environment = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(folder / "faults")} if faults else {}
-    (folder / "faults").mkdir(exist_ok=True)
-    return ControllerProcess(
-        folder / name, f"etcd://{hosts}/chaos", flags=("--jobs", str(folder / "jobs"), *flags), environment=environment
-    )
+    return ControllerProcess(folder / name, f"etcd://{hosts}/chaos", flags=("--jobs", str(folder / "jobs"), *flags))
 
 
 def _local(port: int) -> str:

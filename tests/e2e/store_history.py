@@ -17,7 +17,7 @@ from trainctl.controller.store.port import Put, StoreUnavailableError, WatchBatc
 
 FENCED = (keys.JOBS, keys.NAMES, keys.NODES, keys.EVENTS, keys.MARKS, keys.INTENTS)
 """What only a leader writes."""
-_PATIENCE_S = 60.0
+_PATIENCE_S = 150.0
 
 
 class StoreHistory:

@@ -1,4 +1,7 @@
-"""Bad input by a user's hand: one clear error with a hint, the right exit code, nothing half-started, no hang."""
+"""Bad input by a user's hand: one clear error with a hint, the right exit code, nothing half-started, no hang.
+
+Without it a typing error could leave half a job, hang a terminal, or show people a traceback.
+"""
 
 import json
 import os

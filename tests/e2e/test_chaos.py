@@ -1,5 +1,7 @@
 """Random faults at random times: whatever happens, the job ends as if nothing had, and leaves nothing behind.
 
+Without it losses that come at a bad moment would be tried by users first.
+
 ``TRAINCTL_CHAOS_SEEDS=7,12 make chaos`` runs exactly those; ``TRAINCTL_CHAOS_S`` is how long it runs without seeds.
 """
 

@@ -1,4 +1,7 @@
-"""The parts of chaos do what they say: wires hurt as told, and broken histories are caught."""
+"""The parts of chaos do what they say: wires hurt as told, and broken histories are caught.
+
+Without it the chaos tests could be green because nothing was hurt, or nobody looked.
+"""
 
 from __future__ import annotations
 

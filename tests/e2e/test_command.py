@@ -1,4 +1,7 @@
-"""``spec.command`` as torchrun would run it: a real DDP script, started, stopped, failed, hung and resized."""
+"""``spec.command`` as torchrun would run it: a real DDP script, started, stopped, failed, hung and resized.
+
+Without it a script that runs under torchrun could hang or lose processes here.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The command line on a real installation: logs over a dead controller, the doctor, the trace, completion in bash."""
+"""The command line on a real installation: logs over a dead controller, the doctor, the trace, completion in bash.
+
+Without it what people reach for when something is wrong could fail just then.
+"""
 
 import json
 import os

@@ -1,5 +1,7 @@
 """Faults of the whole control plane under running jobs: none of them notices, nothing is lost, nobody writes late.
 
+Without it a bad day of the control plane could cost training.
+
 ``TRAINCTL_CHAOS_SEEDS=7,12 make chaos`` runs exactly those seeds.
 """
 

@@ -1,4 +1,7 @@
-"""The demo cleans up after itself, whatever ends it."""
+"""The demo cleans up after itself, whatever ends it.
+
+Without it whoever tries the demo and presses Ctrl-C could be left with processes and a taken port.
+"""
 
 from __future__ import annotations
 

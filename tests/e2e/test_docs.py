@@ -1,4 +1,7 @@
-"""Blocks of the docs that are marked ``run``, executed in the order of their page (see ``architecture.pages``)."""
+"""Blocks of the docs that are marked ``run``, executed in the order of their page (see ``architecture.pages``).
+
+Without it the first things that a new user types could fail.
+"""
 
 from __future__ import annotations
 

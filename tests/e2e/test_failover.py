@@ -1,4 +1,7 @@
-"""Two controllers, one etcd, real agents: leaders are killed and frozen, and the job does not notice."""
+"""Two controllers, one etcd, real agents: leaders are killed and frozen, and the job does not notice.
+
+Without it the loss of a controller could stop training, though a second one stands by.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Machines die in the middle: survivors stay, nothing but the open step is repeated, the weights come out the same."""
+"""Machines die in the middle: survivors stay, nothing but the open step is repeated, the weights come out the same.
+
+Without it a lost machine could cost more than its step, or change what the job learns.
+"""
 
 import json
 import os
@@ -14,7 +17,9 @@ import pytest
 
 from e2e.ledger import assert_exact_ledger, assert_same_samples, tensors_of
 from e2e.local_system import LocalSystem, tiny_job, workers
+from multiproc.armed_faults import ArmedFaults, fault
 from trainctl.checkpoint.memory.node_memory import NodeMemory
+from trainctl.core.system.faults import FAULTS_VARIABLE
 from trainctl.core.system.memory_folder import memory_folder
 
 pytestmark = pytest.mark.e2e
@@ -93,29 +98,20 @@ POINTS = ["vote.in", "apply.after", *in_chaos("vote.before", "vote.after", "appl
 
 @pytest.mark.parametrize("point", POINTS)
 def test_sigkill_at_a_named_point(reference: Reference, corpus: Path, tmp_path: Path, point: str) -> None:
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    faults = [{"point": point, "action": "kill", "where": {"slot": 2, "step": 11}}]
-    env = {"TRAINCTL_FAULTS": json.dumps(faults), "TRAINCTL_FAULTS_DIR": str(marks)}
+    faults = ArmedFaults(tmp_path, [fault(point, slot=2, step=11)])
     name = "at-" + point.replace(".", "-")
-    reference.system.submit(tiny_job(name, corpus, steps=STEPS, env=env))
+    reference.system.submit(tiny_job(name, corpus, steps=STEPS, env=faults.environment))
     assert_as_if_nothing_happened(reference, name)
-    assert len(list(marks.iterdir())) == 1, "the fault was never reached"
+    faults.check()
 
 
 @pytest.mark.parametrize("second", ["restore.send", "rebuild.in", *in_chaos("restore.receive")])
 def test_second_failure_while_recovering(reference: Reference, corpus: Path, tmp_path: Path, second: str) -> None:
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    faults = [
-        {"point": "vote.after", "action": "kill", "where": {"slot": 1, "step": 9}},
-        {"point": second, "action": "kill", "where": {"generation": 2}},
-    ]
-    env = {"TRAINCTL_FAULTS": json.dumps(faults), "TRAINCTL_FAULTS_DIR": str(marks)}
+    faults = ArmedFaults(tmp_path, [fault("vote.after", slot=1, step=9), fault(second, generation=2)])
     name = "second-" + second.replace(".", "-")
-    reference.system.submit(tiny_job(name, corpus, steps=STEPS, env=env))
+    reference.system.submit(tiny_job(name, corpus, steps=STEPS, env=faults.environment))
     assert_as_if_nothing_happened(reference, name)
-    assert len(list(marks.iterdir())) == 2, "a fault was never reached"
+    faults.check()
 
 
 def test_sigkill_of_a_whole_agent_that_is_replaced(reference: Reference, corpus: Path, tmp_path: Path) -> None:
@@ -237,8 +233,8 @@ def test_shrinks_without_a_replacement_in_time_and_grows_again(
 
 def test_user_exception_is_shown_and_not_retried_for_ever(reference: Reference, corpus: Path, tmp_path: Path) -> None:
     system = reference.system
-    faults = [{"point": "step.compute", "action": "raise", "where": {"slot": 1, "step": 4}}]
-    system.submit(tiny_job("buggy", corpus, steps=STEPS, env={"TRAINCTL_FAULTS": json.dumps(faults)}))
+    faults = [fault("step.compute", "raise", slot=1, step=4)]
+    system.submit(tiny_job("buggy", corpus, steps=STEPS, env={FAULTS_VARIABLE: json.dumps(faults)}))
     job = system.wait_phase("buggy", "FAILED", 60)
     assert "injected at step.compute" in job.status.error.message
     assert "Traceback" in job.status.error.traceback
@@ -250,8 +246,7 @@ def test_user_exception_is_shown_and_not_retried_for_ever(reference: Reference, 
 
 def full_disk(*, at_step: int) -> dict[str, str]:
     """The environment of workers of which rank 2 finds the disk full when it saves that step."""
-    faults = [{"point": "checkpoint.write", "action": "enospc", "where": {"rank": 2, "step": at_step}}]
-    return {"TRAINCTL_FAULTS": json.dumps(faults)}
+    return {FAULTS_VARIABLE: json.dumps([fault("checkpoint.write", "enospc", rank=2, step=at_step)])}
 
 
 def test_disk_full_during_a_checkpoint_costs_the_checkpoint_only(
@@ -342,9 +337,9 @@ def test_figures_that_an_agent_took_with_it_are_reported_by_the_survivors(
 
 
 def test_agent_that_dies_while_it_starts_a_worker(local: Local, corpus: Path, tmp_path: Path) -> None:
-    faults = [{"point": "agent.before_start", "action": "kill", "where": {"node": "node-1", "slot": 3}}]
-    system = local(env={"TRAINCTL_FAULTS": json.dumps(faults), "TRAINCTL_FAULTS_DIR": str(tmp_path)})
+    faults = ArmedFaults(tmp_path / "marks", [fault("agent.before_start", node="node-1", slot=3)])
+    system = local(env=faults.environment)
     system.submit(tiny_job("unlucky", corpus, steps=10))
     system.wait_phase("unlucky", "SUCCEEDED", 90)
     assert_exact_ledger(system.figures("unlucky"), steps=10, sequences=SEQUENCES)
-    assert len(list(tmp_path.glob("fault-*"))) == 1
+    faults.check()

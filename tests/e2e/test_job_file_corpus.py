@@ -1,4 +1,7 @@
-"""A sample of the corpus of wrong job files through the real command: the same words, soon, and nothing on stdout."""
+"""A sample of the corpus of wrong job files through the real command: the same words, soon, and nothing on stdout.
+
+Without it the words for wrong job files could be right in tests of functions and wrong in a terminal.
+"""
 
 import os
 import resource

@@ -1,4 +1,7 @@
-"""Loops of people's own (docs/examples/loops): few lines changed, and they survive what the built-in loop survives."""
+"""Loops of people's own (docs/examples/loops): few lines changed, and they survive what the built-in loop survives.
+
+Without it the examples for loops of one's own could be broken, or lose steps in a recovery.
+"""
 
 from __future__ import annotations
 

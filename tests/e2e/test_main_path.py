@@ -1,4 +1,7 @@
-"""Submit, train, finish, export: the path that everything else disturbs."""
+"""Submit, train, finish, export: the path that everything else disturbs.
+
+Without it the plainest use could be broken while every part passes its tests.
+"""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""What the controller and the agents tell Prometheus about a job, and that nothing of an installation stays behind."""
+"""What the controller and the agents tell Prometheus about a job, and that nothing of an installation stays behind.
+
+Without it dashboards could be empty or wrong on a real installation, and processes stay when it is gone.
+"""
 
 import os
 import re

@@ -1,4 +1,7 @@
-"""Jobs with checkpoints on an S3 store: found wrong before anything starts, saved, lost, damaged, and gone back to."""
+"""Jobs with checkpoints on an S3 store: found wrong before anything starts, saved, lost, damaged, and gone back to.
+
+Without it jobs that save to S3 could lose their checkpoints, or train for hours before the first save fails.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What an operator does to jobs and nodes that live, on one real installation; nothing that was trained gets lost."""
+"""What an operator does to jobs and nodes that live, on one real installation; nothing that was trained gets lost.
+
+Without it a drain, a resize or a restart could cost steps, or never end.
+"""
 
 import json
 import os

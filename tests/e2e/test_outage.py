@@ -1,4 +1,7 @@
-"""No controller, no store, or neither, for a while: training goes on all the time, and nothing is missing then."""
+"""No controller, no store, or neither, for a while: training goes on all the time, and nothing is missing then.
+
+Without it an outage of the control plane could stop jobs that need nothing of it.
+"""
 
 from __future__ import annotations
 

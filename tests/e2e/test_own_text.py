@@ -1,4 +1,7 @@
-"""The guide's recipe for text of one's own, with small folders in the place of Debian's packages."""
+"""The guide's recipe for text of one's own, with small folders in the place of Debian's packages.
+
+Without it the guide to training on one's own text could lead nowhere.
+"""
 
 from __future__ import annotations
 

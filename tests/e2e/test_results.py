@@ -1,4 +1,7 @@
-"""What a run leaves on a real installation: records that survive rank 0, the agents and their folders."""
+"""What a run leaves on a real installation: records that survive rank 0, the agents and their folders.
+
+Without it losses and logs could be gone with the machine that wrote them.
+"""
 
 from __future__ import annotations
 

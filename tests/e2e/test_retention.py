@@ -1,4 +1,7 @@
-"""Which checkpoints lie in a job's folder, on a real installation: those that the controller lists, and no others."""
+"""Which checkpoints lie in a job's folder, on a real installation: those that the controller lists, and no others.
+
+Without it a folder could fill with checkpoints, or miss one that the job has to go back to.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Checkpoints and snapshots by time, on one real installation: what is chosen, done, and shown to people."""
+"""Checkpoints and snapshots by time, on one real installation: what is chosen, done, and shown to people.
+
+Without it a job could save far too often or too seldom, and nobody would be told why.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A secret of a job: in its environment, and nowhere else."""
+"""A secret of a job: in its environment, and nowhere else.
+
+Without it a password could be read in logs, files, the store, or by another tenant.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tasks of one's own and models of transformers on a whole system, from the job file to the export."""
+"""Tasks of one's own and models of transformers on a whole system, from the job file to the export.
+
+Without it own tasks and models could work in parts, but not from a job file to an export.
+"""
 
 from __future__ import annotations
 

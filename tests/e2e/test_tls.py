@@ -1,4 +1,7 @@
-"""A job trains over TLS while every certificate is renewed, again and again; no secret is seen anywhere."""
+"""A job trains over TLS while every certificate is renewed, again and again; no secret is seen anywhere.
+
+Without it a job could end when a certificate does, or a secret be written somewhere.
+"""
 
 from __future__ import annotations
 

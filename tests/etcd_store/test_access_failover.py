@@ -1,4 +1,7 @@
-"""Tokens and the audit log over the death of a leader: the next one knows both."""
+"""Tokens and the audit log over the death of a leader: the next one knows both.
+
+Without it a fail-over could let a revoked token in again, or lose who did what.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import signal
 from pathlib import Path
 
 from etcd_store.controllers import TOKEN, ControllerProcess, two_controllers
+from etcd_store.leaders import client_of, leader_of
 from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
-from etcd_store.test_failover import client_of, leader_of
 from trainctl.core.errors import TrainctlError
 from trainctl.protos.v1 import access_pb2
 from unit.access.api import Api, methods

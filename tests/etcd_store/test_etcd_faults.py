@@ -1,14 +1,18 @@
-"""Members die, freeze and compact; what was acknowledged is there, and whoever watches misses and doubles nothing."""
+"""Members die, freeze and compact; what was acknowledged is there, and whoever watches misses and doubles nothing.
+
+Without it a store in trouble could lose a job, or a controller act on what is not so any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from etcd_store.filling import fill
 from etcd_store.running import opened, run
 from etcd_store.servers import EtcdCluster
 from trainctl.controller.jobs.room import check_room
@@ -179,13 +183,6 @@ def test_new_work_is_refused_before_there_is_no_room_for_what_runs(tmp_path: Pat
 
     with EtcdCluster(tmp_path / "etcd") as cluster:
         run(lambda: body(cluster))
-
-
-async def fill(store: StateStore, before_each: Callable[[], Awaitable[None]] | None = None) -> None:
-    for index in range(200):
-        if before_each is not None:
-            await before_each()
-        await store.txn((), (Put(f"/{index}", bytes(1 << 20)),))
 
 
 def test_a_full_etcd_says_so_and_what_to_do(tmp_path: Path) -> None:

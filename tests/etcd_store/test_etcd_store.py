@@ -1,4 +1,7 @@
-"""The store in etcd: the contract, over each way of being let in, and what only etcd can do wrong."""
+"""The store in etcd: the contract, over each way of being let in, and what only etcd can do wrong.
+
+Without it the store in etcd could keep less than the one in a file, on which most tests run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Two controllers beside one etcd: whichever goes, the other takes over, and no worker notices."""
+"""Two controllers beside one etcd: whichever goes, the other takes over, and no worker notices.
+
+Without it the death of a controller could take its jobs with it.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grpc import aio
 
-from etcd_store.controllers import TOKEN, TTL_S, ControllerProcess, two_controllers
+from etcd_store.controllers import TTL_S, ControllerProcess, two_controllers
+from etcd_store.leaders import client_of, leader_of
 from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
 from trainctl.protos.v1 import job_pb2
-from trainctl.protos.version import call_metadata
-from unit.controller.controller_harness import Client, FakeAgent, create, spec
-
-
-async def client_of(one: ControllerProcess) -> Client:
-    return Client(aio.insecure_channel(one.address), call_metadata(TOKEN))
-
-
-async def leader_of(both: list[ControllerProcess], *, other_than: ControllerProcess | None = None) -> ControllerProcess:
-    """Whoever answers."""
-    while True:
-        for one in both:
-            if one is other_than or not one.address:
-                continue
-            client = await client_of(one)
-            try:
-                await client.call("ListJobs", job_pb2.ListJobsRequest(), timeout_s=1.0)
-                return one
-            except Exception:
-                continue
-            finally:
-                await client.channel.close()
-        await asyncio.sleep(0.02)
+from unit.controller.controller_harness import FakeAgent, create, spec
 
 
 async def running_job(leader: ControllerProcess) -> tuple[FakeAgent, job_pb2.Job]:

@@ -1,12 +1,13 @@
 """A leader is frozen right before it changes something, is followed, and wakes up: it changes nothing any more.
 
+Without it a controller that slept could cancel, remove or overwrite what belongs to the next one.
+
 Not in the store, not at agents, not on storage. It is frozen at the named fault points by SIGSTOP.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,9 +19,10 @@ import pytest
 
 from e2e.store_history import overwritten_events, read_history, stale_writes
 from etcd_store.controllers import ControllerProcess
+from etcd_store.leaders import client_of, leader_of
 from etcd_store.running import run
 from etcd_store.servers import EtcdCluster
-from etcd_store.test_failover import client_of, leader_of
+from multiproc.armed_faults import ArmedFaults, fault
 from trainctl.checkpoint.manifest.names import PIN
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef
@@ -28,7 +30,7 @@ from trainctl.core.records.worker import CheckpointReport
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2, records_pb2
 from unit.controller.controller_harness import Client, FakeAgent, create, spec
-from unit.controller.test_deletion import save
+from unit.controller.saved_jobs import save
 from waiting import until_async
 
 
@@ -65,12 +67,10 @@ def pair(etcd: EtcdCluster, tmp_path: Path) -> Iterator[Callable[..., Pair]]:
     started: list[ControllerProcess] = []
 
     def make(point: str, **where: str) -> Pair:
-        (tmp_path / "faults").mkdir()
-        faults = json.dumps([{"point": point, "action": "stop", "where": where}])
+        faults = ArmedFaults(tmp_path / "faults", [fault(point, "stop", **where)])
         flags = ("--jobs", str(tmp_path / "jobs"))
         store = etcd.address(prefix=f"/{tmp_path.name}")
-        environment = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(tmp_path / "faults")}
-        late = ControllerProcess(tmp_path / "late", store, flags=flags, environment=environment)
+        late = ControllerProcess(tmp_path / "late", store, flags=flags, environment=faults.environment)
         other = ControllerProcess(tmp_path / "other", store, flags=flags)
         started.extend((late, other))
         late.start()

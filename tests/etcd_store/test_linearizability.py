@@ -1,4 +1,7 @@
-"""The API over fail-overs looks as if one controller had answered one call after the other."""
+"""The API over fail-overs looks as if one controller had answered one call after the other.
+
+Without it somebody could be told that a job is cancelled, and find it running after a fail-over.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """An etcd that is full, frozen or without a majority: the doctor says so within seconds, and whoever asks is told why
-nobody leads."""
+nobody leads.
+
+Without it an operator with a full disk under etcd would see time-outs and no reason.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from typing import Any
 import pytest
 
 from etcd_store.controllers import TTL_S, ControllerProcess, answers, two_controllers
+from etcd_store.filling import fill
 from etcd_store.running import opened, run
 from etcd_store.servers import EtcdCluster
-from etcd_store.test_etcd_faults import fill
 from trainctl.cli.doctor import gather_processes
 from trainctl.cli.doctor.facts import Torch
 from trainctl.cli.main import main as command

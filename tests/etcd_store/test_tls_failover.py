@@ -1,4 +1,7 @@
-"""Two controllers with TLS beside one etcd: one authority for both, and agents that follow the leader."""
+"""Two controllers with TLS beside one etcd: one authority for both, and agents that follow the leader.
+
+Without it a fail-over could leave every agent refused by the new leader.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """``make test-gpu``: the main path on CUDA devices. Needs one device; the tests of NCCL need two, and fail with fewer.
 
+Without it what works on CPUs could fail on the first machine with devices.
+
 This is the script behind what docs/unverified.md calls unverified: nothing in here is skipped.
 """
 

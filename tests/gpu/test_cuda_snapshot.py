@@ -1,5 +1,7 @@
 """Snapshots of state on a CUDA device: of their moment, in whatever stream training runs; and the memory they go to.
 
+Without it a snapshot on a device could mix two steps, which no test on CPUs would see.
+
 The order of the calls is tested without a device (``unit/checkpoint/test_copier.py``); here CUDA does what they mean.
 """
 

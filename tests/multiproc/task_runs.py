@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
+from multiproc.armed_faults import Fault, fault
 from multiproc.builtin import run_worker
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.export import export_checkpoint
@@ -17,14 +17,14 @@ from trainctl.core.records.train_spec import TrainSpec
 
 OWN = "multiproc.own_code"
 STEPS = 6
-KILL = {"point": "vote.after", "action": "kill", "where": {"slot": 1, "step": 3}}
+KILL = fault("vote.after", slot=1, step=3)
 
 
-def run(folder: Path, train: TrainSpec, *faults: object, size: int = 2) -> tuple[list[float], CheckpointRef]:
+def run(folder: Path, train: TrainSpec, *faults: Fault, size: int = 2) -> tuple[list[float], CheckpointRef]:
     """Losses by step and the last checkpoint."""
     folder.mkdir()
     spec = JobSpec(train=train, checkpoint=CheckpointSpec(interval_steps=0))
-    with ProcessWorld(folder, size, run_worker, spec=spec, faults=json.dumps(faults), deadline_s=240) as w:
+    with ProcessWorld(folder, size, run_worker, spec=spec, faults=faults, deadline_s=240) as w:
         w.run()
         assert len(w.past) == len(faults)
         losses = {figure.step: figure.loss for figure in w.figure_log}

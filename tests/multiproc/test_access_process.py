@@ -1,4 +1,7 @@
-"""Tokens, tenants and the audit log as somebody at a terminal meets them; and a controller that dies in between."""
+"""Tokens, tenants and the audit log as somebody at a terminal meets them; and a controller that dies in between.
+
+Without it somebody could see or change another tenant's jobs, or a change be missing in the log.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from typing import Any
 import grpc
 import pytest
 
-from multiproc.test_controller_process import started
+from multiproc.armed_faults import ArmedFaults, fault
+from multiproc.controller_process import started
 from trainctl.cli.main import main
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata
@@ -105,7 +109,7 @@ def test_the_tenant_of_a_file_and_that_of_the_command_have_to_agree(tmp_path: Pa
 
 @pytest.mark.parametrize("method", ["PauseJob", "DeleteJob"])
 def test_a_controller_that_dies_between_writing_down_and_doing_leaves_no_gap(tmp_path: Path, method: str) -> None:
-    fault = {"point": "controller.audited", "action": "kill", "where": {"method": method}}
+    faults = ArmedFaults(tmp_path / "faults", [fault("controller.audited", method=method)])
 
     def asked(data: dict[str, Any]) -> None:
         with grpc.insecure_channel(data["address"]) as channel:
@@ -116,7 +120,7 @@ def test_a_controller_that_dies_between_writing_down_and_doing_leaves_no_gap(tmp
             with pytest.raises(grpc.RpcError):
                 getattr(stub, method)(request, metadata=metadata, timeout=DEADLINE_S)
 
-    with started(tmp_path, env={"TRAINCTL_FAULTS": json.dumps([fault])}) as (process, data):
+    with started(tmp_path, env=faults.environment) as (process, data):
         asked(data)
         assert process.wait(DEADLINE_S) == -signal.SIGKILL
     with started(tmp_path) as (_, data):

@@ -1,3 +1,5 @@
+"""Without it a dead agent could leave workers behind that hold devices and train beside those that replaced them."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Without it an agent could lose a worker's exit, run two lives of a slot, or leave processes when it ends."""
+
 from __future__ import annotations
 
 import asyncio
@@ -70,7 +72,7 @@ def test_an_exit_is_reported_at_once(tmp_path: Path) -> None:
                 found = controller.find(incarnation)
                 assert found is not None
                 assert (found.exit_code, found.error) == (-signal.SIGKILL, None)
-            assert sorted(delays_s)[2] < 0.1
+            assert max(delays_s) < controller.heartbeat_s / 3
 
     asyncio.run(scenario())
 
@@ -122,7 +124,7 @@ def test_a_frozen_worker_is_seen_and_killed_before_its_slot_is_filled_again(tmp_
             pid = controller.workers()[0].pid
             os.kill(pid, signal.SIGSTOP)
             await until_async(lambda: (found := controller.find(1)) and found.progress.alive_age_s >= 2.0)
-            assert controller.workers()[1].progress.alive_age_s < 0.5
+            await until_async(lambda: controller.workers()[1].progress.alive_age_s < 2.0)
             controller.want(worker(instruction=Instruction.KILL), worker(1, 2))
             await until_async(lambda: controller.phase(1) is WorkerPhase.EXITED)
             assert controller.workers()[0].progress.alive_age_s >= 2.0

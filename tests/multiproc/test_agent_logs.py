@@ -1,3 +1,5 @@
+"""Without it people would get logs of workers with lines missing or doubled, and reading them could stop heartbeats."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Without it figures and reports could be lost while no controller listens, or an agent obey a leader of the past."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,7 @@
-"""``make bench-checkpoint`` in small: all sides save and load, and what comes back is what was saved."""
+"""``make bench-checkpoint`` in small: all sides save and load, and what comes back is what was saved.
+
+Without it the benchmark could compare saves of which one saves nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``make bench-checkpoint-gpu`` in small, on the CPU: all sides copy, ours what the state was."""
+"""``make bench-checkpoint-gpu`` in small, on the CPU: all sides copy, ours what the state was.
+
+Without it the benchmark could compare copies of which one copies nothing, found out on a lent device.
+"""
 
 from __future__ import annotations
 

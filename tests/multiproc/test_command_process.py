@@ -1,4 +1,7 @@
-"""The command's process group: everything of it ends, however the launcher ends."""
+"""The command's process group: everything of it ends, however the launcher ends.
+
+Without it a script that ends badly could leave processes that hold devices and ports.
+"""
 
 from __future__ import annotations
 

@@ -1,56 +1,34 @@
-"""The controller as a process: how it starts, refuses to start, and ends."""
+"""The controller as a process: how it starts, refuses to start, and ends.
+
+Without it a controller could half start, lose a decision with its life, or end without a reason.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc import aio
 
+from multiproc.armed_faults import ArmedFaults, fault
+from multiproc.controller_process import DEADLINE_S, command, started
 from trainctl.protos.v1 import job_pb2
 from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import Client, FakeAgent, create, spec
 
 pytestmark = pytest.mark.multiproc
-DEADLINE_S = 150.0
-
-
-def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "trainctl.controller", "--dir", str(folder), *arguments]
-
-
-@contextmanager
-def started(
-    folder: Path, *arguments: str, env: Mapping[str, str] | None = None
-) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    process = subprocess.Popen(
-        command(folder, *arguments), stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
-    )
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if "controller serves" in line:
-                break
-        yield process, json.loads((folder / "controller.json").read_text())
-    finally:
-        process.kill()
-        process.wait(DEADLINE_S)
-        process.stderr.close()
 
 
 @pytest.mark.parametrize("point", ["controller.before_txn", "controller.after_txn"])
 def test_killed_beside_the_transaction_that_commits_a_generation(tmp_path: Path, point: str) -> None:
-    fault = {"point": point, "action": "kill", "where": {"event": "generation.committed"}}
+    faults = ArmedFaults(tmp_path / "faults", [fault(point, event="generation.committed")])
 
     async def submit_and_die(data: dict[str, Any]) -> FakeAgent:
         async with aio.insecure_channel(data["address"]) as channel:
@@ -75,9 +53,10 @@ def test_killed_beside_the_transaction_that_commits_a_generation(tmp_path: Path,
             assert [event.type for event in events].count("generation.committed") == 1
             await agent.disconnect()
 
-    with started(tmp_path, env={"TRAINCTL_FAULTS": json.dumps([fault])}) as (process, data):
+    with started(tmp_path, env=faults.environment) as (process, data):
         agent = asyncio.run(submit_and_die(data))
         assert process.wait(DEADLINE_S) == -signal.SIGKILL
+    faults.check()
     with started(tmp_path) as (_, data):
         asyncio.run(go_on(data, agent))
 

@@ -1,8 +1,10 @@
-"""Real kills: every kind of data is trained exactly as without them, and by every number of workers."""
+"""Real kills: every kind of data is trained exactly as without them, and by every number of workers.
+
+Without it a kill could skip or double samples with some format of data only.
+"""
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from multiproc.armed_faults import fault
 from multiproc.builtin import run_on_another_corpus, run_worker
 from multiproc.threads import WorldError
 from multiproc.world import ProcessWorld
@@ -67,7 +70,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> JobSpec:
 def _train(folder: Path, spec: JobSpec, size: int, *faults: dict[str, Any]) -> dict[int, StepFigures]:
     """Figures by step; of a step that was done again after a roll-back, the newer ones."""
     folder.mkdir()
-    with ProcessWorld(folder, size, run_worker, spec=spec, faults=json.dumps(faults)) as world:
+    with ProcessWorld(folder, size, run_worker, spec=spec, faults=faults) as world:
         world.run()
         return {figure.step: figure for figure in world.figure_log}
 
@@ -81,9 +84,9 @@ def test_kills_change_no_sample_and_no_loss(spec: JobSpec, tmp_path: Path) -> No
     assert sorted(undisturbed) == list(range(1, STEPS + 1))
     assert len({figure.sample_digest for figure in undisturbed.values()}) == STEPS
     kills = [
-        {"point": "step.compute", "action": "kill", "where": {"slot": 1, "step": 3}},
-        {"point": "vote.in", "action": "kill", "where": {"slot": 0, "step": 6}},
-        *({"point": "step.reduce", "action": "kill", "where": {"slot": slot, "step": 9}} for slot in range(3)),
+        fault("step.compute", slot=1, step=3),
+        fault("vote.in", slot=0, step=6),
+        *(fault("step.reduce", slot=slot, step=9) for slot in range(3)),
     ]
     killed = _train(tmp_path / "killed", spec, 3, *kills)
     assert _trained(killed) == _trained(undisturbed)

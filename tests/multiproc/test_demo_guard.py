@@ -1,4 +1,7 @@
-"""The demo's guard ends an installation that nobody else will."""
+"""The demo's guard ends an installation that nobody else will.
+
+Without it a terminal that is closed would leave the demo's processes running.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""A writer that is frozen while it completes a checkpoint, is replaced, and wakes up: real processes."""
+"""A writer that is frozen while it completes a checkpoint, is replaced, and wakes up: real processes.
+
+Without it a writer that wakes up late could make a job go back to a past that it has left.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from multiproc.armed_faults import fault
 from multiproc.life import Life
 from multiproc.toy import final_states, train
 from multiproc.world import ProcessWorld
@@ -29,11 +32,11 @@ def make(folder: Path, *faults: dict[str, Any], keep: int = 1) -> ProcessWorld:
     saves = CheckpointSpec(interval_steps=2, keep=CheckpointKeepSpec(last=keep), background=False)
     spec = JobSpec(checkpoint=saves)
     options = {"steps": STEPS, "hidden": 40}
-    return ProcessWorld(folder, SIZE, train, options=options, spec=spec, faults=json.dumps(faults))
+    return ProcessWorld(folder, SIZE, train, options=options, spec=spec, faults=faults)
 
 
 def stops(point: str, **where: Any) -> dict[str, Any]:
-    return {"point": point, "action": "stop", "where": where}
+    return fault(point, "stop", **where)
 
 
 def frozen(life: Life) -> bool:

@@ -1,4 +1,7 @@
-"""Files of a snapshot go from rank to rank whole, or not at all."""
+"""Files of a snapshot go from rank to rank whole, or not at all.
+
+Without it a node could keep half a file of a snapshot and offer it in a recovery.
+"""
 
 from __future__ import annotations
 

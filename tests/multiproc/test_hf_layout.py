@@ -1,4 +1,7 @@
-"""Checkpoints in layout ``hf`` of ranks that train, and folders of torch DCP that ranks wrote."""
+"""Checkpoints in layout ``hf`` of ranks that train, and folders of torch DCP that ranks wrote.
+
+Without it checkpoints in that layout could be readable by nobody once several ranks write them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from multiproc.library_ranks import saves_dcp, saves_in_place, single
-from multiproc.test_library import run
+from multiproc.library_runs import run
 from multiproc.toy import build, final_states, train
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.catalog import newest, resolve

@@ -1,4 +1,7 @@
-"""A job that begins with an imported folder trains as if its weights had been there from the start."""
+"""A job that begins with an imported folder trains as if its weights had been there from the start.
+
+Without it a fine-tuning could begin with weights that are not those of the folder.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from multiproc.test_session_recovery import fault, make
+from multiproc.armed_faults import fault
 from multiproc.toy import build, final_states
+from multiproc.toy_world import make
 from trainctl.checkpoint.importing import import_checkpoint
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import CheckpointSpec, JobSpec

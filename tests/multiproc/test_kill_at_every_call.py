@@ -1,5 +1,7 @@
 """A process that saves is killed between any two of its calls that change files, and half way through any write.
 
+Without it a crash at one bad instruction could cost the only checkpoint.
+
 What was complete before loads afterwards, or the new one does; what is left behind goes with the next save.
 `make test-system` kills at some of the calls and near the one that completes the save, `make chaos` at all of them.
 """

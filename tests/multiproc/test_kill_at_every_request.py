@@ -1,5 +1,7 @@
 """A process that saves to an object store is killed at a request that changes something there, heard or unheard.
 
+Without it a crash between two requests could cost the only checkpoint.
+
 What was complete before loads afterwards, or the new one does; what is left behind goes with the next save, but for an
 upload of which nobody knows. `make test-system` kills at those requests that complete something, `make chaos` at all of
 them.

@@ -1,10 +1,10 @@
-"""Checkpoints without a controller, by several processes of a ``torch.distributed`` group."""
+"""Checkpoints without a controller, by several processes of a ``torch.distributed`` group.
+
+Without it scripts that use the library without a controller could hang, or load mixed saves.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -25,34 +25,15 @@ from multiproc.library_ranks import (
     one_rank_is_killed_beside,
     one_rank_makes_another_call,
     replicas_are_compared,
-    run_rank,
     saves_flat,
     saves_rows,
     saves_sharded,
     sharded_beside,
 )
+from multiproc.library_runs import run
 from trainctl.checkpoint.catalog import newest, survey
 
 pytestmark = pytest.mark.multiproc
-DEADLINE_S = 150.0
-
-
-def run(body: Body, folder: Path, size: int, number: int = 0, *, killed: Collection[int] = ()) -> None:
-    """``body`` in so many processes, all of which have to come to their end, but for those that are killed."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "multiproc.library_ranks"])
-    errors = context.SimpleQueue()
-    ranks = [context.Process(target=run_rank, args=(body, folder, r, size, number, errors)) for r in range(size)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(DEADLINE_S)
-    codes = [process.exitcode for process in ranks]
-    for process in ranks:
-        process.kill()
-    said = [] if errors.empty() else [errors.get()]
-    expected = [-signal.SIGKILL if rank in killed else 0 for rank in range(size)]
-    assert codes == expected, "\n".join([str(codes), *said])
 
 
 def test_fsdp_to_other_numbers_of_ranks_and_to_ddp(tmp_path: Path) -> None:

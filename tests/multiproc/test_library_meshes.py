@@ -1,4 +1,7 @@
-"""Checkpoints of models on meshes of two dims, by several processes: HSDP, and FSDP2 over tensor parallelism."""
+"""Checkpoints of models on meshes of two dims, by several processes: HSDP, and FSDP2 over tensor parallelism.
+
+Without it weights of a sharded model could come back in wrong places.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from multiproc.library_runs import run
 from multiproc.mesh_ranks import CASES, built, loads_into_meshes, saves_from_meshes, step, whole
-from multiproc.test_library import run
 from trainctl.checkpoint.library import load
 
 pytestmark = pytest.mark.multiproc

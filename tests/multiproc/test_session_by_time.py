@@ -1,4 +1,7 @@
-"""Saves by time: ranks hear of the interval at different moments, measure by themselves, and save the same steps."""
+"""Saves by time: ranks hear of the interval at different moments, measure by themselves, and save the same steps.
+
+Without it ranks could save different steps, and no checkpoint be whole.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from multiproc.test_session_recovery import SIZE, fault, make, reached
+from multiproc.armed_faults import fault
 from multiproc.toy import final_states
+from multiproc.toy_world import SIZE, make, reached
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.catalog import survey
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec

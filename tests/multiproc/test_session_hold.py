@@ -1,4 +1,7 @@
-"""Members that are held wait at one step boundary, all at the same; whatever follows, no step is open or repeated."""
+"""Members that are held wait at one step boundary, all at the same; whatever follows, no step is open or repeated.
+
+Without it pausing a job could cost a step, or leave ranks waiting for each other.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from multiproc.test_session_recovery import OPTIONS, SIZE, STEPS, make, reached
 from multiproc.toy import final_states
+from multiproc.toy_world import OPTIONS, SIZE, STEPS, make, reached
 from trainctl.core.records.generation import Rung
 from trainctl.core.records.step import Phase, StepFigures
 

@@ -1,3 +1,5 @@
+"""Without it a job could come to other losses on another number of workers, and nobody could resize one."""
+
 from __future__ import annotations
 
 import random

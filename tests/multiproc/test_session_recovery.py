@@ -1,6 +1,7 @@
+"""Without it a killed or frozen worker could cost steps, change the weights, or damage what was saved."""
+
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from multiproc.toy import final_states, train
+from multiproc.armed_faults import fault
+from multiproc.toy import final_states
+from multiproc.toy_world import SIZE, STEPS, make, reached
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.manifest.names import step_folder
@@ -22,21 +25,6 @@ from trainctl.core.records.step import Phase, StepFigures
 
 pytestmark = pytest.mark.multiproc
 
-SIZE, STEPS = 3, 12
-OPTIONS = {"steps": STEPS, "hidden": 150}
-NO_CHECKPOINTS = JobSpec(checkpoint=CheckpointSpec(interval_steps=0))
-
-
-def fault(point: str, action: str = "kill", **where: Any) -> dict[str, Any]:
-    return {"point": point, "action": action, "where": where}
-
-
-def make(
-    folder: Path, *faults: dict[str, Any], size: int = SIZE, spec: JobSpec = NO_CHECKPOINTS, **options: Any
-) -> ProcessWorld:
-    folder.mkdir(exist_ok=True)
-    return ProcessWorld(folder, size, train, options={**OPTIONS, **options}, spec=spec, faults=json.dumps(faults))
-
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[int, StepFigures]]:
@@ -46,10 +34,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[i
         w.run()
         (state,) = final_states(folder, SIZE)
         return state, {f.step: f for f in w.figure_log}
-
-
-def reached(w: ProcessWorld, step: int) -> bool:
-    return any(f.step >= step for f in w.figure_log)
 
 
 def check_identical(w: ProcessWorld, folder: Path, undisturbed: tuple[bytes, dict[int, StepFigures]]) -> None:

@@ -1,4 +1,7 @@
-"""A model that shards itself: the same losses whatever the number of ranks, and on after a loss from a checkpoint."""
+"""A model that shards itself: the same losses whatever the number of ranks, and on after a loss from a checkpoint.
+
+Without it models larger than a device could train wrongly, or not come back.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,14 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from multiproc.sharded_toy import train
-from multiproc.test_session_recovery import reached
-from multiproc.world import ProcessWorld
+from multiproc.sharded_world import STEPS, check, make, run, surviving
+from multiproc.toy_world import reached
 from trainctl.core.records.generation import Rung
-from trainctl.core.records.spec import CheckpointSpec, JobSpec, RecoverySpec
-from trainctl.core.records.step import StepFigures
 
 pytestmark = pytest.mark.multiproc
-STEPS = 12
-
-
-def make(
-    folder: Path, size: int, *, save_every: int = 4, background: bool = False, layout: str = "chunked", **options: Any
-) -> ProcessWorld:
-    folder.mkdir(exist_ok=True)
-    spec = JobSpec(
-        checkpoint=CheckpointSpec(
-            uri=str(folder / "saved"), interval_steps=save_every, background=background, layout=layout
-        ),
-        recovery=RecoverySpec(profile="fast"),
-    )
-    return ProcessWorld(folder, size, train, options={"steps": STEPS, "hidden": 37, **options}, spec=spec)
-
-
-def surviving(w: ProcessWorld) -> dict[int, StepFigures]:
-    """Figures of the newest lineage that reached a step."""
-    return {f.step: f for f in sorted(w.figure_log, key=lambda f: f.lineage)}
-
-
-def run(folder: Path, size: int, **options: Any) -> dict[int, StepFigures]:
-    with make(folder, size, **options) as w:
-        w.run()
-        return surviving(w)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
@@ -123,12 +97,3 @@ def test_on_fewer_ranks_and_on_more_again(tmp_path: Path) -> None:
         w.stop()
         assert [len(record.members) for record in w.records] == [3, 2, 3]
         check(surviving(w), undisturbed)
-
-
-def check(found: dict[int, StepFigures], undisturbed: dict[int, StepFigures]) -> None:
-    """The same work and, within reassociation, the same numbers."""
-    assert sorted(found) == sorted(undisturbed)
-    for step, figure in undisturbed.items():
-        assert found[step].sample_digest == figure.sample_digest
-        assert found[step].loss == pytest.approx(figure.loss, rel=1e-5)
-        assert found[step].learning_rate == figure.learning_rate

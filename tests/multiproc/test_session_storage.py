@@ -1,18 +1,21 @@
-"""Ranks go back from a damaged checkpoint to the one before, all alike; and they train on while a store refuses."""
+"""Ranks go back from a damaged checkpoint to the one before, all alike; and they train on while a store refuses.
+
+Without it one damaged file could end a job, or ranks go on from different steps.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from multiproc.armed_faults import fault
 from multiproc.storage_ranks import train_on_s3, train_where_one_reads_badly
-from multiproc.test_session_recovery import OPTIONS, reached
 from multiproc.toy import final_states, train
+from multiproc.toy_world import OPTIONS, reached
 from multiproc.world import ProcessWorld
 from object_store.store import Store
 from trainctl.checkpoint.catalog import survey
@@ -24,6 +27,7 @@ pytest_plugins = ["object_store.fixtures"]
 pytestmark = pytest.mark.multiproc
 
 SIZE = 3
+IN_STEP_11 = fault("step.compute", "stop", step=11, generation=1)
 SAVES = JobSpec(checkpoint=CheckpointSpec(interval_steps=4, background=False, keep=CheckpointKeepSpec(last=4)))
 
 
@@ -56,10 +60,10 @@ def lose_a_part(ref: CheckpointRef) -> None:
     next(Path(ref.uri).glob("parts/*")).unlink()
 
 
-def start_again_at_9(w: ProcessWorld, damage: Callable[[CheckpointRef], None]) -> CheckpointRef:
-    """All die after step 9, and somebody does something to the checkpoint of step 8."""
+def start_again(w: ProcessWorld, damage: Callable[[CheckpointRef], None]) -> CheckpointRef:
+    """All die in step 11, and somebody does something to the checkpoint of step 8."""
     w.propose(range(SIZE))
-    w.until(partial(reached, w, 9))
+    w.until(lambda: w.faults.reached(0) and reached(w, 9))
     for life in w.members():
         life.kill()
     newest = w.checkpoints[1].ref
@@ -74,9 +78,8 @@ def start_again_at_9(w: ProcessWorld, damage: Callable[[CheckpointRef], None]) -
 def test_where_the_newest_is_damaged_all_go_on_from_the_one_before(
     tmp_path: Path, undisturbed: bytes, damage: Callable[[CheckpointRef], None]
 ) -> None:
-    faults = '[{"point": "step.compute", "action": "stop", "where": {"step": 11, "generation": 1}}]'
-    with ProcessWorld(tmp_path, SIZE, train, options=OPTIONS, spec=SAVES, faults=faults) as w:
-        newest = start_again_at_9(w, damage)
+    with ProcessWorld(tmp_path, SIZE, train, options=OPTIONS, spec=SAVES, faults=[IN_STEP_11]) as w:
+        newest = start_again(w, damage)
         assert [r.target_step for r in w.records if r.rung is Rung.CHECKPOINT] == [8, 4]
         assert list(w.refused) == [newest.uri]
         assert (Path(newest.uri) / DAMAGED).exists()
@@ -89,9 +92,10 @@ def test_where_the_newest_is_damaged_all_go_on_from_the_one_before(
 def test_what_only_one_rank_finds_makes_all_go_back(tmp_path: Path, undisturbed: bytes) -> None:
     """The others had loaded it: they hold nothing that counts, and nobody copies from them."""
     options = {**OPTIONS, "bad_slot": 1, "bad_step": step_folder(8)}
-    faults = '[{"point": "step.compute", "action": "stop", "where": {"step": 11, "generation": 1}}]'
-    with ProcessWorld(tmp_path, SIZE, train_where_one_reads_badly, options=options, spec=SAVES, faults=faults) as w:
-        start_again_at_9(w, lambda ref: None)
+    with ProcessWorld(
+        tmp_path, SIZE, train_where_one_reads_badly, options=options, spec=SAVES, faults=[IN_STEP_11]
+    ) as w:
+        start_again(w, lambda ref: None)
         assert [r.target_step for r in w.records if r.rung is Rung.CHECKPOINT] == [8, 4]
         assert not [r.holders for r in w.records if r.rung is Rung.CHECKPOINT and r.holders]
         assert final_states(tmp_path, SIZE) == {undisturbed}

@@ -1,3 +1,5 @@
+"""Without it the process that agents start could fail to train a job file, or die without saying why."""
+
 from __future__ import annotations
 
 from pathlib import Path

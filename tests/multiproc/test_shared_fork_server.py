@@ -1,4 +1,7 @@
-"""Agents of one machine that get their fork servers from one: what dies with whom, and what each has of its own."""
+"""Agents of one machine that get their fork servers from one: what dies with whom, and what each has of its own.
+
+Without it the end of one agent on a machine could take the workers of another.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Snapshots in the memory of nodes: a lost shard costs the steps since the last of them, not since a checkpoint."""
+"""Snapshots in the memory of nodes: a lost shard costs the steps since the last of them, not since a checkpoint.
+
+Without it the loss of a node would cost a sharded job all steps since its checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from typing import Any
 import pytest
 
 from multiproc.sharded_toy import LONG, STEPS, train
-from multiproc.test_session_sharded import check, run, surviving
+from multiproc.sharded_world import check, run, surviving
+from multiproc.snapshot_worlds import completed, damage, train_to_the_end
 from multiproc.world import ProcessWorld
 from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.records.generation import Rung
@@ -36,7 +40,6 @@ def make(
     domains: Mapping[str, str] | None = None,
     interval: int = 2,
     save_every: int = 0,
-    faults: str = "[]",
     **options: Any,
 ) -> ProcessWorld:
     folder.mkdir(exist_ok=True)
@@ -47,21 +50,7 @@ def make(
         recovery=RecoverySpec(profile="fast"),
     )
     given = {**LONG, **options}
-    return ProcessWorld(
-        folder, len(nodes), train, options=given, spec=spec, nodes=nodes, domains=domains, faults=faults
-    )
-
-
-def train_to_the_end(w: ProcessWorld) -> None:
-    w.until(lambda: all(life.finished for life in w.members()))
-    w.stop()
-
-
-def completed(w: ProcessWorld, step: int) -> bool:
-    """Whether every node completed a snapshot of ``step`` or later."""
-    return all(
-        any(held.snapshot.step >= step for held in NodeMemory(w.memory(node), "job-1").held()) for node in w.nodes
-    )
+    return ProcessWorld(folder, len(nodes), train, options=given, spec=spec, nodes=nodes, domains=domains)
 
 
 def parts_told(w: ProcessWorld) -> dict[int, tuple[int, ...]]:
@@ -170,16 +159,6 @@ def test_on_fewer_ranks_and_nodes(tmp_path: Path, undisturbed: dict[int, StepFig
         assert {record.rung for record in w.records[1:]} == {Rung.SNAPSHOT}
         assert len(w.records[-1].members) == 2
         check(surviving(w), undisturbed)
-
-
-def damage(pattern: str, *memories: Path) -> None:
-    """Flips a bit of the last byte of each file; they are written by nobody then."""
-    found = [path for memory in memories for path in memory.rglob(pattern)]
-    assert len(found) >= len(memories)
-    for path in found:
-        data = bytearray(path.read_bytes())
-        data[-1] ^= 1
-        path.write_bytes(data)
 
 
 def stand_still(w: ProcessWorld, lost: int) -> None:

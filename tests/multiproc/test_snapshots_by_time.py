@@ -1,8 +1,10 @@
-"""Snapshots by time: ranks hear of the interval at different moments, and make snapshots of the same steps."""
+"""Snapshots by time: ranks hear of the interval at different moments, and make snapshots of the same steps.
+
+Without it ranks could keep snapshots of different steps, which together are none.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -12,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from multiproc.test_session_recovery import SIZE, fault, reached
+from multiproc.armed_faults import fault
+from multiproc.snapshot_worlds import ALWAYS_S, NEVER_S
 from multiproc.toy import final_states, train
+from multiproc.toy_world import SIZE, reached
 from multiproc.world import ProcessWorld
 from trainctl.core.records.generation import Rung
 from trainctl.core.records.spec import CheckpointSpec, JobSpec, SnapshotsSpec
 
 pytestmark = pytest.mark.multiproc
 
-NEVER_S, ALWAYS_S = 1e9, 1e-9
 EVERYBODY = range(SIZE)
 
 
@@ -29,9 +32,7 @@ def make(folder: Path, *faults: dict[str, Any], interval_steps: int = 0, steps: 
     snapshots = SnapshotsSpec(interval_steps=interval_steps, interval="auto")
     spec = JobSpec(checkpoint=CheckpointSpec(interval_steps=0, snapshots=snapshots))
     options = {"steps": steps, "hidden": 20}
-    return ProcessWorld(
-        folder, SIZE, train, options=options, spec=spec, faults=json.dumps(faults), nodes=["a", "b", "c"]
-    )
+    return ProcessWorld(folder, SIZE, train, options=options, spec=spec, faults=faults, nodes=["a", "b", "c"])
 
 
 def finish(w: ProcessWorld) -> None:

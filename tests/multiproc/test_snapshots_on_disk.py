@@ -1,4 +1,7 @@
-"""A job that saves to an object store comes back from the disks of its own nodes, without a download."""
+"""A job that saves to an object store comes back from the disks of its own nodes, without a download.
+
+Without it every recovery would download what lies on the disks of the nodes.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from multiproc.sharded_toy import LONG, STEPS
+from multiproc.sharded_world import check, run, surviving
+from multiproc.snapshot_worlds import completed, damage, train_to_the_end
 from multiproc.storage_ranks import train_shards_on_s3
-from multiproc.test_session_sharded import check, run, surviving
-from multiproc.test_snapshots import completed, damage, train_to_the_end
 from multiproc.world import ProcessWorld
 from object_store.store import Store
 from trainctl.core.records.generation import Rung

@@ -1,4 +1,7 @@
-"""Tasks and optimizers through the real worker: on one and two workers, through a kill, out of a checkpoint."""
+"""Tasks and optimizers through the real worker: on one and two workers, through a kill, out of a checkpoint.
+
+Without it a task could work in one process and differ or fail in a worker.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from multiproc.armed_faults import fault
 from multiproc.builtin import run_worker
 from multiproc.task_runs import KILL, OWN, STEPS, run, same, tensors
 from multiproc.threads import WorldError
@@ -16,7 +20,7 @@ from unit.tasks.hf_folders import load, write_model
 
 pytestmark = pytest.mark.multiproc
 
-EARLY_KILL = {"point": "vote.before", "action": "kill", "where": {"slot": 1, "step": 1}}
+EARLY_KILL = fault("vote.before", slot=1, step=1)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +39,8 @@ def test_own_task_and_other_optimizers_lose_a_worker_and_change_no_bit(
         task=f"{OWN}:build", optimizer=optimizer, steps=STEPS, batch=BatchSpec(sequences=12, micro_batches=4)
     )
     losses, ref = run(tmp_path / "a", train)
-    for index, fault in enumerate((EARLY_KILL, KILL)):  # before and after the optimizer made its state
-        again, ref_again = run(tmp_path / f"b{index}", train, fault)
+    for index, killed in enumerate((EARLY_KILL, KILL)):  # before and after the optimizer made its state
+        again, ref_again = run(tmp_path / f"b{index}", train, killed)
         assert again == losses
         assert same(tensors(ref, tmp_path / f"ea{index}"), tensors(ref_again, tmp_path / f"eb{index}"))
     assert len(set(losses)) == STEPS

@@ -1,4 +1,7 @@
-"""Agents that join over TLS, renew, expire, and are refused; people and agents that come the wrong way."""
+"""Agents that join over TLS, renew, expire, and are refused; people and agents that come the wrong way.
+
+Without it agents could fall away when certificates end, or talk to a stranger.
+"""
 
 from __future__ import annotations
 

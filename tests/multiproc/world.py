@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from multiproc.armed_faults import ArmedFaults, Fault
 from multiproc.life import Life, Program, fork_server, run_program
 from multiproc.threads import DEADLINE_S, WorldError, store
 from trainctl.controller.domain.ancestry import Ancestor, gone_back
@@ -61,12 +62,6 @@ from trainctl.parallel.bridge import (
 ISLAND = "island-0"
 
 
-def _environment(marks: Path, faults: str) -> dict[str, str]:
-    marks.mkdir(exist_ok=True)
-    faulty = {"TRAINCTL_FAULTS": faults, "TRAINCTL_FAULTS_DIR": str(marks)}
-    return {**faulty, "OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:3"}  # as the real worker does
-
-
 class ProcessWorld:
     """Worker processes and a controller of one island: level-triggered, but without store, agents and time-outs."""
 
@@ -78,7 +73,7 @@ class ProcessWorld:
         *,
         options: Mapping[str, Any] | None = None,
         spec: JobSpec | None = None,
-        faults: str = "[]",
+        faults: Sequence[Fault] = (),
         nodes: Sequence[str] = (),
         domains: Mapping[str, str] | None = None,
         deadline_s: float = DEADLINE_S,
@@ -89,7 +84,10 @@ class ProcessWorld:
         self._program = program
         self._options = {**(options or {}), "folder": str(folder)}
         self._spec = to_wire(TrainJob(metadata=JobMetadata(name="test"), spec=spec or JobSpec()))
-        self._env = _environment(folder / "fault-marks", faults)
+        self.faults = ArmedFaults(folder / "fault-marks", faults)
+        # Names are looked up as the real worker does.
+        own = {"OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:3"}
+        self._env = {**self.faults.environment, **own}
         self._keep = (spec or JobSpec()).checkpoint.keep.last
         self._store = store()
         self._changed = threading.Condition()
@@ -502,8 +500,10 @@ class ProcessWorld:
     def __enter__(self) -> ProcessWorld:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if error is None:
+            self.faults.check()
 
     def _fail(self, why: str) -> None:
         lines = [why]

@@ -1,4 +1,7 @@
-"""Each invariant catches the history that it is about: a run that was in order, with one thing in it made wrong."""
+"""Each invariant catches the history that it is about: a run that was in order, with one thing in it made wrong.
+
+Without it the simulation could be green because its checks see nothing.
+"""
 
 from __future__ import annotations
 

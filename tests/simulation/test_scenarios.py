@@ -1,3 +1,5 @@
+"""Without it the scenarios would teach their readers recoveries that the controller does not do any more."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,7 @@
-"""A quick share of the seeds; ``make chaos`` runs a thousand."""
+"""A quick share of the seeds; ``make chaos`` runs a thousand.
+
+Without it a rare order of failures could lose a job, and be found by users.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a failed seed would be shown as forty faults, or as fewer that have nothing to do with the failure."""
+
 from __future__ import annotations
 
 import random

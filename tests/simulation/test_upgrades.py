@@ -1,4 +1,7 @@
-"""Controllers of two versions in turn: what the invariant about them catches, and a run in which it holds."""
+"""Controllers of two versions in turn: what the invariant about them catches, and a run in which it holds.
+
+Without it an older controller could take over what it cannot read.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
+"""Without it the simulated machines could do what no process does, and its findings would be about nothing real."""
+
 from __future__ import annotations
 
 import asyncio
 
 import pytest
 
-from simulation.virtual_loop import OUTSIDE, NothingLeftError, Process, run_virtually
+from simulation.virtual_loop import NothingLeftError, Process, run_virtually
 
 
 def test_time_jumps_and_timers_run_in_order() -> None:
@@ -112,4 +114,3 @@ def test_tasks_that_a_process_starts_are_its_own() -> None:
         return count
 
     assert run_virtually(main) == 0
-    assert OUTSIDE is not None

@@ -1,3 +1,5 @@
+"""Without it the simulated store could be kinder than etcd, and bugs of an unkind one would be found by users."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Whoever asks while nobody leads is told why, also right after a start or a term, before the next try has failed."""
+"""Whoever asks while nobody leads is told why, also right after a start or a term, before the next try has failed.
+
+Without it people would see UNAVAILABLE and not know what to mend.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``torch.compile`` with inductor, which on a CPU runs a C++ compiler: ``make test-system`` sees to one."""
+"""``torch.compile`` with inductor, which on a CPU runs a C++ compiler: ``make test-system`` sees to one.
+
+Without it a compiled model could compute something else, or fail at the first step.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Compiled models in workers: through a kill, and on a whole system. They keep their kernels where the node says."""
+"""Compiled models in workers: through a kill, and on a whole system. They keep their kernels where the node says.
+
+Without it each restart would compile for minutes, or fail after a kill.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The main job as ``make demo`` runs it: failures survived, nothing lost, a summary, a picture, a model that writes."""
+"""The main job as ``make demo`` runs it: failures survived, nothing lost, a summary, a picture, a model that writes.
+
+Without it the first thing that people see of this could fail.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The memory of a node is full, as its kernel says it: a small memory file system of its own, which is filled.
 
+Without it snapshots could take a node down when its memory is full.
+
 It is mounted in a user namespace, so that it takes no root but a system that lets people make those, and reached from
 outside through the process that holds it.
 """
@@ -15,17 +17,9 @@ from pathlib import Path
 import pytest
 
 from multiproc.sharded_toy import LONG
-from multiproc.test_session_sharded import check, run, surviving
-from multiproc.test_snapshot_deaths import (
-    NODES,
-    SLOTS,
-    begun,
-    complete,
-    last_of_all,
-    make,
-    went_back,
-)
-from multiproc.test_snapshots_by_time import ALWAYS_S
+from multiproc.sharded_world import check, run, surviving
+from multiproc.snapshot_nodes import NODES, SLOTS, begun, complete, last_of_all, make, went_back
+from multiproc.snapshot_worlds import ALWAYS_S
 from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.spec import SnapshotsSpec

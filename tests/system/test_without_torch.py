@@ -1,4 +1,7 @@
-"""Controller and command line in a clean environment that has no torch: what a login node or a small image has."""
+"""Controller and command line in a clean environment that has no torch: what a login node or a small image has.
+
+Without it a login node would have to install torch to submit a job.
+"""
 
 import os
 import subprocess

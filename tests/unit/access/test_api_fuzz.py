@@ -1,5 +1,7 @@
 """Whatever comes in at the API: an answer or one clear error, and soon; and the controller lives.
 
+Without it one strange request could end the controller for all.
+
 The same examples each time. ``TRAINCTL_FUZZ_EXAMPLES=2000`` draws new ones, an eighth as many for each method, and
 prints the seed that ``TRAINCTL_FUZZ_SEED`` draws them again with (``make chaos``).
 """

@@ -1,4 +1,7 @@
-"""The audit log: what is in it, in which order, and that nothing is missing whatever happens."""
+"""The audit log: what is in it, in which order, and that nothing is missing whatever happens.
+
+Without it a change could be made that nobody can be asked about.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Token buckets in virtual time, and the limits of a controller that serves."""
+"""Token buckets in virtual time, and the limits of a controller that serves.
+
+Without it one script in a loop could shut all others out.
+"""
 
 from __future__ import annotations
 

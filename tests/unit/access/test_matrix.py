@@ -1,4 +1,7 @@
-"""Who may call what: each role, in its tenant, in another one and in all of them, with every method of the API."""
+"""Who may call what: each role, in its tenant, in another one and in all of them, with every method of the API.
+
+Without it a viewer could cancel jobs, or one tenant read those of another.
+"""
 
 from __future__ import annotations
 

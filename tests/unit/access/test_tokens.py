@@ -1,4 +1,7 @@
-"""Tokens that are good, and all ways of not being so; what a revoked one held open ends."""
+"""Tokens that are good, and all ways of not being so; what a revoked one held open ends.
+
+Without it a forged or revoked token could be let in.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it two workers could get one GPU, or a node offer devices that its processes cannot see."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Without it what a worker tells its agent could be lost, mixed up or hold training up when the agent is slow."""
+
 from __future__ import annotations
 
 import math

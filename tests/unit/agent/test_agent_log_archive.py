@@ -1,3 +1,5 @@
+"""Without it a full or hanging results store could cost logs, memory or the agent's end, or revive a deleted job."""
+
 from __future__ import annotations
 
 import errno

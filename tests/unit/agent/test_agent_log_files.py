@@ -1,3 +1,5 @@
+"""Without it logs could have torn, lost or doubled lines after a rotation, a restart or a full disk."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Without it two agents could share a folder, and a wrong flag be a traceback instead of a sentence."""
+
 from __future__ import annotations
 
 import os

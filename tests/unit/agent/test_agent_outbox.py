@@ -1,3 +1,5 @@
+"""Without it a controller that was away would miss reports or count them twice, and come back to a rush of agents."""
+
 from __future__ import annotations
 
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""Without it a live worker could look frozen and be killed, or a frozen one look alive for ever."""
+
 from __future__ import annotations
 
 import os

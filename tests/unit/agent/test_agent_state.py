@@ -1,3 +1,5 @@
+"""Without it an agent could start a worker twice, kill a healthy one, or fill a slot whose last life still runs."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""An exit is told as soon as its last words are read; whoever keeps a pipe open delays it once, not once a pipe."""
+"""An exit is told as soon as its last words are read; whoever keeps a pipe open delays it once, not once a pipe.
+
+Without it the reason of a crash could come late or never.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An agent that can never talk to its controllers ends and says why, however gRPC puts it."""
+"""An agent that can never talk to its controllers ends and says why, however gRPC puts it.
+
+Without it an agent of a wrong version would try for ever in silence.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How long an agent waits for a word."""
+"""How long an agent waits for a word.
+
+Without it an agent could stop its workers too soon, or wait for a controller that is gone.
+"""
 
 from trainctl.agent.patience import FIRST_WORD_S, LEADER_SILENT_S, Patience
 

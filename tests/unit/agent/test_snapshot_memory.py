@@ -1,4 +1,7 @@
-"""The agent's side of snapshots: memory that is its own, for jobs that may need it."""
+"""The agent's side of snapshots: memory that is its own, for jobs that may need it.
+
+Without it snapshots of jobs that are gone could fill a node, or those of a live one be removed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``make bench-checkpoint`` with any choice of what to measure, with ranks that only say that they did it."""
+"""``make bench-checkpoint`` with any choice of what to measure, with ranks that only say that they did it.
+
+Without it a long benchmark could fail at its end for an option.
+"""
 
 from __future__ import annotations
 

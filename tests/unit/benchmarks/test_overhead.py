@@ -1,4 +1,7 @@
-"""``make bench-overhead``: turns are compared with their neighbours, and a side that does not train is an error."""
+"""``make bench-overhead``: turns are compared with their neighbours, and a side that does not train is an error.
+
+Without it a figure in the docs could compare a side that did nothing.
+"""
 
 from __future__ import annotations
 

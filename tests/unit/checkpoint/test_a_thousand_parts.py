@@ -1,5 +1,7 @@
 """A checkpoint of 1,024 writers: saved, sealed, verified, described and loaded by another number of ranks.
 
+Without it a large job could wait minutes for each save.
+
 Its tensors are small. What would take long at this size is what is done once for each part: requests that wait for
 each other, and plans.
 """

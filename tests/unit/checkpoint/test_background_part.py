@@ -1,4 +1,7 @@
-"""A part on its way: what its stages took, and how it ends."""
+"""A part on its way: what its stages took, and how it ends.
+
+Without it a save that failed in the background could be taken for a good one.
+"""
 
 from __future__ import annotations
 

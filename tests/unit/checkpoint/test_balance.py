@@ -1,3 +1,5 @@
+"""Without it a load could wait for one rank that reads most of the bytes while the others are idle."""
+
 from __future__ import annotations
 
 import itertools

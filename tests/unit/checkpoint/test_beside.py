@@ -1,4 +1,7 @@
-"""What is saved beside the tensors: what comes back, and what is refused before anything is written."""
+"""What is saved beside the tensors: what comes back, and what is refused before anything is written.
+
+Without it a loader's position could be lost with a restart, or a save fail half way.
+"""
 
 from __future__ import annotations
 

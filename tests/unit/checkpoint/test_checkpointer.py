@@ -1,4 +1,7 @@
-"""Saves beside the training, in one process: what is saved, who waits for whom, and how failures come back."""
+"""Saves beside the training, in one process: what is saved, who waits for whom, and how failures come back.
+
+Without it a save could hold training up, or fail unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, UsageError
-from unit.checkpoint.test_library import built, same, train
+from unit.checkpoint.library_training import built, same, train
 
 DEADLINE_S = 150.0
 

@@ -1,4 +1,7 @@
-"""Checksums in manifests: those of any other implementation of the algorithm that they name."""
+"""Checksums in manifests: those of any other implementation of the algorithm that they name.
+
+Without it another program could call our checkpoints damaged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What ranks hold by columns is saved as blocks: a few entries, readable by others, and loaded into any other cut."""
+"""What ranks hold by columns is saved as blocks: a few entries, readable by others, and loaded into any other cut.
+
+Without it tensor-parallel weights could be saved in thousands of slivers, or come back in wrong places.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a save that was broken off could be taken for the newest checkpoint, or cost the one before."""
+
 from __future__ import annotations
 
 import dataclasses

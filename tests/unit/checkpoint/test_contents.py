@@ -1,4 +1,7 @@
-"""The table of contents: with it a rank reads less, and finds the same."""
+"""The table of contents: with it a rank reads less, and finds the same.
+
+Without it every rank would read every manifest, which takes longer than the data.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Box, Flat, Shape, whole
 from trainctl.checkpoint.loading import LoadPlan, plan_load
-from trainctl.checkpoint.manifest.codec import dump_root, sha256
+from trainctl.checkpoint.manifest.codec import sha256
 from trainctl.checkpoint.manifest.contents import contents_of, held_rows
 from trainctl.checkpoint.manifest.names import CONTENTS, ROOT_MANIFEST
 from trainctl.checkpoint.manifest.reading import files_layout, read_contents, read_parts, read_root
@@ -49,18 +52,9 @@ from unit.checkpoint.ranks import (
     save,
     save_parts,
 )
+from unit.checkpoint.resealing import resealed, without_table
 
 MODEL = {f"layers.{n}.{name}": shape for n in range(30) for name, shape in {"up": (8, 4), "down": (4, 8)}.items()}
-
-
-def resealed(ref: CheckpointRef, change: Callable[[RootManifest], RootManifest]) -> CheckpointRef:
-    """The same attempt with another root manifest."""
-    storage = open_storage(ref.uri)
-    root, _ = read_root(storage)
-    data = dump_root(change(root))
-    storage.delete(ROOT_MANIFEST)
-    storage.write_file(ROOT_MANIFEST, [data])
-    return dataclasses.replace(ref, manifest_sha256=sha256(data))
 
 
 def with_table(ref: CheckpointRef, change: Mapping[str, object]) -> CheckpointRef:
@@ -75,13 +69,6 @@ def with_table(ref: CheckpointRef, change: Mapping[str, object]) -> CheckpointRe
         return dataclasses.replace(root, contents=table)
 
     return resealed(ref, listed)
-
-
-def without_table(ref: CheckpointRef) -> CheckpointRef:
-    """As an older version has written it."""
-    found = resealed(ref, lambda root: dataclasses.replace(root, contents=None))
-    open_storage(ref.uri).delete(CONTENTS)
-    return found
 
 
 def outcome(ref: CheckpointRef, state: LocalState, everything: Mapping[StateKey, Shape]) -> str:
@@ -300,6 +287,8 @@ def test_a_writer_of_an_older_version_leaves_a_checkpoint_without_a_table(tmp_pa
 
 
 SHAPES = {key("a"): (4, 2), key("b"): (4, 2), key("c"): (3,)}
+LEFT, RIGHT = (0, 0, 4, 1), (0, 1, 4, 1)
+"""The columns of a."""
 
 
 @pytest.mark.parametrize(
@@ -309,6 +298,12 @@ SHAPES = {key("a"): (4, 2), key("b"): (4, 2), key("c"): (3,)}
         ({0: ((0, 1, 0, 3), (1, 2, 0, 4)), 1: ((1, 1, 4, 8),)}, "element of param of b .* found 0:4 in part 0"),
         ({0: ((0, 1, 0, 3), (1, 2, 0, 5)), 1: ((1, 2, 4, 8),)}, "element of param of a .* 0:5 in part 0, 4:8 in"),
         ({0: ((0, 1, 1, 3), (1, 2, 0, 8))}, "element of param of c .* found 1:3 in part 0"),
+        ({0: ((0, 1, 0, 3), (1, 2, *LEFT))}, r"element of param of a .* found \[0:4, 0:1\] in part 0"),
+        (
+            {0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *LEFT),)},
+            r"a .* \[0:4, 0:1\] in part 0, \[0:4, 0:1\] in part 1",
+        ),
+        ({0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *RIGHT), (1, 1, 0, 1))}, r"a .* 0:1 in part 1"),
     ],
 )
 def test_a_gap_or_an_overlap_is_no_checkpoint(held: Mapping[int, HeldRows], words: str) -> None:
@@ -340,26 +335,6 @@ def test_thousands_of_tensors_that_lie_alike_are_a_few_rows() -> None:
     contents = contents_of(model, held, tcf=1, step=1, attempt="x")
     assert len(contents.tensors) == len(contents.placed) == 2
     assert sum(len(alike.fqns) for alike in contents.tensors) == len(model)
-
-
-LEFT, RIGHT = (0, 0, 4, 1), (0, 1, 4, 1)
-"""The columns of a."""
-
-
-@pytest.mark.parametrize(
-    ("held", "words"),
-    [
-        ({0: ((0, 1, 0, 3), (1, 2, *LEFT))}, r"element of param of a .* found \[0:4, 0:1\] in part 0"),
-        (
-            {0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *LEFT),)},
-            r"a .* \[0:4, 0:1\] in part 0, \[0:4, 0:1\] in part 1",
-        ),
-        ({0: ((0, 1, 0, 3), (1, 2, *LEFT)), 1: ((1, 2, *RIGHT), (1, 1, 0, 1))}, r"a .* 0:1 in part 1"),
-    ],
-)
-def test_a_gap_or_an_overlap_of_boxes_is_no_checkpoint(held: Mapping[int, HeldRows], words: str) -> None:
-    with pytest.raises(CheckpointError, match=words):
-        contents_of(SHAPES, held, tcf=1, step=1, attempt="x")
 
 
 def test_columns_of_thousands_of_tensors_are_a_row_and_a_box() -> None:

@@ -1,5 +1,7 @@
 """Copies from a device are of the snapshot's moment, whatever order its queues are in, and training waits for no more.
 
+Without it a snapshot could hold half of one step and half of the next.
+
 The device is a fake of two queues (``fake_device``). What is left out of the copier on purpose is found out, too.
 """
 

@@ -1,3 +1,5 @@
+"""Without it a joiner could get elements twice, from the wrong rank or not at all, and train on with garbage."""
+
 from __future__ import annotations
 
 import json
@@ -12,19 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.combine import Cast, Term, WeightedSum
-from trainctl.checkpoint.layout.copy_plan import copy_plan, uncovered
+from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.placement import Placement
-from trainctl.checkpoint.layout.region import Box, Flat, one_run, order_of, volume
+from trainctl.checkpoint.layout.region import Box, Flat, order_of, volume
 from trainctl.core.errors import PlanError
-from unit.checkpoint.layouts import elements, key, layouts, shape_tables
+from unit.checkpoint.copied import assert_copies, held
+from unit.checkpoint.layouts import key, layouts, shape_tables
 from unit.checkpoint.layouts import shapes as shapes_of_tensors
-
-
-def held(layout: Layout, holder: str, state_key: StateKey) -> set[int]:
-    regions = layout.holders.get(holder, {}).get(state_key, ())
-    return {i for region in regions for i in elements(layout.shapes[state_key], region)}
 
 
 @given(st.data())
@@ -34,30 +32,6 @@ def test_every_wanted_element_is_copied_once_or_reported_missing(data: st.DataOb
     dst = data.draw(layouts(table, "rank"))
     failed = frozenset(data.draw(st.sets(st.sampled_from(sorted(src.holders)))))
     assert_copies(src, dst, failed)
-
-
-def assert_copies(src: Layout, dst: Layout, failed: frozenset[str]) -> None:
-    """What a destination lacks comes once, from one that has it and did not fail; or is missing."""
-    plan = copy_plan(src, dst, failed=failed)
-    copied: dict[tuple[str, StateKey], Counter[int]] = {}
-    for t in plan.transfers:
-        assert t.src_holder not in failed
-        assert t.src_holder != t.dst_holder
-        moved = elements(src.shapes[t.src_key], t.region)
-        assert moved <= held(src, t.src_holder, t.src_key)
-        assert one_run(src.shapes[t.src_key], t.region) == t.region
-        copied.setdefault((t.dst_holder, t.dst_key), Counter()).update(moved)
-    missing = {(m.dst_holder, m.dst_key, i) for m in plan.missing for i in elements(dst.shapes[m.dst_key], m.region)}
-    for holder, keys in dst.holders.items():
-        for state_key in keys:
-            usable = {h for h in src.holders if h not in failed}
-            own = held(src, holder, state_key) if holder in usable else set()
-            anywhere = set().union(*(held(src, h, state_key) for h in usable))
-            want = held(dst, holder, state_key)
-            counts = copied.get((holder, state_key), Counter())
-            assert counts == Counter((want - own) & anywhere)
-            assert {i for i in want if (holder, state_key, i) in missing} == want - anywhere
-    assert uncovered(dst, src, failed=failed) == plan.missing
 
 
 @given(st.data())

@@ -1,4 +1,7 @@
-"""Copy plans between meshes, boxes and flat shards: every element comes once, and is the right one."""
+"""Copy plans between meshes, boxes and flat shards: every element comes once, and is the right one.
+
+Without it a change of the mesh could lose or double elements.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape
 from trainctl.core.errors import InternalError
+from unit.checkpoint.copied import assert_copies
 from unit.checkpoint.layouts import elements, key, shape_tables
 from unit.checkpoint.ranks import full_values, plain, rank_state, save
-from unit.checkpoint.test_copy_plan import assert_copies
 
 
 @st.composite

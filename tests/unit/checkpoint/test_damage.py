@@ -1,3 +1,5 @@
+"""Without it a flipped bit or a swapped file would be loaded as weights, or be found without saying where it is."""
+
 from __future__ import annotations
 
 import hashlib
@@ -16,13 +18,8 @@ from trainctl.checkpoint.engine import load, resolve
 from trainctl.checkpoint.manifest.values import decode_value, encode_value
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
+from unit.checkpoint.damaging import flip
 from unit.checkpoint.ranks import attempt, full_values, key, plain, rank_state, same_bits, save
-
-
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
 
 
 def folder_of(ref: CheckpointRef) -> Path:

@@ -1,4 +1,7 @@
-"""The saves of a rank are planned once, and anew when anything of the layout has changed, on any rank."""
+"""The saves of a rank are planned once, and anew when anything of the layout has changed, on any rank.
+
+Without it each save would plan anew, or use a plan that does not fit any more.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A save ends before each single call to the system that it makes, as if its process died; what was there loads."""
+"""A save ends before each single call to the system that it makes, as if its process died; what was there loads.
+
+Without it a crash between two calls could cost the only checkpoint.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is written past the cache is what was given, whatever its sizes, and whatever the file system says to it."""
+"""What is written past the cache is what was given, whatever its sizes, and whatever the file system says to it.
+
+Without it the end of a file could be lost on a file system that takes less than it was given.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is said of a checkpoint that does not fit: all of it, in lines that a person reads."""
+"""What is said of a checkpoint that does not fit: all of it, in lines that a person reads.
+
+Without it whoever changed a model would have to guess why it does not load.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which part of a tensor a rank holds, by the placements of a DTensor; what cannot be said so is refused."""
+"""Which part of a tensor a rank holds, by the placements of a DTensor; what cannot be said so is refused.
+
+Without it a rank could save a part that it does not hold.
+"""
 
 from __future__ import annotations
 

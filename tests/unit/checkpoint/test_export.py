@@ -1,3 +1,5 @@
+"""Without it an exported model could compute other logits than the trained one, or half a folder pass as one."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,7 @@
-"""What modules keep beside parameters and buffers is saved and loaded as torch's own ``state_dict`` would."""
+"""What modules keep beside parameters and buffers is saved and loaded as torch's own ``state_dict`` would.
+
+Without it models with state of their own could come back without it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A damaged checkpoint is refused, and the newest older one that it descends from is taken, said and remembered."""
+"""A damaged checkpoint is refused, and the newest older one that it descends from is taken, said and remembered.
+
+Without it a job could go back to damaged weights, or to those of another job.
+"""
 
 from __future__ import annotations
 

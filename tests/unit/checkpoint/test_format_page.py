@@ -1,4 +1,7 @@
-"""What docs/format.md says of the format: its reader, run as it stands, reads what any number of ranks saved."""
+"""What docs/format.md says of the format: its reader, run as it stands, reads what any number of ranks saved.
+
+Without it somebody who needs their weights in ten years could not read them by the page.
+"""
 
 from __future__ import annotations
 

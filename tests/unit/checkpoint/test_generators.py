@@ -1,4 +1,7 @@
-"""Random generators go on from a checkpoint as if nothing had happened."""
+"""Random generators go on from a checkpoint as if nothing had happened.
+
+Without it dropout would differ after a restart, and no run could be repeated.
+"""
 
 from __future__ import annotations
 

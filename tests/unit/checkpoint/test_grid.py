@@ -1,4 +1,7 @@
-"""Cells and unions of boxes and flat ranges, compared with what single elements say."""
+"""Cells and unions of boxes and flat ranges, compared with what single elements say.
+
+Without it coverage of a checkpoint could be judged wrong: whole with a gap, or broken though whole.
+"""
 
 from __future__ import annotations
 

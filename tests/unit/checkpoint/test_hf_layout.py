@@ -1,4 +1,7 @@
-"""Layout ``hf``: the model of a live checkpoint is what stock readers of Hugging Face folders expect."""
+"""Layout ``hf``: the model of a live checkpoint is what stock readers of Hugging Face folders expect.
+
+Without it other tools could not open what a job saves, or read wrong weights.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError, PlanError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
+from unit.checkpoint.damaging import flip
 from unit.checkpoint.ranks import attempt, flats, full_values, key, plain, rank_state, rows, same_bits, save
-from unit.checkpoint.test_damage import flip
 
 Values = Mapping[StateKey, torch.Tensor]
 SHAPES = {"w": (37, 5), "b": (5,), "scalar": (), "none": (0, 4), "one": (1,), "wide": (3, 50)}

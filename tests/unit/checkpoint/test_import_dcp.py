@@ -1,4 +1,7 @@
-"""Folders of torch DCP become checkpoints with the same bits, and what is wrong with one is said with its place."""
+"""Folders of torch DCP become checkpoints with the same bits, and what is wrong with one is said with its place.
+
+Without it runs begun elsewhere could come in with wrong weights.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from trainctl.checkpoint.importing import ImportReport, Naming, import_checkpoin
 from trainctl.checkpoint.library import load
 from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError, ConflictError, UsageError
-from unit.checkpoint.test_import_pickles import Runs
+from unit.checkpoint.evil_pickle import Runs
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 

@@ -1,4 +1,7 @@
-"""Hugging Face folders become checkpoints, and what is wrong with one is said with its place."""
+"""Hugging Face folders become checkpoints, and what is wrong with one is said with its place.
+
+Without it a pretrained model could come in with wrong or missing weights.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,7 @@ from trainctl.checkpoint.importing import Naming, import_checkpoint
 from trainctl.checkpoint.library import load
 from trainctl.checkpoint.origin import Imported, origin_of
 from trainctl.core.errors import CheckpointError, UsageError
-
-TENSORS = {"model.a": torch.randn(4, 3), "model.b": torch.randn(5).bfloat16(), "head": torch.arange(6).reshape(2, 3)}
+from unit.checkpoint.hf_tensors import TENSORS, module
 
 
 def hf_folder(folder: Path, *, shards: int = 1) -> Path:
@@ -40,15 +42,6 @@ def hf_folder(folder: Path, *, shards: int = 1) -> Path:
 
 def write_index(folder: Path, names: Any) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-
-
-def module() -> nn.Module:
-    built = nn.Module()
-    built.model = nn.Module()
-    built.model.a = nn.Parameter(torch.zeros(4, 3))
-    built.model.b = nn.Parameter(torch.zeros(5, dtype=torch.bfloat16))
-    built.register_buffer("head", torch.zeros(2, 3, dtype=torch.int64))
-    return built
 
 
 @pytest.mark.parametrize("shards", [1, 3])

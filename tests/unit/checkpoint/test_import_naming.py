@@ -1,4 +1,7 @@
-"""Which tensors of a nested dict are parameters and which an optimizer's state; what is unclear is asked for."""
+"""Which tensors of a nested dict are parameters and which an optimizer's state; what is unclear is asked for.
+
+Without it momentum could be taken for weights.
+"""
 
 from __future__ import annotations
 

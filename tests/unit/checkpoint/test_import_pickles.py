@@ -1,8 +1,10 @@
-"""The reader of pickles does nothing that a pickle says, and takes nothing that is not expected."""
+"""The reader of pickles does nothing that a pickle says, and takes nothing that is not expected.
+
+Without it an import could run a stranger's program.
+"""
 
 from __future__ import annotations
 
-import os
 import pickle
 import pickletools
 from collections import OrderedDict
@@ -13,22 +15,13 @@ import pytest
 
 from trainctl.checkpoint.importing.pickles import Made, Name, read_pickle
 from trainctl.core.errors import CheckpointError
+from unit.checkpoint.evil_pickle import Runs
 
 VALUES: list[Any] = [
     None, True, 3, -1, 1 << 40, 1 << 80, 0.5, "text", "ü" * 300, b"bytes", (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4),
     [], [1], [[1], [2, 3]], {}, {"a": 1}, {"a": {"b": (1, [2])}, 3: None}, [("x",) * 2] * 3, OrderedDict(),
 ]  # fmt: skip
 ALLOWED = frozenset({("collections", "OrderedDict"), ("pathlib", "PurePosixPath")})
-
-
-class Runs:
-    """What an attacker puts into a file: loading it with pickle runs a command."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> Any:
-        return os.system, (self.command,)
 
 
 @pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])

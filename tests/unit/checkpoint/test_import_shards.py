@@ -1,4 +1,7 @@
-"""Folders of torch DCP's own safetensors writer, as it leaves them: whole, consolidated, or in the ranks' parts."""
+"""Folders of torch DCP's own safetensors writer, as it leaves them: whole, consolidated, or in the ranks' parts.
+
+Without it shards could be joined in the wrong order.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.importing import Naming, import_checkpoint
 from trainctl.checkpoint.library import load
 from trainctl.core.errors import CheckpointError
-from unit.checkpoint.test_import_hf import TENSORS, module
+from unit.checkpoint.hf_tensors import TENSORS, module
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 

@@ -1,4 +1,7 @@
-"""Pieces of a tensor, however it was cut, become its row-major blocks; gaps and overlaps are named."""
+"""Pieces of a tensor, however it was cut, become its row-major blocks; gaps and overlaps are named.
+
+Without it an import could fill the memory, or leave a gap of zeros.
+"""
 
 from __future__ import annotations
 

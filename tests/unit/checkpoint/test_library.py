@@ -1,4 +1,7 @@
-"""Checkpoints without a controller, in one process."""
+"""Checkpoints without a controller, in one process.
+
+Without it a script could go on from other state than it saved.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,7 @@ from trainctl.checkpoint.library import load, load_state, save, save_state
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError, PlanError
-
-
-def built(seed: int = 0, width: int = 5) -> tuple[nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Tanh(), nn.Linear(width, 2))
-    return model, torch.optim.AdamW(model.parameters(), lr=0.1)
-
-
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    for step in range(steps):
-        optimizer.zero_grad()
-        model(torch.randn(8, 3, generator=torch.Generator().manual_seed(step))).square().sum().backward()
-        optimizer.step()
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    left, right = a.state_dict(), b.state_dict()
-    return list(left) == list(right) and all(torch.equal(left[name], right[name]) for name in left)
+from unit.checkpoint.library_training import built, same, train
 
 
 @pytest.mark.parametrize("before", [0, 3])

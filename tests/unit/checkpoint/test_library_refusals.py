@@ -1,4 +1,7 @@
-"""What the library refuses before anything is written or changed, and what a scheduler finds again."""
+"""What the library refuses before anything is written or changed, and what a scheduler finds again.
+
+Without it misuse could overwrite a good checkpoint.
+"""
 
 from __future__ import annotations
 

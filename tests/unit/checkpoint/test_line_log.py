@@ -1,3 +1,5 @@
+"""Without it a crash could leave half a line in a job's records that breaks all who read them, or a disk fill up."""
+
 from __future__ import annotations
 
 import random

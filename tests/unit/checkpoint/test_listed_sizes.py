@@ -1,4 +1,7 @@
-"""Whether all files are there is seen in listings; what a listing does not say is asked for by name."""
+"""Whether all files are there is seen in listings; what a listing does not say is asked for by name.
+
+Without it finding the newest checkpoint would take a request for each file, or trust a file that is cut.
+"""
 
 from __future__ import annotations
 

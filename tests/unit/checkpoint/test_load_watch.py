@@ -1,4 +1,7 @@
-"""What a load tells of itself: how far it is, and what took how long."""
+"""What a load tells of itself: how far it is, and what took how long.
+
+Without it a slow load would look like a hang.
+"""
 
 from __future__ import annotations
 

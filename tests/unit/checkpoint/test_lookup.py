@@ -1,4 +1,7 @@
-"""What lies in a folder that somebody names, found without a controller."""
+"""What lies in a folder that somebody names, found without a controller.
+
+Without it one folder could mean one checkpoint to one command and another to the next.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Megatron's way of cutting a model, saved by one grid of ranks and loaded by others, and by a plain module."""
+"""Megatron's way of cutting a model, saved by one grid of ranks and loaded by others, and by a plain module.
+
+Without it models cut like Megatron's could come back with mixed heads.
+"""
 
 from __future__ import annotations
 

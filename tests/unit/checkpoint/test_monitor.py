@@ -1,4 +1,7 @@
-"""What held a save up, in words."""
+"""What held a save up, in words.
+
+Without it people would know that a save was slow, but not by what.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a node's memory says that it has: nothing that is not complete, and whole."""
+"""What a node's memory says that it has: nothing that is not complete, and whole.
+
+Without it a recovery could count on a snapshot that is not whole.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a job could go on from a checkpoint with other moments than it had, and nobody would see why."""
+
 from __future__ import annotations
 
 import json

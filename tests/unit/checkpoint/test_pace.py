@@ -1,4 +1,7 @@
-"""A write beside training rests as long as it takes to leave the processor to others, and no longer."""
+"""A write beside training rests as long as it takes to leave the processor to others, and no longer.
+
+Without it saving could slow training down, or take far longer than it has to.
+"""
 
 from __future__ import annotations
 

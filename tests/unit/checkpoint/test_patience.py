@@ -1,4 +1,7 @@
-"""When a storage is asked again, and what it said: pure decisions, and calls on a clock of their own."""
+"""When a storage is asked again, and what it said: pure decisions, and calls on a clock of their own.
+
+Without it a short trouble of a storage could cost a checkpoint, or a long one hang the job.
+"""
 
 from __future__ import annotations
 

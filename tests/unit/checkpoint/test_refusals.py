@@ -1,4 +1,7 @@
-"""What cannot be saved or read is one error that names the place: a dtype nobody knows, a folder without rights."""
+"""What cannot be saved or read is one error that names the place: a dtype nobody knows, a folder without rights.
+
+Without it people would get a traceback from the depths of a library.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ from trainctl.core.errors import CheckpointError, PlanError, StorageRefusedError
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.ranks import full_values, key, plain, rank_state
 from unit.checkpoint.ranks import save as save_values
-from unit.checkpoint.test_contents import resealed, without_table
+from unit.checkpoint.resealing import resealed, without_table
 
 DEADLINE_S = 150.0
 NOBODY = 65534

@@ -1,3 +1,5 @@
+"""Without it the arithmetic of regions could skip or double elements, and weights be wrong in some layouts only."""
+
 from __future__ import annotations
 
 import itertools

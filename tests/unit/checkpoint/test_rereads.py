@@ -1,4 +1,7 @@
-"""Bytes that are changed on their way: read again, counted, told; wrong twice is damage."""
+"""Bytes that are changed on their way: read again, counted, told; wrong twice is damage.
+
+Without it a flaky network could cost a good checkpoint, or let bad bytes in.
+"""
 
 from __future__ import annotations
 

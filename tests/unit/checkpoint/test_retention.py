@@ -1,4 +1,7 @@
-"""What goes once the controller has said which checkpoint is current, and what never does, however late it is done."""
+"""What goes once the controller has said which checkpoint is current, and what never does, however late it is done.
+
+Without it the checkpoint that a job needs could be removed, or none ever.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from trainctl.checkpoint.retention import retain
 from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
-from unit.checkpoint.ranks import at_step, attempt, full_values, plain, save, save_parts
+from unit.checkpoint.completing import VALUES, completed
+from unit.checkpoint.ranks import at_step, attempt, plain, save_parts
 
-VALUES = full_values({"w": (6,)})
 JOB = "job-a"
 
 
@@ -27,12 +30,6 @@ JOB = "job-a"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here loses power."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def completed(
-    uri: Path, step: int, *, lineage: int = 1, parent: CheckpointRef | None = None, nonce: str = "n"
-) -> CheckpointRef:
-    return save(uri, at_step(VALUES, step), of=attempt(step, lineage=lineage, nonce=nonce), parent=parent)
 
 
 def begun(uri: Path, step: int, *, lineage: int) -> str:

@@ -1,4 +1,7 @@
-"""Checkpoints on an S3 store that is reached over HTTP, on good days and on bad ones."""
+"""Checkpoints on an S3 store that is reached over HTTP, on good days and on bad ones.
+
+Without it one lost answer of a store could cost a checkpoint.
+"""
 
 from __future__ import annotations
 

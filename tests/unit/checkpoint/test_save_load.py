@@ -1,3 +1,5 @@
+"""Without it a checkpoint of one layout could come back changed in another, in bits, places or dtypes."""
+
 from __future__ import annotations
 
 import uuid

@@ -1,4 +1,7 @@
-"""Whoever waits is told so, and what nobody answers is said within seconds, with its cause."""
+"""Whoever waits is told so, and what nobody answers is said within seconds, with its cause.
+
+Without it a rank that waits for a dead one would wait in silence.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Snapshots are the state of one moment or nothing, whoever is late, in a hurry, or does what is forbidden."""
+"""Snapshots are the state of one moment or nothing, whoever is late, in a hurry, or does what is forbidden.
+
+Without it a snapshot could mix two steps.
+"""
 
 from __future__ import annotations
 

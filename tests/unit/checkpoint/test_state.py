@@ -1,3 +1,5 @@
+"""Without it a tied or frozen tensor could be saved twice or never, and a resumed run differ from one at a stretch."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A stock reader of safetensors opens every data file that we write, and finds every element once, with its bits."""
+"""A stock reader of safetensors opens every data file that we write, and finds every element once, with its bits.
+
+Without it only we could read what we save.
+"""
 
 from __future__ import annotations
 

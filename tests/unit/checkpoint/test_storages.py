@@ -1,3 +1,5 @@
+"""Without it a crash or a full disk could leave a file that looks whole, or a storage be used that is no good."""
+
 from __future__ import annotations
 
 import errno

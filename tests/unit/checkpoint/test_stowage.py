@@ -1,4 +1,7 @@
-"""Where a state goes in host memory is found out once, and again whenever that is not where it goes any more."""
+"""Where a state goes in host memory is found out once, and again whenever that is not where it goes any more.
+
+Without it each snapshot would look for memory anew, or write over what is still read.
+"""
 
 from __future__ import annotations
 

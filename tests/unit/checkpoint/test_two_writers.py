@@ -1,4 +1,7 @@
-"""Two leaders' generations save the same step at once: their calls come in any order (`make chaos`: in every one)."""
+"""Two leaders' generations save the same step at once: their calls come in any order (`make chaos`: in every one).
+
+Without it a job after a fail-over could go back to the wrong one of two saves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Files of file systems that are written as a stream."""
+"""Files of file systems that are written as a stream.
+
+Without it half an upload could pass as a file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Verifying a checkpoint without loading it: every byte counts, every damaged file is named, torch is not needed."""
+"""Verifying a checkpoint without loading it: every byte counts, every damaged file is named, torch is not needed.
+
+Without it somebody could be told that a damaged checkpoint is good.
+"""
 
 from __future__ import annotations
 

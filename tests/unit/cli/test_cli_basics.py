@@ -1,3 +1,5 @@
+"""Without it a wrong flag, address or token could give a traceback, a slow help, or a token to the wrong host."""
+
 import errno
 import io
 import json

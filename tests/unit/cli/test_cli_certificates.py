@@ -1,4 +1,7 @@
-"""What doctor says of certificates."""
+"""What doctor says of certificates.
+
+Without it certificates would end on a day that nobody saw coming.
+"""
 
 from __future__ import annotations
 

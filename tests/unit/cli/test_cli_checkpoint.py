@@ -1,4 +1,7 @@
-"""One checkpoint: described and verified where it lies, removed and pinned through the controller."""
+"""One checkpoint: described and verified where it lies, removed and pinned through the controller.
+
+Without it a checkpoint that somebody pinned could be removed.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ from trainctl.protos.v1.job_pb2 import (
 )
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 from unit.checkpoint.ranks import at_step, attempt, full_values, save
+from unit.cli.answering import answer, sent
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
-from unit.cli.test_cli_operate import answer, sent
 
 
 @pytest.fixture

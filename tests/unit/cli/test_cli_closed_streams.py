@@ -1,4 +1,7 @@
-"""Streams that are closed, or take nothing: nobody is told of a success that nobody saw."""
+"""Streams that are closed, or take nothing: nobody is told of a success that nobody saw.
+
+Without it `trainctl get jobs | head` could end in a traceback, or a script take lost output for success.
+"""
 
 import io
 import os

@@ -1,3 +1,5 @@
+"""Without it a command could go to another controller than the one the user chose, or send a token in the clear."""
+
 import json
 from pathlib import Path
 

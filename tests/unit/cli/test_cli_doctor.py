@@ -1,4 +1,7 @@
-"""Every failing case of the doctor as data; and one run of the whole command on this machine."""
+"""Every failing case of the doctor as data; and one run of the whole command on this machine.
+
+Without it the doctor could call an installation well that cannot train.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The doctor reaches storage as a job would: by the job file's variables and the secrets that it names."""
+"""The doctor reaches storage as a job would: by the job file's variables and the secrets that it names.
+
+Without it the doctor could find a storage that jobs do not, or the other way round.
+"""
 
 from __future__ import annotations
 

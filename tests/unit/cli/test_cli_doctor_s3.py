@@ -1,4 +1,7 @@
-"""The doctor on an S3 store that is reached over HTTP, by the variables of a job file and the secrets that it names."""
+"""The doctor on an S3 store that is reached over HTTP, by the variables of a job file and the secrets that it names.
+
+Without it wrong rights on a bucket would show only when a job saves.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it `trainctl export` could take another step than asked for, or fail without saying what to install."""
+
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,7 @@
-"""Commands that know several controllers: while a leader is dying they wait for the next one, as long as they may."""
+"""Commands that know several controllers: while a leader is dying they wait for the next one, as long as they may.
+
+Without it a fail-over would break every command that is under way.
+"""
 
 from __future__ import annotations
 

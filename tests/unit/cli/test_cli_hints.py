@@ -1,4 +1,7 @@
-"""Every error that the command line raises says what to do next: read off its source."""
+"""Every error that the command line raises says what to do next: read off its source.
+
+Without it people would be told what is wrong and left alone with it.
+"""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-import json
+"""Without it `trainctl import` could make checkpoints that no job can begin with, or run what a pickle says."""
+
 import pickle
 import sys
 from pathlib import Path
@@ -7,15 +8,7 @@ from trainctl.checkpoint.catalog import artifact, resolve
 from trainctl.checkpoint.origin import Imported, origin_of
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
-
-
-def hf_folder(folder: Path) -> Path:
-    """Without a library: one tensor of four bytes."""
-    folder.mkdir()
-    header = json.dumps({"model.w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    (folder / "config.json").write_text("{}")
-    return folder
+from unit.cli.hf_folder import hf_folder
 
 
 def test_a_folder_becomes_a_checkpoint_that_a_job_names(cli: Cli, controller: FakeController, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""Without it `trainctl local` could leave processes behind, kill those of others, or delete what is not its own."""
+
 import io
 import json
 import os

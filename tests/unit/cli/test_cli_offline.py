@@ -1,4 +1,7 @@
-"""Checkpoints of a folder: listed, described, verified, kept and removed from its files, with no controller."""
+"""Checkpoints of a folder: listed, described, verified, kept and removed from its files, with no controller.
+
+Without it a folder of checkpoints could be tended only while a controller runs, or lose the wrong one.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from trainctl.checkpoint.manifest.names import DAMAGED, PIN
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.ranks import at_step, attempt, full_values, save
+from unit.cli.answering import answer
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
-from unit.cli.test_cli_import import hf_folder
-from unit.cli.test_cli_operate import answer
+from unit.cli.hf_folder import hf_folder
 
 Pair = tuple[CheckpointRef, CheckpointRef]
 

@@ -1,4 +1,7 @@
-"""The commands that change jobs and nodes: what is sent, what is asked first, what is shown."""
+"""The commands that change jobs and nodes: what is sent, what is asked first, what is shown.
+
+Without it a command could change another job than meant, or not ask before it destroys.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,9 @@ import pytest
 from trainctl.cli.style import Style, clip, visible_length
 from trainctl.core.errors import PreconditionError
 from trainctl.protos.v1 import job_pb2
+from unit.cli.answering import Terminal, answer, sent
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
-
-
-class Terminal(io.StringIO):
-    """A stream with somebody in front of it."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def sent(controller: FakeController, method: str) -> list[object]:
-    return [request for called, request in controller.calls if called == method]
-
-
-def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> Terminal:
-    heard = Terminal()
-    monkeypatch.setattr(sys, "stdin", Terminal(text))
-    monkeypatch.setattr(sys, "stderr", heard)
-    return heard
 
 
 def test_scale_sends_only_what_is_given(cli: Cli, controller: FakeController) -> None:

@@ -1,3 +1,5 @@
+"""Without it a plot could hide a recovery, break the terminal, or crash on a loss that is not finite."""
+
 import io
 import math
 import random

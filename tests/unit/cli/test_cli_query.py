@@ -1,3 +1,5 @@
+"""Without it scripts could get other values than they ask for, and a shortened name change the wrong job."""
+
 import io
 import json
 from typing import Any

@@ -1,3 +1,5 @@
+"""Without it people would see stale, doubled or badly placed facts about their jobs, and scripts get no JSON."""
+
 import io
 import json
 import re

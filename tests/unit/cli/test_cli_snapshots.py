@@ -1,4 +1,7 @@
-"""Snapshots in the memory of nodes, as people see them."""
+"""Snapshots in the memory of nodes, as people see them.
+
+Without it nobody could see whether a lost node would cost much.
+"""
 
 from __future__ import annotations
 

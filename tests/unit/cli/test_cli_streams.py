@@ -1,3 +1,5 @@
+"""Without it watching or following over a controller's restart could end, repeat itself or leave things out."""
+
 import io
 import json
 import subprocess

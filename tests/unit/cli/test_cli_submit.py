@@ -1,3 +1,5 @@
+"""Without it a retried submit could start a job twice, and a wrong job file be refused one problem at a time."""
+
 import io
 import os
 import subprocess

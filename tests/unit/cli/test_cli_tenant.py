@@ -1,4 +1,7 @@
-"""Whose jobs a command is about, and what it does when the controller asks it to wait."""
+"""Whose jobs a command is about, and what it does when the controller asks it to wait.
+
+Without it a command could act on a job of the same name in another tenant.
+"""
 
 import time
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""How far saves, loads and long commands are, as people see it."""
+"""How far saves, loads and long commands are, as people see it.
+
+Without it long transfers would look like hangs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Words on the command line that are no text, empty, or endless: one sentence that fits a screen."""
+"""Words on the command line that are no text, empty, or endless: one sentence that fits a screen.
+
+Without it a pasted file as an argument could fill the screen with an error.
+"""
 
 import os
 import subprocess

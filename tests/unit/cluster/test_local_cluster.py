@@ -1,3 +1,5 @@
+"""Without it a new controller on one's own machine could start second agents beside those that still run."""
+
 import asyncio
 import sys
 from collections.abc import Iterator, Sequence

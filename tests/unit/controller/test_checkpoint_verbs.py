@@ -1,4 +1,7 @@
-"""Removing and pinning single checkpoints: nothing that is needed goes, and what goes is gone also after a restart."""
+"""Removing and pinning single checkpoints: nothing that is needed goes, and what goes is gone also after a restart.
+
+Without it `trainctl checkpoint rm` could remove what a job has to go back to.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import CheckpointReport, WorkerError, WorkerPhase
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2, records_pb2
+from unit.controller.checkpointed_jobs import listed, started
 from unit.controller.controller_harness import Client, FakeAgent, Running, create, run, serving, spec
-from unit.controller.test_deletion import cancelled, save
+from unit.controller.saved_jobs import cancelled, save
 
 
 async def committed(running: Running, agent: FakeAgent, job: job_pb2.Job, *steps: int) -> list[CheckpointRef]:
@@ -39,25 +43,10 @@ async def committed(running: Running, agent: FakeAgent, job: job_pb2.Job, *steps
     return refs
 
 
-async def listed(client: Client) -> job_pb2.ListCheckpointsResponse:
-    found: job_pb2.ListCheckpointsResponse = await client.call(
-        "ListCheckpoints", job_pb2.ListCheckpointsRequest(name="a")
-    )
-    return found
-
-
 async def until(client: Client, condition: Callable[[job_pb2.ListCheckpointsResponse], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition(await listed(client)):
             continue
-
-
-async def started(running: Running, *, keep: int = 3) -> tuple[FakeAgent, job_pb2.Job]:
-    agent = await running.agent()
-    job = spec(steps=100)
-    job["spec"]["checkpoint"] = {"keep": {"last": keep}}
-    await running.client.call("CreateJob", create(job))
-    return agent, await running.client.until_phase("a", "RUNNING")
 
 
 def there(uri: str) -> bool:

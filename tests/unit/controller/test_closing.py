@@ -1,4 +1,7 @@
-"""What the controller leaves in a job's records when it has ended."""
+"""What the controller leaves in a job's records when it has ended.
+
+Without it a job's records could lack how it ended.
+"""
 
 from __future__ import annotations
 

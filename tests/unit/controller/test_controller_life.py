@@ -1,4 +1,7 @@
-"""A controller's life and the next one: nothing is lost, nobody is disturbed, and a deposed one stops."""
+"""A controller's life and the next one: nothing is lost, nobody is disturbed, and a deposed one stops.
+
+Without it a restart of the controller could lose jobs or disturb those that run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The small parts of the shell: queue, journal, figures, leadership, clock, checks."""
+"""The small parts of the shell: queue, journal, figures, leadership, clock, checks.
+
+Without it a part that all of the controller stands on could drop an event or hang.
+"""
 
 from __future__ import annotations
 

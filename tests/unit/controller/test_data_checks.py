@@ -1,3 +1,5 @@
+"""Without it a job with a misspelt corpus or tokenizer would get its nodes first and fail on them later."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Deleting jobs: everything of the job goes, nothing of anybody else, also when the controller dies on the way."""
+"""Deleting jobs: everything of the job goes, nothing of anybody else, also when the controller dies on the way.
+
+Without it deleting a job could remove files of another one, or leave a full disk.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.attempts import Attempt
-from trainctl.checkpoint.manifest.codec import dump_root
 from trainctl.checkpoint.manifest.names import attempt_folder, attempt_id
-from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.retention import forget
 from trainctl.controller.jobs.remains import Remains, remove
 from trainctl.core.errors import CheckpointError, NotFoundError, PreconditionError, UsageError
 from trainctl.protos.v1 import job_pb2
 from unit.controller.controller_harness import Client, create, run, serving, spec
-
-
-def save(root: Path, job: str, step: int) -> Path:
-    """A complete attempt of a job, without tensors."""
-    attempt = Attempt(job=job, step=step, lineage=1, epoch=1, attempt=attempt_id(job, step))
-    folder = root / attempt.folder
-    (folder / "data").mkdir(parents=True)
-    manifest = RootManifest(
-        tcf=1, job=job, step=step, attempt=attempt.attempt, lineage=1, epoch=1, created="", parts=(), artifacts=(),
-        tensors=0, data_bytes=0, schema_sha256="",
-    )  # fmt: skip
-    (folder / "manifest.json").write_bytes(dump_root(manifest))
-    return folder
+from unit.controller.saved_jobs import cancelled, save
 
 
 def files(root: Path) -> set[str]:
@@ -90,11 +78,6 @@ def test_what_others_keep_in_the_work_folder_stays(tmp_path: Path) -> None:
     assert {path.name for path in workdir.iterdir()} == {"a", "checkpoints"}
     assert len(list((workdir / "checkpoints").iterdir())) == 1
     assert (deep / "theirs.txt").exists()
-
-
-async def cancelled(client: Client, name: str = "a") -> job_pb2.Job:
-    await client.call("CancelJob", job_pb2.CancelJobRequest(name=name))
-    return await client.until_phase(name, "CANCELLED")
 
 
 async def refused(client: Client, name: str) -> None:

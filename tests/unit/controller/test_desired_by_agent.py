@@ -1,4 +1,7 @@
-"""Who has to be told after a change, and what: nobody is told twice, and nobody is left with what is over."""
+"""Who has to be told after a change, and what: nobody is told twice, and nobody is left with what is over.
+
+Without it a worker could go on that nobody wants any more.
+"""
 
 from __future__ import annotations
 

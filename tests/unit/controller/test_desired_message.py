@@ -1,4 +1,7 @@
-"""What an agent is sent of its workers."""
+"""What an agent is sent of its workers.
+
+Without it an agent could be sent what was true of another agent, or of an older generation.
+"""
 
 from dataclasses import replace
 

@@ -1,3 +1,5 @@
+"""Without it a controller on an old copy of its store could kill jobs that run well, or distrust a good store."""
+
 from __future__ import annotations
 
 import pytest

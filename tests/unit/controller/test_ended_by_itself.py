@@ -1,4 +1,7 @@
-"""A controller that refuses to start, or ends later: whoever asks afterwards is told why, and what to do about it."""
+"""A controller that refuses to start, or ends later: whoever asks afterwards is told why, and what to do about it.
+
+Without it people would find a dead controller and no reason.
+"""
 
 from __future__ import annotations
 

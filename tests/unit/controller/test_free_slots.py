@@ -1,4 +1,7 @@
-"""Slots that no job uses."""
+"""Slots that no job uses.
+
+Without it people would be told of room that is not there.
+"""
 
 import random
 

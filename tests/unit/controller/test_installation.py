@@ -1,4 +1,7 @@
-"""A store is acted on only by its own installation, in a version that can read it, and not when it is an old copy."""
+"""A store is acted on only by its own installation, in a version that can read it, and not when it is an old copy.
+
+Without it a controller pointed at the wrong store could stop the jobs of another installation.
+"""
 
 from __future__ import annotations
 

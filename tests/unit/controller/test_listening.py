@@ -1,4 +1,7 @@
-"""Whose fault silence is: the agents', or that of a controller that was frozen, is cut off, or has just begun."""
+"""Whose fault silence is: the agents', or that of a controller that was frozen, is cut off, or has just begun.
+
+Without it a controller that was frozen could declare all its nodes dead when it wakes up.
+"""
 
 from __future__ import annotations
 

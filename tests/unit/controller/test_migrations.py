@@ -1,4 +1,7 @@
-"""Steps that change what is stored: the same in the end wherever a leader dies; nobody but the leader takes them."""
+"""Steps that change what is stored: the same in the end wherever a leader dies; nobody but the leader takes them.
+
+Without it an upgrade that is broken off could leave a store that no version reads.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a job with a model or checkpoint that cannot fit would be taken in and fail on its nodes."""
+
 from __future__ import annotations
 
 import json

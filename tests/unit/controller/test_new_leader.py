@@ -1,4 +1,7 @@
-"""A new leader: what it knows of the one before, and what the jobs' histories say of it."""
+"""A new leader: what it knows of the one before, and what the jobs' histories say of it.
+
+Without it a fail-over could start a recovery that nothing needs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Agents are kept running, through an outbox that survives a crash between the decision and the deed."""
+"""Agents are kept running, through an outbox that survives a crash between the decision and the deed.
+
+Without it an agent that died could stay away, or be started again and again at full speed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reports of checkpoints on their way through a controller: what is current is told; a deposed one tells nothing."""
+"""Reports of checkpoints on their way through a controller: what is current is told; a deposed one tells nothing.
+
+Without it a job could go back to a checkpoint that was never decided on.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import CheckpointReport
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import job_pb2, records_pb2
+from unit.controller.checkpointed_jobs import listed, started
 from unit.controller.controller_harness import FakeAgent, run, serving
-from unit.controller.test_checkpoint_verbs import listed, started
 
 
 def reports(

@@ -1,4 +1,7 @@
-"""Request ids: one is for one request, of whatever kind; what comes again is answered as before."""
+"""Request ids: one is for one request, of whatever kind; what comes again is answered as before.
+
+Without it a retried call could start a second job.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is said of a storage somewhere else before a job is taken in, and which checkpoint a job begins with."""
+"""What is said of a storage somewhere else before a job is taken in, and which checkpoint a job begins with.
+
+Without it a job could train for hours before its first save fails.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An older copy of the store, of the very term in which the controller was: noticed by its revision."""
+"""An older copy of the store, of the very term in which the controller was: noticed by its revision.
+
+Without it a restored backup under a running controller could undo what agents have done.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whatever bytes lie in the store: the controller starts, or says which key it cannot read; it never falls over."""
+"""Whatever bytes lie in the store: the controller starts, or says which key it cannot read; it never falls over.
+
+Without it one damaged value could keep a controller from starting, with no word about which.
+"""
 
 from __future__ import annotations
 

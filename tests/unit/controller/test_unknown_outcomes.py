@@ -1,4 +1,7 @@
-"""Writes whose answer is lost, and which take effect late: memory follows the store, and no event is overwritten."""
+"""Writes whose answer is lost, and which take effect late: memory follows the store, and no event is overwritten.
+
+Without it a controller could believe something else than its store says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The clocks that there are keep the contract, and what each adds to it."""
+"""The clocks that there are keep the contract, and what each adds to it.
+
+Without it a clock that is set could make time-outs come at once or never.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a zero, an absent value or a float could change between two processes, or an upgrade break the old one."""
+
 import dataclasses
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Errors as people see them."""
+"""Errors as people see them.
+
+Without it an error could come without what to do about it.
+"""
 
 from __future__ import annotations
 

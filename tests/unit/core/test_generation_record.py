@@ -1,4 +1,7 @@
-"""What an agent is told of a generation."""
+"""What an agent is told of a generation.
+
+Without it a large job could be too much to tell its agents, or an agent not know the seats of its workers.
+"""
 
 import random
 

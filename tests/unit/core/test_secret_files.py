@@ -1,4 +1,7 @@
-"""Files of secrets: read, or refused with the file's name and never with what is in it."""
+"""Files of secrets: read, or refused with the file's name and never with what is in it.
+
+Without it a wrong file of secrets could end up in an error message, with what is in it.
+"""
 
 import os
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Without it a crash could leave half a file, a signal hit a stranger's process, and a misspelt fault never come."""
+
 import json
 import os
 import signal

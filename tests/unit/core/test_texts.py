@@ -1,3 +1,5 @@
+"""Without it a name out of a job file could clear somebody's terminal or bury an error under a wall of text."""
+
 from trainctl.core.texts import bounded, printable, quoted, shortened
 
 

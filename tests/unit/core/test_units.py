@@ -1,3 +1,5 @@
+"""Without it `90m` or `1 GiB` could be read as something else, or shown to people in a way that misleads them."""
+
 import pytest
 
 from trainctl.core.clock import ManualClock

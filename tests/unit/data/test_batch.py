@@ -1,3 +1,5 @@
+"""Without it packed documents could see each other, and padding count in the loss."""
+
 from __future__ import annotations
 
 import random

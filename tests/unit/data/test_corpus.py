@@ -1,3 +1,5 @@
+"""Without it a corpus could be read in another order on another node, or a missing file be an unreadable traceback."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""Without it one broken record could end a job that allows some, or nodes skip different ones and train apart."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""Without it tokens could be trained on twice or never, and large ids be cut to 16 bits."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""Corpora that lie on no local file system: every format that fsspec has to open, cached and streaming."""
+"""Corpora that lie on no local file system: every format that fsspec has to open, cached and streaming.
+
+Without it a corpus on object storage could be read differently than the same one on a disk.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every kind of data gives the same samples after kills and resumes, and on every number of workers."""
+"""Every kind of data gives the same samples after kills and resumes, and on every number of workers.
+
+Without it a job could skip or double samples after a failure or a resize.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a format could lose, double or reorder documents, and a wrong column be found by bad losses only."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""Without it a mixture could have other shares than written, or a resumed job train on other data without a word."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Without it targets of documents could be dropped or doubled, or most of a batch be padding."""
+
 from __future__ import annotations
 
 import random

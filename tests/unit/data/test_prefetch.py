@@ -1,3 +1,5 @@
+"""Without it preparing batches ahead could change what is trained on, hide an error, or block a recovery."""
+
 from __future__ import annotations
 
 import random

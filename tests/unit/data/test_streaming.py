@@ -1,3 +1,5 @@
+"""Without it streaming could train on other text than the cache does, miss a changed file, or fill the memory."""
+
 from __future__ import annotations
 
 import random

@@ -1,3 +1,5 @@
+"""Without it a killed or concurrent build could leave a cache with wrong tokens that every later job trains on."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Without it text could come back changed from its tokens, or nodes learn different vocabularies from one corpus."""
+
 from __future__ import annotations
 
 import json

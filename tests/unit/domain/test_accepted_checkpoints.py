@@ -1,4 +1,7 @@
-"""The refusal of a checkpoint that is whole again is taken back: a job that went elsewhere does not return to it."""
+"""The refusal of a checkpoint that is whole again is taken back: a job that went elsewhere does not return to it.
+
+Without it one wrong refusal could cost a job its newest checkpoint for good.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.worker import CheckpointReport
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import record, trained, wait_for, worker
-from unit.domain.test_refused_checkpoints import ALL, condition, lose_all, resumed, saved
+from unit.domain.refusals import ALL, condition, lose_all, resumed, saved
 
 
 def accept(sim: Simulation, ref: CheckpointRef) -> str:

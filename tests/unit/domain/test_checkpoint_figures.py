@@ -1,4 +1,7 @@
-"""What saves and loads took, counted with the job: once each, and never less than before."""
+"""What saves and loads took, counted with the job: once each, and never less than before.
+
+Without it a dashboard could count a save twice.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from trainctl.core.records.part import PartTimes, storage_kind
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import CheckpointReport, LoadReport, RecoveryReport
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.test_told_late import saved
+from unit.domain.sample_reports import saved
 
 NOW_S = 5000.0
 

@@ -1,4 +1,7 @@
-"""The job file of a command: what belongs to it, what does not, and where the problem stands."""
+"""The job file of a command: what belongs to it, what does not, and where the problem stands.
+
+Without it settings that a command does not have would be ignored in silence.
+"""
 
 from __future__ import annotations
 

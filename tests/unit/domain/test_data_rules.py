@@ -1,3 +1,5 @@
+"""Without it a job file with impossible data settings would be accepted, or refused without naming the field."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,7 @@
-"""Command jobs in the core: every restart is whole, charged once and to its cause, and told as what it is."""
+"""Command jobs in the core: every restart is whole, charged once and to its cause, and told as what it is.
+
+Without it a command that fails could be restarted for ever, or charged for the loss of a node.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Removing and pinning single checkpoints, as decisions: what may go, what is refused, what is kept however old."""
+"""Removing and pinning single checkpoints, as decisions: what may go, what is refused, what is kept however old.
+
+Without it a checkpoint that somebody pinned, or that a job needs, could go.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.core.errors import NotFoundError
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import wait_for
-from unit.domain.test_domain_wishes import ask, start
+from unit.domain.wishing import ask, start
 
 
 def with_three() -> Simulation:

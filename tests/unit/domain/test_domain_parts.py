@@ -1,3 +1,5 @@
+"""Without it a state could be left in which a job hangs, lost time be counted as good, or old state win over newer."""
+
 from __future__ import annotations
 
 from dataclasses import fields, replace

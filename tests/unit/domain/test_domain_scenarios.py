@@ -1,4 +1,7 @@
-"""One failure at a time, each with what a person would expect to see afterwards."""
+"""One failure at a time, each with what a person would expect to see afterwards.
+
+Without it a plain failure could be met with the wrong recovery.
+"""
 
 from __future__ import annotations
 

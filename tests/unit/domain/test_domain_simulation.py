@@ -1,3 +1,5 @@
+"""Without it some order of faults and wishes could leave a job that never ends, or processes that nobody stops."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,7 @@
-"""Pause, resume, restart, roll back, scale, drain: one wish at a time, with what a person would expect afterwards."""
+"""Pause, resume, restart, roll back, scale, drain: one wish at a time, with what a person would expect afterwards.
+
+Without it a pause or a resize could be forgotten, or two wishes undo each other.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +37,7 @@ from trainctl.core.records.worker import CheckpointReport, Instruction
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.domain_sim_nodes import SimWorker
 from unit.domain.one_job import wait_for
-
-
-def start(nodes: int = 2, per_node: int = 2, agents: int = 2, steps: int = 400, least: int = 1) -> Simulation:
-    job = sim_job(nodes=NodesSpec(min=least, max=nodes), per_node=per_node, steps=steps)
-    sim = Simulation(11, job, agents=agents, slots=per_node, fault_rate=0.0)
-    sim.until(JobPhase.RUNNING)
-    wait_for(sim, lambda: sim.state.progress.step >= 9)
-    return sim
+from unit.domain.wishing import ask, start
 
 
 def members(sim: Simulation) -> list[SimWorker]:
@@ -54,10 +50,6 @@ def voted_twice(sim: Simulation) -> list[int]:
     """Steps that were voted on more than once in one lineage: what was repeated although nobody failed."""
     steps = [(lineage, step) for lineage, step, _ in sim.cluster.votes]
     return [step for lineage, step in set(steps) if steps.count((lineage, step)) > 1]
-
-
-def ask(sim: Simulation, result: Reconciliation) -> None:
-    sim.persist(result)
 
 
 def test_a_pause_saves_the_newest_step_gives_the_slots_back_and_resumes_there() -> None:

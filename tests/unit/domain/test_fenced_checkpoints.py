@@ -1,4 +1,7 @@
-"""Who was replaced may complete a checkpoint; the job's current one it never becomes. Every case, with its reason."""
+"""Who was replaced may complete a checkpoint; the job's current one it never becomes. Every case, with its reason.
+
+Without it a writer that was replaced could send a job back to a past that it has left.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.core.records.worker import CheckpointReport, Instruction, WorkerDesired
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import agent_of, generation, record, start, trained, wait_for, worker
-from unit.domain.test_refused_checkpoints import lose_all, saved
+from unit.domain.refusals import lose_all, saved
 
 
 def completed(by: GenerationRecord, step: int, attempt: str = "late") -> CheckpointReport:

@@ -1,4 +1,7 @@
-"""A job that saves by time: what its workers are told, when that changes, and what people are told about it."""
+"""A job that saves by time: what its workers are told, when that changes, and what people are told about it.
+
+Without it workers could save at other times than people are told.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from trainctl.controller.domain.desired import desired_workers
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.explain import explain, plan_sentences
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.save_interval import FIRST_S, CheckpointInterval
+from trainctl.controller.domain.save_interval import FIRST_S
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.submit import new_job
 from trainctl.core.codec import from_wire, to_wire
@@ -19,24 +22,8 @@ from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.units import format_duration
 from unit.domain.domain_sim import Simulation, sim_job
+from unit.domain.intervals import DAY_S, fails, interval, passes, started
 from unit.domain.one_job import wait_for
-
-DAY_S = 86400.0
-
-
-def started(interval: str, *, agents: int = 2, snapshots: str = "") -> Simulation:
-    nodes = NodesSpec(min=1, max=agents)
-    job = sim_job(nodes=nodes, per_node=2, steps=100_000, interval=interval, snapshots=snapshots)
-    sim = Simulation(7, job, agents=agents, slots=2, fault_rate=0.0)
-    sim.cluster.stall_s, sim.cluster.save_s = 0.5, 4.0
-    sim.until(JobPhase.RUNNING)
-    return sim
-
-
-def interval(sim: Simulation) -> CheckpointInterval:
-    found = sim.state.checkpoint_interval
-    assert found is not None
-    return found
 
 
 def told(sim: Simulation) -> set[float]:
@@ -46,23 +33,6 @@ def told(sim: Simulation) -> set[float]:
 
 def chosen(sim: Simulation) -> list[EventDraft]:
     return [event for event in sim.events if event.type == events.CHECKPOINT_INTERVAL]
-
-
-def fails(sim: Simulation) -> None:
-    """A worker is killed, and replaced."""
-    count = sim.state.recovery_count
-    wait_for(sim, lambda: all(island.entered for island in sim.state.islands) and sim.state.islands[0].marks is None)
-    next(worker for worker in sim.cluster.workers() if worker.alive).end(-9, sim.now_s)
-    wait_for(sim, lambda: sim.state.recovery_count > count and sim.state.islands[0].marks is None)
-
-
-def passes(sim: Simulation, time_s: float) -> None:
-    """Everybody is well all the time."""
-    sim.now_s += time_s
-    for agent in sim.cluster.agents:
-        agent.heard_s = sim.now_s
-    for _ in range(20):
-        sim.tick()
 
 
 def test_it_begins_with_what_it_does_not_know_and_the_first_checkpoint_tells() -> None:

@@ -1,4 +1,7 @@
-"""A job that makes snapshots by time: what its workers are told, when that changes, and what people are told of it."""
+"""A job that makes snapshots by time: what its workers are told, when that changes, and what people are told of it.
+
+Without it workers could make snapshots at other times than people are told.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.units import format_duration
 from unit.domain.domain_sim import Simulation, sim_job
+from unit.domain.intervals import DAY_S, fails, passes, started
 from unit.domain.one_job import record, trained, wait_for, worker
-from unit.domain.test_interval_of_a_job import DAY_S, fails, passes, started
-from unit.domain.test_snapshots_of_a_job import snapshot
+from unit.domain.sample_snapshots import snapshot
 
 
 def interval(sim: Simulation) -> CheckpointInterval:

@@ -1,4 +1,7 @@
-"""Every wrong job file is refused with exactly the expected words, by the command line and by the controller."""
+"""Every wrong job file is refused with exactly the expected words, by the command line and by the controller.
+
+Without it people would be told of their mistakes in other words, or not at all.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

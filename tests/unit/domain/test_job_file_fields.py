@@ -1,4 +1,7 @@
-"""Each field of the job file, at every level: misspelt, of the wrong type, written twice."""
+"""Each field of the job file, at every level: misspelt, of the wrong type, written twice.
+
+Without it a misspelt field could be ignored in silence.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Whatever is in a job file: a checked job that survives its journeys, or one clear error, and soon.
 
+Without it some job file could crash the controller, or mean something else there than on a worker.
+
 The same examples each time. With ``TRAINCTL_FUZZ_EXAMPLES=5000`` so many new ones are drawn for each test, and the seed
 is printed (``make chaos``); ``TRAINCTL_FUZZ_SEED`` draws them again.
 """

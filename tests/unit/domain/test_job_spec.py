@@ -1,3 +1,5 @@
+"""Without it job files could be misread, silently or by YAML's own ideas, or refused without place and reason."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Figures that went to another controller: noted as missed, counted once when they come after all."""
+"""Figures that went to another controller: noted as missed, counted once when they come after all.
+
+Without it a curve could have holes after a fail-over, or time be counted twice.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,12 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.step_ranges import Ranges
 from trainctl.controller.metrics.jobs import job_samples
 from trainctl.core.records.spec import NodesSpec
-from trainctl.core.records.step import StepFigures
 from unit.domain.domain_sim import Simulation, sim_job
+from unit.domain.sample_figures import figure
 
 
 def steps_of(ranges: Ranges) -> set[int]:
     return {step for first, last in step_ranges.pairs(ranges) for step in range(first, last + 1)}
-
-
-def figure(state: JobState, step: int, *, tokens: int) -> StepFigures:
-    record = state.islands[0].record
-    assert record is not None
-    return StepFigures(
-        step=step, generation=record.generation, lineage=record.lineage, loss=1.0, learning_rate=0.1, gradient_norm=1.0,
-        tokens=tokens, cursor=8 * step, sample_digest=step, step_s=0.1, vote_s=0.01, reduce_s=0.01, wall_s=0.0,
-    )  # fmt: skip
 
 
 def counters(state: JobState, *, since_s: float) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""How often agents report, and what of it is news."""
+"""How often agents report, and what of it is news.
+
+Without it a thousand agents could drown a controller, or a failure be seen late.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,7 @@
-"""With keep.last: 1 what came before stays until the newest was read back: the job always has one that may be right."""
+"""With keep.last: 1 what came before stays until the newest was read back: the job always has one that may be right.
+
+Without it a job could remove its last good checkpoint for one that cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.worker import CheckpointReport
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import generation, limit_user, record, start, trained, wait_for, worker
-from unit.domain.test_refused_checkpoints import ALL, condition, lose_all
+from unit.domain.refusals import ALL, condition, lose_all
 
 
 def ref_of(step: int) -> CheckpointRef:

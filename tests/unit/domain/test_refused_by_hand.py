@@ -1,4 +1,7 @@
-"""Somebody verified a checkpoint of a job and found it damaged: it is refused, and the job trains on."""
+"""Somebody verified a checkpoint of a job and found it damaged: it is refused, and the job trains on.
+
+Without it a job could go back to a checkpoint that somebody knew to be damaged.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from trainctl.core.errors import NotFoundError
 from trainctl.core.records.generation import CheckpointRef, Rung
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import record, wait_for, worker
-from unit.domain.test_refused_checkpoints import ALL, condition, lose_all, resumed, saved
+from unit.domain.refusals import ALL, condition, lose_all, resumed, saved
 
 
 def refuse(sim: Simulation, ref: CheckpointRef, found: str = "w0 is corrupt") -> tuple[str, ...]:

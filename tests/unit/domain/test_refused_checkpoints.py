@@ -1,8 +1,9 @@
-"""A damaged checkpoint: one decision for all ranks, the newest older one, never the same one again."""
+"""A damaged checkpoint: one decision for all ranks, the newest older one, never the same one again.
+
+Without it ranks could go on from different steps, or try the damaged one for ever.
+"""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 
@@ -14,32 +15,8 @@ from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import CheckpointReport, WorkerError
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.one_job import limit_user, record, start, trained, wait_for, worker
-
-ALL = frozenset(range(4))
-
-
-def saved(checkpoints: int) -> Simulation:
-    """So many checkpoints are committed, a few steps have come after the newest, and no further one will."""
-    sim = start()
-    limit_user(sim, 0, process=0)
-    keep = replace(sim.state.spec.spec.checkpoint, keep=replace(sim.state.spec.spec.checkpoint.keep, last=checkpoints))
-    spec = replace(sim.state.spec, spec=replace(sim.state.spec.spec, checkpoint=keep))
-    sim.state = replace(sim.state, spec=spec)
-    wait_for(sim, lambda: len(sim.state.checkpoints) == checkpoints)
-    trained(sim, sim.state.checkpoints[-1].step + 2)
-    sim._checkpoints = lambda: None  # type: ignore[method-assign]
-    return sim
-
-
-def lose_all(sim: Simulation) -> None:
-    """Every worker goes with its agent, which is charged to no budget."""
-    for agent in list(sim.cluster.agents):
-        sim.kill_agent(agent)
-
-
-def condition(sim: Simulation, type_: str = "CheckpointStale") -> tuple[str, str, str]:
-    return next((c.status, c.reason, c.message) for c in sim.state.conditions if c.type == type_)
+from unit.domain.one_job import limit_user, record, wait_for, worker
+from unit.domain.refusals import ALL, condition, lose_all, resumed, saved
 
 
 @pytest.mark.parametrize("finders", [ALL, frozenset({2}), frozenset({0, 3})])
@@ -122,17 +99,6 @@ def test_survivors_of_a_roll_back_to_a_damaged_one_go_further_back() -> None:
     wait_for(sim, lambda: record(sim).checkpoint == oldest and sim.state.islands[0].entered)
     assert worker(sim, 0).incarnation == survivor
     assert sim.state.phase is JobPhase.RUNNING
-
-
-def resumed(older: tuple[CheckpointRef, ...]) -> tuple[Simulation, CheckpointRef]:
-    job = sim_job(nodes=NodesSpec(min=1, max=1), per_node=2)
-    sim = Simulation(2, job, agents=1, slots=2, fault_rate=0.0)
-    ref = CheckpointRef(uri="mem://old/20", step=20, lineage=4, attempt="b", manifest_sha256="0")
-    state, events = new_job("u1", job, workdir="w", now_s=sim.now_s, resume=Resume(ref=ref, older=older))
-    assert [event.type for event in events] == ["job.submitted"]
-    sim.state = state
-    sim.cluster.damaged = {ref.uri: ALL}
-    return sim, ref
 
 
 def test_a_job_that_begins_with_the_newest_begins_with_an_older_one_instead() -> None:

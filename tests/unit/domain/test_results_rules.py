@@ -1,3 +1,5 @@
+"""Without it a job with an unusable hook or results folder would be found out after it had trained."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""The time between two checkpoints, as a function of what is known: Young and Daly, within limits, without flutter."""
+"""The time between two checkpoints, as a function of what is known: Young and Daly, within limits, without flutter.
+
+Without it a job could spend its time on saves, or lose hours to a failure.
+"""
 
 from __future__ import annotations
 

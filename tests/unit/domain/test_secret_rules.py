@@ -1,4 +1,7 @@
-"""Secrets in job files are found and never repeated."""
+"""Secrets in job files are found and never repeated.
+
+Without it a password could be stored and shown to all who see the job.
+"""
 
 import re
 

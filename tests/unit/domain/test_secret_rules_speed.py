@@ -1,4 +1,7 @@
-"""A large text in a job file is searched for passwords in time that grows with it only."""
+"""A large text in a job file is searched for passwords in time that grows with it only.
+
+Without it one large job file could hold the controller up for minutes.
+"""
 
 import time
 

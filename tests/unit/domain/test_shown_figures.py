@@ -1,4 +1,7 @@
-"""What is shown of a job's step and figures while a new leader knows only what the one before left behind."""
+"""What is shown of a job's step and figures while a new leader knows only what the one before left behind.
+
+Without it a job would seem to fall back after each fail-over.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from trainctl.controller.metrics.jobs import job_samples
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import Progress, WorkerObserved, WorkerPhase
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.test_missed_figures import figure
+from unit.domain.sample_figures import figure
 
 STORED = 7
 AGO_S = 30.0

@@ -1,4 +1,7 @@
-"""What a job's history says of a change of leaders: once, with the first thing that the new one writes."""
+"""What a job's history says of a change of leaders: once, with the first thing that the new one writes.
+
+Without it nobody could see in a job's history that leaders changed.
+"""
 
 from __future__ import annotations
 

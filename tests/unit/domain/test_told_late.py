@@ -1,4 +1,7 @@
-"""What agents tell late, because nobody led: it counts from when it happened, whatever they say."""
+"""What agents tell late, because nobody led: it counts from when it happened, whatever they say.
+
+Without it an outage of the controllers could be charged to a job as lost time.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.late import happened_s
 from trainctl.controller.domain.reconcile import observe_checkpoint, observe_figures
 from trainctl.controller.domain.states import JobPhase
-from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import NodesSpec
-from trainctl.core.records.worker import CheckpointReport
 from unit.domain.domain_sim import Simulation, sim_job
-from unit.domain.test_missed_figures import figure
+from unit.domain.sample_figures import figure
+from unit.domain.sample_reports import saved
 
 
 @pytest.fixture
@@ -22,16 +23,6 @@ def sim() -> Simulation:
     sim = Simulation(7, sim_job(nodes=NodesSpec(min=1, max=1), per_node=2, steps=400), agents=1, slots=2, fault_rate=0)
     sim.until(JobPhase.RUNNING)
     return sim
-
-
-def saved(state: JobState, step: int, *, age_s: float, error: str = "") -> CheckpointReport:
-    record = state.islands[0].record
-    assert record is not None
-    ref = CheckpointRef(uri=f"mem://{step}", step=step, lineage=record.lineage, attempt="a", manifest_sha256="0")
-    return CheckpointReport(
-        job_uid=state.uid, island="island-0", generation=record.generation, step=step, lineage=record.lineage,
-        ref=None if error else ref, error=error, age_s=age_s,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""What workers save, load or copy right now, put together for one job."""
+"""What workers save, load or copy right now, put together for one job.
+
+Without it people could not see how far a long save or load is.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it dashboards would show time that does not add up, values nobody measured, or counters that go back."""
+
 import re
 import time
 import urllib.request

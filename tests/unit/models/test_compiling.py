@@ -1,4 +1,7 @@
-"""``torch.compile`` where no compiler is; what needs one is in ``tests/system``."""
+"""``torch.compile`` where no compiler is; what needs one is in ``tests/system``.
+
+Without it a job could fail for want of a compiler without saying so.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it the built-in decoder could compute something else than what transformers does after an export."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Without it norms could be decayed, options of the job file not reach the optimizer, or its groups change order."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,4 +1,7 @@
-"""Who keeps a copy of whose part of a snapshot, and who sends which file when nodes are gone."""
+"""Who keeps a copy of whose part of a snapshot, and who sends which file when nodes are gone.
+
+Without it a rank and the copy of its part could be lost with one rack.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The environment of a command, against what torchrun's own agent would set."""
+"""The environment of a command, against what torchrun's own agent would set.
+
+Without it a script could find other ranks here than under torchrun.
+"""
 
 from __future__ import annotations
 

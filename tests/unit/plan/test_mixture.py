@@ -1,3 +1,5 @@
+"""Without it a mixture could give a source too much or too little, or go on after a resume somewhere else."""
+
 from __future__ import annotations
 
 from collections import Counter

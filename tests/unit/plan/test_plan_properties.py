@@ -1,3 +1,5 @@
+"""Without it samples could be skipped or doubled when ranks come and go, and results depend on their number."""
+
 from __future__ import annotations
 
 import functools

@@ -1,3 +1,5 @@
+"""Without it settings that do not go together would be accepted, and fail on the workers."""
+
 from __future__ import annotations
 
 from dataclasses import replace

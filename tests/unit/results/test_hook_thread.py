@@ -1,3 +1,5 @@
+"""Without it a slow, hanging or raising hook could hold up training, or hear a step twice after a restart."""
+
 from __future__ import annotations
 
 import threading

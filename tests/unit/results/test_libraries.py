@@ -1,4 +1,7 @@
-"""TensorBoard and Weights & Biases for real: what they wrote is read back with their own readers."""
+"""TensorBoard and Weights & Biases for real: what they wrote is read back with their own readers.
+
+Without it the curves of a job could be files that their viewers do not show.
+"""
 
 from __future__ import annotations
 

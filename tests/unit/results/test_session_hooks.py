@@ -1,4 +1,7 @@
-"""Hooks hang on the session: a loop of the user's own gets them, without a job file too."""
+"""Hooks hang on the session: a loop of the user's own gets them, without a job file too.
+
+Without it a loop of one's own would leave no records.
+"""
 
 from __future__ import annotations
 

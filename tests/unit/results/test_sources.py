@@ -1,3 +1,5 @@
+"""Without it a misspelt hook or a missing library would cost a job, or be dropped without a word."""
+
 from __future__ import annotations
 
 import importlib.util

@@ -1,3 +1,5 @@
+"""Without it a job's records could lack a step, have one twice, or not say what was rolled back."""
+
 from __future__ import annotations
 
 import errno

@@ -1,4 +1,7 @@
-"""``AgentService``: lives of agents, who is superseded, what is acknowledged."""
+"""``AgentService``: lives of agents, who is superseded, what is acknowledged.
+
+Without it an agent that was replaced could still report, or what it said be lost.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What agents may do with their certificates, and with those of others; and with jobs that are none of theirs."""
+"""What agents may do with their certificates, and with those of others; and with jobs that are none of theirs.
+
+Without it one node's certificate could speak for all others.
+"""
 
 from __future__ import annotations
 

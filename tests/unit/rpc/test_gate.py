@@ -1,4 +1,7 @@
-"""Deadlines of calls, which end them on the server, too; and one port for one server."""
+"""Deadlines of calls, which end them on the server, too; and one port for one server.
+
+Without it calls that nobody waits for any more could fill a controller.
+"""
 
 from __future__ import annotations
 

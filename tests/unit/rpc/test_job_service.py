@@ -1,4 +1,7 @@
-"""``JobService`` over a real connection, with played agents."""
+"""``JobService`` over a real connection, with played agents.
+
+Without it what commands are answered could differ from what the controller does.
+"""
 
 from __future__ import annotations
 

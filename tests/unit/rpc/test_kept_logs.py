@@ -1,3 +1,5 @@
+"""Without it logs of a job that is over could be out of order or cut, or break the command that asks for them."""
+
 from __future__ import annotations
 
 from pathlib import Path

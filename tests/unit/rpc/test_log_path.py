@@ -1,4 +1,7 @@
-"""Log lines from the file to the reader, whatever breaks in between: agent, relay and reader are the real ones."""
+"""Log lines from the file to the reader, whatever breaks in between: agent, relay and reader are the real ones.
+
+Without it lines of logs could be lost or doubled without a word.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a controller that stands by tells: who leads, or what keeps it from leading and what to do about that."""
+"""What a controller that stands by tells: who leads, or what keeps it from leading and what to do about that.
+
+Without it people would ask the wrong controller and not be told which is the right one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Errors cross the wire unchanged."""
+"""Errors cross the wire unchanged.
+
+Without it an error could lose its reason or hint on the way to the user.
+"""
 
 from __future__ import annotations
 

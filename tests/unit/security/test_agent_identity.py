@@ -1,3 +1,5 @@
+"""Without it an agent's key could be read by others, or a certificate of another node be taken up."""
+
 from __future__ import annotations
 
 import stat

@@ -1,3 +1,5 @@
+"""Without it a stranger could be trusted as an agent or a server, or be so for longer than the authority lives."""
+
 from __future__ import annotations
 
 import contextlib

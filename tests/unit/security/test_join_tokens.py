@@ -1,3 +1,5 @@
+"""Without it a token could let in more nodes than it says, or one node silently take another's place."""
+
 from __future__ import annotations
 
 import random

@@ -1,3 +1,5 @@
+"""Without it a certificate could run out under a running controller, or its renewal cut open connections."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,7 @@
-"""TLS that is taken away on purpose: the controller's own agents come along, nobody else's."""
+"""TLS that is taken away on purpose: the controller's own agents come along, nobody else's.
+
+Without it going back from TLS could cut an installation off from its own agents.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a failed handshake would be an unreadable message of gRPC, with nothing that says what to do."""
+
 from __future__ import annotations
 
 import asyncio

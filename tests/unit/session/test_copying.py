@@ -1,4 +1,7 @@
-"""State on its way from other workers: every message that is there counts."""
+"""State on its way from other workers: every message that is there counts.
+
+Without it a long copy to a joiner would look like a hang.
+"""
 
 from __future__ import annotations
 

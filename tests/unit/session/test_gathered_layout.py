@@ -1,3 +1,5 @@
+"""Without it every rank of a large job could run out of memory with the layouts of all others."""
+
 from __future__ import annotations
 
 import json

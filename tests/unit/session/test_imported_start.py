@@ -1,4 +1,7 @@
-"""A worker begins with a checkpoint that was imported: weights from there, all else as the program built it."""
+"""A worker begins with a checkpoint that was imported: weights from there, all else as the program built it.
+
+Without it a fine-tuning could begin with the wrong weights, or with an optimizer of nobody.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a worker could run a generation that is over, or break a step off when it is told to stop."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

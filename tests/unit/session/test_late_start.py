@@ -1,3 +1,5 @@
+"""Without it a program that never comes to its first step would be waited for in silence."""
+
 from __future__ import annotations
 
 import threading

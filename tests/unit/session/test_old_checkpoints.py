@@ -1,4 +1,7 @@
-"""The worker of rank 0 removes old checkpoints when the controller has said what is current, and never by itself."""
+"""The worker of rank 0 removes old checkpoints when the controller has said what is current, and never by itself.
+
+Without it a worker could remove a checkpoint that the job has to go back to.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from trainctl.parallel.session import read_back as read_back_module
 from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.instructions import Instructions
 from trainctl.parallel.session.old_checkpoints import OldCheckpoints
-from unit.checkpoint.test_retention import completed
-from unit.session.test_saves import DEADLINE_S, Keeping, Run
+from unit.checkpoint.completing import completed
+from unit.session.saving_runs import DEADLINE_S, Keeping, Run
 
 JOB = "job-a"
 

@@ -1,3 +1,5 @@
+"""Without it workers could begin with different weights, and a script nobody may read be retried for ever."""
+
 from __future__ import annotations
 
 import sys

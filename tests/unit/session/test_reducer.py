@@ -1,4 +1,7 @@
-"""The reduction of the gradients: in place when it succeeds, in new memory when it does not."""
+"""The reduction of the gradients: in place when it succeeds, in new memory when it does not.
+
+Without it a reduction that fails half way could leave gradients that were added twice.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is registered beside the tensors belongs to a step: repeated steps, and changes in the wrong place."""
+"""What is registered beside the tensors belongs to a step: repeated steps, and changes in the wrong place.
+
+Without it a repeated step could count twice in a metric or a loader's position.
+"""
 
 from __future__ import annotations
 

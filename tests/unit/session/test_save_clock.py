@@ -1,4 +1,7 @@
-"""When it is time to save: by a clock that no failure begins anew."""
+"""When it is time to save: by a clock that no failure begins anew.
+
+Without it a job that fails often could never come to save.
+"""
 
 from __future__ import annotations
 

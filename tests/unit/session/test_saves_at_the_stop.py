@@ -1,4 +1,7 @@
-"""A job is told to stop while a checkpoint is being completed: what that one makes superfluous goes all the same."""
+"""A job is told to stop while a checkpoint is being completed: what that one makes superfluous goes all the same.
+
+Without it a job that was stopped could leave checkpoints that nobody removes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import Instruction, WorkerDesired
-from unit.session.test_saves import DEADLINE_S, Keeping, Run
+from unit.session.saving_runs import DEADLINE_S, Keeping, Run
 
 STEPS, INTERVAL, KEEP = 1000, 20, 2
 

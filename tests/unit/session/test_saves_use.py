@@ -1,4 +1,7 @@
-"""What fifty saves use, and what is left when the session is closed: nothing grows, nothing leaks."""
+"""What fifty saves use, and what is left when the session is closed: nothing grows, nothing leaks.
+
+Without it a job that saves for a week could run out of memory or open files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.session import Session
 from trainctl.parallel.session.control import NoPage
-from unit.session.test_saves import DEADLINE_S, Keeping
+from unit.session.saving_runs import DEADLINE_S, Keeping
 
 SAVES = 50
 WARM = 10

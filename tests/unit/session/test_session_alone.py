@@ -1,3 +1,5 @@
+"""Without it a loop under the session could differ from a plain loop, or misuse show in bad weights only."""
+
 from __future__ import annotations
 
 import contextlib

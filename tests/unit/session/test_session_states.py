@@ -1,4 +1,7 @@
-"""What can be registered beside one model and one optimizer."""
+"""What can be registered beside one model and one optimizer.
+
+Without it a second model of a program could be lost with a restart.
+"""
 
 from __future__ import annotations
 

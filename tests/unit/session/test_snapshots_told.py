@@ -1,4 +1,7 @@
-"""What a worker tells of the snapshots that it completes on its node."""
+"""What a worker tells of the snapshots that it completes on its node.
+
+Without it the controller could count on a snapshot that is on no node.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from trainctl.core.records.part import NO_ROOM
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotsMade
 from trainctl.core.system.memory_folder import MEMORY_VARIABLE
 from trainctl.parallel.bridge import Snapshotted, WorkerMessage, decode, encode
-from unit.session.test_saves import Run
+from unit.session.saving_runs import Run
 
 
 class Listening(Run):

@@ -1,3 +1,5 @@
+"""Without it a joiner could get state twice, from one overloaded holder, or damaged without anybody noticing."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,4 +1,7 @@
-"""How far saves and loads are, on the progress page of a worker: while they go on, and not a moment longer."""
+"""How far saves and loads are, on the progress page of a worker: while they go on, and not a moment longer.
+
+Without it people would see a save that is long over, or none while one goes on.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from trainctl.core.system.memory_folder import MEMORY_VARIABLE
 from trainctl.parallel.progress_page import ProgressWriter, read_progress
 from trainctl.parallel.session.control import NoPage
 from trainctl.parallel.transfers import TransferBoard
-from unit.session.test_saves import DEADLINE_S, Run, Storage, storage
+from unit.session.saving_runs import DEADLINE_S, Run, Storage, storage
 
 __all__ = ["storage"]  # a fixture
 

@@ -1,3 +1,5 @@
+"""Without it a failed job would show our frames instead of the user's line, and no hint about what to do."""
+
 from __future__ import annotations
 
 import json

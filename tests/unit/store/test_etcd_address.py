@@ -1,4 +1,7 @@
-"""The address of an etcd: what it says, and everything that is wrong with it at once."""
+"""The address of an etcd: what it says, and everything that is wrong with it at once.
+
+Without it a typing error in an address would be a time-out.
+"""
 
 from __future__ import annotations
 

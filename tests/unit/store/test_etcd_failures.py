@@ -1,4 +1,7 @@
-"""What people are told of etcd's refusals."""
+"""What people are told of etcd's refusals.
+
+Without it people would read codes of gRPC when their etcd is full.
+"""
 
 from __future__ import annotations
 

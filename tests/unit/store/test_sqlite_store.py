@@ -1,4 +1,7 @@
-"""The embedded store: the contract, and what only a file can do wrong."""
+"""The embedded store: the contract, and what only a file can do wrong.
+
+Without it a crash or a full disk could lose jobs of an installation without etcd.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Trying whether a store takes writes: an answer in time whatever the store does, and nothing left behind in it."""
+"""Trying whether a store takes writes: an answer in time whatever the store does, and nothing left behind in it.
+
+Without it the doctor could hang on a store that hangs, or leave its own keys there.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Without it a job could compute on a device that is not its own, or on the CPU without saying so."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Without it a model of transformers could train with wrong weights, or not come back as the folder it came from."""
+
 from __future__ import annotations
 
 import json

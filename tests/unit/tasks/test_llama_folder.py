@@ -1,3 +1,5 @@
+"""Without it weights of a folder could be loaded into a decoder that computes something else with them."""
+
 from __future__ import annotations
 
 import json

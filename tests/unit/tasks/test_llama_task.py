@@ -1,3 +1,5 @@
+"""Without it losses could depend on how a batch is cut, and artifacts be no folder that transformers loads."""
+
 from __future__ import annotations
 
 import json

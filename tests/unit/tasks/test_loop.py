@@ -1,3 +1,5 @@
+"""Without it the built-in loop could learn nothing, or something else each time, and all would look well."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping

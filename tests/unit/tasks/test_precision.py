@@ -1,4 +1,7 @@
-"""In which precision a model computes, and that sums are not made in it."""
+"""In which precision a model computes, and that sums are not made in it.
+
+Without it bfloat16 could lose small gradients in its sums.
+"""
 
 from __future__ import annotations
 

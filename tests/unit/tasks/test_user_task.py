@@ -1,3 +1,5 @@
+"""Without it the example of a task of one's own could be broken, and mistakes in it be told without their line."""
+
 from __future__ import annotations
 
 import os
