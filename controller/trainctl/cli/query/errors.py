@@ -11,8 +11,6 @@ _AROUND = 60
 class ExpressionError(UsageError):
     """An expression on the command line cannot be read; names the position of the first thing that is wrong."""
 
-    code = "USAGE"
-
     def __init__(self, text: str, position: int, message: str, *, hint: str = "") -> None:
         """Positions count from 0; people see them from 1, with a mark below the expression, or below a part of it."""
         first, end = max(position - _AROUND, 0), position + _AROUND
