@@ -92,7 +92,7 @@ def test_a_killed_worker_is_replaced_in_its_rank_from_a_live_peer() -> None:
     assert list(parts) == ["detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step"]
     assert sum(parts.values()) == pytest.approx(recovery.phases_s["total"])
     assert recovery.slots == (1,)
-    assert "1 joiner copy 640 B from 3 live holders" in recovery.reason
+    assert "1 new worker copies 640 B from 3 workers that have step" in recovery.reason
     assert "SIGKILL" in recovery.fault
     assert {c.rung for c in recovery.candidates} == {"shrink", "peer", "snapshot", "checkpoint", "start"}
 
@@ -609,7 +609,7 @@ def test_skipped_steps_are_counted_and_a_job_that_skipped_all_of_them_has_failed
     if phase is JobPhase.FAILED:
         assert sim.state.failure is not None
         assert sim.state.failure.code == "EVERY_STEP_SKIPPED"
-        assert "trainctl get events" in sim.state.failure.hint
+        assert "trainctl events" in sim.state.failure.hint
         assert sim.state.progress.loss is None
     else:
         assert sim.state.message.endswith("finished 20 steps (4 of them skipped), last loss 2.0000")

@@ -118,7 +118,7 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_checkpoint_age_seconds",
         kind=Kind.GAUGE,
-        help="Seconds since the newest checkpoint was committed, or up to the job's end: what a loss of everything would cost.",
+        help="Seconds since the newest checkpoint was committed, or up to the job's end: what losing all would cost.",
         labels=_JOB,
     ),
     Metric(
@@ -143,7 +143,7 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_checkpoint_newest_stage_seconds",
         kind=Kind.GAUGE,
-        help="Seconds of one rank in one stage of the newest save or load: quantiles over its ranks; 1 is the slowest rank.",
+        help="Seconds of a rank in a stage of the newest save or load: quantiles over ranks; 1 is the slowest rank.",
         labels=("job_name", "direction", "stage", "quantile"),
     ),
     Metric(
@@ -209,7 +209,7 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_snapshot_uncopied_parts",
         kind=Kind.GAUGE,
-        help="Parts of the newest snapshot that a single node has: with that node it is lost; absent while there is none.",
+        help="Parts of the newest snapshot that a single node has, with which it is lost; absent while there is none.",
         labels=_JOB,
     ),
     Metric(
@@ -264,15 +264,32 @@ CONTROLLER_METRICS = (
         name="trainctl_leader_epoch", kind=Kind.GAUGE, help="Fencing epoch of this controller.", labels=("controller",)
     ),
     Metric(
-        name="trainctl_reconcile_seconds", kind=Kind.HISTOGRAM, help="Seconds of one pass of the reconciler over one job.", buckets=FAST_BUCKETS_S
+        name="trainctl_reconcile_seconds",
+        kind=Kind.HISTOGRAM,
+        help="Seconds of one pass of the reconciler over one job.",
+        buckets=FAST_BUCKETS_S,
     ),
     Metric(name="trainctl_reconcile_queue_depth", kind=Kind.GAUGE, help="Jobs waiting for a pass of the reconciler."),
-    Metric(name="trainctl_reconcile_errors_total", kind=Kind.COUNTER, help="Passes of the reconciler that raised; each is a bug."),
     Metric(
-        name="trainctl_fenced_writes_total", kind=Kind.COUNTER, help="Writes to the state store refused because another controller leads."
+        name="trainctl_reconcile_errors_total",
+        kind=Kind.COUNTER,
+        help="Passes of the reconciler that raised; each is a bug.",
     ),
-    Metric(name="trainctl_cas_conflicts_total", kind=Kind.COUNTER, help="Writes to the state store refused because a revision moved."),
-    Metric(name="trainctl_event_loop_lag_seconds", kind=Kind.GAUGE, help="Seconds by which the event loop woke up late, the last time."),
+    Metric(
+        name="trainctl_fenced_writes_total",
+        kind=Kind.COUNTER,
+        help="Writes to the state store refused because another controller leads.",
+    ),
+    Metric(
+        name="trainctl_cas_conflicts_total",
+        kind=Kind.COUNTER,
+        help="Writes to the state store refused because a revision moved.",
+    ),
+    Metric(
+        name="trainctl_event_loop_lag_seconds",
+        kind=Kind.GAUGE,
+        help="Seconds by which the event loop woke up late, the last time.",
+    ),
     Metric(
         name="trainctl_refused_calls_total",
         kind=Kind.COUNTER,
@@ -282,7 +299,7 @@ CONTROLLER_METRICS = (
     Metric(
         name="trainctl_limited_calls_total",
         kind=Kind.COUNTER,
-        help="Calls refused because they were too many: of a caller, of a host without a good token, or new sessions of agents.",
+        help="Calls refused as too many: of a caller, of a host without a good token, or new sessions of agents.",
         labels=("limit",),
     ),
     Metric(
