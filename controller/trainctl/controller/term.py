@@ -128,7 +128,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
         )
         for work in background:
             stack.push_async_callback(_end, _start(work, failed))
-        _log.info("the controller leads and serves", extra={"address": address, "epoch": leadership.epoch})
+        _log.info("the controller serves", extra={"address": address, "epoch": leadership.epoch})
         yield Controller(address=address, metrics_address=frame.metrics_address, leadership=leadership, failed=failed)
 
 

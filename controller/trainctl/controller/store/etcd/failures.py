@@ -48,7 +48,7 @@ def failure_of(error: grpc.aio.AioRpcError, *, what: str, member: str, address: 
     where = f"etcd {member}: {what}"
     if _FULL in text:
         hint = "compact and defragment etcd, raise its quota (--quota-backend-bytes), then disarm its NOSPACE alarm"
-        return StoreFullError(f"{where}: the state store is full", hint=hint)
+        return StoreFullError(f"{where}: the store is full", hint=hint)
     if is_compacted(error):
         return CompactedError(0, 0)
     if code is grpc.StatusCode.PERMISSION_DENIED:
