@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -9,6 +10,7 @@ import pkgutil
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +162,23 @@ def agent_metrics() -> list[tuple[str, ...]]:
 
 
 def events_page() -> str:
-    rows = [(f"`{value}`",) for name, value in vars(events).items() if name.isupper() and not value.endswith(".")]
+    docs = constant_docs(Path(events.__file__))
+    types = {name: value for name, value in vars(events).items() if name.isupper() and not value.endswith(".")}
+    rows = [(f"`{value}`", docs[name].replace("``", "`")) for name, value in types.items()]
     text = "Every change of phase is also an event `job.<phase>`, with fields `from`, `to` and `after`.\n\n"
-    return "# Events\n\n" + MADE + text + table(("type",), sorted(rows))
+    return "# Events\n\n" + MADE + text + table(("type", "what it tells"), sorted(rows))
+
+
+def constant_docs(module: Path) -> dict[str, str]:
+    """The text below each constant of a module, on one line."""
+    body = ast.parse(module.read_text()).body
+    return {
+        target.id: " ".join(text.split())
+        for before, after in pairwise(body)
+        if isinstance(before, ast.Assign) and isinstance(target := before.targets[0], ast.Name)
+        if isinstance(after, ast.Expr) and isinstance(value := after.value, ast.Constant)
+        if isinstance(text := value.value, str)
+    }
 
 
 def records_page() -> str:

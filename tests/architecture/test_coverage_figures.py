@@ -1,4 +1,7 @@
-"""The figures of ``make coverage`` count lines and branches, and what talks to the system is not the pure core."""
+"""The figures of ``make coverage`` count lines and branches, and what talks to the system is not the pure core.
+
+Without it the figure could be high while decisions that nobody tried reach users.
+"""
 
 from __future__ import annotations
 

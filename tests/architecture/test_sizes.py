@@ -1,4 +1,7 @@
-"""The code is within the budgets of ``budgets.toml``, and what measures it measures what it says."""
+"""The code is within the budgets of ``budgets.toml``, and what measures it measures what it says.
+
+Without it files and functions grow until nobody finds what a user's error came from.
+"""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_an_upgrade_beside_one_etcd_while_a_job_runs(tmp_path: Path) -> None:
         old.send(signal.SIGTERM)
         assert await asyncio.to_thread(old.wait) == 0
         address = await leads(new)
-        assert f"the store is brought to schema {SCHEMA}" in new.log
+        assert f"the state store is brought to schema {SCHEMA}" in new.log
         assert await installation(store) == (SCHEMA, package_version())
         with OtherVersion(address, old_filters) as after:  # old client and agent, new leader
             async with client_of(after.address) as client:

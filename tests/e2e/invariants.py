@@ -11,7 +11,7 @@ import pytest
 from trainctl.protos.v1 import job_pb2
 
 _COMMIT = re.compile(r": (\d+) workers? to go on after step (\d+) \(lineage (\d+), (\w+)\)")
-_PID = re.compile(r"\(pid (\d+)\)")
+_PID = re.compile(r"\(process (\d+)\)")
 _GONE = ("worker.exited", "worker.lost", "worker.condemned")
 
 

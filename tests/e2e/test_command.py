@@ -120,7 +120,7 @@ def test_a_ddp_script_runs_to_its_end_with_torchruns_environment(system: LocalSy
     logs = system.cli("logs", "plain", "--rank", "0").stdout
     assert "step 15 loss" in logs
     described = system.cli("describe", "plain").stdout
-    assert "exited with code 0 on all ranks" in described
+    assert "ended with exit code 0 on all ranks" in described
     assert "step 0" not in described
     assert not any(event.type.startswith("checkpoint.") for event in system.events("plain"))
 
@@ -198,7 +198,7 @@ def test_a_budget_that_is_used_up_fails_the_job_and_says_all(system: LocalSystem
     arguments = ("--steps", "12", "--behave", "exit:1:4:3:2")
     system.submit(command_job("failing", *arguments, per_node=1, restarts={"user": 1}))
     job = system.wait_phase("failing", "FAILED", 90)
-    assert "worker 1 (rank 1) failed: its command exited with code 3 on node-1" in job.status.message
+    assert "worker 1 (rank 1) failed: its command ended with exit code 3 on node-1" in job.status.message
     assert "maxRestarts.user (1) is used up" in job.status.message
     assert job.status.error.code == "COMMAND_EXIT"
     assert any("rank 1 does as it was told" in line for line in job.status.error.log_tail)

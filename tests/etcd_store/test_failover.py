@@ -96,7 +96,7 @@ def test_without_etcd_for_a_while_nothing_changes(tmp_path: Path) -> None:
         leader = await leader_of(both)
         agent, job = await running_job(leader)
         etcd.stop()
-        while "the term of epoch 1 is over" not in leader.log:  # noqa: ASYNC110 - it could not renew its lease
+        while "leads no longer (epoch 1)" not in leader.log:  # noqa: ASYNC110 - it could not renew its lease
             await asyncio.sleep(0.02)
         etcd.start()
         heir = await leader_of(both)

@@ -122,7 +122,7 @@ def test_when_the_term_has_ended_for_a_silent_etcd_everybody_says_so(tmp_path: P
     with EtcdCluster(tmp_path / "etcd") as etcd, two_controllers(etcd, tmp_path) as both:
         leader = the_leader(both)
         etcd.members[0].signal(signal.SIGSTOP)
-        until(lambda: "the term of epoch 1 is over" in leader.log, f"its lease of {TTL_S} s is not renewed")
+        until(lambda: "leads no longer (epoch 1)" in leader.log, f"its lease of {TTL_S} s is not renewed")
         until(lambda: "nobody leads yet" in cli(leader, "get", "jobs")[2], "it stands by")
         assert "nobody leads yet: it tried at 20" in cli(leader, "get", "jobs")[2]
         found = doctor(leader)

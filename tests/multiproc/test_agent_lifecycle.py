@@ -225,7 +225,7 @@ def test_only_one_agent_a_folder(tmp_path: Path) -> None:
             second.log = tmp_path / "node-0.stderr"
             await until_async(second.ended)
             assert second.process.returncode == 6
-            assert f"another agent (pid {agent.pid}) already runs in {agent.folder}" in second.stderr()
+            assert f"another agent (process {agent.pid}) already runs in {agent.folder}" in second.stderr()
             assert not agent.ended()
 
     asyncio.run(scenario())

@@ -137,7 +137,7 @@ def test_an_orphan_stops_its_workers_in_order_and_ends(tmp_path: Path) -> None:
             await controller.stop()
             await until_async(agent.ended)
             assert agent.process.returncode == 0
-            assert "ended with code 0" in agent.stderr()
+            assert "ended with exit code 0" in agent.stderr()
             assert "no controller for 0.5 s" in agent.stderr()
 
     asyncio.run(scenario())

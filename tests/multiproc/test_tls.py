@@ -73,7 +73,7 @@ def test_a_certificate_is_renewed_and_one_that_expired_takes_a_token_again(tmp_p
         until(lambda: system.node("n").state == "UNREACHABLE")
         until(lambda: system.node("n").certificate_expires_s < system.call_time_s())
         os.kill(agent.running.pid, signal.SIGCONT)
-        agent.said("the join token ", " expired at ", "(trainctl nodes join-token makes a new one)")
+        agent.said("the join token ", " expired at ", "(`trainctl nodes join-token` makes a new one)")
         assert agent.running.poll() is None  # its workers train on meanwhile
         token.write_bytes(system.token("--node", "n", name="second").read_bytes())
         until(lambda: ready(system, "n"), lambda: agent.log)

@@ -60,6 +60,8 @@ from trainctl.parallel.bridge import (
 )
 
 ISLAND = "island-0"
+LIKE_THE_REAL_WORKER: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:3"}
+"""Of its environment: how many threads compute, how names are looked up."""
 
 
 class ProcessWorld:
@@ -85,9 +87,7 @@ class ProcessWorld:
         self._options = {**(options or {}), "folder": str(folder)}
         self._spec = to_wire(TrainJob(metadata=JobMetadata(name="test"), spec=spec or JobSpec()))
         self.faults = ArmedFaults(folder / "fault-marks", faults)
-        # Names are looked up as the real worker does.
-        own = {"OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:3"}
-        self._env = {**self.faults.environment, **own}
+        self._env = {**self.faults.environment, **LIKE_THE_REAL_WORKER}
         self._keep = (spec or JobSpec()).checkpoint.keep.last
         self._store = store()
         self._changed = threading.Condition()

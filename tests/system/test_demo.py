@@ -36,7 +36,7 @@ def test_the_demo_survives_its_failures_and_shows_what_it_did(tmp_path: Path) ->
     assert timeline.count("recovery.started") == recoveries <= 3
     assert timeline.count("recovery.finished") == recoveries
     assert "succeeded: 180 of 180 steps, 368,640 tokens" in summary
-    loss = re.search(r"loss       (\S+) -> (\S+) nats per token, held out (\S+)", summary)
+    loss = re.search(r"loss       (\S+) -> (\S+) nats per token, eval loss (\S+)", summary)
     assert loss is not None
     assert float(loss[2]) < float(loss[1]) - 1.0
     assert summary.count("steps lost: 0") == recoveries

@@ -265,7 +265,7 @@ class Agent:
     async def _stop_in_order(self) -> None:
         """Says goodbye, and waits for the workers; those that do not stop in their time are killed."""
         reason = self._ending.result()
-        _LOG.info("ending: %s", reason)
+        _LOG.info("the agent ends: %s", reason)
         self._link.say_goodbye(reason)
         await asyncio.sleep(_GOODBYE_S)
         desired: Sequence[WorkerDesired] = ()

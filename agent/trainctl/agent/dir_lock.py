@@ -24,7 +24,7 @@ def lock_folder(folder: Path) -> FileLock:
         ) from error
     lock.acquire_or(
         lambda holder: PreconditionError(
-            f"another agent (pid {holder}) already runs in {folder}",
+            f"another agent (process {holder}) already runs in {folder}",
             hint="one agent a folder: stop that one, or give this one another --dir",
         )
     )

@@ -317,7 +317,11 @@ class ControllerLink:
 
     def _take_desired(self, desired: agent_pb2.AgentDesired) -> None:
         if desired.epoch < self._epoch:
-            _LOG.warning("refused a desired state of epoch %d: %d is known", desired.epoch, self._epoch)
+            _LOG.warning(
+                "refused the instructions of a former leader (epoch %d): the leader of epoch %d was heard already",
+                desired.epoch,
+                self._epoch,
+            )
             self._metrics.refused_desired.inc()
             return
         self._epoch = desired.epoch

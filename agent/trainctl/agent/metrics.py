@@ -21,11 +21,13 @@ class AgentMetrics:
         self.registry = CollectorRegistry()
         self.starts = self._counter("worker_starts", "Workers started.", "job_name")
         self.exits = self._counter("worker_exits", "Workers that ended.", "job_name", "kind")
-        self.process_restarts = self._counter("process_restarts", "Helper processes started again.", "process")
+        self.process_restarts = self._counter(
+            "process_restarts", "Fork servers and collective stores started again.", "process"
+        )
         self.heartbeats = self._counter("heartbeats", "Heartbeats sent to the controller.")
         self.reconnects = self._counter("reconnects", "Streams to the controller opened again.")
         self.refused_desired = self._counter("refused_desired", "Desired states of a former leader, refused.")
-        self._gauge("rss_bytes", "Resident memory of the agent process.", resident_bytes)
+        self._gauge("rss_bytes", "Bytes of resident memory of the agent process.", resident_bytes)
 
     def count_exit(self, job_name: str, observed: WorkerObserved) -> None:
         """Counts the end of a worker by its kind: clean, error or signal."""
@@ -75,7 +77,9 @@ class _Workers(Collector):
         self._census = census
 
     def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily("trainctl_agent_workers", "Workers by phase.", labels=["job_name", "phase"])
+        family = GaugeMetricFamily(
+            "trainctl_agent_workers", "Workers of this agent by phase.", labels=["job_name", "phase"]
+        )
         for labels, count in Tally(self._census()).items():
             family.add_metric(list(labels), count)
         yield family

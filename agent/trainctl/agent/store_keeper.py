@@ -71,7 +71,7 @@ class StoreKeeper:
         backoff.reset()
         self._set(f"{self._host}:{port}", child.pid)
         code = await child.exited
-        _LOG.error("collective store %d ended with code %d", child.pid, code)
+        _LOG.error("collective store %d ended with exit code %d; starting another one", child.pid, code)
 
     async def _read_port(self, child: Child, read_end: int) -> int:
         reader = asyncio.StreamReader()
@@ -86,7 +86,9 @@ class StoreKeeper:
         finally:
             transport.close()
         if not text:
-            raise UnavailableError(f"it ended with code {await child.exited} and named no port; see above why")
+            raise UnavailableError(
+                f"it ended with exit code {await child.exited} and named no port; the lines above this one say why"
+            )
         return int(text)
 
     def _set(self, address: str, pid: int) -> None:

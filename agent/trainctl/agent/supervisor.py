@@ -173,7 +173,7 @@ class Supervisor:
             if worker.life.exited and key not in self._counted:
                 self._counted.add(key)
                 observed = worker.observe(0.0)
-                _LOG.info("job %s: slot %d incarnation %d ended with code %s",
+                _LOG.info("job %s: slot %d incarnation %d ended with exit code %s",
                           worker.job_name, key.slot, key.incarnation, observed.exit_code)  # fmt: skip
                 self._metrics.count_exit(worker.job_name, observed)
         self._events.changed()

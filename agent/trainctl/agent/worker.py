@@ -268,7 +268,7 @@ class Worker:
         error = self._observed.error
         if error is None and code > 0 and code != bridge.ORPHANED_EXIT_CODE:
             step = self._observed.progress.step
-            message = f"the worker exited with code {code} and did not say why; its last lines tell more"
+            message = f"the worker ended with exit code {code} and did not say why; its last lines tell more"
             error = WorkerError(type="SystemExit", message=message, code=UNEXPLAINED_EXIT_CODE, step=step)
         if error is not None:
             said = frozenset(error.lines)  # what it printed about the error itself need not be shown twice

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainctl.checkpoint.tensors import byte_view, dtype_name, dtype_of
 from trainctl.core.errors import PlanError
+from trainctl.core.texts import listed
 
 NAME = "extra state"
 """Of this object among those that are registered."""
@@ -62,7 +63,7 @@ class ExtraState:
         """
         if set(state) != set(self._keepers):
             raise PlanError(
-                f"expected the extra state of the modules {sorted(self._keepers)}, found that of {sorted(state)}",
+                f"expected the extra state of the modules {listed(self._keepers)}, found that of {listed(state)}",
                 hint="build the model as it was when it was saved",
             )
         for name, part in self._keepers.items():

@@ -117,7 +117,7 @@ def _complete(storage: Storage, attempt: Attempt, root: bytes) -> None:
     except FileExistsError as error:
         raise FencedError(
             f"{attempt}: expected to seal it, found it sealed by another process",
-            hint="this process is not the coordinator any more; it must not report the checkpoint",
+            hint="a newer generation has saved this step: rank 0 of this one must not report the checkpoint",
         ) from error
 
 

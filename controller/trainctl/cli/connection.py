@@ -44,7 +44,7 @@ class Endpoint:
     token: str
     origin: str
     hint: str = _START
-    late_hint: str = "try again, or give it longer with --timeout; trainctl doctor tells more"
+    late_hint: str = "try again, or give it longer with --timeout; `trainctl doctor` tells more"
     ca: bytes | None = field(default=None, repr=False)
     ca_origin: str = ""
     cause: str = ""

@@ -18,12 +18,12 @@ from trainctl.core.texts import bounded
 
 _HINTS: Mapping[int, str] = {
     exit_codes.FAILURE: "the controller's log has more, under the request-id below",
-    exit_codes.USAGE: "trainctl version shows whether command and controller belong together",
-    exit_codes.NOT_FOUND: "trainctl get jobs lists all jobs",
-    exit_codes.CONFLICT: "trainctl get jobs shows what there is",
-    exit_codes.PERMISSION: "trainctl config explain shows which token is used",
-    exit_codes.PRECONDITION: "trainctl explain {name} says where the job is",
-    exit_codes.UNAVAILABLE: "try again; trainctl doctor tells more",
+    exit_codes.USAGE: "`trainctl version` shows whether command and controller belong together",
+    exit_codes.NOT_FOUND: "`trainctl get jobs` lists all jobs",
+    exit_codes.CONFLICT: "`trainctl get jobs` shows what there is",
+    exit_codes.PERMISSION: "`trainctl config explain` shows which token is used",
+    exit_codes.PRECONDITION: "`trainctl explain {name}` says where the job is",
+    exit_codes.UNAVAILABLE: "try again; `trainctl doctor` tells more",
 }
 """For a controller's error that brings none of its own."""
 

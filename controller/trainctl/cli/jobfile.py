@@ -38,7 +38,7 @@ def read_job_file(name: str, *, stdin: BinaryIO | None = None) -> tuple[str, str
     except IsADirectoryError as error:
         raise UsageError(f"job file {name} is a folder", hint="give a file in it, such as job.yaml") from error
     except PermissionError as error:
-        raise PermissionDeniedError(f"job file {name} may not be read", hint="check who owns it") from error
+        raise PermissionDeniedError(f"job file {name} cannot be read by this user", hint="check who owns it") from error
     except OSError as error:
         raise UsageError(
             f"job file {name} cannot be read: {error.strerror}", hint="give a regular file, or - to read stdin"

@@ -53,7 +53,7 @@ def check_known(job: Job, what: str, wanted: Iterable[int], known: Collection[in
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise NotFoundError(
             f"job {name} has no {what} {some}{of}; it has {has or 'none at the moment'}",
-            hint=f"trainctl describe {name} shows its workers",
+            hint=f"`trainctl describe {name}` shows its workers",
         )
 
 

@@ -59,7 +59,7 @@ def _run(context: Context, arguments: Sequence[str]) -> int:
     context.console.verbose = getattr(context.options, "verbose", False)
     command: str = getattr(context.options, "command", "")
     if not command:
-        raise UsageError("no command given", hint="trainctl --help lists the commands")
+        raise UsageError("no command given", hint="`trainctl --help` lists the commands")
     module, _, function = command.partition(":")
     code: int = getattr(importlib.import_module(f"trainctl.cli.commands.{module}"), function)(context)
     return code

@@ -41,7 +41,7 @@ def job_name(text: str) -> str:
     Raises:
         UsageError: nothing.
     """
-    return _something(text, "NAME: expected the name or uid of a job", "trainctl get jobs lists all jobs")
+    return _something(text, "NAME: expected the name or uid of a job", "`trainctl get jobs` lists all jobs")
 
 
 def node_name(text: str) -> str:
@@ -50,7 +50,7 @@ def node_name(text: str) -> str:
     Raises:
         UsageError: nothing.
     """
-    return _something(text, "NODE: expected the name of a node", "trainctl nodes list lists all nodes")
+    return _something(text, "NODE: expected the name of a node", "`trainctl nodes list` lists all nodes")
 
 
 def request_id(text: str) -> str:

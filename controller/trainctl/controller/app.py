@@ -77,7 +77,7 @@ async def _wait_and_lead(
     async with standing_by(server, frame.settings.host, port) as address:
         port = int(address.rpartition(":")[2])
         frame.write_run_file(address)
-        _log.info("controller stands by", extra={"address": address})
+        _log.info("the controller stands by", extra={"address": address})
         ready = partial(_candidate, frame, address)
         rest_s = DAMAGED_S if failed is not None and isinstance(failed.error, StoreCorruptError) else 0.0
         turn = asyncio.create_task(
@@ -99,7 +99,7 @@ async def _wait_and_lead(
             finally:
                 await _resign(frame, leadership)
     except (FencedError, UnavailableError, StoreCorruptError) as error:
-        _log.error("the term of epoch %d is over: %s", leadership.epoch, error)
+        _log.error("this controller leads no longer (epoch %d): %s", leadership.epoch, error)
         why = leadership.silence or error
         return port, None if isinstance(why, FencedError) else FailedTry(frame.clock.now_s(), why)
     finally:
@@ -128,7 +128,7 @@ async def _look_whose_store(frame: Frame) -> None:
     except NewerStoreError:
         raise
     except (UnavailableError, PreconditionError) as error:  # may be over when its turn comes
-        _log.warning("the store cannot be led at the moment: %s", error)
+        _log.warning("this controller cannot ask for the lead at the moment: %s", error)
 
 
 async def _until(stop: asyncio.Event, running: Controller) -> None:
@@ -138,7 +138,7 @@ async def _until(stop: asyncio.Event, running: Controller) -> None:
     stopping.cancel()
     if running.failed.done():
         running.failed.result()
-    _log.info("controller stops; agents and workers run on")
+    _log.info("the controller stops; agents and workers run on")
 
 
 async def _resign(frame: Frame, leadership: Leadership) -> None:

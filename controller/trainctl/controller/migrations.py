@@ -81,7 +81,7 @@ async def migrate(
     begun, after = await _begun(store)
     due = tuple(step for step in migrations if step.to > installation.schema or step.to == begun)
     for step in due:
-        _log.info("the store is brought to schema %d: %s", step.to, step.what)
+        _log.info("the state store is brought to schema %d: %s", step.to, step.what)
         if step.to != begun:
             installation, after = replace(installation, schema=step.to, version=package_version()), ""
             begin = Put(keys.INSTALLATION, keys.encode(to_wire(installation)))
@@ -103,7 +103,7 @@ async def _carry_out(
                 continue
             result = await leadership.txn(group.compares, (*group.operations, _reached(step, after)))
             if not result.succeeded:
-                raise ConflictError(f"somebody else wrote to the store near {after} while it was migrated")
+                raise ConflictError(f"somebody else wrote to the state store near {after} while it was migrated")
         if not page.more:
             return
 

@@ -66,7 +66,7 @@ async def campaign(
                 try:
                     return await Leadership.take(store, candidate, counter=counter)
                 except ConflictError as error:
-                    _log.info("not this time: %s", error)
+                    _log.info("standing by: %s", error)
                     continue
             server.failed = None
             if server.leader != f"{leader.holder} at {leader.address}":
@@ -75,10 +75,10 @@ async def campaign(
             watched, seen_ago_s = leader.epoch, await wait_vacant(store, leader)
         except UnavailableError as error:  # it is away, or full: whoever leads then may be able to help
             server.failed = FailedTry(now_s(), error)
-            _log.warning("standing by without the store: %s", error)
+            _log.warning("standing by without the state store: %s", error)
             watched = 0  # how long nobody led is not seen from here
             await asyncio.sleep(RETRY_S)
         except StoreCorruptError as error:
             server.failed = FailedTry(now_s(), error)
-            _log.error("standing by beside a damaged store: %s", error)
+            _log.error("standing by beside a damaged state store: %s", error)
             await asyncio.sleep(DAMAGED_S)

@@ -128,7 +128,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIt
         )
         for work in background:
             stack.push_async_callback(_end, _start(work, failed))
-        _log.info("controller serves", extra={"address": address, "epoch": leadership.epoch})
+        _log.info("the controller serves", extra={"address": address, "epoch": leadership.epoch})
         yield Controller(address=address, metrics_address=frame.metrics_address, leadership=leadership, failed=failed)
 
 
@@ -351,7 +351,10 @@ def _write_down(frame: Frame, leadership: Leadership) -> None:
     try:
         save_sighting(frame.settings.run_dir.sighting_file, sighting)
     except OSError as error:  # a full disk is no reason to stop leading
-        _log.error("how the store was left cannot be written down: %s", error)
+        _log.error(
+            "how the state store was left cannot be written down, so that a restored backup may not be noticed: %s",
+            error,
+        )
 
 
 async def _until_fenced(leadership: Leadership) -> None:

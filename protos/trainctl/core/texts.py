@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _MOST = 60
 _NAMED = 3
@@ -30,6 +31,11 @@ def bounded(line: str) -> str:
 def quoted(text: str) -> str:
     """Text of somebody else's inside a sentence of ours: ``'text'``, shortened."""
     return f"'{shortened(text)}'"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names inside a sentence: ``a, b``, sorted; ``none`` where there is none."""
+    return ", ".join(sorted(names)) or "none"
 
 
 def _spelled(character: str) -> str:

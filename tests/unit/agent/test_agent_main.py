@@ -15,7 +15,7 @@ from trainctl.core.errors import PermissionDeniedError, PreconditionError
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "node-0"
     lock = lock_folder(folder)
-    with pytest.raises(PreconditionError, match=rf"pid {os.getpid()}\) already runs in {folder}"):
+    with pytest.raises(PreconditionError, match=rf"process {os.getpid()}\) already runs in {folder}"):
         lock_folder(folder)
     lock.release()
     lock_folder(folder).release()

@@ -98,7 +98,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         for job in self.jobs.values():
             if name in (job.uid, job.spec.metadata.name):
                 return job
-        self._abort(NotFoundError(f"there is no job {name}", hint="trainctl get jobs lists them"), context)
+        self._abort(NotFoundError(f"there is no job {name}", hint="`trainctl get jobs` lists them"), context)
 
     def CreateJob(self, request: Any, context: Any) -> job_pb2.CreateJobResponse:  # noqa: N802
         self._enter("CreateJob", request, context)

@@ -59,7 +59,7 @@ def test_describe_shows_the_manifest_and_what_a_rollback_takes(
     assert "artifacts/config.json" in sizes
     assert older["sizeBytes"] == sum(sizes.values())
     text = cli("checkpoints", "describe", "a", "--step", "10").out
-    for word in ("10 in lineage 1", "trainctl rollback a takes this one", "2001-09-09", saved[0].uri, "config.json"):
+    for word in ("10 in lineage 1", "`trainctl rollback a` takes this one", "2001-09-09", saved[0].uri, "config.json"):
         assert word in text
 
     def refuse(method: str) -> None:

@@ -480,7 +480,7 @@ def test_the_job_is_looked_at_with_its_storage(cli: Cli, controller: FakeControl
     job.effective_spec.spec.recovery.profile = "fast"
     done = cli("doctor", "--job", "fir")
     assert "fail  job: first is FAILED" in done.out
-    assert "do: trainctl explain first" in done.out
+    assert "do: `trainctl explain first` says why" in done.out
     assert f"free in {tmp_path}" in done.out
     assert f"profile fast: heartbeat {PROFILES['fast'].heartbeat_s:g}s" in done.out
     assert done.code == 1

@@ -181,7 +181,7 @@ def test_chosen_folder_and_port(local: Local, tmp_path: Path) -> None:
     assert f"TRAINCTL_ADDRESS=127.0.0.1:{port}" in up.err
     assert local("status", "--dir", str(tmp_path / "mine")).code == 0
     again = local("up", "--dir", str(tmp_path / "mine"))
-    assert f"trainctl local down --dir {tmp_path}/mine stops it" in again.err
+    assert f"`trainctl local down --dir {tmp_path}/mine` stops it" in again.err
     controller = processes(tmp_path / "mine")[0]
     here = ("--address", f"127.0.0.1:{port}", "--token-file", str(tmp_path / "mine" / "token"))
     assert str(tmp_path / "mine") in local("status", *here).out

@@ -122,7 +122,7 @@ def test_plot_in_the_terminal(cli: Cli, controller: FakeController) -> None:
     shown = cli("plot", "a")
     assert shown.code == 0
     assert shown.out.startswith("a: SUCCEEDED, step 25 of 25\n")
-    loss, rate = (shown.out.index(label) for label in ("held-out loss", "tokens per second"))
+    loss, rate = (shown.out.index(label) for label in ("eval loss", "tokens per second"))
     assert loss < rate, "two panels, one below the other"
     axes = [line for line in shown.out.splitlines() if "└" in line or "+" in line]
     assert len(axes) == 2

@@ -248,8 +248,8 @@ def test_one_is_not_many(cli: Cli, controller: FakeController) -> None:
     [
         ("RUNNING", ("plot", "a"), "look again later: trainctl watch a"),
         ("FAILED", ("plot", "a"), "how it ended says: trainctl explain a"),
-        ("RUNNING", ("logs", "a", "--attempt", "x"), "trainctl describe a -o json shows the numbers as incarnation"),
-        ("PAUSED", ("pause", "a"), "trainctl explain a says where the job is"),
+        ("RUNNING", ("logs", "a", "--attempt", "x"), "`trainctl describe a -o json` shows the numbers as incarnation"),
+        ("PAUSED", ("pause", "a"), "`trainctl explain a` says where the job is"),
     ],
 )
 def test_a_hint_names_the_job(
@@ -324,7 +324,7 @@ def test_live_line_is_drawn_in_place_below_the_events() -> None:
     text = stream.getvalue()
     assert text.count("\n") == 1
     last = text.split("\r\x1b[2K")[-2]
-    assert "step 5/10  loss 2.5000  12.3k tok/s  ETA 1m15s  last worker.exited" in last
+    assert "step 5/10  loss 2.5000  12.3k tokens/s  ETA 1m15s  last worker.exited" in last
     assert all(visible_length(piece.split("\n")[0]) <= console.width() for piece in text.split("\r\x1b[2K"))
 
 

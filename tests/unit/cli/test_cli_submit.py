@@ -168,7 +168,7 @@ def test_unreadable_file_is_a_permission_error(cli: Cli, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "open", refuse)
     result = cli("submit", "-f", "/theirs/job.yaml")
     assert result.code == 5
-    assert "/theirs/job.yaml may not be read" in result.err
+    assert "/theirs/job.yaml cannot be read by this user" in result.err
 
 
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(cli: Cli, tmp_path: Path) -> None:

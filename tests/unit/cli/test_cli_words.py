@@ -64,11 +64,11 @@ def test_a_job_cannot_name_what_lies_in_a_folder_that_is_no_text(cli: Cli, tmp_p
 @pytest.mark.parametrize(
     ("words", "said", "hint"),
     [
-        (("describe", ""), "NAME: expected the name or uid of a job, found an empty text", "get jobs lists all"),
+        (("describe", ""), "NAME: expected the name or uid of a job, found an empty text", "get jobs` lists all"),
         (("get", "jobs", ""), "NAME: expected the name or uid of a job", "is the variable in it set?"),
         (("top", ""), "NAME: expected the name or uid of a job", "is the variable in it set?"),
-        (("cancel", " ", "-y"), "NAME: expected the name or uid of a job", "get jobs lists all"),
-        (("nodes", "cordon", ""), "NODE: expected the name of a node, found an empty text", "nodes list lists all"),
+        (("cancel", " ", "-y"), "NAME: expected the name or uid of a job", "get jobs` lists all"),
+        (("nodes", "cordon", ""), "NODE: expected the name of a node, found an empty text", "nodes list` lists all"),
         (("pause", "a", "--request-id", ""), "--request-id: expected 1 to 128 printable", "is the variable in it set?"),
         (("pause", "a", "--request-id", "x" * 5000), "--request-id: expected 1 to 128 printable characters, found 5000",
          "a UUID will do"),

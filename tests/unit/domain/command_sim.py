@@ -44,7 +44,7 @@ class CommandWorker(SimWorker):
 
     Attributes:
         silent_since_s: since when its command gives no sign of life, -1 while it does.
-        fails_at_s: when it will say that its command exited with code 1, after that of another rank; 0 if not.
+        fails_at_s: when it will say that its command ended with exit code 1, after that of another rank; 0 if not.
     """
 
     silent_since_s: float = -1.0
@@ -62,7 +62,7 @@ class CommandWorker(SimWorker):
     def fail(self, code: int, now_s: float) -> None:
         """Its command ended with ``code``, as a shell would show it, and so does the launcher."""
         names = {-9: "was ended by SIGKILL", -6: "was ended by SIGABRT"}
-        how = names.get(code, f"exited with code {code}")
+        how = names.get(code, f"ended with exit code {code}")
         if self.alive:
             reason = "COMMAND_SIGNAL" if code < 0 else "COMMAND_EXIT"
             self.error = WorkerError(type="CommandError", message=f"its command {how}", code=reason, log_tail=("boo",))

@@ -1,4 +1,7 @@
-"""What fails a job, and what is tried again: exceptions, crashes, errors that would come again, and what is charged."""
+"""What fails a job, and what is tried again: exceptions, crashes, errors that would come again, and what is charged.
+
+Without it a job that can never work is tried for ever, or one that could is given up.
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_killed_launcher_means_a_new_start_for_all_and_says_so() -> None:
 def test_the_command_is_done_when_all_ranks_exited_with_0() -> None:
     sim = start(work_s=3.0)
     assert sim.run().phase is JobPhase.SUCCEEDED
-    assert sim.state.message == "the command of job sim exited with code 0 on all ranks"
+    assert sim.state.message == "the command of job sim ended with exit code 0 on all ranks"
     assert sim.state.restarts.total == 0
 
 
@@ -138,7 +138,7 @@ def test_a_gang_that_fails_together_is_charged_once_and_to_the_first() -> None:
     failure = sim.state.failure
     assert failure is not None
     assert (failure.code, failure.slot, failure.global_rank, failure.node) == ("COMMAND_EXIT", 2, 2, "node-1")
-    assert "its command exited with code 3 on node-1; maxRestarts.user (1) is used up" in failure.message
+    assert "its command ended with exit code 3 on node-1; maxRestarts.user (1) is used up" in failure.message
     assert failure.error is not None
     assert failure.error.log_tail == ("boo",)
 

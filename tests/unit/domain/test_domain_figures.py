@@ -1,4 +1,7 @@
-"""What the figures of steps do to a job: progress, speed, skipped steps, a recovery's end; and what is said without."""
+"""What the figures of steps do to a job: progress, speed, skipped steps, the end of a recovery; what is said without.
+
+Without it a job that no longer moves looks like one that trains, and a recovery never ends.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def test_skipped_steps_are_counted_and_a_job_that_skipped_all_of_them_has_failed
     if phase is JobPhase.FAILED:
         assert sim.state.failure is not None
         assert sim.state.failure.code == "EVERY_STEP_SKIPPED"
-        assert "trainctl get events" in sim.state.failure.hint
+        assert "trainctl events" in sim.state.failure.hint
         assert sim.state.progress.loss is None
     else:
         assert sim.state.message.endswith("finished 20 steps (4 of them skipped), last loss 2.0000")

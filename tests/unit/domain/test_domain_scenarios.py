@@ -52,7 +52,7 @@ def test_a_killed_worker_is_replaced_in_its_rank_from_a_live_peer() -> None:
     assert list(parts) == ["detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step"]
     assert sum(parts.values()) == pytest.approx(recovery.phases_s["total"])
     assert recovery.slots == (1,)
-    assert "1 joiner copy 640 B from 3 live holders" in recovery.reason
+    assert "1 new worker copies 640 B from 3 workers that have step" in recovery.reason
     assert "SIGKILL" in recovery.fault
     assert {c.rung for c in recovery.candidates} == {"shrink", "peer", "snapshot", "checkpoint", "start"}
 

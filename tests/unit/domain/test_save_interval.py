@@ -186,8 +186,8 @@ def test_what_one_costs_is_the_middle_of_the_newest_with_the_steps_it_slowed_dow
     assert found.waste == pytest.approx(0.5 / 293.94 + (293.94 / 2 + 1.0 + 12.0) / DAY_S, rel=1e-4)
     assert found.reason == (
         "a checkpoint costs 0.50s of training (0.20s waiting for it, 0.30s of slower steps beside it, median of 5), "
-        "failures are 1d00h apart (3 failures in 2h): 4m54s between checkpoints lose least; 0.36% of the time is lost, "
-        "with what failures undo and 12s for each recovery"
+        "failures are 1d00h apart (3 failures in 2h): 4m54s between checkpoints lose least; 0.36 % of the time is "
+        "lost, with what failures undo and 12s for each recovery"
     )
     for _ in range(COSTS_KEPT):
         costs = with_cost(costs, SaveCost(stall_s=1.0, seconds=1.0))

@@ -69,7 +69,7 @@ def test_given_files_are_taken_up_when_they_change_and_fit(tmp_path: Path, caplo
     assert given.current().ends_s == NOW_S + 200
     crt.write_text("garbage")
     assert given.current().ends_s == NOW_S + 200
-    assert "the former certificate stays" in caplog.text
+    assert "the certificate in use stays" in caplog.text
     crt.unlink()
     assert given.current().ends_s == NOW_S + 200
     write(300)

@@ -53,7 +53,7 @@ class LogFile:
     """
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_FILE_BYTES, max_old: int = MAX_OLD_FILES) -> None:
-        self._path = path
+        self.path = path
         self._max_bytes = max_bytes
         self._max_old = max_old
         self._next = 0
@@ -66,11 +66,11 @@ class LogFile:
             OSError: the disk is full or the folder is gone; the lines are lost.
         """
         data = "".join(f"{line}\n" for line in lines).encode(errors="replace")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self._next:
-            self._first = _first_of_newest(self._path)
-            self._next = self._first + _count(self._path)
-        with self._path.open("ab", buffering=0) as file:
+            self._first = _first_of_newest(self.path)
+            self._next = self._first + _count(self.path)
+        with self.path.open("ab", buffering=0) as file:
             before_bytes = file.seek(0, 2)
             left = memoryview(data)
             try:
@@ -86,9 +86,9 @@ class LogFile:
         return Written(number, len(data))
 
     def _rotate(self) -> None:
-        self._path.replace(self._path.with_name(f"{self._path.name}.{self._first}"))
+        self.path.replace(self.path.with_name(f"{self.path.name}.{self._first}"))
         self._first = self._next
-        for _, part in _old_parts(self._path)[: -self._max_old]:
+        for _, part in _old_parts(self.path)[: -self._max_old]:
             part.unlink()
 
 

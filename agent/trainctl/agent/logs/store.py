@@ -102,7 +102,7 @@ class LogStore:
             return file.append(lines)
         except OSError as error:
             self.lost_lines += len(lines)
-            _LOG.error("%d lines of a worker's log are lost: %s", len(lines), error)
+            _LOG.error("%d lines of the log %s are lost: %s", len(lines), file.path, error)
             return None
 
     def _read(self, query: LogQuery) -> LogAnswer:

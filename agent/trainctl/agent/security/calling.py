@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # without TLS nothing of it is loaded
 
 _LOG = logging.getLogger(__name__)
 _CALL_S = 10.0
-_HOW_TO_JOIN = "start the agent with --join-token-file FILE; trainctl nodes join-token --out FILE makes it"
+_HOW_TO_JOIN = "start the agent with --join-token-file FILE; `trainctl nodes join-token --out FILE` makes it"
 _HOW_TO_LEAVE = " If TLS was taken away on purpose, remove the folder tls of this agent's --dir"
 _RETRY_S = 5.0
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024

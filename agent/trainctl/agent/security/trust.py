@@ -37,7 +37,7 @@ class Given:
             JoinTokenNeededError: there is none.
             UsageError: the file holds something else.
         """
-        hint = "trainctl nodes join-token --out FILE makes one; start the agent with --join-token-file FILE"
+        hint = "`trainctl nodes join-token --out FILE` makes one; start the agent with --join-token-file FILE"
         if self.join_token_file is None:
             raise JoinTokenNeededError(f"{why}: a join token is needed, and no --join-token-file was given", hint=hint)
         try:

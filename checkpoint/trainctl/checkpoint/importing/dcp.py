@@ -62,7 +62,8 @@ class DcpFolder:
             self._take_apart(_fields(found, "Metadata"), where)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"{where}: expected the metadata of a torch DCP folder, found something else ({error!r})",
+                f"{where}: expected the metadata of a torch DCP folder, found something else "
+                f"({type(error).__name__}: {error})",
                 hint="tried with torch 2.13; save it again with that version",
             ) from error
 

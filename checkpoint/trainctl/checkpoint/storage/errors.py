@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from trainctl.core.errors import StorageAwayError, StorageRefusedError
 
 _HINTS: Mapping[int, str] = {
-    errno.ENOSPC: "free space there, keep fewer checkpoints (checkpoint.keep.last) or use another place",
+    errno.ENOSPC: "free space there, keep fewer checkpoints (spec.checkpoint.keep.last) or use another place",
     errno.EDQUOT: "the quota is used up: free space there or use another place",
     errno.EACCES: "give the user who runs the job permission there",
     errno.EPERM: "give the user who runs the job permission there",
     errno.EROFS: "the file system is mounted read-only: let it be mounted writable, or use another place",
     errno.ENODEV: "make the bucket, or correct the URI",
-    errno.ENOSYS: "use another place: this store lacks what is asked of it",
+    errno.ENOSYS: "use another place: this storage cannot do what is asked of it",
     errno.ENOTDIR: "a file is where a folder has to be: remove it, or use another place",
 }
 LASTING = frozenset(_HINTS)

@@ -38,7 +38,7 @@ _BY_CODE: Mapping[str, tuple[int, bool, str]] = {
     "AuthorizationHeaderMalformed": (errno.ENODEV, False, _REGION),
     "AccessDenied": (errno.EACCES, False, _RIGHTS),
     "QuotaExceeded": (errno.EDQUOT, False, ""),
-    "NotImplemented": (errno.ENOSYS, False, "this store lacks what is asked of it"),
+    "NotImplemented": (errno.ENOSYS, False, "this storage cannot do what is asked of it"),
     "IncompleteBody": (errno.EIO, True, _AGAIN),
     "BadDigest": (errno.EIO, True, _AGAIN),
     "XAmzContentSHA256Mismatch": (errno.EIO, True, _AGAIN),

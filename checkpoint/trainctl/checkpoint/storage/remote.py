@@ -103,7 +103,10 @@ class FsspecStorage:
             if failure.errno != errno.ENOSYS:
                 raise
             self._creates_atomically = False
-            _LOG.warning("%s: the store has no conditional put; a look at what is there has to do", what)
+            _LOG.warning(
+                "%s: this storage has no conditional put: before a file is created, it is looked whether it is there",
+                what,
+            )
             self._create_if_absent(path, target, data)
 
     @property

@@ -87,7 +87,7 @@ def _pin(context: Context, *, pinned: bool, words: str) -> int:
 def _step(context: Context) -> int:
     """Raises: UsageError: it is not said, or fits no request."""
     if context.options.step is None:
-        hint = f"trainctl checkpoints list {context.options.name} shows those that there are"
+        hint = f"`trainctl checkpoints list {context.options.name}` shows those that there are"
         raise UsageError("--step: expected which checkpoint of the job, found nothing", hint=hint)
     return int32("--step", context.options.step)
 

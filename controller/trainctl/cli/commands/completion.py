@@ -49,7 +49,7 @@ def run(context: Context) -> int:
         path.write_text(SCRIPTS[shell], encoding="utf-8")
     except OSError as error:
         raise PermissionDeniedError(
-            f"cannot write {path}: {error.strerror}", hint=f"trainctl completion {shell} prints the script"
+            f"cannot write {path}: {error.strerror}", hint=f"`trainctl completion {shell}` prints the script"
         ) from error
     context.console.data(str(path))
     context.console.say(_AFTERWARDS[shell].format(folder=path.parent))

@@ -29,7 +29,7 @@ def view(context: Context) -> int:
         for name, entries in config.contexts.items()
     ]
     if not rows:
-        context.console.say(f"no contexts in {config.path}; trainctl config set-context adds one")
+        context.console.say(f"no contexts in {config.path}; `trainctl config set-context` adds one")
     style = context.console.style()
     emit(
         context,
@@ -72,7 +72,7 @@ def current_context(context: Context) -> int:
     """Shows the current context; fails if there is none, so that scripts see it."""
     current = resolve(context).context
     if not current.value:
-        raise NotFoundError("there is no current context", hint="trainctl config use-context NAME chooses one")
+        raise NotFoundError("there is no current context", hint="`trainctl config use-context NAME` chooses one")
     data = {"context": current.value, "origin": current.origin}
     emit(context, data, table=lambda: [current.value], names=[current.value])
     return exit_codes.OK
@@ -153,5 +153,5 @@ def _unknown(config: ConfigFile, name: str) -> NotFoundError:
     known = ", ".join(config.contexts) or "none"
     return NotFoundError(
         f"there is no context {quoted(name)} in {config.path}; known: {known}",
-        hint="trainctl config set-context adds one",
+        hint="`trainctl config set-context` adds one",
     )

@@ -94,7 +94,7 @@ def down(context: Context) -> int:
         context.console.say("nothing was stopped or deleted")
         return exit_codes.FAILURE
     where = context.dir_option(run_dir)
-    context.on_interrupt = (f"interrupted: some of it may still run; trainctl local status{where} shows it",)
+    context.on_interrupt = (f"interrupted: some of it may still run; `trainctl local status{where}` shows it",)
     with folder.locked(run_dir):
         stopped = stop(run_dir)
         if purge:

@@ -72,7 +72,7 @@ def _incarnation(text: str, name: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,17}", text):
         raise UsageError(
             f"--attempt: expected last, all or the number of a worker's life, found {quoted(text)}",
-            hint=f"trainctl describe {name} -o json shows the numbers as incarnation",
+            hint=f"`trainctl describe {name} -o json` shows the numbers as incarnation",
         )
     return int(text)
 

@@ -62,6 +62,6 @@ def _one(context: Context) -> tuple[Found, CheckpointInfo]:
     if context.options.step is None and not found.single:
         raise UsageError(
             "--step: expected which checkpoint, found nothing",
-            hint=f"trainctl checkpoints list {context.options.name} shows those that there are",
+            hint=f"`trainctl checkpoints list {context.options.name}` shows those that there are",
         )
     return found, only(found, context.options.step)

@@ -60,7 +60,7 @@ def _pausing(job: Job) -> str:
     if job.status.phase == "PAUSED":
         return "is PAUSED already"
     if runs_command(job):
-        again = f"trainctl resume {job.spec.metadata.name} starts it again"
+        again = f"`trainctl resume {job.spec.metadata.name}` starts it again"
         return f"is {job.status.phase}: its command is told to end; {again}"
     return f"is {job.status.phase}: it saves a checkpoint and stops as soon as it trains"
 
@@ -112,7 +112,7 @@ def rollback(context: Context) -> int:
     def send(client: Client) -> Job:
         job = get_job(client, options.name)
         if runs_command(job):
-            raise PreconditionError(without_checkpoints(job), hint=f"trainctl restart {options.name} starts it again")
+            raise PreconditionError(without_checkpoints(job), hint=f"`trainctl restart {options.name}` starts it again")
         plan = client.call(client.stub.RollbackJob, look)
         lost = format_count(plan.lost_steps, "step")
         what = f"to step {plan.checkpoint.step} ({plan.checkpoint.uri}), giving up {lost}"

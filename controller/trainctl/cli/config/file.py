@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, Problem, SpecError
 from trainctl.core.system.files import write_atomically
+from trainctl.core.texts import quoted, shortened
 
 MAX_BYTES = 256 * 1024
 KEYS = ("address", "tokenFile", "tenant", "timeout", "caFile")
@@ -75,7 +77,7 @@ def read_config(env: Mapping[str, str]) -> ConfigFile:
     data = _parse(raw, path)
     problems = tuple(Problem(path=where, message=message) for where, message in check(data))
     if problems:
-        raise SpecError(problems, source=str(path), hint="trainctl config set-context writes it for you")
+        raise SpecError(problems, source=str(path), hint="`trainctl config set-context` writes it for you")
     contexts = {str(name): {key: str(value) for key, value in c.items()} for name, c in _contexts(data).items()}
     return ConfigFile(path=path, current=str(data.get("currentContext") or ""), contexts=contexts)
 
@@ -106,21 +108,28 @@ def check(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((str(key), _unknown(str(key), _TOP)) for key in data if key not in _TOP)
     contexts = data.get("contexts") or {}
     if not isinstance(contexts, Mapping):
-        yield "contexts", f"expected a mapping of names to contexts, found {contexts!r}"
+        yield "contexts", f"expected a mapping of names to contexts, found {_shown(contexts)}"
         return
     current = data.get("currentContext")
     if current and current not in contexts:
-        yield "currentContext", f"there is no context {current!r}; known: {', '.join(map(str, contexts)) or 'none'}"
+        yield (
+            "currentContext",
+            f"there is no context {quoted(str(current))}; known: {', '.join(map(str, contexts)) or 'none'}",
+        )
     for name, entries in contexts.items():
         where = f"contexts.{name}"
         if not isinstance(entries, Mapping):
-            yield where, f"expected a mapping such as {{address: host:7070}}, found {entries!r}"
+            yield where, f"expected a mapping such as {{address: host:7070}}, found {_shown(entries)}"
             continue
         for key, value in entries.items():
             if key not in KEYS:
                 yield f"{where}.{key}", _unknown(str(key), KEYS)
             elif not isinstance(value, str) or not value:
-                yield f"{where}.{key}", f"expected a text, found {value!r}"
+                yield f"{where}.{key}", f"expected a text, found {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    return shortened(json.dumps(value, default=str, ensure_ascii=False))
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:

@@ -110,6 +110,6 @@ def _entries(config: ConfigFile, chosen: Found) -> Mapping[str, str]:
         known = ", ".join(config.contexts) or "none"
         raise NotFoundError(
             f"{chosen.origin}: there is no context {quoted(chosen.value)} in {config.path}; known: {known}",
-            hint="trainctl config set-context adds one",
+            hint="`trainctl config set-context` adds one",
         )
     return config.contexts[chosen.value]

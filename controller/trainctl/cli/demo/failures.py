@@ -31,11 +31,11 @@ class Failure:
         if self.of_agent:
             nodes = client.call(client.stub.ListNodes, ListNodesRequest()).nodes
             pid = next(node.pid for node in nodes if node.node == VICTIM_NODE)
-            who = f"the agent of {VICTIM_NODE} (pid {pid}), two workers die with it"
+            who = f"the agent of {VICTIM_NODE} (process {pid}), two workers end with it"
         else:
             workers = (w for island in job.status.islands for w in island.workers)
             worker = next(w for w in workers if w.global_rank == VICTIM_RANK)
-            pid, who = worker.pid, f"worker rank {VICTIM_RANK} on {worker.node} (pid {worker.pid})"
+            pid, who = worker.pid, f"rank {VICTIM_RANK} on {worker.node} (process {worker.pid})"
         os.kill(pid, signal.SIGKILL)
         return f"kill -9: {who}"
 

@@ -34,7 +34,7 @@ def only_demo(folder: Path) -> Iterator[None]:
         while not lock.acquire():
             if time.monotonic() > end_s:
                 hint = "wait for it, or choose another folder with --dir"
-                raise ConflictError(f"another demo (pid {lock.holder}) is at work in {folder}", hint=hint)
+                raise ConflictError(f"another demo (process {lock.holder}) is at work in {folder}", hint=hint)
             time.sleep(_POLL_S)
         yield
     finally:

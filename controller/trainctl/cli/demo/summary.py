@@ -18,7 +18,7 @@ def summarize(job: Job, figures: Sequence[StepFigures]) -> list[str]:
     lines = [
         f"job        {status.phase.lower()}: {status.step} of {status.total_steps} steps, {tokens:,} tokens",
         f"loss       {figures[0].loss:.3f} -> {figures[-1].loss:.3f} nats per token"
-        + (f", held out {status.eval_loss:.3f}" if status.HasField("eval_loss") else ""),
+        + (f", eval loss {status.eval_loss:.3f}" if status.HasField("eval_loss") else ""),
         f"wall time  {format_duration(sum(status.goodput_s.values()))}: {goodput(status.goodput_s)}",
     ]
     for recovery in status.recoveries:
@@ -30,7 +30,7 @@ def goodput(buckets: Mapping[str, float]) -> str:
     """The goodput split as ``productive 83 %, rendezvous 9 %, ...``, largest first."""
     total = sum(buckets.values()) or 1.0
     shares = sorted(((seconds / total, name) for name, seconds in buckets.items()), reverse=True)
-    return ", ".join(f"{name} {share:.0%}" for share, name in shares if share >= 0.005)
+    return ", ".join(f"{name} {100 * share:.0f} %" for share, name in shares if share >= 0.005)
 
 
 def describe_recovery(recovery: Recovery) -> list[str]:

@@ -100,7 +100,7 @@ def check_agents(facts: Facts) -> Iterator[Finding]:
         yield judge(
             "agents",
             f"silent: {len(silent)} of {len(controller.nodes)}: {names}",
-            f"{cut_off}look into agent.log on these machines; trainctl local status shows the processes of this one",
+            f"{cut_off}look into agent.log on these nodes; `trainctl local status` shows the processes of this one",
         )
     elif other:
         names = ", ".join(f"{node.name} ({node.version})" for node in other)
@@ -117,12 +117,14 @@ def check_job(facts: Facts) -> Iterator[Finding]:
     if job is None:
         return
     if job.error:
-        yield fail("job", job.error, "trainctl get jobs lists all")
+        yield fail("job", job.error, "`trainctl get jobs` lists all jobs")
         return
     text = f"{job.name} is {job.phase}" + (f" ({job.reason})" if job.reason else "")
     text += f", recovered {format_count(job.recoveries, 'time')}" if job.recoveries else ""
     if job.phase in ("FAILED", "REJECTED"):
-        yield fail("job", text, f"trainctl explain {job.name} says why; trainctl logs {job.name} has its last words")
+        yield fail(
+            "job", text, f"`trainctl explain {job.name}` says why; `trainctl logs {job.name}` shows its last lines"
+        )
     elif job.phase == "QUEUED" and job.free_slots < job.wanted_slots:
         yield warn(
             "job",
@@ -130,7 +132,7 @@ def check_job(facts: Facts) -> Iterator[Finding]:
             "start more agents, end another job, or lower spec.nodes.min",
         )
     elif job.phase in ("RECOVERING", "FAILING", "QUEUED"):
-        yield warn("job", text, f"trainctl explain {job.name} says what it waits for")
+        yield warn("job", text, f"`trainctl explain {job.name}` says what it waits for")
     else:
         yield ok("job", text)
 

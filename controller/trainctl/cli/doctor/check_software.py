@@ -165,7 +165,7 @@ def _check_nccl(facts: Facts) -> Iterator[Finding]:
         yield fail(
             "NCCL",
             f"an all-reduce over two devices failed: {torch.all_reduce}",
-            "NCCL_DEBUG=INFO trainctl doctor -v shows why; is /dev/shm large enough, is peer access broken "
+            "`NCCL_DEBUG=INFO trainctl doctor -v` shows why; is /dev/shm large enough, is peer access broken "
             "(NCCL_P2P_DISABLE=1 tells)?",
         )
     else:

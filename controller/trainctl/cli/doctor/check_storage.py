@@ -25,7 +25,7 @@ def _judged(storage: Storage) -> Finding:
         return fail(check, f"{storage.uri} cannot be used from here: {storage.error}", remedy)
     done = _done(storage)
     if storage.notes:
-        remedy = "it can be used; a store without this weakness is safer"
+        remedy = "it can be used; a storage without this weakness is safer"
         return warn(check, f"{done}, but: {'; '.join(storage.notes)}", remedy)
     if storage.free_bytes is None:
         return ok(check, done)

@@ -69,7 +69,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     try:
         if not lock.acquire():
             raise ConflictError(
-                f"another `trainctl local up` or `down` (pid {lock.holder}) is at work in {run_dir}",
+                f"another `trainctl local up` or `down` (process {lock.holder}) is at work in {run_dir}",
                 hint="wait for it, then try again",
             )
         yield

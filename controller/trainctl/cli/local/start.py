@@ -99,7 +99,7 @@ def _refuse_a_second(plan: LocalPlan) -> None:
     if not _answers(run_dir):
         hint = frozen_hint(running.process.pid, option)
         raise ConflictError(f"a controller that does not answer runs already {where}", hint=hint)
-    hint = f"trainctl local status{option} shows it, trainctl local down{option} stops it"
+    hint = f"`trainctl local status{option}` shows it, `trainctl local down{option}` stops it"
     raise ConflictError(f"a controller runs already {where}", hint=hint)
 
 

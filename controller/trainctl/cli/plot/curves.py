@@ -42,7 +42,7 @@ def _tokens_per_s(figures: StepFigures) -> float | None:
 METRICS: Mapping[str, Metric] = {
     "loss": Metric(label="training loss", unit="loss (nats per token)", value=lambda f: f.loss),
     "eval_loss": Metric(
-        label="held-out loss",
+        label="eval loss",
         unit="loss (nats per token)",
         value=lambda f: f.eval_loss if f.HasField("eval_loss") else None,
         dotted=True,

@@ -65,7 +65,7 @@ def _asked(data: Mapping[str, Any]) -> bool:
 
 
 def _rollback(data: Mapping[str, Any], job: str) -> str:
-    return f"trainctl rollback {job} takes this one" if data["rollbackTarget"] else "takes another, or none"
+    return f"`trainctl rollback {job}` takes this one" if data["rollbackTarget"] else "takes another, or none"
 
 
 def _load(load: Mapping[str, Any], *, style: Style) -> list[str]:

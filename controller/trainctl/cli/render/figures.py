@@ -62,13 +62,13 @@ def loss(status: JobStatus) -> str:
 
 
 def eval_loss(status: JobStatus) -> str:
-    """Newest held-out loss; ``-`` before the first."""
+    """Newest eval loss; ``-`` before the first."""
     return f"{status.eval_loss:.4f}" if status.HasField("eval_loss") else "-"
 
 
 def rate(status: JobStatus) -> str:
     """Tokens per second; ``-`` while it is not known."""
-    return f"{count(status.tokens_per_s)} tok/s" if status.tokens_per_s > 0 else "-"
+    return f"{count(status.tokens_per_s)} tokens/s" if status.tokens_per_s > 0 else "-"
 
 
 def generations(status: JobStatus) -> str:
@@ -84,7 +84,7 @@ def progress(status: JobStatus, *, phase: str, now_s: float) -> str:
     if status.step:
         parts.append(f"loss {loss(status)}{of_loss}" if status.HasField("loss") else "-")
         if status.HasField("eval_loss"):
-            parts.append(f"eval {eval_loss(status)}")
+            parts.append(f"eval loss {eval_loss(status)}")
         parts.append(rate(status))
         if status.eta_s > 0:
             parts.append(f"ETA {rough(status.eta_s)}")

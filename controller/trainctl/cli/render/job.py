@@ -136,8 +136,8 @@ def summary(job: Job, *, style: Style) -> list[str]:
     lines = [f"job {style.paint(name, 'bold')} {style.state(status.phase)} after {span(took_s)}"]
     if status.message:
         lines[0] += f": {status.message}"
-    average = f" at {figures.count(status.tokens / took_s)} tok/s over all" if took_s > 0 and status.tokens else ""
-    held_out = f", held out {figures.eval_loss(status)}" if status.HasField("eval_loss") else ""
+    average = f" at {figures.count(status.tokens / took_s)} tokens/s over all" if took_s > 0 and status.tokens else ""
+    held_out = f", eval loss {figures.eval_loss(status)}" if status.HasField("eval_loss") else ""
     lines += _indent(
         _pairs(
             [

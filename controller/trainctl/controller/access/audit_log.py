@@ -126,7 +126,7 @@ class AuditLog:
                     await self.tidy()
                     tidied_s = self._now_s()
             except UnavailableError as error:
-                _log.warning("audit records wait for the store: %s", error)
+                _log.warning("audit records wait for the state store: %s", error)
                 await asyncio.sleep(_RETRY_S)
 
     async def flush(self) -> None:
@@ -183,7 +183,7 @@ class AuditLog:
         if there and there == self._sent[: len(there)]:
             self._was_written(there)
         for record in (one for one in there if not one.outcome):
-            reason = "the store did not answer in time"
+            reason = "the state store did not answer in time"
             self._put(replace(record, outcome="UNAVAILABLE", reason=reason, done_s=self._now_s()))
 
     async def _is_tight(self) -> bool:

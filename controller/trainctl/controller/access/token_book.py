@@ -81,7 +81,7 @@ class TokenBook:
         if not shows(record, secret) or record is None:
             raise UnauthenticatedError(
                 "the call carries a token that is not known here",
-                hint="is it of another installation? trainctl config explain shows which file it is from",
+                hint="is it of another installation? `trainctl config explain` shows which file it is from",
             )
         if (over := ended(record, self._now_s())) is not None:
             raise over
@@ -173,7 +173,7 @@ class TokenBook:
         put = Put(keys.token(record.id), keys.encode(to_wire(record)))
         result = await self._leadership.txn(compares, (put, *operations, *(Delete(keys.token(id_)) for id_ in old)))
         if not result.succeeded:
-            raise ConflictError("this request came twice at the same moment", hint="trainctl tokens list shows which")
+            raise ConflictError("this request came twice at the same moment", hint="`trainctl tokens list` shows which")
         self._records[record.id] = record
         for id_ in old:
             del self._records[id_]

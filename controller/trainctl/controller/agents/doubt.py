@@ -27,4 +27,4 @@ def doubt_of(known: Agent | None, *, node: str, incarnation: int, epoch: int, ow
         seen = f"was registered as incarnation {incarnation}, which this controller's store has no record of"
     else:
         return ""
-    return f"agent of {node} {seen}: the store is older than what the agent has seen"
+    return f"agent of {node} {seen}: the state store is older than what the agent has seen"

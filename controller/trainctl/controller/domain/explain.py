@@ -246,4 +246,4 @@ def _time(state: JobState, now_s: float) -> Iterator[str]:
     spent = {name: seconds for name, seconds in goodput_s(state, now_s).items() if seconds >= 0.01}
     parts = ", ".join(f"{name} {format_duration(s)}" for name, s in sorted(spent.items(), key=lambda item: -item[1]))
     if parts:
-        yield f"time: {parts}; {ettr_of(state, now_s):.1%} of the time not {Bucket.QUEUED.value} was productive"
+        yield f"time: {parts}; {100 * ettr_of(state, now_s):.1f} % of the time not {Bucket.QUEUED.value} was productive"

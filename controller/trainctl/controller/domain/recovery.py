@@ -6,7 +6,7 @@ more entry. Eligibility is decided per range of the state, with the layout algeb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from trainctl.checkpoint.layout.copy_plan import MissingRange, uncovered
@@ -170,7 +170,8 @@ def shrink(s: Situation) -> Candidate:
         return _no(Rung.SHRINK, "every lost slot has a replacement")
     missing = uncovered(s.wanted, s.live)
     if s.joiners or missing:
-        return _no(Rung.SHRINK, f"{s.joiners} of the members left hold no state themselves", missing)
+        left = f"{format_count(s.joiners, 'member')} left without state" if s.joiners else _nobody_has(missing)
+        return _no(Rung.SHRINK, left, missing)
     reason = f"no replacement in time for {format_count(s.short, 'slot')}; every member left holds step {s.target_step}"
     return _yes(Rung.SHRINK, s, cost_s, reason)
 
@@ -182,18 +183,20 @@ def peer(s: Situation) -> Candidate:
         return _no(rung, f"no live worker holds the state of step {s.target_step}")
     missing = uncovered(s.wanted, s.live)
     if missing:
-        return _no(rung, f"{format_count(len(missing), 'range')} without a live holder, first: {missing[0]}", missing)
+        return _no(rung, _nobody_has(missing), missing)
     size = s.costs.state_bytes * s.joiners
     boot_s = s.costs.boot_s if s.replaced else 0.0
     cost_s = s.costs.rebuild_s + boot_s + size / s.costs.peer_bytes_per_s
     if s.joiners == 0:
         return _yes(rung, s, cost_s, f"every member holds step {s.target_step} itself; nothing to copy")
-    holders = format_count(len(s.live.holders), "live holder")
-    reason = (
-        f"{format_count(s.joiners, 'joiner')} copy {format_bytes(size)} from {holders} of step {s.target_step}: exact, "
-        "only the open step is repeated"
-    )
+    holders, have = format_count(len(s.live.holders), "worker"), "has" if len(s.live.holders) == 1 else "have"
+    copy = f"{format_count(s.joiners, 'new worker')} {'copies' if s.joiners == 1 else 'copy'} {format_bytes(size)}"
+    reason = f"{copy} from {holders} that {have} step {s.target_step}: exact, only the open step is repeated"
     return _yes(rung, s, cost_s, reason)
+
+
+def _nobody_has(missing: Sequence[MissingRange]) -> str:
+    return f"no live worker has {format_count(len(missing), 'range')} of the state, first: {missing[0]}"
 
 
 def snapshot(s: Situation) -> Candidate:

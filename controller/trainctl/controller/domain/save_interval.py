@@ -110,7 +110,7 @@ def choose_interval(
     reason = (
         f"a {kind.noun} costs {format_duration(cost_s)} of training ({cost}), failures are "
         f"{format_duration(failures.apart_s)} apart ({failures.because}): {format_duration(best_s)} between "
-        f"{kind.noun}s lose least{limit}; {waste:.2%} of the time is lost, with what failures undo{recovery}"
+        f"{kind.noun}s lose least{limit}; {100 * waste:.2f} % of the time is lost, with what failures undo{recovery}"
     )
     return CheckpointInterval(
         interval_s=interval_s,

@@ -179,7 +179,9 @@ class JobBook:
         try:
             return self._entries[uid]
         except KeyError:
-            raise NotFoundError(f"no job with uid {shortened(uid)}", hint="`trainctl get jobs` lists all") from None
+            raise NotFoundError(
+                f"no job with uid {shortened(uid)}", hint="`trainctl get jobs` lists all jobs"
+            ) from None
 
     def made(self, uid: str) -> JobEntry:
         """The job that a request took effect on, which is now sent again.
@@ -200,7 +202,7 @@ class JobBook:
         """
         entry = self._entries.get(self._names.get((tenant, name), name))
         if entry is None or entry.state.tenant != tenant:
-            raise NotFoundError(f"no job {quoted(name)} in tenant {tenant!r}", hint="`trainctl get jobs` lists all")
+            raise NotFoundError(f"no job {quoted(name)} in tenant {tenant}", hint="`trainctl get jobs` lists all jobs")
         return entry
 
     def owner_of(self, tenant: str, name: str) -> str | None:
@@ -411,7 +413,7 @@ class JobBook:
         key, before, seen = _status_key(entry), entry.state, entry.journal.newest
         found = await self._store.get(key)
         if found is None:
-            raise NotFoundError(f"job {before.name}: its state is no longer in the store")
+            raise NotFoundError(f"job {before.name}: its state is no longer in the state store")
         with reading(key):
             state = JobState.from_wire(keys.decode(found.value))
         entry.journal = await stored_journal(

@@ -45,7 +45,7 @@ class FigureLog:
             try:
                 self._accept(from_wire(StepFigures, json.loads(line)))
             except (ValueError, WireError):
-                _log.warning("skipped an unreadable line of step figures", extra={"path": str(self._path)})
+                _log.warning("a line of step figures cannot be read, and is left out", extra={"path": str(self._path)})
 
     def add(self, figures: Iterable[StepFigures]) -> list[StepFigures]:
         """Takes figures in, appends the new ones to the file, and returns those that were news, by step."""

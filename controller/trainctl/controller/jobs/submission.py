@@ -28,6 +28,7 @@ from trainctl.controller.store.port import Compare, StateStore, Target
 from trainctl.controller.tasks import to_the_end
 from trainctl.core.errors import ConflictError, FencedError
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.texts import quoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ class Submissions:
         try:
             entry = await self._book.create(state, events, compares=(unmoved, *new), operations=noted)
             if entry is None:
-                message = f"job {name!r}: its name or request id was taken at this moment"
+                message = f"job {quoted(name)}: its name or request id was taken at this moment"
                 raise RevisionMovedError(message, hint="try again")
         except (FencedError, RevisionMovedError):
             await asyncio.to_thread(folder.rmdir)
@@ -147,6 +148,6 @@ class Submissions:
 
 def _name_taken(tenant: str, name: str) -> ConflictError:
     return ConflictError(
-        f"job {name!r} exists in tenant {tenant!r} and has not ended",
+        f"job {quoted(name)} exists in tenant {tenant} and has not ended",
         hint=f"choose another name (--name), or end it: trainctl cancel {name}",
     )

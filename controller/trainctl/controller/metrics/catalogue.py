@@ -57,10 +57,10 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_lost_seconds_total",
         kind=Kind.COUNTER,
-        help="Productive seconds that a roll-back threw away.",
+        help="Productive seconds that roll-backs threw away.",
         labels=_JOB,
     ),
-    Metric(name="trainctl_job_step", kind=Kind.GAUGE, help="Last committed step known.", labels=_JOB),
+    Metric(name="trainctl_job_step", kind=Kind.GAUGE, help="Newest committed step.", labels=_JOB),
     Metric(
         name="trainctl_job_loss",
         kind=Kind.GAUGE,
@@ -70,10 +70,10 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_skipped_steps",
         kind=Kind.GAUGE,
-        help="Steps up to that one whose gradient was thrown away.",
+        help="Steps so far whose gradient was thrown away.",
         labels=_JOB,
     ),
-    Metric(name="trainctl_job_eval_loss", kind=Kind.GAUGE, help="Newest held-out loss, nats per token.", labels=_JOB),
+    Metric(name="trainctl_job_eval_loss", kind=Kind.GAUGE, help="Newest eval loss, nats per token.", labels=_JOB),
     Metric(name="trainctl_job_tokens_total", kind=Kind.COUNTER, help="Tokens trained on.", labels=_JOB),
     Metric(
         name="trainctl_job_samples_total",
@@ -118,7 +118,7 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_checkpoint_age_seconds",
         kind=Kind.GAUGE,
-        help="Seconds since it was committed, or up to the job's end: what a loss of everything would cost.",
+        help="Seconds since the newest checkpoint was committed, or up to the job's end: what losing all would cost.",
         labels=_JOB,
     ),
     Metric(
@@ -136,14 +136,14 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_checkpoint_timestamp_seconds",
         kind=Kind.GAUGE,
-        help="When it was committed, Unix seconds.",
+        help="When the newest checkpoint was committed, Unix seconds.",
         labels=_JOB,
     ),
     STAGE_HISTOGRAM,
     Metric(
         name="trainctl_job_checkpoint_newest_stage_seconds",
         kind=Kind.GAUGE,
-        help="The same of the newest save and load alone: quantiles over their ranks; 1 is the slowest rank.",
+        help="Seconds of a rank in a stage of the newest save or load: quantiles over ranks; 1 is the slowest rank.",
         labels=("job_name", "direction", "stage", "quantile"),
     ),
     Metric(
@@ -185,31 +185,31 @@ JOB_METRICS = (
     Metric(
         name="trainctl_job_checkpoint_pool_bytes",
         kind=Kind.GAUGE,
-        help="Host memory kept for copies of the state at the newest save, on the rank where it is most.",
+        help="Bytes of host memory kept for copies of the state at the newest save, on the rank where it is most.",
         labels=_JOB,
     ),
     Metric(
         name="trainctl_job_snapshot_step",
         kind=Kind.GAUGE,
-        help="Step of the newest snapshot in the memory of the nodes; like the next three absent while there is none.",
+        help="Step of the newest snapshot that the nodes hold; absent while there is none.",
         labels=_JOB,
     ),
     Metric(
         name="trainctl_job_snapshot_age_seconds",
         kind=Kind.GAUGE,
-        help="Seconds since all nodes completed it.",
+        help="Seconds since all nodes completed the newest snapshot; absent while there is none.",
         labels=_JOB,
     ),
     Metric(
         name="trainctl_job_snapshot_bytes",
         kind=Kind.GAUGE,
-        help="Memory that its files take, copies included, on all nodes together.",
+        help="Bytes of the newest snapshot on all nodes together, copies included; absent while there is none.",
         labels=_JOB,
     ),
     Metric(
         name="trainctl_job_snapshot_uncopied_parts",
         kind=Kind.GAUGE,
-        help="Parts of it that a single node has: with that node the snapshot is lost.",
+        help="Parts of the newest snapshot that a single node has, with which it is lost; absent while there is none.",
         labels=_JOB,
     ),
     Metric(
@@ -242,7 +242,7 @@ CONTROLLER_METRICS = (
     Metric(
         name="trainctl_job_step_seconds",
         kind=Kind.HISTOGRAM,
-        help="Wall seconds of a step.",
+        help="Seconds from one committed step to the next.",
         labels=_JOB,
         buckets=STEP_BUCKETS_S,
     ),
@@ -264,25 +264,42 @@ CONTROLLER_METRICS = (
         name="trainctl_leader_epoch", kind=Kind.GAUGE, help="Fencing epoch of this controller.", labels=("controller",)
     ),
     Metric(
-        name="trainctl_reconcile_seconds", kind=Kind.HISTOGRAM, help="One pass over one job.", buckets=FAST_BUCKETS_S
+        name="trainctl_reconcile_seconds",
+        kind=Kind.HISTOGRAM,
+        help="Seconds of one pass of the reconciler over one job.",
+        buckets=FAST_BUCKETS_S,
     ),
-    Metric(name="trainctl_reconcile_queue_depth", kind=Kind.GAUGE, help="Jobs waiting for a pass."),
-    Metric(name="trainctl_reconcile_errors_total", kind=Kind.COUNTER, help="Passes that raised; each is a bug."),
+    Metric(name="trainctl_reconcile_queue_depth", kind=Kind.GAUGE, help="Jobs waiting for a pass of the reconciler."),
     Metric(
-        name="trainctl_fenced_writes_total", kind=Kind.COUNTER, help="Writes refused because another controller leads."
+        name="trainctl_reconcile_errors_total",
+        kind=Kind.COUNTER,
+        help="Passes of the reconciler that raised; each is a bug.",
     ),
-    Metric(name="trainctl_cas_conflicts_total", kind=Kind.COUNTER, help="Writes refused because a revision moved."),
-    Metric(name="trainctl_event_loop_lag_seconds", kind=Kind.GAUGE, help="How late the event loop woke up last."),
+    Metric(
+        name="trainctl_fenced_writes_total",
+        kind=Kind.COUNTER,
+        help="Writes to the state store refused because another controller leads.",
+    ),
+    Metric(
+        name="trainctl_cas_conflicts_total",
+        kind=Kind.COUNTER,
+        help="Writes to the state store refused because a revision moved.",
+    ),
+    Metric(
+        name="trainctl_event_loop_lag_seconds",
+        kind=Kind.GAUGE,
+        help="Seconds by which the event loop woke up late, the last time.",
+    ),
     Metric(
         name="trainctl_refused_calls_total",
         kind=Kind.COUNTER,
-        help="Calls of somebody unknown, or who may not do that.",
+        help="Calls refused because the caller is unknown or lacks the role.",
         labels=("reason",),
     ),
     Metric(
         name="trainctl_limited_calls_total",
         kind=Kind.COUNTER,
-        help="Calls that were too many: of a caller, of a host without a good token, or new sessions of agents.",
+        help="Calls refused as too many: of a caller, of a host without a good token, or new sessions of agents.",
         labels=("limit",),
     ),
     Metric(
@@ -291,21 +308,21 @@ CONTROLLER_METRICS = (
         help="Audit records: begun, done, left_out because too many came, not_stored because the store is full.",
         labels=("state",),
     ),
-    Metric(name="trainctl_agent_sessions", kind=Kind.GAUGE, help="Open agent streams."),
+    Metric(name="trainctl_agent_sessions", kind=Kind.GAUGE, help="Open sessions of agents."),
     Metric(
         name="trainctl_refused_reports_total",
         kind=Kind.COUNTER,
-        help="Reports of agents about jobs that they have no part in.",
+        help="Reports of agents refused because they have no part in the job.",
     ),
-    Metric(name="trainctl_heartbeats_total", kind=Kind.COUNTER, help="Observations received from agents."),
+    Metric(name="trainctl_heartbeats_total", kind=Kind.COUNTER, help="Heartbeats received from agents."),
     Metric(
         name="trainctl_store_request_seconds",
         kind=Kind.HISTOGRAM,
-        help="One call of the state store.",
+        help="Seconds of one call of the state store.",
         labels=("op",),
         buckets=FAST_BUCKETS_S,
     ),
-    Metric(name="trainctl_store_db_bytes", kind=Kind.GAUGE, help="Size of the state store."),
+    Metric(name="trainctl_store_db_bytes", kind=Kind.GAUGE, help="Bytes that the state store occupies."),
     Metric(name="trainctl_intents_pending", kind=Kind.GAUGE, help="Side effects written down and not yet done."),
     Metric(name="trainctl_build_info", kind=Kind.GAUGE, help="1; the version is a label.", labels=("version",)),
     Metric(

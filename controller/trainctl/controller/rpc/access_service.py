@@ -64,7 +64,7 @@ class AccessService(access_pb2_grpc.AccessServiceServicer):
         """A new token; its text is in this answer only, so a request that comes again is refused."""
         problems = list(_problems(request))
         if problems:
-            raise UsageError("; ".join(problems), hint="trainctl tokens create --help shows examples")
+            raise UsageError("; ".join(problems), hint="`trainctl tokens create --help` shows examples")
         grants = tuple(Grant(grant.tenant, Role(grant.role)) for grant in request.grants)
         body = access_pb2.CreateTokenRequest()
         body.CopyFrom(request)
@@ -74,7 +74,7 @@ class AccessService(access_pb2_grpc.AccessServiceServicer):
         if made is not None:
             raise ConflictError(
                 f"this request made the token of {made} before, and its text was in that answer only",
-                hint="trainctl tokens list shows it: revoke it, and create another one under a new request id",
+                hint="`trainctl tokens list` shows it: revoke it, and create another one under a new request id",
             )
         compares, operations = await self._requests.note(
             ALL_TENANTS, request.request_id, digest, method="CreateToken", subject=request.name

@@ -51,7 +51,8 @@ Context = Any
 
 
 DOUBT_HINT = (
-    "the store was restored from an old copy: restore a newer one, or start the controller once with --accept-store"
+    "the state store was restored from an old copy: "
+    "restore a newer one, or start the controller once with --accept-store"
 )
 
 
@@ -303,7 +304,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         try:
             await self._book.apply(uid, decide)
         except NotFoundError:
-            _log.warning("an agent reported on job %s, which is not known here", uid)
+            _log.warning("refused a report on job %s, which this controller does not know", uid)
 
     def _count_sessions(self, more: int) -> None:
         self._sessions += more

@@ -154,7 +154,7 @@ def check(caller: Caller, method: str, tenants: Sequence[str], owner: str | None
     found = refusal(caller, method, tenants, owner)
     if found is None:
         return
-    hint = "trainctl tokens whoami shows what this token is for"
+    hint = "`trainctl tokens whoami` shows what this token is for"
     if found.role is not None:
         admin = "the installation" if found.where == ALL_TENANTS else f"tenant {found.where}"
         tenant = "'*'" if found.where == ALL_TENANTS else found.where

@@ -172,7 +172,10 @@ def _call(request: Any) -> Call:
     if not subject:
         expected = "the name of a node" if node else "the name or uid of a job"
         lists = "trainctl nodes list" if node else "trainctl get jobs"
-        raise UsageError(f"{'node' if node else 'name'}: expected {expected}, found nothing", hint=f"{lists} lists all")
+        raise UsageError(
+            f"{'node' if node else 'name'}: expected {expected}, found nothing",
+            hint=f"`{lists}` lists all {'nodes' if node else 'jobs'}",
+        )
     body = type(request)()
     body.CopyFrom(request)
     body.request_id = ""

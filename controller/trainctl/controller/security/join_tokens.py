@@ -18,7 +18,7 @@ from trainctl.core.units import format_time
 ANY_NUMBER = -1
 MAX_USES = 10_000
 MIN_TTL_S, MAX_TTL_S = 1.0, 30 * 86400.0
-_MAKE = "trainctl nodes join-token makes a new one"
+_MAKE = "`trainctl nodes join-token` makes a new one"
 
 
 class JoinRefusedError(PermissionDeniedError):

@@ -189,7 +189,7 @@ class NodeCertificates:
         async with self._turn:
             token = await self._token(id_)
             if token is None:
-                raise NotFoundError(f"no join token {quoted(id_)}", hint="trainctl nodes join-tokens lists them")
+                raise NotFoundError(f"no join token {quoted(id_)}", hint="`trainctl nodes join-tokens` lists them")
             revoked = replace(token, revoked=True)
             await self._leadership.txn((), (_put(revoked),))
         return revoked

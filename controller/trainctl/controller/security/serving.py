@@ -98,13 +98,13 @@ class GivenFiles:
             if self._state() != self._seen:
                 return self._take_up(read_pair(*self._paths))
         except (TrainctlError, OSError) as error:
-            _log.warning("the former certificate stays: %s", error)
+            _log.warning("the certificate in use stays, what is in its place now cannot be: %s", error)
         self._tell(self._pair)
         return self._pair
 
     def _take_up(self, pair: Pair) -> Pair:
         self._pair, self._seen = pair, self._state()
-        _log.info("took up %s, good until %s", self._paths[0], format_time(pair.ends_s))
+        _log.info("the server's certificate is %s now, good until %s", self._paths[0], format_time(pair.ends_s))
         self._tell(pair)
         return pair
 

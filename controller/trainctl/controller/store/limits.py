@@ -28,7 +28,7 @@ def check_limits(compares: Sequence[Compare], operations: Sequence[Operation]) -
         )
     keys = [operation.key for operation in operations]
     if len(set(keys)) != len(keys):
-        raise TransactionLimitError(f"a key occurs twice in one transaction: {sorted(keys)}")
+        raise TransactionLimitError(f"a key occurs twice in one transaction: {', '.join(sorted(keys))}")
     sizes = {operation.key: len(operation.value) for operation in operations if isinstance(operation, Put)}
     for key, size in sizes.items():
         if size > MAX_VALUE_BYTES:

@@ -62,7 +62,7 @@ class Waiter:
                 raise CollectiveError(
                     f"{what} was not done after {self.timeout_s:g} s in {self._where()}: "
                     "a rank has not joined, is frozen or cannot be reached",
-                    hint="the progress of the other workers (trainctl describe) shows which one is behind",
+                    hint="`trainctl describe` shows the progress of the other workers, and so which one is behind",
                 )
         self.touch()
         if problem := work.error():

@@ -227,7 +227,7 @@ def _devices(env: Mapping[str, str], numbers: tuple[int, ...]) -> str:
 def _failure(code: int) -> CommandError:
     if code < 0:
         return CommandKilledError(f"its command was ended by {_name(-code)}")
-    return CommandError(f"its command exited with code {code}")
+    return CommandError(f"its command ended with exit code {code}")
 
 
 def _name(number: int) -> str:

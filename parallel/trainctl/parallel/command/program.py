@@ -76,9 +76,9 @@ def check_storage(workdir: str) -> None:
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandUnusableError(f"the job's folder {workdir} cannot be made: {error.strerror}") from error
+        raise CommandUnusableError(f"the job's work folder {workdir} cannot be made: {error.strerror}") from error
     if not os.access(workdir, os.W_OK | os.X_OK):
-        raise CommandUnusableError(f"the job's folder {workdir} cannot be written by this user")
+        raise CommandUnusableError(f"the job's work folder {workdir} cannot be written by this user")
 
 
 def _folder(wanted: str, own: Path) -> Path:

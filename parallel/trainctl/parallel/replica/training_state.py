@@ -15,6 +15,7 @@ from trainctl.checkpoint.extra_state import NAME as EXTRA
 from trainctl.checkpoint.extra_state import ExtraState
 from trainctl.checkpoint.manifest.values import encode_value
 from trainctl.core.errors import CheckpointError, PlanError
+from trainctl.core.texts import listed
 
 _LOG = logging.getLogger("trainctl.session")
 _SCALARS = (bool, int, float, str)
@@ -114,7 +115,7 @@ class TrainingState:
             wanted.remove(EXTRA)
         if set(values) != wanted:
             raise PlanError(
-                f"expected the objects {sorted(wanted)}, found {sorted(values)}: the state was made by another program",
+                f"expected the objects {listed(wanted)}, found {listed(values)}: the state was made by another program",
                 hint="register the same objects, or begin without resumeFrom",
             )
         for name, thing in own.items():

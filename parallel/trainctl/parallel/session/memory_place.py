@@ -246,7 +246,7 @@ class MemoryPlace:
             raise NoRoomError(
                 f"{self._memory.uri} on node {self._node} has room for {format_bytes(room_bytes)}, expected "
                 f"{format_bytes(size_bytes)} for a rank's part of a snapshot and its copy",
-                hint="give its file system more room, or take checkpoint.snapshots out of the job file",
+                hint="give its file system more room, or take spec.checkpoint.snapshots out of the job file",
             )
         return self._memory
 

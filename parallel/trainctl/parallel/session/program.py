@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def run_program(command: Sequence[str], workdir: str) -> None:
     """
     program = python_program(command)
     if program is None:
-        raise UsageError(f"spec.command: {EXPECTED} for launch mode session, found {list(command)}")
+        raise UsageError(f"spec.command: {EXPECTED} for launch mode session, found: {shlex.join(command)}")
     _enter(workdir)
     name = program.script or program.module
     sys.argv = [name, *program.arguments]

@@ -108,7 +108,7 @@ class SealThread:
         except Exception as error:
             _LOG.exception("a checkpoint could not be sealed")
             ref = None
-            self._failed(f"{type(error).__name__}: {error}")
+            self._failed(str(error) if isinstance(error, TrainctlError) else f"{type(error).__name__}: {error}")
         if not self._over.is_set():
             self.ref = ref
             self._over.set()

@@ -34,7 +34,7 @@ POINTS: Mapping[str, str] = {
     "apply.after": "after applied(s)",
     "rebuild.in": "while the group of a new generation is built",
     "restore.send": "while a holder sends state",
-    "restore.receive": "while a joiner receives state",
+    "restore.receive": "while a new worker receives state",
     "checkpoint.write": "before a writer's data file is written",
     "checkpoint.seal": "before the root manifest is written",
     "checkpoint.sealed": "after the root manifest was written, before it is reported",

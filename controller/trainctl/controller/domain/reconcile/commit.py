@@ -359,10 +359,10 @@ def _note_degraded(work: Work, record: GenerationRecord) -> None:
 def _tell(work: Work, proposal: Proposal, record: GenerationRecord, decision: Decision) -> None:
     if proposal.cause is not Cause.START:
         costs = "; ".join(
-            f"{c.rung.value} {c.cost_s:.2f} s" if c.eligible else f"{c.rung.value} no: {c.reason}"
+            f"{c.rung.value} {c.cost_s:.2f} s" if c.eligible else f"{c.rung.value} not possible: {c.reason}"
             for c in decision.candidates
         )
-        weighed = f"{decision.reason} ({costs})" if costs else decision.reason
+        weighed = f"{record.rung.value}: {decision.reason}" + (f" ({costs})" if costs else "")
         work.emit(events.RECOVERY_DECIDED, record.rung.value.capitalize(), weighed)
     workers = format_count(record.world_size, "worker")
     how = f"{workers} to go on after step {record.target_step} (lineage {record.lineage}, {record.rung.value}): "

@@ -68,7 +68,7 @@ def _agent_lost(work: Work, slot: Slot) -> tuple[str, float] | None:
     if agent is not None and agent.process_exited:
         return f"its agent on {slot.node} exited", 0.0
     if work.view.agents.newest(slot.node) > slot.agent_incarnation:
-        return f"the agent on {slot.node} was started anew", 0.0
+        return f"its agent on {slot.node} was started anew", 0.0
     if not work.view.settled:
         work.wake_at(work.now_s + _UNSETTLED_LOOK_S)
         return None

@@ -68,5 +68,5 @@ def complete(work: Work) -> bool:
 def _command_done(work: Work, *, ended: int, ranks: int) -> bool:
     if ended < ranks or work.island.proposal is not None:
         return False
-    set_phase(work, JobPhase.COMPLETING, "Finished", f"the command exited with code 0 on all ranks ({ranks})")
+    set_phase(work, JobPhase.COMPLETING, "Finished", f"the command ended with exit code 0 on all ranks ({ranks})")
     return True

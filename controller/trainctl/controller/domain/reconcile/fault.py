@@ -57,7 +57,12 @@ def describe(faults: Sequence[Fault]) -> str:
 
 
 def _lost_together(slots: Sequence[int], reason: str) -> str:
+    whose = reason if len(slots) == 1 else reason.replace("its agent", "their agent", 1)
+    return f"{are_lost(slots)}: {whose}"
+
+
+def are_lost(slots: Sequence[int]) -> str:
+    """``worker 2 is lost``, ``workers 2 and 3 are lost``."""
     if len(slots) == 1:
-        return f"worker {slots[0]} is lost: {reason}"
-    numbers = f"{', '.join(map(str, slots[:-1]))} and {slots[-1]}"
-    return f"workers {numbers} are lost: {reason.replace('its agent', 'their agent', 1)}"
+        return f"worker {slots[0]} is lost"
+    return f"workers {', '.join(map(str, slots[:-1]))} and {slots[-1]} are lost"

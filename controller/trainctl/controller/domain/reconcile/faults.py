@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from trainctl.controller.domain import events
 from trainctl.controller.domain.reconcile.budgets import charge, worker_of
 from trainctl.controller.domain.reconcile.command_budget import charge_command
-from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
+from trainctl.controller.domain.reconcile.fault import Fault, FaultKind, are_lost
 from trainctl.controller.domain.reconcile.lifecycle import book_hang, fail_job
 from trainctl.controller.domain.reconcile.recoveries import abandon_recovery, begin_recovery
 from trainctl.controller.domain.reconcile.work import Work
@@ -35,8 +35,7 @@ def _tell_lost_agents(work: Work, faults: Sequence[Fault]) -> None:
             lost.setdefault(work.slot(fault.slot).agent_incarnation, []).append(fault)
     for agent, group in lost.items():
         slot = work.slot(group[0].slot)
-        slots = ", ".join(str(f.slot) for f in group)
-        message = f"agent on {slot.node} is lost with worker slot {slots}: {group[0].reason}"
+        message = f"{group[0].reason.removeprefix('its ')}; {are_lost([f.slot for f in group])} with it"
         work.emit(events.AGENT_LOST, "AgentLost", message, node=slot.node, agent=agent)
 
 
@@ -97,7 +96,7 @@ def _give_up_group(work: Work, fault: Fault) -> None:
         if slot.index // work.per_node != group:
             continue
         if slot.alive:
-            work.move_slot(slot.index, SlotState.DRAINING, reason=f"newcomer {fault.slot} on its node failed")
+            work.move_slot(slot.index, SlotState.DRAINING, reason=f"new worker {fault.slot} on its node failed")
         elif slot.state is SlotState.EMPTY and slot.bound:
             work.set_slot(slot.index, node="", agent_incarnation=0, address="")
 

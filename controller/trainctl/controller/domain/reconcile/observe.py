@@ -89,7 +89,7 @@ def _move_on(work: Work, slot: Slot, seen: WorkerObserved) -> None:
     if slot.state is SlotState.STARTING and begun:
         work.move_slot(slot.index, SlotState.READY)
         took = work.now_s - slot.since_s
-        message = f"worker {slot.index} (pid {seen.pid}) on {slot.node} is ready after {took:.1f} s"
+        message = f"worker {slot.index} (process {seen.pid}) on {slot.node} is ready after {took:.1f} s"
         work.emit(events.WORKER_READY, "Ready", message, slot=slot.index, incarnation=slot.incarnation, node=slot.node)
     elif slot.state is SlotState.ACTIVE and seen.phase is WorkerPhase.FINISHED:
         record = work.island.record
@@ -110,7 +110,7 @@ def observe_agents(work: Work) -> None:
             continue
         suspects.append(incarnation)
         if incarnation not in work.job.suspects:
-            message = f"agent on {node} is silent for {silent_s:.1f} s; lost after {work.timeouts.lost_s:.1f} s"
+            message = f"agent on {node} is silent for {silent_s:.1f} s; lost after {work.timeouts.lost_s:g} s"
             work.emit(events.AGENT_SUSPECT, "Silent", message, node=node, agent=incarnation)
     for incarnation in work.job.suspects:
         if incarnation in bound and incarnation not in suspects:

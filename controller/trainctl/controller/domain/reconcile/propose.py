@@ -122,7 +122,7 @@ def open_proposal(work: Work, slots: Iterable[int], cause: Cause, reason: str, *
     phase = advance(Machine.GENERATION, GenerationPhase.PROPOSED, GenerationPhase.PREPARING)
     work.set_island(generation=generation, generation_phase=phase, proposal=proposal)
     live = f"{len(members)} of {format_count(len(proposal.slots), 'worker')} alive"
-    message = f"generation {generation} of {work.island.id} is prepared: {reason}; {live}"
+    message = f"generation {generation} of {work.island.id} is being prepared: {reason}; {live}"
     work.emit(events.GENERATION_PREPARING, cause.value.capitalize(), message, generation=generation)
     _phase_of(work, cause, reason)
 
@@ -141,7 +141,9 @@ def _maintain(work: Work) -> None:
     assert proposal is not None
     lost = [m.slot for m in proposal.members if not _is_in(work, m.slot, m.incarnation)]
     if lost:
-        reason = f"worker {', '.join(map(str, lost))} was lost while generation {proposal.generation} was prepared"
+        reason = (
+            f"worker {', '.join(map(str, lost))} was lost while generation {proposal.generation} was being prepared"
+        )
         abort(work, reason)
         cause = Cause.START if proposal.cause is Cause.START else Cause.FAULT
         open_proposal(work, _remaining(work, proposal), cause, reason, short_since_s=proposal.short_since_s)

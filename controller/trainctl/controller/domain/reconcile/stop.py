@@ -60,7 +60,7 @@ def _end(work: Work) -> None:
         loss = f", last loss {progress.loss:.4f}" if progress.loss is not None else ""
         message = f"job {work.job.name} finished {format_count(work.job.steps, 'step')}{skipped}{loss}"
         if work.job.spec.spec.runs_command:
-            message = f"the command of job {work.job.name} exited with code 0 on all ranks"
+            message = f"the command of job {work.job.name} ended with exit code 0 on all ranks"
         set_phase(work, JobPhase.SUCCEEDED, "Succeeded", message)
     elif phase is JobPhase.CANCELLING:
         saved = work.job.checkpoints[-1] if work.job.checkpoints else None
@@ -95,6 +95,6 @@ def _untrained(work: Work) -> JobFailure | None:
     return JobFailure(
         code="EVERY_STEP_SKIPPED",
         message=f"job {job.name} did its steps, but every one of the {job.steps} was skipped: nothing was learned",
-        hint=f"the worker.notice events say why: trainctl get events {job.name}; a loss that is not finite from the "
+        hint=f"the worker.notice events say why: trainctl events {job.name}; a loss that is not finite from the "
         "first step on points to the data, the precision or the loss function, not to the learning rate",
     )

@@ -178,13 +178,13 @@ def _sidecar_problem(data: bytes, vocab_size: int) -> str:
     if not isinstance(told, dict) or told.get("format") != FORMAT_NAME or told.get("version") != 1:
         return f'expected "format": "{FORMAT_NAME}" and "version": 1'
     if told.get("dtype") not in _TYPES:
-        return f'expected "dtype" {" or ".join(_TYPES)}, found {told.get("dtype")!r}'
+        return f'expected "dtype" {" or ".join(_TYPES)}, found {json.dumps(told.get("dtype"))}'
     for name in ("vocabSize", "count"):
         if type(told.get(name)) is not int or told[name] < 0:
-            return f'expected a whole number in "{name}", found {told.get(name)!r}'
+            return f'expected a whole number in "{name}", found {json.dumps(told.get(name))}'
     if told["vocabSize"] > vocab_size:
         return f'"vocabSize" {told["vocabSize"]}, but the tokenizer has {vocab_size} entries'
     separator = told.get("separator")
     if separator is not None and (type(separator) is not int or not 0 <= separator < told["vocabSize"]):
-        return f'expected an id of the vocabulary in "separator", found {separator!r}'
+        return f'expected an id of the vocabulary in "separator", found {json.dumps(separator)}'
     return ""
