@@ -46,6 +46,12 @@ def test_a_chain_of_urls_would_hide_where_it_leads(uri: str) -> None:
         open_storage(uri)
 
 
+@pytest.mark.parametrize("uri", ["reference:///x.json", "zip:///x", "github://x", "generic://x"])
+def test_a_scheme_that_is_no_folder_is_refused_in_words(uri: str) -> None:
+    with pytest.raises(UnavailableError, match="expected a folder that fsspec can open"):
+        open_storage(uri)
+
+
 @pytest.mark.parametrize("uri", ["http://[::1]:9000/x", "/tmp/a::b", "s3://bucket/x", str(Path("a::b"))])
 def test_an_address_is_no_chain(uri: str) -> None:
     assert not is_chained(uri)

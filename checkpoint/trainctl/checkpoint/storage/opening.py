@@ -42,7 +42,7 @@ def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
         import fsspec  # type: ignore[import-untyped]
 
         filesystem, root = fsspec.core.url_to_fs(uri, **_options(uri, fsspec.config.conf))
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError, OSError) as error:  # a scheme that needs more than a URL, for example
         raise UnavailableError(
             f"{uri}: expected a folder that fsspec can open, found: {error}", hint=_install(uri)
         ) from error
