@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.controller.access.limits import Limits, Rate
-from trainctl.protos.v1 import access_pb2, agent_pb2, job_pb2, records_pb2
+from trainctl.protos.v1 import access_pb2, agent_pb2, job_pb2
 from trainctl.protos.version import AUTH_HEADER, WIRE_HEADER
 from unit.access.api import Api, methods, own, path_of, token_for, with_token
 from unit.access.messages import any_message, any_request
@@ -181,14 +181,14 @@ def test_a_method_that_does_not_exist(loop: Loop) -> None:
 
 async def said(agent: FakeAgent, message: agent_pb2.SessionRequest) -> None:
     """An agent that is known says it, about a worker that it has; then it goes on, or is told why not."""
+    kind = message.WhichOneof("message")
     for worker in agent.desired[:1]:
-        place = {"job_uid": worker.job_uid, "slot": worker.slot, "incarnation": worker.incarnation}
-        for each in message.observed.workers if message.HasField("observed") else ():
-            each.MergeFrom(records_pb2.WorkerObserved(**place))
-        for kind in ("figures", "checkpoint", "recovery"):
-            if message.HasField(kind):  # type: ignore[arg-type]
-                getattr(message, kind).job_uid = worker.job_uid
-    agent.send(**{kind: getattr(message, kind) for kind in (message.WhichOneof("message"),) if kind})
+        for each in message.observed.workers if kind == "observed" else ():
+            each.job_uid, each.slot, each.incarnation = worker.job_uid, worker.slot, worker.incarnation
+        if kind in ("figures", "checkpoint", "recovery"):
+            getattr(message, kind).job_uid = worker.job_uid
+    if kind is not None:
+        agent.send(**{kind: getattr(message, kind)})
     agent.observe()
     number = agent._sequence
     assert agent._task is not None
