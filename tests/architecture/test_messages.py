@@ -1,4 +1,7 @@
-"""What people are told, read as one text: its words, and the commands, options and fields that it names."""
+"""What people are told, read as one text: its words, and the commands, options and fields that it names.
+
+Without it people search the docs for a word that is said nowhere else, and type a command that does not exist.
+"""
 
 import argparse
 import ast

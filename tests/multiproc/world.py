@@ -94,8 +94,7 @@ class ProcessWorld:
         self._deadline = time.monotonic() + deadline_s
         self.nodes = list(nodes)  # of each slot, with memory for snapshots; otherwise one without
         self.domains = dict(domains or {})  # of nodes
-        self._incarnations = 0
-        self.generation = 0
+        self._incarnations = self.generation = 0
         self.record: GenerationRecord | None = None
         self.evidence: Outcome | None = None
         self.proposed: tuple[int, ...] | None = None

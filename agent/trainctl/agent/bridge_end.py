@@ -16,7 +16,7 @@ class BridgeEnd(asyncio.Protocol):
     """Reads a worker's messages and sends it instructions.
 
     Args:
-        hear: called with each message.
+        hear: called with each message; raises WireError at one that cannot be.
     """
 
     def __init__(self, hear: Callable[[Message], None]) -> None:
@@ -36,7 +36,7 @@ class BridgeEnd(asyncio.Protocol):
             for message in self._reader.feed(data):
                 self._hear(message)
         except WireError as error:
-            _LOG.error("a worker sent what is no message, so its bridge is cut and it ends: %s", error)
+            _LOG.error("a worker sent what cannot be told on, so its bridge is cut and it ends: %s", error)
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -11,12 +11,14 @@ from trainctl.core.system.file_lock import FileLock
 def lock_folder(folder: Path) -> FileLock:
     """Makes the folder and locks it for this process's life.
 
+    It is made for this user alone: what workers print lies in it, in files that have the mode of any others.
+
     Raises:
         PreconditionError: another agent runs in it.
         PermissionDeniedError: the folder cannot be made or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(folder / "agent.lock")
     except OSError as error:
         raise PermissionDeniedError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from trainctl.agent.bridge_end import BridgeEnd
 from trainctl.agent.forkserver.client import Child, ForkServerClient
+from trainctl.agent.heard import cut_lines, fitting
 from trainctl.agent.logs.store import LogCapture
 from trainctl.agent.state import Life, key_of
 from trainctl.core.errors import UnavailableError
@@ -32,13 +34,12 @@ from trainctl.core.records.worker import (
 from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 from trainctl.core.system.secret_files import SecretUnusableError, read_secrets
 from trainctl.parallel import bridge
-from trainctl.parallel.progress_page import read_progress
+from trainctl.parallel.progress_page import PAGE_BYTES, read_progress
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 0.2
 """By so much an exit may be told late."""
 _NOTICES = 16
-_NOTICE_CHARACTERS = 1000
 _KILLED = -int(signal.SIGKILL)
 NEVER_STARTED_CODE = "WORKER_NOT_STARTED"
 UNEXPLAINED_EXIT_CODE = "WORKER_EXIT"
@@ -214,7 +215,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         env = _env(self._life.instructed, self.local_rank, self._secrets, self._memory)
         env[FAILURE_DOMAIN_VARIABLE] = self._failure_domain
-        self._page_fd = os.memfd_create("trainctl-progress", os.MFD_CLOEXEC)
+        self._page_fd = _make_page()
         ours, theirs = socket.socketpair()
         with theirs:
             _, self._bridge = await loop.create_connection(lambda: BridgeEnd(self._hear), sock=ours)
@@ -230,7 +231,8 @@ class Worker:
                 )
 
     def _hear(self, message: bridge.Message) -> None:
-        match message:
+        """Raises: WireError: the controller could not be told of it."""
+        match message := fitting(message, self.key.job_uid):
             case bridge.Figures(figures):
                 self._events.figures(self.key.job_uid, figures)
                 return
@@ -250,7 +252,7 @@ class Worker:
             case bridge.Finished():
                 self._set(phase=WorkerPhase.FINISHED)
             case bridge.Noticed(text):
-                self._set(notices=(*self._observed.notices, text[:_NOTICE_CHARACTERS])[-_NOTICES:])
+                self._set(notices=(*self._observed.notices, text)[-_NOTICES:])
             case bridge.Failed(error):
                 self._set(error=error)
         self.sample(time.monotonic())
@@ -264,7 +266,7 @@ class Worker:
 
     def _end(self, code: int) -> None:
         """Its exit is confirmed."""
-        tail = tuple(self._log.tail) if self._log is not None else ()
+        tail = cut_lines(self._log.tail) if self._log is not None else ()
         error = self._observed.error
         if error is None and code > 0 and code != bridge.ORPHANED_EXIT_CODE:
             step = self._observed.progress.step
@@ -296,6 +298,14 @@ def _log_pipe() -> Iterator[tuple[int, int]]:
         yield read_end, write_end
     finally:
         os.close(write_end)
+
+
+def _make_page() -> int:
+    """A page that stays as long as it is: to read of one that its worker cut short would end the agent (SIGBUS)."""
+    page = os.memfd_create("trainctl-progress", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(page, PAGE_BYTES)
+    fcntl.fcntl(page, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return page
 
 
 async def last_words(*ends: asyncio.Event) -> None:

@@ -10,8 +10,9 @@ from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.core.errors import UnfitCheckpointError
+from trainctl.core.errors import CheckpointError, UnfitCheckpointError
 from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.texts import shortened
 
 LIBRARY = "library"
 """In the place of a job's uid: a script saved it (``trainctl.checkpoint.library``)."""
@@ -54,4 +55,10 @@ def origin_of(ref: CheckpointRef) -> Imported | None:
     mark = decode_value(root.objects).get(_NAME)
     if not isinstance(mark, Mapping):
         return None
-    return Imported(cursor=int(mark["cursor"]), optimizer=bool(mark["optimizer"]))
+    try:
+        return Imported(cursor=int(mark["cursor"]), optimizer=bool(mark["optimizer"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{ref.uri}: expected where in the data an imported checkpoint is, found {shortened(str(mark))}",
+            hint="import it again: trainctl checkpoints import",
+        ) from error

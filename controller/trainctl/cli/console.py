@@ -11,6 +11,7 @@ from typing import TextIO
 
 from trainctl.cli.style import Style
 from trainctl.core.errors import TrainctlError
+from trainctl.core.texts import harmless
 
 
 class OutputError(TrainctlError):
@@ -112,6 +113,8 @@ def _is_unicode(stream: TextIOWrapper) -> bool:
 
 
 def _write(stream: TextIO, lines: str | Iterable[str]) -> None:
+    """To a terminal without codes that it would obey: what workers print is somebody else's, as are names."""
+    shown = harmless if stream.isatty() else str
     for line in [lines] if isinstance(lines, str) else lines:
-        stream.write(f"{line}\n")
+        stream.write(f"{shown(line)}\n")
     stream.flush()

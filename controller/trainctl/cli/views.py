@@ -9,6 +9,7 @@ from typing import Protocol, TextIO
 from trainctl.cli.console import Console
 from trainctl.cli.render import figures, tables
 from trainctl.cli.style import PLAIN, shorten
+from trainctl.core.texts import harmless
 from trainctl.protos.v1.job_pb2 import Event, Job
 
 PROGRESS_EVERY_S = 5.0
@@ -66,7 +67,7 @@ class LiveView:
         self._stream.flush()
 
     def _above(self, text: str) -> None:
-        self._stream.write(f"{_CLEAR_LINE}{text}\n")
+        self._stream.write(f"{_CLEAR_LINE}{harmless(text)}\n")
         self._draw()
 
     def _draw(self) -> None:
@@ -78,7 +79,7 @@ class LiveView:
             # Cut before painting: an escape sequence must not be cut in two, nor the line wrap.
             text = shorten(text, self._console.width() - 1)
             painted = text.replace(status.phase, self._style.state(status.phase), 1)
-            self._stream.write(f"{_CLEAR_LINE}{painted}")
+            self._stream.write(f"{_CLEAR_LINE}{harmless(painted)}")
         self._stream.flush()
 
 

@@ -119,7 +119,8 @@ _TYPES: Mapping[str, type[Message]] = {cls.__name__: cls for cls in (Instruct, *
 def encode(message: Message) -> bytes:
     """One line, newline included."""
     data = {"type": type(message).__name__, "body": to_wire(message)}
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode(errors="replace") + b"\n"  # an error may name a file whose name is no Unicode
 
 
 def decode(line: bytes) -> Message:
@@ -132,7 +133,7 @@ def decode(line: bytes) -> Message:
         data = json.loads(line)
         cls = _TYPES[data["type"]]
         body = data["body"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WireError(f"bridge: not a message: {line[:80]!r} ({type(error).__name__}: {error})") from error
     return from_wire(cls, body)
 

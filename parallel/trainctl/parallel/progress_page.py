@@ -7,12 +7,14 @@ one aligned 8-byte word. A write costs about a microsecond and makes no system c
 Layout in 8-byte words: 0 magic, 1 counter, 2 last touch, 8 and 16 the two slots of (generation, step, phase, since);
 for the save or load that goes on a counter and slots of their own: 3 counter, 24 and 32 (kind, 0 for none, step, bytes
 done, bytes in all, since, how many go on).
+A page that says what cannot be, as a worker that writes where it should not may leave it, reads as ``GARBLED``.
 Times are CLOCK_MONOTONIC seconds, which all processes of one machine share. The order of the stores is the program's:
 guaranteed on x86-64; on weaker machines the interpreter's own work lies between them.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import time
@@ -30,6 +32,12 @@ _TRANSFER_SLOTS = (24, 32)
 _KINDS = (None, *TransferKind)
 _PHASES = tuple(Phase)
 _PHASE_NUMBERS: Mapping[Phase, int] = {phase: number for number, phase in enumerate(_PHASES)}
+GARBLED = Phase("garbled")
+_MOST = 2**31 - 1
+"""Of a generation, a step or a count, as they go to the controller."""
+_LONGEST_S = 1e9
+_TRIES = 1000
+"""To read a slot while nobody writes to it; a writer fills one in a microsecond, once in many milliseconds."""
 
 
 class ProgressWriter:
@@ -109,37 +117,52 @@ def read_progress(path: str, now_monotonic_s: float) -> Progress:
 def _sample(words: memoryview[int], times: memoryview[float], now_s: float) -> Progress:
     if words[_MAGIC_WORD] != _MAGIC:
         return Progress()
-    while True:
+    alive_age_s = _age_s(times[_TOUCHED], now_s)
+    for _ in range(_TRIES):
         counter = words[_COUNTER]
         slot = _SLOTS[counter & 1]
         generation, step, number, since_s = words[slot], words[slot + 1], words[slot + 2], times[slot + 3]
-        if words[_COUNTER] == counter:  # else the writer lapped us, and may have begun to fill this slot again
-            return Progress(
-                generation=generation,
-                step=step,
-                phase=_PHASES[number],
-                phase_age_s=max(0.0, now_s - since_s),
-                alive_age_s=max(0.0, now_s - times[_TOUCHED]),
-                transfer=_transfer(words, times, now_s),
-            )
+        if words[_COUNTER] != counter:  # the writer lapped us, and may have begun to fill this slot again
+            continue
+        if not (_fit(generation, step) and 0 <= number < len(_PHASES)):
+            break
+        return Progress(
+            generation=generation,
+            step=step,
+            phase=_PHASES[number],
+            phase_age_s=_age_s(since_s, now_s),
+            alive_age_s=alive_age_s,
+            transfer=_transfer(words, times, now_s),
+        )
+    return Progress(phase=GARBLED, alive_age_s=alive_age_s)
 
 
 def _transfer(words: memoryview[int], times: memoryview[float], now_s: float) -> Transfer | None:
-    while True:
+    for _ in range(_TRIES):
         counter = words[_TRANSFER_COUNTER]
         slot = _TRANSFER_SLOTS[counter & 1]
         number, step, done, total, since_s = *words[slot : slot + 4], times[slot + 4]
         in_flight = words[slot + 5]
         if words[_TRANSFER_COUNTER] != counter:
             continue
-        kind = _KINDS[number]
-        if kind is None:
+        kind = _KINDS[number] if 0 <= number < len(_KINDS) else None
+        if kind is None or not _fit(step, in_flight) or min(done, total) < 0:
             return None
         return Transfer(
             kind=kind,
             step=step,
             done_bytes=done,
             total_bytes=total,
-            age_s=max(0.0, now_s - since_s),
+            age_s=_age_s(since_s, now_s),
             in_flight=in_flight,
         )
+    return None
+
+
+def _fit(*numbers: int) -> bool:
+    return min(numbers) >= 0 and max(numbers) <= _MOST
+
+
+def _age_s(since_s: float, now_s: float) -> float:
+    age_s = now_s - since_s
+    return _LONGEST_S if math.isnan(age_s) else min(max(0.0, age_s), _LONGEST_S)

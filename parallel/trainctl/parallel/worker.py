@@ -97,13 +97,18 @@ def is_expected(error: Exception) -> bool:
 
 def describe(error: Exception, *, step: int) -> WorkerError:
     """The exception as the controller keeps it: with its code if it is ours, else as the user's."""
-    text = "".join(traceback.format_exception(error)).encode()[-_TRACEBACK_BYTES:].decode(errors="replace")
+    text = "".join(traceback.format_exception(error)).encode(errors="replace")
     return WorkerError(
         type=type(error).__name__,
-        message=str(error),
-        traceback="" if is_expected(error) else text,
+        message=_unicode(str(error)),
+        traceback="" if is_expected(error) else text[-_TRACEBACK_BYTES:].decode(errors="replace"),
         step=step,
         code=error.code if isinstance(error, TrainctlError) else "USER_EXCEPTION",
-        hint=error.hint if isinstance(error, TrainctlError) else "",
+        hint=_unicode(error.hint) if isinstance(error, TrainctlError) else "",
         checkpoint=error.uri if isinstance(error, DamagedCheckpointError) else "",
     )
+
+
+def _unicode(text: str) -> str:
+    """An error may name a file whose name is none, which cannot be printed."""
+    return text.encode(errors="replace").decode()

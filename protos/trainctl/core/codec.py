@@ -16,6 +16,7 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 from trainctl.core.errors import InternalError
+from trainctl.core.texts import shortened
 
 T = TypeVar("T")
 
@@ -234,4 +235,5 @@ def _read_scalar(hint: Any, data: Any) -> Any:
             return data
     except (ValueError, KeyError, OverflowError):
         pass
-    raise _MismatchError(f"expected {getattr(hint, '__name__', hint)}, found {data!r}")
+    found = type(data).__name__ if isinstance(data, (Mapping, list)) else shortened(repr(data))
+    raise _MismatchError(f"expected {getattr(hint, '__name__', hint)}, found {found}")

@@ -8,12 +8,19 @@ from collections.abc import Iterable
 _MOST = 60
 _NAMED = 3
 _MOST_OF_LINE = 1000
+_OBEYED = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_COLOUR = "\x1b["
 _LONG_WORD = re.compile(r"\S{200,}")
 
 
 def printable(text: str) -> str:
     """The same text with everything spelled out that a terminal would obey or hide, such as escape codes."""
     return "".join(c if c.isprintable() else _spelled(c) for c in text)
+
+
+def harmless(text: str) -> str:
+    """What a terminal may be given of text that may be somebody else's: colours, and no other codes that it obeys."""
+    return _OBEYED.sub(lambda code: code[0] if code[0].startswith(_COLOUR) else _spelled(code[0]), text)
 
 
 def shortened(text: str) -> str:

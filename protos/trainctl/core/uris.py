@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote, urlsplit
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https", "sftp", "webhdfs", "oss")
 _MISSPELT = re.compile(rf"({'|'.join((*SCHEMES, 'file'))})(:/?(?![/:])|//)(?P<rest>.+)", re.IGNORECASE)
 
+_SAME: dict[str, str] = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
+_ADDRESS = re.compile(r"//\[[0-9A-Fa-f:.]*\]")
+_LOCAL = "local://"
+"""fsspec's other word for this machine."""
 _HOST = re.compile(r"file://(?!localhost/)(?P<rest>[^/].*)", re.IGNORECASE)
 """Behind two slashes stands a machine, which nobody would ask: the folder of that name would be left out."""
 
@@ -21,3 +26,23 @@ def uri_problem(uri: str) -> str:
     scheme = found[1].lower()
     meant = f"{scheme}://{'/' if scheme == 'file' else ''}{found['rest'].lstrip('/')}"
     return f"expected a path, or a URL such as {meant}, found {uri!r}"
+
+
+def local_path(uri: str) -> str | None:
+    """The path that a URI of this machine is opened at, however it is spelled; None for one that lies elsewhere."""
+    if uri.startswith("file://"):
+        return unquote(urlsplit(uri).path)
+    if uri.startswith(_LOCAL):
+        return uri.removeprefix(_LOCAL)
+    return None if "://" in uri else uri
+
+
+def one_spelling(uri: str) -> str:
+    """A URL of elsewhere with the one of several words for its kind of store that all spellings share."""
+    scheme, found, rest = uri.partition("://")
+    return f"{_SAME.get(scheme.lower(), scheme.lower())}{found}{rest}" if found else uri
+
+
+def is_chained(uri: str) -> bool:
+    """Whether fsspec would open one URL by way of another, such as ``simplecache::file:///x``."""
+    return "://" in uri and "::" in _ADDRESS.sub("//", uri)

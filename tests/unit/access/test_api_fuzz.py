@@ -23,11 +23,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.controller.access.limits import Limits, Rate
-from trainctl.protos.v1 import access_pb2, job_pb2
+from trainctl.protos.v1 import access_pb2, agent_pb2, job_pb2
 from trainctl.protos.version import AUTH_HEADER, WIRE_HEADER
 from unit.access.api import Api, methods, own, path_of, token_for, with_token
-from unit.access.messages import any_request
-from unit.controller.controller_harness import Running, create, serving, spec
+from unit.access.messages import any_message, any_request
+from unit.controller.controller_harness import FakeAgent, Running, create, serving, spec
 from unit.domain.fuzz_effort import Effort
 
 R = TypeVar("R")
@@ -37,6 +37,7 @@ STREAM_SAYS = 0.3
 """Seconds that a stream which does not end is listened to."""
 _usual = Effort.of(os.environ)
 bounded = Effort(examples=max(20, _usual.examples // 8), seed=_usual.seed)
+few = Effort(examples=max(6, _usual.examples // 50), seed=_usual.seed)
 
 
 class Loop:
@@ -53,7 +54,7 @@ class Loop:
         plenty = Limits(calls=Rate(1e6, 1e6), strangers=Rate(1e6, 1e6), sessions=Rate(1e6, 1e6))
         running = await self._stack.enter_async_context(serving(folder, limits=plenty))
         await running.client.call("CreateJob", create(spec()))
-        await running.agent()
+        self.agent = await running.agent()
         return running
 
     def do(self, work: Coroutine[Any, Any, R]) -> R:
@@ -178,6 +179,37 @@ def test_deadlines_that_are_over_before_they_begin(loop: Loop) -> None:
 def test_a_method_that_does_not_exist(loop: Loop) -> None:
     for path in ("trainctl.v1.JobService/Nothing", "trainctl.v1.Nothing/GetJob", "a/b"):
         assert loop.do(answer(own(loop.running), path, b"", (False, False))) == "UNIMPLEMENTED"
+
+
+async def said(agent: FakeAgent, message: agent_pb2.SessionRequest) -> None:
+    """An agent that is known says it, about a worker that it has; then it goes on, or is told why not."""
+    kind = message.WhichOneof("message")
+    for worker in agent.desired[:1]:
+        for each in message.observed.workers if kind == "observed" else ():
+            each.job_uid, each.slot, each.incarnation = worker.job_uid, worker.slot, worker.incarnation
+        if kind in ("figures", "checkpoint", "recovery"):
+            getattr(message, kind).job_uid = worker.job_uid
+    if kind is not None:
+        agent.send(**{kind: getattr(message, kind)})
+    agent.observe()
+    number = agent._sequence
+    assert agent._task is not None
+    acknowledged = asyncio.create_task(agent.until(lambda: agent.acked.sequence >= number))
+    await asyncio.wait((acknowledged, agent._task), timeout=10.0, return_when=asyncio.FIRST_COMPLETED)
+    acknowledged.cancel()
+    if not agent._task.done():
+        return
+    assert agent.error is None or agent.error.code().name not in BUGS, agent.error
+    await agent.register()
+    agent.acked.Clear()
+    agent.connect()
+
+
+@few
+@given(any_message(agent_pb2.SessionRequest.DESCRIPTOR))
+def test_whatever_an_agent_says_in_its_session(loop: Loop, message: agent_pb2.SessionRequest) -> None:
+    loop.do(said(loop.agent, message))
+    loop.do(alive(loop.running))
 
 
 def test_whoever_may_little_may_not_do_more_with_random_bytes(loop: Loop) -> None:

@@ -5,6 +5,7 @@ Without it a viewer could cancel jobs, or one tenant read those of another.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,8 @@ async def refusal(running: Running, token: str, name: str, request: Any) -> Trai
 
 
 def test_no_job_starts_from_or_writes_into_a_folder_of_another_tenant(tmp_path: Path) -> None:
+    from_home = os.path.relpath(tmp_path, Path.home())
+
     async def main() -> None:
         async with serving(tmp_path) as running:
             uid, _ = await job_of(running, "research")
@@ -225,6 +228,10 @@ def test_no_job_starts_from_or_writes_into_a_folder_of_another_tenant(tmp_path: 
                 ("uri", theirs),
                 ("uri", f"{tmp_path}/jobs/unknown"),
                 ("uri", f"{tmp_path}/link/checkpoints"),
+                ("uri", f"file://{tmp_path}/j%6Fbs/{uid}/checkpoints"),
+                ("resumeFrom", f"file://localhost{theirs}"),
+                ("resumeFrom", f"local://{theirs}"),
+                ("resumeFrom", f"~/{from_home}/jobs/{uid}/checkpoints"),
             ):
                 job = spec("mine")
                 job["spec"]["checkpoint"] = {field: value}

@@ -328,6 +328,27 @@ def test_live_line_is_drawn_in_place_below_the_events() -> None:
     assert all(visible_length(piece.split("\n")[0]) <= console.width() for piece in text.split("\r\x1b[2K"))
 
 
+TRAP = "\x1b]0;owned\x07\x1b[2J\x9b5n\u202egpj.exe\r"
+"""Names the window, clears it, asks for an answer at the prompt, turns the text around and writes over the line."""
+
+
+def test_what_somebody_else_wrote_commands_no_terminal() -> None:
+    stream, pipe = Terminal(), io.StringIO()
+    console = Console(stream, pipe, {"TERM": "xterm"})
+    console.data([TRAP, "\x1b[31mred\x1b[0m\tü"])
+    view = LiveView(console, stream)
+    view.event(Event(type="a", message=TRAP))
+    view.note(TRAP)
+    console.complain(TRAP)
+    shown = stream.getvalue().replace("\r\x1b[2K", "")
+    assert "\x1b[31mred\x1b[0m\tü\n" in shown
+    assert not {"\x07", "\x9b", "\u202e", "\r"} & {*shown}
+    assert "\x1b]" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\\x1b]0;owned\\x07" in shown
+    assert pipe.getvalue() == f"{TRAP}\n", "what is not shown is handed on as it is"
+
+
 @pytest.mark.parametrize("command", ["top", "watch"])
 def test_a_dumb_terminal_gets_neither_colour_nor_cursor_movement(
     cli: Cli, controller: FakeController, environment: dict[str, str], command: str

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.controller import keys
@@ -19,7 +20,9 @@ from trainctl.controller.store.port import Put, StateStore
 from trainctl.controller.store.sqlite import SqliteStore
 from trainctl.core.errors import TrainctlError
 from unit.controller.controller_harness import create, run, serving, spec
+from unit.domain.fuzz_effort import Effort
 
+usual = Effort.of(os.environ)
 ALLOWED = {"STORE_CORRUPT", "STORE_NEWER", "STORE_FOREIGN", "STORE_WENT_BACK"}
 KNOWN = (
     keys.LEADER,
@@ -52,7 +55,7 @@ async def start(folder: Path) -> str:
         return error.code if error.hint else "without a hint"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@Effort(examples=max(25, usual.examples // 10), seed=usual.seed)
 @given(key=st.sampled_from(KNOWN), value=VALUES)
 def test_any_bytes_under_any_key(tmp_path_factory: pytest.TempPathFactory, key: str, value: bytes) -> None:
     folder = tmp_path_factory.mktemp("store")
@@ -79,7 +82,7 @@ def damage(value: Any, path: tuple[int, ...]) -> Any:
     return {"unexpected": []}
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@Effort(examples=max(12, usual.examples // 20), seed=usual.seed)
 @given(path=st.lists(st.integers(0, 50), min_size=1, max_size=5).map(tuple))
 def test_a_field_that_is_something_else(tmp_path_factory: pytest.TempPathFactory, path: tuple[int, ...]) -> None:
     folder = tmp_path_factory.mktemp("store")

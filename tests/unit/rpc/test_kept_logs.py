@@ -60,3 +60,14 @@ def test_a_storage_that_cannot_be_read_says_so_in_a_line() -> None:
     (chunk,) = kept_logs("nosuch://bucket/x", LogQuery(job_uid="u"), set())
     assert chunk.node == NODE
     assert "[the logs in nosuch://bucket/x cannot be read:" in chunk.lines[0]
+
+
+def test_a_link_that_a_job_left_shows_nothing_of_the_controllers(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("the controller's own\n")
+    records = write(tmp_path / "records", _0_1=["a"])
+    (tmp_path / "records" / "logs" / "1-1.log").symlink_to(token)
+    (chunk,) = kept_logs(records, LogQuery(job_uid="u"), set())
+    assert chunk.lines == [
+        f"[the logs in {records} cannot be read: [Errno 1] a link leads out of the folder: '{records}/logs/1-1.log']"
+    ]

@@ -7,7 +7,7 @@ its name (``Name``), which has to be one of those that are expected; opcodes for
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,9 @@ _LITERALS = frozenset(
     )
 )
 _CONSTANTS: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_DEEPEST = 100
+_MOST_PER_BYTE, _MOST_AT_LEAST = 10, 1000
+"""Values inside of values, each counted wherever it stands: a few bytes put two of the former into each next one."""
 _ORDERED_DICT = ("collections", "OrderedDict")
 
 
@@ -66,9 +69,35 @@ def read_pickle(data: bytes, allowed: AbstractSet[tuple[str, str]], *, where: st
     try:
         for opcode, argument, position in pickletools.genops(data):
             machine.step(opcode.name, argument, position or 0)
-        return machine.pop()
+        return _bounded(machine.pop(), _MOST_AT_LEAST + _MOST_PER_BYTE * len(data))
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{where} is no intact pickle: {error}", hint="copy it again from its source") from error
+
+
+def _bounded(value: Any, most: int) -> Any:
+    """The value, if whoever walks through it comes to an end soon.
+
+    Raises:
+        ValueError: it is inside of itself, too deep, or has too much in it.
+    """
+    left, found = [(value, 0)], 0
+    while left:
+        one, depth = left.pop()
+        found += 1
+        if depth > _DEEPEST or found > most:
+            raise ValueError(f"expected values at most {_DEEPEST} deep, each in few places")
+        left += [(inner, depth + 1) for inner in _inside(one)]
+    return value
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    if isinstance(value, Made):
+        return value.arguments, value.state
+    return (value.where,) if isinstance(value, Stored) else ()
 
 
 class _Machine:
@@ -128,7 +157,9 @@ class _Machine:
             )
 
     def _name(self, module: Any, name: Any) -> None:
-        if (module, name) not in self._allowed:
+        plain = isinstance(module, str) and isinstance(name, str)
+        if not plain or (module, name) not in self._allowed:
+            module, name = (module, name) if plain else (type(module).__name__, type(name).__name__)
             raise CheckpointError(
                 f"{self._where} is refused: it names {str(module)[:100]}.{str(name)[:100]}, which has no place in it",
                 hint=_HINT,
@@ -154,6 +185,8 @@ class _Machine:
         target = self._stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
             raise TypeError(f"expected a dict and pairs to put into it, found {type(target).__name__}")
+        if any(isinstance(key, (tuple, list, dict)) for key in items[::2]):  # to hash a deep tuple may end the process
+            raise TypeError("expected texts, numbers or objects as keys")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def _make(self) -> None:

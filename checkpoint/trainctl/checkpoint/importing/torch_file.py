@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
@@ -32,6 +33,17 @@ _ALLOWED = frozenset(
 _BUFFER_BYTES = 4096
 _MAX_PICKLE_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
+
+
+class _NoPlaceError(OSError):
+    """Before the beginning of the file."""
+
+
+_UNREADABLE = (
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError),
+    *(ValueError, KeyError, IndexError, OverflowError, struct.error, _NoPlaceError),
+)
+"""What ``zipfile`` raises at bytes that are no zip file; found by damaging good ones."""
 _ENCRYPTED = 1
 
 
@@ -57,9 +69,12 @@ def locate_tensor(storage: Storage, path: str, begin: int, size: int, *, dtype: 
             pickled = _entry(entries, "data.pkl", where)
             if pickled.file_size > _MAX_PICKLE_BYTES:
                 raise CheckpointError(f"{where}: expected one tensor, found a pickle of {pickled.file_size} bytes")
-            order = archive.read(_entry(entries, "byteorder", where)) if "byteorder" in entries else b"little"
+            order = b"little"
+            if "byteorder" in entries:
+                with archive.open(_entry(entries, "byteorder", where)) as entry:
+                    order = entry.read(_BUFFER_BYTES)
             made = read_pickle(archive.read(pickled), _ALLOWED, where=where)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"{where}: expected what torch.save writes, found: {error}") from error
     key, first = _checked(made, dtype, shape, where)
     if order != b"little":
@@ -87,8 +102,10 @@ def _entry(entries: Mapping[str, zipfile.ZipInfo], name: str, where: str) -> zip
 
 def _local_header(file: IO[bytes], info: zipfile.ZipInfo, where: str) -> int:
     """Its length: the one here may have more padding than the one in the table at the end."""
-    file.seek(info.header_offset)
-    header = file.read(_LOCAL_HEADER_BYTES)
+    header = b""
+    if info.header_offset >= 0:  # else the table at the end lies
+        file.seek(info.header_offset)
+        header = file.read(_LOCAL_HEADER_BYTES)
     if len(header) != _LOCAL_HEADER_BYTES or header[:4] != b"PK\x03\x04":
         raise CheckpointError(f"{where}: expected an entry of a zip file, found none")
     return _LOCAL_HEADER_BYTES + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
@@ -125,6 +142,8 @@ def _shown(made: Any) -> str:
 def _contiguous(shape: Sequence[int], stride: Sequence[int]) -> bool:
     if 0 in shape:
         return True
+    if len(shape) != len(stride):
+        return False
     expected = 1
     for size, step in zip(reversed(shape), reversed(stride), strict=True):
         if size != 1 and step != expected:
@@ -149,7 +168,7 @@ class _Range(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
-            raise OSError("before the beginning")  # zipfile expects it
+            raise _NoPlaceError("before the beginning")  # zipfile expects an OSError
         self._position = base + offset
         return self._position
 

@@ -17,6 +17,7 @@ from trainctl.checkpoint.manifest.records import (
     RootManifest,
     StoredFile,
 )
+from trainctl.checkpoint.manifest.soundness import contents_problem, part_problem, root_problem
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 from trainctl.core.texts import shortened
@@ -56,6 +57,7 @@ def parse_part(data: bytes, expected: StoredFile, *, where: str) -> PartManifest
     _check_hash(data, expected, where)
     part = _record(PartManifest, _object(data, where), where)
     _check_dtypes(((tensor.fqn, tensor.kind, tensor.dtype) for tensor in part.tensors), where)
+    _refuse(part_problem(part), where)
     return part
 
 
@@ -67,21 +69,7 @@ def parse_contents(data: bytes, expected: StoredFile, *, where: str) -> Contents
     """
     _check_hash(data, expected, where)
     contents = _record(ContentsManifest, _object(data, where), where)
-    for number, alike in enumerate(contents.tensors):
-        if len(alike.fqns) != len(alike.kinds) or not 0 <= alike.placed < len(contents.placed):
-            raise DamagedCheckpointError(
-                f"{where} is malformed: tensors[{number}] does not fit together", hint=_GO_BACK
-            )
-    for number, placed in enumerate(contents.placed):
-        boxes = placed.starts if placed.boxes is None else placed.boxes
-        if not len(placed.writers) == len(placed.starts) == len(placed.stops) == len(boxes):
-            raise DamagedCheckpointError(f"{where} is malformed: placed[{number}] does not fit together", hint=_GO_BACK)
-    for number, alike in enumerate(contents.tensors):
-        boxes = contents.placed[alike.placed].boxes or ()
-        if any(len(box) not in (0, 2 * len(alike.shape)) for box in boxes):
-            raise DamagedCheckpointError(
-                f"{where} is malformed: tensors[{number}] does not fit its boxes", hint=_GO_BACK
-            )
+    _refuse(contents_problem(contents), where)
     _check_dtypes(((alike.fqns[0], alike.kinds[0], alike.dtype) for alike in contents.tensors if alike.fqns), where)
     return contents
 
@@ -93,16 +81,25 @@ def parse_root(data: bytes, *, where: str) -> RootManifest:
         CheckpointError: it is not TCF, of a newer major version, torn, or its hash does not match.
     """
     fields = _object(data, where)
-    unsigned = _dump({**fields, "selfSha256": ""})
-    if fields.get("selfSha256") != sha256(unsigned):
+    try:
+        signed = sha256(_dump({**fields, "selfSha256": ""}))
+    except (ValueError, RecursionError) as error:  # such as NaN, which Python reads and no JSON has
+        raise DamagedCheckpointError(f"{where} is malformed: {error}", hint=_GO_BACK) from error
+    found = fields.get("selfSha256")
+    if found != signed:
+        shown = shortened(found) if isinstance(found, str) else type(found).__name__
         raise DamagedCheckpointError(
-            f"{where} is corrupt: expected selfSha256 {sha256(unsigned)}, found {fields.get('selfSha256')}",
+            f"{where} is corrupt: expected selfSha256 {signed}, found {shown}",
             hint=_GO_BACK,
         )
     root = _record(RootManifest, fields, where)
-    if any(file.path.startswith("/") or ".." in file.path.split("/") for file in root.stored_files):
-        raise DamagedCheckpointError(f"{where} is malformed: it names a file outside of its folder", hint=_GO_BACK)
+    _refuse(root_problem(root), where)
     return root
+
+
+def _refuse(problem: str, where: str) -> None:
+    if problem:
+        raise DamagedCheckpointError(f"{where} is malformed: {problem}", hint=_GO_BACK)
 
 
 def _check_hash(data: bytes, expected: StoredFile, where: str) -> None:
@@ -149,5 +146,5 @@ def _object(data: bytes, where: str) -> Mapping[str, Any]:
 def _record(cls: type[M], fields: Mapping[str, Any], where: str) -> M:
     try:
         return from_wire(cls, fields)
-    except WireError as error:
+    except (WireError, RecursionError) as error:
         raise DamagedCheckpointError(f"{where} is malformed: {error}", hint=_GO_BACK) from error

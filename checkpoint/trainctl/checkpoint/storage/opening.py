@@ -5,14 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from trainctl.checkpoint.storage.calls import Calls
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.storage.remote import FsspecStorage
 from trainctl.core.errors import StorageRefusedError
-from trainctl.core.uris import SCHEMES, uri_problem
+from trainctl.core.uris import SCHEMES, is_chained, local_path, uri_problem
 
 _CONNECT_S = 10
 _READ_S = 20
@@ -36,12 +35,14 @@ def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
     if "://" not in uri:
         return LocalStorage(Path(uri).expanduser())
     if uri.startswith("file://"):
-        return LocalStorage(Path(unquote(urlsplit(uri).path)))
+        return LocalStorage(Path(local_path(uri) or "/"))
+    if is_chained(uri):
+        raise StorageRefusedError(f"{uri}: expected one URL, found a chain of them", hint="name the folder itself")
     try:
         import fsspec  # type: ignore[import-untyped]
 
         filesystem, root = fsspec.core.url_to_fs(uri, **_options(uri, fsspec.config.conf))
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError, OSError) as error:  # a scheme that needs more than a URL, for example
         raise StorageRefusedError(
             f"{uri}: expected a folder that fsspec can open, found: {error}", hint=_install(uri)
         ) from error

@@ -14,6 +14,7 @@ from trainctl.cli.phases import has_ended
 from trainctl.cli.render import top
 from trainctl.cli.resume import resume
 from trainctl.cli.style import clip
+from trainctl.core.texts import harmless
 from trainctl.protos.v1.job_pb2 import Job
 
 EVERY_S = 1.0
@@ -42,7 +43,8 @@ def _follow(context: Context) -> int:
 
     for found in resume(context, looks):
         width = console.width()
-        stream.write(_HOME_AND_CLEAR + "".join(f"{clip(line, width)}\n" for line in _table(context, found)))
+        lines = (harmless(clip(line, width)) for line in _table(context, found))
+        stream.write(_HOME_AND_CLEAR + "".join(f"{line}\n" for line in lines))
         stream.flush()
     return exit_codes.OK
 

@@ -138,7 +138,7 @@ class LocalCluster:
             callback()
 
     def _spawn(self, request: AgentRequest, folder: Path) -> int:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = list(self._command(request, folder))
         log = os.open(folder / "agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -10,11 +10,10 @@ from trainctl.controller.domain.spec.credentials import brings_credentials
 from trainctl.controller.domain.submit import Resume
 from trainctl.controller.jobs.data_checks import data_problems
 from trainctl.controller.jobs.model_checks import folder_problems, resume_problems
-from trainctl.controller.jobs.paths import local_path
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, Problem, SpecError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
-from trainctl.core.uris import uri_problem
+from trainctl.core.uris import local_path, uri_problem
 
 CHECKPOINT_PATH = "spec.checkpoint.uri"
 RESULTS_PATH = "spec.results.uri"

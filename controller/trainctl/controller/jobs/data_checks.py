@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
 
-from trainctl.controller.jobs.paths import local_path
 from trainctl.core.errors import Problem
 from trainctl.core.records.train_spec import DataSourceSpec, TokenizerSpec, TrainSpec
+from trainctl.core.uris import local_path
 from trainctl.parallel.plan.data_names import STDLIB, is_sidecar, is_walked
 from trainctl.parallel.plan.data_rules import DATA, TOKENIZER
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from trainctl.checkpoint.storage.beneath import read_beneath
 from trainctl.checkpoint.storage.line_log import part_numbers, part_path
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.controller.domain.job_state import JobState
@@ -25,6 +26,8 @@ TRIES = 8
 """Until the rest is given up."""
 AGAIN_S = 2.0
 """The records of a job on remote storage are some seconds behind."""
+MAX_PART_BYTES = 128 * 1024 * 1024
+"""Of one part of a job's figures; workers begin a new one long before."""
 AT_ONCE = 500
 """Figures dealt with before others have their turn."""
 
@@ -95,7 +98,7 @@ def read_figures(records: str) -> list[StepFigures]:
     names: Sequence[str] = storage.list("")
     found: list[StepFigures] = []
     for part in part_numbers(names, STEPS, ".jsonl"):
-        found += _figures_in(storage.read(part_path(STEPS, ".jsonl", part)))
+        found += _figures_in(read_beneath(storage, part_path(STEPS, ".jsonl", part), MAX_PART_BYTES))
     return found
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.jobs.checks import CHECKPOINT_PATH, RESULTS_PATH, RESUME_PATH
-from trainctl.controller.jobs.paths import local_path
 from trainctl.core.errors import Problem, SpecError
 from trainctl.core.records.spec import TrainJob
+from trainctl.core.uris import local_path, one_spelling
 
 
 def check_folders(job: TrainJob, states: Iterable[JobState], *, jobs_folder: Path) -> None:
@@ -53,8 +53,8 @@ def _is_foreign(uri: str, own: set[str], foreign: Iterable[str], jobs_folder: Pa
         return False
     path = local_path(uri)
     if path is None:
-        return any(_within_uri(uri, other) for other in foreign)
-    resolved, folder = Path(path).resolve(), jobs_folder.resolve()
+        return any(_within_uri(one_spelling(uri), one_spelling(other)) for other in foreign)
+    resolved, folder = Path(path).expanduser().resolve(), jobs_folder.resolve()
     if resolved.is_relative_to(folder) and resolved != folder:
         return resolved.relative_to(folder).parts[0] not in own
     elsewhere = (other for one in foreign if (other := local_path(one)) is not None)

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
-from trainctl.controller.jobs.paths import local_path
 from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.uris import local_path
 
 
 def missing_checkpoints(refs: Iterable[CheckpointRef]) -> list[str]:

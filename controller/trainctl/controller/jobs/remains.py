@@ -13,9 +13,9 @@ from pathlib import Path
 
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.states import TERMINAL
-from trainctl.controller.jobs.paths import local_path
 from trainctl.core.errors import PreconditionError
 from trainctl.core.records.generation import CheckpointRef
+from trainctl.core.uris import local_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

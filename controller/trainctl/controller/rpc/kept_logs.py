@@ -6,6 +6,7 @@ import re
 from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 
+from trainctl.checkpoint.storage.beneath import read_beneath
 from trainctl.checkpoint.storage.line_log import part_numbers, part_path
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -18,6 +19,8 @@ NODE = "records"
 """Stands where the name of a node would."""
 MAX_LINES = 50_000
 """Lines of one slot in one answer."""
+MAX_PART_BYTES = 128 * 1024 * 1024
+"""Of one part of a log; agents begin a new one long before."""
 _CHUNK_LINES = 500
 _NAME = re.compile(r"(\d+)-(\d+)(?:\.\d+)?\.log")
 
@@ -60,7 +63,8 @@ def _read(storage: Storage, names: Sequence[str], life: Life, room: int, since_s
     stem = f"{life[0]}-{life[1]}"
     lines: list[str] = []
     for part in reversed(part_numbers(names, stem, ".log")):
-        text = storage.read(f"{LOGS}/{part_path(stem, '.log', part)}").decode(errors="replace")
+        data = read_beneath(storage, f"{LOGS}/{part_path(stem, '.log', part)}", MAX_PART_BYTES)
+        text = data.decode(errors="replace")
         lines = text.removesuffix("\n").split("\n") + lines if text else lines
         if len(lines) >= room:
             break

@@ -41,6 +41,6 @@ async def open_nodes(frame: Frame, tls: Tls, leadership: Leadership) -> NodeCert
 async def let_in(nodes: NodeCertificates, folder: Path, names: Iterable[str]) -> None:
     """Writes a join token into the folder of each of the controller's own nodes, for its owner only."""
     for index, name in enumerate(names):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         text = await nodes.local_token(name, index)
         write_atomically(folder / name / JOIN_FILE, text.encode() + b"\n", mode=0o600)

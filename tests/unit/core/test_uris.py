@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainctl.checkpoint.storage.local import LocalStorage
+from trainctl.checkpoint.storage.opening import open_storage
+from trainctl.core.errors import StorageRefusedError
+from trainctl.core.uris import is_chained, local_path, one_spelling
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/a/b",
+        "file:///a/b",
+        "file://localhost/a/b",
+        "file:///%61/b",
+        "file:///a%2Fb",
+        "file:///a/b?x=1",
+        "local:///a/b",
+    ],
+)
+def test_every_spelling_of_a_path_is_the_path_that_is_opened(uri: str) -> None:
+    assert local_path(uri) == "/a/b"
+    storage = open_storage(uri)
+    assert not isinstance(storage, LocalStorage) or storage.uri == "/a/b"
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/x", "memory://x", "https://host/x"])
+def test_what_lies_elsewhere_has_no_path(uri: str) -> None:
+    assert local_path(uri) is None
+
+
+def test_two_words_for_one_store() -> None:
+    assert one_spelling("s3a://b/x") == one_spelling("S3://b/x") == "s3://b/x"
+    assert one_spelling("gcs://b/X") == "gs://b/X"
+    assert one_spelling("/a/B") == "/a/B"
+
+
+@pytest.mark.parametrize("uri", ["simplecache::file:///x", "zip://a.zip::/x", "zip://[a::file:///x]", "dir::s3://b/x"])
+def test_a_chain_of_urls_would_hide_where_it_leads(uri: str) -> None:
+    assert is_chained(uri)
+    with pytest.raises(StorageRefusedError, match="expected one URL, found a chain of them"):
+        open_storage(uri)
+
+
+@pytest.mark.parametrize("uri", ["reference:///x.json", "zip:///x", "github://x", "generic://x"])
+def test_a_scheme_that_is_no_folder_is_refused_in_words(uri: str) -> None:
+    with pytest.raises(StorageRefusedError, match="expected a folder that fsspec can open"):
+        open_storage(uri)
+
+
+@pytest.mark.parametrize("uri", ["http://[::1]:9000/x", "/data/a::b", "s3://bucket/x", str(Path("a::b"))])
+def test_an_address_is_no_chain(uri: str) -> None:
+    assert not is_chained(uri)
