@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https", "sftp", "webhdfs", "oss")
 _MISSPELT = re.compile(rf"({'|'.join((*SCHEMES, 'file'))})(:/?(?![/:])|//)(?P<rest>.+)", re.IGNORECASE)
 
-_SAME: dict[str, str] = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
+_SAME: Mapping[str, str] = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
 _ADDRESS = re.compile(r"//\[[0-9A-Fa-f:.]*\]")
 _LOCAL = "local://"
 """fsspec's other word for this machine."""

@@ -1,4 +1,7 @@
-"""Whatever a worker sends or writes onto its page: its agent goes on, and can tell the controller what it took in."""
+"""Whatever a worker sends or writes onto its page: its agent goes on, and can tell the controller what it took in.
+
+Without it one worker that sends nonsense takes its agent along, and every other worker of the node.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from trainctl.parallel.progress_page import GARBLED, PAGE_BYTES, ProgressWriter,
 from trainctl.parallel.worker import describe
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import records_pb2
-from unit.agent.test_agent_bridge import desired, figures
+from unit.agent.messages import desired, figures
 from unit.domain.fuzz_effort import Effort
 
 effort = Effort.of(os.environ)

@@ -1,3 +1,8 @@
+"""The folder of an agent belongs to one agent, and to its user.
+
+Without it another user of the machine reads logs and secrets of the jobs.
+"""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,8 @@
+"""What lies beneath a folder is read without following links out of it, and not without end.
+
+Without it a link in a job's folder shows files of the controller's machine to whoever reads the job's logs.
+"""
+
 from __future__ import annotations
 
 import errno

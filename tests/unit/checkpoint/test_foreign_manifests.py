@@ -1,4 +1,7 @@
-"""Whatever the manifests of a checkpoint say, signed as it should be: readers end in a clear error, or with values."""
+"""Whatever the manifests of a checkpoint say, signed as it should be: readers end in a clear error, or with values.
+
+Without it somebody else's checkpoint reads files outside of its folder, or takes all memory.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whatever bytes stand in what is imported: the reader ends, soon, with values or with one clear error."""
+"""Whatever bytes stand in what is imported: the reader ends, soon, with values or with one clear error.
+
+Without it an import of a damaged or hostile file hangs, takes all memory, or ends in a traceback.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Folders of other jobs are known, however they are spelled.
+
+Without it a job reads or removes the checkpoints of another tenant.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,8 @@
+"""A folder has one reading, however its URI is spelled.
+
+Without it a job reaches another tenant's folder by spelling it in another way.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
