@@ -63,7 +63,7 @@ class ExtraState:
         """
         if set(state) != set(self._keepers):
             raise PlanError(
-                f"expected the extra state of the modules {listed(self._keepers)}, found that of {listed(state)}",
+                f"expected extra state of these modules: {listed(self._keepers)}; found it of: {listed(state)}",
                 hint="build the model as it was when it was saved",
             )
         for name, part in self._keepers.items():

@@ -133,7 +133,7 @@ def test_logs_pick_slots_ranks_and_tail(cli: Cli, controller: FakeController) ->
         missing = cli("logs", "a", *words)
         assert (missing.code, missing.out) == (3, "")
         assert said in missing.err
-        assert "hint: trainctl describe a" in missing.err
+        assert "hint: `trainctl describe a` shows" in missing.err
     assert cli("logs", "a", "--slot", "1", "--attempt", "2", "--tail", "1").out == "s1 4\n"
     for wrong in ("x", "3-1", "0,,1", "0-999999"):
         assert cli("logs", "a", "--slot", wrong).code == 2
