@@ -137,7 +137,9 @@ def test_a_job_shrinks_and_grows_at_step_boundaries(system: LocalSystem, tmp_pat
     jobs.open()
     system.wait_phase("elastic", "SUCCEEDED", DEADLINE_S)
     assert_exact_ledger(system.figures("elastic"), steps=PACED_STEPS, sequences=PACED_SEQUENCES)
-    assert all(r.lost_steps == 0 and not r.copied_bytes for r in system.job("elastic").status.recoveries[:1])
+    # On a machine that starves an agent for 3 s, the profile takes it for lost: that is another recovery, not this one.
+    shrunk = next(one for one in system.job("elastic").status.recoveries if one.planned)
+    assert (shrunk.lost_steps, dict(shrunk.copied_bytes)) == (0, {}), system.cli("events", "elastic").stdout
 
 
 def test_a_node_is_drained_and_gets_work_again(system: LocalSystem, tmp_path: Path) -> None:
