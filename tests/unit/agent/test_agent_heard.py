@@ -36,6 +36,7 @@ from trainctl.parallel.worker import describe
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import records_pb2
 from unit.agent.messages import desired, figures
+from unit.changed_json import changed
 from unit.domain.fuzz_effort import Effort
 
 effort = Effort.of(os.environ)
@@ -95,17 +96,6 @@ class Agent:
         message = record_to_message(self.worker.observe(1.0), records_pb2.WorkerObserved)
         assert message.ByteSize() < 16 * MAX_OBSERVED_BYTES
         self.told.append(message)
-
-
-def changed(value: Any, path: tuple[int, ...], new: Any) -> Any:
-    """A copy of a JSON value with something else where ``path`` leads."""
-    if isinstance(value, dict) and value and path:
-        name = sorted(value)[path[0] % len(value)]
-        return {**value, name: changed(value[name], path[1:], new)}
-    if isinstance(value, list) and value and path:
-        index = path[0] % len(value)
-        return [*value[:index], changed(value[index], path[1:], new), *value[index + 1 :]]
-    return new
 
 
 @effort

@@ -24,6 +24,7 @@ from trainctl.checkpoint.origin import origin_of
 from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
+from unit.changed_json import changed
 from unit.checkpoint.ranks import full_values, plain, rank_state, save
 from unit.domain.fuzz_effort import Effort
 
@@ -48,17 +49,6 @@ PATH = st.lists(st.integers(0, 50), max_size=7).map(tuple) | st.tuples(*[st.inte
 
 def dumped(fields: Any) -> bytes:
     return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
-
-
-def changed(value: Any, path: tuple[int, ...], new: Any) -> Any:
-    """A copy with something else where ``path`` leads."""
-    if isinstance(value, dict) and value and path:
-        name = sorted(value)[path[0] % len(value)]
-        return {**value, name: changed(value[name], path[1:], new)}
-    if isinstance(value, list) and value and path:
-        index = path[0] % len(value)
-        return [*value[:index], changed(value[index], path[1:], new), *value[index + 1 :]]
-    return new
 
 
 class Forged:
