@@ -235,6 +235,7 @@ CASES: list[tuple[str, str, Status, Facts, str]] = [
     ("large file", "store", Status.WARN, store(FILE, size_bytes=9, limit_bytes=10), "9 B of 10 B"),
     ("full disk below", "store", Status.WARN, store(FILE, disk_free_bytes=5), "5 B are free on its disk"),
     ("slow store", "store", Status.WARN, store(took_s=3.0), "takes writes (3.0 s)"),
+    ("flawed store", "store", Status.WARN, store(flaw="etcd 3.5.1 loses changes"), "takes writes (4 ms)"),
     (
         "nobody leads for it",
         "store",

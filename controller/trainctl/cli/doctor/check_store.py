@@ -38,6 +38,8 @@ def _judged(store: Store) -> Finding:
         return warn("store", text, _make_room(store))
     if store.disk_free_bytes is not None and store.disk_free_bytes < NOTHING_BYTES:
         return warn("store", text, "make room on that disk: when it is full no job can be changed any more")
+    if store.flaw:
+        return warn("store", text, store.flaw)
     if store.took_s > SLOW_S:
         return warn("store", text, "is its disk slow or its machine overloaded? every change of a job waits for it")
     return ok("store", text)

@@ -131,6 +131,7 @@ class Store:
         limit_bytes: what it may occupy; 0: not known.
         disk_free_bytes: on its disk; None where nobody can tell.
         alarms: what it says itself is wrong with it.
+        flaw: what its version is known to do wrong to data, and what helps.
         confirmed_age_s: since the controller's newest change was confirmed; None: not known.
         confirmed_took_s: how long that took.
         failed: why the newest change was not confirmed; empty if it was.
@@ -147,6 +148,7 @@ class Store:
     limit_bytes: int = 0
     disk_free_bytes: int | None = None
     alarms: tuple[str, ...] = ()
+    flaw: str = ""
     confirmed_age_s: float | None = None
     confirmed_took_s: float = 0.0
     failed: str = ""

@@ -92,6 +92,7 @@ def _store(client: Client, limit_s: float) -> Store | None:
         limit_bytes=found.limit_bytes,
         disk_free_bytes=found.disk_free_bytes if found.HasField("disk_free_bytes") else None,
         alarms=tuple(found.alarms),
+        flaw=found.flaw,
         confirmed_age_s=found.confirmed_age_s,
         confirmed_took_s=found.confirmed_took_s,
         failed=found.failed,

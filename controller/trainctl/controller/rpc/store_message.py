@@ -23,6 +23,7 @@ def store_message(look: StoreLook, changes: Changes, *, jobs_in_doubt: int) -> j
     if condition is not None:
         message.size_bytes, message.limit_bytes = condition.size_bytes, condition.limit_bytes
         message.alarms.extend(condition.alarms)
+        message.flaw = condition.flaw
         if condition.disk_free_bytes is not None:
             message.disk_free_bytes = condition.disk_free_bytes
     return message

@@ -177,12 +177,14 @@ class StoreCondition:
         limit_bytes: what it may occupy; 0: as much as the disk has.
         disk_free_bytes: what is left on its disk; None where that is another machine's.
         alarms: what it says itself is wrong with it, such as ``NOSPACE``.
+        flaw: what its version is known to do wrong to data, and what helps; empty if nothing is known.
     """
 
     size_bytes: int
     limit_bytes: int = 0
     disk_free_bytes: int | None = None
     alarms: tuple[str, ...] = ()
+    flaw: str = ""
 
 
 class StateStore(Protocol):

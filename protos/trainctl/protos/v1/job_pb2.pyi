@@ -2267,6 +2267,7 @@ class StoreStatus(_message.Message):
     JOBS_IN_DOUBT_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     FAILED_AGE_S_FIELD_NUMBER: _builtins.int
+    FLAW_FIELD_NUMBER: _builtins.int
     took_s: _builtins.float
     """Seconds until it confirmed the write that it was tried with, or until that failed."""
     error_code: _builtins.str
@@ -2286,6 +2287,8 @@ class StoreStatus(_message.Message):
     failed: _builtins.str
     """Why the newest change was not confirmed, and since when; empty if it was."""
     failed_age_s: _builtins.float
+    flaw: _builtins.str
+    """What its version is known to do wrong to data, and what helps; empty if nothing is known."""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the store itself says is wrong with it, such as NOSPACE."""
@@ -2306,10 +2309,11 @@ class StoreStatus(_message.Message):
         jobs_in_doubt: _builtins.int = ...,
         failed: _builtins.str = ...,
         failed_age_s: _builtins.float = ...,
+        flaw: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "disk_free_bytes", b"disk_free_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "alarms", b"alarms", "confirmed_age_s", b"confirmed_age_s", "confirmed_took_s", b"confirmed_took_s", "disk_free_bytes", b"disk_free_bytes", "error", b"error", "error_code", b"error_code", "failed", b"failed", "failed_age_s", b"failed_age_s", "jobs_in_doubt", b"jobs_in_doubt", "limit_bytes", b"limit_bytes", "remedy", b"remedy", "size_bytes", b"size_bytes", "took_s", b"took_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "alarms", b"alarms", "confirmed_age_s", b"confirmed_age_s", "confirmed_took_s", b"confirmed_took_s", "disk_free_bytes", b"disk_free_bytes", "error", b"error", "error_code", b"error_code", "failed", b"failed", "failed_age_s", b"failed_age_s", "flaw", b"flaw", "jobs_in_doubt", b"jobs_in_doubt", "limit_bytes", b"limit_bytes", "remedy", b"remedy", "size_bytes", b"size_bytes", "took_s", b"took_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disk_free_bytes: _TypeAlias = _typing.Literal["disk_free_bytes"]  # noqa: Y015
     _WhichOneofArgType__disk_free_bytes: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes"]  # noqa: Y015

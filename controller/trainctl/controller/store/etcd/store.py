@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -13,6 +15,7 @@ import grpc
 from trainctl.controller.store.etcd.address import EtcdAddress
 from trainctl.controller.store.etcd.connection import EtcdConnection, Member, Metadata
 from trainctl.controller.store.etcd.failures import is_compacted, is_gone_lease
+from trainctl.controller.store.etcd.flaws import flaw_of
 from trainctl.controller.store.etcd.messages import KeySpace, alarm_of, end_of_prefix
 from trainctl.controller.store.etcd.silence import explain_silence
 from trainctl.controller.store.etcd.watch import watch
@@ -29,8 +32,10 @@ from trainctl.controller.store.port import (
     TxnResult,
     WatchBatch,
 )
+from trainctl.core.errors import TrainctlError
 from trainctl.protos.etcd import rpc_pb2
 
+_log = logging.getLogger(__name__)
 R = TypeVar("R")
 OnRequest = Callable[[str, float], None]
 
@@ -76,7 +81,14 @@ class EtcdStore:
         except BaseException:
             await store.close()
             raise
+        await store._warn_of_flaw()
         return store
+
+    async def _warn_of_flaw(self) -> None:
+        with contextlib.suppress(TrainctlError):  # not every user may ask for it
+            flaw = flaw_of((await self._status()).version)
+            if flaw:
+                _log.warning("%s: %s", self._connection.address, flaw)
 
     async def get(self, key: str) -> KeyValue | None:
         """See ``StateStore.get``."""
@@ -196,7 +208,10 @@ class EtcdStore:
         status = await self._status()
         alarms = tuple(sorted({alarm_of(text) for text in status.errors}))
         return StoreCondition(
-            size_bytes=status.dbSize, limit_bytes=status.dbSizeQuota or self.capacity_bytes, alarms=alarms
+            size_bytes=status.dbSize,
+            limit_bytes=status.dbSizeQuota or self.capacity_bytes,
+            alarms=alarms,
+            flaw=flaw_of(status.version),
         )
 
     async def _status(self) -> rpc_pb2.StatusResponse:
