@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from operator import attrgetter
 
-from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.records.generation import GenerationRecord, Member
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1 import agent_pb2, records_pb2
+
+_OWN = frozenset({"slot", "incarnation", "record"})
+_OWN_OF_RECORD = frozenset({"members", "node_rank"})
+_alike = attrgetter(*(field.name for field in fields(WorkerDesired) if field.name not in _OWN))
+_alike_of_record = attrgetter(*(field.name for field in fields(GenerationRecord) if field.name not in _OWN_OF_RECORD))
 
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
     """What several workers of a job are told alike, and the bytes of the message that says it."""
 
-    desired: WorkerDesired
-    record: GenerationRecord | None
+    told: object
     message: bytes
 
 
@@ -33,19 +39,28 @@ class DesiredMessages:
         message.slot, message.incarnation = desired.slot, desired.incarnation
         if desired.record is not None:
             message.record.node_rank = desired.record.node_rank
-            message.record.members.extend(record_to_message(m, records_pb2.Member) for m in desired.record.members)
+            for member in desired.record.members:
+                message.record.members.add().MergeFromString(_member(member))
         return message
 
     def _shared_of(self, desired: WorkerDesired) -> bytes:
-        alike = replace(desired, slot=0, incarnation=0, record=None)
-        record = replace(desired.record, members=(), node_rank=0) if desired.record is not None else None
+        # Compared field by field, which is by identity for most: asked for by every worker of a job.
+        told = _alike(desired), _alike_of_record(desired.record) if desired.record is not None else None
         known = self._shared.setdefault(desired.job_uid, {})
         found = known.get(desired.instruction)
-        if found is None or found.desired != alike or found.record != record:
-            message = record_to_message(replace(alike, record=record), records_pb2.WorkerDesired).SerializeToString()
-            found = known[desired.instruction] = _Shared(alike, record, message)
+        if found is None or found.told != told:
+            record = replace(desired.record, members=(), node_rank=0) if desired.record is not None else None
+            alike = replace(desired, slot=0, incarnation=0, record=record)
+            message = record_to_message(alike, records_pb2.WorkerDesired).SerializeToString()
+            found = known[desired.instruction] = _Shared(told, message)
         return found.message
 
     def forget(self, job_uid: str) -> None:
         """The job needs no messages any more."""
         self._shared.pop(job_uid, None)
+
+
+@lru_cache(maxsize=4096)
+def _member(member: Member) -> bytes:
+    """Each agent of an island is told of rank 0, and again of its own ones in the next generation."""
+    return record_to_message(member, records_pb2.Member).SerializeToString()

@@ -19,7 +19,7 @@ from trainctl.controller.domain.events import (
 )
 from trainctl.controller.domain.job_records import Condition
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.pace import pause_s
+from trainctl.controller.domain.pace import Heard, pause_s
 from trainctl.controller.domain.placement import slots_used
 from trainctl.controller.domain.reconcile import Reconciliation, reconcile
 from trainctl.controller.identities import LeaderIds
@@ -31,6 +31,7 @@ from trainctl.controller.metrics.registry import ControllerMetrics
 from trainctl.controller.steady_clock import SteadyClock
 from trainctl.controller.work_queue import WorkQueue
 from trainctl.core.errors import FencedError, UnavailableError
+from trainctl.core.records.worker import WorkerObserved
 from trainctl.protos.v1 import agent_pb2
 
 _log = logging.getLogger(__name__)
@@ -95,11 +96,18 @@ class Reconciler:
             if is_live(state):
                 self._queue.add(state.uid)
 
-    def look_at_jobs_on(self, agent_incarnation: int, *, news: bool = True) -> None:
-        """An agent reported: its jobs look, and so do those that wait for room. Where only progress is new, soon."""
+    def look_at_jobs_on(self, agent_incarnation: int, workers: Sequence[WorkerObserved], *, news: bool = True) -> None:
+        """An agent reported: its jobs look, and so do those that wait for room.
+
+        Where only progress is new, soon; where members answer, when the last one has.
+        """
         for entry in self._book.live():
             if entry.waits_for_room or agent_incarnation in entry.uses():
-                self._look_soon(entry, news=news)
+                answer = news and entry.answers.take(entry.state, agent_incarnation, workers)
+                if answer and not entry.answers.awaited(entry.state):
+                    self.look_at(entry.state.uid)  # the last one
+                else:
+                    self._look_soon(entry, Heard.ANSWER if answer else Heard.NEWS if news else Heard.PROGRESS)
 
     def write_desired(self, agent_incarnation: int, message: agent_pb2.AgentDesired) -> None:
         """The whole desired state of an agent, from committed states only, into an empty message."""
@@ -167,10 +175,11 @@ class Reconciler:
         elif _frees(before, state):
             self.look_at_all()
         else:
-            self._look_soon(self._book.entry(state.uid), news=True)
+            entry = self._book.entry(state.uid)
+            self._look_soon(entry, Heard.ANSWER if entry.answers.awaited(state) else Heard.NEWS)
 
-    def _look_soon(self, entry: JobEntry, *, news: bool) -> None:
-        delay_s = pause_s(slots=entry.slots, agents=self._agents.count, news=news)
+    def _look_soon(self, entry: JobEntry, heard: Heard) -> None:
+        delay_s = pause_s(slots=entry.slots, agents=self._agents.count, heard=heard)
         self._queue.add_within(entry.state.uid, delay_s)
 
 

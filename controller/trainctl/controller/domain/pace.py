@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
+from enum import Enum
 
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import WorkerObserved
@@ -10,7 +12,23 @@ from trainctl.core.records.worker import WorkerObserved
 PACES_S = (0.25, 0.5, 1.0, 2.5, 5.0)
 HEARTBEATS_PER_S = 1000
 """That a controller is to hear from all agents together, as long as none waits longer than the longest pace."""
-NEWS_PAUSE_EACH_S, PROGRESS_PAUSE_EACH_S = 0.00002, 0.00025
+
+
+class Heard(Enum):
+    """What an agent's observation is to a job.
+
+    Attributes:
+        PROGRESS: nothing that a decision waits for.
+        NEWS: something that the next decision may wait for.
+        ANSWER: that its workers have done what they were told, while others have not: a decision waits for those.
+    """
+
+    PROGRESS = "progress"
+    NEWS = "news"
+    ANSWER = "answer"
+
+
+_PAUSE_EACH_S: Mapping[Heard, float] = {Heard.PROGRESS: 0.00025, Heard.NEWS: 0.00002, Heard.ANSWER: 0.0002}
 _WAITING = frozenset({Phase.INTERRUPTED, Phase.HELD, Phase.FINISHED})
 
 
@@ -19,13 +37,13 @@ def heartbeat_s(agents: int) -> float:
     return PACES_S[min(bisect_left(PACES_S, agents / HEARTBEATS_PER_S), len(PACES_S) - 1)]
 
 
-def pause_s(*, slots: int, agents: int, news: bool) -> float:
-    """How long to wait for more before a job of so many slots is looked at; longer where only progress is new.
+def pause_s(*, slots: int, agents: int, heard: Heard) -> float:
+    """How long to wait for more before a job of so many slots is looked at.
 
     A look costs time for every slot and agent. Without a pause a controller that hears of a thousand workers would look
     a thousand times, and would hear of the next one between two looks only.
     """
-    return (NEWS_PAUSE_EACH_S if news else PROGRESS_PAUSE_EACH_S) * (slots + agents)
+    return _PAUSE_EACH_S[heard] * (slots + agents)
 
 
 def is_news(before: tuple[WorkerObserved, ...], after: tuple[WorkerObserved, ...]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from trainctl.controller.domain.job_records import Condition
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.placement import slots_used
+from trainctl.controller.jobs.answers import Answers
 from trainctl.controller.jobs.figures import FigureLog
 from trainctl.controller.jobs.journal import Journal
 
@@ -45,6 +46,7 @@ class JobEntry:
         trouble: why its reconcile does not work, if so.
         doubtful_until_s: until when a write without an answer may take effect after all; 0 if there is none.
         changed: told at every change.
+        answers: of the agents, to what its workers were told.
     """
 
     state: JobState
@@ -58,6 +60,7 @@ class JobEntry:
     trouble: Condition | None = None
     doubtful_until_s: float = 0.0
     changed: News = field(default_factory=News)
+    answers: Answers = field(default_factory=Answers)
     _counted: tuple[JobState, JobState | None, tuple[JobState, ...]] | None = None
     _uses: Mapping[int, int] = field(default_factory=dict)
     _waits: bool = False

@@ -163,7 +163,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             self._agents.close(agent, session)
             self._logs.session_closed(session)
             self._count_sessions(-1)
-            self._reconciler.look_at_jobs_on(agent.incarnation)
+            self._reconciler.look_at_jobs_on(agent.incarnation, ())
 
     async def Renew(self, request: agent_pb2.RenewRequest, context: Context) -> agent_pb2.RenewResponse:  # noqa: N802
         """A new certificate for the holder of this connection's."""
@@ -269,7 +269,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         news = self._agents.observed(agent, store_address=observed.store_address, workers=workers)
         self._metrics.inc("trainctl_heartbeats_total")
         session.took_observation(observed.sequence, self._agents.heartbeat_s)
-        self._reconciler.look_at_jobs_on(agent.incarnation, news=news)
+        self._reconciler.look_at_jobs_on(agent.incarnation, workers, news=news)
         if news:
             self._show_steps(agent)
 
