@@ -31,9 +31,10 @@ from trainctl.core.timeouts import Timeouts
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.v1 import access_pb2, agent_pb2, job_pb2, join_pb2, records_pb2
 from trainctl.protos.version import WIRE_VERSION
-from unit.controller.controller_harness import DEADLINE_S, FakeAgent, Running, create, obeyed, run, serving, spec
+from unit.controller.controller_harness import FakeAgent, Running, create, obeyed, run, serving, spec
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.domain_sim_nodes import outcome_of
+from waiting import PATIENCE_S
 
 SERVICES: Sequence[FileDescriptor] = (
     agent_pb2.DESCRIPTOR,
@@ -271,7 +272,7 @@ def test_people_hear_of_an_instruction_that_the_agent_does_not_know(tmp_path: Pa
 
 async def noticed(running: Running) -> job_pb2.Event:
     request = job_pb2.WatchEventsRequest(name="a")
-    call = running.client.jobs.WatchEvents(request, metadata=running.client.metadata, timeout=DEADLINE_S)
+    call = running.client.jobs.WatchEvents(request, metadata=running.client.metadata, timeout=PATIENCE_S)
     async for response in call:
         if response.event.type == "worker.notice":
             found: job_pb2.Event = response.event

@@ -21,20 +21,20 @@ from trainctl.controller.store.port import (
     TransactionLimitError,
     WatchBatch,
 )
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 Body = Callable[[StateStore], Awaitable[None]]
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not await condition():  # noqa: ASYNC110 - a store tells nobody that a lease has run out
             await asyncio.sleep(0.01)
 
 
 async def collect(store: StateStore, prefix: str, start: int, count: int) -> list[WatchBatch]:
     batches = []
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         async for batch in store.watch(prefix, start):
             batches.append(batch)
             if len(batches) == count:
@@ -50,7 +50,7 @@ class StateStoreContract:
 
     def run(self, folder: Path, body: Body) -> None:
         async def main() -> None:
-            async with asyncio.timeout(DEADLINE_S * 2), self.open_store(folder) as store:
+            async with asyncio.timeout(PATIENCE_S * 2), self.open_store(folder) as store:
                 await body(store)
 
         asyncio.run(main())

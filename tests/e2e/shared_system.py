@@ -18,8 +18,7 @@ from e2e.network import Network, Wire
 from etcd_store.controllers import TOKEN, ControllerProcess, answers
 from etcd_store.servers import EtcdCluster
 from trainctl.protos.v1 import job_pb2
-
-PATIENCE_S = 150.0
+from waiting import PATIENCE_S
 
 
 @dataclass(slots=True)

@@ -14,10 +14,10 @@ from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.store.etcd.address import parse_address
 from trainctl.controller.store.etcd.store import EtcdStore
 from trainctl.controller.store.port import Put, StoreUnavailableError, WatchBatch
+from waiting import PATIENCE_S
 
 FENCED = (keys.JOBS, keys.NAMES, keys.NODES, keys.EVENTS, keys.MARKS, keys.INTENTS)
 """What only a leader writes."""
-_PATIENCE_S = 150.0
 
 
 class StoreHistory:
@@ -57,7 +57,7 @@ class StoreHistory:
         self._run(self._put(key, value))
 
     def _run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE_S)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     async def _follow(self) -> None:
         async for batch in self._store.watch("/", 1):

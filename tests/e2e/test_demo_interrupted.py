@@ -14,10 +14,9 @@ import pytest
 
 from e2e.local_system import TRAINCTL
 from e2e.process_tree import processes_of
-from waiting import until
+from waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.e2e
-DEADLINE_S = 150.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -32,7 +31,7 @@ def test_nothing_is_left_when_the_demo_is_ended(number: signal.Signals, corpus: 
         assert len(processes_of(home / "local")) >= 5
         demo.send_signal(number)
         said += demo.stdout.readlines()
-        code = demo.wait(DEADLINE_S)
+        code = demo.wait(PATIENCE_S)
     until(
         lambda: not processes_of(home / "local"),
         lambda: f"left behind: {processes_of(home / 'local')}\n{''.join(said)}",

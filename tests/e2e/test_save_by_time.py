@@ -17,9 +17,9 @@ from e2e.ledger import assert_exact_ledger
 from e2e.local_system import LocalSystem
 from e2e.paced_jobs import SEQUENCES, PacedJobs
 from trainctl.protos.v1 import job_pb2
+from waiting import PATIENCE_S
 
 pytestmark = pytest.mark.e2e
-DEADLINE_S = 150.0
 
 
 def test_the_interval_is_chosen_by_what_a_checkpoint_costs_and_told_to_everybody(
@@ -32,7 +32,7 @@ def test_the_interval_is_chosen_by_what_a_checkpoint_costs_and_told_to_everybody
     first = system.job("chosen").status.checkpoint_interval
     assert (first.interval_s, first.HasField("cost_s")) == (60.0, False)
     system.cli("pause", "chosen")
-    paused = system.wait_phase("chosen", "PAUSED", DEADLINE_S)
+    paused = system.wait_phase("chosen", "PAUSED", PATIENCE_S)
     saved = [event for event in system.events("chosen") if event.type == "checkpoint.committed"]
     assert len(saved) == 1, "only at the pause: steps are not counted"
     system.cli("resume", "chosen")
@@ -48,7 +48,7 @@ def test_the_interval_is_chosen_by_what_a_checkpoint_costs_and_told_to_everybody
     shown = json.loads(system.cli("get", "job", "chosen", "-o", "json").stdout)
     assert shown["status"]["checkpointInterval"]["intervalS"] == chosen.interval_s
     jobs.open()
-    done = system.wait_phase("chosen", "SUCCEEDED", DEADLINE_S)
+    done = system.wait_phase("chosen", "SUCCEEDED", PATIENCE_S)
     assert_exact_ledger(system.figures("chosen"), steps=400, sequences=SEQUENCES)
     assert (paused.status.checkpoint.step, done.status.checkpoint.step) == (int(saved[0].fields["step"]), 400)
 
@@ -80,7 +80,7 @@ def test_snapshots_are_made_as_often_as_pays_and_a_loss_of_all_goes_back_to_one(
     assert recovery.target_step >= job.status.snapshot.step
     assert again.status.snapshot_interval.interval_s < chosen.interval_s, "it failed once"
     jobs.open()
-    system.wait_phase("in-memory", "SUCCEEDED", DEADLINE_S)
+    system.wait_phase("in-memory", "SUCCEEDED", PATIENCE_S)
 
 
 def snapped_again(job: job_pb2.Job) -> bool:

@@ -16,9 +16,8 @@ from e2e.local_system import LocalSystem
 from multiproc.agent_support.controller import FAKE_STORE, FAKE_WORKER, ROOT
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc, join_pb2, join_pb2_grpc
 from trainctl.protos.version import call_metadata
-from waiting import until
+from waiting import PATIENCE_S, until
 
-DEADLINE_S = 150.0
 FAKES = ("--worker-entry", FAKE_WORKER, "--store-entry", FAKE_STORE, "--preload", "")
 """Options of an agent that never loads torch."""
 
@@ -59,7 +58,7 @@ class Process:
     def exit_code(self) -> int:
         """Waits for its end."""
         assert self.running is not None
-        return self.running.wait(DEADLINE_S)
+        return self.running.wait(PATIENCE_S)
 
     def end(self) -> None:
         """Ends it, if it runs."""

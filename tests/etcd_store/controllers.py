@@ -18,8 +18,8 @@ import grpc
 from etcd_store.servers import EtcdCluster
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 TTL_S = 2
 TOKEN = "0123456789"
 
@@ -88,7 +88,7 @@ class ControllerProcess:
     def wait(self) -> int:
         """Its exit code."""
         assert self.process is not None
-        return self.process.wait(DEADLINE_S)
+        return self.process.wait(PATIENCE_S)
 
     @property
     def log(self) -> str:
@@ -104,7 +104,7 @@ def two_controllers(etcd: EtcdCluster, folder: Path) -> Iterator[list[Controller
         for one in both:
             one.start()
             stack.callback(one.kill)
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while not all(one.address for one in both):
             assert time.monotonic() < deadline, "\n".join(one.log for one in both)
             time.sleep(0.01)

@@ -8,15 +8,14 @@ from contextlib import asynccontextmanager
 
 from trainctl.controller.store.etcd.address import parse_address
 from trainctl.controller.store.etcd.store import EtcdStore
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
     """Runs ``body`` in an event loop of its own, within the deadline."""
 
     async def main() -> None:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await body()
 
     asyncio.run(main())

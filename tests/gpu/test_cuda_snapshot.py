@@ -24,8 +24,8 @@ from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import stow
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 from unit.checkpoint.ranks import key
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 ELEMENTS = 1 << 24
 LATE_CYCLES = 200_000_000
 """The device stands still for about a tenth of a second: long after the host has gone on."""
@@ -70,10 +70,10 @@ def test_a_snapshot_of_every_step_while_the_device_is_late(stream: str) -> None:
             (running,) = [held.tensor for held in state.tensors if held.key.kind == BUFFER]
             running.fill_(-1.0)  # as a forward pass does
             be_late()
-            assert snapshot.fence(DEADLINE_S), snapshot.reason
+            assert snapshot.fence(PATIENCE_S), snapshot.reason
             for held in state.tensors:
                 held.tensor.fill_(-1.0)
-            copying.join(DEADLINE_S)
+            copying.join(PATIENCE_S)
             found: dict[StateKey, torch.Tensor] = {entry.key: copy for entry, copy in snapshot.data.items()}
             assert {of: (copy.min().item(), copy.max().item()) for of, copy in found.items()} == {
                 held.key: (step, step) for held in state.tensors

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
@@ -33,5 +33,5 @@ def started(
         yield process, json.loads((folder / "controller.json").read_text())
     finally:
         process.kill()
-        process.wait(DEADLINE_S)
+        process.wait(PATIENCE_S)
         process.stderr.close()

@@ -8,8 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from multiproc.library_ranks import Body, run_rank
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 def run(body: Body, folder: Path, size: int, number: int = 0, *, killed: Collection[int] = ()) -> None:
@@ -21,7 +20,7 @@ def run(body: Body, folder: Path, size: int, number: int = 0, *, killed: Collect
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(DEADLINE_S)
+        process.join(PATIENCE_S)
     codes = [process.exitcode for process in ranks]
     for process in ranks:
         process.kill()

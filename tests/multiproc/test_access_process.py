@@ -22,9 +22,9 @@ from trainctl.cli.main import main
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import create, spec
+from waiting import PATIENCE_S
 
 pytestmark = pytest.mark.multiproc
-DEADLINE_S = 150.0
 JOB = """\
 apiVersion: trainctl.dev/v1
 kind: TrainJob
@@ -115,14 +115,14 @@ def test_a_controller_that_dies_between_writing_down_and_doing_leaves_no_gap(tmp
         with grpc.insecure_channel(data["address"]) as channel:
             stub = job_pb2_grpc.JobServiceStub(channel)
             metadata = call_metadata((tmp_path / "token").read_text().strip())
-            stub.CreateJob(create(spec()), metadata=metadata, timeout=DEADLINE_S)
+            stub.CreateJob(create(spec()), metadata=metadata, timeout=PATIENCE_S)
             request = getattr(job_pb2, f"{method}Request")(name="a", request_id="r-1")
             with pytest.raises(grpc.RpcError):
-                getattr(stub, method)(request, metadata=metadata, timeout=DEADLINE_S)
+                getattr(stub, method)(request, metadata=metadata, timeout=PATIENCE_S)
 
     with started(tmp_path, env=faults.environment) as (process, data):
         asked(data)
-        assert process.wait(DEADLINE_S) == -signal.SIGKILL
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL
     with started(tmp_path) as (_, data):
         owner = Terminal(tmp_path, data["address"], tmp_path / "token")
         owner("cancel", "a", "-y")

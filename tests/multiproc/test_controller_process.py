@@ -18,10 +18,11 @@ import pytest
 from grpc import aio
 
 from multiproc.armed_faults import ArmedFaults, fault
-from multiproc.controller_process import DEADLINE_S, command, started
+from multiproc.controller_process import command, started
 from trainctl.protos.v1 import job_pb2
 from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import Client, FakeAgent, create, spec
+from waiting import PATIENCE_S
 
 pytestmark = pytest.mark.multiproc
 
@@ -55,7 +56,7 @@ def test_killed_beside_the_transaction_that_commits_a_generation(tmp_path: Path,
 
     with started(tmp_path, env=faults.environment) as (process, data):
         agent = asyncio.run(submit_and_die(data))
-        assert process.wait(DEADLINE_S) == -signal.SIGKILL
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL
     faults.check()
     with started(tmp_path) as (_, data):
         asyncio.run(go_on(data, agent))
@@ -66,7 +67,7 @@ def store_in(path: Path) -> tuple[str, str]:
 
 
 def refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def assert_one_clear_line(done: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:
@@ -84,7 +85,7 @@ def test_it_says_where_it_listens_and_ends_in_order(tmp_path: Path) -> None:
         with socket.create_connection((host, int(port)), timeout=5):
             pass
         process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_start_up_is_quick(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_start_up_is_quick(tmp_path: Path) -> None:
 def test_after_sigkill_the_next_one_takes_the_same_port_and_a_greater_epoch(tmp_path: Path) -> None:
     with started(tmp_path) as (process, first):
         process.kill()
-        process.wait(DEADLINE_S)
+        process.wait(PATIENCE_S)
     with started(tmp_path) as (_, second):
         assert second["address"] == first["address"]
         assert second["pid"] != first["pid"]
@@ -160,7 +161,7 @@ def test_what_would_be_read_or_never_work_is_refused(
 def test_an_agent_does_not_send_its_token_over_a_network_unless_told() -> None:
     command = [sys.executable, "-m", "trainctl.agent", "--controller", "127.0.0.1:1,10.0.0.1:7070"]
     options = ["--node", "n", "--dir", "/nonexistent"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert_one_clear_line(done, 2, "10.0.0.1:7070", "not be encrypted")
 
 

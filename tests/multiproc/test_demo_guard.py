@@ -14,9 +14,9 @@ import pytest
 
 from trainctl.cli.demo.guard import start
 from trainctl.core.system.file_lock import FileLock
+from waiting import PATIENCE_S
 
 pytestmark = pytest.mark.multiproc
-DEADLINE_S = 150.0
 
 
 @pytest.fixture
@@ -51,12 +51,12 @@ def test_the_guard_waits_for_the_lock_of_the_demo_that_died(home: Path, lock: Fi
     with pytest.raises(subprocess.TimeoutExpired):
         guard.wait(2)
     lock.release()
-    assert guard.wait(DEADLINE_S) == 0
+    assert guard.wait(PATIENCE_S) == 0
     assert not home.exists()
 
 
 def test_the_guard_leaves_a_folder_to_the_next_demo(home: Path, lock: FileLock) -> None:
     (home.parent / ".demo.lock").write_text("1\n")
-    assert guard_of_a_dead_demo(home).wait(DEADLINE_S) == 0
+    assert guard_of_a_dead_demo(home).wait(PATIENCE_S) == 0
     assert home.exists()
     lock.release()

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from multiproc.life import fork_server
-from multiproc.ways_to_save import DEADLINE_S, loaded_from, save_in_parts, two_parts
+from multiproc.ways_to_save import loaded_from, save_in_parts, two_parts
 from object_store.store import Store
 from trainctl.checkpoint.storage import upload
 from trainctl.checkpoint.storage.opening import open_storage
+from waiting import PATIENCE_S
 
 pytest_plugins = ["object_store.fixtures"]
 pytestmark = pytest.mark.multiproc
@@ -42,7 +43,7 @@ def saver(uri: str, step: int) -> Any:
 def ends(child: Any) -> int:
     """Starts it; its exit code."""
     child.start()
-    child.join(DEADLINE_S)
+    child.join(PATIENCE_S)
     code = child.exitcode
     assert code is not None, "it takes too long"
     return int(code)

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from torch._C._distributed_c10d import TCPStore
 
+from waiting import PATIENCE_S
+
 T = TypeVar("T")
-DEADLINE_S = 150.0
 
 
 class WorldError(AssertionError):
@@ -26,7 +27,7 @@ def store() -> TCPStore:
     return TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=30), False)
 
 
-def world(size: int, body: Callable[[int, str], T], *, deadline_s: float = DEADLINE_S) -> list[T]:
+def world(size: int, body: Callable[[int, str], T], *, deadline_s: float = PATIENCE_S) -> list[T]:
     """Runs ``body(rank, store_address)`` in a thread for each rank; returns what they returned, in rank order."""
     server = store()
     results: dict[int, T] = {}

@@ -34,8 +34,8 @@ from trainctl.parallel.recovery.from_memory import MemoryLoad
 from trainctl.parallel.session.memory_place import MemoryPlace
 from trainctl.parallel.session.sealing import Collected
 from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, same_bits, save
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 Shapes = Mapping[str, tuple[int, ...]]
 SHAPES: Shapes = {"w": (64, 48), "b": (5,), "none": (0, 4)}
 
@@ -142,11 +142,11 @@ class InMemory:
         write = place.write(of, layout.shapes, wrote=unseen)
         part = BackgroundPart(Given(data), write, share=place.share(of), retry_after_s=place.retry_after_s)
         part.start()
-        assert part.wait(DEADLINE_S)
+        assert part.wait(PATIENCE_S)
         assert part.outcome is not None
         save = Collected(attempt=of, state=state, parts=[part.outcome], began_s=0.0, stall_s=0.0, pool_bytes=0)
         seal = place.seal(save, before=None, changed=lambda: None)
-        assert seal._over.wait(DEADLINE_S)
+        assert seal._over.wait(PATIENCE_S)
         place.settle(of, [seal.ref])
         assert [made.error for made in told] == [""]
 
@@ -176,7 +176,7 @@ def _alone() -> SoloGroup:
 
 
 def _waiter() -> Waiter:
-    return Waiter(aborted=lambda: False, touch=lambda: None, where=lambda: "a test", timeout_s=DEADLINE_S)
+    return Waiter(aborted=lambda: False, touch=lambda: None, where=lambda: "a test", timeout_s=PATIENCE_S)
 
 
 WAYS: Mapping[str, Way] = {

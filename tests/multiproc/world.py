@@ -19,7 +19,7 @@ from typing import Any
 
 from multiproc.armed_faults import ArmedFaults, Fault
 from multiproc.life import Life, Program, fork_server, run_program
-from multiproc.threads import DEADLINE_S, WorldError, store
+from multiproc.threads import WorldError, store
 from trainctl.controller.domain.ancestry import Ancestor, gone_back
 from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_state import IslandState, JobState
@@ -58,6 +58,7 @@ from trainctl.parallel.bridge import (
     Snapshotted,
     encode,
 )
+from waiting import PATIENCE_S
 
 ISLAND = "island-0"
 LIKE_THE_REAL_WORKER: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:3"}
@@ -78,7 +79,7 @@ class ProcessWorld:
         faults: Sequence[Fault] = (),
         nodes: Sequence[str] = (),
         domains: Mapping[str, str] | None = None,
-        deadline_s: float = DEADLINE_S,
+        deadline_s: float = PATIENCE_S,
     ) -> None:
         self._context = fork_server()
         self._folder = folder

@@ -16,9 +16,9 @@ from trainctl.protos.status import error_from_rpc
 from trainctl.protos.v1 import access_pb2, agent_pb2, job_pb2, join_pb2
 from trainctl.protos.version import call_metadata
 from unit.controller.controller_harness import Running
+from waiting import PATIENCE_S
 
 FILES = (job_pb2, agent_pb2, access_pb2, join_pb2)
-DEADLINE_S = 150.0
 
 
 def methods() -> Iterator[MethodDescriptor]:
@@ -60,10 +60,10 @@ class Api:
 
         if streams[0]:
             call: Any = (self.channel.stream_stream if streams[1] else self.channel.stream_unary)(f"/{path}", **coders)
-            answer = call(requests(), metadata=carried, timeout=DEADLINE_S)
+            answer = call(requests(), metadata=carried, timeout=PATIENCE_S)
         else:
             call = (self.channel.unary_stream if streams[1] else self.channel.unary_unary)(f"/{path}", **coders)
-            answer = call(data, metadata=carried, timeout=DEADLINE_S)
+            answer = call(data, metadata=carried, timeout=PATIENCE_S)
         if not streams[1]:
             return bytes(await answer)
         try:

@@ -16,8 +16,7 @@ from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.codec import to_wire
 from trainctl.core.records.spec import JobMetadata, JobSpec, ResultsSpec, TrainJob
 from trainctl.core.records.worker import Instruction, WorkerDesired
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 def desired(workdir: Path | str, results: ResultsSpec | None = None, job_uid: str = "u") -> WorkerDesired:
@@ -48,7 +47,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Appends]:
     whole: Callable[..., None] = LocalStorage.append
 
     def append(self: LocalStorage, path: str, data: bytes, *, at: int) -> None:
-        assert appends.gate.wait(DEADLINE_S)
+        assert appends.gate.wait(PATIENCE_S)
         try:
             if appends.error is not None:
                 raise appends.error
@@ -69,7 +68,7 @@ def test_lines_lie_with_the_records_while_the_worker_runs(tmp_path: Path, disk: 
     kept.take("u", lines("other", slot=3, incarnation=7))
     kept.take("unknown", lines("nobody's"))
     for _ in range(2):
-        assert disk.tries.acquire(timeout=DEADLINE_S)
+        assert disk.tries.acquire(timeout=PATIENCE_S)
     kept.take("u", lines("three"))
     kept.close()
     logs = tmp_path / "records" / "logs"
@@ -113,7 +112,7 @@ def test_a_full_storage_is_filled_when_there_is_room_again(
     kept.know([desired(tmp_path)])
     kept.take("u", lines("one"))
     for _ in range(3):
-        assert disk.tries.acquire(timeout=DEADLINE_S)
+        assert disk.tries.acquire(timeout=PATIENCE_S)
     kept.take("u", lines("two"))
     disk.error = None
     kept.close()

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import torch
 
+from waiting import PATIENCE_S
+
 T = TypeVar("T")
-DEADLINE_S = 150.0
 
 
 class Mail:
@@ -95,4 +96,4 @@ def at_once(office: PostOffice, work: Callable[[MemoryExchange], T]) -> Sequence
 
     with ThreadPoolExecutor(office.size) as pool:
         begun = [pool.submit(one, rank) for rank in range(office.size)]
-        return [done.result(DEADLINE_S) for done in begun]
+        return [done.result(PATIENCE_S) for done in begun]

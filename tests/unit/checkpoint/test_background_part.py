@@ -22,8 +22,8 @@ from trainctl.checkpoint.snapshot import background
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.stopwatch import timed
 from trainctl.core.errors import CheckpointError
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 REPORT = PartReport(
     writer=0, attempt="a", manifest=StoredFile(path="m", size_bytes=1, sha256=""), files=(), data_bytes=1
 )
@@ -56,7 +56,7 @@ def test_waiting_for_the_step_is_not_the_storages_time() -> None:
     part = BackgroundPart(source, write)
     began_s = time.monotonic()
     part.start()
-    assert part.wait(DEADLINE_S)
+    assert part.wait(PATIENCE_S)
     total_s = time.monotonic() - began_s
     assert part.outcome is not None
     assert part.outcome.part == REPORT
@@ -69,7 +69,7 @@ def test_the_parts_of_a_rank_are_written_in_order() -> None:
 
     def noting(number: int) -> Callable[..., PartReport]:
         def noted(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
-            assert go.wait(DEADLINE_S)
+            assert go.wait(PATIENCE_S)
             order.append(number)
             return REPORT
 
@@ -80,7 +80,7 @@ def test_the_parts_of_a_rank_are_written_in_order() -> None:
     second.start()
     first.start()
     go.set()
-    assert second.wait(DEADLINE_S)
+    assert second.wait(PATIENCE_S)
     assert order == [1, 2]
 
 
@@ -88,7 +88,7 @@ def test_one_that_is_given_up_ends_at_once_and_lets_go_of_its_memory_later() -> 
     go, released = threading.Event(), threading.Event()
 
     def hanging(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
-        assert go.wait(DEADLINE_S)
+        assert go.wait(PATIENCE_S)
         alive()
         raise AssertionError("it was given up")
 
@@ -100,12 +100,12 @@ def test_one_that_is_given_up_ends_at_once_and_lets_go_of_its_memory_later() -> 
     assert (part.outcome.part, part.outcome.error, part.outcome.cause) == (None, "too slow", "no_answer")
     assert not released.is_set()
     go.set()
-    assert released.wait(DEADLINE_S)
+    assert released.wait(PATIENCE_S)
     assert part.outcome.error == "too slow"
 
 
 def test_beside_training_the_first_byte_waits_until_others_have_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "first_rest_s", lambda size_bytes: 2 * DEADLINE_S)
+    monkeypatch.setattr(background, "first_rest_s", lambda size_bytes: 2 * PATIENCE_S)
     large = {Entry(StateKey("w", "param", "F32", "island-0", StateVersion(1, 1)), (1 << 30,), whole((1 << 30,))): None}
     begun, released = threading.Event(), threading.Event()
 
@@ -117,15 +117,15 @@ def test_beside_training_the_first_byte_waits_until_others_have_copied(monkeypat
     waits.start()
     assert not begun.wait(0.2)
     waits.give_up("nobody wants it")
-    assert released.wait(DEADLINE_S)  # whose rest is over at once
+    assert released.wait(PATIENCE_S)  # whose rest is over at once
     assert not begun.is_set()
     somebody_waits = BackgroundPart(Given(large), noting, beside_training=False)  # type: ignore[arg-type]
     somebody_waits.start()
-    assert begun.wait(DEADLINE_S)
+    assert begun.wait(PATIENCE_S)
     monkeypatch.undo()
     rests = BackgroundPart(Given(large), noting)  # type: ignore[arg-type]
     rests.start()
-    assert rests.wait(DEADLINE_S)
+    assert rests.wait(PATIENCE_S)
     assert rests.outcome is not None
     assert rests.outcome.part == REPORT
 
@@ -136,7 +136,7 @@ def test_what_nobody_expected_is_an_error_of_the_part() -> None:
 
     part = BackgroundPart(Given({}), broken)
     part.start()
-    assert part.wait(DEADLINE_S)
+    assert part.wait(PATIENCE_S)
     assert part.outcome is not None
     assert (part.outcome.error, part.outcome.cause) == ("ZeroDivisionError: a bug", "other")
 
@@ -157,7 +157,7 @@ def test_a_failure_has_a_cause(source: Given, error: Exception | None, cause: st
 
     part = BackgroundPart(source, refused, retry_after_s=())
     part.start()
-    assert part.wait(DEADLINE_S)
+    assert part.wait(PATIENCE_S)
     assert part.outcome is not None
     assert (part.outcome.part, part.outcome.cause) == (None, cause)
     assert cause in CAUSES
@@ -173,7 +173,7 @@ def test_stages_are_those_that_the_writer_says() -> None:
 
     part = BackgroundPart(Given({}), staged)
     part.start()
-    assert part.wait(DEADLINE_S)
+    assert part.wait(PATIENCE_S)
     assert part.outcome is not None
     assert set(part.outcome.stages) == {"copy", "checksum", "write", "sync"}
 
@@ -186,7 +186,7 @@ def test_what_is_shared_afterwards_is_no_stage_and_may_fail() -> None:
 
     part = BackgroundPart(Given({}), write, share=refused)
     part.start()
-    assert part.wait(DEADLINE_S)
+    assert part.wait(PATIENCE_S)
     assert part.outcome is not None
     assert (part.outcome.part, part.outcome.cause) == (None, "storage")
     assert "full" in part.outcome.error

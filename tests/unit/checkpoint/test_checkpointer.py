@@ -25,8 +25,7 @@ from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, UsageError
 from unit.checkpoint.library_training import built, same, train
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 class Gate:
@@ -47,7 +46,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     def write_file(storage: LocalStorage, path: str, buffers: Iterable[memoryview | bytes]) -> int:
         if "/data/" in path:
             found.reached.set()
-            assert found.open.wait(DEADLINE_S)
+            assert found.open.wait(PATIENCE_S)
             if found.refuses:
                 found.refuses -= 1
                 raise found.error
@@ -89,7 +88,7 @@ def test_the_step_of_an_optimizer_waits_for_the_copy_and_for_nothing_else(tmp_pa
     with Checkpointer(str(tmp_path)) as checkpointer:
         pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
         train(model, optimizer, 4)
-        assert gate.reached.wait(DEADLINE_S)
+        assert gate.reached.wait(PATIENCE_S)
         assert not pending.done()
         assert not pending.wait(0.0)
         with pytest.raises(TimeoutError, match="step 1 is not complete yet"):
@@ -112,10 +111,10 @@ def test_one_more_waits_for_the_one_before(tmp_path: Path, gate: Gate) -> None:
 
         thread = threading.Thread(target=second)
         thread.start()
-        assert gate.reached.wait(DEADLINE_S)
+        assert gate.reached.wait(PATIENCE_S)
         assert not begun.wait(0.2)
         gate.open.set()
-        thread.join(DEADLINE_S)
+        thread.join(PATIENCE_S)
         assert begun.is_set()
         assert first.done()
         ref = checkpointer.wait()
@@ -202,7 +201,7 @@ def test_a_failure_that_a_faster_rank_told_of_is_not_told_again(
     values = torch.arange(20.0)
     with Checkpointer(str(tmp_path), in_flight=2, retry_after_s=()) as checkpointer:
         first = checkpointer.async_save_state(flat(values), step=1)
-        assert gate.reached.wait(DEADLINE_S)
+        assert gate.reached.wait(PATIENCE_S)
         with monkeypatch.context() as patched:
 
             def gather(own: dict[str, Any], what: str = "") -> list[dict[str, Any]]:
@@ -213,7 +212,7 @@ def test_a_failure_that_a_faster_rank_told_of_is_not_told_again(
             with pytest.raises(CheckpointError, match="rank 1: no space left"):
                 checkpointer.async_save_state(flat(values), step=2)
         gate.open.set()
-        assert first.wait(DEADLINE_S)
+        assert first.wait(PATIENCE_S)
         assert "no space left" in first.failure
         assert checkpointer.async_save_state(flat(values), step=3).result().step == 3
 

@@ -32,8 +32,8 @@ from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.state import BUFFER, LocalState
 from unit.checkpoint.fake_device import BESIDE, TRAINING, FakeCopier, FakeDevice, FakeEvent, copier
 from unit.checkpoint.ranks import key, plain, rank_state
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 WEIGHT, MOMENT, RUNNING = key("w"), key("w", kind="exp_avg"), key("mean", kind=BUFFER)
 CHUNK_BYTES, IN_FLIGHT_BYTES = 16, 64
 
@@ -255,18 +255,18 @@ def test_a_late_copy_is_dropped_when_nothing_reads_the_state_any_more() -> None:
 
     def until_nobody_waits() -> None:
         stands_still.set()
-        until_s = time.monotonic() + DEADLINE_S
+        until_s = time.monotonic() + PATIENCE_S
         while snapshot._wanted and time.monotonic() < until_s:
             time.sleep(0.001)
 
     device.before_synchronize = until_nobody_waits
     copying = threading.Thread(target=snapshot.copy)
     copying.start()
-    assert stands_still.wait(DEADLINE_S)
+    assert stands_still.wait(PATIENCE_S)
     assert not snapshot.fence(0.01)
     assert "0.01 s later the copy was not whole" in snapshot.reason
     assert (snapshot.over, device.copies_open) == (True, 0)
-    copying.join(DEADLINE_S)
+    copying.join(PATIENCE_S)
 
 
 def test_memory_of_a_snapshot_that_was_never_copied_is_let_go_of_when_its_buffers_have_arrived() -> None:

@@ -35,8 +35,8 @@ from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.ranks import full_values, key, plain, rank_state
 from unit.checkpoint.ranks import save as save_values
 from unit.checkpoint.resealing import resealed, without_table
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 NOBODY = 65534
 
 
@@ -172,7 +172,7 @@ def as_somebody_else(act: Callable[[], object]) -> tuple[str, str]:
         finally:
             os._exit(0)
     os.close(writing)
-    ready, _, _ = select.select([reading], [], [], DEADLINE_S)
+    ready, _, _ = select.select([reading], [], [], PATIENCE_S)
     said = os.read(reading, 1 << 16).decode() if ready else "\0no answer"
     os.close(reading)
     if not ready:

@@ -25,8 +25,7 @@ from trainctl.checkpoint.storage.failures import StorageSaysNoError, failure_of
 from trainctl.checkpoint.storage.patience import Patience
 from trainctl.core.clock import ManualClock
 from trainctl.core.errors import StorageAwayError
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -93,11 +92,11 @@ def test_an_answer_that_takes_long_is_in_the_log(caplog: pytest.LogCaptureFixtur
     logger, handler = logging.getLogger("trainctl.checkpoint"), Heard()
     logger.addHandler(handler)
     try:
-        calls = Calls(Patience(answer_s=DEADLINE_S, word_s=0.05))
-        assert calls.call("reading s3://b/x", lambda again: came.wait(DEADLINE_S))
+        calls = Calls(Patience(answer_s=PATIENCE_S, word_s=0.05))
+        assert calls.call("reading s3://b/x", lambda again: came.wait(PATIENCE_S))
     finally:
         logger.removeHandler(handler)
-    assert f"reading s3://b/x: no answer for 0 s; waited for up to {DEADLINE_S:g} s" in caplog.records[0].message
+    assert f"reading s3://b/x: no answer for 0 s; waited for up to {PATIENCE_S:g} s" in caplog.records[0].message
 
 
 @pytest.fixture
@@ -118,7 +117,7 @@ def test_a_save_that_waits_for_another_rank_says_for_how_long(
             heard.set()
 
     def late(*arguments: Any, **named: Any) -> None:
-        assert heard.wait(DEADLINE_S)
+        assert heard.wait(PATIENCE_S)
         gather(*arguments, **named)
 
     monkeypatch.setattr(dist, "all_gather", late)

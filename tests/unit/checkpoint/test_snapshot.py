@@ -25,8 +25,7 @@ from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.tensors import dtype_of
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import attempt, full_values, key, plain, rank_state, same_bits
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 class SlowMemory:
@@ -38,7 +37,7 @@ class SlowMemory:
 
         def slowly(snapshot: Snapshot, *what: Any) -> bool:
             self.begun.set()
-            assert self.allowed.wait(DEADLINE_S)
+            assert self.allowed.wait(PATIENCE_S)
             return plainly(snapshot, *what)
 
         monkeypatch.setattr(Snapshot, "_copy_tensor", slowly)
@@ -81,13 +80,13 @@ def test_the_fence_waits_for_a_copy_that_comes_in_time(monkeypatch: pytest.Monke
     snapshot, state, _ = begun({key("w"): torch.arange(6.0)})
     copying = threading.Thread(target=snapshot.copy)
     copying.start()
-    assert slow.begun.wait(DEADLINE_S)
+    assert slow.begun.wait(PATIENCE_S)
     threading.Timer(0.05, slow.allowed.set).start()
-    assert snapshot.fence(DEADLINE_S)
+    assert snapshot.fence(PATIENCE_S)
     state.tensors[0].tensor.zero_()
     (copy,) = snapshot.data.values()
     assert torch.equal(copy, torch.arange(6.0))
-    copying.join(DEADLINE_S)
+    copying.join(PATIENCE_S)
 
 
 def test_a_late_copy_is_dropped_and_nothing_is_touched_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +94,7 @@ def test_a_late_copy_is_dropped_and_nothing_is_touched_afterwards(monkeypatch: p
     snapshot, state, buffer = begun({key("v"): torch.ones(3), key("w"): torch.ones(3)})
     copying = threading.Thread(target=snapshot.copy)
     copying.start()
-    assert slow.begun.wait(DEADLINE_S)
+    assert slow.begun.wait(PATIENCE_S)
 
     def allow_when_nobody_waits() -> None:
         while snapshot._wanted:
@@ -107,7 +106,7 @@ def test_a_late_copy_is_dropped_and_nothing_is_touched_afterwards(monkeypatch: p
     assert "0.01 s later the copy was not whole" in snapshot.reason
     state.tensors[0].tensor.fill_(7)
     buffer.bytes.zero_()
-    copying.join(DEADLINE_S)
+    copying.join(PATIENCE_S)
     assert not buffer.bytes.any()
     assert not snapshot.whole
     assert not snapshot.fence(1.0), "it stays so"
@@ -172,7 +171,7 @@ def test_a_copy_that_fails_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> N
     snapshot, _, _ = begun({key("w"): torch.ones(3)})
     with pytest.raises(RuntimeError):
         snapshot.copy()
-    assert not snapshot.fence(DEADLINE_S)
+    assert not snapshot.fence(PATIENCE_S)
     assert snapshot.reason == "copying failed: device lost"
 
 

@@ -30,9 +30,9 @@ from trainctl.core.errors import FencedError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, rows, same_bits, save, save_parts
+from waiting import PATIENCE_S
 
 STEP = 2
-DEADLINE_S = 150.0
 VALUES = full_values({"w": (6,), "v": (4, 3)})
 OF_EPOCH = {epoch: {k: v + epoch for k, v in at_step(VALUES, STEP).items()} for epoch in (3, 4)}
 """Other bits in each, so that a mixture would show."""
@@ -53,7 +53,7 @@ class Turn:
     def stand(self) -> None:
         """Called before each call."""
         self._stands.release()
-        assert self._go.acquire(timeout=DEADLINE_S)
+        assert self._go.acquire(timeout=PATIENCE_S)
 
     def step(self) -> None:
         """One call more."""
@@ -65,7 +65,7 @@ class Turn:
             self.step()
 
     def _wait(self) -> None:
-        assert self._stands.acquire(timeout=DEADLINE_S)
+        assert self._stands.acquire(timeout=PATIENCE_S)
 
     def _run(self, body: Body) -> None:
         try:

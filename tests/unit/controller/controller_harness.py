@@ -30,15 +30,15 @@ from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.status import error_from_rpc
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, job_pb2, job_pb2_grpc, records_pb2
 from trainctl.protos.version import WIRE_VERSION, call_metadata
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 BEAT_S = 1.0
 Metadata = tuple[tuple[str, str], ...]
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(2 * DEADLINE_S):
+        async with asyncio.timeout(2 * PATIENCE_S):
             await main()
 
     asyncio.run(bounded())
@@ -94,7 +94,7 @@ class Client:
         return job
 
     async def until(self, name: str, condition: Callable[[job_pb2.Job], bool]) -> job_pb2.Job:
-        call = self.jobs.WatchJob(job_pb2.WatchJobRequest(name=name), metadata=self.metadata, timeout=DEADLINE_S)
+        call = self.jobs.WatchJob(job_pb2.WatchJobRequest(name=name), metadata=self.metadata, timeout=PATIENCE_S)
         try:
             async for update in call:
                 job: job_pb2.Job = update.job
@@ -108,7 +108,7 @@ class Client:
         return await self.until(name, lambda job: job.status.phase == phase)
 
     async def until_gone(self, uid: str) -> None:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
                     await self.job(uid)
@@ -192,7 +192,7 @@ class FakeAgent:
 
     async def ended(self) -> grpc.RpcError | None:
         assert self._task is not None
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await self._task
         return self.error
 
@@ -206,7 +206,7 @@ class FakeAgent:
         self.send(observed=observed)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 self._news.clear()
                 await self._news.wait()

@@ -16,11 +16,12 @@ import pytest
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.controller.jobs import closing, deletion, remains
 from trainctl.protos.v1 import job_pb2
-from unit.controller.controller_harness import DEADLINE_S, Running, create, run, serving, spec
+from unit.controller.controller_harness import Running, create, run, serving, spec
+from waiting import PATIENCE_S
 
 
 async def appears(path: Path) -> str:
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not await asyncio.to_thread(path.exists):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     return await asyncio.to_thread(path.read_text)
@@ -77,7 +78,7 @@ def test_a_full_storage_is_tried_again_and_a_later_controller_fills_in(
             async with serving(tmp_path) as running:
                 job = await ended_job(running)
                 for _ in range(2):
-                    assert await asyncio.to_thread(tries.acquire, timeout=DEADLINE_S)
+                    assert await asyncio.to_thread(tries.acquire, timeout=PATIENCE_S)
                 records = Path(job.status.records)
                 assert not (records / "job.json").exists()
         async with serving(tmp_path):
@@ -111,7 +112,7 @@ def test_a_job_is_not_removed_while_its_records_are_written(tmp_path: Path, monk
 
     def slowly(self: LocalStorage, path: str, buffers: Any) -> int:
         writing.set()
-        assert waits.wait(DEADLINE_S)
+        assert waits.wait(PATIENCE_S)
         size = write(self, path, buffers)
         order.append("written")
         return size
@@ -126,7 +127,7 @@ def test_a_job_is_not_removed_while_its_records_are_written(tmp_path: Path, monk
     async def main() -> None:
         async with serving(tmp_path) as running:
             job = await ended_job(running)
-            assert await asyncio.to_thread(writing.wait, DEADLINE_S)
+            assert await asyncio.to_thread(writing.wait, PATIENCE_S)
             await running.client.call("DeleteJob", job_pb2.DeleteJobRequest(name="a"))
             await running.client.call("CreateJob", create(spec("b")))
             waits.set()
@@ -145,7 +146,7 @@ def test_a_controller_that_ends_while_it_closes_a_job_comes_to_its_end(
 
     def slowly(self: LocalStorage, path: str, buffers: Any) -> int:
         writing.set()
-        assert waits.wait(DEADLINE_S)
+        assert waits.wait(PATIENCE_S)
         return write(self, path, buffers)
 
     monkeypatch.setattr(LocalStorage, "write_file", slowly)
@@ -153,10 +154,10 @@ def test_a_controller_that_ends_while_it_closes_a_job_comes_to_its_end(
     async def main() -> None:
         async with serving(tmp_path) as running:
             await ended_job(running)
-            assert await asyncio.to_thread(writing.wait, DEADLINE_S)
+            assert await asyncio.to_thread(writing.wait, PATIENCE_S)
         waits.set()
 
     thread = threading.Thread(target=run, args=(main,), daemon=True)
     thread.start()
-    thread.join(DEADLINE_S)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from trainctl.parallel.data.prefetch import Prefetcher
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 class Maker:
@@ -34,7 +33,7 @@ class Maker:
 
     def wait_for(self, count: int) -> None:
         with self.wake:
-            assert self.wake.wait_for(lambda: len(self.made) >= count, DEADLINE_S)
+            assert self.wake.wait_for(lambda: len(self.made) >= count, PATIENCE_S)
 
 
 def test_what_comes_next_is_made_before_it_is_asked_for() -> None:
@@ -97,7 +96,7 @@ def test_a_wait_shows_life_and_can_be_ended() -> None:
 
     class Slow(Maker):
         def __call__(self, ids: Sequence[int]) -> list[int]:
-            released.wait(DEADLINE_S)
+            released.wait(PATIENCE_S)
             return super().__call__(ids)
 
     released, waits = threading.Event(), list[float]()

@@ -13,8 +13,8 @@ from trainctl.parallel.results.delivered import START, DeliveredFile, Forgetful
 from trainctl.parallel.results.hook import Hook, Run, RunEnd
 from trainctl.parallel.results.hook_thread import MAX_WAITING, HookThread
 from unit.results.samples import figures
+from waiting import PATIENCE_S
 
-DEADLINE_S = 150.0
 RUN = Run(job_uid="u", job_name="n", spec=JobSpec(), steps=9, step=0, lineage=1, generation=1, records="")
 
 
@@ -33,7 +33,7 @@ class Steps(Hook):
     def on_step(self, figures: object) -> None:
         self.entered.set()
         if self.gate is not None:
-            assert self.gate.wait(DEADLINE_S)
+            assert self.gate.wait(PATIENCE_S)
         self.seen.append((figures.lineage, figures.step))  # type: ignore[attr-defined]
 
 
@@ -43,9 +43,9 @@ def thread_of(make: Callable[[], Hook], said: list[str], records: Path | None = 
 
 
 def finish(thread: HookThread) -> None:
-    assert thread.wait(DEADLINE_S)
+    assert thread.wait(PATIENCE_S)
     thread.end()
-    thread.join(DEADLINE_S)
+    thread.join(PATIENCE_S)
 
 
 def test_a_successor_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_slow_hook_loses_the_oldest_calls_and_is_said_once() -> None:
     hook = Steps(gate)
     thread = thread_of(lambda: hook, said)
     thread.put(figures(1))
-    assert hook.entered.wait(DEADLINE_S)
+    assert hook.entered.wait(PATIENCE_S)
     for step in range(2, MAX_WAITING + 12):
         thread.put(figures(step))
     assert not thread.wait(0.01)
@@ -111,10 +111,10 @@ def test_what_is_put_later_is_not_waited_for() -> None:
     hook = Endless()
     thread = thread_of(lambda: hook, [])
     thread.put(figures(1))
-    assert thread.wait(DEADLINE_S)
+    assert thread.wait(PATIENCE_S)
     assert 1 <= len(hook.seen) < 10_000
     thread.end()
-    thread.join(DEADLINE_S)
+    thread.join(PATIENCE_S)
 
 
 def test_a_hook_that_hangs_is_left_behind() -> None:
@@ -122,7 +122,7 @@ def test_a_hook_that_hangs_is_left_behind() -> None:
     hook = Steps(gate)
     thread = thread_of(lambda: hook, said)
     thread.put(figures(1))
-    assert hook.entered.wait(DEADLINE_S)
+    assert hook.entered.wait(PATIENCE_S)
     thread.end()
     thread.join(0.01)
     assert said == ["h did not finish in its time: what it had not written is lost"]

@@ -27,8 +27,7 @@ from trainctl.core.errors import ConflictError
 from trainctl.protos.status import error_from_rpc
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 class Counts:
@@ -88,13 +87,13 @@ async def serving(stuck: Stuck, counts: Counts) -> AsyncIterator[Any]:
         await server.stop(None)
 
 
-@pytest.mark.parametrize("timeout_s", [None, 2 * DEADLINE_S], ids=["no deadline", "a long one"])
+@pytest.mark.parametrize("timeout_s", [None, 2 * PATIENCE_S], ids=["no deadline", "a long one"])
 def test_no_unary_call_takes_longer_than_any_may(monkeypatch: pytest.MonkeyPatch, timeout_s: float | None) -> None:
     monkeypatch.setattr(interceptor, "LONGEST_UNARY_S", 0.2)
 
     async def scenario() -> None:
         stuck, counts = Stuck(), Counts()
-        async with asyncio.timeout(DEADLINE_S), serving(stuck, counts) as stub:
+        async with asyncio.timeout(PATIENCE_S), serving(stuck, counts) as stub:
             with pytest.raises(grpc.RpcError) as caught:
                 await stub.GetJob(job_pb2.GetJobRequest(name="a"), metadata=call_metadata("secret"), timeout=timeout_s)
             assert stuck.ended.is_set()
@@ -113,7 +112,7 @@ def test_the_callers_deadline_ends_the_call_on_the_server() -> None:
 
     async def scenario() -> None:
         stuck = Stuck()
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(interceptor.DeadlineExceededError, match="no answer within"):
                 async with interceptor._deadline(Context()):
                     await stuck.get_job(None, None)

@@ -24,8 +24,7 @@ from trainctl.core.records.worker import CheckpointReport
 from trainctl.parallel.bridge import Checkpointed, Noticed, WorkerMessage
 from trainctl.parallel.session import Session, places
 from trainctl.parallel.session.control import NoControl, NoPage
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 class Keeping(NoControl):
@@ -58,7 +57,7 @@ class Keeping(NoControl):
 
     def wait_for(self, count: int) -> None:
         with self.told:
-            assert self.told.wait_for(lambda: len(self.reports) >= count, DEADLINE_S), self.reports
+            assert self.told.wait_for(lambda: len(self.reports) >= count, PATIENCE_S), self.reports
 
 
 class Counter:
@@ -174,7 +173,7 @@ class Storage:
                 storage.tries += 1
                 if not storage.open.is_set():
                     storage.waiting.set()
-                    storage.open.wait(DEADLINE_S)
+                    storage.open.wait(PATIENCE_S)
                 if storage.errors:
                     number = storage.errors.pop(0)
                     raise OSError(number, "injected")

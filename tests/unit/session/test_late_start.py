@@ -11,8 +11,7 @@ from trainctl.parallel.bridge import Noticed, WorkerMessage
 from trainctl.parallel.session.attachment import Attachment
 from trainctl.parallel.session.control import NoControl, NoPage
 from trainctl.parallel.session.late_start import told_of_late_start
-
-DEADLINE_S = 150.0
+from waiting import PATIENCE_S
 
 
 class Recording(NoControl):
@@ -33,7 +32,7 @@ def test_a_program_that_begins_no_step_is_told_of(opened: bool) -> None:
     session = SimpleNamespace(begun=False) if opened else None
     missing = "not entered `with session.step()` yet" if opened else "opened no session yet"
     with told_of_late_start(Attachment(control, NoPage(), session), 0.02):
-        assert control.told.wait(DEADLINE_S)
+        assert control.told.wait(PATIENCE_S)
     assert missing in control.text
     assert "started again" in control.text
 
@@ -43,7 +42,7 @@ def test_one_that_trains_or_has_ended_is_not() -> None:
     before = set(threading.enumerate())
     with told_of_late_start(Attachment(control, NoPage(), SimpleNamespace(begun=True)), 0.0):
         for thread in set(threading.enumerate()) - before:
-            thread.join(DEADLINE_S)
-    with told_of_late_start(Attachment(control, NoPage()), DEADLINE_S):
+            thread.join(PATIENCE_S)
+    with told_of_late_start(Attachment(control, NoPage()), PATIENCE_S):
         pass
     assert not control.told.is_set()

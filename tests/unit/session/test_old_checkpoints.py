@@ -22,7 +22,8 @@ from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.instructions import Instructions
 from trainctl.parallel.session.old_checkpoints import OldCheckpoints
 from unit.checkpoint.completing import completed
-from unit.session.saving_runs import DEADLINE_S, Keeping, Run
+from unit.session.saving_runs import Keeping, Run
+from waiting import PATIENCE_S
 
 JOB = "job-a"
 
@@ -115,7 +116,7 @@ class Told:
         told = replace(self.control.latest(), instruction=instruction, generation=generation, kept_checkpoints=names)
         told = replace(told, read_back="" if read_back is None else self.refs[read_back].attempt)
         self.old.look(told)
-        assert self.old._idle.wait(DEADLINE_S)
+        assert self.old._idle.wait(PATIENCE_S)
         return told
 
 

@@ -25,7 +25,8 @@ from trainctl.core.records.worker import CheckpointReport
 from trainctl.parallel.session import checkpoints as checkpoints_module
 from trainctl.parallel.session import save_part as save_part_module
 from trainctl.parallel.session import saves
-from unit.session.saving_runs import DEADLINE_S, Run, Storage, storage
+from unit.session.saving_runs import Run, Storage, storage
+from waiting import PATIENCE_S
 
 __all__ = ["storage"]  # a fixture
 
@@ -64,7 +65,7 @@ def test_training_goes_on_while_the_storage_is_slow_and_waits_when_too_much_is_o
     storage.open.clear()
     for _ in range(5):  # those of steps 2 and 4 are on their way
         run.step()
-    assert storage.waiting.wait(DEADLINE_S)
+    assert storage.waiting.wait(PATIENCE_S)
     assert (run.session.applied_step, run.control.reports) == (5, [])
     trained = threading.Event()
 
@@ -76,8 +77,8 @@ def test_training_goes_on_while_the_storage_is_slow_and_waits_when_too_much_is_o
     thread.start()
     assert not trained.wait(0.3), "a third one would need memory"
     storage.open.set()
-    assert trained.wait(DEADLINE_S)
-    thread.join(DEADLINE_S)
+    assert trained.wait(PATIENCE_S)
+    thread.join(PATIENCE_S)
     reports = run.to_the_end()
     assert outcome(reports) == [(2, True), (4, True), (6, True), (8, True), (9, True)]
     assert reports[2].stall_s >= 0.2
@@ -213,13 +214,13 @@ def test_a_worker_that_leaves_reads_nothing_more_and_reports_nothing(tmp_path: P
     storage.open.clear()
     for _ in range(2):
         run.step()
-    assert storage.waiting.wait(DEADLINE_S)
+    assert storage.waiting.wait(PATIENCE_S)
     (save,) = run.session._seat.saves._saves  # type: ignore[union-attr]
     run.session.close()
     assert save.own.snapshot is not None
     assert save.own.snapshot.settled(0.0)
     storage.open.set()
-    save.own.part._thread.join(DEADLINE_S)
+    save.own.part._thread.join(PATIENCE_S)
     assert not run.control.reports
     assert not list((tmp_path / "checkpoints").rglob("*.safetensors"))
     assert not survey(str(tmp_path / "checkpoints")).checkpoints

@@ -16,7 +16,8 @@ from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import Instruction, WorkerDesired
-from unit.session.saving_runs import DEADLINE_S, Keeping, Run
+from unit.session.saving_runs import Keeping, Run
+from waiting import PATIENCE_S
 
 STEPS, INTERVAL, KEEP = 1000, 20, 2
 
@@ -52,7 +53,7 @@ def test_the_one_before_the_last_two_goes(tmp_path: Path, monkeypatch: pytest.Mo
     def slowly(self: CheckpointWriter, *what: Any, **named: Any) -> CheckpointRef:
         if len(control.reports) == KEEP:
             begun.set()
-            assert control.waits.wait(DEADLINE_S)
+            assert control.waits.wait(PATIENCE_S)
         return plainly(self, *what, **named)
 
     monkeypatch.setattr(CheckpointWriter, "seal", slowly)

@@ -18,7 +18,8 @@ from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.session import Session
 from trainctl.parallel.session.control import NoPage
-from unit.session.saving_runs import DEADLINE_S, Keeping
+from unit.session.saving_runs import Keeping
+from waiting import PATIENCE_S
 
 SAVES = 50
 WARM = 10
@@ -109,7 +110,7 @@ def test_nothing_is_left_open_after_the_end(tmp_path: Path) -> None:
     trainer.control.wait_for(SAVES)
     left = {thread for thread in set(threading.enumerate()) - threads if thread.name != OF_THE_PROCESS}
     for thread in left:
-        thread.join(DEADLINE_S)
+        thread.join(PATIENCE_S)
     assert not [thread.name for thread in left if thread.is_alive()]
     del trainer
     gc.collect()

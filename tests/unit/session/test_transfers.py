@@ -16,7 +16,8 @@ from trainctl.core.system.memory_folder import MEMORY_VARIABLE
 from trainctl.parallel.progress_page import ProgressWriter, read_progress
 from trainctl.parallel.session.control import NoPage
 from trainctl.parallel.transfers import TransferBoard
-from unit.session.saving_runs import DEADLINE_S, Run, Storage, storage
+from unit.session.saving_runs import Run, Storage, storage
+from waiting import PATIENCE_S
 
 __all__ = ["storage"]  # a fixture
 
@@ -35,7 +36,7 @@ class Page(NoPage):
 
     def wait_for(self, transfer: Transfer | None) -> None:
         with self.changed:
-            there = self.changed.wait_for(lambda: self.shown[-1:] == [transfer], DEADLINE_S)
+            there = self.changed.wait_for(lambda: self.shown[-1:] == [transfer], PATIENCE_S)
         assert there, self.shown
 
 
@@ -109,7 +110,7 @@ def test_a_save_is_shown_until_all_ranks_know_that_it_is_over(tmp_path: Path, st
     storage.open.clear()
     for _ in range(3):
         run.step()
-    assert storage.waiting.wait(DEADLINE_S)
+    assert storage.waiting.wait(PATIENCE_S)
     begun = page.shown[-1]
     assert begun is not None
     assert (begun.kind, begun.step, begun.done_bytes, begun.in_flight) == (TransferKind.SAVE, 2, 0, 1)
@@ -129,7 +130,7 @@ def test_a_worker_that_leaves_shows_nothing_more(tmp_path: Path, storage: Storag
     storage.open.clear()
     for _ in range(2):
         run.step()
-    assert storage.waiting.wait(DEADLINE_S)
+    assert storage.waiting.wait(PATIENCE_S)
     assert page.shown[-1] is not None
     run.session.close()
     assert page.shown[-1] is None
