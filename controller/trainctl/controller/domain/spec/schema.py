@@ -75,7 +75,7 @@ class Shaper:
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if hint is Any:
             return True, self._free(node, path)
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             return True, self.shape(hint, node, path)
         if origin is tuple:
             return self._list(args[0], node, path)
@@ -97,7 +97,7 @@ class Shaper:
         if not isinstance(node.value, Mapping):
             self._problem(node, path, f"expected a mapping, found {kind_of(node)}{advice(Mapping, node)}")
             return False, None
-        values = {}
+        values: dict[str, tuple[bool, Any]] = {}
         for key, entry in node.value.items():
             here = f"{path}.{shortened(key)}"
             self.positions.by_path[here] = (entry.key.line, entry.key.column)

@@ -87,7 +87,7 @@ def _check_raw(text: str, source: str) -> None:
 def _check_events(loader: yaml.SafeLoader, source: str) -> frozenset[tuple[int, type[yaml.Node]]]:
     """Limits, checked on the flat stream of events, before anything is built or expanded; where tags are written."""
     depth = aliases = documents = nodes = 0
-    tagged = set()
+    tagged: set[tuple[int, type[yaml.Node]]] = set()
     while loader.check_event():
         event: Any = loader.get_event()  # type: ignore[no-untyped-call]
         message = ""
