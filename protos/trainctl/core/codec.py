@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from trainctl.core.errors import InternalError
 from trainctl.core.plain import is_list, is_mapping, is_sequence
@@ -37,12 +37,17 @@ def camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
+def is_record(hint: object) -> TypeGuard[type[Any]]:
+    """Whether the type of a field is a dataclass, which is read and written field by field."""
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
 def to_wire(value: object) -> Any:
     """Turns dataclasses, enums, tuples and mappings into plain JSON values; ``None`` fields are left out."""
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if type(value) is float:
+    if type(value) is float:  # not ``kind``: this a type checker follows
         return value if math.isfinite(value) else _special(value)
     if kind is tuple or kind is list:
         return [to_wire(item) for item in cast("Sequence[object]", value)]
@@ -155,7 +160,7 @@ def _reader(hint: Any) -> _Reader:
         return partial(_read_mapping, _reader(args[1]))
     if hint is Any or hint is object:
         return _plain
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if is_record(hint):
         return partial(_read_dataclass, hint)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return partial(_read_enum, hint)

@@ -127,7 +127,7 @@ class Gate(aio.ServerInterceptor):
             try:
                 arrival, caller = self._let_in(method, request, context)
                 if isinstance(request, AsyncIterator):
-                    request = _readable(cast("AsyncIterator[Any]", request))
+                    request = _readable(cast("AsyncIterator[object]", request))
                 async with self._admission.streaming(arrival, caller):
                     await _answer(behaviour, request, context)
                 code = grpc.StatusCode.OK
