@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainctl.cli.forms import COLUMNS, FORMS, JSONPATH
+from trainctl.cli.grammar import is_group
 
 _KINDS: Mapping[str, str] = {"NAME": "job", "NAME|PATH": "job", "NODE": "node", "CONTEXT": "context"}
 
@@ -68,7 +69,7 @@ def _walk(parser: argparse.ArgumentParser, words: Sequence[str]) -> _Place:
 
 
 def _children(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    groups = [action for action in parser._actions if is_group(action)]
     return {name: child for group in groups for name, child in group.choices.items()}
 
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import TextIOWrapper
-from typing import TextIO
+from typing import TextIO, TypeGuard
 
 from trainctl.cli.style import Style
 from trainctl.core.errors import TrainctlError
@@ -42,14 +42,14 @@ class Console:
 
     def __post_init__(self) -> None:
         for stream in (self.out, self.err):
-            if isinstance(stream, TextIOWrapper):
+            if _encodes(stream):
                 # A bar of question marks is better than no answer; names of files need not be UTF-8.
                 stream.reconfigure(errors="backslashreplace" if _is_unicode(stream) else "replace")
 
     @property
     def ascii_only(self) -> bool:
         """Whether documents have to do without characters that stdout cannot take."""
-        return isinstance(self.out, TextIOWrapper) and not _is_unicode(self.out)
+        return _encodes(self.out) and not _is_unicode(self.out)
 
     def style(self, stream: TextIO | None = None) -> Style:
         """How to paint what goes to ``stream`` (default: ``out``)."""
@@ -106,6 +106,11 @@ def forget(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         return
+
+
+def _encodes(stream: TextIO) -> TypeGuard[TextIOWrapper]:
+    """Whether what is written becomes bytes; a stream that keeps the text takes every character."""
+    return isinstance(stream, TextIOWrapper)
 
 
 def _is_unicode(stream: TextIOWrapper) -> bool:

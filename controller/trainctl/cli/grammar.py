@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +27,18 @@ class Command:
     options: tuple[argparse.Action, ...]
 
 
+def is_group(
+    action: argparse.Action,
+) -> TypeGuard[argparse._SubParsersAction[argparse.ArgumentParser]]:  # pyright: ignore[reportPrivateUsage]  see ``walk``
+    """Whether it stands for the commands of a parser, which are its choices."""
+    return isinstance(action, argparse._SubParsersAction)  # pyright: ignore[reportPrivateUsage]  see ``walk``
+
+
 def walk(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[Command]:
     """All commands in the order in which the help shows them."""
     # argparse has no public way to look into a parser; these names have been stable since Python 2.7.
     actions = parser._actions
-    groups = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
+    groups = [action for action in actions if is_group(action)]
     for group in groups:
         for name, child in group.choices.items():
             if not name.startswith("_"):  # for the shell's completion, not for people

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, PreconditionError, UsageError
+from trainctl.core.plain import is_mapping
 from trainctl.core.system.processes import ProcessId, is_alive
 from trainctl.core.units import format_time
 
@@ -183,14 +184,14 @@ def _read_record(path: Path, make: Callable[[Mapping[str, Any]], R]) -> R | None
 
 def _read_json(path: Path) -> Mapping[str, Any] | None:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data: object = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise PermissionDeniedError(f"cannot read {path}: {error.strerror}", hint="check who owns it") from error
     except ValueError as error:
         raise _damaged(path) from error
-    if not isinstance(data, dict):
+    if not is_mapping(data):
         raise _damaged(path)
     return data
 

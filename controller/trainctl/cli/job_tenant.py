@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from trainctl.cli.config.settings import Found
 from trainctl.cli.jobfile_positions import with_positions
 from trainctl.controller.domain.spec.overrides import apply_overrides
 from trainctl.core.errors import Problem, SpecError
+from trainctl.core.plain import is_mapping
 
 
 def tenant_of_job(text: str, overrides: Sequence[str], named: Found, *, source: str) -> str:
@@ -23,7 +24,7 @@ def tenant_of_job(text: str, overrides: Sequence[str], named: Found, *, source: 
         SpecError: file and command name different ones.
     """
     metadata = apply_overrides(text, overrides, source=source).get("metadata")
-    of_file = str(metadata.get("tenant", "")) if isinstance(metadata, Mapping) else ""
+    of_file = str(metadata.get("tenant", "")) if is_mapping(metadata) else ""
     if of_file and named.value and named.value != of_file:
         problem = Problem(
             path="metadata.tenant", message=f'expected "{named.value}" ({named.origin}), found "{of_file}"'

@@ -34,11 +34,11 @@ class LogReader:
     uid: str
     slots: tuple[int, ...] = ()
     incarnation: int = 0
-    at_least: Mapping[int, int] = field(default_factory=dict)
+    at_least: Mapping[int, int] = field(default_factory=dict[int, int])
     tail: int = 0
     since_s: float = 0.0
-    positions: dict[Life, int] = field(default_factory=dict)
-    begun: set[str] = field(default_factory=set)
+    positions: dict[Life, int] = field(default_factory=dict[Life, int])
+    begun: set[str] = field(default_factory=set[str])
     final_phase: str = ""
 
     def read(self, client: Client) -> Iterator[StreamLogsResponse]:

@@ -14,6 +14,7 @@ from trainctl.cli.context import Context
 from trainctl.cli.forms import COLUMNS, JSONPATH
 from trainctl.cli.style import table as aligned
 from trainctl.cli.times import rfc3339
+from trainctl.core.plain import is_list
 
 _UNIX_TIMES = frozenset(
     {
@@ -133,5 +134,5 @@ def _rows(data: Mapping[str, Any], key: str) -> Sequence[Any]:
     if key:
         named: Sequence[Any] = data[key]
         return named
-    lists = [value for value in data.values() if isinstance(value, list)]
+    lists = [value for value in data.values() if is_list(value)]
     return lists[0] if len(lists) == 1 else [data]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -58,7 +58,7 @@ def see_folder(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def or_folder(name: str) -> Iterator[None]:
+def or_folder(name: str) -> Generator[None, None, None]:
     """Who names a job that no controller knows may mean a folder: then the error says how that is written."""
     try:
         yield

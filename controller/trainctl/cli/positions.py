@@ -18,7 +18,7 @@ class EventPosition:
     """
 
     revision: int = 0
-    shown: set[bytes] = field(default_factory=set)
+    shown: set[bytes] = field(default_factory=set[bytes])
 
     @property
     def ask_after(self) -> int:

@@ -38,7 +38,8 @@ def page() -> str:
 
 def _shared(commands: Iterable[Command]) -> frozenset[str]:
     """The options that all commands have."""
-    return frozenset.intersection(*(frozenset(_flags(a) for a in command.options) for command in commands))
+    first, *others = (frozenset(_flags(a) for a in command.options) for command in commands)
+    return first.intersection(*others)
 
 
 def _section(command: Command, shared: frozenset[str]) -> str:

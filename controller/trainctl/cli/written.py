@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainctl.cli.output import plain
+from trainctl.core.plain import is_mapping
 from trainctl.core.records.spec import JobMetadata, TrainJob
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1.records_pb2 import TrainJob as TrainJobMessage
@@ -22,10 +23,10 @@ def without_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(value: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, item in value.items():
         usual = default.get(key)
-        if isinstance(item, Mapping) and isinstance(usual, Mapping):
+        if is_mapping(item) and is_mapping(usual):
             if left := _differing(item, usual):
                 found[key] = left
         elif key not in default or item != usual:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def controller(settings: Settings) -> AsyncIterator[Controller]:
+async def controller(settings: Settings) -> AsyncGenerator[Controller, None]:
     """A controller that leads from the beginning, in this event loop, for as long as the block lasts.
 
     Raises:

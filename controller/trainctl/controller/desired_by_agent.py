@@ -22,7 +22,7 @@ class _OfJob:
     """
 
     composer: DesiredWorkers = field(default_factory=DesiredWorkers)
-    workers: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict)
+    workers: Mapping[int, tuple[WorkerDesired, ...]] = field(default_factory=dict[int, tuple[WorkerDesired, ...]])
 
 
 class DesiredByAgent:

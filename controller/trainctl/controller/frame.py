@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ class Shown:
 
     book: JobBook | None = None
     since_s: float = 0.0
-    saves_in_flight: Mapping[str, int] = field(default_factory=dict)
+    saves_in_flight: Mapping[str, int] = field(default_factory=dict[str, int])
     """By uid of the jobs that run; looked at now and then."""
 
     def begin(self, book: JobBook, since_s: float) -> None:
@@ -125,7 +125,7 @@ def local_address(address: str) -> str:
 
 
 @asynccontextmanager
-async def framed(settings: Settings) -> AsyncIterator[Frame]:
+async def framed(settings: Settings) -> AsyncGenerator[Frame, None]:
     """Opens the store and serves metrics for as long as the block lasts.
 
     Raises:

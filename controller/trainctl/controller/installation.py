@@ -13,6 +13,7 @@ from trainctl.controller.store.port import Compare, Operation, Put, StateStore, 
 from trainctl.controller.stored import reading
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import ConflictError, PreconditionError
+from trainctl.core.plain import is_mapping
 from trainctl.core.system.files import write_atomically
 from trainctl.protos.version import package_version
 
@@ -205,7 +206,7 @@ def save_sighting(path: Path, sighting: Sighting) -> None:
 
 
 def _read(value: object, schema: int) -> Installation:
-    found = value.get("schema", 0) if isinstance(value, dict) else 0
-    if isinstance(found, int) and found > schema and isinstance(value, dict):  # the rest may look like anything
+    found = value.get("schema", 0) if is_mapping(value) else 0
+    if isinstance(found, int) and found > schema and is_mapping(value):  # the rest may look like anything
         return Installation(name="", schema=found, version=str(value.get("version", "unknown")))
     return from_wire(Installation, value)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, TrainctlError
+from trainctl.core.plain import is_mapping
 from trainctl.core.system.files import write_atomically
 from trainctl.core.system.processes import ProcessId, identify, is_alive
 
@@ -120,13 +122,13 @@ class RunDir:
             )
         return token
 
-    def former(self) -> dict[str, Any]:
+    def former(self) -> Mapping[str, Any]:
         """What the last controller in this folder wrote; empty if there was none."""
         try:
-            data = json.loads(self.controller_file.read_text())
+            data: object = json.loads(self.controller_file.read_text())
         except (FileNotFoundError, ValueError):
             return {}
-        return data if isinstance(data, dict) else {}
+        return data if is_mapping(data) else {}
 
     def former_port(self) -> int:
         """The port it listened on, 0 if unknown."""

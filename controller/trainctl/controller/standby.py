@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ somebody mend it."""
 
 
 @asynccontextmanager
-async def standing_by(server: WaitingServer, host: str, port: int) -> AsyncIterator[str]:
+async def standing_by(server: WaitingServer, host: str, port: int) -> AsyncGenerator[str, None]:
     """``server`` refuses for as long as the block lasts; gives its address.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from trainctl.controller.store.port import StoreCorruptError
@@ -12,7 +12,7 @@ _UNREADABLE = (TrainctlError, ValueError, TypeError, KeyError, AttributeError, I
 
 
 @contextmanager
-def reading(key: str) -> Iterator[None]:
+def reading(key: str) -> Generator[None, None, None]:
     """Around the reading of the value of ``key``.
 
     Raises:

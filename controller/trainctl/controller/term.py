@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ class _Parts:
 
 
 @asynccontextmanager
-async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncIterator[Controller]:
+async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncGenerator[Controller, None]:
     """Serves and acts for as long as the block lasts; agents are left running.
 
     Args:

@@ -13,9 +13,10 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, cast
 
 from trainctl.core.errors import InternalError
+from trainctl.core.plain import is_list, is_mapping, is_sequence
 from trainctl.core.texts import shortened
 
 T = TypeVar("T")
@@ -36,24 +37,29 @@ def camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
-def to_wire(value: Any) -> Any:
+def is_record(hint: object) -> TypeGuard[type[Any]]:
+    """Whether the type of a field is a dataclass, which is read and written field by field."""
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def to_wire(value: object) -> Any:
     """Turns dataclasses, enums, tuples and mappings into plain JSON values; ``None`` fields are left out."""
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if kind is float:
+    if type(value) is float:  # not ``kind``: this a type checker follows
         return value if math.isfinite(value) else _special(value)
     if kind is tuple or kind is list:
-        return [to_wire(item) for item in value]
+        return [to_wire(item) for item in cast("Sequence[object]", value)]
     if dataclasses.is_dataclass(kind):
         items = ((key, getattr(value, name)) for key, name in _keys(kind))
         return {key: item if type(item) in _PLAIN else to_wire(item) for key, item in items if item is not None}
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return {str(key): to_wire(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_wire(item) for item in value]
+        return [to_wire(item) for item in cast("Sequence[object]", value)]
     return value
 
 
@@ -154,15 +160,17 @@ def _reader(hint: Any) -> _Reader:
         return partial(_read_mapping, _reader(args[1]))
     if hint is Any or hint is object:
         return _plain
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if is_record(hint):
         return partial(_read_dataclass, hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return partial(_read_enum, hint)
     return partial(_read_scalar, hint)
 
 
 def _read_dataclass(cls: type, data: Any) -> Any:
-    if type(data) is not dict and not isinstance(data, Mapping):
+    if not is_mapping(data):
         raise _MismatchError(f"expected an object, found {type(data).__name__}")
-    values = {}
+    values: dict[str, Any] = {}
     key = ""
     try:
         for name, key, exact, read, zero in _fields(cls):
@@ -183,7 +191,7 @@ def _read_optional(inner: _Reader, data: Any) -> Any:
 
 
 def _read_list(inner: _Reader, exact: frozenset[type | None], data: Any) -> tuple[Any, ...]:
-    if type(data) is not list and (not isinstance(data, Sequence) or isinstance(data, str)):
+    if not is_sequence(data):
         raise _MismatchError(f"expected a list, found {type(data).__name__}")
     if exact.issuperset(map(type, data)):
         return tuple(data)
@@ -197,9 +205,9 @@ def _read_list(inner: _Reader, exact: frozenset[type | None], data: Any) -> tupl
 
 
 def _read_mapping(inner: _Reader, data: Any) -> dict[str, Any]:
-    if not isinstance(data, Mapping):
+    if not is_mapping(data):
         raise _MismatchError(f"expected an object, found {type(data).__name__}")
-    items = {}
+    items: dict[str, Any] = {}
     for key, item in data.items():
         try:
             items[str(key)] = inner(item)
@@ -210,19 +218,24 @@ def _read_mapping(inner: _Reader, data: Any) -> dict[str, Any]:
 
 def _plain(data: Any) -> Any:
     """Free JSON: protobuf's form of it knows no whole numbers, so whole ones come back as such."""
-    if isinstance(data, Mapping):
+    if is_mapping(data):
         return {str(key): _plain(item) for key, item in data.items()}
     if isinstance(data, (list, tuple)):
-        return [_plain(item) for item in data]
+        return [_plain(item) for item in cast("Sequence[object]", data)]
     return int(data) if isinstance(data, float) and data.is_integer() else data
+
+
+def _read_enum(kind: type[enum.Enum], data: Any) -> enum.Enum:
+    try:
+        return kind(data)
+    except (ValueError, KeyError, OverflowError):
+        raise _unfit(kind, data) from None
 
 
 def _read_scalar(hint: Any, data: Any) -> Any:
     if type(data) is hint and hint is not float:
         return data
     try:
-        if isinstance(hint, type) and issubclass(hint, enum.Enum):
-            return hint(data)
         if hint is bool and isinstance(data, bool):
             return data
         if hint is int and isinstance(data, (int, str, float)) and not isinstance(data, bool):
@@ -235,5 +248,9 @@ def _read_scalar(hint: Any, data: Any) -> Any:
             return data
     except (ValueError, KeyError, OverflowError):
         pass
-    found = type(data).__name__ if isinstance(data, (Mapping, list)) else shortened(repr(data))
-    raise _MismatchError(f"expected {getattr(hint, '__name__', hint)}, found {found}")
+    raise _unfit(hint, data)
+
+
+def _unfit(hint: Any, data: object) -> _MismatchError:
+    found = type(data).__name__ if is_mapping(data) or is_list(data) else shortened(repr(data))
+    return _MismatchError(f"expected {getattr(hint, '__name__', hint)}, found {found}")

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from trainctl.core.codec import WireError, from_wire, to_wire
+from trainctl.core.plain import is_mapping
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
@@ -73,10 +74,10 @@ class _Field:
 
 
 def _build(message_type: type[M], data: Any) -> M:
-    if not isinstance(data, Mapping):
+    if not is_mapping(data):
         raise TypeError(f"expected an object, found {type(data).__name__}")
     fields = _by_key(message_type.DESCRIPTOR)
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in data.items():
         field = fields.get(key)
         if field is None:
@@ -87,7 +88,7 @@ def _build(message_type: type[M], data: Any) -> M:
 
 
 def _read(message: Message) -> dict[str, Any]:
-    data = {}
+    data: dict[str, Any] = {}
     for field in _by_key(message.DESCRIPTOR).values():
         if field.has_presence and not message.HasField(field.name):
             continue

@@ -9,7 +9,7 @@ Source: google.aip.dev 193.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -179,7 +179,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _problems(bad_request: error_details_pb2.BadRequest, positions: str) -> Iterator[errors.Problem]:
-    places = json.loads(positions) if positions else []
+    places: Sequence[Sequence[int]] = json.loads(positions) if positions else []
     for index, violation in enumerate(bad_request.field_violations):
         line, column = places[index] if index < len(places) else (0, 0)
         yield errors.Problem(path=violation.field, message=violation.description, line=line, column=column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from trainctl.cli import exit_codes
@@ -93,7 +93,7 @@ def _step(context: Context) -> int:
 
 
 @contextlib.contextmanager
-def _connected(context: Context) -> Iterator[Client]:
+def _connected(context: Context) -> Generator[Client, None, None]:
     """A client; where a folder has the name of the job, an error about the job says so, one about the step does not."""
     name = context.options.name
     with contextlib.ExitStack() as stack:

@@ -91,7 +91,7 @@ def describe_in_folder(context: Context) -> int:
     """Shows what the manifest of a checkpoint says; what it means to its job only a controller knows."""
     found, info = take(context)
     answer = answer_of(found)
-    data = {
+    data: dict[str, Any] = {
         **render.data_of(message_of(info), render.refusals(answer)),
         **facts(info.manifest),
         "pinned": info.ref.uri in found.pinned,

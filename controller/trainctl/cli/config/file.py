@@ -18,6 +18,7 @@ from typing import Any
 
 from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, Problem, SpecError
+from trainctl.core.plain import is_mapping
 from trainctl.core.system.files import write_atomically
 from trainctl.core.texts import quoted, shortened
 
@@ -39,7 +40,7 @@ class ConfigFile:
 
     path: Path | None
     current: str = ""
-    contexts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    contexts: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
     def data(self) -> dict[str, Any]:
         """The file's content as it is written."""
@@ -106,8 +107,8 @@ def write_config(config: ConfigFile) -> None:
 def check(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Path and message of everything that is wrong with the file's content."""
     yield from ((str(key), _unknown(str(key), _TOP)) for key in data if key not in _TOP)
-    contexts = data.get("contexts") or {}
-    if not isinstance(contexts, Mapping):
+    contexts: object = data.get("contexts") or {}
+    if not is_mapping(contexts):
         yield "contexts", f"expected a mapping of names to contexts, found {_shown(contexts)}"
         return
     current = data.get("currentContext")
@@ -118,7 +119,7 @@ def check(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     for name, entries in contexts.items():
         where = f"contexts.{name}"
-        if not isinstance(entries, Mapping):
+        if not is_mapping(entries):
             yield where, f"expected a mapping such as {{address: host:7070}}, found {_shown(entries)}"
             continue
         for key, value in entries.items():
@@ -150,13 +151,13 @@ def _parse(raw: bytes, path: Path) -> Mapping[str, Any]:
             raise ValueError(f"expected at most {MAX_BYTES // 1024} KiB, found more")
         if b"&" in raw and any(isinstance(token, yaml.AnchorToken) for token in yaml.scan(raw)):
             raise ValueError("anchors are not supported here")
-        data = yaml.safe_load(raw)
+        data: object = yaml.safe_load(raw)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         message = " ".join(str(error).split())[:300]
         raise SpecError((Problem(path="", message=message),), source=str(path), hint="repair or remove it") from error
     if data is None:
         return {}
-    if not isinstance(data, Mapping):
+    if not is_mapping(data):
         problem = Problem(path="", message="expected a mapping with contexts")
         raise SpecError((problem,), source=str(path), hint="repair or remove it")
     return data

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _PATIENCE_S = 40.0
 
 
 @contextmanager
-def only_demo(folder: Path) -> Iterator[None]:
+def only_demo(folder: Path) -> Generator[None, None, None]:
     """Holds the folder against other demos and their guards.
 
     Raises:

@@ -270,5 +270,5 @@ class Facts:
     wire_version: int
     job: JobFacts | None = None
     storages: tuple[Storage, ...] = ()
-    timeouts: Mapping[str, float] = field(default_factory=dict)
+    timeouts: Mapping[str, float] = field(default_factory=dict[str, float])
     profile: str = "balanced"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainctl.cli.doctor.facts import Torch
+from trainctl.core.plain import is_mapping
 
 TORCH_S = 120.0
 _KILLED_S = 2.0
@@ -48,8 +49,8 @@ def ask(module: str, arguments: tuple[str, ...], env: Mapping[str, str], timeout
             process.communicate(timeout=_KILLED_S)
         return {"error": f"no answer within {timeout_s:g} s"}
     try:
-        found = json.loads(out.strip().splitlines()[-1])
+        found: object = json.loads(out.strip().splitlines()[-1])
     except (ValueError, IndexError):
         last = errors.strip().splitlines()
         return {"error": last[-1] if last else f"it ended with exit code {process.returncode}"}
-    return found if isinstance(found, dict) else {"error": "not an object"}
+    return found if is_mapping(found) else {"error": "not an object"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from trainctl.cli.doctor.facts import Storage
 from trainctl.cli.doctor.gather_processes import ask
@@ -74,7 +75,7 @@ def try_all(places: Sequence[Place], env: Mapping[str, str]) -> tuple[Storage, .
     if not places:
         return ()
     with ThreadPoolExecutor(len(places)) as pool:
-        return tuple(pool.map(lambda place: _try(place, env), places))
+        return tuple(pool.map(partial(_try, env=env), places))
 
 
 def _try(place: Place, env: Mapping[str, str]) -> Storage:

@@ -28,8 +28,8 @@ class JobEnv:
         hint: what to do about that.
     """
 
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     error: str = ""
     hint: str = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def _refused(run_dir: Path, why: str) -> PermissionDeniedError:
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Generator[None, None, None]:
     """Holds the folder against another ``local up`` or ``local down`` at the same time.
 
     Raises:

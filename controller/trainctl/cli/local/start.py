@@ -168,7 +168,7 @@ def _wait_until_up(
 
 def _said_by_agents(plan: LocalPlan) -> str:
     """The last error in the log of each agent."""
-    said = []
+    said: list[str] = []
     for log in sorted(plan.run_dir.glob("nodes/*/agent.log")):
         errors = [line for line in folder.log_tail(log) if line.startswith("error: ")]
         said += [f"\n  {log.parent.name}: {line}" for line in errors[-1:]]

@@ -59,7 +59,7 @@ def draw_picture(plot: Plot, path: Path) -> None:
     panels[0].set_title(plot.title)
     panels[-1].set_xlabel("step")
     try:
-        figure.savefig(path)
+        figure.savefig(path)  # pyright: ignore[reportUnknownMemberType]  matplotlib leaves its **kwargs without types
     except OSError as error:
         reason = error.strerror or str(error)
         raise PermissionDeniedError(f"{path} cannot be written: {reason}", hint="give another file with -o") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any as Value
 
 from trainctl.cli.query.ast import (
@@ -22,6 +22,7 @@ from trainctl.cli.query.ast import (
     Step,
     Union,
 )
+from trainctl.core.plain import is_list, is_mapping
 
 _ORDER: Mapping[str, Callable[[Value, Value], bool]] = {
     "<": lambda a, b: a < b,
@@ -55,17 +56,17 @@ def _follow(step: Step, value: Value) -> Iterator[Value]:
         for part in step.steps:
             yield from _follow(part, value)
     elif isinstance(step, Name):
-        if isinstance(value, Mapping) and step.name in value:
+        if is_mapping(value) and step.name in value:
             yield value[step.name]
     elif isinstance(step, Everything):
-        yield from value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        yield from _inside(value)
     elif isinstance(step, Below):
         for below in _all_below(value):
             if not step.name:
                 yield below
-            elif isinstance(below, Mapping) and step.name in below:
+            elif is_mapping(below) and step.name in below:
                 yield below[step.name]
-    elif isinstance(value, list):
+    elif is_list(value):
         yield from _from_list(step, value)
 
 
@@ -81,9 +82,12 @@ def _from_list(step: Index | Slice | Filter, values: list[Value]) -> Iterator[Va
 
 def _all_below(value: Value) -> Iterator[Value]:
     yield value
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    for each in inner:
+    for each in _inside(value):
         yield from _all_below(each)
+
+
+def _inside(value: Value) -> Iterable[Value]:
+    return value.values() if is_mapping(value) else value if is_list(value) else ()
 
 
 def _compare(comparison: Comparison, value: Value) -> bool:

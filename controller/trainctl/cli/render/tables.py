@@ -21,7 +21,7 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False
     rows = [
         (
             job.spec.metadata.name,
-            *([job.uid] if uids else []),
+            *((job.uid,) if uids else ()),
             style.state(job.status.phase),
             figures.marked_steps(job.status, now_s),
             figures.marked_loss(job.status, now_s),
@@ -29,11 +29,11 @@ def jobs(found: Sequence[Job], *, now_s: float, style: Style, wide: bool = False
             str(job.status.recovery_count),
             age(job.create_time_s, now_s),
             *((transfers.cell(job.status.transfers),) if moving else ()),
-            *(_wide_job(job) if wide else []),
+            *(_wide_job(job) if wide else ()),
         )
         for job in found
     ]
-    headers = ("NAME", *(["UID"] if uids else []), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE")
+    headers = ("NAME", *(("UID",) if uids else ()), "PHASE", "STEP", "LOSS", "RATE", "RECOVERIES", "AGE")
     storage = ("STORAGE",) if moving else ()
     more = ("WORKERS", "GENERATION", "REASON", "LABELS") if wide else ()
     return table(

@@ -60,9 +60,9 @@ class Agent:
     workers: tuple[WorkerObserved, ...] = ()
     said: Sequence[records_pb2.WorkerObserved] = ()
     """What ``workers`` were read from: most heartbeats say the same again."""
-    jobs: set[str] = field(default_factory=set)
+    jobs: set[str] = field(default_factory=set[str])
     """Uids of those that it was told to run, since this controller leads."""
-    unknown: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set[str])
     """What it said that this version does not know, as far as the log has it."""
     certificate_ends_s: float = 0.0
     """Unix time at which the certificate of its newest session expires; 0: it needs none."""

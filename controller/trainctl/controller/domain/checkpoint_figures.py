@@ -45,8 +45,8 @@ class TransferFigures:
         bytes_moved: bytes by the kind of the storage.
     """
 
-    stages: Mapping[str, StageSeconds] = field(default_factory=dict)
-    bytes_moved: Mapping[str, int] = field(default_factory=dict)
+    stages: Mapping[str, StageSeconds] = field(default_factory=dict[str, StageSeconds])
+    bytes_moved: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class CheckpointFigures:
 
     saves: TransferFigures = field(default_factory=TransferFigures)
     loads: TransferFigures = field(default_factory=TransferFigures)
-    failures: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict[str, int])
     failed: tuple[int, ...] = ()
     refused: int = 0
     imbalance: float = 0.0

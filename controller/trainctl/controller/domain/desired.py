@@ -57,9 +57,9 @@ class _Told:
 
     def __init__(self, record: GenerationRecord | None) -> None:
         self.record = record
-        self.members = frozenset(m.incarnation for m in record.members) if record is not None else frozenset()
+        self.members = frozenset(m.incarnation for m in record.members) if record is not None else frozenset[int]()
         self.rank_0 = record.members[0].incarnation if record is not None else 0
-        self.records = record.per_agent() if record is not None else {}
+        self.records: Mapping[int, GenerationRecord] = record.per_agent() if record is not None else {}
 
 
 def _desired(

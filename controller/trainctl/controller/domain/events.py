@@ -107,4 +107,4 @@ class EventDraft:
     type: str
     reason: str
     message: str
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])

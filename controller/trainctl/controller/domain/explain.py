@@ -137,7 +137,9 @@ def _phase(state: JobState, now_s: float) -> Iterator[str]:
         + ("" if ended else f" for {since}")
         + f": {state.message or state.reason}"
     )
-    special = _OF_COMMAND if state.spec.spec.runs_command else _WITH_CHECKPOINTS if state.checkpoints else {}
+    special: Mapping[JobPhase, str] = (
+        _OF_COMMAND if state.spec.spec.runs_command else _WITH_CHECKPOINTS if state.checkpoints else {}
+    )
     yield special.get(state.phase, NEXT[state.phase]).format(name=state.name)
 
 

@@ -45,7 +45,7 @@ class Goodput:
     since_us: int
     bucket: Bucket = Bucket.QUEUED
     degraded: float = 0.0
-    closed_us: Mapping[str, int] = field(default_factory=dict)
+    closed_us: Mapping[str, int] = field(default_factory=dict[str, int])
     lost_us: int = 0
 
 

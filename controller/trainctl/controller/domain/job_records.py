@@ -44,8 +44,8 @@ class Recovery:
     rung: str = ""
     reason: str = ""
     started_s: float = 0.0
-    phases_s: Mapping[str, float] = field(default_factory=dict)
-    copied_bytes: Mapping[str, int] = field(default_factory=dict)
+    phases_s: Mapping[str, float] = field(default_factory=dict[str, float])
+    copied_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
     candidates: tuple[RecoveryCandidate, ...] = ()
     target_step: int = 0
     lost_steps: int = 0

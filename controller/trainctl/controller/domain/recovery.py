@@ -204,7 +204,7 @@ def snapshot(s: Situation) -> Candidate:
     where = "on the disks" if s.on_disk else "in the memory"
     if not s.snapshots:
         return _no(Rung.SNAPSHOT, s.no_snapshot or f"no snapshot is {where} of the nodes")
-    missing: tuple[MissingRange, ...] = ()
+    missing = tuple[MissingRange, ...]()
     for ref, layout in reversed(s.snapshots):
         missing = uncovered(_at_version_of(layout, s.wanted), layout)
         if missing:

@@ -29,7 +29,8 @@ def why_lost(
         lost: attempts that could not be loaded.
         on_disk: they are on the nodes' disks, not in their memory.
     """
-    ref, held = max(there, key=lambda one: one[0].step, default=(None, {}))
+    nothing: tuple[SnapshotRef | None, Mapping[str, SnapshotHeld]] = (None, {})
+    ref, held = max(there, key=lambda one: one[0].step, default=nothing)
     known = figures.newest
     if ref is None or (known is not None and known.step > ref.step):
         ref, held = known, {}
@@ -58,7 +59,7 @@ def sentences(figures: SnapshotFigures, *, step: int, now_s: float, on_disk: boo
         now_s: Unix seconds.
         on_disk: it is on the nodes' disks, not in their memory.
     """
-    said = []
+    said: list[str] = []
     if figures.newest is not None:
         age = f", {format_duration(max(0.0, now_s - figures.complete_s))} old" if figures.complete_s else ""
         alone, alike, parts = figures.uncopied, figures.in_one_domain, format_count(figures.parts, "part")

@@ -57,7 +57,7 @@ class SnapshotFigures:
     made: int = 0
     stopped: str = ""
     cause: str = ""
-    outcomes: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
     epoch: int = 0
     costs: tuple[SaveCost, ...] = ()
 

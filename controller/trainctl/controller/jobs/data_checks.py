@@ -46,7 +46,7 @@ def _source(source: DataSourceSpec) -> Iterator[tuple[str, str]]:
 
 def _has_file(folder: str, include: str) -> bool:
     """Whether a worker would find one: it enters links to folders, each real folder once, and no hidden entry."""
-    entered = set()
+    entered: set[str] = set()
     for here, folders, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(here)) in entered:
             folders.clear()  # a walk does not enter what is deleted here

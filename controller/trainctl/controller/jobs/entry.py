@@ -62,7 +62,7 @@ class JobEntry:
     changed: News = field(default_factory=News)
     answers: Answers = field(default_factory=Answers)
     _counted: tuple[JobState, JobState | None, tuple[JobState, ...]] | None = None
-    _uses: Mapping[int, int] = field(default_factory=dict)
+    _uses: Mapping[int, int] = field(default_factory=dict[int, int])
     _waits: bool = False
 
     def uses(self) -> Mapping[int, int]:

@@ -31,7 +31,7 @@ class JobEvent:
     type: str
     reason: str
     message: str
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
     epoch: int = 0
 
 

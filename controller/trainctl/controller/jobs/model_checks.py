@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from trainctl.core.errors import CheckpointError, Problem
+from trainctl.core.plain import is_mapping
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.texts import shortened
@@ -41,14 +42,16 @@ def resume_problems(job: TrainJob, resume: CheckpointRef) -> tuple[Problem, ...]
     if config is None:
         return ()
     try:
-        saved = json.loads(config)
+        saved: object = json.loads(config)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"config.json of {resume.uri} is not JSON") from error
+    if not is_mapping(saved):
+        return ()
     return tuple(
         Problem(
             path=f"spec.train.model.{SHAPE_FIELDS[name]}",
             message=f"{resume.uri} was saved with {shortened(str(saved[name]))}, found {wanted}",
         )
         for name, wanted in hf_shape(job.spec.train.model).items()
-        if isinstance(saved, dict) and saved.get(name, wanted) != wanted
+        if saved.get(name, wanted) != wanted
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -131,7 +131,7 @@ class Admission:
         answer_to(caller)
 
     @asynccontextmanager
-    async def noted(self, arrival: Arrival, caller: Caller, request: Any) -> AsyncIterator[None]:
+    async def noted(self, arrival: Arrival, caller: Caller, request: Any) -> AsyncGenerator[None, None]:
         """Around what is done: a change is written down before it, and its outcome after it.
 
         Raises:
@@ -159,7 +159,7 @@ class Admission:
                 self._audit.end(record, outcome, reason)
 
     @asynccontextmanager
-    async def streaming(self, arrival: Arrival, caller: Caller) -> AsyncIterator[None]:
+    async def streaming(self, arrival: Arrival, caller: Caller) -> AsyncGenerator[None, None]:
         """Around a stream of a person; see ``OpenStreams.open``. Those of agents are counted as sessions."""
         rule = RULES.get(arrival.method)
         if rule is not None and rule.about is About.AGENTS:

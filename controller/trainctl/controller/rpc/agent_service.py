@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from trainctl.controller.access.caller import Kind, calling
@@ -312,7 +312,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
 
 @contextlib.contextmanager
-def _understood(registration: Registration) -> Iterator[None]:
+def _understood(registration: Registration) -> Generator[None, None, None]:
     """Around what is done about a message. Raises: UsageError: it is none that this version can read."""
     try:
         yield

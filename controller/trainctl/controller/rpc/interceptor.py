@@ -7,9 +7,9 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -127,7 +127,7 @@ class Gate(aio.ServerInterceptor):
             try:
                 arrival, caller = self._let_in(method, request, context)
                 if isinstance(request, AsyncIterator):
-                    request = _readable(request)
+                    request = _readable(cast("AsyncIterator[object]", request))
                 async with self._admission.streaming(arrival, caller):
                     await _answer(behaviour, request, context)
                 code = grpc.StatusCode.OK
@@ -202,7 +202,7 @@ def _reading(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], A
 
 
 @contextlib.asynccontextmanager
-async def _deadline(context: Any) -> AsyncIterator[None]:
+async def _deadline(context: Any) -> AsyncGenerator[None, None]:
     left_s = context.time_remaining()
     limit_s = LONGEST_UNARY_S if left_s is None else min(LONGEST_UNARY_S, left_s)
     limit = asyncio.timeout(limit_s)

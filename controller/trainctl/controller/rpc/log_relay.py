@@ -48,8 +48,8 @@ class LogReader:
     query: LogQuery
     positions: dict[Life, int]
     begun: set[str]
-    open_at: set[AgentSession] = field(default_factory=set)
-    _waiting: deque[job_pb2.StreamLogsResponse] = field(default_factory=deque)
+    open_at: set[AgentSession] = field(default_factory=set[AgentSession])
+    _waiting: deque[job_pb2.StreamLogsResponse] = field(default_factory=deque[job_pb2.StreamLogsResponse])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, node: str, chunk: agent_pb2.LogChunk) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class OpenStreams:
                 stream.limit.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
-    async def open(self, caller: Caller) -> AsyncIterator[None]:
+    async def open(self, caller: Caller) -> AsyncGenerator[None, None]:
         """Around one stream.
 
         Raises:

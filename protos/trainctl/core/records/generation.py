@@ -145,7 +145,7 @@ class GenerationRecord:
         for member in self.members:
             everybody.setdefault(member.agent_incarnation, []).append(member)
         known = [m for m in self.members if m.global_rank == 0 or m.incarnation == self.reporter]
-        told = {}
+        told: dict[int, GenerationRecord] = {}
         for node_rank, (agent, own) in enumerate(everybody.items()):
             others = [member for member in known if member.agent_incarnation != agent]
             members = tuple(sorted((*own, *others), key=lambda member: member.global_rank))

@@ -35,7 +35,7 @@ class JobMetadata:
 
     name: str
     tenant: str = "default"
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +311,7 @@ class JobSpec:
     image: str = ""
     command: tuple[str, ...] = ()
     launch: LaunchSpec = LaunchSpec()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
     secret_env: tuple[str, ...] = ()
     resources: ResourcesSpec = ResourcesSpec()
     nodes: NodesSpec = NodesSpec()

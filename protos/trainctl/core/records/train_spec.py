@@ -40,7 +40,7 @@ class ModelSpec:
     norm_eps: float = 1e-6
     path: str = ""
     weights: str = "auto"
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class OptimizerSpec:
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +209,7 @@ class TrainSpec:
     """
 
     task: str = "llama"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     model: ModelSpec = ModelSpec()
     data: TrainDataSpec = TrainDataSpec()
     tokenizer: TokenizerSpec = TokenizerSpec()

@@ -74,7 +74,7 @@ class WorkerDesired:
     instruction: Instruction
     generation: int = 0
     record: GenerationRecord | None = None
-    spec: Mapping[str, object] = field(default_factory=dict)
+    spec: Mapping[str, object] = field(default_factory=dict[str, object])
     workdir: str = ""
     grace_s: float = 10.0
     checkpoint_on_stop: bool = False
@@ -246,7 +246,7 @@ class RecoveryReport:
     rebuild_s: float = 0.0
     restore_s: float = 0.0
     first_step_s: float = 0.0
-    received_bytes: Mapping[str, int] = field(default_factory=dict)
+    received_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
     """Bytes this worker received, keyed by source: ``rank 2`` or a checkpoint file's URI."""
     applied_open_step: bool = False
     """The worker applied the target step from its retained gradient."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def connect(path: Path, timeout_s: float) -> socket.socket:
 
 
 @contextmanager
-def _short_name(path: Path) -> Iterator[str]:
+def _short_name(path: Path) -> Generator[str, None, None]:
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"

@@ -72,7 +72,7 @@ def _reports(work: Work) -> dict[int, StepReport]:
     proposal = work.island.proposal
     if proposal is None:
         return {}
-    reports = {}
+    reports: dict[int, StepReport] = {}
     for slot in work.slots():
         if not proposal.takes(slot.index) or not slot.alive or slot.state is SlotState.STARTING:
             continue
@@ -99,7 +99,7 @@ def _note_progress(work: Work, proposal: Proposal, reports: Mapping[int, StepRep
 def _choose_store(work: Work, proposal: Proposal) -> str:
     """The store of an agent that hosts members and lost none, else of any agent that is there."""
     recovery = work.job.recoveries[-1] if work.island.marks is not None and work.job.recoveries else None
-    hit = set(recovery.slots) if recovery is not None else set()
+    hit = set(recovery.slots) if recovery is not None else set[int]()
     unlucky = {work.slot(i).agent_incarnation for i in hit if proposal.takes(i)}
     hosting = {work.slot(i).agent_incarnation for i in proposal.slots}
     offers = [

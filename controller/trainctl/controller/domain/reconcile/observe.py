@@ -100,7 +100,7 @@ def _move_on(work: Work, slot: Slot, seen: WorkerObserved) -> None:
 def observe_agents(work: Work) -> None:
     """Keeps the list of silent agents of this job, with an event when one falls silent and when it is back."""
     bound = {slot.agent_incarnation: slot.node for slot in work.island.slots if slot.bound}
-    suspects = []
+    suspects: list[int] = []
     for incarnation, node in sorted(bound.items()):
         agent = work.view.agent(incarnation)
         silent_s = agent.last_heard_age_s if agent is not None else 0.0

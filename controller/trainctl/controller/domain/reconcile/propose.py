@@ -224,7 +224,7 @@ def _wait_below_minimum(work: Work, bound: int, since_s: float) -> None:
     else:
         wait_in(work, "BelowMinimum", message)
     record = work.island.record
-    known = {m.incarnation for m in record.members} if record is not None else set()
+    known = {m.incarnation for m in record.members} if record is not None else set[int]()
     holding = any(s.alive and s.incarnation in known for s in work.slots())
     if holding and not work.overdue(since_s, work.timeouts.replacement_wait_s + work.timeouts.orphan_s):
         return

@@ -60,7 +60,7 @@ def _open(work: Work, what: str, slots: tuple[int, ...], at_s: float, *, planned
 
 def _survivors(work: Work, hit: Sequence[int]) -> tuple[int, ...]:
     record = work.island.record
-    known = {m.incarnation for m in record.members} if record is not None else set()
+    known = {m.incarnation for m in record.members} if record is not None else set[int]()
     alive = (s for s in work.slots() if s.alive and s.index not in hit)
     return tuple(s.incarnation for s in alive if s.incarnation in known)
 

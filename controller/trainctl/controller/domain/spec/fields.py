@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from trainctl.core.codec import camel
+from trainctl.core.codec import camel, is_record
 from trainctl.core.records.spec import TrainJob
 
 INT_LIMIT = 2**31
@@ -43,5 +43,5 @@ def _paths(cls: type, parent: str) -> Iterator[str]:
     for name, field in fields_of(cls).items():
         path = f"{parent}.{name}" if parent else name
         yield path
-        if dataclasses.is_dataclass(field.type) and isinstance(field.type, type):
+        if is_record(field.type):
             yield from _paths(field.type, path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainctl.core.errors import Problem
+from trainctl.core.plain import is_mapping, is_sequence
 from trainctl.core.texts import shortened
 
 Scalar = str | int | float | bool | None
@@ -48,7 +49,7 @@ _PATH = re.compile(r"spec\.[\w.]+")
 class Positions:
     """Positions of the values by dotted path, so that rules about several values can point at one of them."""
 
-    by_path: dict[str, tuple[int, int]] = field(default_factory=dict)
+    by_path: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     def problem(self, path: str, message: str) -> Problem:
         """A problem at ``path``, with the position of what was written of it.
@@ -81,10 +82,10 @@ def kind_of(node: Node) -> str:
 
 def from_plain(value: object) -> Node:
     """Nodes without positions, from JSON-like data."""
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         entries = {str(k): Entry(key=Node(value=str(k)), value=from_plain(v)) for k, v in value.items()}
         return Node(value=entries)
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if is_sequence(value):
         return Node(value=tuple(from_plain(item) for item in value))
     if value is None or isinstance(value, (str, int, float, bool)):
         return Node(value=value, text=str(value).lower() if isinstance(value, bool) else str(value))

@@ -28,8 +28,9 @@ def apply_overrides(
     root, problems = set_values(root, overrides)
     if problems:
         raise SpecError(problems, source=source, hint="write --set spec.train.steps=5")
-    changed = to_plain(root)
-    return changed if isinstance(changed, dict) else {}
+    if not isinstance(root.value, Mapping):
+        return {}
+    return {key: to_plain(entry.value) for key, entry in root.value.items()}
 
 
 def set_values(root: Node, overrides: Sequence[str]) -> tuple[Node, tuple[Problem, ...]]:

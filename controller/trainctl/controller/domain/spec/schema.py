@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import typing
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from trainctl.controller.domain.spec.advice import advice, is_misread, type_words, unknown_field
 from trainctl.controller.domain.spec.fields import INT_LIMIT, Field, fields_of
 from trainctl.controller.domain.spec.nodes import Node, Positions, kind_of
+from trainctl.core.codec import is_record
 from trainctl.core.errors import Problem
 from trainctl.core.texts import shortened
 
@@ -75,7 +75,7 @@ class Shaper:
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if hint is Any:
             return True, self._free(node, path)
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if is_record(hint):
             return True, self.shape(hint, node, path)
         if origin is tuple:
             return self._list(args[0], node, path)
@@ -97,7 +97,7 @@ class Shaper:
         if not isinstance(node.value, Mapping):
             self._problem(node, path, f"expected a mapping, found {kind_of(node)}{advice(Mapping, node)}")
             return False, None
-        values = {}
+        values: dict[str, tuple[bool, Any]] = {}
         for key, entry in node.value.items():
             here = f"{path}.{shortened(key)}"
             self.positions.by_path[here] = (entry.key.line, entry.key.column)

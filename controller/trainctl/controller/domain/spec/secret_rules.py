@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from trainctl.controller.domain.spec.findings import Finding
 from trainctl.core.codec import to_wire
+from trainctl.core.plain import is_mapping, is_sequence
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.texts import shortened
 from trainctl.parallel.plan.command_env import RESERVED
@@ -53,13 +53,13 @@ def _has_password(text: str) -> bool:
     return False
 
 
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _texts(value: object, path: str) -> Iterator[tuple[str, str]]:
     """Every text in a job, with its path."""
     if isinstance(value, str):
         yield path, value
-    elif isinstance(value, Mapping):
+    elif is_mapping(value):
         for key, item in value.items():
             yield from _texts(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, Sequence):
+    elif is_sequence(value):
         for index, item in enumerate(value):
             yield from _texts(item, f"{path}[{index}]")

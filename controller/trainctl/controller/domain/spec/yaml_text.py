@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -87,13 +87,15 @@ def _check_raw(text: str, source: str) -> None:
 def _check_events(loader: yaml.SafeLoader, source: str) -> frozenset[tuple[int, type[yaml.Node]]]:
     """Limits, checked on the flat stream of events, before anything is built or expanded; where tags are written."""
     depth = aliases = documents = nodes = 0
-    tagged = set()
+    tagged: set[tuple[int, type[yaml.Node]]] = set()
     while loader.check_event():
-        event: Any = loader.get_event()  # type: ignore[no-untyped-call]
+        event = cast("yaml.Event", loader.get_event())  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        assert mark is not None, "all that a loader makes has one"
         message = ""
         nodes += isinstance(event, yaml.NodeEvent)
         if getattr(event, "tag", None) is not None:
-            tagged.add((event.start_mark.index, _KINDS[type(event)]))
+            tagged.add((mark.index, _KINDS[type(event)]))
         if isinstance(event, yaml.AliasEvent):
             aliases += 1
             message = f"more than {MAX_ALIASES} aliases" if aliases > MAX_ALIASES else ""
@@ -108,7 +110,7 @@ def _check_events(loader: yaml.SafeLoader, source: str) -> frozenset[tuple[int, 
         if nodes > MAX_NODES:
             message = f"more than {MAX_NODES} values"
         if message:
-            raise _at(event.start_mark, message, source)
+            raise _at(mark, message, source)
     return frozenset(tagged)
 
 
