@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainctl.checkpoint.manifest.values import encode_value
+from trainctl.checkpoint.narrowing import is_mapping
 from trainctl.core.errors import CheckpointError
 
 
@@ -39,7 +40,7 @@ def encode_beside(objects: Any, artifacts: Any) -> Mapping[str, Any]:
 
 
 def _unlike_files(artifacts: Any) -> Iterator[str]:
-    if not isinstance(artifacts, Mapping):
+    if not is_mapping(artifacts):
         yield f"artifacts: expected a dict by path, found {type(artifacts).__name__}"
         return
     for name, content in artifacts.items():

@@ -45,9 +45,9 @@ class Description:
     """
 
     tensors: Mapping[StateKey, Shape]
-    objects: Mapping[str, Any] = field(default_factory=dict)
-    artifacts: Mapping[str, bytes] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    objects: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    artifacts: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def shapes(self) -> Mapping[StateKey, Shape]:
         """Global shape of every key."""

@@ -6,7 +6,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import torch
 from torch import nn
@@ -52,8 +52,7 @@ def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Shape, Region]:
 
 
 def _check_placements(tensor: DTensor) -> None:
-    from torch.distributed.tensor import Replicate, Shard
-    from torch.distributed.tensor.placement_types import _StridedShard
+    from torch.distributed.tensor import Replicate
 
     placements, mesh = tensor.placements, tensor.device_mesh
     found = f"found placements {', '.join(map(str, placements))} on a mesh of {_by(mesh.shape)}"
@@ -62,16 +61,16 @@ def _check_placements(tensor: DTensor) -> None:
             f"expected parts or copies of a tensor on the ranks, {found}: each rank has a term of a sum",
             hint="add the terms up before: tensor.redistribute(placements=[Replicate(), ...])",
         )
-    if not all(isinstance(placement, (Replicate, Shard, _StridedShard)) for placement in placements):
+    if not all(isinstance(placement, Replicate) or _cuts(placement) for placement in placements):
         raise PlanError(
             f"expected placements Shard or Replicate, {found}", hint="redistribute it to one of them before"
         )
-    strided = {placement.dim for placement in placements if isinstance(placement, _StridedShard)}
+    strided = {placement.dim for placement in placements if _is_strided(placement)}
     for dim in sorted(strided):
         cuts = tuple(
-            (ranks, placement.split_factor if isinstance(placement, _StridedShard) else 0)
+            (ranks, placement.split_factor if _is_strided(placement) else 0)
             for ranks, placement in zip(mesh.shape, placements, strict=True)
-            if isinstance(placement, (Shard, _StridedShard)) and placement.dim == dim
+            if _cuts(placement) and placement.dim == dim
         )
         if not _is_cut_into_boxes(tensor.shape[dim], cuts):
             raise PlanError(
@@ -79,6 +78,32 @@ def _check_placements(tensor: DTensor) -> None:
                 "so unevenly that torch itself tells them apart wrongly, or each rank has several pieces",
                 hint="make that size a multiple of the number of ranks that share it",
             )
+
+
+class _Cutting(Protocol):
+    """What is used of torch's ``Shard``."""
+
+    dim: int
+
+
+class _Strided(_Cutting, Protocol):
+    """What is used of torch's ``_StridedShard``."""
+
+    split_factor: int
+
+
+def _cuts(placement: object) -> TypeGuard[_Cutting]:
+    from torch.distributed.tensor import Shard
+
+    return isinstance(placement, Shard) or _is_strided(placement)
+
+
+def _is_strided(placement: object) -> TypeGuard[_Strided]:
+    from torch.distributed.tensor.placement_types import (
+        _StridedShard,  # pyright: ignore[reportPrivateUsage]  # torch has no public name for what FSDP2 makes
+    )
+
+    return isinstance(placement, _StridedShard)
 
 
 def _by(sizes: Sequence[int]) -> str:

@@ -7,12 +7,13 @@ be filled in place as those of the state are: it goes with the other values.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from trainctl.checkpoint.narrowing import is_list, is_mapping, is_tuple
 from trainctl.checkpoint.tensors import byte_view, dtype_name, dtype_of
 from trainctl.core.errors import PlanError
 from trainctl.core.texts import listed
@@ -37,10 +38,10 @@ class ExtraState:
     """
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._keepers = {
+        self._keepers: dict[str, nn.Module] = {
             f"{prefix}{name}": part
             for prefix, module in modules.items()
-            for name, part in module.named_modules()
+            for name, part in _parts(module)
             if type(part).get_extra_state is not nn.Module.get_extra_state
         }
 
@@ -70,13 +71,17 @@ class ExtraState:
             part.set_extra_state(_decoded(state[name]))
 
 
+def _parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return cast("Iterator[tuple[str, nn.Module]]", module.named_modules())  # torch does not say what it gives
+
+
 def _encoded(value: Any, module: str) -> Any:
     if isinstance(value, Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1)
         return {_TENSOR: [dtype_name(value.dtype), list(value.shape), base64.b64encode(byte_view(flat)).decode()]}
-    if isinstance(value, Mapping) and all(isinstance(key, str) and key != _TENSOR for key in value):
+    if is_mapping(value) and all(isinstance(key, str) and key != _TENSOR for key in value):
         return {key: _encoded(item, module) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if is_list(value) or is_tuple(value):
         return [_encoded(item, module) for item in value]
     if isinstance(value, _PLAIN):
         return value
@@ -87,11 +92,11 @@ def _encoded(value: Any, module: str) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
+    if is_list(value):
         return [_decoded(item) for item in value]
-    if not isinstance(value, Mapping):
+    if not is_mapping(value):
         return value
-    if value.keys() == {_TENSOR}:
+    if set(value) == {_TENSOR}:
         dtype, shape, text = value[_TENSOR]
         found = torch.empty(shape, dtype=dtype_of(dtype))
         byte_view(found.reshape(-1))[:] = base64.b64decode(text)

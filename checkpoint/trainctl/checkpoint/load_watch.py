@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from trainctl.checkpoint.monitor import COPY, FETCH, PLAN, READ, VERIFY, PartTimes, in_wall_time
@@ -45,7 +45,7 @@ class LoadWatch:
         self._fetching_s = 0.0
 
     @contextmanager
-    def fetching(self) -> Iterator[None]:
+    def fetching(self) -> Generator[None, None, None]:
         """Files come here from other nodes, before it is known what is to be read of them."""
         began_s = time.perf_counter()
         try:

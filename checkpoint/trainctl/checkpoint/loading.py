@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,13 +219,13 @@ def plan_load(
 
 
 @contextlib.contextmanager
-def _reading(ref: CheckpointRef, alive: Callable[[], None]) -> Iterator[None]:
+def _reading(ref: CheckpointRef, alive: Callable[[], None]) -> Generator[None, None, None]:
     with storage_errors(f"loading {ref.uri}"), _damage_of(ref), _shown(ref, alive):
         yield
 
 
 @contextlib.contextmanager
-def _shown(ref: CheckpointRef, alive: Callable[[], None]) -> Iterator[None]:
+def _shown(ref: CheckpointRef, alive: Callable[[], None]) -> Generator[None, None, None]:
     """Shows that it goes on also while a storage is asked again and again, if that has an end."""
     if not open_storage(ref.uri).gives_up:
         yield
@@ -246,7 +246,7 @@ def _shown(ref: CheckpointRef, alive: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _damage_of(ref: CheckpointRef) -> Iterator[None]:
+def _damage_of(ref: CheckpointRef) -> Generator[None, None, None]:
     """Tells a damaged checkpoint from a storage that is not there at all, such as a folder that is not mounted."""
     try:
         yield

@@ -98,7 +98,7 @@ def _unfound(
         surplus: name and role of what nobody wants, with its kind.
     """
     near = Nearest(shapes, surplus)
-    found = []
+    found: list[Difference] = []
     for key, shape in missing.items():
         nearest, spare = near.to(key.fqn, _role(key.kind), shape)
         found.append(Difference(key.kind, key.fqn, "wanted, but not in the checkpoint", nearest, spare))

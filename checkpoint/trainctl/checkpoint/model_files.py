@@ -81,7 +81,7 @@ class ModelFiles:
         shards = into_shards(tensors, max_file_bytes) if tensors else {}
         self.index = index_of(shards) if shards else None
         self._places: dict[StateKey, tuple[int, int]] = {}
-        files = []
+        files: list[ModelFile] = []
         for number, (path, shard) in enumerate(shards.items()):
             header = shard_header(shard, file_metadata(attempt.step, attempt.attempt))
             position = len(header)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from trainctl.checkpoint.narrowing import is_list, is_mapping, is_tuple
 from trainctl.core.errors import PlanError
 
 PLAIN = (bool, int, float, str, type(None))
@@ -26,6 +27,11 @@ _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 def trained_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """The parameters that an optimizer changes, in its order."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
+def kept_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any]:
+    """What an optimizer keeps of a parameter now, by kind; empty where it keeps nothing."""
+    return optimizer.state.get(parameter) or {}
 
 
 def trial_step(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -57,7 +63,7 @@ def trial_step(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
         ) from error
     after = {key: _fingerprint(value) for key, value in _own_attributes(trial)}
     _check_seen(trial, parameters, changed=sorted(key for key in after if before.get(key) != after[key]))
-    return [dict(trial.state.get(parameter) or {}) for parameter in parameters]
+    return [dict(kept_of(trial, parameter)) for parameter in parameters]
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
@@ -98,7 +104,7 @@ def _check_seen(trial: torch.optim.Optimizer, parameters: list[Tensor], *, chang
             f"{name} keeps state that belongs to no trained parameter",
             hint="an optimizer's state belongs into self.state[parameter]",
         )
-    states = [trial.state.get(parameter) or {} for parameter in parameters]
+    states = [kept_of(trial, parameter) for parameter in parameters]
     kinds = {
         kind: value for state in states for kind, value in state.items() if not isinstance(value, (Tensor, *PLAIN))
     }
@@ -116,16 +122,18 @@ def _own_attributes(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any
             yield name, value
 
 
-def _fingerprint(value: Any) -> Any:
+def _fingerprint(value: object) -> object:
     """Something that changes with what an attribute holds, as far as an optimizer may keep state there."""
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, Tensor):
-        return value.detach().cpu().tolist() if value.numel() < 2 else value._version
+        if value.numel() >= 2:
+            return value._version
+        return cast("object", value.detach().cpu().tolist())  # pyright: ignore[reportUnknownMemberType]  # open in torch
     if isinstance(value, torch.optim.Optimizer):
         return _fingerprint(dict(value.state)), [_fingerprint(dict(_own_attributes(value)))]
-    if isinstance(value, Mapping):
-        return [(str(type(key)), _fingerprint(item)) for key, item in value.items()]
-    if isinstance(value, (list, tuple)):
+    if is_mapping(value):
+        return [(f"{type(key)}", _fingerprint(item)) for key, item in value.items()]
+    if is_list(value) or is_tuple(value):
         return [_fingerprint(item) for item in value]
     return type(value)

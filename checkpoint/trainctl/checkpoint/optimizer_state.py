@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainctl.checkpoint.optimizer_probe import PLAIN, trained_parameters, trial_step
+from trainctl.checkpoint.narrowing import is_list, is_tuple
+from trainctl.checkpoint.optimizer_probe import PLAIN, kept_of, trained_parameters, trial_step
 from trainctl.core.errors import PlanError
 
 _NONE = object()
@@ -41,10 +42,10 @@ class OptimizerState:
         self._parameters = trained_parameters(optimizer)
         self._groups = [_scalars(group) for group in optimizer.param_groups]
         self._late: list[tuple[str, ...]] = []
-        shown = trial_step(optimizer) if trial else [dict(optimizer.state.get(p) or {}) for p in self._parameters]
+        shown = trial_step(optimizer) if trial else [dict(kept_of(optimizer, p)) for p in self._parameters]
         self._shown = [_shape(state) for state in shown]
         for parameter, state in zip(self._parameters, shown, strict=True):
-            there = optimizer.state.get(parameter) or {}
+            there = kept_of(optimizer, parameter)
             late = {kind: value for kind, value in state.items() if kind not in there}
             self._late.append(tuple(late))
             tensors = {kind: value.zero_() for kind, value in late.items() if isinstance(value, Tensor)}
@@ -72,7 +73,7 @@ class OptimizerState:
         if not self._started:
             return
         for parameter, shown in zip(self._parameters, self._shown, strict=True):
-            found = _shape(self._optimizer.state.get(parameter) or {})
+            found = _shape(kept_of(self._optimizer, parameter))
             if found != shown:
                 wrong = sorted(kind for kind in {*found, *shown} if found.get(kind) != shown.get(kind))
                 raise PlanError(
@@ -90,7 +91,7 @@ class OptimizerState:
                 now, and cannot say what it, or a scheduler, has changed.
         """
         numbers = [
-            {kind: value for kind, value in (self._optimizer.state.get(p) or {}).items() if isinstance(value, PLAIN)}
+            {kind: value for kind, value in kept_of(self._optimizer, p).items() if isinstance(value, PLAIN)}
             for p in self._parameters
         ]
         return {
@@ -110,8 +111,9 @@ class OptimizerState:
         Raises:
             PlanError: it is of an optimizer with other parameters.
         """
-        numbers = values.get("numbers") or [{}] * len(self._parameters)
-        options = values.get("options", [{}] * len(self._groups))
+        nothing: Mapping[str, Any] = {}
+        numbers: Sequence[Any] = values.get("numbers") or [nothing] * len(self._parameters)
+        options: Sequence[Any] = values.get("options", [nothing] * len(self._groups))
         if len(numbers) != len(self._parameters) or len(options) != len(self._groups):
             raise PlanError(
                 f"expected the state of an optimizer of {len(self._parameters)} parameters in {len(self._groups)} "
@@ -167,7 +169,7 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.item()
-    if isinstance(value, tuple | list):
+    if is_tuple(value) or is_list(value):
         inside = [_plain(one) for one in value]
         return _NONE if _NONE in inside else type(value)(inside)
     return value if isinstance(value, PLAIN) else _NONE

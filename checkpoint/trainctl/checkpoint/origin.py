@@ -8,6 +8,7 @@ from typing import Any
 
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.values import decode_value
+from trainctl.checkpoint.narrowing import is_mapping
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError, UnfitCheckpointError
@@ -53,7 +54,7 @@ def origin_of(ref: CheckpointRef) -> Imported | None:
             hint="to begin with its weights: `trainctl checkpoints export` it, `import` what that wrote, and name that",
         )
     mark = decode_value(root.objects).get(_NAME)
-    if not isinstance(mark, Mapping):
+    if not is_mapping(mark):
         return None
     try:
         return Imported(cursor=int(mark["cursor"]), optimizer=bool(mark["optimizer"]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
 from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.callbacks import unseen
@@ -215,7 +215,7 @@ def _tensor_records(chunks: Mapping[Entry, ChunkRecord]) -> tuple[TensorRecord, 
 
 
 @contextlib.contextmanager
-def _cleaning(storage: Storage, attempt: Attempt, paths: Sequence[str]) -> Iterator[None]:
+def _cleaning(storage: Storage, attempt: Attempt, paths: Sequence[str]) -> Generator[None, None, None]:
     """A part that failed leaves nothing behind: on a full disk, its bytes are the ones that are missing."""
     try:
         yield

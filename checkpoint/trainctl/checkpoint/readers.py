@@ -125,7 +125,7 @@ def _stretches(placement: Placement, chunk: Region, block_items: int, size: int)
                 last = offset_in(placement.shape, chunk, hull(placement.shape, shared[-1]).stop - 1)
                 spans.append((rank, first // block_items, last // block_items + 1))
     ends = sorted({end for _, first, stop in spans for end in (first, stop)})
-    stretches = []
+    stretches: list[Stretch] = []
     for first, stop in itertools.pairwise(ends):
         takers = tuple(sorted({rank for rank, begin, end in spans if begin <= first and stop <= end}))
         if takers:

@@ -103,7 +103,7 @@ def forget(uri: str, *, job: str, protect: AbstractSet[str] = frozenset()) -> tu
         CheckpointError: the storage refused; trying again later is safe.
     """
     storage = open_storage(uri)
-    removed = []
+    removed: list[str] = []
     with storage_errors(f"removing the checkpoints of job {job} from {uri}"):
         for step in (name for name in storage.list("") if step_of(name) is not None):
             for attempt in filter(is_attempt, storage.list(step)):

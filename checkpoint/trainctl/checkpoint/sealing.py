@@ -168,7 +168,7 @@ def _stored(storage: Storage, attempt: Attempt, path: str, content: bytes) -> St
 def _write_artifacts(
     storage: Storage, attempt: Attempt, artifacts: Mapping[str, bytes], *, beside_model: bool
 ) -> tuple[StoredFile, ...]:
-    stored = []
+    stored: list[StoredFile] = []
     for name, content in sorted(artifacts.items()):
         stored.append(_stored(storage, attempt, artifact_path(name, beside_model=beside_model), content))
     return tuple(stored)

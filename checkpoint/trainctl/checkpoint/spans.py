@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 def spans(values: Sequence[int]) -> str:
     """Ascending numbers, those that follow each other as one range."""
-    shown = []
+    shown: list[str] = []
     for _, run in itertools.groupby(enumerate(values), key=lambda pair: pair[1] - pair[0]):
         members = [value for _, value in run]
         shown.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")

@@ -17,6 +17,7 @@ from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Region, Shape, check_region, volume
+from trainctl.checkpoint.optimizer_probe import kept_of
 from trainctl.checkpoint.tensors import dtype_name
 from trainctl.core.errors import PlanError
 
@@ -61,9 +62,9 @@ class LocalState:
     """
 
     tensors: tuple[StateTensor, ...]
-    objects: Mapping[str, Any] = field(default_factory=dict)
-    artifacts: Mapping[str, bytes] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    objects: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    artifacts: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def shapes(self) -> dict[StateKey, Shape]:
         """Global shape of every key."""
@@ -92,7 +93,7 @@ class LocalState:
             held[t.key] = (*held.get(t.key, ()), t.region)
         # Most tensors lie as others do: those share a placement.
         alike: dict[tuple[Shape, tuple[Region, ...]], Placement] = {}
-        placements = {}
+        placements: dict[StateKey, Placement] = {}
         for key, shape in self.shapes().items():
             what = tuple(shape), held[key]
             if what not in alike:
@@ -139,7 +140,9 @@ def state_of(
                 hint="make the optimizer from model.parameters()",
             )
         listed.append((names[id(parameter)], kind, tensor))
-    tensors, problems, hints = [], [], []
+    tensors: list[StateTensor] = []
+    problems: list[Difference] = []
+    hints: list[str] = []
     for fqn, kind, tensor in listed:
         try:
             tensors.append(_tensor(fqn, kind, tensor, instance, version))
@@ -198,7 +201,7 @@ def _untied(modules: Mapping[str, nn.Module]) -> tuple[dict[str, torch.Tensor], 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch.Tensor, str, torch.Tensor]]:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            for kind, value in sorted((optimizer.state.get(parameter) or {}).items()):
+            for kind, value in sorted(kept_of(optimizer, parameter).items()):
                 if isinstance(value, torch.Tensor):
                     yield parameter, kind, value
 

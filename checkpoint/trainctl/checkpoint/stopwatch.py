@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 class _Measured:
     """What is measured on one thread: the stages that are open, the innermost last."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    open: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    open: list[str] = field(default_factory=list[str])
     since_s: float = 0.0
 
     def turn(self) -> None:
@@ -37,7 +37,7 @@ _HERE = _Here()
 
 
 @contextmanager
-def timed(stage: str) -> Iterator[None]:
+def timed(stage: str) -> Generator[None, None, None]:
     """The block is in this stage, if anybody measures this thread."""
     measured = _HERE.measured
     if measured is None:
@@ -71,7 +71,7 @@ class Stopwatch:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
     @contextmanager
-    def measuring(self) -> Iterator[None]:
+    def measuring(self) -> Generator[None, None, None]:
         """Measures this thread until the end of the block; whoever measured it before does not meanwhile."""
         before, _HERE.measured = _HERE.measured, _Measured()
         own = _HERE.measured

@@ -137,7 +137,7 @@ class _Look:
     rereads: Rereads
     seen: _Seen
     pause: Callable[[], None] | None = None
-    unknown: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list[str])
 
     def damage(self) -> Iterator[tuple[str, str]]:
         """Each file that is not as it was saved, and what is wrong with it, in the order of the manifest."""

@@ -35,7 +35,7 @@ def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callab
 
     waiting = [(lane, work) for lane in lanes if (work := resumed(lane)) is not None]
     while waiting:
-        left = []
+        left: list[tuple[Lane, Work]] = []
         for lane, work in waiting:
             following: Work | None = work
             while following is not None and following.done():

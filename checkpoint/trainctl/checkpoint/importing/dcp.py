@@ -9,6 +9,7 @@ from trainctl.checkpoint.importing.pickles import Made, Name, read_pickle
 from trainctl.checkpoint.importing.source import Piece, SourceTensor, check_dtype, check_file
 from trainctl.checkpoint.importing.torch_file import DTYPES, locate_tensor
 from trainctl.checkpoint.layout.region import Box, Shape, check_region
+from trainctl.checkpoint.narrowing import is_dict, is_tuple
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, PlanError
 
@@ -84,9 +85,10 @@ class DcpFolder:
             (key["fqn"], _shape(key.get("offset"))): _fields(info, "_StorageInfo")
             for key, info in ((_fields(k, "MetadataIndex"), i) for k, i in metadata["storage_data"].items())
         }
-        nested = metadata.get("planner_data")
-        nested = nested if isinstance(nested, dict) else {}
-        tensors, others = [], []
+        planned = metadata.get("planner_data")
+        nested: Mapping[Any, Any] = planned if is_dict(planned) else {}
+        tensors: list[SourceTensor] = []
+        others: list[tuple[str, ...]] = []
         for name, entry in metadata["state_dict_metadata"].items():
             path = tuple(str(step) for step in nested.get(name, (name,)))
             if entry.what.name == "BytesStorageMetadata":
@@ -145,9 +147,9 @@ def _fields(made: Any, name: str, *, positions: tuple[str, ...] = ()) -> Mapping
     """The attributes of an object of this class; ``positions``: names of the first items of a state that is a tuple."""
     if not isinstance(made, Made) or made.what.name != name:
         raise TypeError(f"expected {name}, found {made.what.name if isinstance(made, Made) else type(made).__name__}")
-    if positions and isinstance(made.state, tuple):
+    if positions and is_tuple(made.state):
         return dict(zip(positions, made.state, strict=False))
-    if not isinstance(made.state, dict):
+    if not is_dict(made.state):
         raise TypeError(f"{name} without attributes")
     return made.state
 

@@ -15,6 +15,7 @@ from trainctl.checkpoint.importing.safetensors_file import (
 )
 from trainctl.checkpoint.importing.source import Piece, SourceTensor, check_file
 from trainctl.checkpoint.manifest.names import HF_INDEX
+from trainctl.checkpoint.narrowing import is_dict
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError
 
@@ -62,7 +63,7 @@ class HfFolder:
         where = f"{self.storage.uri}/{INDEX}"
         check_file(self.storage, INDEX, 0, where=self.storage.uri)
         names = read_json(self.storage.read(INDEX), where).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(path, str) for path in names.values()) or not names:
+        if not is_dict(names) or not all(isinstance(path, str) for path in names.values()) or not names:
             raise CheckpointError(f"{where}: expected a weight_map of file names, found none", hint="copy it again")
         for path in sorted(set(names.values())):
             check_file(self.storage, path, 8, where=where)
@@ -90,7 +91,7 @@ class HfFolder:
 
 def artifacts_in(storage: Storage) -> Mapping[str, bytes]:
     """Configuration and tokenizer: small files that are no weights."""
-    kept = {}
+    kept: dict[str, bytes] = {}
     for name in storage.list(""):
         size = storage.size(name)
         if not name.endswith(_KEPT) or name == INDEX or size is None or size > _MAX_ARTIFACT_BYTES:

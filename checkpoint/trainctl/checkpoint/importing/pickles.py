@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from trainctl.checkpoint.narrowing import is_dict, is_list, is_tuple
 from trainctl.core.errors import CheckpointError
 
 _HINT = (
@@ -91,9 +92,9 @@ def _bounded(value: Any, most: int) -> Any:
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, (list, tuple)):
+    if is_list(value) or is_tuple(value):
         return value
-    if isinstance(value, dict):
+    if is_dict(value):
         return (*value, *value.values())
     if isinstance(value, Made):
         return value.arguments, value.state
@@ -177,13 +178,13 @@ class _Machine:
 
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if not isinstance(target, list):
+        if not is_list(target):
             raise TypeError(f"expected a list to append to, found {type(target).__name__}")
         target.extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if not isinstance(target, dict) or len(items) % 2:
+        if not is_dict(target) or len(items) % 2:
             raise TypeError(f"expected a dict and pairs to put into it, found {type(target).__name__}")
         if any(isinstance(key, (tuple, list, dict)) for key in items[::2]):  # to hash a deep tuple may end the process
             raise TypeError("expected texts, numbers or objects as keys")
@@ -191,14 +192,14 @@ class _Machine:
 
     def _make(self) -> None:
         arguments, what = self.pop(), self.pop()
-        if not isinstance(what, Name) or not isinstance(arguments, tuple):
+        if not isinstance(what, Name) or not is_tuple(arguments):
             raise TypeError("expected the name of a class and a tuple")
         empty = (what.module, what.name) == _ORDERED_DICT and not arguments
         self._stack.append({} if empty else Made(what, arguments))
 
     def _build(self) -> None:
         state, made = self.pop(), self._stack[-1]
-        if isinstance(made, dict) and isinstance(state, dict):  # attributes of an OrderedDict
+        if is_dict(made) and is_dict(state):  # attributes of an OrderedDict
             return
         if not isinstance(made, Made):
             raise TypeError(f"expected an object to give a state to, found {type(made).__name__}")

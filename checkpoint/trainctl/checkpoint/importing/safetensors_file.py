@@ -8,7 +8,8 @@ from typing import Any
 
 from trainctl.checkpoint.importing.source import Piece, SourceTensor, check_dtype
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
-from trainctl.checkpoint.layout.region import Box
+from trainctl.checkpoint.layout.region import Box, Shape
+from trainctl.checkpoint.narrowing import is_dict, is_list
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import CheckpointError
 
@@ -47,7 +48,7 @@ def read_json(data: bytes | str, where: str) -> dict[str, Any]:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: expected a JSON object, found: {error}", hint="copy it again") from error
-    if not isinstance(found, dict):
+    if not is_dict(found):
         raise CheckpointError(f"{where}: expected a JSON object, found {type(found).__name__}", hint="copy it again")
     return found
 
@@ -59,13 +60,10 @@ def tensor_in(name: str, entry: Any, path: str, *, where: str, bodies: int, end:
         CheckpointError: the entry is not what it should be, or the file ends before it.
     """
     place = f"{where}, tensor {name[:200]}"
-    try:
-        dtype, shape, (first, last) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
-        sound = all(isinstance(n, int) and n >= 0 for n in (*shape, first, last))
-    except (TypeError, KeyError, ValueError):
-        sound = False
-    if not sound:
+    said = _said(entry)
+    if said is None:
         raise CheckpointError(f"{place}: expected dtype, shape and data_offsets, found {str(entry)[:100]}")
+    dtype, shape, first, last = said
     check_dtype(dtype, where=place)
     size = math.prod(shape) * DTYPE_BYTES[dtype]
     if last - first != size:
@@ -78,6 +76,17 @@ def tensor_in(name: str, entry: Any, path: str, *, where: str, bodies: int, end:
     return SourceTensor((name,), dtype, shape, (piece,))
 
 
+def _said(entry: Any) -> tuple[str, Shape, int, int] | None:
+    """Dtype, shape, and where the body begins and ends; None where the entry is not what it should be."""
+    try:
+        dtype, shape, (first, last) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
+    except (TypeError, KeyError, ValueError):
+        return None
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, first, last)):
+        return None
+    return dtype, shape, first, last
+
+
 def offsets_in(header: dict[str, Any], where: str) -> dict[str, Any] | None:
     """What torch DCP wrote down beside the tensors: ``saved_offsets`` by name; None: it is no file of DCP's.
 
@@ -85,7 +94,7 @@ def offsets_in(header: dict[str, Any], where: str) -> dict[str, Any] | None:
         CheckpointError: it is not what it should be.
     """
     metadata = header.get(METADATA_KEY)
-    if not isinstance(metadata, dict) or OFFSETS_KEY not in metadata:
+    if not is_dict(metadata) or OFFSETS_KEY not in metadata:
         return None
     return read_json(str(metadata[OFFSETS_KEY]), f"{where}, {OFFSETS_KEY}")
 
@@ -97,9 +106,8 @@ def begin_of(tensor: SourceTensor, offsets: dict[str, Any], where: str) -> tuple
         CheckpointError: nobody wrote that down, or not as it should be.
     """
     entry = offsets.get(tensor.name)
-    begin = entry.get(_SAVED) if isinstance(entry, dict) else None
-    sound = isinstance(begin, list) and len(begin) == len(tensor.shape)
-    if not isinstance(begin, list) or not sound or not all(isinstance(n, int) and n >= 0 for n in begin):
+    begin = entry.get(_SAVED) if is_dict(entry) else None
+    if not is_list(begin) or len(begin) != len(tensor.shape) or not all(isinstance(n, int) and n >= 0 for n in begin):
         raise CheckpointError(
             f"{where}, tensor {tensor.name[:200]}: expected {_SAVED} of {len(tensor.shape)} dims in {OFFSETS_KEY}, "
             f"found {str(entry)[:100]}",

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from trainctl.checkpoint.importing.pickles import Made, Name, Stored, read_pickle
+from trainctl.checkpoint.importing.pickles import Made, Stored, read_pickle
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.layout.region import Shape, volume, whole
 from trainctl.checkpoint.storage.port import RangeRead, Storage
@@ -115,16 +115,10 @@ def _checked(made: Any, dtype: str, shape: Shape, where: str) -> tuple[str, int]
     """Name of the storage that holds the tensor, and where in it the elements begin, in bytes."""
     if isinstance(made, Made) and made.what.name == "_rebuild_parameter":
         made = made.arguments[0] if made.arguments else None
-    try:
-        stored, first, size, stride, *more = made.arguments
-        _, kind, key, _, _ = stored.where
-        name = _STORAGES.get(kind.name) or more[2].name
-        sound = isinstance(stored, Stored) and isinstance(key, str) and isinstance(first, int) and first >= 0
-        found, steps = tuple(size), tuple(stride)
-    except (TypeError, ValueError, AttributeError, IndexError):
-        sound = False
-    if not sound:
+    plain = _plain(made)
+    if plain is None:
         raise CheckpointError(f"{where}: expected a plain tensor, found {_shown(made)}")
+    name, key, first, found, steps = plain
     if DTYPES.get(name) != dtype or found != shape:
         raise CheckpointError(f"{where}: expected {dtype} {list(shape)}, found {DTYPES.get(name, name)} {list(found)}")
     if not _contiguous(found, steps):
@@ -135,8 +129,22 @@ def _checked(made: Any, dtype: str, shape: Shape, where: str) -> tuple[str, int]
     return key, first * DTYPE_BYTES[dtype]
 
 
+def _plain(made: Any) -> tuple[str, str, int, tuple[Any, ...], tuple[Any, ...]] | None:
+    """Name of the dtype, name of the storage, first element, shape and strides; None: it is no plain tensor."""
+    try:
+        stored, first, size, stride, *more = made.arguments
+        _, kind, key, _, _ = stored.where
+        name = _STORAGES.get(kind.name) or more[2].name
+        found, steps = tuple(size), tuple(stride)
+    except (TypeError, ValueError, AttributeError, IndexError):
+        return None
+    if not (isinstance(stored, Stored) and isinstance(key, str) and isinstance(first, int) and first >= 0):
+        return None
+    return name, key, first, found, steps
+
+
 def _shown(made: Any) -> str:
-    return made.what.name if isinstance(made, Made) and isinstance(made.what, Name) else type(made).__name__
+    return made.what.name if isinstance(made, Made) else type(made).__name__
 
 
 def _contiguous(shape: Sequence[int], stride: Sequence[int]) -> bool:

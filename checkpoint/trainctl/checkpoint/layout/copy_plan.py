@@ -72,7 +72,7 @@ class _Group:
     """Keys (by number) that lie alike on both sides, and what is wanted of each of them."""
 
     pairing: Pairing
-    keys: list[int] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list[int])
 
     @property
     def missing(self) -> Iterator[tuple[str, Region]]:

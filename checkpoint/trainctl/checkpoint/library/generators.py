@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.narrowing import is_list, is_mapping, is_tuple
 from trainctl.core.errors import CheckpointError
 
 _WORDS = 625
@@ -47,8 +48,8 @@ def restore_generators(saved: Mapping[str, Any], group: dist.ProcessGroup | None
         CheckpointError: it is nothing that ``generator_states`` gave. On all ranks.
     """
     ranks = Ranks(group)
-    states = saved.get("ranks") if isinstance(saved, Mapping) else None
-    if not isinstance(states, (list, tuple)) or not all(isinstance(one, Mapping) for one in states):
+    states = saved.get("ranks") if is_mapping(saved) else None
+    if not (is_list(states) or is_tuple(states)) or not all(is_mapping(one) for one in states):
         raise CheckpointError(
             f"expected the states of generators, found {type(saved).__name__} without ranks",
             hint="give what generator_states() returned when it was saved",

@@ -57,8 +57,9 @@ class Target:
 
     def problems(self) -> list[str]:
         """What nobody can save to."""
-        wrong = []
-        if not isinstance(self.uri, str) or not self.uri:
+        wrong: list[str] = []
+        # Users pass anything, whatever the types say.
+        if not isinstance(self.uri, str) or not self.uri:  # pyright: ignore[reportUnnecessaryIsInstance]
             wrong.append(f"uri: expected a folder, found {self.uri!r}")
         if type(self.keep) is not int or self.keep < 0:
             wrong.append(f"keep: expected how many stay, or 0 for all, found {self.keep!r}")
@@ -260,7 +261,7 @@ def check_alike(what: str, asked: Sequence[Mapping[str, Any]], *, hint: str) -> 
 
 def _unlike(asked: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each thing that ranks do not ask for alike."""
-    found = []
+    found: list[str] = []
     for name in dict.fromkeys(itertools.chain.from_iterable(asked)):
         ranks: dict[str, list[int]] = {}
         for rank, one in enumerate(asked):

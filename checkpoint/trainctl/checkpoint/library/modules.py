@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -87,7 +87,7 @@ def held(
     artifacts: Mapping[str, bytes] | None,
     *,
     first: bool,
-) -> Iterator[LocalState]:
+) -> Generator[LocalState, None, None]:
     """The live state as it is saved. Optimizers that have not stepped show theirs as long as the block lasts.
 
     Args:
@@ -220,7 +220,7 @@ def _bare(model: nn.Module) -> nn.Module:
     """Without what ``torch.compile`` and DDP put around it."""
     bare = getattr(model, "_orig_mod", model)
     if isinstance(bare, nn.parallel.DistributedDataParallel):
-        bare = bare.module
+        bare = cast("nn.Module", bare.module)  # pyright: ignore[reportUnknownMemberType]  # torch leaves it open
     assert isinstance(bare, nn.Module)
     return bare
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -88,7 +88,7 @@ class Ranks:
         return _Beside(self.rank, self.size, f"trainctl-{name}")
 
     @contextmanager
-    def exchange(self) -> Iterator[Exchange | None]:
+    def exchange(self) -> Generator[Exchange | None, None, None]:
         """Messages between the ranks as long as the block lasts; all of them call it together. None: there is one."""
         if self.size == 1:
             yield None
@@ -127,7 +127,7 @@ class Ranks:
         own = own.to(device)
         parts = [torch.empty_like(own) for _ in range(self.size)]
         try:
-            dist.all_gather(parts, own, group=self._group)
+            dist.all_gather(parts, own, group=self._group)  # pyright: ignore[reportUnknownMemberType]  # unannotated
         except RuntimeError as error:  # of torch, in the words of the network
             text = str(error).split("\n", 1)[0]
             raise CheckpointError(
@@ -181,7 +181,10 @@ class _Beside(Ranks):
 
     def __init__(self, rank: int, size: int, name: str) -> None:
         from torch.distributed import ProcessGroupGloo
-        from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+        from torch.distributed.distributed_c10d import (
+            PrefixStore,
+            _get_default_store,  # pyright: ignore[reportPrivateUsage]  # torch gives the store no other name
+        )
 
         gloo: Any = ProcessGroupGloo  # torch's stubs leave most of it out
         self._alone = False

@@ -209,7 +209,7 @@ def load_fitting(
     )
 
 
-def _looked(ranks: Ranks, uri: str, state: LocalState, *, fallback: bool, verify_first: bool) -> dict[str, Any]:
+def _looked(ranks: Ranks, uri: object, state: LocalState, *, fallback: bool, verify_first: bool) -> dict[str, Any]:
     """What rank 0 found there (``_choices``), once all ranks asked for the same."""
 
     def looked() -> dict[str, Any]:

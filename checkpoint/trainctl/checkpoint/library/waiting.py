@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _LOG = logging.getLogger("trainctl.checkpoint")
 
 
 @contextmanager
-def said_while_waiting(what: str, who: str, give_up_s: float | None, *, every_s: float) -> Iterator[None]:
+def said_while_waiting(what: str, who: str, give_up_s: float | None, *, every_s: float) -> Generator[None, None, None]:
     """Logs a line when the block takes long, and then again and again, on a thread that ends with it.
 
     Args:

@@ -20,7 +20,8 @@ PIECE_BYTES = 4 << 20
 
 def checksum(data: memoryview | bytes) -> str:
     """The checksum of one block, as 8 hex digits."""
-    return f"{zlib_ng.crc32(data):08x}"
+    crc32 = zlib_ng.crc32(data)  # pyright: ignore[reportUnknownMemberType]  # its stub leaves data open
+    return f"{crc32:08x}"
 
 
 def checksums(data: memoryview | bytes, block_bytes: int = BLOCK_BYTES) -> list[str]:

@@ -18,6 +18,7 @@ from trainctl.checkpoint.manifest.records import (
     StoredFile,
 )
 from trainctl.checkpoint.manifest.soundness import contents_problem, part_problem, root_problem
+from trainctl.checkpoint.narrowing import is_dict
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
 from trainctl.core.texts import shortened
@@ -130,7 +131,7 @@ def _object(data: bytes, where: str) -> Mapping[str, Any]:
         raise DamagedCheckpointError(
             f"{where} is torn: expected a JSON object, found {len(data)} bytes that are none ({error})", hint=_GO_BACK
         ) from error
-    if not isinstance(fields, dict) or not isinstance(fields.get("tcf"), int):
+    if not is_dict(fields) or not isinstance(fields.get("tcf"), int):
         raise CheckpointError(
             f"{where} is foreign: expected a TCF manifest with a field tcf, found none",
             hint="name the folder of a checkpoint that trainctl wrote",

@@ -78,7 +78,7 @@ def contents_of(
     """
     keys = in_order(shapes)
     placed: dict[PlacedRecord, int] = {}
-    tensors = []
+    tensors: list[AlikeRecord] = []
     for (first, stop), cut in _alike(keys, shapes, held):
         key = keys[first]
         shape = shapes[key]
@@ -178,7 +178,7 @@ class ContentsTable:
             PlanError: a range is not inside its tensor.
         """
         made: dict[tuple[int, Shape], Placement] = {}
-        found = {}
+        found: dict[StateKey, Placement] = {}
         for key in keys:
             alike = self._alike[key]
             which = alike.placed, alike.shape

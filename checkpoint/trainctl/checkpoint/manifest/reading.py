@@ -237,7 +237,7 @@ def files_layout(
                 held[holder] = (*held.get(holder, ()), chunk.region)
     # Most tensors lie as others do: those share a placement.
     alike: dict[tuple[Shape, tuple[object, ...]], Placement] = {}
-    placements = {}
+    placements: dict[StateKey, Placement] = {}
     for key, shape in shapes.items():
         what = shape, tuple(placed[key].items())
         if what not in alike:

@@ -200,7 +200,7 @@ class PartReport:
     manifest: StoredFile
     files: tuple[StoredFile, ...]
     data_bytes: int
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     held: HeldRows | None = None
 
 
@@ -252,8 +252,8 @@ class RootManifest:
     tensors: int
     data_bytes: int
     schema_sha256: str
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    objects: Mapping[str, object] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    objects: Mapping[str, object] = field(default_factory=dict[str, object])
     parent: ParentRecord | None = None
     ancestors: tuple[str, ...] = ()
     self_sha256: str = ""

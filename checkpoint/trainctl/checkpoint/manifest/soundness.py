@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
-from trainctl.checkpoint.layout.region import Flat, check_region, hull, volume
+from trainctl.checkpoint.layout.region import Flat, Shape, check_region, hull, volume
 from trainctl.checkpoint.manifest.records import (
     ChunkRecord,
     ContentsManifest,
@@ -92,7 +92,7 @@ def contents_problem(contents: ContentsManifest) -> str:
         boxes = placed.starts if placed.boxes is None else placed.boxes
         if not len(placed.writers) == len(placed.starts) == len(placed.stops) == len(boxes):
             return f"placed[{number}] does not fit together"
-    checked = set()
+    checked: set[tuple[Shape, int]] = set()
     for number, alike in enumerate(contents.tensors):
         if len(alike.fqns) != len(alike.kinds) or not 0 <= alike.placed < len(contents.placed):
             return f"tensors[{number}] does not fit together"

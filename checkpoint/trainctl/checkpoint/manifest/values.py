@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trainctl.checkpoint.narrowing import is_list, is_mapping, is_tuple
 from trainctl.core.errors import CheckpointError
 from trainctl.core.texts import shortened
 
-_PAIRS, _COUNTER = "$pairs", "$counter"
-_MARKS = ("$float", "$int", "$tuple", _PAIRS, _COUNTER)
+_FLOAT, _INT, _TUPLE, _PAIRS, _COUNTER = "$float", "$int", "$tuple", "$pairs", "$counter"
+_MARKS = (_FLOAT, _INT, _TUPLE, _PAIRS, _COUNTER)
 _EXACT_INTEGERS = 2**53
 _DEEPEST = 100
 _EXPECTED = "None, bool, int, float, str, list, tuple or dict"
@@ -42,30 +43,36 @@ def encode_value(value: Any, *, path: str = "objects", keys_only: bool = False) 
 
 def needs_marks_of_keys(encoded: Any) -> bool:
     """Whether what ``encode_value`` gave has dicts that readers of version 1 of the format would misread."""
-    if isinstance(encoded, list):
+    if is_list(encoded):
         return any(map(needs_marks_of_keys, encoded))
-    if not isinstance(encoded, Mapping):
+    if not is_mapping(encoded):
         return False
-    return encoded.keys() in ({_PAIRS}, {_COUNTER}) or any(map(needs_marks_of_keys, encoded.values()))
+    return _mark_of(encoded) in (_PAIRS, _COUNTER) or any(map(needs_marks_of_keys, encoded.values()))
 
 
 def decode_value(data: Any) -> Any:
     """What ``encode_value`` was given; of a mapping a dict, of a counter a ``Counter``."""
-    if isinstance(data, list):
+    if is_list(data):
         return [decode_value(item) for item in data]
-    if not isinstance(data, Mapping):
+    if not is_mapping(data):
         return data
-    if data.keys() == {"$float"}:
-        return float.fromhex(data["$float"])
-    if data.keys() == {"$int"}:
-        return int(data["$int"])
-    if data.keys() == {"$tuple"}:
-        return tuple(decode_value(item) for item in data["$tuple"])
-    if data.keys() == {_PAIRS}:
+    mark = _mark_of(data)
+    if mark == _FLOAT:
+        return float.fromhex(data[_FLOAT])
+    if mark == _INT:
+        return int(data[_INT])
+    if mark == _TUPLE:
+        return tuple(decode_value(item) for item in data[_TUPLE])
+    if mark == _PAIRS:
         return dict(_decoded_pairs(data[_PAIRS]))
-    if data.keys() == {_COUNTER}:
+    if mark == _COUNTER:
         return Counter(dict(_decoded_pairs(data[_COUNTER])))
     return {key: decode_value(item) for key, item in data.items()}
+
+
+def _mark_of(data: Mapping[Any, Any]) -> Any:
+    """The only key, which may be a mark; None where there are more keys, or none."""
+    return next(iter(data)) if len(data) == 1 else None
 
 
 def _decoded_pairs(pairs: Iterable[tuple[Any, Any]]) -> Iterable[tuple[Any, Any]]:
@@ -94,10 +101,10 @@ class _Encoding:
         if value is None or isinstance(value, bool) or (self._keys_only and isinstance(value, (int, float))):
             return value
         if isinstance(value, int):
-            return value if abs(value) <= _EXACT_INTEGERS else {"$int": str(value)}
+            return value if abs(value) <= _EXACT_INTEGERS else {_INT: str(value)}
         if isinstance(value, float):
-            return {"$float": value.hex()}
-        if not isinstance(value, (list, tuple, Mapping)):
+            return {_FLOAT: value.hex()}
+        if not (is_list(value) or is_tuple(value) or is_mapping(value)):
             self.problems.append(f"{path}: expected {_EXPECTED}, found {type(value).__name__}")
             return None
         if id(value) in self._around:
@@ -121,12 +128,12 @@ class _Encoding:
 
     def _items(self, value: list[Any] | tuple[Any, ...], path: str) -> Any:
         items = [self.of(item, f"{path}[{i}]") for i, item in enumerate(value)]
-        return items if isinstance(value, list) or self._keys_only else {"$tuple": items}
+        return items if isinstance(value, list) or self._keys_only else {_TUPLE: items}
 
     def _mapping(self, value: Mapping[Any, Any], path: str) -> Any:
         if not isinstance(value, Counter) and all(isinstance(key, str) and key not in _MARKS for key in value):
             return {self._text(key, path): self.of(item, f"{path}.{key}") for key, item in value.items()}
-        pairs = []
+        pairs: list[list[Any]] = []
         for key, item in value.items():
             place = f"{path}[{shortened(repr(key))}]"
             pairs.append([self.of(key, f"the key of {place}"), self.of(item, place)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager
 from typing import Generic, Protocol, TypeVar
 
@@ -142,7 +142,7 @@ class DeviceCopier(Generic[EventT]):
         self._moments = {name: device.mark() for name, device in self._devices.items()}
 
     @contextlib.contextmanager
-    def beside_training(self) -> Iterator[None]:
+    def beside_training(self) -> Generator[None, None, None]:
         """A queue of its own for each device, which waits for the moment."""
         with contextlib.ExitStack() as stack:
             for name, device in self._devices.items():

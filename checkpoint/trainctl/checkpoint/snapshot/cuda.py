@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any, cast
 
 import torch
 
@@ -39,7 +40,7 @@ class CudaDevice:
         torch.cuda.current_stream(self._device).wait_event(event)
 
     @contextlib.contextmanager
-    def beside(self) -> Iterator[None]:
+    def beside(self) -> Generator[None, None, None]:
         """The device comes first: a thread that never chose one would leave a context on device 0 behind."""
         with torch.cuda.device(self._device), torch.cuda.stream(self._beside):
             yield
@@ -61,7 +62,7 @@ def pin(memory: torch.Tensor) -> None:
     """
     device = torch.cuda.current_device()
     address, size_bytes = memory.data_ptr(), memory.nbytes
-    cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    cudart = cast("Any", torch.cuda.cudart())  # type: ignore[no-untyped-call]
     failed = int(cudart.cudaHostRegister(address, size_bytes, _PORTABLE))
     if failed:
         raise RuntimeError(f"cannot pin {size_bytes} bytes of host memory: CUDA error {failed}")

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import torch
 
@@ -148,12 +148,12 @@ class Snapshot:
         if not self._copied and not self._reason:
             self._cause = "late_copy"
             self._reason = f"the next change of the state was due, and {within_s:.2f} s later the copy was not whole"
-        elif changed or (unseen := self._samples.changed()):
+        elif first := changed[0] if changed else self._samples.changed():
             self._cause = "changed_state"
             how = "" if changed else ", by what torch does not count (.data, NumPy, a foreign kernel)"
             self._reason = (
-                f"{changed[0] if changed else unseen} was changed before the snapshot's fence was passed{how}: whoever "
-                "writes to registered state has to pass it first"
+                f"{first} was changed before the snapshot's fence was passed{how}: whoever writes to registered state "
+                "has to pass it first"
             )
         self._passed.set()
         return self.whole
@@ -184,7 +184,7 @@ class Snapshot:
         return self._wanted
 
     @contextlib.contextmanager
-    def _noting(self) -> Iterator[None]:
+    def _noting(self) -> Generator[None, None, None]:
         try:
             yield
         except BaseException as error:

@@ -124,7 +124,7 @@ def stow(state: LocalState, assigned: Portion, *, max_entry_bytes: int = MAX_FIL
     place = {id(live): number for number, live in enumerate(state.tensors)}
     for live, entry in entries_of(state, assigned, max_entry_bytes=max_entry_bytes):
         held[place[id(live)]].append(entry)
-    tensors = []
+    tensors: list[Stowed] = []
     position = 0
     for live, entries in zip(state.tensors, held, strict=True):
         item_bytes = live.key.item_bytes

@@ -20,7 +20,7 @@ import math
 import mmap
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from trainctl.checkpoint.storage.port import RangeWrite
 
@@ -39,7 +39,7 @@ _HERE = _Here()
 
 
 @contextlib.contextmanager
-def beside_training() -> Iterator[None]:
+def beside_training() -> Generator[None, None, None]:
     """What this thread writes in the block to disks of this machine goes past their cache."""
     before, _HERE.beside_training = _HERE.beside_training, True
     try:
@@ -114,7 +114,9 @@ class _Gathered:
         # A file system's own blocks may be larger than a page; then the cache keeps and drops such blocks.
         self._page_bytes = math.lcm(_PAGE_BYTES, os.fstat(descriptor).st_blksize or 1)
         self._piece = memoryview(mmap.mmap(-1, -(-PIECE_BYTES // self._page_bytes) * self._page_bytes))
-        self._base = self._begin = self._end = 0
+        self._base: int = 0
+        self._begin: int = 0
+        self._end: int = 0
         self._direct = self._possible = True
 
     def add(self, offset: int, data: memoryview) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 from trainctl.core.errors import StorageAwayError, StorageRefusedError
 
@@ -23,7 +23,7 @@ LASTING = frozenset(_HINTS)
 
 
 @contextlib.contextmanager
-def storage_errors(what: str) -> Iterator[None]:
+def storage_errors(what: str) -> Generator[None, None, None]:
     """Turns what the medium refuses into a CheckpointError that says what was tried and what to do.
 
     Raises:

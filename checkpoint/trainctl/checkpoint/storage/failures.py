@@ -9,6 +9,8 @@ import errno
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trainctl.checkpoint.narrowing import is_dict
+
 _AGAIN = (
     "it is tried again for a while; see whether the storage has trouble, or the network between it and this machine"
 )
@@ -155,7 +157,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _answer(error: BaseException) -> tuple[str, int]:
     """Code and HTTP status of an S3 answer; empty and 0 of anything else."""
     response: Any = getattr(error, "response", None)
-    if not isinstance(response, dict):
+    if not is_dict(response):
         return "", 0
     code = str(response.get("Error", {}).get("Code", ""))
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

@@ -97,7 +97,7 @@ def parts_of(storage: Storage, stem: str, suffix: str) -> Sequence[int]:
 
 def part_numbers(names: Sequence[str], stem: str, suffix: str) -> Sequence[int]:
     """The same, of a listing of the folder."""
-    found = []
+    found: list[int] = []
     for name in names:
         if name == f"{stem}{suffix}":
             found.append(0)

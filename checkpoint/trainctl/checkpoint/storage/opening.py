@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from trainctl.checkpoint.storage.calls import Calls
 from trainctl.checkpoint.storage.local import LocalStorage
@@ -15,6 +15,10 @@ from trainctl.core.uris import SCHEMES, is_chained, local_path, uri_problem
 
 _CONNECT_S = 10
 _READ_S = 20
+
+
+class _UrlToFs(Protocol):
+    def __call__(self, url: str, **options: Any) -> tuple[Any, str]: ...
 
 
 def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
@@ -39,9 +43,7 @@ def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
     if is_chained(uri):
         raise StorageRefusedError(f"{uri}: expected one URL, found a chain of them", hint="name the folder itself")
     try:
-        import fsspec  # type: ignore[import-untyped]
-
-        filesystem, root = fsspec.core.url_to_fs(uri, **_options(uri, fsspec.config.conf))
+        filesystem, root = _opened(uri)
     except (ImportError, ValueError, TypeError, OSError) as error:  # a scheme that needs more than a URL, for example
         raise StorageRefusedError(
             f"{uri}: expected a folder that fsspec can open, found: {error}", hint=_install(uri)
@@ -49,6 +51,14 @@ def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
     if hasattr(filesystem, "call_s3"):
         filesystem.retries = 1  # what is tried again, and for how long, is decided in one place
     return FsspecStorage(uri, filesystem, root, calls)
+
+
+def _opened(uri: str) -> tuple[Any, str]:
+    """The file system of fsspec for a URL, and the path in it."""
+    import fsspec.config  # type: ignore[import-untyped]
+
+    url_to_fs = cast("_UrlToFs", fsspec.core.url_to_fs)  # pyright: ignore[reportUnknownMemberType]  # not annotated
+    return url_to_fs(uri, **_options(uri, fsspec.config.conf))
 
 
 def _options(uri: str, conf: dict[str, Any]) -> dict[str, Any]:

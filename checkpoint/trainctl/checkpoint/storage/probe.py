@@ -87,7 +87,7 @@ def _looked_at(storage: Storage, name: str) -> tuple[str, ...]:
                 f"reading what was written to {storage.uri} gave other bytes back",
                 hint="see whether something between this machine and the storage keeps or changes what passes",
             )
-    notes = []
+    notes: list[str] = []
     with storage_errors(f"writing to {storage.uri}"):
         try:
             storage.create_file(name, _CONTENT)

@@ -275,7 +275,7 @@ def _endpoint(filesystem: Any) -> str:
     """The address of a store of one's own; empty where it is the cloud's, or no object store."""
     if not hasattr(filesystem, "call_s3"):
         return ""
-    told = filesystem.endpoint_url or (filesystem.client_kwargs or {}).get("endpoint_url")
+    told = filesystem.endpoint_url or (filesystem.client_kwargs or dict[str, Any]()).get("endpoint_url")
     return str(told or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
 
 
