@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -291,7 +291,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _log_pipe() -> Iterator[tuple[int, int]]:
+def _log_pipe() -> Generator[tuple[int, int], None, None]:
     """A pipe whose write end is closed afterwards; the read end belongs to whoever reads."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:

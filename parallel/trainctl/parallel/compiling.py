@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -99,7 +99,7 @@ def _check_compiler() -> None:
 
 
 @contextmanager
-def _compile_errors() -> Iterator[None]:
+def _compile_errors() -> Generator[None, None, None]:
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import CppCompileError
 
@@ -115,7 +115,7 @@ def _compile_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
+def _buffers_kept(model: nn.Module) -> Generator[None, None, None]:
     """What a trial run changes in the buffers (running means) is undone."""
     before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     yield

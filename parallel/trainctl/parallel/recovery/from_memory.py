@@ -73,7 +73,7 @@ class MemoryLoad:
     group: Group
     waiter: Waiter
     watch: LoadWatch = field(default_factory=LoadWatch)
-    damaged: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list[str])
 
     def into(self, state: LocalState) -> tuple[Mapping[str, Any], dict[str, int]]:
         """Fills the live tensors; returns the objects, and bytes received by source.

@@ -57,10 +57,10 @@ class TrainingState:
 
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
-    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    modules: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     schedulers: Sequence[LRScheduler] = ()
-    objects: Mapping[str, Stateful] = field(default_factory=dict)
-    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    objects: Mapping[str, Stateful] = field(default_factory=dict[str, Stateful])
+    artifacts: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     after_step: AfterStep = nothing
     extra: ExtraState = field(init=False)
 
