@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -138,7 +138,7 @@ def _scalars(group: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
-        return all(isinstance(item, _SCALARS) for item in value)
+        return all(isinstance(item, _SCALARS) for item in cast("Sequence[object]", value))
     return isinstance(value, _SCALARS)
 
 
