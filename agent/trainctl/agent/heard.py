@@ -26,7 +26,7 @@ _TEXT = 8 * 1024
 _LINE = 1000
 
 
-def fitting(message: bridge.Message, job_uid: str) -> bridge.Message:
+def fitting(message: bridge.Message, job_uid: str) -> bridge.WorkerMessage:
     """The message with its texts cut to what fits into an observation.
 
     Args:
@@ -37,10 +37,14 @@ def fitting(message: bridge.Message, job_uid: str) -> bridge.Message:
         WireError: the wire does not take it, or it is about another job.
     """
     match message:
+        case bridge.Instruct():
+            raise WireError("bridge: expected a worker's message, found an instruction")
         case bridge.Noticed(text):
             message = bridge.Noticed(text[:_NOTICE])
         case bridge.Failed(error):
             message = bridge.Failed(cut(error))
+        case _:
+            pass
     _check(message, job_uid)
     return message
 
@@ -64,7 +68,7 @@ def cut_lines(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(line[:_LINE] for line in lines)
 
 
-def _check(message: bridge.Message, job_uid: str) -> None:
+def _check(message: bridge.WorkerMessage, job_uid: str) -> None:
     match message:
         case bridge.Figures(figures):
             for item in figures:
@@ -73,13 +77,11 @@ def _check(message: bridge.Message, job_uid: str) -> None:
             _check_report(report, records_pb2.CheckpointReport, job_uid)
         case bridge.Recovered(recovery):
             _check_report(recovery, records_pb2.RecoveryReport, job_uid)
-        case bridge.Instruct():
-            raise WireError("bridge: expected a worker's message, found an instruction")
         case _:
             _check_size(_observed(message), records_pb2.WorkerObserved, MAX_OBSERVED_BYTES)
 
 
-def _observed(message: bridge.Message) -> dict[str, Any]:
+def _observed(message: bridge.WorkerMessage) -> dict[str, Any]:
     """What of a ``WorkerObserved`` the message fills."""
     match message:
         case bridge.Ready(steps):

@@ -72,8 +72,8 @@ class Supervisor:
         self._carry_out: dict[type[Action], Callable[..., None]] = {
             state.Start: self._start,
             state.Decline: self._decline,
-            state.Instruct: lambda action: self._workers[action.key].instruct(action.desired),
-            state.Terminate: lambda action: self._workers[action.key].terminate(),
+            state.Instruct: self._instruct,
+            state.Terminate: self._terminate,
             state.Kill: self._kill,
             state.Forget: self._forget,
         }
@@ -141,6 +141,12 @@ class Supervisor:
 
     def _decline(self, action: state.Decline) -> None:
         self._add(action.desired).decline()
+
+    def _instruct(self, action: state.Instruct) -> None:
+        self._workers[action.key].instruct(action.desired)
+
+    def _terminate(self, action: state.Terminate) -> None:
+        self._workers[action.key].terminate()
 
     def _kill(self, action: state.Kill) -> None:
         _LOG.info("killing %s: %s", action.key, action.reason)

@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from trainctl.agent.bridge_end import BridgeEnd
 from trainctl.agent.forkserver.client import Child, ForkServerClient
@@ -34,6 +35,7 @@ from trainctl.core.records.worker import (
 from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 from trainctl.core.system.secret_files import SecretUnusableError, read_secrets
 from trainctl.parallel import bridge
+from trainctl.parallel.json_object import is_json_object
 from trainctl.parallel.progress_page import PAGE_BYTES, read_progress
 
 _LOG = logging.getLogger(__name__)
@@ -291,7 +293,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _log_pipe() -> Iterator[tuple[int, int]]:
+def _log_pipe() -> Generator[tuple[int, int], None, None]:
     """A pipe whose write end is closed afterwards; the read end belongs to whoever reads."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
@@ -324,8 +326,9 @@ async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
 def _env(desired: WorkerDesired, local_rank: int, secrets: Path | None, memory: Path | None) -> dict[str, str]:
     """What the job file wants in the environment, which worker of the node this is, and where it keeps snapshots."""
     spec = desired.spec.get("spec")
-    env = spec.get("env") if isinstance(spec, Mapping) else None
-    names = spec.get("secretEnv") if isinstance(spec, Mapping) else None
-    wanted = {str(name): str(value) for name, value in env.items()} if isinstance(env, Mapping) else {}
-    secret = read_secrets(secrets, [str(name) for name in names]) if isinstance(names, Sequence) else {}
+    env = spec.get("env") if is_json_object(spec) else None
+    names = spec.get("secretEnv") if is_json_object(spec) else None
+    listed = cast("Sequence[object]", names) if isinstance(names, Sequence) else None
+    wanted = {str(name): str(value) for name, value in env.items()} if is_json_object(env) else {}
+    secret = read_secrets(secrets, [str(name) for name in listed]) if listed is not None else {}
     return {**wanted, **secret, "LOCAL_RANK": str(local_rank), MEMORY_VARIABLE: str(memory or "")}

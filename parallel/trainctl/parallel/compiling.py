@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -70,7 +70,10 @@ def _compile_in_place(model: nn.Module) -> None:
     def call(*arguments: Any, **keywords: Any) -> Any:
         return model._call_impl(*arguments, **keywords)  # type: ignore[no-untyped-call]
 
-    model._compiled_call_impl = torch.compile(call, dynamic=False, options=dict(_OPTIONS))
+    # Where ``model.compile`` puts it, too: torch has no public way. ``call`` takes and returns what the model does.
+    model._compiled_call_impl = torch.compile(  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+        call, dynamic=False, options=dict(_OPTIONS)
+    )
 
 
 def _graphs() -> int:
@@ -99,7 +102,7 @@ def _check_compiler() -> None:
 
 
 @contextmanager
-def _compile_errors() -> Iterator[None]:
+def _compile_errors() -> Generator[None, None, None]:
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import CppCompileError
 
@@ -115,7 +118,7 @@ def _compile_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
+def _buffers_kept(model: nn.Module) -> Generator[None, None, None]:
     """What a trial run changes in the buffers (running means) is undone."""
     before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     yield

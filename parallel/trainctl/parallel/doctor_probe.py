@@ -76,7 +76,7 @@ def _one_rank(rank: int, store_path: str, said: Any) -> None:
         limit = timedelta(seconds=_NCCL_S)
         dist.init_process_group("nccl", init_method=f"file://{store_path}", rank=rank, world_size=2, timeout=limit)
         values = torch.full((1024,), float(rank + 1), device=f"cuda:{rank}")
-        dist.all_reduce(values)
+        dist.all_reduce(values)  # pyright: ignore[reportUnknownMemberType]  (torch gives its parameters no types)
         low, high = float(values.min()), float(values.max())
         if (low, high) != (3.0, 3.0):
             raise ValueError(f"expected a sum of 3 everywhere, found {low:g} to {high:g}")

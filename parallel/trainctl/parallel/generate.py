@@ -32,10 +32,12 @@ def generate_text(folder: Path, prompt: str, *, tokens: int, temperature: float,
         raise PreconditionError("generating text needs transformers, which is not installed", hint=hint) from error
     if not (folder / "config.json").exists():
         raise PreconditionError(f"{folder} holds no config.json", hint="write it with: trainctl checkpoints export")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizers: Any = AutoTokenizer  # of neither it is known before what its methods return
+    models: Any = AutoModelForCausalLM
+    tokenizer = tokenizers.from_pretrained(folder)
+    model = models.from_pretrained(folder)
     model.eval()
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]  (torch gives its parameter no type)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     room = model.config.max_position_embeddings - ids.shape[1]
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 50} if temperature > 0 else {"do_sample": False}

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-import torch._dynamo  # AdamW's constructor does so, which takes a second: here the fork server does it for all workers
+
+# AdamW's constructor does so, which takes a second: here the fork server does it for all workers.
+import torch._dynamo  # pyright: ignore[reportUnusedImport]
 from torch import nn
 
 from trainctl.core.errors import Problem, SpecError

@@ -21,15 +21,19 @@ class ServerProcess(Protocol):
     @property
     def pid(self) -> int:
         """Its process id; 0 as long as that is not known."""
+        ...
 
     def came_up(self, pid: int, pidfd: int) -> None:
         """It said so; the descriptor now belongs to this object."""
+        ...
 
     def kill(self) -> None:
         """Ends it, whatever it does at the moment."""
+        ...
 
     def wait(self, timeout_s: float) -> bool:
         """Waits, without the event loop, until it has ended; whether it has."""
+        ...
 
 
 class OwnProcess:

@@ -84,7 +84,7 @@ class _Log:
     """One worker's life on its way to the storage."""
 
     file: LineLog | None = None
-    waiting: deque[str] = field(default_factory=deque)
+    waiting: deque[str] = field(default_factory=deque[str])
     characters: int = 0
     left_out: int = 0
 
@@ -179,7 +179,7 @@ class _JobWriter:
 
     def _write(self, taken: Mapping[Life, list[str]]) -> dict[Life, list[str]]:
         """Appends to the files; returns what the storage refused."""
-        refused = {}
+        refused: dict[Life, list[str]] = {}
         for life, lines in taken.items():
             log = self._logs.get(life)
             if log is None:

@@ -19,7 +19,7 @@ class LineSplitter:
     def feed(self, data: bytes) -> list[str]:
         """The lines that ``data`` completes."""
         *whole, self._rest = (self._rest + data).split(b"\n")
-        lines = []
+        lines: list[str] = []
         for line in whole:
             if not self._skipping:
                 lines.append(_text(line))

@@ -35,7 +35,7 @@ class LogQuery:
     incarnation: int = 0
     lines: int = 0
     since: str = ""
-    positions: Mapping[Life, int] = field(default_factory=dict)
+    positions: Mapping[Life, int] = field(default_factory=dict[Life, int])
     resumed: bool = False
 
     def wants(self, life: Life) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -78,7 +78,7 @@ class PlainCalling:
         self._token = token
 
     @asynccontextmanager
-    async def open(self, target: str) -> AsyncIterator[agent_pb2_grpc.AgentServiceAsyncStub]:
+    async def open(self, target: str) -> AsyncGenerator[agent_pb2_grpc.AgentServiceAsyncStub, None]:
         """See ``Calling.open``."""
         async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
             yield agent_pb2_grpc.AgentServiceStub(channel)
@@ -113,7 +113,7 @@ class CertifiedCalling:
         self._known: dict[str, str] = {}
 
     @asynccontextmanager
-    async def open(self, target: str) -> AsyncIterator[agent_pb2_grpc.AgentServiceAsyncStub]:
+    async def open(self, target: str) -> AsyncGenerator[agent_pb2_grpc.AgentServiceAsyncStub, None]:
         """See ``Calling.open``."""
         certificate, address = self._identity.valid(), self._known.pop(target, "")
         self._agents_address = ""

@@ -20,7 +20,7 @@ def gather_bytes(group: Group, data: bytes, *, waiter: Waiter, what: str) -> lis
     sizes = torch.zeros(group.size, dtype=torch.int64, device=group.device)
     own_size = torch.tensor([len(data)], dtype=torch.int64, device=group.device)
     waiter.wait(group.all_gather(sizes, own_size), what)
-    lengths = [int(size) for size in sizes.tolist()]
+    lengths = [int(size) for size in sizes.cpu().numpy()]
     longest = max(lengths)
     own = torch.zeros(longest, dtype=torch.uint8)
     own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else own[:0]

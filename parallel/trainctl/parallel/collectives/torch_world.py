@@ -71,7 +71,8 @@ class TorchWorld:
             return
         self._cut = True
         if self._device.type == "cuda":
-            dist.distributed_c10d._abort_process_group()
+            # torch has no public name for it.
+            dist.distributed_c10d._abort_process_group()  # pyright: ignore[reportPrivateUsage]
         for number, link in self._connections.items():
             if _link(number) == link:  # else it was closed, and the number may be somebody else's by now
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:

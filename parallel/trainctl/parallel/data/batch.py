@@ -69,7 +69,7 @@ def document_mask(documents_BT: Tensor) -> Tensor:
 
 def whole_rows(rows_BS: NDArray[np.int64]) -> Batch:
     """Rows of ``T + 1`` neighbouring tokens, each one document: inputs ``[:-1]``, targets ``[1:]``."""
-    rows = torch.from_numpy(rows_BS)
+    rows = _tensor(rows_BS)
     ids_BT, targets_BT = rows[:, :-1], rows[:, 1:]
     return Batch(ids=ids_BT, targets=targets_BT, num_targets=targets_BT.numel())
 
@@ -99,8 +99,13 @@ def packed_rows(rows: Sequence[Sequence[NDArray[np.generic]]], *, context: int, 
         documents[row, start:] = len(pieces)
         num_targets += start
     return Batch(
-        ids=torch.from_numpy(ids),
-        targets=torch.from_numpy(targets),
+        ids=_tensor(ids),
+        targets=_tensor(targets),
         num_targets=num_targets,
-        documents=torch.from_numpy(documents),
+        documents=_tensor(documents),
     )
+
+
+def _tensor(array: NDArray[np.int64]) -> Tensor:
+    """The array as a tensor, in the same memory."""
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]  (torch gives its parameter no type)

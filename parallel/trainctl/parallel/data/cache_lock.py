@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _SAY_EVERY_S = 5.0
 
 
 @contextmanager
-def exclusive(path: Path, *, what: str, deadline_s: float) -> Iterator[None]:
+def exclusive(path: Path, *, what: str, deadline_s: float) -> Generator[None, None, None]:
     """Holds the lock file ``path``; waits for another holder, and says for whom.
 
     Raises:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from trainctl.core.errors import DataError
 from trainctl.core.records.train_spec import DataSourceSpec, TrainDataSpec
 from trainctl.core.units import format_count
+from trainctl.parallel.data.filesystem import filesystem_of
 from trainctl.parallel.data.formats.port import CorpusFile
 from trainctl.parallel.data.not_opened import not_opened
 from trainctl.parallel.plan.data_names import STDLIB, is_archive, is_sidecar, is_walked
@@ -27,6 +27,8 @@ from trainctl.parallel.plan.data_names import STDLIB, is_archive, is_sidecar, is
 _INSTALLED_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _VERSION_FIELDS = ("mtime", "ETag", "etag", "LastModified", "last_modified", "updated", "created")
 _DATA_PATH = "spec.train.data"
+_Entries = dict[str, Mapping[str, Any]]
+"""What fsspec says of the entries of a folder, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def open_corpus(source: DataSourceSpec, *, hold_out_every: int, path: str = _DAT
     """
     uri = sysconfig.get_path("stdlib") if source.uri == STDLIB else source.uri
     try:
-        filesystem, root = fsspec.core.url_to_fs(uri)
+        filesystem, root = filesystem_of(uri)
         files = [file for file in _list(filesystem, root, source, path) if not is_sidecar(file.path)]
     except DataError:
         raise
@@ -119,8 +121,9 @@ def _walk(filesystem: Any, root: str, source: DataSourceSpec, spec_path: str) ->
     """Files of a folder whose names match; a folder that matches nothing is an error that counts what is there."""
     stdlib = source.uri == STDLIB
     patterns = ("*.py", source.include) if stdlib else (source.include,)
-    skipped = _INSTALLED_FOLDERS if stdlib else frozenset()
-    matching, seen = [], 0
+    skipped: frozenset[str] = _INSTALLED_FOLDERS if stdlib else frozenset()
+    matching: list[CorpusFile] = []
+    seen = 0
     for folders, files in _folders(filesystem, root):
         for name in [name for name in folders if name in skipped or not is_walked(name)]:
             del folders[name]
@@ -138,12 +141,13 @@ def _walk(filesystem: Any, root: str, source: DataSourceSpec, spec_path: str) ->
     return matching
 
 
-def _folders(filesystem: Any, root: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _folders(filesystem: Any, root: str) -> Iterator[tuple[_Entries, _Entries]]:
     """Subfolders and files of every folder below ``root``; a link to a folder is entered, each real folder once."""
-    real = os.path.realpath if isinstance(filesystem, LocalFileSystem) else str
-    roots, entered = deque([root]), set()
+    real, entered = _real_place(filesystem), set[str]()
+    roots = deque([root])
     while roots:
-        for here, folders, files in filesystem.walk(roots.popleft(), detail=True, on_error="raise"):
+        walk: Iterable[tuple[str, _Entries, _Entries]] = filesystem.walk(roots.popleft(), detail=True, on_error="raise")
+        for here, folders, files in walk:
             if (place := real(here)) in entered:
                 folders.clear()  # a walk does not enter what is deleted here
                 continue
@@ -151,6 +155,11 @@ def _folders(filesystem: Any, root: str) -> Iterator[tuple[dict[str, Any], dict[
             links = sorted(n for n, info in files.items() if info.get("islink") and filesystem.isdir(info["name"]))
             roots += [files.pop(name)["name"] for name in links]
             yield folders, files
+
+
+def _real_place(filesystem: Any) -> Callable[[str], str]:
+    """What tells of a path where it really leads; only this machine's folders can be asked."""
+    return os.path.realpath if isinstance(filesystem, LocalFileSystem) else str
 
 
 def _file(path: str, info: Mapping[str, Any]) -> CorpusFile:

@@ -14,6 +14,7 @@ class Ordered(Protocol):
 
     def order(self, *, seed: int, batch: BatchSpec) -> Order:
         """A pure function of position, seed and batch; the same on all ranks."""
+        ...
 
 
 def order_of(samples: object, *, count: int, seed: int, batch: BatchSpec) -> Order:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -146,7 +146,7 @@ class CorpusReader:
         return Split.TRAIN if (record.number + 1) % self.corpus.hold_out_every else Split.HELD_OUT
 
     @contextmanager
-    def _named(self, file: CorpusFile) -> Iterator[None]:
+    def _named(self, file: CorpusFile) -> Generator[None, None, None]:
         """Errors of the storage, with the name of the file."""
         try:
             yield

@@ -25,6 +25,7 @@ class Rows(Protocol):
 
     def row(self, number: int) -> Sequence[Ids]:
         """The pieces of a row; L tokens of a piece take L - 1 positions."""
+        ...
 
 
 class Windows:

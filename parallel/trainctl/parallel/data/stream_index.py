@@ -182,7 +182,7 @@ class _GroupSizes:
 
 def checksum(content: Content, before: int = 0) -> int:
     """CRC-32 of what came before and this content: the same in however many pieces a text is read."""
-    return zlib_ng.crc32(_bytes(content), before)
+    return zlib_ng.crc32(_bytes(content), before)  # pyright: ignore[reportUnknownMemberType]  (its data has no type)
 
 
 def _bytes(content: Content) -> bytes:

@@ -74,7 +74,9 @@ class GroupReader:
         self._check(group, records)
         if self._cutting.packing == "pad":  # the rest of a document that has its sample in the group before
             records = list(dropwhile(lambda record: not record[0], records))
-        parts, ends, total = [], [], 0
+        parts: list[Ids] = []
+        ends: list[int] = []
+        total = 0
         for begins, ids in self._encoded(records):
             if begins and total:
                 ends.append(total)

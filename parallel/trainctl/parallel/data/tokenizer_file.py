@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
 from tokenizers import Tokenizer
 
 from trainctl.core.errors import DataError, Problem, SpecError
 from trainctl.core.records.train_spec import TokenizerSpec
+from trainctl.parallel.data.filesystem import filesystem_of
 from trainctl.parallel.data.tokenizer import TextTokenizer, id_count
 
 FILE_NAME = "tokenizer.json"
@@ -36,7 +36,7 @@ def read_tokenizer(spec: TokenizerSpec) -> TextTokenizer:
 
 def _load(path: str) -> Any:
     try:
-        filesystem, root = fsspec.core.url_to_fs(path)
+        filesystem, root = filesystem_of(path)
         file = f"{root.rstrip('/')}/{FILE_NAME}" if filesystem.isdir(root) else root
         text = filesystem.cat_file(file).decode()
     except (OSError, ValueError, ImportError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from trainctl.core.errors import Problem
 from trainctl.core.records.train_spec import ModelSpec
+from trainctl.parallel.json_object import is_json_object
 
 CONFIG = "config.json"
 PATH = "spec.train.model.path"
@@ -91,10 +92,9 @@ def _safetensors(path: Path) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
     index, problems = _read_json(path / _INDEX)
     if problems:
         return (), problems
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, Mapping) or not all(isinstance(name, str) for name in weight_map.values()):
+    files = _file_names(index.get("weight_map"))
+    if files is None:
         return (), (_problem(f"{path / _INDEX} has no weight_map of file names"),)
-    files = tuple(sorted(set(weight_map.values())))
     if outside := [name for name in files if Path(name).name != name]:
         return (), (_problem(f"{path / _INDEX} names a file outside of the folder: {outside[0][:100]}"),)
     if missing := [name for name in files if not (path / name).exists()]:
@@ -102,18 +102,26 @@ def _safetensors(path: Path) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
     return files, ()
 
 
+def _file_names(weight_map: object) -> tuple[str, ...] | None:
+    """Where an index says that the tensors are, each file once; None if it says something else."""
+    if not is_json_object(weight_map):
+        return None
+    names = [name for name in weight_map.values() if isinstance(name, str)]
+    return tuple(sorted(set(names))) if len(names) == len(weight_map) else None
+
+
 def _read_json(path: Path) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES and path.name == CONFIG:
             return {}, (_problem(f"{path} is larger than any {CONFIG}"),)
-        found = json.loads(path.read_text())
+        found: object = json.loads(path.read_text())
     except FileNotFoundError:
         return {}, (_problem(f"expected {path.name} in {path.parent}, found none"),)
     except OSError as error:
         return {}, (_problem(f"{path} cannot be read: {error.strerror}"),)
     except (ValueError, RecursionError) as error:
         return {}, (_problem(f"{path} is not JSON: {error}"),)
-    if not isinstance(found, dict):
+    if not is_json_object(found):
         return {}, (_problem(f"expected an object in {path}, found {type(found).__name__}"),)
     return found, ()
 

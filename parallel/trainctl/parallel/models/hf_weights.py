@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, cast
+
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from trainctl.core.errors import CheckpointError, PlanError
 from trainctl.parallel.models.hf_folder import HfFolder
@@ -12,6 +15,16 @@ from trainctl.parallel.models.hf_folder import HfFolder
 _IGNORED = ("rotary_emb.inv_freq",)
 """Old folders hold these, too; they follow from the config."""
 _LISTED = 5
+
+
+class _Tensors(Protocol):
+    """What is used of an open file of safetensors, which has no types of its own."""
+
+    def keys(self) -> list[str]: ...
+
+    def get_slice(self, name: str) -> Any: ...
+
+    def get_tensor(self, name: str) -> Tensor: ...
 
 
 @torch.no_grad()
@@ -33,7 +46,7 @@ def load_weights(model: nn.Module, folder: HfFolder) -> None:
                 if name.endswith(_IGNORED):
                     continue
                 found[name] = file
-                shape = tuple(tensors.get_slice(name).get_shape())
+                shape: tuple[int, ...] = tuple(tensors.get_slice(name).get_shape())
                 if name not in wanted:
                     differences.append(f"{name}: in the folder, but not in the model")
                 elif shape != tuple(wanted[name].shape):
@@ -52,9 +65,9 @@ def load_weights(model: nn.Module, folder: HfFolder) -> None:
                 wanted[name].copy_(tensors.get_tensor(name))
 
 
-def _opened(folder: HfFolder, file: str) -> safe_open:
+def _opened(folder: HfFolder, file: str) -> AbstractContextManager[_Tensors]:
     try:
-        return safe_open(folder.path / file, framework="pt")
+        return cast("AbstractContextManager[_Tensors]", safe_open(folder.path / file, framework="pt"))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{folder.path / file}: expected a safetensors file, found: {error}",

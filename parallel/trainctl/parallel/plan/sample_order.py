@@ -22,6 +22,7 @@ class Order(Protocol):
 
     def ids(self, position: int, count: int) -> tuple[int, ...]:
         """The samples at ``position`` to ``position + count - 1``."""
+        ...
 
 
 def permute(index: int, size: int, key: int) -> int:

@@ -47,7 +47,7 @@ class _Obtained:
     """
 
     applied: bool = False
-    received: dict[str, int] = field(default_factory=dict)
+    received: dict[str, int] = field(default_factory=dict[str, int])
     figures: Sequence[Any] = ()
     load: PartTimes | None = None
     damaged: Sequence[str] = ()

@@ -73,7 +73,7 @@ class MemoryLoad:
     group: Group
     waiter: Waiter
     watch: LoadWatch = field(default_factory=LoadWatch)
-    damaged: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list[str])
 
     def into(self, state: LocalState) -> tuple[Mapping[str, Any], dict[str, int]]:
         """Fills the live tensors; returns the objects, and bytes received by source.
@@ -143,14 +143,21 @@ class MemoryLoad:
             CheckpointError, CollectiveError: nothing is damaged anywhere, so that trying again does not help.
         """
         speaks = hurt.nodes.index(self.node) == self.group.rank
-        alive = self.waiter.touch
-        found = self.memory.drop_damaged(self.snapshot, progress=lambda *_: alive()) if speaks else {}
+        found: Mapping[str, str] = self._dropped() if speaks else {}
         own = [f"{self.node}: {what}" for what in found.values()]
         said = gather_json(self.group, own, waiter=self.waiter, what="learning what of a snapshot is damaged")
         every = [what for one in said for what in one]
         if not every:
             raise self._given_up(str(hurt), by_us=bool(hurt.own))
         self.damaged += every
+
+    def _dropped(self) -> Mapping[str, str]:
+        """What was wrong with the files that were removed here, by path."""
+
+        def progress(_done_bytes: int, _size_bytes: int) -> None:
+            self.waiter.touch()
+
+        return self.memory.drop_damaged(self.snapshot, progress=progress)
 
     def _given_up(self, why: str, *, by_us: bool) -> Exception:
         """Who found that it cannot be loaded ends, and says so; the others wait for what is decided then."""

@@ -29,9 +29,10 @@ def gathered_layout(group: Group, state: LocalState, *, waiter: Waiter) -> Layou
     alike: dict[tuple[Shape, tuple[int, ...]], Placement] = {}
     placements: dict[StateKey, Placement] = {}
     for tensor, *of_ranks in zip(state.tensors, *(part["tensors"] for part in said), strict=True):
-        label = (tensor.shape, tuple(of_ranks))
+        chosen: tuple[int, ...] = tuple(of_ranks)
+        label = (tensor.shape, chosen)
         if label not in alike:
-            held = zip(ranks, regions, of_ranks, strict=True)
+            held = zip(ranks, regions, chosen, strict=True)
             alike[label] = Placement(tensor.shape, {name: (known[number],) for name, known, number in held})
         placements[tensor.key] = alike[label]
     return Layout.placed(placements, ranks)

@@ -32,7 +32,7 @@ class Membership:
     evaluated: bool = False
     rebuild_s: float = 0.0
     restore_s: float = 0.0
-    received_bytes: dict[str, int] = field(default_factory=dict)
+    received_bytes: dict[str, int] = field(default_factory=dict[str, int])
     applied_open_step: bool = False
     figures: tuple[Any, ...] = ()
     load: LoadReport | None = None

@@ -63,8 +63,10 @@ def _writes(training: TrainingState) -> Iterator[tuple[str, int]]:
 def _saved_buffers(module: nn.Module) -> Iterator[Tensor]:
     """Buffers that are part of the state; others are a model's own cache."""
     for part in module.modules():
-        for name, buffer in part._buffers.items():
-            if buffer is not None and name not in part._non_persistent_buffers_set:
+        # torch has no public way to ask which buffers these are.
+        passing = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        for name, buffer in part._buffers.items():  # pyright: ignore[reportPrivateUsage]
+            if buffer is not None and name not in passing:
                 yield buffer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -57,10 +57,10 @@ class TrainingState:
 
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
-    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    modules: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     schedulers: Sequence[LRScheduler] = ()
-    objects: Mapping[str, Stateful] = field(default_factory=dict)
-    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    objects: Mapping[str, Stateful] = field(default_factory=dict[str, Stateful])
+    artifacts: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     after_step: AfterStep = nothing
     extra: ExtraState = field(init=False)
 
@@ -138,7 +138,7 @@ def _scalars(group: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
-        return all(isinstance(item, _SCALARS) for item in value)
+        return all(isinstance(item, _SCALARS) for item in cast("Sequence[object]", value))
     return isinstance(value, _SCALARS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ _ATTACHED: ContextVar[Attachment | None] = ContextVar("trainctl.session", defaul
 
 
 @contextmanager
-def attach(control: Control, page: ProgressPage) -> Iterator[Attachment]:
+def attach(control: Control, page: ProgressPage) -> Generator[Attachment, None, None]:
     """While the block lasts, a session that is opened in it obeys ``control``."""
     attachment = Attachment(control, page)
     token = _ATTACHED.set(attachment)

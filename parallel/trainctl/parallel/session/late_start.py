@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from trainctl.core.units import format_duration
@@ -12,7 +12,7 @@ from trainctl.parallel.session.attachment import Attachment
 
 
 @contextmanager
-def told_of_late_start(attachment: Attachment, boot_s: float) -> Iterator[None]:
+def told_of_late_start(attachment: Attachment, boot_s: float) -> Generator[None, None, None]:
     """While the program runs in the block: an event of the job if it has begun no step after half of ``boot_s``."""
 
     def tell() -> None:

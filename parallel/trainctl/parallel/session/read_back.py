@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 
@@ -33,7 +33,7 @@ class ReadBack:
         self._nobody_trains = threading.Event()
 
     @contextlib.contextmanager
-    def hurry(self) -> Iterator[None]:
+    def hurry(self) -> Generator[None, None, None]:
         """Somebody waits for it, and nobody trains: there is no need to rest; to be called on any one thread."""
         self._nobody_trains.set()
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -259,7 +259,7 @@ class Session:
         self._hooks.append(HookSource(name=f"{name}-{len(self._hooks)}", make=make))
 
     @contextmanager
-    def step(self) -> Iterator[StepContext]:
+    def step(self) -> Generator[StepContext, None, None]:
         """One step: inside, go through its micro-batches; on leaving, it is committed by all ranks or by none.
 
         An interruption by the loss of a worker is dealt with here and does not reach the caller. When the run is over

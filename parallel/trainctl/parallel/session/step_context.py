@@ -7,7 +7,7 @@ from itertools import count, islice
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, default_collate  # pyright: ignore[reportUnknownVariableType]  (a list of what?)
 
 from trainctl.core.errors import PreconditionError
 from trainctl.parallel.plan.digest import sample_digest
@@ -84,7 +84,7 @@ class StepContext:
             PreconditionError: it was called more often than there were micro-batches, or ``tokens`` is no number of
                 targets.
         """
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+        if not _is_count(tokens):
             raise PreconditionError(
                 f"step {self.step}: expected the number of targets, 0 or more, found {tokens!r}",
                 hint="step.backward(loss_sum, targets): the loss is divided by their number over the whole batch",
@@ -118,3 +118,8 @@ class StepContext:
     def digest(self) -> int:
         """Digest of the samples that went through ``backward``."""
         return sample_digest(i for micro_batch in self._own[: self._finished] for i in micro_batch.sample_ids)
+
+
+def _is_count(value: object) -> bool:
+    """Whoever calls ``backward`` may never have looked at types."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -75,7 +75,7 @@ def logits_of(model: nn.Module) -> Callable[[Batch], Tensor]:
 
 def _misfits(spec: TrainSpec, text: TextData, config: Any, model: nn.Module) -> list[Problem]:
     """Where the data does not fit the model."""
-    problems = []
+    problems: list[Problem] = []
     if text.vocab_size > config.vocab_size:
         message = (
             f"its ids go up to {text.vocab_size - 1}, but the model's vocab_size is {config.vocab_size}: use the "

@@ -30,6 +30,7 @@ class Dataset(Protocol):
 
     def batch(self, sample_ids: Sequence[int]) -> Any:
         """The samples with these ids, each ``0 <= id < num_samples``, on the CPU, in whatever form the loss takes."""
+        ...
 
 
 class Loss(Protocol):
@@ -40,6 +41,7 @@ class Loss(Protocol):
 
         *Summed*, not averaged: the loop divides by the targets of the whole batch, wherever its parts were computed.
         """
+        ...
 
 
 class Evaluate(Protocol):
@@ -52,6 +54,7 @@ class Evaluate(Protocol):
 
     def __call__(self, item: int) -> tuple[Tensor | float, int]:
         """Summed loss and number of targets of one item; leaves the model as it was."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,7 @@ class TaskParts:
     eval_dataset: Dataset | None = None
     evaluation: Evaluate | None = None
     optimizer: torch.optim.Optimizer | None = None
-    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    artifacts: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     data_digest: str = ""
 
 
@@ -140,3 +143,4 @@ class Task(Protocol):
             DataError: the data is missing or unusable.
             SpecError: the spec cannot be carried out.
         """
+        ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,10 +63,11 @@ class CheckedLoss:
         return result
 
 
-def _loss_problem(result: Any) -> str:
-    if not isinstance(result, tuple) or len(result) != 2:
+def _loss_problem(result: object) -> str:
+    pair = _items(result)
+    if len(pair) != 2:
         return f"found {_kind(result)}"
-    loss_sum, targets = result
+    loss_sum, targets = pair
     if not isinstance(loss_sum, Tensor) or loss_sum.dim() != 0:
         shape = f" of shape {list(loss_sum.shape)}" if isinstance(loss_sum, Tensor) else ""
         return f"found {_kind(loss_sum)}{shape} as the loss; sum it over all targets"
@@ -77,11 +78,13 @@ def _loss_problem(result: Any) -> str:
     return ""
 
 
+def _items(result: object) -> tuple[object, ...]:
+    """Of a tuple; anything else has none."""
+    return cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
+
+
 def _problems(parts: TaskParts) -> Iterator[str]:
-    if not isinstance(parts.model, nn.Module):
-        yield f"model: expected a torch.nn.Module, found {_kind(parts.model)}"
-    elif not any(parameter.requires_grad for parameter in parts.model.parameters()):
-        yield "model: expected parameters to train, found none that require gradients"
+    yield from _model(parts.model)
     yield from _dataset("dataset", parts.dataset)
     if parts.eval_dataset is not None:
         yield from _dataset("eval_dataset", parts.eval_dataset)
@@ -91,17 +94,25 @@ def _problems(parts: TaskParts) -> Iterator[str]:
         callable(parts.evaluation) and _is_count(getattr(parts.evaluation, "num_items", None))
     ):
         yield f"evaluation: expected a function of an item with num_items, found {_kind(parts.evaluation)}"
-    if parts.optimizer is not None and not isinstance(parts.optimizer, torch.optim.Optimizer):
-        yield f"optimizer: expected a torch.optim.Optimizer, found {_kind(parts.optimizer)}"
-    if not isinstance(parts.artifacts, Mapping):
-        yield f"artifacts: expected files by name, found {_kind(parts.artifacts)}"
-    else:
-        yield from _artifacts(parts.artifacts)
-    if not isinstance(parts.data_digest, str):
-        yield f"data_digest: expected a text, found {_kind(parts.data_digest)}"
+    if parts.optimizer is not None:
+        yield from _of_kind(torch.optim.Optimizer, "optimizer", "a torch.optim.Optimizer", parts.optimizer)
+    yield from _artifacts(parts.artifacts)
+    yield from _of_kind(str, "data_digest", "a text", parts.data_digest)
 
 
-def _dataset(name: str, found: Any) -> Iterator[str]:
+def _of_kind(kind: type, name: str, wanted: str, found: object) -> Iterator[str]:
+    if not isinstance(found, kind):
+        yield f"{name}: expected {wanted}, found {_kind(found)}"
+
+
+def _model(found: object) -> Iterator[str]:
+    if not isinstance(found, nn.Module):
+        yield f"model: expected a torch.nn.Module, found {_kind(found)}"
+    elif not any(parameter.requires_grad for parameter in found.parameters()):
+        yield "model: expected parameters to train, found none that require gradients"
+
+
+def _dataset(name: str, found: object) -> Iterator[str]:
     samples = getattr(found, "num_samples", None)
     if not _is_count(samples):
         yield f"{name}: expected num_samples of at least 1, found {_kind(found)} with num_samples {samples!r}"
@@ -109,13 +120,16 @@ def _dataset(name: str, found: Any) -> Iterator[str]:
         yield f"{name}: expected a method batch(sample_ids), found {_kind(found)} without one"
 
 
-def _artifacts(files: Mapping[Any, Any]) -> Iterator[str]:
-    for name, content in files.items():
+def _artifacts(files: object) -> Iterator[str]:
+    if not isinstance(files, Mapping):
+        yield f"artifacts: expected files by name, found {_kind(files)}"
+        return
+    for name, content in cast("Mapping[object, object]", files).items():
         if not isinstance(name, str) or not isinstance(content, bytes):
             yield f"artifacts: expected bytes by file name, found {_kind(content)} under {name!r}"
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -128,7 +142,7 @@ def _check_signature(make: Callable[..., Any], path: str) -> None:
         return
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "None" if value is None else type(value).__name__
 
 

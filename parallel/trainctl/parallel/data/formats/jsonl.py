@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from trainctl.parallel.data.formats.port import CorpusFile, Record, open_unpacked
 from trainctl.parallel.data.formats.text import DAMAGE, group_bytes_of_stream
@@ -66,17 +66,18 @@ class JsonlFormat:
     def _text(self, line: bytes) -> tuple[str | None, str]:
         """The text of a line, or why there is none."""
         try:
-            value = json.loads(line.rstrip(b"\r\n").decode("utf-8", errors="replace"))
+            value: object = json.loads(line.rstrip(b"\r\n").decode("utf-8", errors="replace"))
         except json.JSONDecodeError as error:
             return None, f"no JSON: {error.msg} (character {error.pos})"
         except (ValueError, RecursionError) as error:
             return None, f"no JSON: {error}"
         if not isinstance(value, dict):
             return None, f"expected a JSON object, found {type(value).__name__}"
-        if self._field not in value:
-            names = ", ".join(map(repr, list(value)[:_SHOWN_FIELDS])) or "none"
+        fields = cast("dict[str, object]", value)
+        if self._field not in fields:
+            names = ", ".join(map(repr, list(fields)[:_SHOWN_FIELDS])) or "none"
             return None, f"no field {self._field!r} (fields: {names})"
-        text = value[self._field]
+        text = fields[self._field]
         if not isinstance(text, str):
             return None, f"expected text in field {self._field!r}, found {type(text).__name__}"
         return without_surrogates(text), ""

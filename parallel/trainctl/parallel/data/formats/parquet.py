@@ -32,8 +32,8 @@ class ParquetFormat:
     def __init__(self, field: str) -> None:
         self._field = field
         try:
-            import pyarrow
-            import pyarrow.parquet
+            import pyarrow  # pyright: ignore[reportMissingTypeStubs]  (it has none)
+            import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
         except ImportError as error:
             hint = "pip install 'trainctl-orchestrator[data]' on every node"
             raise DataError("reading parquet needs pyarrow, which is not installed", hint=hint) from error

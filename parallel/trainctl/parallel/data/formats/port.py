@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, cast
@@ -64,9 +64,11 @@ class Format(Protocol):
 
     def group_bytes(self, path: str) -> int:
         """About how much content of this file is worth reading at once: more where reaching a place costs much."""
+        ...
 
     def held_out_from(self, filesystem: Any, file: CorpusFile, *, every: int) -> int | None:
         """Where the last ``every``-th of a file begins that is one long document; None where a file is many records."""
+        ...
 
     def read(
         self, filesystem: Any, file: CorpusFile, *, start: int = 0, number: int = 0, cut: int | None = None
@@ -79,6 +81,7 @@ class Format(Protocol):
             OSError: the storage fails; damage of the content is a record with a reason instead.
             DataError: the whole file is not what the spec says.
         """
+        ...
 
 
 def is_packed(path: str) -> bool:
@@ -87,7 +90,7 @@ def is_packed(path: str) -> bool:
 
 
 @contextmanager
-def open_unpacked(filesystem: Any, path: str) -> Iterator[BinaryIO]:
+def open_unpacked(filesystem: Any, path: str) -> Generator[BinaryIO, None, None]:
     """The content of a file as a stream of bytes, unpacked; ``seek`` on a packed one reads what lies before."""
     with filesystem.open(path, "rb") as stream:
         if not is_packed(path):

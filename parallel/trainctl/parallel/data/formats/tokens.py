@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from trainctl.core.errors import DataError
 from trainctl.core.system.files import write_atomically
 from trainctl.parallel.data.formats.port import CorpusFile, Record
 from trainctl.parallel.data.formats.text import read_fully
+from trainctl.parallel.json_object import is_json_object
 
 FORMAT_NAME = "trainctl-tokens"
 SIDECAR_SUFFIX = ".json"
@@ -129,7 +130,7 @@ class TokensFormat:
 
     def _probe(self, data: bytes, file: CorpusFile) -> np.dtype[Any]:
         """The only type that gives ids of the vocabulary, and not just because every second half is 0."""
-        fits = []
+        fits: list[np.dtype[Any]] = []
         for dtype in _TYPES.values():
             ids = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype=dtype)
             if len(ids) and file.size_bytes % dtype.itemsize == 0 and int(ids.max()) < self._vocab_size:
@@ -172,19 +173,25 @@ def _documents(ids: NDArray[np.generic], separator: int | None) -> Iterator[tupl
 def _sidecar_problem(data: bytes, vocab_size: int) -> str:
     """What is wrong with the JSON beside a shard; empty if nothing is."""
     try:
-        told = json.loads(data)
+        told: object = json.loads(data)
     except (ValueError, RecursionError) as error:
         return f"no JSON: {error}"
-    if not isinstance(told, dict) or told.get("format") != FORMAT_NAME or told.get("version") != 1:
+    if not is_json_object(told) or told.get("format") != FORMAT_NAME or told.get("version") != 1:
         return f'expected "format": "{FORMAT_NAME}" and "version": 1'
     if told.get("dtype") not in _TYPES:
         return f'expected "dtype" {" or ".join(_TYPES)}, found {json.dumps(told.get("dtype"))}'
-    for name in ("vocabSize", "count"):
-        if type(told.get(name)) is not int or told[name] < 0:
-            return f'expected a whole number in "{name}", found {json.dumps(told.get(name))}'
-    if told["vocabSize"] > vocab_size:
-        return f'"vocabSize" {told["vocabSize"]}, but the tokenizer has {vocab_size} entries'
-    separator = told.get("separator")
-    if separator is not None and (type(separator) is not int or not 0 <= separator < told["vocabSize"]):
+    size, count, separator = told.get("vocabSize"), told.get("count"), told.get("separator")
+    if not _is_number(size):
+        return f'expected a whole number in "vocabSize", found {json.dumps(size)}'
+    if not _is_number(count):
+        return f'expected a whole number in "count", found {json.dumps(count)}'
+    if size > vocab_size:
+        return f'"vocabSize" {size}, but the tokenizer has {vocab_size} entries'
+    if separator is not None and not (_is_number(separator) and separator < size):
         return f'expected an id of the vocabulary in "separator", found {json.dumps(separator)}'
     return ""
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    """Of tokens, or of one: JSON's true and false are none."""
+    return type(value) is int and value >= 0
