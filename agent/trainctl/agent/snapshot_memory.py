@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from trainctl.core.plain import is_mapping
 from trainctl.core.records.spec import DISK, MEMORY
 from trainctl.core.records.worker import WorkerDesired
 from trainctl.core.system.memory_folder import claim_memory_folder, remove_memory_folder
-from trainctl.parallel.json_object import is_json_object
 
 _LOG = logging.getLogger(__name__)
 KEPT_S = 300.0
@@ -119,8 +119,8 @@ def _place_of(spec: Mapping[str, object]) -> str:
     """
     found: object = spec
     for key in ("spec", "checkpoint", "snapshots"):
-        found = found.get(key) if is_json_object(found) else None
-    if not is_json_object(found):
+        found = found.get(key) if is_mapping(found) else None
+    if not is_mapping(found):
         return ""
     steps, interval = found.get("intervalSteps"), found.get("interval")
     wanted = (isinstance(steps, int) and steps > 0) or (isinstance(interval, str) and bool(interval))

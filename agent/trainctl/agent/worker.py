@@ -21,6 +21,7 @@ from trainctl.agent.heard import cut_lines, fitting
 from trainctl.agent.logs.store import LogCapture
 from trainctl.agent.state import Life, key_of
 from trainctl.core.errors import UnavailableError
+from trainctl.core.plain import is_mapping
 from trainctl.core.records.snapshot import SnapshotsMade
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import (
@@ -35,7 +36,6 @@ from trainctl.core.records.worker import (
 from trainctl.core.system.memory_folder import FAILURE_DOMAIN_VARIABLE, MEMORY_VARIABLE
 from trainctl.core.system.secret_files import SecretUnusableError, read_secrets
 from trainctl.parallel import bridge
-from trainctl.parallel.json_object import is_json_object
 from trainctl.parallel.progress_page import PAGE_BYTES, read_progress
 
 _LOG = logging.getLogger(__name__)
@@ -326,9 +326,9 @@ async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
 def _env(desired: WorkerDesired, local_rank: int, secrets: Path | None, memory: Path | None) -> dict[str, str]:
     """What the job file wants in the environment, which worker of the node this is, and where it keeps snapshots."""
     spec = desired.spec.get("spec")
-    env = spec.get("env") if is_json_object(spec) else None
-    names = spec.get("secretEnv") if is_json_object(spec) else None
+    env = spec.get("env") if is_mapping(spec) else None
+    names = spec.get("secretEnv") if is_mapping(spec) else None
     listed = cast("Sequence[object]", names) if isinstance(names, Sequence) else None
-    wanted = {str(name): str(value) for name, value in env.items()} if is_json_object(env) else {}
+    wanted = {str(name): str(value) for name, value in env.items()} if is_mapping(env) else {}
     secret = read_secrets(secrets, [str(name) for name in listed]) if listed is not None else {}
     return {**wanted, **secret, "LOCAL_RANK": str(local_rank), MEMORY_VARIABLE: str(memory or "")}

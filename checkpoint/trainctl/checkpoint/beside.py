@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainctl.checkpoint.manifest.values import encode_value
-from trainctl.checkpoint.narrowing import is_mapping
 from trainctl.core.errors import CheckpointError
+from trainctl.core.plain import is_mapping
 
 
 def encode_beside(objects: Any, artifacts: Any) -> Mapping[str, Any]:

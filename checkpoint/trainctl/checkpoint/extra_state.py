@@ -13,9 +13,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from trainctl.checkpoint.narrowing import is_list, is_mapping, is_tuple
 from trainctl.checkpoint.tensors import byte_view, dtype_name, dtype_of
 from trainctl.core.errors import PlanError
+from trainctl.core.plain import is_list, is_mapping, is_tuple
 from trainctl.core.texts import listed
 
 NAME = "extra state"

@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from trainctl.checkpoint.narrowing import is_list, is_mapping, is_tuple
 from trainctl.core.errors import PlanError
+from trainctl.core.plain import is_list, is_mapping, is_tuple
 
 PLAIN = (bool, int, float, str, type(None))
 """What may stand in an optimizer's state beside tensors."""

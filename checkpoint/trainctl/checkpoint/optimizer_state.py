@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainctl.checkpoint.narrowing import is_list, is_tuple
 from trainctl.checkpoint.optimizer_probe import PLAIN, kept_of, trained_parameters, trial_step
 from trainctl.core.errors import PlanError
+from trainctl.core.plain import is_list, is_tuple
 
 _NONE = object()
 _OF_THE_MACHINE = frozenset({"params", "param_names", "foreach", "fused", "capturable", "differentiable"})

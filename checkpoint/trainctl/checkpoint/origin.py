@@ -8,10 +8,10 @@ from typing import Any
 
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.values import decode_value
-from trainctl.checkpoint.narrowing import is_mapping
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError, UnfitCheckpointError
+from trainctl.core.plain import is_mapping
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.texts import shortened
 

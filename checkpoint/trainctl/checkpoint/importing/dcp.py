@@ -9,9 +9,9 @@ from trainctl.checkpoint.importing.pickles import Made, Name, read_pickle
 from trainctl.checkpoint.importing.source import Piece, SourceTensor, check_dtype, check_file
 from trainctl.checkpoint.importing.torch_file import DTYPES, locate_tensor
 from trainctl.checkpoint.layout.region import Box, Shape, check_region
-from trainctl.checkpoint.narrowing import is_dict, is_tuple
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, PlanError
+from trainctl.core.plain import is_dict, is_tuple
 
 METADATA = ".metadata"
 _MAX_METADATA_BYTES = 1 << 30

@@ -15,9 +15,9 @@ from trainctl.checkpoint.importing.safetensors_file import (
 )
 from trainctl.checkpoint.importing.source import Piece, SourceTensor, check_file
 from trainctl.checkpoint.manifest.names import HF_INDEX
-from trainctl.checkpoint.narrowing import is_dict
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError
+from trainctl.core.plain import is_dict
 
 WHOLE, INDEX = "model.safetensors", HF_INDEX
 _MAX_ARTIFACT_BYTES = 64 << 20

@@ -12,8 +12,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from trainctl.checkpoint.narrowing import is_dict, is_list, is_tuple
 from trainctl.core.errors import CheckpointError
+from trainctl.core.plain import is_dict, is_list, is_tuple
 
 _HINT = (
     "a pickle may run any code, so only what such a file needs is read, and nothing is run; do you trust its source?"

@@ -9,9 +9,9 @@ from typing import Any
 from trainctl.checkpoint.importing.source import Piece, SourceTensor, check_dtype
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.layout.region import Box, Shape
-from trainctl.checkpoint.narrowing import is_dict, is_list
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import CheckpointError
+from trainctl.core.plain import is_dict, is_list
 
 _MAX_HEADER_BYTES = 100 << 20
 METADATA_KEY = "__metadata__"

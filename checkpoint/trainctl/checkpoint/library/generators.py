@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from trainctl.checkpoint.library.ranks import Ranks
-from trainctl.checkpoint.narrowing import is_list, is_mapping, is_tuple
 from trainctl.core.errors import CheckpointError
+from trainctl.core.plain import is_list, is_mapping, is_tuple
 
 _WORDS = 625
 """Of Python's generator: 624 words, and where in them it is."""

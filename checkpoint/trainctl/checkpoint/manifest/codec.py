@@ -18,9 +18,9 @@ from trainctl.checkpoint.manifest.records import (
     StoredFile,
 )
 from trainctl.checkpoint.manifest.soundness import contents_problem, part_problem, root_problem
-from trainctl.checkpoint.narrowing import is_dict
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
+from trainctl.core.plain import is_dict
 from trainctl.core.texts import shortened
 
 M = TypeVar("M", PartManifest, RootManifest, ContentsManifest)

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainctl.checkpoint.narrowing import is_list, is_mapping, is_tuple
 from trainctl.core.errors import CheckpointError
+from trainctl.core.plain import is_list, is_mapping, is_tuple
 from trainctl.core.texts import shortened
 
 _FLOAT, _INT, _TUPLE, _PAIRS, _COUNTER = "$float", "$int", "$tuple", "$pairs", "$counter"

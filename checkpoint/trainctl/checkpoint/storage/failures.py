@@ -9,7 +9,7 @@ import errno
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainctl.checkpoint.narrowing import is_dict
+from trainctl.core.plain import is_dict
 
 _AGAIN = (
     "it is tried again for a while; see whether the storage has trouble, or the network between it and this machine"

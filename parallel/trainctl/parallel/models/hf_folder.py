@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trainctl.core.errors import Problem
+from trainctl.core.plain import is_mapping
 from trainctl.core.records.train_spec import ModelSpec
-from trainctl.parallel.json_object import is_json_object
 
 CONFIG = "config.json"
 PATH = "spec.train.model.path"
@@ -104,7 +104,7 @@ def _safetensors(path: Path) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
 
 def _file_names(weight_map: object) -> tuple[str, ...] | None:
     """Where an index says that the tensors are, each file once; None if it says something else."""
-    if not is_json_object(weight_map):
+    if not is_mapping(weight_map):
         return None
     names = [name for name in weight_map.values() if isinstance(name, str)]
     return tuple(sorted(set(names))) if len(names) == len(weight_map) else None
@@ -121,7 +121,7 @@ def _read_json(path: Path) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
         return {}, (_problem(f"{path} cannot be read: {error.strerror}"),)
     except (ValueError, RecursionError) as error:
         return {}, (_problem(f"{path} is not JSON: {error}"),)
-    if not is_json_object(found):
+    if not is_mapping(found):
         return {}, (_problem(f"expected an object in {path}, found {type(found).__name__}"),)
     return found, ()
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainctl.core.errors import Problem
+from trainctl.core.plain import is_mapping
 from trainctl.core.records.train_spec import ModelSpec
-from trainctl.parallel.json_object import is_json_object
 from trainctl.parallel.plan.model_size import SHAPE_FIELDS, hf_shape
 
 _PATH = "spec.train.model"
@@ -28,7 +28,7 @@ def llama_folder_problems(config: Mapping[str, Any], model: ModelSpec) -> tuple[
 def _shape(config: Mapping[str, Any], model: ModelSpec) -> Iterator[tuple[str, str]]:
     found = {**_DEFAULTS, "num_key_value_heads": config.get("num_attention_heads"), **_without_none(config)}
     rope = config.get("rope_parameters")
-    if is_json_object(rope) and "rope_theta" in rope:
+    if is_mapping(rope) and "rope_theta" in rope:
         found["rope_theta"] = rope["rope_theta"]
     for name, wanted in hf_shape(model).items():
         if name not in found:
@@ -49,7 +49,7 @@ def _fixed(config: Mapping[str, Any], model: ModelSpec) -> Iterator[tuple[str, s
         yield "path", f"task llama has heads of hidden / heads, its config.json says head_dim {head}; {_INSTEAD}"
     for name in ("rope_parameters", "rope_scaling"):
         rope = config.get(name)
-        kind = rope.get("rope_type", rope.get("type", "default")) if is_json_object(rope) else "default"
+        kind = rope.get("rope_type", rope.get("type", "default")) if is_mapping(rope) else "default"
         if kind != "default":
             yield "path", f'task llama knows plain rotary positions only, its config.json says "{kind}"; {_INSTEAD}'
 

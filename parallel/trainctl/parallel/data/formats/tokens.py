@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainctl.core.errors import DataError
+from trainctl.core.plain import is_mapping
 from trainctl.core.system.files import write_atomically
 from trainctl.parallel.data.formats.port import CorpusFile, Record
 from trainctl.parallel.data.formats.text import read_fully
-from trainctl.parallel.json_object import is_json_object
 
 FORMAT_NAME = "trainctl-tokens"
 SIDECAR_SUFFIX = ".json"
@@ -176,7 +176,7 @@ def _sidecar_problem(data: bytes, vocab_size: int) -> str:
         told: object = json.loads(data)
     except (ValueError, RecursionError) as error:
         return f"no JSON: {error}"
-    if not is_json_object(told) or told.get("format") != FORMAT_NAME or told.get("version") != 1:
+    if not is_mapping(told) or told.get("format") != FORMAT_NAME or told.get("version") != 1:
         return f'expected "format": "{FORMAT_NAME}" and "version": 1'
     if told.get("dtype") not in _TYPES:
         return f'expected "dtype" {" or ".join(_TYPES)}, found {json.dumps(told.get("dtype"))}'
