@@ -105,6 +105,13 @@ def _check_seen(trial: torch.optim.Optimizer, parameters: list[Tensor], *, chang
             hint="an optimizer's state belongs into self.state[parameter]",
         )
     states = [kept_of(trial, parameter) for parameter in parameters]
+    names: set[object] = {kind for state in states for kind in state}
+    unnamed = sorted(repr(one) for one in names if not isinstance(one, str))
+    if unnamed:
+        raise PlanError(
+            f"{name}: expected texts as names of what it keeps of a parameter, found {', '.join(unnamed)}",
+            hint="give what is in self.state[parameter] names",
+        )
     kinds = {
         kind: value for state in states for kind, value in state.items() if not isinstance(value, (Tensor, *PLAIN))
     }

@@ -171,7 +171,7 @@ def _plain(value: Any) -> Any:
         return value.item()
     if is_tuple(value) or is_list(value):
         inside = [_plain(one) for one in value]
-        return _NONE if _NONE in inside else type(value)(inside)
+        return _NONE if _NONE in inside else inside if is_list(value) else tuple(inside)
     return value if isinstance(value, PLAIN) else _NONE
 
 

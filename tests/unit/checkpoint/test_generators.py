@@ -80,7 +80,7 @@ def test_what_is_no_state_is_refused_and_nothing_is_changed(change: Mapping[str,
     with pytest.raises(CheckpointError, match="expected states of python, numpy, torch, cuda as") as caught:
         restore_generators({"ranks": [{**own, **change}]})
     assert caught.value.hint
-    for wrong in ({}, {"ranks": 3}, {"ranks": ["x"]}):
+    for wrong in ({}, {"ranks": 3}, {"ranks": ["x"]}, {"ranks": [{**own, "cuda": 5}]}):
         with pytest.raises(CheckpointError, match="expected the states of generators"):
             restore_generators(wrong)
     assert random.getstate() == before[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -220,6 +220,13 @@ class Lists(torch.optim.SGD):
         self.state[self.param_groups[0]["params"][1]]["seen"] = {1}
 
 
+class Numbers(torch.optim.SGD):
+    """Names what it keeps with numbers, and not all of it."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.state[self.param_groups[0]["params"][0]].update({1: torch.zeros(1), "slow": torch.zeros(1)})
+
+
 class Global(torch.optim.SGD):
     """Keeps a state of no parameter."""
 
@@ -245,6 +252,7 @@ class Late(torch.optim.SGD):
         (Hidden, "Hidden keeps what it learns in its attributes again, calls, where"),
         (Pair, "Pair keeps what it learns in its attribute inner"),
         (Lists, "found list in 'history', set in 'seen'"),
+        (Numbers, "expected texts as names of what it keeps of a parameter, found 1"),
         (Global, "belongs to no trained parameter"),
     ],
 )
@@ -252,6 +260,18 @@ def test_what_cannot_be_carried_is_refused(optimizer: Any, match: str) -> None:
     with pytest.raises(PlanError, match=match) as caught:
         OptimizerState(optimizer(list(Net(0).parameters())))
     assert caught.value.hint
+
+
+class Betas(NamedTuple):
+    first: float
+    second: float
+
+
+def test_options_with_names_of_their_own_are_kept_as_what_they_hold() -> None:
+    optimizer = torch.optim.Adam(Net(0).parameters(), betas=Betas(0.5, 0.75))
+    (group,) = OptimizerState(optimizer).export(settings=True)["options"]
+    assert group["betas"] == (0.5, 0.75)
+    assert type(group["betas"]) is tuple
 
 
 def test_state_that_comes_late_is_found() -> None:

@@ -163,3 +163,12 @@ def test_a_cause_that_a_driver_hides_behind_a_missing_file_is_found() -> None:
     found = ask(FileNotFoundError)
     assert not isinstance(found, FileNotFoundError)
     assert found.errno == errno.ENODEV
+
+
+@pytest.mark.parametrize(
+    "said", [{"Error": None}, {"Error": "busy", "ResponseMetadata": None}, {"ResponseMetadata": []}]
+)
+def test_an_answer_that_says_nothing_is_a_failure_like_any_other(said: object) -> None:
+    error = RuntimeError("what the storage said cannot be read")
+    error.response = said  # type: ignore[attr-defined]
+    assert "cannot be read" in str(failure_of(error, "s3://b/x: read"))

@@ -170,6 +170,7 @@ def test_an_ambiguous_or_foreign_shard_is_refused(tmp_path: Path) -> None:
         ("{", "no JSON"),
         ({"format": "x"}, '"format": "trainctl-tokens"'),
         ({"dtype": "int8"}, 'uint16 or uint32, found "int8"'),
+        ({"dtype": ["<u2"]}, 'uint16 or uint32, found \\["<u2"\\]'),
         ({"count": -1}, 'whole number in "count", found -1'),
         ({"vocabSize": 300}, '"vocabSize" 300, but the tokenizer has 256'),
         ({"separator": 400}, 'id of the vocabulary in "separator", found 400'),

@@ -49,7 +49,7 @@ def restore_generators(saved: Mapping[str, Any], group: dist.ProcessGroup | None
     """
     ranks = Ranks(group)
     states = saved.get("ranks") if is_mapping(saved) else None
-    if not (is_list(states) or is_tuple(states)) or not all(is_mapping(one) for one in states):
+    if not (is_list(states) or is_tuple(states)) or not all(map(_is_of_a_rank, states)):
         raise CheckpointError(
             f"expected the states of generators, found {type(saved).__name__} without ranks",
             hint="give what generator_states() returned when it was saved",
@@ -59,6 +59,11 @@ def restore_generators(saved: Mapping[str, Any], group: dist.ProcessGroup | None
         return False
     ranks.together("restoring the random generators", lambda: _restored(states[ranks.rank]))
     return True
+
+
+def _is_of_a_rank(state: object) -> bool:
+    """Looked at of every rank, so that all ranks come to the same verdict."""
+    return is_mapping(state) and (is_list(devices := state.get("cuda", [])) or is_tuple(devices))
 
 
 def _own() -> dict[str, Any]:

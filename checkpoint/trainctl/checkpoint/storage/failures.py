@@ -159,9 +159,10 @@ def _answer(error: BaseException) -> tuple[str, int]:
     response: Any = getattr(error, "response", None)
     if not is_dict(response):
         return "", 0
-    code = str(response.get("Error", {}).get("Code", ""))
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return code, int(status) if isinstance(status, int) else 0
+    said, around = response.get("Error"), response.get("ResponseMetadata")
+    code = str(said.get("Code", "")) if is_dict(said) else ""
+    status: object = around.get("HTTPStatusCode") if is_dict(around) else None
+    return code, status if isinstance(status, int) else 0
 
 
 def _said(error: BaseException) -> str:

@@ -178,7 +178,7 @@ def _sidecar_problem(data: bytes, vocab_size: int) -> str:
         return f"no JSON: {error}"
     if not is_mapping(told) or told.get("format") != FORMAT_NAME or told.get("version") != 1:
         return f'expected "format": "{FORMAT_NAME}" and "version": 1'
-    if told.get("dtype") not in _TYPES:
+    if told.get("dtype") not in tuple(_TYPES):
         return f'expected "dtype" {" or ".join(_TYPES)}, found {json.dumps(told.get("dtype"))}'
     size, count, separator = told.get("vocabSize"), told.get("count"), told.get("separator")
     if not _is_number(size):
