@@ -55,7 +55,7 @@ test-gpu: install ## The main path on CUDA devices; the tests of NCCL need two (
 check: install ## Lint, types, contracts, freshness of everything generated
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@echo "types: mypy and pyright, both strict"; $(BIN)/mypy & mypy=$$!; $(BIN)/basedpyright; pyright=$$?; wait $$mypy && exit $$pyright
+	@echo "types: mypy and pyright, both strict"; $(BIN)/mypy & mypy=$$!; $(BIN)/basedpyright --pythonpath $(BIN)/python; pyright=$$?; wait $$mypy && exit $$pyright
 	$(BIN)/pytest tests/architecture -q
 
 sizes: install ## What the code measures: files, functions, types, docstrings, duplicates (budgets: tests/architecture/budgets.toml)
