@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from trainctl.core.pauses import doubled_s
+
 LEADER_SILENT_S = 3.0
 FIRST_WORD_S = 1.0
 
@@ -27,4 +29,4 @@ class Patience:
     def limit_s(self, *, connected: bool, heartbeat_s: float) -> float:
         """Longest silence, of one that said something on this connection or of one that did not."""
         leader_s = max(LEADER_SILENT_S, 4 * heartbeat_s)
-        return leader_s if connected else min(leader_s, FIRST_WORD_S * 2.0 ** min(self._rounds, 16))
+        return leader_s if connected else doubled_s(FIRST_WORD_S, self._rounds, leader_s)

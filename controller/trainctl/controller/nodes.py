@@ -13,6 +13,7 @@ from trainctl.controller.leadership import Leadership
 from trainctl.controller.store.port import Delete, Put, StateStore
 from trainctl.core.clock import Clock
 from trainctl.core.errors import TrainctlError
+from trainctl.core.pauses import doubled_s
 
 _log = logging.getLogger(__name__)
 LOOK_EVERY_S = 5.0
@@ -94,7 +95,7 @@ class NodeKeeper:
             self._short_lives[node] = 0
 
     def _delay_s(self, node: str) -> float:
-        return min(LONGEST_DELAY_S, self._respawn_delay_s * 2.0 ** min(self._short_lives[node], 16))
+        return doubled_s(self._respawn_delay_s, self._short_lives[node], LONGEST_DELAY_S)
 
     async def _create(self, request: AgentRequest) -> bool:
         key = keys.intent(request.node)

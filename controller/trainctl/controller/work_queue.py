@@ -7,6 +7,8 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from random import Random
 
+from trainctl.core.pauses import doubled_s, drawn_s
+
 BASE_S = 0.05
 CAP_S = 60.0
 
@@ -97,5 +99,4 @@ class WorkQueue:
         self.add(key)
 
     def _pause_s(self, key: str) -> float:
-        limit_s = min(CAP_S, BASE_S * 2.0 ** min(self._failures[key], 16))
-        return self._chance.uniform(limit_s / 2, limit_s)
+        return drawn_s(doubled_s(BASE_S, self._failures[key], CAP_S), self._chance.random())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainctl.core.pauses import doubled_s, drawn_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
@@ -41,6 +43,5 @@ class Patience:
             spent_s: since the first began.
             chance: from 0 up to 1, another one each time: ranks that failed together do not come back together.
         """
-        ceiling_s = min(self.longest_s, self.first_s * 2.0 ** min(tries - 1, 60))
-        wait_s = ceiling_s * (0.5 + 0.5 * chance)
+        wait_s = drawn_s(doubled_s(self.first_s, tries - 1, self.longest_s), chance)
         return wait_s if spent_s + wait_s < self.deadline_s else None

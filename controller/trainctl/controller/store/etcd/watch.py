@@ -13,10 +13,11 @@ from trainctl.controller.store.etcd.connection import EtcdConnection, Member
 from trainctl.controller.store.etcd.failures import failure_of, is_stale_token
 from trainctl.controller.store.etcd.messages import KeySpace, end_of_prefix
 from trainctl.controller.store.port import CompactedError, KeyEvent, StoreUnavailableError, WatchBatch
+from trainctl.core.pauses import doubled_s
 from trainctl.protos.etcd import rpc_pb2
 
 _log = logging.getLogger(__name__)
-_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 
 class _WatchEndedError(Exception):
@@ -49,7 +50,7 @@ async def watch(
                     raise failure from error
                 _log.warning("%s: going on from revision %d", failure, following)
         connection.give_up(member)
-        await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+        await asyncio.sleep(doubled_s(_FIRST_PAUSE_S, failures, _LONGEST_PAUSE_S))
         failures += 1
 
 
