@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainctl.core.errors import Problem, SpecError
+from trainctl.core.plain import is_mapping, is_tuple
 from trainctl.parallel.tasks.task import Loss, TaskContext, TaskParts
 from trainctl.parallel.user_callable import load_callable
 
@@ -64,7 +65,7 @@ class CheckedLoss:
 
 
 def _loss_problem(result: object) -> str:
-    pair = _items(result)
+    pair = result if is_tuple(result) else ()
     if len(pair) != 2:
         return f"found {_kind(result)}"
     loss_sum, targets = pair
@@ -76,11 +77,6 @@ def _loss_problem(result: object) -> str:
     if not isinstance(targets, int) or isinstance(targets, bool) or targets < 0:
         return f"found {_kind(targets)} as the number of targets; it has to be a whole number"
     return ""
-
-
-def _items(result: object) -> tuple[object, ...]:
-    """Of a tuple; anything else has none."""
-    return cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
 
 
 def _problems(parts: TaskParts) -> Iterator[str]:
@@ -121,10 +117,10 @@ def _dataset(name: str, found: object) -> Iterator[str]:
 
 
 def _artifacts(files: object) -> Iterator[str]:
-    if not isinstance(files, Mapping):
+    if not is_mapping(files):
         yield f"artifacts: expected files by name, found {_kind(files)}"
         return
-    for name, content in cast("Mapping[object, object]", files).items():
+    for name, content in files.items():
         if not isinstance(name, str) or not isinstance(content, bytes):
             yield f"artifacts: expected bytes by file name, found {_kind(content)} under {name!r}"
 

@@ -86,7 +86,7 @@ class EtcdStore:
 
     async def _warn_of_flaw(self) -> None:
         with contextlib.suppress(TrainctlError):  # not every user may ask for it
-            flaw = flaw_of((await self._status()).version)
+            flaw = (await self.condition()).flaw
             if flaw:
                 _log.warning("%s: %s", self._connection.address, flaw)
 
