@@ -87,6 +87,7 @@ class Member:
         self._slots = slots
         self._incarnation = 0
         self._period_s = 1.0
+        self._said_s = 0.0
         self._sequence = 0
         self._told = told
         self._workers: dict[tuple[int, int], records_pb2.WorkerObserved] = {}
@@ -114,9 +115,12 @@ class Member:
         self._news.set()
 
     async def _beat(self) -> None:
+        """As an agent does: when nothing else was said for so long."""
         while True:
-            await asyncio.sleep(self._period_s)
-            self._news.set()
+            await asyncio.sleep(max(0.0, self._said_s + self._period_s - time.monotonic()))
+            if time.monotonic() >= self._said_s + self._period_s:
+                self._said_s = time.monotonic()
+                self._news.set()
 
     async def _requests(self) -> AsyncIterator[agent_pb2.SessionRequest]:
         hello = agent_pb2.AgentHello(node=self.node, agent_incarnation=self._incarnation)
@@ -124,6 +128,7 @@ class Member:
         while True:
             self._news.clear()
             self._sequence += 1
+            self._said_s = time.monotonic()
             seen = agent_pb2.AgentObserved(
                 sequence=self._sequence, store_address="127.0.0.1:1", workers=self._workers.values()
             )
@@ -131,6 +136,7 @@ class Member:
             await self._news.wait()
 
     def _obey(self, desired: agent_pb2.AgentDesired) -> None:
+        self._period_s = desired.heartbeat_s or self._period_s
         before, self._workers = self._workers, {}
         for worker in desired.workers:
             key = (worker.slot, worker.incarnation)
