@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from trainctl.checkpoint import blocks, filling, readers
+from trainctl.checkpoint import batches, blocks, filling, readers
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat
@@ -153,6 +153,7 @@ def loads_columns_and_replicas(folder: Path, rank: int, size: int) -> None:
     """Every rank reads for all others, many small messages at a time."""
     for module, name, size_bytes in (
         (blocks, "PIECE_BYTES", 256 << 10),
+        (batches, "PIECE_BYTES", 256 << 10),
         (readers, "TURN_BYTES", 256 << 10),
         (filling, "WINDOW_BYTES", 512 << 10),
     ):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainctl.checkpoint.manifest.checksum import checksum
+from trainctl.checkpoint.manifest.checksum import checksum, joined
 from trainctl.checkpoint.monitor import READ
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.stopwatch import timed
@@ -24,18 +25,27 @@ class BlockCheck:
     storage: Storage
     rereads: Rereads
 
-    def check(self, path: str, found: RangeRead, expected: str, what: str) -> None:
+    def check(self, path: str, found: RangeRead, expected: Sequence[str], block_bytes: int, what: str) -> None:
         """Sees that bytes of a file are what was saved; on return they are in ``found.into``.
 
         Args:
             path: of the file.
-            found: the bytes, and where they lie.
-            expected: their checksum.
+            found: the bytes of consecutive blocks, and where they lie.
+            expected: the checksum of each block.
+            block_bytes: of each; the last may be shorter.
             what: they are.
 
         Raises:
-            DamagedCheckpointError: they are not; names file, range and what they are.
+            DamagedCheckpointError: they are not; names file, range and what they are, of the first block.
         """
+        # At once: each call lets other threads run, and waits for them, which takes longer than a block.
+        if checksum(found.into) == joined(expected, len(found.into), block_bytes):
+            return
+        for number, one in enumerate(expected):
+            begin = number * block_bytes
+            self._check_block(path, RangeRead(found.offset + begin, found.into[begin : begin + block_bytes]), one, what)
+
+    def _check_block(self, path: str, found: RangeRead, expected: str, what: str) -> None:
         if checksum(found.into) == expected:
             return
         with timed(READ):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
+from trainctl.checkpoint.batches import batches
 from trainctl.checkpoint.block_check import BlockCheck
 from trainctl.checkpoint.block_read import BlockRead
 from trainctl.checkpoint.callbacks import unseen
@@ -96,7 +97,7 @@ class BlockReader:
         def verify(file: FileRecord) -> None:
             header = RangeRead(0, memoryview(bytearray(file.header_bytes)))
             self._storage.read_ranges(file.path, [header])
-            self._check.check(file.path, header, file.header_checksum, "its header")
+            self._check.check(file.path, header, (file.header_checksum,), file.header_bytes, "its header")
 
         at_once(self._storage, verify, [file for file in self._headers if file.path in paths])
 
@@ -106,7 +107,7 @@ class BlockReader:
         Raises:
             CheckpointError: a block does not have its checksum; names file, range and tensor.
         """
-        for batch in _batches(reads):
+        for batch in batches(reads):
             yield from self._fill(batch, _nowhere, bytearray)
 
     def read_at_once(
@@ -147,7 +148,7 @@ class BlockReader:
             return sum({read.begin: read.size for read in batch}.values())
 
         with ThreadPoolExecutor(self._storage.requests_at_once, "checkpoint-read") as pool:
-            begun = [pool.submit(deal_with, batch) for batch in _batches(reads)]
+            begun = [pool.submit(deal_with, batch) for batch in batches(reads)]
             try:
                 for done in as_completed(begun):
                     moved(done.result())
@@ -211,10 +212,8 @@ class BlockReader:
             self._storage.read_ranges(batch[0].path, [RangeRead(begin, memory[begin]) for begin in blocks])
         with timed(VERIFY):
             for begin, read in blocks.items():
-                what, size = str(read.transfer.src_key), read.block_bytes
-                for number, expected in enumerate(read.checksums):
-                    block = memory[begin][number * size : (number + 1) * size]
-                    self._check.check(read.path, RangeRead(begin + number * size, block), expected, what)
+                wanted = RangeRead(begin, memory[begin])
+                self._check.check(read.path, wanted, read.checksums, read.block_bytes, str(read.transfer.src_key))
         for read in batch:
             if read.begin not in placed:
                 yield read, memory[read.begin]
@@ -227,19 +226,3 @@ def _pieces(first: int, stop: int, block_bytes: int) -> Iterator[tuple[int, int]
         end = min(stop, (first // count + 1) * count)
         yield first, end
         first = end
-
-
-def _batches(reads: Sequence[BlockRead]) -> Iterator[list[BlockRead]]:
-    batch: list[BlockRead] = []
-    size = 0
-    for read in reads:
-        same_file = bool(batch) and batch[-1].path == read.path
-        same_block = same_file and batch[-1].begin == read.begin
-        added = 0 if same_block else read.size
-        if batch and (not same_file or size + added > PIECE_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(read)
-        size += added
-    if batch:
-        yield batch

@@ -10,10 +10,11 @@ import itertools
 import mmap
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from trainctl.checkpoint.batches import batches
 from trainctl.checkpoint.block_check import BlockCheck
 from trainctl.checkpoint.load_watch import Progress, unwatched
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm
@@ -188,7 +189,7 @@ class _Look:
         path = part.files[index].path
         check = BlockCheck(self.storage, self.rereads)
         room = memoryview(b"")
-        for batch in _batches(_blocks(part, index)):
+        for batch in batches(_blocks(part, index)):
             size_bytes = sum(block.size for block in batch)
             if size_bytes > len(room):
                 # Of the system's own: what threads that come and go free is kept for each of them by the allocator.
@@ -197,11 +198,8 @@ class _Look:
             found = [room[end - block.size : end] for block, end in zip(batch, ends, strict=True)]
             ranges = [RangeRead(block.begin, data) for block, data in zip(batch, found, strict=True)]
             self.storage.read_ranges(path, ranges)
-            for block, data in zip(batch, found, strict=True):
-                for number, expected in enumerate(block.checksums):
-                    begin = number * block.block_bytes
-                    wanted = RangeRead(block.begin + begin, data[begin : begin + block.block_bytes])
-                    check.check(path, wanted, expected, block.what)
+            for block, read in zip(batch, ranges, strict=True):
+                check.check(path, read, block.checksums, block.block_bytes, block.what)
                 self.seen.block(path, block.size)
             if self.pause is not None:
                 self.pause()
@@ -210,6 +208,7 @@ class _Look:
 class _Blocks(NamedTuple):
     """Consecutive ones of a data file; ``what`` is in them."""
 
+    path: str
     begin: int
     size: int
     block_bytes: int
@@ -217,24 +216,10 @@ class _Blocks(NamedTuple):
     what: str
 
 
-def _batches(blocks: Iterable[_Blocks]) -> Iterator[list[_Blocks]]:
-    """Read at once: memory is bounded by one of them for each thread."""
-    batch: list[_Blocks] = []
-    size = 0
-    for block in blocks:
-        if batch and size + block.size > PIECE_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(block)
-        size += block.size
-    if batch:
-        yield batch
-
-
 def _blocks(part: PartManifest, index: int) -> Iterator[_Blocks]:
     """All of a data file, in its order."""
     header = part.files[index]
-    found = [_Blocks(0, header.header_bytes, header.header_bytes, (header.header_checksum,), "its header")]
+    found = [_Blocks(header.path, 0, header.header_bytes, header.header_bytes, (header.header_checksum,), "its header")]
     count = max(1, PIECE_BYTES // part.block_bytes)
     for tensor in part.tensors:
         for chunk in (chunk for chunk in tensor.chunks if chunk.file == index):
@@ -242,5 +227,5 @@ def _blocks(part: PartManifest, index: int) -> Iterator[_Blocks]:
                 begin = first * part.block_bytes
                 size = min(count * part.block_bytes, chunk.size_bytes - begin)
                 expected, what = chunk.checksums[first : first + count], f"{tensor.kind} of {tensor.fqn}"
-                found.append(_Blocks(chunk.begin_bytes + begin, size, part.block_bytes, expected, what))
+                found.append(_Blocks(header.path, chunk.begin_bytes + begin, size, part.block_bytes, expected, what))
     return iter(sorted(found))

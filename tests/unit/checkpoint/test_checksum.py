@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from trainctl.checkpoint.manifest.checksum import ALGORITHM, check_algorithm, checksum
+from trainctl.checkpoint.manifest.checksum import ALGORITHM, check_algorithm, checksum, checksums, joined
 from trainctl.core.errors import CheckpointError
 
 
@@ -24,3 +24,10 @@ def test_another_algorithm_is_refused() -> None:
     check_algorithm(ALGORITHM, where="here")
     with pytest.raises(CheckpointError, match="here: expected checksums of kind crc32, found 'xxh3'"):
         check_algorithm("xxh3", where="here")
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 128, 1000])
+def test_that_of_blocks_in_a_row_comes_from_theirs(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert joined(checksums(data, 64), size, 64) == checksum(data)
+    assert joined(checksums(data, 64), size, 64) != checksum(data[:-1] + bytes([data[-1] ^ 1]))
