@@ -210,3 +210,36 @@ def test_whoever_is_stopped_leaves_at_once(tmp_path: Path) -> None:
                 run_lanes([exchange.receive(tmp_path / "target", 0)], alive=nothing, check=stop)
 
     world(2, body)
+
+
+def test_what_is_received_outlives_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every folder that is new, or has a new name in it, is synced after that."""
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "f").write_bytes(b"bytes")
+    (tmp_path / "from" / "data").mkdir()
+    (tmp_path / "from" / "data" / "g").write_bytes(b"more")
+    synced: dict[Path, list[str]] = {}
+    plainly = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.is_dir():
+            synced[path] = sorted(os.listdir(path))
+        plainly(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    def body(rank: int, store: str) -> None:
+        exchange = FileExchange(joined(rank, store, 2))
+        lane = (
+            exchange.send(tmp_path / "from", ["f", "data/g"], 1)
+            if rank == 0
+            else exchange.receive(tmp_path / "to" / "here", 0)
+        )
+        run_lanes([lane], alive=nothing, check=nothing)
+
+    world(2, body)
+    here = tmp_path / "to" / "here"
+    assert synced == {
+        tmp_path: ["from", "to"], tmp_path / "to": ["here"], here: ["data", "f"], here / "data": ["g"],
+    }  # fmt: skip

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
-from trainctl.checkpoint.layout.region import Flat, whole
+from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
+from trainctl.checkpoint.layout.region import Box, Flat, whole
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.tensors import dtype_name
+from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord, Member, Rung
 from trainctl.parallel.recovery.membership import rank_of
 from trainctl.parallel.recovery.transfer import Piece, joiners, plan_messages
@@ -51,6 +53,10 @@ def state(shapes: list[tuple[int, ...]]) -> LocalState:
     return LocalState(tuple(tensors))
 
 
+def copies(local: LocalState, size: int) -> Layout:
+    return replicated(local.shapes(), map(rank_holder, range(size)))
+
+
 shapes = st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), min_size=1, max_size=6)
 
 
@@ -66,7 +72,7 @@ def test_every_joiner_gets_every_element_once(
 ) -> None:
     holders = tuple(sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=size - 1))))
     rec, local = record(size, holders), state(shape_list)
-    messages = plan_messages(rec, local, message_bytes=message_bytes)
+    messages = plan_messages(rec, copies(local, size), message_bytes=message_bytes)
     got: Counter[tuple[int, str, int]] = Counter()
     for message in messages:
         assert message.source in holders
@@ -81,12 +87,34 @@ def test_every_joiner_gets_every_element_once(
 
 
 def test_the_load_is_spread_over_the_holders() -> None:
-    messages = plan_messages(record(4, (0, 1, 3)), state([(3000,), (3000,), (3000,)]))
+    messages = plan_messages(record(4, (0, 1, 3)), copies(state([(3000,), (3000,), (3000,)]), 4))
     sent = Counter[int]()
     for message in messages:
         sent[message.source] += message.size_bytes
     assert max(sent.values()) - min(sent.values()) <= 16_000
     assert set(sent) == {0, 1, 3}
+
+
+KEY = StateKey("w", "param", "F32", "island-0", StateVersion(1, 4))
+HALVES = (Box((0, 0), (2, 3)), Box((2, 0), (2, 3)))
+
+
+def halves(size: int) -> Layout:
+    """Even ranks have the upper rows of a tensor, odd ones the lower."""
+    return Layout({KEY: (4, 3)}, {rank_holder(rank): {KEY: (HALVES[rank % 2],)} for rank in range(size)})
+
+
+def test_who_holds_a_part_gets_that_part_from_those_who_have_it() -> None:
+    messages = plan_messages(record(4, (0, 1)), halves(4))
+    assert [(m.source, m.destination, [p.region for p in m.pieces]) for m in messages] == [
+        (0, 2, [Flat(0, 6)]),
+        (1, 3, [Flat(6, 12)]),
+    ]
+
+
+def test_a_part_that_nobody_has_any_more_is_refused() -> None:
+    with pytest.raises(InternalError, match="generation 3: no holder for"):
+        plan_messages(record(4, (0, 2)), halves(4))
 
 
 def test_rank_is_found_by_slot_and_life() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.placement import Placement
@@ -77,6 +77,15 @@ class Layout:
 
     def __repr__(self) -> str:
         return f"Layout({self.shapes}, {dict(self.holders)})"
+
+    def only(self, holders: Collection[str]) -> Layout:
+        """The layout with some of the holders."""
+        cut: dict[int, Placement] = {}
+        for placement in self.placements.values():
+            if id(placement) not in cut:
+                held = {name: regions for name, regions in placement.regions.items() if name in holders}
+                cut[id(placement)] = Placement(placement.shape, held)
+        return Layout.placed({key: cut[id(p)] for key, p in self.placements.items()}, holders)
 
     def parts(self, holder: str, key: StateKey) -> tuple[Region, ...]:
         """What ``holder`` holds of ``key`` as disjoint regions, flat where they can be; empty if nothing."""

@@ -15,7 +15,7 @@ from trainctl.checkpoint.stopwatch import timed
 from trainctl.checkpoint.storage.descriptors import write_all, write_ranges, write_stream
 from trainctl.checkpoint.storage.port import RangeRead, RangeWrite, other_size, short_read
 from trainctl.core.errors import DamagedCheckpointError
-from trainctl.core.system.files import sync_folder
+from trainctl.core.system.files import make_folder, sync_folder
 
 _READERS = 4
 _APPEND_LIMIT_BYTES = 64 * 1024 * 1024
@@ -35,7 +35,7 @@ class LocalStorage:
     def write_file(self, path: str, buffers: Iterable[memoryview | bytes]) -> int:
         """Writes to the final name, then syncs file and folder."""
         target = self._root / path
-        _make_folder(target.parent)
+        make_folder(target.parent)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             size = write_stream(descriptor, buffers)
@@ -55,7 +55,7 @@ class LocalStorage:
     def write_ranges(self, path: str, ranges: Iterable[RangeWrite]) -> None:
         """Positioned writes, then a sync of file and folder."""
         target = self._root / path
-        _make_folder(target.parent)
+        make_folder(target.parent)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             write_ranges(descriptor, ranges)
@@ -190,11 +190,3 @@ def _link(temporary: Path, target: Path) -> None:
             text = "this file system has no hard links, which it takes to create a file in one act"
             raise OSError(errno.ENOSYS, text, str(target)) from error
         raise
-
-
-def _make_folder(folder: Path) -> None:
-    """Makes the folder and its parents durable: a file in an unsynced folder can vanish with the power."""
-    missing = [f for f in (folder, *folder.parents) if not f.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in missing:
-        sync_folder(made.parent)

@@ -248,7 +248,8 @@ class Entry:
         shared = self._shared() if holder else None
         everyone = gather_json(group, shared, waiter=self.waiter, what="sharing the objects")
         state = self.replica.state(StateVersion(self.record.lineage, self.record.target_step))
-        messages = plan_messages(self.record, state)
+        layout = self.replica.holding.layout(group, state, waiter=self.waiter)
+        messages = plan_messages(self.record, layout)
         copy = StateCopy(group, state, waiter=self.waiter, reach=self.reach)
         if holder:
             copy.send(messages)
@@ -295,7 +296,7 @@ class Entry:
 
     def _objects_to_compare(self) -> Any:
         """Rank 0's registered objects where everybody starts from what it built itself, and nothing was handed over."""
-        starts = self.record.rung is Rung.START and self.rank == 0 and not self.replica.sharded
+        starts = self.record.rung is Rung.START and self.rank == 0 and self.replica.holding.alike
         return _sendable(self.replica.export_objects()["registered"]) if starts else None
 
     def _agree(self, group: Group, load: PartTimes | None) -> tuple[bool, Sequence[PartTimes]]:

@@ -22,6 +22,7 @@ from trainctl.checkpoint.exchange.lanes import Lane
 from trainctl.checkpoint.exchange.port import Work
 from trainctl.checkpoint.tensors import byte_view
 from trainctl.core.errors import InternalError
+from trainctl.core.system.files import make_folder, sync_folder
 from trainctl.parallel.collectives.port import Group
 
 MESSAGE_BYTES = 4 << 20
@@ -162,6 +163,7 @@ class _Incoming:
             os.fsync(file.fileno())  # on a disk it shall outlive the machine
             file.close()
             self._partial.rename(self._target)
+            sync_folder(self._target.parent)
 
         return self._guarded(close)
 
@@ -170,7 +172,7 @@ class _Incoming:
             return None
         try:
             if self._file is None:
-                self._target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._target.parent)
                 self._file = open(self._partial, "wb")  # noqa: SIM115 - it stays open between messages
             do(self._file)
         except OSError as error:

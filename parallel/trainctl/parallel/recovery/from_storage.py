@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.load_watch import LoadWatch
 from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.origin import origin_of
@@ -16,7 +15,6 @@ from trainctl.core.errors import DamagedCheckpointError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
-from trainctl.parallel.recovery.layouts import gathered_layout
 from trainctl.parallel.replica.replica import Replica
 
 
@@ -89,8 +87,5 @@ class StorageLoad:
         """All ranks of the generation load the same checkpoint."""
         if self.group.size == 1:
             return None
-        if self.replica.sharded:
-            wanted = gathered_layout(self.group, state, waiter=self.waiter)
-        else:
-            wanted = replicated(state.shapes(), [rank_holder(rank) for rank in range(self.group.size)])
+        wanted = self.replica.holding.layout(self.group, state, waiter=self.waiter)
         return Sharing(self.group, wanted, check=lambda: self.waiter.check(alive=False))

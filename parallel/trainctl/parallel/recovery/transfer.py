@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.layout import rank_holder, replicated
+from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Flat, Region, part_of, volume
-from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord
 
@@ -58,21 +57,20 @@ def joiners(record: GenerationRecord) -> tuple[int, ...]:
 
 
 def plan_messages(
-    record: GenerationRecord, state: LocalState, *, message_bytes: int = MESSAGE_BYTES
+    record: GenerationRecord, layout: Layout, *, message_bytes: int = MESSAGE_BYTES
 ) -> tuple[Message, ...]:
     """Every joiner gets every byte once; the bytes are spread over all holders. Sources take turns.
 
     Args:
         record: says who holds the state and who needs it.
-        state: any rank's, for the names and shapes; its keys carry the target version.
+        layout: of all ranks, as it is to be afterwards; its keys carry the target version.
         message_bytes: size of a message.
 
     Raises:
         InternalError: a range has no holder.
     """
-    shapes = state.shapes()
-    src = replicated(shapes, [rank_holder(rank) for rank in record.holders])
-    dst = replicated(shapes, [rank_holder(rank) for rank in joiners(record)])
+    src = layout.only([rank_holder(rank) for rank in record.holders])
+    dst = layout.only([rank_holder(rank) for rank in joiners(record)])
     plan = copy_plan(src, dst)
     if plan.missing:
         raise InternalError(f"generation {record.generation}: no holder for {plan.missing[0]}")

@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 
 from trainctl.checkpoint.description import schema_digest
-from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.optimizer_state import OptimizerState
 from trainctl.checkpoint.origin import Imported
@@ -24,9 +23,9 @@ from trainctl.core.records.step import Outcome, StepAction, StepReport
 from trainctl.parallel.plan.randomness import derive_seed
 from trainctl.parallel.replica.digest import tensors_digest
 from trainctl.parallel.replica.generators import seed_generators
-from trainctl.parallel.replica.gradients import FlatGradients, Gradients
+from trainctl.parallel.replica.gradients import Gradients
+from trainctl.parallel.replica.holding import Holding, Sharded, Whole
 from trainctl.parallel.replica.rest import Rest
-from trainctl.parallel.replica.sharded_gradients import ShardedGradients, sum_instead_of_mean
 from trainctl.parallel.replica.training_state import TrainingState
 
 EMPTY = -1
@@ -42,7 +41,7 @@ class Replica:
 
     Attributes:
         training: what it is a copy of.
-        sharded: each rank holds another part, and the model itself reduces the gradients.
+        holding: what of the state of all ranks this one has.
         gradients: accumulated, then reduced, then retained until the step is settled.
         lineage: chain of steps that the state belongs to.
         applied_step: step that the state is at; ``EMPTY`` if it is none.
@@ -51,14 +50,14 @@ class Replica:
         retained_generation: generation that made the complete reduced gradient held; 0 if none is held.
         retained_step: step of it; 0 if none is held.
         as_built: what the loop registered has made no step and got nothing from others, whatever the weights are.
-        pristine: the state is still the initial one, as the seed made it; one that is sharded is made again every time.
+        pristine: the state is still the initial one, as the seed made it.
         checkpoint: newest complete checkpoint of this lineage: the parent of the next.
         rest: the objects as they belong to ``applied_step``; None as long as the worker stood at none.
         sets_learning_rate: the outcome's learning rate counts; otherwise the loop's own schedulers say it.
     """
 
     def __init__(self, training: TrainingState | None, *, instance: str) -> None:
-        self.sharded = training is None
+        self.holding: Holding = Whole() if training is not None else Sharded()
         self.sets_learning_rate = True
         self._instance = instance
         self.lineage = 0
@@ -73,7 +72,7 @@ class Replica:
         self.rest: Rest | None = None
         self._initial_objects: dict[str, Any] | None = None
         self.install(training or TrainingState(model=nn.Module(), optimizers=()))
-        if self.sharded:
+        if training is None:
             self.schema_digest, self._initial_objects = "", None  # of nothing
 
     def install(self, training: TrainingState) -> None:
@@ -84,7 +83,7 @@ class Replica:
         """
         training.check()
         groups = tuple(training.parameter_groups())
-        self.gradients: Gradients = ShardedGradients(groups) if self.sharded else FlatGradients(groups)
+        self.gradients: Gradients = self.holding.gradients(groups)
         self.training = training
         if self._initial_objects is None:
             self._initial_objects = copy.deepcopy(training.export_objects(hyperparameters=False))
@@ -92,8 +91,7 @@ class Replica:
             training.import_objects(copy.deepcopy(self._initial_objects), hyperparameters=False)
         self._group_sizes = _sizes(groups)
         self._optimizers = [OptimizerState(optimizer) for optimizer in training.optimizers]
-        if self.sharded:
-            sum_instead_of_mean(training.model)
+        self.holding.adopt(training.model)
         self.discard()
         self.rest = None
         self.applied_step = EMPTY
@@ -108,8 +106,7 @@ class Replica:
         training = self.training
         for optimizer in self._optimizers:
             optimizer.check()
-        if self.sharded:
-            settle_shards(training.model)
+        self.holding.settle(training.model)
         return state_of(
             training.model,
             training.optimizers,
@@ -121,8 +118,8 @@ class Replica:
         )
 
     def digest(self) -> str:
-        """Of all bits of the state; empty where every rank holds another part of it."""
-        if self.sharded:
+        """Of all bits of the state, to compare with other ranks; empty where those have something else."""
+        if not self.holding.alike:
             return ""
         return tensors_digest(tensor.tensor for tensor in self.state(StateVersion(0, 0)).tensors)
 
@@ -195,8 +192,7 @@ class Replica:
         if self.sets_learning_rate:
             for group in self.training.parameter_groups():
                 group["lr"] = learning_rate
-        if self.sharded:
-            settle_shards(self.training.model)
+        self.holding.settle(self.training.model)
         for optimizer in self._optimizers:
             optimizer.step()
 
@@ -221,7 +217,7 @@ class Replica:
 
     def _rest_here(self) -> None:
         own = not self.sets_learning_rate
-        self.rest = Rest(self.training, hyperparameters=own, watch_tensors=not self.sharded)
+        self.rest = Rest(self.training, hyperparameters=own, watch_tensors=self.holding.counts_writes)
 
     def give_up_step(self) -> None:
         """The open step is to be repeated: nothing of it stays."""
@@ -240,7 +236,7 @@ class Replica:
             retained_step=self.retained_step,
             schema_digest=self.schema_digest,
             state_bytes=self.state_bytes,
-            pristine=self.pristine or self.sharded,
+            pristine=self.pristine or self.holding.rebuilt,
         )
 
     def export_objects(self) -> dict[str, Any]:

@@ -96,15 +96,15 @@ class Duties:
         if self._evaluation is None or not self._evaluation.due(step) or self.evaluated_step == step:
             return
         self._context.where.show(Phase.EVAL)
-        loss = self._evaluation.run(seat.group, self._context.waiter, lockstep=self._replica.sharded)
+        loss = self._evaluation.run(seat.group, self._context.waiter, lockstep=self._replica.holding.lockstep)
         self.evaluated_step = step
         self._reporter.note_evaluation(step, loss)
 
     def _save(self, seat: Seat, step: int, agreed: Agreement) -> None:
         """Begins what is due; before the run ends or stands still, everything that was begun is brought to its end."""
         saves, flags = seat.saves, agreed.flags
-        # Where each rank holds another part, a change of the ranks goes back to the newest checkpoint: it is made now.
-        asked = VoteFlag.SAVE_ON_STOP in flags or (VoteFlag.HOLD in flags and self._replica.sharded)
+        # Where no rank has what another has, a change of the ranks goes back to the newest checkpoint: it is made now.
+        asked = VoteFlag.SAVE_ON_STOP in flags or (VoteFlag.HOLD in flags and not self._replica.holding.alike)
         last = asked or VoteFlag.HOLD in flags or step >= self._steps
         due = self._checkpoints.due(step, steps=self._steps, saved_step=saves.saved_step, by_time=agreed.save_due)
         due = due or (asked and step != saves.saved_step)

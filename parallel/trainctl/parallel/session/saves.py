@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from trainctl.checkpoint.dealing import Dealer
 from trainctl.checkpoint.engine import Attempt, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.layout.layout import rank_holder, replicated
+from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.monitor import FENCE, MEMORY, PLAN, STAGES, STALL
 from trainctl.checkpoint.snapshot.background import PartOutcome
 from trainctl.checkpoint.snapshot.host_pool import HostPool
@@ -30,7 +30,6 @@ from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.plan.vote import Saved, least
-from trainctl.parallel.recovery.layouts import gathered_layout
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.session.checkpoints import IN_FLIGHT, Manners
 from trainctl.parallel.session.places import Place
@@ -241,11 +240,8 @@ class Saves:
         return save.seal is not None and save.seal.over(SILENCE_S)
 
     def _dealt(self, state: LocalState) -> Dealt:
-        """Dealt over who holds what: everybody everything, or what the ranks say."""
-        if self._replica.sharded:
-            layout = gathered_layout(self._group, state, waiter=self._waiter)
-        else:
-            layout = replicated(state.shapes(), [rank_holder(rank) for rank in range(self._group.size)])
+        """Dealt over who holds what."""
+        layout = self._replica.holding.layout(self._group, state, waiter=self._waiter)
         return Dealt(self._dealer.portion(layout), layout.shapes)
 
     def _pass_fence(self, save: _Save, within_s: float) -> None:

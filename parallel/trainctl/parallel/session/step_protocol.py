@@ -66,7 +66,7 @@ class StepProtocol:
         everything = self._plan.micro_batches(step=step, cursor=replica.cursor)
         parts = deal(len(everything), seat.group.size)
         own = parts[seat.group.rank]
-        turns = max(map(len, parts)) if replica.sharded else len(own)
+        turns = max(map(len, parts)) if replica.holding.lockstep else len(own)
         context = StepContext(
             step,
             everything[own.start : own.stop],

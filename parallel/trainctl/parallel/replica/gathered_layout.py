@@ -1,29 +1,38 @@
-"""What all ranks of a group hold, as one layout."""
+"""What all ranks of a group hold, as one layout, where each holds a part."""
 
 from __future__ import annotations
 
+from trainctl.checkpoint.description import schema_digest
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.plain import from_plain, to_plain
 from trainctl.checkpoint.layout.region import Region, Shape
 from trainctl.checkpoint.state import LocalState
+from trainctl.core.errors import PlanError
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
 
 
 def gathered_layout(group: Group, state: LocalState, *, waiter: Waiter) -> Layout:
-    """The layout of a state whose parts lie on the ranks; tensors are in the same order on all of them.
+    """The layout of a state whose parts lie on the ranks: each has parts of the same tensors, in the same order.
 
     Raises:
+        PlanError: a rank has parts of other tensors.
         Interrupted, CollectiveError: as ``Waiter.wait``.
     """
     # Few regions differ between tensors: each is sent, read and placed once.
     numbers: dict[Region, int] = {}
     own = [numbers.setdefault(tensor.region, len(numbers)) for tensor in state.tensors]
-    told = {"regions": [to_plain(region) for region in numbers], "tensors": own}
+    told = {"schema": schema_digest(state), "regions": [to_plain(region) for region in numbers], "tensors": own}
     said = gather_json(group, told, waiter=waiter, what="comparing who holds what")
+    for rank, part in enumerate(said):
+        if part.get("schema", told["schema"]) != told["schema"]:  # older workers do not say it
+            raise PlanError(
+                f"rank {rank} built a model or optimizer of other names, shapes or types than rank {group.rank} did",
+                hint="let nothing that is built depend on the rank or the host",
+            )
     regions = [[from_plain(plain) for plain in part["regions"]] for part in said]
     ranks = [rank_holder(rank) for rank in range(len(said))]
     alike: dict[tuple[Shape, tuple[int, ...]], Placement] = {}
