@@ -11,7 +11,7 @@ PORTIONS := protos parallel checkpoint controller agent
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system test-gpu check sizes coverage chaos bench bench-recovery bench-overhead bench-control bench-checkpoint bench-checkpoint-gpu bench-data protos docs corpus clean
+.PHONY: help install demo test test-system test-gpu check sizes coverage chaos bench bench-recovery bench-overhead bench-control bench-checkpoint bench-checkpoint-gpu bench-data profile protos docs corpus clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ bench-checkpoint: install ## Seconds to save and load against torch's distribute
 
 bench-checkpoint-gpu: install ## Stall of a snapshot of a billion parameters after every step, on a CUDA device (needs one)
 	$(BIN)/python tests/benchmarks/checkpoint_gpu.py $(BENCH_ARGS)
+
+profile: install ## Where the time of a step, a save, a start and a recovery goes
+	$(BIN)/python tests/benchmarks/profiles.py $(BENCH_ARGS)
 
 bench-data: install ## Tokens per second of the loader, every format, against reading the same bytes plainly
 	$(BIN)/python tests/benchmarks/data.py $(BENCH_ARGS)
