@@ -208,5 +208,5 @@ def test_the_command_works_without_torch(tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nothing"), str(tmp_path / "hf")]) == 6
     said = capsys.readouterr().err
-    assert f"holds no complete checkpoint: there is no such folder in {tmp_path}\n" in said
+    assert f"holds no complete checkpoint: there is no such folder in {tmp_path} (CHECKPOINT_UNUSABLE)\n" in said
     assert "resum" not in said
