@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainctl.cli.installation import read_agents, read_controller
 from trainctl.core.errors import PermissionDeniedError, UnavailableError
 from trainctl.core.system.memory_folder import memory_folder, remove_memory_folder
 from trainctl.core.system.processes import ProcessId, is_alive, send_signal
+from trainctl.core.system.run_folder import read_agents, read_controller
 
 CONTROLLER_GRACE_S = 10.0
 AGENT_GRACE_S = 20.0

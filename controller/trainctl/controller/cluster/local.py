@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
-from trainctl.core.errors import UnavailableError
-from trainctl.core.system.files import write_atomically
+from trainctl.core.errors import PreconditionError, UnavailableError
 from trainctl.core.system.processes import ProcessId, identify, is_alive, send_signal
+from trainctl.core.system.run_folder import AGENT_FILE, read_agent, write_agent
 
 GRACE_S = 10.0
 
@@ -43,8 +42,8 @@ class LocalCluster:
     async def observe(self) -> tuple[AgentProcess, ...]:
         """Every node that ever had an agent in this folder."""
         found: list[AgentProcess] = []
-        for path in sorted(self._folder.glob("*/agent.json")):
-            node, process = path.parent.name, self._read(path)
+        for node in sorted(path.parent.name for path in self._folder.glob(f"*/{AGENT_FILE}")):
+            process = self._known(node)
             if process is not None:
                 self._watch(node, process)
                 alive = is_alive(process)
@@ -59,7 +58,7 @@ class LocalCluster:
             UnavailableError: the process could not be started.
         """
         folder = self._folder / request.node
-        known = self._read(folder / "agent.json")
+        known = self._known(request.node)
         if known is not None and is_alive(known):
             return AgentProcess(node=request.node, pid=known.pid, alive=True)
         try:
@@ -70,14 +69,13 @@ class LocalCluster:
         if process is None:
             raise UnavailableError(f"the agent of {request.node} ended at once", hint=f"see {folder / 'agent.log'}")
         self._children.add(pid)
-        record = {"pid": process.pid, "start_ticks": process.start_ticks, "slots": request.slots}
-        write_atomically(folder / "agent.json", json.dumps(record).encode())
+        write_agent(folder, process, slots=request.slots)
         self._watch(request.node, process)
         return AgentProcess(node=request.node, pid=process.pid, alive=True)
 
     async def delete(self, node: str) -> None:
         """SIGTERM, then SIGKILL after ``GRACE_S``; signals exactly the process that was started."""
-        process = self._read(self._folder / node / "agent.json")
+        process = self._known(node)
         if process is None:
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -158,10 +156,10 @@ class LocalCluster:
                 self._exit_codes[pid] = os.waitstatus_to_exitcode(status)
         return self._exit_codes.get(pid)
 
-    @staticmethod
-    def _read(path: Path) -> ProcessId | None:
+    def _known(self, node: str) -> ProcessId | None:
+        """The node's newest agent; of a damaged file nobody can tell which it was."""
         try:
-            data = json.loads(path.read_text())
-            return ProcessId(pid=int(data["pid"]), start_ticks=int(data["start_ticks"]))
-        except (FileNotFoundError, ValueError, KeyError):
+            agent = read_agent(self._folder / node)
+        except PreconditionError:
             return None
+        return agent.process if agent is not None else None
