@@ -16,11 +16,10 @@ from trainctl.cli.local import folder
 from trainctl.cli.local import start as starting
 from trainctl.cli.local import stop as stopping
 from trainctl.cli.local.start import LocalPlan, controller_command
-from trainctl.cli.local.stop import wait_for_end
 from trainctl.cli.main import main
 from trainctl.controller.run_dir import RunDir
 from trainctl.core.errors import PreconditionError
-from trainctl.core.system.processes import ProcessId
+from trainctl.core.system.processes import ProcessId, wait_for_end
 from trainctl.core.system.run_folder import read_agents, read_controller
 from unit.cli.conftest import Result
 

@@ -15,7 +15,7 @@ from trainctl.cli.client import Client
 from trainctl.cli.connection import local_endpoint
 from trainctl.cli.installation import frozen_hint
 from trainctl.cli.local import folder
-from trainctl.cli.local.stop import stop
+from trainctl.cli.local.stop import CONTROLLER_GRACE_S, stop
 from trainctl.core.errors import (
     ConflictError,
     PermissionDeniedError,
@@ -24,6 +24,7 @@ from trainctl.core.errors import (
     UnavailableError,
     UsageError,
 )
+from trainctl.core.system.processes import end_child
 from trainctl.core.system.run_folder import ControllerEnd, LocalController, read_controller, read_end
 from trainctl.protos.v1.job_pb2 import GetVersionRequest, ListNodesRequest
 
@@ -219,13 +220,7 @@ def _failed(
 
 def _undo(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
     """Leaves nothing half-started behind."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    end_child(process, CONTROLLER_GRACE_S)
     try:
         stop(run_dir)
     except TrainctlError:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
 from trainctl.core.errors import PreconditionError, UnavailableError
-from trainctl.core.system.processes import ProcessId, identify, is_alive, send_signal
+from trainctl.core.system.processes import ProcessId, end_processes, identify, is_alive
 from trainctl.core.system.run_folder import AGENT_FILE, read_agent, write_agent
 
 GRACE_S = 10.0
@@ -76,13 +75,9 @@ class LocalCluster:
     async def delete(self, node: str) -> None:
         """SIGTERM, then SIGKILL after ``GRACE_S``; signals exactly the process that was started."""
         process = self._known(node)
-        if process is None:
-            return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if not send_signal(process, number):
-                break
-            await self._gone(process, GRACE_S)
-        self._exit_code(process.pid)
+        if process is not None:
+            await asyncio.to_thread(end_processes, [process], GRACE_S)
+            self._exit_code(process.pid)
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Registers a callback for exits."""
@@ -94,22 +89,6 @@ class LocalCluster:
             asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
         self._watched.clear()
-
-    async def _gone(self, process: ProcessId, limit_s: float) -> None:
-        loop, gone = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except ProcessLookupError:
-            return
-        loop.add_reader(descriptor, gone.set)
-        try:
-            async with asyncio.timeout(limit_s):
-                await gone.wait()
-        except TimeoutError:
-            return
-        finally:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
 
     def _watch(self, node: str, process: ProcessId) -> None:
         known = self._watched.get(node)
