@@ -33,9 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(options)
     except TrainctlError as error:
-        print(f"error: {error} ({error.code})", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        print(*error.lines, sep="\n", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -7,16 +7,10 @@ from pathlib import Path
 
 from trainctl.cli.config.settings import Found, Settings
 from trainctl.cli.context import Context
-from trainctl.cli.installation import (
-    LocalController,
-    frozen_hint,
-    read_authority,
-    read_controller,
-    read_end,
-    read_token,
-)
+from trainctl.cli.installation import frozen_hint, read_authority, read_token, remedy
 from trainctl.core.errors import TrainctlError, UnavailableError, UsageError
 from trainctl.core.loopback import beyond_loopback
+from trainctl.core.system.run_folder import CONTROLLER_FILE, LocalController, read_controller, read_end
 from trainctl.core.texts import quoted
 from trainctl.core.units import format_duration, parse_duration_s
 
@@ -115,7 +109,7 @@ def _silence_hint(context: Context, settings: Settings) -> tuple[str, str]:
     if controller.alive:
         return frozen_hint(controller.process.pid, where), ""
     end = read_end(folder)
-    return (f"{end}; {end.remedy(where)}", end.code) if end is not None else (f"{_AGAIN}{where}", "")
+    return (f"{end}; {remedy(end, where)}", end.code) if end is not None else (f"{_AGAIN}{where}", "")
 
 
 def _absent(what: str, run_dir: Path, again: str) -> UnavailableError:
@@ -123,7 +117,7 @@ def _absent(what: str, run_dir: Path, again: str) -> UnavailableError:
     end = read_end(run_dir)
     if end is None:
         return UnavailableError(what, hint=again)
-    error = UnavailableError(f"{what}; {end}", hint=end.remedy())
+    error = UnavailableError(f"{what}; {end}", hint=remedy(end))
     error.cause = end.code
     return error
 
@@ -145,7 +139,7 @@ def _authority(context: Context, settings: Settings) -> tuple[bytes | None, str]
         return read_authority(path, found.origin), f"the authority in {path}"
     controller = read_controller(context.run_dir)
     if controller is not None and controller.ca_file and controller.address == address.value:
-        return read_authority(Path(controller.ca_file), "controller.json"), f"the authority in {controller.ca_file}"
+        return read_authority(Path(controller.ca_file), CONTROLLER_FILE), f"the authority in {controller.ca_file}"
     return None, ""
 
 
@@ -165,7 +159,7 @@ def local_endpoint(run_dir: Path, token_file: str = "") -> Endpoint:
         raise _absent(f"the controller at {controller.address} is not running ({ended})", run_dir, _AGAIN)
     token = read_token(Path(token_file).expanduser() if token_file else run_dir / "token")
     frozen = frozen_hint(controller.process.pid)
-    origin = str(run_dir / "controller.json")
+    origin = str(run_dir / CONTROLLER_FILE)
     ca = read_authority(Path(controller.ca_file), origin) if controller.ca_file else None
     return Endpoint(
         address=controller.address,

@@ -9,6 +9,7 @@ from typing import TypeVar
 from trainctl.cli.client import Client, StreamAgedError, connect
 from trainctl.cli.context import Context
 from trainctl.core.errors import UnavailableError
+from trainctl.core.pauses import doubled_s
 
 T = TypeVar("T")
 
@@ -43,14 +44,14 @@ def resume(
     """
     tell = say or context.console.say
     away_since_s: float | None = None
-    delay_s = _FIRST_DELAY_S
+    tries = 0
     while True:
         try:
             with connect(context) as client:
                 for message in start(client):
                     if away_since_s is not None:
                         tell(f"the controller is back after {time.monotonic() - away_since_s:.1f} s")
-                    away_since_s, delay_s, was_there = None, _FIRST_DELAY_S, True
+                    away_since_s, tries, was_there = None, 0, True
                     yield message
                 return
         except StreamAgedError:
@@ -61,8 +62,8 @@ def resume(
             if away_since_s is None:
                 away_since_s = time.monotonic()
                 tell(f"the controller is away; the job goes on, waiting for it to come back ({_first_line(error)})")
-        time.sleep(delay_s)
-        delay_s = min(2 * delay_s, _MAX_DELAY_S)
+        time.sleep(doubled_s(_FIRST_DELAY_S, tries, _MAX_DELAY_S))
+        tries += 1
 
 
 def _first_line(error: Exception) -> str:

@@ -113,7 +113,7 @@ class Frame:
             )
         except OSError as error:
             former = run.former()
-            if (former.get("pid"), former.get("address")) != (os.getpid(), where):
+            if former is None or (former.process.pid, former.address) != (os.getpid(), where):
                 raise
             _log.error("%s cannot be written anew: %s", run.controller_file, error)
 

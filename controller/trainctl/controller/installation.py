@@ -13,6 +13,7 @@ from trainctl.controller.store.port import Compare, Operation, Put, StateStore, 
 from trainctl.controller.stored import reading
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import ConflictError, PreconditionError
+from trainctl.core.json_text import read_object
 from trainctl.core.plain import is_mapping
 from trainctl.core.system.files import write_atomically
 from trainctl.protos.version import package_version
@@ -195,7 +196,7 @@ def stamp(own: str, authority: str = "", *, schema: int = SCHEMA) -> Operation:
 def load_sighting(path: Path) -> Sighting:
     """What an earlier life of this controller wrote down; nothing seen if there is no such file."""
     try:
-        return from_wire(Sighting, json.loads(path.read_text()))
+        return from_wire(Sighting, read_object(path))
     except (FileNotFoundError, ValueError, WireError):
         return Sighting()
 

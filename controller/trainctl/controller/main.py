@@ -44,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(_serve(_settings(options)))
     except TrainctlError as error:
         _leave_word(options.dir, error)
-        print(f"error: {error} ({error.code})", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        print(*error.lines, sep="\n", file=sys.stderr)
         return error.exit_code
     except Exception as error:
         _leave_word(options.dir, error)

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, TrainctlError
-from trainctl.core.plain import is_mapping
 from trainctl.core.system.files import write_atomically
-from trainctl.core.system.processes import ProcessId, identify, is_alive
+from trainctl.core.system.processes import ProcessId, identify
+from trainctl.core.system.run_folder import (
+    CONTROLLER_FILE,
+    END_FILE,
+    NODES,
+    ControllerEnd,
+    LocalController,
+    read_controller,
+    read_end,
+    write_controller,
+    write_end,
+)
 
 
 class AlreadyRunningError(ConflictError):
     """A controller runs in this folder."""
 
     code = "CONTROLLER_RUNNING"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """Why the newest controller of a folder ended by itself, before it served or later; Unix seconds."""
-
-    at_s: float
-    code: str
-    message: str
-    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +43,12 @@ class RunDir:
     @property
     def controller_file(self) -> Path:
         """Who runs here and where it listens; stays behind, so that the next one takes the same port."""
-        return self.root / "controller.json"
+        return self.root / CONTROLLER_FILE
 
     @property
     def end_file(self) -> Path:
         """Why the newest one ended by itself; gone as soon as one runs again."""
-        return self.root / "ended.json"
+        return self.root / END_FILE
 
     @property
     def store_file(self) -> Path:
@@ -71,7 +68,7 @@ class RunDir:
     @property
     def nodes(self) -> Path:
         """A folder for each local node."""
-        return self.root / "nodes"
+        return self.root / NODES
 
     @property
     def jobs(self) -> Path:
@@ -122,27 +119,23 @@ class RunDir:
             )
         return token
 
-    def former(self) -> Mapping[str, Any]:
-        """What the last controller in this folder wrote; empty if there was none."""
+    def former(self) -> LocalController | None:
+        """What the last controller in this folder wrote; None if there was none, or nobody can read it."""
         try:
-            data: object = json.loads(self.controller_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return data if is_mapping(data) else {}
+            return read_controller(self.root)
+        except PreconditionError:
+            return None
 
     def former_port(self) -> int:
         """The port it listened on, 0 if unknown."""
-        port = str(self.former().get("address", "")).rpartition(":")[2]
+        former = self.former()
+        port = former.address.rpartition(":")[2] if former is not None else ""
         return int(port) if port.isdigit() else 0
 
     def running(self) -> ProcessId | None:
         """The controller that runs here now, if one does."""
-        data = self.former()
-        try:
-            process = ProcessId(pid=int(data["pid"]), start_ticks=int(data["start_ticks"]))
-        except (KeyError, TypeError, ValueError):
-            return None
-        return process if is_alive(process) and process.pid != os.getpid() else None
+        former = self.former()
+        return former.process if former is not None and former.alive and former.process.pid != os.getpid() else None
 
     def write(
         self,
@@ -157,18 +150,16 @@ class RunDir:
         """Says who runs here: whoever reads the file can connect. ``secrets`` is the folder of its agents'."""
         process = identify(os.getpid())
         assert process is not None
-        record = {
-            "pid": process.pid,
-            "start_ticks": process.start_ticks,
-            "address": address,
-            "metrics_address": metrics_address,
-            "version": version,
-            "ca_file": ca_file,
-            "secrets": secrets,
-            "started_s": started_s,
-        }
-        write_atomically(self.controller_file, json.dumps(record).encode() + b"\n")
-        self.end_file.unlink(missing_ok=True)
+        controller = LocalController(
+            process=process,
+            address=address,
+            metrics_address=metrics_address,
+            version=version,
+            started_s=started_s,
+            ca_file=ca_file,
+            secrets=secrets,
+        )
+        write_controller(self.root, controller)
 
     def write_end(self, error: Exception, at_s: float) -> None:
         """Says why this controller ends, for whoever wonders later why none runs; not if another one does.
@@ -179,21 +170,12 @@ class RunDir:
         if self.running() is not None:
             return
         if isinstance(error, TrainctlError):
-            record = {"at_s": at_s, "code": error.code, "message": str(error), "hint": error.hint}
+            code, message, hint = error.code, str(error), error.hint
         else:
-            text, hint = f"{type(error).__name__}: {error}", "this is a bug of trainctl; the log has the traceback"
-            record = {"at_s": at_s, "code": TrainctlError.code, "message": text, "hint": hint}
-        write_atomically(self.end_file, json.dumps(record).encode() + b"\n")
+            code, message = TrainctlError.code, f"{type(error).__name__}: {error}"
+            hint = "this is a bug of trainctl; the log has the traceback"
+        write_end(self.root, ControllerEnd(at_s=at_s, code=code, message=message, hint=hint))
 
-    def end(self) -> End | None:
+    def end(self) -> ControllerEnd | None:
         """Why the newest controller of this folder ended by itself; None if it did not."""
-        try:
-            found = json.loads(self.end_file.read_text())
-            return End(
-                at_s=float(found["at_s"]),
-                code=str(found["code"]),
-                message=str(found["message"]),
-                hint=str(found["hint"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        return read_end(self.root)

@@ -65,7 +65,7 @@ def main() -> int:
             )
         )
     except TrainctlError as error:
-        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        print(*error.lines, sep="\n", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -50,6 +50,12 @@ class TrainctlError(Exception):
         if hint:
             self.add_note(f"hint: {hint}")  # for a plain traceback, in a program that runs without trainctl
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What a person is told: the message, with the code in its first line, and the hint if there is one."""
+        first, *rest = str(self).split("\n")
+        return (f"error: {first} ({self.code})", *rest, *([f"hint: {self.hint}"] if self.hint else []))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:

@@ -114,6 +114,19 @@ def test_a_tie_that_the_config_does_not_know_is_written_out(tmp_path: Path) -> N
     assert torch.equal(exported["embed"], values[key("embed")])
 
 
+@pytest.mark.parametrize(
+    ("config", "found"), [(b"[]", "list"), (b"[" * 100_000, ": maximum recursion"), (b"{", ": Exp")]
+)
+def test_a_config_that_is_no_object_is_said_so_before_anything_is_written(
+    tmp_path: Path, config: bytes, found: str
+) -> None:
+    save(tmp_path / "c", {key("w"): torch.randn(4, 5)}, artifacts={"config.json": config})
+    with pytest.raises(CheckpointError, match=f"config.json: expected a JSON object, found ?{found}") as refused:
+        export_checkpoint(str(tmp_path / "c"), str(tmp_path / "hf"), dtype="bfloat16")
+    assert "or none" in refused.value.hint
+    assert not (tmp_path / "hf").exists()
+
+
 @pytest.mark.parametrize(("source", "target"), [("F32", "BF16"), ("F16", "BF16"), ("BF16", "F32"), ("F32", "F16")])
 def test_casts_equal_torch_bit_for_bit(source: str, target: str) -> None:
     from trainctl.checkpoint.tensors import byte_view, dtype_of
@@ -195,5 +208,5 @@ def test_the_command_works_without_torch(tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nothing"), str(tmp_path / "hf")]) == 6
     said = capsys.readouterr().err
-    assert f"holds no complete checkpoint: there is no such folder in {tmp_path}\n" in said
+    assert f"holds no complete checkpoint: there is no such folder in {tmp_path} (CHECKPOINT_UNUSABLE)\n" in said
     assert "resum" not in said

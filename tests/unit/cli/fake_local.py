@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trainctl.core.system.files import write_atomically
 from trainctl.core.system.processes import identify
+from trainctl.core.system.run_folder import ControllerEnd, write_end
 from trainctl.protos.v1.job_pb2 import NodeStatus
 from unit.cli.fake_controller import TOKEN, FakeController
 
@@ -52,6 +53,15 @@ def main() -> None:
     if mode == "port":
         print("the port is taken", flush=True)
         sys.exit(4)
+    if mode == "word":
+        print("error: nobody reads this\nhint: nor this", flush=True)
+        write_end(
+            options.dir, ControllerEnd(at_s=7.0, code="STORE_OLD", message="it is old:\nvery", hint="take another")
+        )
+        sys.exit(6)
+    if mode == "wordless":
+        print("usage: nothing of this life but these", flush=True)
+        sys.exit(6)
     api = FakeController()
     api.port = int(options.listen.rpartition(":")[2])
     for index in range(options.agents):

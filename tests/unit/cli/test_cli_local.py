@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 
 from trainctl.cli.commands import local as local_commands
-from trainctl.cli.installation import read_agents, read_controller
 from trainctl.cli.local import folder
 from trainctl.cli.local import start as starting
 from trainctl.cli.local import stop as stopping
 from trainctl.cli.local.start import LocalPlan, controller_command
-from trainctl.cli.local.stop import wait_for_end
 from trainctl.cli.main import main
 from trainctl.controller.run_dir import RunDir
 from trainctl.core.errors import PreconditionError
-from trainctl.core.system.processes import ProcessId
+from trainctl.core.system.processes import ProcessId, wait_for_end
+from trainctl.core.system.run_folder import read_agents, read_controller
 from unit.cli.conftest import Result
 
 Local = Callable[..., Result]
@@ -162,6 +161,21 @@ def test_failed_start_shows_the_log_and_leaves_nothing_running(
     assert words in failed.err
     assert "controller.log" in failed.err
     assert not processes(tmp_path / "local")
+
+
+def test_a_start_that_is_refused_is_told_in_the_controllers_own_words(
+    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", "word")
+    refused = local("up")
+    assert refused.code == 6
+    assert "error: the controller did not start: it is old: (STORE_OLD)\nvery\nhint: take another\n" in refused.err
+    assert "nobody reads this" not in refused.err
+    monkeypatch.setenv("FAKE_MODE", "wordless")
+    other = local("up")
+    assert other.code == 6
+    assert "very" not in other.err, "that was the life before"
+    assert "nothing of this life but these" in other.err
 
 
 def test_port_that_is_taken(local: Local, tmp_path: Path) -> None:

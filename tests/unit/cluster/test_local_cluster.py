@@ -52,6 +52,21 @@ class TestLocalCluster(ClusterContract):
 
         asyncio.run(scenario())
 
+    @pytest.mark.parametrize("content", ["[]", '{"pid": null, "start_ticks": 1}', "[" * 100_000])
+    def test_a_damaged_record_is_no_agent_until_one_is_started(self, content: str) -> None:
+        async def scenario() -> None:
+            cluster = self.cluster()
+            file = self.folder / "node-1" / "agent.json"
+            file.parent.mkdir()
+            file.write_text(content)
+            assert await cluster.observe() == ()
+            await cluster.delete("node-1")
+            pid = (await cluster.create(NODES[0])).pid
+            assert [agent.pid for agent in await cluster.observe()] == [pid]
+            await cluster.close()
+
+        asyncio.run(scenario())
+
 
 async def end_all(folder: Path) -> None:
     cluster = LocalCluster(folder, NODES, sleeper)

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,9 @@ def test_a_store_that_went_back_is_the_reason_that_everybody_hears(
     assert WHY not in said  # it has not tried yet
     assert refuse(folder).returncode == 6
 
-    address = RunDir(folder).former()["address"]
-    named = ("--address", address, "--token-file", str(folder / "token"))
+    former = RunDir(folder).former()
+    assert former is not None
+    named = ("--address", former.address, "--token-file", str(folder / "token"))
     for arguments in (("get", "jobs"), ("local", "status"), ("get", "jobs", *named)):
         code, said = cli(tmp_path, *arguments)
         assert code == 7
@@ -113,7 +115,7 @@ def test_one_that_is_told_to_use_the_folder_of_another_one_leaves_no_word(tmp_pa
     try:
         process = identify(sleeper.pid)
         assert process is not None
-        RunDir(folder).controller_file.write_text(json.dumps({"pid": process.pid, "start_ticks": process.start_ticks}))
+        RunDir(folder).controller_file.write_text(json.dumps({**asdict(process), "address": "127.0.0.1:9"}))
         assert refuse(folder).returncode == 4
         assert RunDir(folder).end() is None
     finally:

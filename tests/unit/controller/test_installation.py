@@ -87,6 +87,13 @@ async def one_life(folder: Path, **settings: object) -> int:
         return running.controller.leadership.epoch
 
 
+def test_what_was_seen_is_forgotten_where_it_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "store-seen.json"
+    for content in ("", "[]", "[" * 100_000, '{"epoch": "x"}'):
+        file.write_text(content)
+        assert load_sighting(file) == Sighting()
+
+
 def test_a_restored_store_is_refused_until_somebody_accepts_it(tmp_path: Path) -> None:
     async def main() -> None:
         folder, backup = tmp_path / "run", tmp_path / "backup"

@@ -22,6 +22,15 @@ def test_a_problem_of_several_lines_keeps_them_and_nothing_a_terminal_would_obey
     ]
 
 
+def test_a_person_is_told_the_message_with_its_code_and_what_to_do() -> None:
+    assert UnavailableError("it is away:\nsince noon", hint="wait").lines == (
+        "error: it is away: (UNAVAILABLE)",
+        "since noon",
+        "hint: wait",
+    )
+    assert StorageRefusedError("no").lines == ("error: no (STORAGE_REFUSED)",), "no empty hint"
+
+
 def test_what_later_may_help_against_exits_with_one_code() -> None:
     assert StorageAwayError.exit_code == UnavailableError.exit_code == 7
     assert StorageRefusedError.exit_code != 7, "asking again does not help"

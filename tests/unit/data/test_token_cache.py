@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from trainctl.core.errors import DataError, UnavailableError
-from trainctl.core.records.train_spec import TokenizerSpec, TrainDataSpec, TrainSpec
+from trainctl.core.records.train_spec import ModelSpec, TokenizerSpec, TrainDataSpec, TrainSpec
 from trainctl.parallel.data import token_cache
 from trainctl.parallel.data.cache_lock import exclusive
 from trainctl.parallel.data.corpus import open_corpus, sources_of
@@ -100,6 +101,18 @@ def test_a_torn_cache_is_built_again(data: TrainDataSpec, tmp_path: Path) -> Non
     replacement.write_bytes(b"12")
     os.replace(replacement, path)
     assert open_tokens(data, BYTES, cache_dir=tmp_path).train.ids.tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["cached", "streaming"])
+def test_a_cache_whose_description_is_damaged_is_built_again(data: TrainDataSpec, tmp_path: Path, mode: str) -> None:
+    spec = TrainSpec(data=replace(data, mode=mode), model=ModelSpec(context=32))
+    expected = open_data(spec, cache_dir=tmp_path / "cache").train.num_samples
+    (path,) = tmp_path.glob("cache/*/*/meta.json")
+    whole = path.read_bytes()
+    for content in ("[]", "[" * 100_000):
+        path.write_text(content)
+        assert open_data(spec, cache_dir=tmp_path / "cache").train.num_samples == expected
+        assert path.read_bytes() == whole
 
 
 _STUCK_BUILDER = """

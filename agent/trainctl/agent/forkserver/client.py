@@ -16,10 +16,13 @@ from trainctl.agent.forkserver import messages
 from trainctl.agent.forkserver.messages import Exited, Refused, Spawn, Spawned, Up
 from trainctl.agent.forkserver.process import OwnProcess, ServerProcess, SharedProcess
 from trainctl.core.errors import UnavailableError
+from trainctl.core.pauses import doubled_s
 from trainctl.core.system.unix_socket import connect
 
 _LOG = logging.getLogger(__name__)
-_RESTART_PAUSE_S = (0.05, 2.0)
+_RESTART_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+_LONG_LIFE_S = 20.0
 _CLOSE_TIMEOUT_S = 5.0
 _KILL_TIMEOUT_S = 30.0
 _SPAWN_TIMEOUT_S = 30.0
@@ -101,17 +104,17 @@ class ForkServerClient:
 
     async def run(self) -> None:
         """Starts the server, and again whenever it ends; runs until cancelled, then call ``close``."""
-        pause_s = _RESTART_PAUSE_S[0]
+        failures = 0
         while True:
             started_s = time.monotonic()
             self._start()
             await self._down.wait()
-            lived_long = time.monotonic() - started_s > 10 * _RESTART_PAUSE_S[1]
-            pause_s = _RESTART_PAUSE_S[0] if lived_long else min(2 * pause_s, _RESTART_PAUSE_S[1])
+            lived_long = time.monotonic() - started_s > _LONG_LIFE_S
+            failures = 0 if lived_long else failures + 1
             await self._clear_up()
             _LOG.error("the fork server ended, and its workers with it; starting another one")
             self._on_restart()
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(doubled_s(_RESTART_PAUSE_S, failures, _LONGEST_PAUSE_S))
 
     async def spawn(
         self,

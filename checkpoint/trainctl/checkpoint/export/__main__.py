@@ -24,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress=lambda line: print(line, file=sys.stderr),
         )
     except TrainctlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        print(*error.lines, sep="\n", file=sys.stderr)
         return error.exit_code
     print(f"exported {report.tensors} tensors ({format_bytes(report.data_bytes)}) to {report.uri}")
     if report.healed_reads:

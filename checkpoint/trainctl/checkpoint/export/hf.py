@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainctl.checkpoint.export.casting import cast_bytes, target_dtype
-from trainctl.checkpoint.export.source import ExportSource, Parameter
+from trainctl.checkpoint.export.source import CONFIG, ExportSource, Parameter
 from trainctl.checkpoint.hf_files import index_of, into_shards, shard_header
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.layout.region import Shape, volume, whole
@@ -22,6 +22,7 @@ from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import ConflictError
+from trainctl.core.json_text import parse_object
 from trainctl.core.units import format_bytes
 
 DEFAULT_SHARD_BYTES = 5 << 30
@@ -106,7 +107,7 @@ def export_checkpoint(
                 progress(f"{name}: {len(shard)} tensors, {format_bytes(size)}")
             for name, data in {**source.artifacts(), **({HF_INDEX: index} if index else {})}.items():
                 written.append(name)
-                target.write_file(name, [_with_dtype(data, dtype) if name == "config.json" else data])
+                target.write_file(name, [_with_dtype(data, dtype) if name == CONFIG else data])
         except BaseException:
             for name in written:
                 with contextlib.suppress(OSError):
@@ -156,6 +157,6 @@ def _with_dtype(config: bytes, dtype: str | None) -> bytes:
     """Tells ``from_pretrained(dtype="auto")`` what it finds."""
     if dtype is None:
         return config
-    fields = json.loads(config)
+    fields = parse_object(config)  # as `parameters` has found already
     fields.pop("torch_dtype", None)
     return json.dumps({**fields, "dtype": dtype}, indent=2).encode()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from trainctl.checkpoint.readers import Readers
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
+from trainctl.core.json_text import NoJsonError, parse_object
 
 _MODEL = frozenset({"param", "buffer"})
 """Kinds that belong to the model; persistent buffers are part of what ``from_pretrained`` wants."""
 
+CONFIG = "config.json"
 BAND_BYTES = 16 << 20
 """Of a tensor in memory at a time."""
 _HERE = rank_holder(0)
@@ -72,12 +74,26 @@ class ExportSource:
         return read_artifacts(self._storage, self._root, rereads=self.rereads)
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """The model's, by name. Tied ones: as ``config.json`` says they are, once; else under every name."""
-        config = self.artifacts().get("config.json")
+        """The model's, by name. Tied ones: as ``config.json`` says they are, once; else under every name.
+
+        Raises:
+            CheckpointError: ``config.json`` is not what was saved, or no JSON object.
+        """
+        config = self._config()
         names = dict(self._keys)
-        if config is not None and not json.loads(config).get("tie_word_embeddings", False):
+        if config is not None and not config.get("tie_word_embeddings", False):
             names |= {alias: self._keys[name] for alias, name in self._root.aliases.items() if name in self._keys}
         return tuple(Parameter(name, key, self._saved.shapes[key]) for name, key in sorted(names.items()))
+
+    def _config(self) -> Mapping[str, Any] | None:
+        """What the model's ``config.json`` says, if one was kept."""
+        kept = self.artifacts().get(CONFIG)
+        try:
+            return parse_object(kept) if kept is not None else None
+        except NoJsonError as error:
+            raise CheckpointError(
+                f"{self.ref.uri}, artifact {CONFIG}: {error}", hint=f"save it with the {CONFIG} of its model, or none"
+            ) from error
 
     def stream(self, parameter: Parameter) -> Iterator[memoryview]:
         """The values in row-major order, verified.

@@ -10,13 +10,14 @@ from trainctl.cli.commands.cancel import confirm
 from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection import named_installation
 from trainctl.cli.context import Context
-from trainctl.cli.installation import LocalController, frozen_hint, read_agents
+from trainctl.cli.installation import frozen_hint, remedy
 from trainctl.cli.local import folder
 from trainctl.cli.local.start import LocalPlan, start
 from trainctl.cli.local.status import data, lines, look, state
 from trainctl.cli.local.stop import stop
 from trainctl.cli.output import emit
 from trainctl.core.errors import UsageError
+from trainctl.core.system.run_folder import LocalController, read_agents
 from trainctl.core.units import format_count
 
 _MAX_AGENTS = 64
@@ -127,6 +128,6 @@ def status(context: Context) -> int:
     if found.controller is not None and found.controller.alive:
         what = frozen_hint(found.controller.process.pid, where)
     elif found.end is not None:
-        what = f"{found.end}; {found.end.remedy(where)}"
+        what = f"{found.end}; {remedy(found.end, where)}"
     context.console.say(f"the controller is {state(found)}; {what}")
     return exit_codes.UNAVAILABLE

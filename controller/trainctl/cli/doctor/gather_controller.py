@@ -14,9 +14,9 @@ from trainctl.cli.context import Context
 from trainctl.cli.doctor.facts import Controller, JobFacts, Node, Store
 from trainctl.cli.doctor.gather_storage import Place, is_here, places_of_jobs, try_all
 from trainctl.cli.doctor.job_env import JobEnv, job_env, secrets_folder
-from trainctl.cli.installation import read_controller
 from trainctl.cli.phases import has_ended
 from trainctl.core.errors import TrainctlError, UnavailableError
+from trainctl.core.system.run_folder import read_controller
 from trainctl.core.units import parse_duration_s
 from trainctl.protos.v1.job_pb2 import GetVersionRequest, Job, ListNodesRequest, NodeStatus
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from trainctl.cli.doctor.facts import Torch
-from trainctl.core.plain import is_mapping
+from trainctl.core.json_text import NoJsonError, parse_object
 
 TORCH_S = 120.0
 _KILLED_S = 2.0
@@ -49,8 +48,7 @@ def ask(module: str, arguments: tuple[str, ...], env: Mapping[str, str], timeout
             process.communicate(timeout=_KILLED_S)
         return {"error": f"no answer within {timeout_s:g} s"}
     try:
-        found: object = json.loads(out.strip().splitlines()[-1])
-    except (ValueError, IndexError):
+        return parse_object(out.strip().splitlines()[-1])
+    except (NoJsonError, IndexError):
         last = errors.strip().splitlines()
         return {"error": last[-1] if last else f"it ended with exit code {process.returncode}"}
-    return found if is_mapping(found) else {"error": "not an object"}

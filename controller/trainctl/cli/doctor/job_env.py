@@ -9,9 +9,9 @@ from pathlib import Path
 from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection import named_installation
 from trainctl.cli.context import Context
-from trainctl.cli.installation import read_controller
 from trainctl.controller.domain.spec.credentials import is_credential
 from trainctl.core.errors import TrainctlError
+from trainctl.core.system.run_folder import read_controller
 from trainctl.core.system.secret_files import SecretUnusableError, read_secrets
 
 _FOLDER = "name the folder of their values with --secrets DIR"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, UsageError
 from trainctl.core.system.file_lock import FileLock
+from trainctl.core.system.run_folder import CONTROLLER_FILE, END_FILE, NODES
 
 LOCK_NAME = ".local.lock"
-_MARKS = ("controller.json", "store.sqlite3", "store.sqlite3.lock")
+_MARKS = (CONTROLLER_FILE, "store.sqlite3", "store.sqlite3.lock")
 _CONTENTS = (
     *_MARKS,
     "token",
@@ -20,11 +21,11 @@ _CONTENTS = (
     "store.sqlite3?*",
     "store-seen.json",
     "controller.log",
-    "ended.json",
+    END_FILE,
     "fork-server.sock",
     "fork-server.log",
     "tls",
-    "nodes",
+    NODES,
     "jobs",
     "figures",
 )

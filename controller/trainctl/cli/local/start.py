@@ -13,9 +13,9 @@ from pathlib import Path
 
 from trainctl.cli.client import Client
 from trainctl.cli.connection import local_endpoint
-from trainctl.cli.installation import LocalController, frozen_hint, read_controller
+from trainctl.cli.installation import frozen_hint
 from trainctl.cli.local import folder
-from trainctl.cli.local.stop import stop
+from trainctl.cli.local.stop import CONTROLLER_GRACE_S, stop
 from trainctl.core.errors import (
     ConflictError,
     PermissionDeniedError,
@@ -24,6 +24,8 @@ from trainctl.core.errors import (
     UnavailableError,
     UsageError,
 )
+from trainctl.core.system.processes import end_child
+from trainctl.core.system.run_folder import ControllerEnd, LocalController, read_controller, read_end
 from trainctl.protos.v1.job_pb2 import GetVersionRequest, ListNodesRequest
 
 DEADLINE_S = 90.0
@@ -34,6 +36,8 @@ _ANSWER_S = 3.0
 _QUIET_S = 1.0
 _PROGRESS_EVERY_S = 5.0
 CONNECTED = "READY"
+_KINDS = (UsageError, ConflictError, PermissionDeniedError, PreconditionError, UnavailableError)
+"""Of what a controller may say when it ends by itself: by their exit codes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +74,10 @@ def start(plan: LocalPlan, *, say: Callable[[str], None]) -> LocalController:
     log_start = folder.log_size(plan.run_dir / LOG)
     with folder.locked(plan.run_dir):
         _refuse_a_second(plan)
+        former_end = read_end(plan.run_dir)
         process = _spawn(plan)
         try:
-            controller = _wait_until_up(plan, process, say=say, log_start=log_start)
+            controller = _wait_until_up(plan, process, say=say, log_start=log_start, former_end=former_end)
         except BaseException:
             _undo(plan.run_dir, process)
             raise
@@ -146,14 +151,20 @@ def _spawn(plan: LocalPlan) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_up(
-    plan: LocalPlan, process: subprocess.Popen[bytes], *, say: Callable[[str], None], log_start: int
+    plan: LocalPlan,
+    process: subprocess.Popen[bytes],
+    *,
+    say: Callable[[str], None],
+    log_start: int,
+    former_end: ControllerEnd | None,
 ) -> LocalController:
     begun_s = time.monotonic()
     say_at_s = begun_s + _QUIET_S
     missing = "the controller"
     while time.monotonic() < begun_s + DEADLINE_S:
         if process.poll() is not None:
-            raise _ended(plan, process.returncode, log_start)
+            end = read_end(plan.run_dir)
+            raise _ended(plan, process.returncode, end if end != former_end else None, log_start)
         controller = read_controller(plan.run_dir)
         if controller is not None and controller.process.pid == process.pid:
             missing = _missing(plan)
@@ -187,20 +198,14 @@ def _missing(plan: LocalPlan) -> str:
     return "" if connected >= plan.agents else f"the agents: {connected} of {plan.agents} connected"
 
 
-def _ended(plan: LocalPlan, exit_code: int, log_start: int) -> TrainctlError:
+def _ended(plan: LocalPlan, exit_code: int, end: ControllerEnd | None, log_start: int) -> TrainctlError:
     """The error for a controller that ended by itself: its own words, if it left any."""
-    kinds = (UsageError, ConflictError, PermissionDeniedError, PreconditionError)
-    said = [line for line in folder.log_tail(plan.run_dir / LOG, start=log_start) if not line.startswith("{")]
-    first = next((i for i, line in enumerate(said) if line.startswith("error: ")), None)
-    kind = next((kind for kind in kinds if kind.exit_code == exit_code), None)
-    if kind is None or first is None:
+    kind = next((kind for kind in _KINDS if kind.exit_code == exit_code), None)
+    if kind is None or end is None:
         message = f"the controller ended with exit code {exit_code} instead of coming up"
         return _failed(plan, message, log_start, kind or UnavailableError)
-    hint = next((line.removeprefix("hint: ") for line in said[first:] if line.startswith("hint: ")), "")
-    text = "\n".join(line for line in said[first:] if not line.startswith("hint: ")).removeprefix("error: ")
-    what, _, code = text.rpartition(" (")
-    error = kind(f"the controller did not start: {what or text}", hint=hint)
-    error.code = code.rstrip(")") if what else error.code
+    error = kind(f"the controller did not start: {end.message}", hint=end.hint)
+    error.code = end.code
     return error
 
 
@@ -215,13 +220,7 @@ def _failed(
 
 def _undo(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
     """Leaves nothing half-started behind."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    end_child(process, CONTROLLER_GRACE_S)
     try:
         stop(run_dir)
     except TrainctlError:

@@ -9,13 +9,20 @@ from typing import Any
 
 from trainctl.cli.client import Client, list_jobs
 from trainctl.cli.connection import local_endpoint
-from trainctl.cli.installation import ControllerEnd, LocalAgent, LocalController, read_agents, read_controller, read_end
 from trainctl.cli.output import plain
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import tables
 from trainctl.cli.style import Style, table
 from trainctl.cli.times import age, rfc3339
 from trainctl.core.errors import UnavailableError
+from trainctl.core.system.run_folder import (
+    ControllerEnd,
+    LocalAgent,
+    LocalController,
+    read_agents,
+    read_controller,
+    read_end,
+)
 from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
 
 _CALL_S = 5.0

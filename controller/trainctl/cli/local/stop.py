@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainctl.cli.installation import read_agents, read_controller
-from trainctl.core.errors import PermissionDeniedError, UnavailableError
+from trainctl.core.errors import UnavailableError
 from trainctl.core.system.memory_folder import memory_folder, remove_memory_folder
-from trainctl.core.system.processes import ProcessId, is_alive, send_signal
+from trainctl.core.system.processes import ProcessId, end_processes, is_alive
+from trainctl.core.system.run_folder import read_agents, read_controller
 
 CONTROLLER_GRACE_S = 10.0
 AGENT_GRACE_S = 20.0
-_KILL_GRACE_S = 5.0
-_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,34 +49,11 @@ def stop(run_dir: Path) -> Stopped:
 
 
 def _end(processes: Sequence[ProcessId], grace_s: float) -> int:
-    """SIGTERM, time to obey, SIGKILL for the rest; returns how many needed that."""
-    _signal(processes, signal.SIGTERM)
-    left = wait_for_end(processes, grace_s)
-    _signal(left, signal.SIGKILL)
-    stuck = wait_for_end(left, _KILL_GRACE_S)
+    """Ends processes; returns how many had to be killed."""
+    killed = end_processes(processes, grace_s)
+    stuck = ", ".join(str(process.pid) for process in killed if is_alive(process))
     if stuck:
-        pids = ", ".join(str(process.pid) for process in stuck)
         raise UnavailableError(
-            f"process {pids} does not end, not even by SIGKILL", hint="is its disk or mount hanging?"
+            f"process {stuck} does not end, not even by SIGKILL", hint="is its disk or mount hanging?"
         )
-    return len(left)
-
-
-def _signal(processes: Sequence[ProcessId], number: signal.Signals) -> None:
-    for process in processes:
-        try:
-            send_signal(process, number)
-        except PermissionError as error:
-            raise PermissionDeniedError(
-                f"process {process.pid} belongs to somebody else", hint="stop it as the user who started it"
-            ) from error
-
-
-def wait_for_end(processes: Sequence[ProcessId], deadline_s: float) -> list[ProcessId]:
-    """Waits for processes to end; those that have not by the deadline."""
-    end_s = time.monotonic() + deadline_s
-    left = [process for process in processes if is_alive(process)]
-    while left and time.monotonic() < end_s:
-        time.sleep(_POLL_S)
-        left = [process for process in left if is_alive(process)]
-    return left
+    return len(killed)

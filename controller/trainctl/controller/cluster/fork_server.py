@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from trainctl.core.system.processes import end_child
 from trainctl.core.system.unix_socket import listen
 
 _SOCKET = "fork-server.sock"
@@ -47,9 +48,4 @@ class SharedForkServer:
     def close(self) -> None:
         """Ends it, and sees to it that nobody waits there for what does not come."""
         self.socket.unlink(missing_ok=True)
-        self._process.terminate()
-        try:
-            self._process.wait(_END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_child(self._process, _END_WITHIN_S)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainctl.controller.cluster.port import AgentProcess, AgentRequest
-from trainctl.core.errors import UnavailableError
-from trainctl.core.system.files import write_atomically
-from trainctl.core.system.processes import ProcessId, identify, is_alive, send_signal
+from trainctl.core.errors import PreconditionError, UnavailableError
+from trainctl.core.system.processes import ProcessId, end_processes, identify, is_alive
+from trainctl.core.system.run_folder import AGENT_FILE, read_agent, write_agent
 
 GRACE_S = 10.0
 
@@ -43,8 +41,8 @@ class LocalCluster:
     async def observe(self) -> tuple[AgentProcess, ...]:
         """Every node that ever had an agent in this folder."""
         found: list[AgentProcess] = []
-        for path in sorted(self._folder.glob("*/agent.json")):
-            node, process = path.parent.name, self._read(path)
+        for node in sorted(path.parent.name for path in self._folder.glob(f"*/{AGENT_FILE}")):
+            process = self._known(node)
             if process is not None:
                 self._watch(node, process)
                 alive = is_alive(process)
@@ -59,7 +57,7 @@ class LocalCluster:
             UnavailableError: the process could not be started.
         """
         folder = self._folder / request.node
-        known = self._read(folder / "agent.json")
+        known = self._known(request.node)
         if known is not None and is_alive(known):
             return AgentProcess(node=request.node, pid=known.pid, alive=True)
         try:
@@ -70,21 +68,16 @@ class LocalCluster:
         if process is None:
             raise UnavailableError(f"the agent of {request.node} ended at once", hint=f"see {folder / 'agent.log'}")
         self._children.add(pid)
-        record = {"pid": process.pid, "start_ticks": process.start_ticks, "slots": request.slots}
-        write_atomically(folder / "agent.json", json.dumps(record).encode())
+        write_agent(folder, process, slots=request.slots)
         self._watch(request.node, process)
         return AgentProcess(node=request.node, pid=process.pid, alive=True)
 
     async def delete(self, node: str) -> None:
         """SIGTERM, then SIGKILL after ``GRACE_S``; signals exactly the process that was started."""
-        process = self._read(self._folder / node / "agent.json")
-        if process is None:
-            return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if not send_signal(process, number):
-                break
-            await self._gone(process, GRACE_S)
-        self._exit_code(process.pid)
+        process = self._known(node)
+        if process is not None:
+            await asyncio.to_thread(end_processes, [process], GRACE_S)
+            self._exit_code(process.pid)
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Registers a callback for exits."""
@@ -96,22 +89,6 @@ class LocalCluster:
             asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
         self._watched.clear()
-
-    async def _gone(self, process: ProcessId, limit_s: float) -> None:
-        loop, gone = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except ProcessLookupError:
-            return
-        loop.add_reader(descriptor, gone.set)
-        try:
-            async with asyncio.timeout(limit_s):
-                await gone.wait()
-        except TimeoutError:
-            return
-        finally:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
 
     def _watch(self, node: str, process: ProcessId) -> None:
         known = self._watched.get(node)
@@ -158,10 +135,10 @@ class LocalCluster:
                 self._exit_codes[pid] = os.waitstatus_to_exitcode(status)
         return self._exit_codes.get(pid)
 
-    @staticmethod
-    def _read(path: Path) -> ProcessId | None:
+    def _known(self, node: str) -> ProcessId | None:
+        """The node's newest agent; of a damaged file nobody can tell which it was."""
         try:
-            data = json.loads(path.read_text())
-            return ProcessId(pid=int(data["pid"]), start_ticks=int(data["start_ticks"]))
-        except (FileNotFoundError, ValueError, KeyError):
+            agent = read_agent(self._folder / node)
+        except PreconditionError:
             return None
+        return agent.process if agent is not None else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainctl.core.codec import WireError, from_wire, to_wire
+from trainctl.core.json_text import read_object
 from trainctl.core.records.train_spec import CorruptSpec
 from trainctl.core.system.files import write_atomically
 from trainctl.parallel.data.cache_folder import cached_folder
@@ -104,7 +105,7 @@ def _key(corpus: Corpus, tokenizer: TextTokenizer, cutting: Cutting) -> str:
 
 def _read(folder: Path) -> tuple[dict[Split, Groups], IndexFacts] | None:
     try:
-        facts = from_wire(IndexFacts, json.loads((folder / "meta.json").read_text()))
+        facts = from_wire(IndexFacts, read_object(folder / "meta.json"))
         return {split: Groups.read(folder, split) for split in Split}, facts
     except (FileNotFoundError, NotADirectoryError, ValueError, WireError):
         return None

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainctl.core.codec import WireError, from_wire, to_wire
+from trainctl.core.json_text import read_object
 from trainctl.core.records.train_spec import CorruptSpec
 from trainctl.core.system.files import write_atomically
 from trainctl.parallel.data.cache_folder import cached_folder
@@ -103,7 +104,7 @@ def _key(corpus: Corpus, tokenizer: TextTokenizer) -> str:
 def _read(folder: Path) -> Tokens | None:
     """The cache in ``folder``, None if there is none or its files do not have the sizes they should have."""
     try:
-        counts = from_wire(TokenCounts, json.loads((folder / "meta.json").read_text()))
+        counts = from_wire(TokenCounts, read_object(folder / "meta.json"))
         train = _map_split(folder, Split.TRAIN, counts.train, counts.dtype)
         held_out = _map_split(folder, Split.HELD_OUT, counts.held_out, counts.dtype)
     except (FileNotFoundError, NotADirectoryError, ValueError, WireError):

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from trainctl.core.errors import PermissionDeniedError
+
+if TYPE_CHECKING:
+    import subprocess
+
+KILLED_S = 10.0
+"""How long a process may take to end that was killed: as long as its last call of the kernel."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -50,6 +61,60 @@ def send_signal(process: ProcessId, number: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def wait_for_end(processes: Sequence[ProcessId], limit_s: float) -> list[ProcessId]:
+    """Waits until all have ended, together no longer than ``limit_s``; those that have not."""
+    end_s = time.monotonic() + limit_s
+    return [process for process in processes if not _ends_by(process, end_s)]
+
+
+def _ends_by(process: ProcessId, end_s: float) -> bool:
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not is_alive(process):  # what was opened may be another one, which took its pid
+            return True
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(max(0.0, end_s - time.monotonic()) * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def end_processes(processes: Sequence[ProcessId], grace_s: float) -> list[ProcessId]:
+    """Ends exactly these processes: SIGTERM, so long to obey, then SIGKILL and up to ``KILLED_S``.
+
+    Returns:
+        Those that had to be killed. One that hangs in the kernel is alive even then.
+
+    Raises:
+        PermissionDeniedError: one belongs to somebody else.
+    """
+    _signal(processes, signal.SIGTERM)
+    killed = wait_for_end(processes, grace_s)
+    _signal(killed, signal.SIGKILL)
+    wait_for_end(killed, KILLED_S)
+    return killed
+
+
+def _signal(processes: Sequence[ProcessId], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            send_signal(process, number)
+        except PermissionError as error:
+            raise PermissionDeniedError(
+                f"process {process.pid} belongs to somebody else", hint="stop it as the user who started it"
+            ) from error
+
+
+def end_child(child: subprocess.Popen[bytes], grace_s: float) -> None:
+    """Ends a child of this process in the same way, and reaps it."""
+    if child.poll() is None and (process := identify(child.pid)) is not None:
+        end_processes([process], grace_s)
+    child.wait()
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainctl.core.errors import DataError
+from trainctl.core.json_text import NoJsonError, parse_json
 from trainctl.core.plain import is_mapping
 from trainctl.core.system.files import write_atomically
 from trainctl.parallel.data.formats.port import CorpusFile, Record
@@ -173,8 +174,8 @@ def _documents(ids: NDArray[np.generic], separator: int | None) -> Iterator[tupl
 def _sidecar_problem(data: bytes, vocab_size: int) -> str:
     """What is wrong with the JSON beside a shard; empty if nothing is."""
     try:
-        told: object = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        told = parse_json(data)
+    except NoJsonError as error:
         return f"no JSON: {error}"
     if not is_mapping(told) or told.get("format") != FORMAT_NAME or told.get("version") != 1:
         return f'expected "format": "{FORMAT_NAME}" and "version": 1'
