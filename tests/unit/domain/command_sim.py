@@ -111,14 +111,14 @@ class CommandSimulation(Simulation):
 
     def members(self) -> list[CommandWorker]:
         """Who runs the command of the newest generation, the dead included."""
-        record = self.state.islands[0].record
+        record = self.state.sole_island.record
         lives = {w.incarnation: w for w in (*self.cluster.workers(), *(w for a in self.cluster.agents for w in a.gone))}
         found = [lives.get(m.incarnation) for m in record.members] if record is not None else []
         return [w for w in found if isinstance(w, CommandWorker)]
 
     def _gang(self, elapsed_s: float) -> None:
         """Ranks work only together: when one ends badly the others soon do; when one hangs all are silent."""
-        record = self.state.islands[0].record
+        record = self.state.sole_island.record
         if record is None:
             return
         gang = [w for w in self.members() if w.generation == record.generation and w.prepared <= record.generation]
