@@ -124,7 +124,7 @@ def test_a_rank_that_finished_starts_again_with_the_others() -> None:
     assert sim.run().phase is JobPhase.SUCCEEDED
 
 
-def test_a_gang_that_fails_together_is_charged_once_and_to_the_first() -> None:
+def test_ranks_that_fail_together_are_charged_once_and_to_the_first() -> None:
     sim = start(restarts=MaxRestartsSpec(user=1, process=0))
     worker(sim, 2).fail(3, sim.now_s)
     worker(sim, 0).fail(1, sim.now_s + 0.01)
