@@ -18,7 +18,7 @@ from trainctl.controller.domain.hang import frozen, frozen_limit_s, typical_step
 from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, snapshot_layout
 from trainctl.controller.domain.placement import place_groups, usable_agents
 from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle, snapshots_in_memory, starters
-from trainctl.controller.domain.recovery import Costs, Situation, choose_recovery
+from trainctl.controller.domain.recovery import Costs, Givers, Situation, choose_recovery
 from trainctl.controller.domain.states import TRANSITIONS, JobPhase, Machine, UnknownTransitionError, advance, mermaid
 from trainctl.controller.domain.view import AgentView
 from trainctl.core.errors import PlanError
@@ -175,6 +175,17 @@ def test_the_ladder_prefers_live_state_then_the_checkpoint_then_the_beginning() 
     small = choose_recovery(situation(holders=(0, 1), ranks=2, short=2))
     assert small.rung is Rung.SHRINK
     assert "no replacement in time for 2 slots" in small.reason
+
+
+def test_who_gives_the_state_to_the_others_and_whether_it_is_an_earlier_one() -> None:
+    resumed = replace(situation(holders=(), saved=False, initial=True), resume=REF)
+    found = [situation(holders=(0, 2)), situation(holders=()), situation(holders=(), saved=False), resumed]
+    assert [(d.goes_back, d.givers) for d in map(choose_recovery, found)] == [
+        (False, Givers.HOLDERS),
+        (True, Givers.NOBODY),
+        (True, Givers.STARTERS),
+        (True, Givers.NOBODY),
+    ]
 
 
 def test_a_range_that_nobody_holds_makes_the_peer_rung_impossible_by_name() -> None:
