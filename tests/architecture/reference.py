@@ -17,6 +17,7 @@ from typing import Any
 from trainctl import agent, checkpoint, cli, controller, parallel
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.controller.domain import events
+from trainctl.controller.domain.spec.no_effect import WITHOUT_EFFECT
 from trainctl.controller.domain.states import Machine, mermaid
 from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
 from trainctl.core import errors
@@ -65,7 +66,9 @@ def spec_rows(cls: type[Any], path: str) -> list[tuple[str, ...]]:
         default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
         if field.default_factory is not dataclasses.MISSING:
             default = "`{}`"
-        rows.append((f"`{name.removeprefix('.')}`", default, in_job_file(docs[field.name], hints)))
+        name = name.removeprefix(".")
+        unused = " No effect in this version." if name in WITHOUT_EFFECT else ""
+        rows.append((f"`{name}`", default, in_job_file(docs[field.name], hints) + unused))
     return rows
 
 

@@ -165,9 +165,9 @@ def test_minutes_in_phases_that_nobody_knows_are_no_fault() -> None:
         5, sim_job(nodes=NodesSpec(min=2, max=2), per_node=2, steps=10**6), agents=2, slots=2, fault_rate=0
     )
     until_s = job.now_s + 60.0
-    while job.now_s < until_s and not job.state.islands[0].entered:
+    while job.now_s < until_s and not job.state.sole_island.entered:
         job.tick()
-    record = job.state.islands[0].record
+    record = job.state.sole_island.record
     assert record is not None
     for worker in job.cluster.workers():
         worker.frozen_since_s = job.now_s
@@ -182,7 +182,7 @@ def test_minutes_in_phases_that_nobody_knows_are_no_fault() -> None:
     until_s = job.now_s + 400.0
     while job.now_s < until_s:
         job.tick()
-    assert job.state.islands[0].record == record
+    assert job.state.sole_island.record == record
     assert job.state.phase.value == "RUNNING"
 
 

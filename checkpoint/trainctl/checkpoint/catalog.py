@@ -7,7 +7,7 @@ word for what is current (its fenced transaction) does not need this order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from trainctl.checkpoint.damage import read_mark
@@ -112,13 +112,15 @@ def newest_of(found: Survey, uri: str, job: str = "") -> CheckpointInfo | None:
     continued = {ancestor for info in found.checkpoints for ancestor in info.manifest.ancestors}
     last = [info for info in leaders.values() if job or info.manifest.job not in continued]
     if len(last) > 1:
-        listed = "\n".join(f"  job {info.manifest.job}, step {info.ref.step}: {info.ref.uri}" for info in last)
-        raise CheckpointError(
-            f"{uri} holds checkpoints of jobs that do not continue each other, so which one is the newest is "
-            f"ambiguous:\n{listed}",
-            hint="name one of these folders",
-        )
+        unrelated = "holds checkpoints of jobs that do not continue each other, so which one is the newest is ambiguous"
+        raise ambiguous(f"{uri} {unrelated}", last)
     return last[0] if last else None
+
+
+def ambiguous(message: str, infos: Iterable[CheckpointInfo]) -> CheckpointError:
+    """Any of several may be meant: they are listed below the message."""
+    listed = "\n".join(f"  job {info.manifest.job}, step {info.ref.step}: {info.ref.uri}" for info in infos)
+    return CheckpointError(f"{message}:\n{listed}", hint="name one of these folders")
 
 
 def passed_over(ref: CheckpointRef) -> tuple[str, ...]:
@@ -313,8 +315,7 @@ def _of_step(base: str, step: int) -> CheckpointInfo:
         folder = f"{base}/{step_folder(step)}"
         raise _none_in(folder, found, open_storage(folder))
     if len({info.manifest.job for info in found.checkpoints}) > 1:
-        listed = "\n".join(f"  {info.ref.uri}" for info in found.checkpoints)
-        raise CheckpointError(f"step {step} was saved by several jobs:\n{listed}", hint="name one of these folders")
+        raise ambiguous(f"step {step} was saved by several jobs", found.checkpoints)
     return found.checkpoints[0]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
-from trainctl.checkpoint.catalog import CheckpointInfo, Survey, is_one, looked_at, newest_of, step_in, survey
+from trainctl.checkpoint.catalog import CheckpointInfo, Survey, ambiguous, is_one, looked_at, newest_of, step_in, survey
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, step_of
 from trainctl.checkpoint.pins import is_pinned
 from trainctl.checkpoint.storage.errors import storage_errors
@@ -16,6 +15,8 @@ from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFou
 
 _OTHER_FORMATS = (".metadata", "*.distcp", "*.safetensors", "*.safetensors.index.json")
 """What ``importing`` reads."""
+
+_WHICH = "which one is meant is ambiguous"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,7 @@ def choose(found: Found, step: int | None) -> CheckpointInfo:
     """
     whole = [info for info in found.survey.checkpoints if step in (None, info.ref.step)]
     if len({info.manifest.job for info in whole}) > 1 and (step is not None or found.single):
-        raise _several(whole)
+        raise ambiguous(_WHICH, whole)
     if whole:
         chosen = newest_of(replace(found.survey, checkpoints=tuple(whole)), found.uri)
         return chosen or whole[0]
@@ -124,15 +125,10 @@ def only(found: Found, step: int | None) -> CheckpointInfo:
     """
     infos = [info for info in found.infos if step in (None, info.ref.step)]
     if len(infos) > 1:
-        raise _several(infos)
+        raise ambiguous(_WHICH, infos)
     if not infos:
         raise _none(found, step)
     return infos[0]
-
-
-def _several(infos: Sequence[CheckpointInfo]) -> CheckpointError:
-    listed = "\n".join(f"  job {info.manifest.job}, step {info.ref.step}: {info.ref.uri}" for info in infos)
-    return CheckpointError(f"which one is meant is ambiguous:\n{listed}", hint="name one of these folders")
 
 
 def _none(found: Found, step: int | None) -> CheckpointError | NotFoundError:

@@ -13,7 +13,7 @@ from trainctl.parallel.data.corpus import names_of
 from trainctl.parallel.data.order import order_of
 from trainctl.parallel.data.prefetch import Prefetcher
 from trainctl.parallel.optim import build_optimizer
-from trainctl.parallel.plan.schedule import learning_rate_schedule
+from trainctl.parallel.plan.learning_rate import learning_rate_schedule
 from trainctl.parallel.replica.generators import seed_generators
 from trainctl.parallel.session import Session
 from trainctl.parallel.tasks.data_identity import DataIdentity

@@ -17,6 +17,7 @@ import pytest
 from trainctl.checkpoint.catalog import resolve
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.lookup import choose, look, only, passed_over
+from trainctl.checkpoint.manifest.names import step_folder
 from trainctl.checkpoint.pins import pin
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFoundError, StorageRefusedError
@@ -155,6 +156,8 @@ def test_checkpoints_of_several_jobs_are_told_apart(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="ambiguous"):
             choose(found, step)
     assert found.infos[0].ref.uri != found.infos[1].ref.uri
+    with pytest.raises(CheckpointError, match=r"(?s)by several jobs:\n  job b, step 10: .*\n  job a, step 10: "):
+        resolve(str(tmp_path / step_folder(10)))
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "model.safetensors", "model.safetensors.index.json"])

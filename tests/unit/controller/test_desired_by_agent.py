@@ -29,13 +29,13 @@ def slots_told(desired: DesiredByAgent, agent: int) -> list[tuple[str, int]]:
 
 def test_only_agents_with_something_new_to_do_are_told() -> None:
     state = running()
-    first, second = sorted({slot.agent_incarnation for slot in state.islands[0].slots})
+    first, second = sorted({slot.agent_incarnation for slot in state.sole_island.slots})
     desired = DesiredByAgent()
     assert desired.follow(state) == {first, second}
     assert slots_told(desired, first) == [(state.uid, 0), (state.uid, 1)]
     further = replace(state, progress=replace(state.progress, step=state.progress.step + 1))
     assert not desired.follow(further), "a step is no instruction"
-    island = state.islands[0]
+    island = state.sole_island
     renewed = replace(island.slots[3], incarnation=island.slots[3].incarnation + 100)
     assert desired.follow(state.with_island(island.with_slot(renewed))) == {second}
     assert desired.follow(replace(state, phase=JobPhase.SUCCEEDED)) == {first, second}
@@ -48,7 +48,7 @@ def test_an_agent_is_told_of_all_its_jobs() -> None:
     desired = DesiredByAgent()
     desired.follow(one)
     desired.follow(other)
-    agent = one.islands[0].slots[0].agent_incarnation
+    agent = one.sole_island.slots[0].agent_incarnation
     assert slots_told(desired, agent) == [(one.uid, 0), (one.uid, 1), ("another", 0), ("another", 1)]
     desired.follow(replace(one, phase=JobPhase.FAILED))
     assert slots_told(desired, agent) == [("another", 0), ("another", 1)]

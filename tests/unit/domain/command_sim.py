@@ -106,32 +106,32 @@ class CommandSimulation(Simulation):
     def tick(self) -> None:
         before_s = self.now_s
         super().tick()
-        self._gang(self.now_s - before_s)
+        self._together(self.now_s - before_s)
         self._check_restarts()
 
     def members(self) -> list[CommandWorker]:
         """Who runs the command of the newest generation, the dead included."""
-        record = self.state.islands[0].record
+        record = self.state.sole_island.record
         lives = {w.incarnation: w for w in (*self.cluster.workers(), *(w for a in self.cluster.agents for w in a.gone))}
         found = [lives.get(m.incarnation) for m in record.members] if record is not None else []
         return [w for w in found if isinstance(w, CommandWorker)]
 
-    def _gang(self, elapsed_s: float) -> None:
+    def _together(self, elapsed_s: float) -> None:
         """Ranks work only together: when one ends badly the others soon do; when one hangs all are silent."""
-        record = self.state.islands[0].record
+        record = self.state.sole_island.record
         if record is None:
             return
-        gang = [w for w in self.members() if w.generation == record.generation and w.prepared <= record.generation]
-        running = [w for w in gang if w.alive and w.phase is WorkerPhase.RUNNING]
-        if any(not w.alive and w.exit_code != 0 for w in gang):
+        ranks = [w for w in self.members() if w.generation == record.generation and w.prepared <= record.generation]
+        running = [w for w in ranks if w.alive and w.phase is WorkerPhase.RUNNING]
+        if any(not w.alive and w.exit_code != 0 for w in ranks):
             for worker in running:
                 worker.fails_at_s = worker.fails_at_s or self.now_s + _ECHO_HOLD_S + self.rng.uniform(0.0, 0.5)
         elif any(not w.moving or w.silent_since_s >= 0 for w in running):
             for worker in running:
                 worker.silent_since_s = self.now_s if worker.silent_since_s < 0 else worker.silent_since_s
-        elif len(gang) == record.world_size and len(running) == len(gang):
+        elif len(ranks) == record.world_size and len(running) == len(ranks):
             self.done_s += elapsed_s
-        if self.done_s >= self.work_s and len(gang) == record.world_size:
+        if self.done_s >= self.work_s and len(ranks) == record.world_size:
             for worker in running:
                 if worker.moving and worker.silent_since_s < 0 and not worker.fails_at_s and self.rng.random() < 0.5:
                     worker.phase = WorkerPhase.FINISHED

@@ -98,7 +98,7 @@ class Checker:
             assert chain, "each phase change has an event"
             assert chain[0]["from"] == before.phase.value
             assert chain[-1]["to"] == after.phase.value
-        old, new = before.islands[0], after.islands[0]
+        old, new = before.sole_island, after.sole_island
         assert 0 <= new.generation - old.generation <= 2, "I2: numbers are dense and rise"
         if new.generation != old.generation:
             assert any(e.type == "generation.preparing" for e in events)
@@ -174,7 +174,7 @@ class Simulation:
     def run(self, limit_s: float = 1500.0) -> JobState:
         end_s = self.now_s + limit_s
         while self.state.phase not in TERMINAL:
-            assert self.now_s < end_s, f"not finished: {self.state.phase} {self.state.message} {self.state.islands[0]}"
+            assert self.now_s < end_s, f"not finished: {self.state.phase} {self.state.message} {self.state.sole_island}"
             self.tick()
         return self.state
 
@@ -252,14 +252,14 @@ class Simulation:
 
     def _check_commit(self, before: JobState, after: JobState) -> None:
         """No vote is lost while a member that can finish it lives."""
-        old, new = before.islands[0].record, after.islands[0].record
+        old, new = before.sole_island.record, after.sole_island.record
         if old is None or new is None or new.generation == old.generation:
             return
         if before.rollback is not None:
             assert after.rollback is None
             assert (new.lineage, new.target_step) == (old.lineage + 1, before.rollback.checkpoint.step)
             return
-        slots = after.islands[0].slots
+        slots = after.sole_island.slots
         there = {slot.incarnation for slot in slots if slot.alive or slot.state is SlotState.DRAINING}
         known = {m.incarnation for m in (*new.members, *old.members)} & there
         members = [self.cluster.find(incarnation) for incarnation in known]
@@ -273,11 +273,11 @@ class Simulation:
 
     def _check_saved(self, before: JobState, after: JobState) -> None:
         """Nobody is stopped for a pause or a restart before the newest step that anybody holds is in a checkpoint."""
-        wish, record = before.halt, before.islands[0].record
+        wish, record = before.halt, before.sole_island.record
         stops = wish is not None and not wish.stopping and after.halt is not None and after.halt.stopping
         if not stops or wish is None or wish.allow_loss or not wish.saves or record is None:
             return
-        alive = {slot.incarnation for slot in after.islands[0].slots if slot.state is SlotState.DRAINING}
+        alive = {slot.incarnation for slot in after.sole_island.slots if slot.state is SlotState.DRAINING}
         found = [self.cluster.find(m.incarnation) for m in record.members if m.incarnation in alive]
         held = max((w.applied for w in found if w is not None and w.alive and w.lineage == record.lineage), default=0)
         saved = after.checkpoints[-1].step if after.checkpoints else 0

@@ -29,9 +29,9 @@ def interval(sim: Simulation) -> CheckpointInterval:
 def fails(sim: Simulation) -> None:
     """A worker is killed, and replaced."""
     count = sim.state.recovery_count
-    wait_for(sim, lambda: all(island.entered for island in sim.state.islands) and sim.state.islands[0].marks is None)
+    wait_for(sim, lambda: all(island.entered for island in sim.state.islands) and sim.state.sole_island.marks is None)
     next(worker for worker in sim.cluster.workers() if worker.alive).end(-9, sim.now_s)
-    wait_for(sim, lambda: sim.state.recovery_count > count and sim.state.islands[0].marks is None)
+    wait_for(sim, lambda: sim.state.recovery_count > count and sim.state.sole_island.marks is None)
 
 
 def passes(sim: Simulation, time_s: float) -> None:

@@ -20,7 +20,7 @@ def start(nodes: int = 2, per_node: int = 2, agents: int = 2, steps: int = 400, 
 
 
 def record(sim: Simulation) -> GenerationRecord:
-    found = sim.state.islands[0].record
+    found = sim.state.sole_island.record
     assert found is not None
     return found
 
@@ -34,18 +34,18 @@ def wait_for(sim: Simulation, condition: Callable[[], bool], limit_s: float = 40
 
 
 def generation(sim: Simulation, number: int) -> None:
-    wait_for(sim, lambda: record(sim).generation >= number and sim.state.islands[0].entered)
+    wait_for(sim, lambda: record(sim).generation >= number and sim.state.sole_island.entered)
 
 
 def worker(sim: Simulation, slot: int) -> SimWorker:
-    incarnation = sim.state.islands[0].slots[slot].incarnation
+    incarnation = sim.state.sole_island.slots[slot].incarnation
     found = sim.cluster.find(incarnation)
     assert found is not None
     return found
 
 
 def agent_of(sim: Simulation, slot: int) -> SimAgent:
-    incarnation = sim.state.islands[0].slots[slot].agent_incarnation
+    incarnation = sim.state.sole_island.slots[slot].agent_incarnation
     return next(a for a in sim.cluster.agents if a.incarnation == incarnation)
 
 

@@ -7,7 +7,7 @@ from trainctl.core.records.step import StepFigures
 
 
 def figure(state: JobState, step: int, *, tokens: int) -> StepFigures:
-    record = state.islands[0].record
+    record = state.sole_island.record
     assert record is not None
     return StepFigures(
         step=step, generation=record.generation, lineage=record.lineage, loss=1.0, learning_rate=0.1, gradient_norm=1.0,

@@ -8,7 +8,7 @@ from trainctl.core.records.worker import CheckpointReport
 
 
 def saved(state: JobState, step: int, *, age_s: float, error: str = "") -> CheckpointReport:
-    record = state.islands[0].record
+    record = state.sole_island.record
     assert record is not None
     ref = CheckpointRef(uri=f"mem://{step}", step=step, lineage=record.lineage, attempt="a", manifest_sha256="0")
     return CheckpointReport(

@@ -61,7 +61,7 @@ def test_a_job_that_was_not_sent_elsewhere_goes_back_to_it() -> None:
 def test_a_job_that_has_gone_on_stays_where_it_is() -> None:
     sim, newest = refused(2)
     (older,) = sim.state.checkpoints
-    wait_for(sim, lambda: record(sim).checkpoint == older and sim.state.islands[0].entered)
+    wait_for(sim, lambda: record(sim).checkpoint == older and sim.state.sole_island.entered)
     before = sim.state
     assert "the job has gone on without it" in accept(sim, newest)
     assert sim.state.checkpoint_figures.refused == 1, "what was counted never falls"

@@ -163,6 +163,6 @@ def test_joiners_that_received_a_part_get_the_initial_state_from_new_ones() -> N
 def test_where_nobody_has_the_initial_state_any_more_new_workers_make_it_and_no_budget_is_charged() -> None:
     sim = joiners_lose_their_sources(shrink=True)
     charged = sim.state.restarts
-    wait_for(sim, lambda: record(sim).lineage == 3 and sim.state.islands[0].entered)
+    wait_for(sim, lambda: record(sim).lineage == 3 and sim.state.sole_island.entered)
     assert sim.state.restarts == charged
     assert record(sim).world_size == 2

@@ -48,7 +48,7 @@ def test_a_cancel_at_any_moment_ends_cancelled_with_nobody_left(shape: int) -> N
             sim.tick()
         sim.cancel()
         assert sim.run(limit_s=300.0).phase is JobPhase.CANCELLED, f"seed {seed}"
-        assert not any(slot.bound for slot in sim.state.islands[0].slots)
+        assert not any(slot.bound for slot in sim.state.sole_island.slots)
 
 
 def start(
@@ -64,7 +64,7 @@ def start(
 
 
 def record(sim: CommandSimulation) -> GenerationRecord:
-    found = sim.state.islands[0].record
+    found = sim.state.sole_island.record
     assert found is not None
     return found
 
@@ -74,12 +74,12 @@ def worker(sim: CommandSimulation, rank: int) -> CommandWorker:
 
 
 def state_of(sim: CommandSimulation, slot: int) -> SlotState:
-    return sim.state.islands[0].slots[slot].state
+    return sim.state.sole_island.slots[slot].state
 
 
 def generation(sim: CommandSimulation, number: int, limit_s: float = 100.0) -> None:
     end_s = sim.now_s + limit_s
-    while not (record(sim).generation >= number and sim.state.islands[0].entered):
+    while not (record(sim).generation >= number and sim.state.sole_island.entered):
         assert sim.now_s < end_s, f"{sim.state.phase}: {sim.state.message}"
         sim.tick()
 
@@ -124,7 +124,7 @@ def test_a_rank_that_finished_starts_again_with_the_others() -> None:
     assert sim.run().phase is JobPhase.SUCCEEDED
 
 
-def test_a_gang_that_fails_together_is_charged_once_and_to_the_first() -> None:
+def test_ranks_that_fail_together_are_charged_once_and_to_the_first() -> None:
     sim = start(restarts=MaxRestartsSpec(user=1, process=0))
     worker(sim, 2).fail(3, sim.now_s)
     worker(sim, 0).fail(1, sim.now_s + 0.01)

@@ -49,7 +49,7 @@ def test_skipped_steps_are_counted_and_a_job_that_skipped_all_of_them_has_failed
 
 
 def figures(of: JobState, step: int, wall_s: float) -> StepFigures:
-    found = of.islands[0].record
+    found = of.sole_island.record
     assert found is not None
     return figures_of(found.generation, found.lineage, step, wall_s)
 
@@ -86,7 +86,7 @@ def test_figures_are_telemetry_but_the_first_new_step_ends_the_recovery() -> Non
     worker(sim, 1).end(-9, sim.now_s)
     sim.cluster.on_figures = False
     wait_for(sim, lambda: record(sim).generation == 2)
-    committed_s = sim.state.islands[0].committed_s
+    committed_s = sim.state.sole_island.committed_s
     after = observe_figures(
         sim.state, [figures(sim.state, record(sim).target_step + 1, committed_s + 0.25)], committed_s + 1
     )

@@ -56,7 +56,7 @@ def test_what_a_living_job_needs_stays() -> None:
     for phase in (JobPhase.RUNNING, JobPhase.PAUSED, JobPhase.RECOVERING, JobPhase.CANCELLING):
         with pytest.raises(CheckpointNeededError, match=f"newest of job .*, which is {phase}"):
             request_checkpoint_removal(replace(sim.state, phase=phase), sim.now_s, step=newest.step)
-    island = sim.state.islands[0]
+    island = sim.state.sole_island
     assert island.record is not None
     loading = replace(island, entered=False, record=replace(island.record, checkpoint=first))
     loads = replace(sim.state, phase=JobPhase.RECOVERING, islands=(loading,))

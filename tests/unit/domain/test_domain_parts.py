@@ -16,9 +16,9 @@ from trainctl.controller.domain.ancestry import descends, gone_back
 from trainctl.controller.domain.goodput import Bucket
 from trainctl.controller.domain.hang import frozen, frozen_limit_s, typical_step_s
 from trainctl.controller.domain.island_layout import checkpoint_layout, island_layout, snapshot_layout
-from trainctl.controller.domain.placement import place_gang, usable_agents
+from trainctl.controller.domain.placement import place_groups, usable_agents
 from trainctl.controller.domain.reconcile.evidence import schema_conflict, settle, snapshots_in_memory, starters
-from trainctl.controller.domain.recovery import Costs, Situation, choose_recovery
+from trainctl.controller.domain.recovery import Costs, Givers, Situation, choose_recovery
 from trainctl.controller.domain.states import TRANSITIONS, JobPhase, Machine, UnknownTransitionError, advance, mermaid
 from trainctl.controller.domain.view import AgentView
 from trainctl.core.errors import PlanError
@@ -66,13 +66,13 @@ def agents(*free: int) -> tuple[tuple[AgentView, ...], dict[int, int]]:
     return views, {i + 1: n for i, n in enumerate(free)}
 
 
-def test_gangs_are_placed_whole_or_not_at_all() -> None:
+def test_groups_of_slots_are_placed_whole_or_not_at_all() -> None:
     views, free = agents(2, 1, 2, 4)
     usable = usable_agents(reversed(views), free, resources=TWO, timeouts=PROFILES["fast"])
     assert [a.node for a in usable] == ["node-0", "node-2", "node-3"]
-    placed = place_gang([0, 1], usable, at_least=2, resources=TWO)
+    placed = place_groups([0, 1], usable, at_least=2, resources=TWO)
     assert {g: a.node for g, a in placed.agents.items()} == {0: "node-0", 1: "node-2"}
-    refused = place_gang([0, 1, 2, 3], usable, at_least=4, resources=TWO)
+    refused = place_groups([0, 1, 2, 3], usable, at_least=4, resources=TWO)
     assert not refused.agents
     assert "needs 4 nodes with 2 free worker slots each, found 3" in refused.reason
     silent = [replace(a, last_heard_age_s=9.0) for a in views]
@@ -84,7 +84,7 @@ def test_a_job_with_accelerators_goes_where_there_are_some_and_says_so() -> None
     with_gpu = (views[0], replace(views[1], device="cuda"))
     wants = replace(TWO, accelerators_per_node=2)
     assert [a.node for a in usable_agents(with_gpu, free, resources=wants, timeouts=PROFILES["fast"])] == ["node-1"]
-    refused = place_gang(
+    refused = place_groups(
         [0], usable_agents(views, free, resources=wants, timeouts=PROFILES["fast"]), at_least=1, resources=wants
     )
     assert refused.reason == "needs 1 node with 2 free worker slots with an accelerator each, found 0"
@@ -177,6 +177,17 @@ def test_the_ladder_prefers_live_state_then_the_checkpoint_then_the_beginning() 
     assert "no replacement in time for 2 slots" in small.reason
 
 
+def test_who_gives_the_state_to_the_others_and_whether_it_is_an_earlier_one() -> None:
+    resumed = replace(situation(holders=(), saved=False, initial=True), resume=REF)
+    found = [situation(holders=(0, 2)), situation(holders=()), situation(holders=(), saved=False), resumed]
+    assert [(d.goes_back, d.givers) for d in map(choose_recovery, found)] == [
+        (False, Givers.HOLDERS),
+        (True, Givers.NOBODY),
+        (True, Givers.STARTERS),
+        (True, Givers.NOBODY),
+    ]
+
+
 def test_a_range_that_nobody_holds_makes_the_peer_rung_impossible_by_name() -> None:
     base = situation(holders=(0,))
     (holder,) = base.live.holders
@@ -203,9 +214,7 @@ def test_a_snapshot_costs_less_than_an_older_checkpoint() -> None:
     assert decision.snapshot == newest[0]
     assert decision.checkpoint is None
     assert decision.reason == "the memory of 2 nodes holds step 97; redo 3 steps"
-    (chosen,) = [c for c in decision.candidates if c.rung is Rung.SNAPSHOT]
-    assert chosen.exact
-    assert not chosen.in_place
+    assert decision.goes_back
 
 
 def test_a_snapshot_with_a_gap_is_passed_over_for_an_older_one() -> None:

@@ -46,7 +46,7 @@ def test_a_killed_worker_is_replaced_in_its_rank_from_a_live_peer() -> None:
     changed = [a.global_rank for a, b in zip(before.members, after.members, strict=True) if a != b]
     assert changed == [1]
     assert after.members[1].node == before.members[1].node
-    wait_for(sim, lambda: sim.state.islands[0].marks is None)
+    wait_for(sim, lambda: sim.state.sole_island.marks is None)
     recovery = sim.state.recoveries[-1]
     parts = {k: v for k, v in recovery.phases_s.items() if k != "total"}
     assert list(parts) == ["detect", "stop", "boot", "decide", "rendezvous", "restore", "first_step"]
@@ -74,8 +74,8 @@ def test_a_newcomer_that_does_not_boot_holds_nobody_up_whatever_its_node_is_call
     sim.kill_agent(agent_of(sim, 0))
     generation(sim, 2)
     sim._start_agent("frozen-0", 2)
-    wait_for(sim, lambda: sim.state.islands[0].slots[0].alive)
-    wait_for(sim, lambda: sim.cluster.find(sim.state.islands[0].slots[0].incarnation) is not None)
+    wait_for(sim, lambda: sim.state.sole_island.slots[0].alive)
+    wait_for(sim, lambda: sim.cluster.find(sim.state.sole_island.slots[0].incarnation) is not None)
     worker(sim, 0).boot_at_s = math.inf
     wait_for(sim, lambda: any(event.type == WORKER_CONDEMNED for event in sim.events), limit_s=1000.0)
     assert totals_s(sim.state.goodput, sim.now_s)[Bucket.HANG] == 0.0
@@ -85,9 +85,9 @@ def test_a_replacement_is_asked_before_it_boots_and_counted_in_when_it_is_ready(
     sim = start()
     trained(sim, 3)
     worker(sim, 1).end(-9, sim.now_s)
-    before = sim.state.islands[0].slots[1].incarnation
-    wait_for(sim, lambda: sim.state.islands[0].slots[1].incarnation != before)
-    wait_for(sim, lambda: sim.cluster.find(sim.state.islands[0].slots[1].incarnation) is not None)
+    before = sim.state.sole_island.slots[1].incarnation
+    wait_for(sim, lambda: sim.state.sole_island.slots[1].incarnation != before)
+    wait_for(sim, lambda: sim.cluster.find(sim.state.sole_island.slots[1].incarnation) is not None)
     replacement = worker(sim, 1)
     assert (replacement.desired.instruction, replacement.desired.generation) == (Instruction.PREPARE, 2)
     replacement.boot_at_s = sim.now_s
@@ -156,7 +156,7 @@ def test_newcomers_boot_before_the_running_ones_are_disturbed() -> None:
     sim.kill_agent(agent_of(sim, 0))
     generation(sim, 2)
     sim._start_agent("node-0", 2)
-    wait_for(sim, lambda: sim.state.islands[0].slots[0].state is SlotState.STARTING)
+    wait_for(sim, lambda: sim.state.sole_island.slots[0].state is SlotState.STARTING)
     orders = {d.slot: d.instruction for agent in desired_workers(sim.state).values() for d in agent}
     assert orders == {0: "standby", 1: "standby", 2: "run", 3: "run"}
 
@@ -168,9 +168,9 @@ def test_a_newcomer_that_dies_hurts_nobody_and_costs_no_budget() -> None:
     generation(sim, 2)
     charged = sim.state.restarts
     sim._start_agent("node-0", 2)
-    wait_for(sim, lambda: sim.cluster.find(sim.state.islands[0].slots[0].incarnation) is not None)
+    wait_for(sim, lambda: sim.cluster.find(sim.state.sole_island.slots[0].incarnation) is not None)
     worker(sim, 0).end(-11, sim.now_s)
-    wait_for(sim, lambda: not sim.state.islands[0].slots[0].bound and not sim.state.islands[0].slots[1].bound)
+    wait_for(sim, lambda: not sim.state.sole_island.slots[0].bound and not sim.state.sole_island.slots[1].bound)
     assert sim.state.phase is JobPhase.RUNNING
     assert record(sim).generation == 2
     assert sim.state.restarts == charged
@@ -191,12 +191,12 @@ def test_a_spare_agent_takes_the_place_of_a_lost_one() -> None:
 def test_a_frozen_worker_is_condemned_and_its_exit_awaited() -> None:
     sim = start()
     trained(sim, 3)
-    old = sim.state.islands[0].slots[2].incarnation
+    old = sim.state.sole_island.slots[2].incarnation
     progress = replace(sim.state.progress, recent_step_s=(0.2,) * 5)
     sim.state = replace(sim.state, progress=progress)
     frozen_s = sim.now_s
     sim.freeze(worker(sim, 2))
-    wait_for(sim, lambda: sim.state.islands[0].slots[2].state is SlotState.CONDEMNED)
+    wait_for(sim, lambda: sim.state.sole_island.slots[2].state is SlotState.CONDEMNED)
     assert 3.0 <= sim.now_s - frozen_s < 5.0
     orders = {d.slot: d for agent in desired_workers(sim.state).values() for d in agent}
     assert orders[2].instruction is Instruction.KILL
@@ -205,7 +205,7 @@ def test_a_frozen_worker_is_condemned_and_its_exit_awaited() -> None:
     generation(sim, 2)
     assert record(sim).members[2].incarnation != old
     assert sim.state.goodput.closed_us["hang"] >= 3_000_000
-    wait_for(sim, lambda: sim.state.islands[0].marks is None)
+    wait_for(sim, lambda: sim.state.sole_island.marks is None)
     assert sim.state.recoveries[-1].phases_s["detect"] >= 3.0
 
 
@@ -240,7 +240,7 @@ def test_a_controller_restart_changes_nothing() -> None:
     trained(sim, 30)
     wait_for(sim, lambda: sim.now_s > sim.settled_at_s + 5)
     assert record(sim) == before
-    assert sim.state.islands[0].generation == before.generation
+    assert sim.state.sole_island.generation == before.generation
     assert sim.state.phase is JobPhase.RUNNING
 
 
@@ -255,7 +255,7 @@ def test_a_job_that_finishes_while_the_controller_is_away_is_not_repeated() -> N
     wait_for(sim, lambda: sim.now_s > sim.down_until_s + 0.5)
     late.reachable = True
     sim.until(JobPhase.SUCCEEDED)
-    assert (sim.state.islands[0].generation, record(sim).lineage) == (1, 1)
+    assert (sim.state.sole_island.generation, record(sim).lineage) == (1, 1)
     assert not sim.state.recoveries
     assert {e.reason for e in sim.events if e.type == "worker.exited"} == {"Expected"}
 
@@ -276,12 +276,12 @@ def test_an_agent_that_comes_back_within_its_time_changes_nothing() -> None:
 def test_agents_that_die_at_once_are_waited_for_so_that_one_generation_is_prepared() -> None:
     sim = start(nodes=4, per_node=1, agents=8, steps=4000)
     sim._heal = lambda: None  # type: ignore[method-assign]
-    before, island = sim.state.islands[0].generation, record(sim)
+    before, island = sim.state.sole_island.generation, record(sim)
     for number, slot in enumerate((0, 1, 2)):  # found lost 0.1 s after each other: less than a heartbeat
         agent = agent_of(sim, slot)
         agent.reachable, agent.heard_s = False, sim.now_s + 0.1 * number
     generation(sim, before + 1)
-    assert sim.state.islands[0].generation == before + 1
+    assert sim.state.sole_island.generation == before + 1
     assert not [event for event in sim.events if event.type == "generation.aborted"]
     assert {m.slot for m in record(sim).members} == {m.slot for m in island.members}
 
@@ -294,7 +294,7 @@ def test_a_lost_agent_is_not_waited_for_because_another_is_merely_slow() -> None
 
     def look() -> bool:
         slow.heard_s = sim.now_s - 0.5 * sim.timeouts.lost_s
-        return sim.state.islands[0].proposal is not None
+        return sim.state.sole_island.proposal is not None
 
     wait_for(sim, look, limit_s=1.5)
 
@@ -317,7 +317,7 @@ def test_cancel_saves_a_checkpoint_first_and_ends_cancelled() -> None:
     sim.cancel()
     orders = [d for agent in desired_workers(sim.state).values() for d in agent]
     sim._controller()
-    wait_for(sim, lambda: any(s.state is SlotState.DRAINING for s in sim.state.islands[0].slots))
+    wait_for(sim, lambda: any(s.state is SlotState.DRAINING for s in sim.state.sole_island.slots))
     orders = [d for agent in desired_workers(sim.state).values() for d in agent]
     assert {d.instruction for d in orders} == {Instruction.STOP}
     assert all(d.checkpoint_on_stop and d.grace_s == 30.0 for d in orders)
@@ -329,7 +329,7 @@ def test_a_queued_job_is_cancelled_at_once() -> None:
     sim = Simulation(1, sim_job(nodes=NodesSpec(min=2, max=2), per_node=2), agents=1, slots=2, fault_rate=0.0)
     wait_for(sim, lambda: sim.state.reason == "WaitingForCapacity")
     assert "needs 2 nodes with 2 free worker slots each, found 1" in sim.state.message
-    assert not any(s.bound for s in sim.state.islands[0].slots)
+    assert not any(s.bound for s in sim.state.sole_island.slots)
     sim.cancel()
     sim.until(JobPhase.CANCELLED, limit_s=5.0)
 
@@ -363,7 +363,7 @@ def test_below_the_minimum_survivors_wait_with_their_state() -> None:
     sim.kill_agent(agent_of(sim, 0))
     sim.until(JobPhase.QUEUED)
     assert "1 of at least 2 nodes" in sim.state.message
-    survivors = {s.incarnation for s in sim.state.islands[0].slots if s.alive}
+    survivors = {s.incarnation for s in sim.state.sole_island.slots if s.alive}
     assert len(survivors) == 2
     sim._start_agent("node-0", 2)
     wait_for(sim, lambda: sim.state.phase is JobPhase.RUNNING)
@@ -378,7 +378,7 @@ def test_survivors_below_the_minimum_are_released_in_the_end() -> None:
     wait_for(sim, lambda: bool(sim.state.checkpoints))
     sim._heal = lambda: None  # type: ignore[method-assign]
     sim.kill_agent(agent_of(sim, 0))
-    wait_for(sim, lambda: not any(s.bound for s in sim.state.islands[0].slots), limit_s=400)
+    wait_for(sim, lambda: not any(s.bound for s in sim.state.sole_island.slots), limit_s=400)
     assert sim.state.phase is JobPhase.QUEUED
     sim._start_agent("node-0", 2)
     wait_for(sim, lambda: sim.state.phase is JobPhase.RUNNING)
@@ -409,7 +409,7 @@ def test_the_vote_of_a_worker_that_died_after_reporting_is_honoured() -> None:
     worker(sim, 1).end(-9, sim.now_s)
     sim.cluster.group(first).arrive(f"vote {step}", -1)
     worker(sim, 0).voted = outcome_of(1, 1, step)
-    wait_for(sim, lambda: sim.state.islands[0].evidence is not None)
+    wait_for(sim, lambda: sim.state.sole_island.evidence is not None)
     worker(sim, 0).end(-9, sim.now_s)
     generation(sim, 3)
     after = record(sim)
@@ -437,7 +437,7 @@ def test_members_interrupted_without_a_loss_try_again_together() -> None:
     trained(sim, 3)
     view = see(sim, phase=Phase.INTERRUPTED, phase_age_s=1.5, generation=1)
     result = reconcile(sim.state, view, {}, sim.now_s, sim.epoch, sim.ids)
-    proposal = result.state.islands[0].proposal
+    proposal = result.state.sole_island.proposal
     assert proposal is not None
     assert proposal.members == record(sim).members
     assert "though nobody is lost" in proposal.reason
@@ -446,23 +446,23 @@ def test_members_interrupted_without_a_loss_try_again_together() -> None:
 
 def test_a_lost_collective_store_is_left_for_another() -> None:
     sim = start()
-    island = replace(sim.state.islands[0], entered=False)
+    island = replace(sim.state.sole_island, entered=False)
     held = record(sim)
     island = replace(island, record=replace(held, store_address="elsewhere:1"))
     state = sim.state.with_island(island)
     result = reconcile(state, sim.view(), {}, sim.now_s, sim.epoch, sim.ids)
-    proposal = result.state.islands[0].proposal
+    proposal = result.state.sole_island.proposal
     assert proposal is not None
     assert "lost the collective store at elsewhere:1" in proposal.reason
 
 
 def test_members_that_do_not_begin_a_committed_generation_are_condemned() -> None:
     sim = start()
-    island = replace(sim.state.islands[0], entered=False, committed_s=sim.now_s - 30.0)
+    island = replace(sim.state.sole_island, entered=False, committed_s=sim.now_s - 30.0)
     island = replace(island, record=replace(record(sim), generation=2), generation=2)
     state = replace(sim.state.with_island(island), epoch_since_s=0.0)
     result = reconcile(state, see(sim, phase=Phase.INTERRUPTED), {}, sim.now_s, sim.epoch, sim.ids)
-    slot = result.state.islands[0].slots[0]
+    slot = result.state.sole_island.slots[0]
     assert slot.state is SlotState.CONDEMNED
     assert "did not begin generation 2 within 25 s" in slot.reason
 
@@ -470,7 +470,7 @@ def test_members_that_do_not_begin_a_committed_generation_are_condemned() -> Non
 def test_different_models_on_the_members_fail_the_job() -> None:
     sim = start()
     worker(sim, 1).end(-9, sim.now_s)
-    wait_for(sim, lambda: sim.state.islands[0].proposal is not None)
+    wait_for(sim, lambda: sim.state.sole_island.proposal is not None)
     end_s = sim.now_s + 60
     while sim.state.phase is not JobPhase.FAILED:
         assert sim.now_s < end_s
@@ -520,11 +520,11 @@ def test_a_job_that_waits_again_gives_back_what_a_killed_worker_still_held() -> 
     """Found by simulation, seed 166: it waited for ever for the place that it occupied itself."""
     sim = start()
     trained(sim, 3)
-    island = sim.state.islands[0]
+    island = sim.state.sole_island
     waiting = replace(sim.state, phase=JobPhase.QUEUED, islands=(replace(island, proposal=None),))
     after = reconcile(waiting, sim.view(), {}, sim.now_s, sim.epoch, sim.ids).state
-    assert {slot.state for slot in after.islands[0].slots} == {SlotState.DRAINING}
+    assert {slot.state for slot in after.sole_island.slots} == {SlotState.DRAINING}
     emptied = tuple(replace(slot, state=SlotState.EMPTY) for slot in island.slots)
     waiting = replace(waiting, islands=(replace(island, proposal=None, slots=emptied),))
     after = reconcile(waiting, sim.view(), {}, sim.now_s, sim.epoch, sim.ids).state
-    assert not any(slot.bound for slot in after.islands[0].slots)
+    assert not any(slot.bound for slot in after.sole_island.slots)

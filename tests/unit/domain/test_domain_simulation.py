@@ -36,7 +36,7 @@ def test_a_cancel_at_any_moment_ends_cancelled_with_nobody_left(shape: int) -> N
             sim.tick()
         sim.cancel()
         assert sim.run(limit_s=300.0).phase is JobPhase.CANCELLED, f"seed {seed}"
-        assert not any(slot.bound for slot in sim.state.islands[0].slots)
+        assert not any(slot.bound for slot in sim.state.sole_island.slots)
 
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)))

@@ -41,7 +41,7 @@ from unit.domain.wishing import ask, start
 
 
 def members(sim: Simulation) -> list[SimWorker]:
-    record = sim.state.islands[0].record
+    record = sim.state.sole_island.record
     assert record is not None
     return [w for m in record.members if (w := sim.cluster.find(m.incarnation)) is not None]
 
@@ -61,7 +61,7 @@ def test_a_pause_saves_the_newest_step_gives_the_slots_back_and_resumes_there() 
     sim.until(JobPhase.PAUSED)
     newest = sim.state.checkpoints[-1]
     assert newest.step == max(step for _, step, _ in sim.cluster.votes)
-    assert not any(slot.bound for slot in sim.state.islands[0].slots)
+    assert not any(slot.bound for slot in sim.state.sole_island.slots)
     assert not desired_workers(sim.state)
     asleep_s = sim.now_s
     wait_for(sim, lambda: sim.now_s > asleep_s + 100)
@@ -69,7 +69,7 @@ def test_a_pause_saves_the_newest_step_gives_the_slots_back_and_resumes_there() 
     ask(sim, request_resume(sim.state, sim.now_s))
     assert sim.state.phase.value == "QUEUED"
     sim.until(JobPhase.RUNNING)
-    record = sim.state.islands[0].record
+    record = sim.state.sole_island.record
     assert record is not None
     assert (record.target_step, record.checkpoint) == (newest.step, newest)
     assert totals_s(sim.state.goodput, sim.now_s)[Bucket.PAUSED] > 99
@@ -97,8 +97,8 @@ def test_a_pause_that_cannot_save_is_called_off_and_the_job_goes_on_where_it_sto
     assert "could not be saved" in next(e.message for e in sim.events if e.type == "job.halt_given_up")
     sim.until(JobPhase.RUNNING)
     assert sim.state.halt is None
-    assert sim.state.islands[0].record is not None
-    assert sim.state.islands[0].record.lineage == 1
+    assert sim.state.sole_island.record is not None
+    assert sim.state.sole_island.record.lineage == 1
     assert sim.run().phase is JobPhase.SUCCEEDED
     assert not voted_twice(sim)
 
@@ -147,7 +147,7 @@ def test_time_in_paused_does_not_count_for_the_deadline() -> None:
 def test_a_restart_puts_new_lives_into_the_same_places() -> None:
     sim = start()
     before = [(w.incarnation, w.desired.slot) for w in members(sim)]
-    places = [(s.index, s.node) for s in sim.state.islands[0].slots]
+    places = [(s.index, s.node) for s in sim.state.sole_island.slots]
     ask(sim, request_restart(sim.state, sim.now_s, allow_loss=False))
     assert request_restart(sim.state, sim.now_s, allow_loss=False).state is sim.state
     sim.until(JobPhase.RESTARTING)
@@ -155,7 +155,7 @@ def test_a_restart_puts_new_lives_into_the_same_places() -> None:
     after = [(w.incarnation, w.desired.slot) for w in members(sim)]
     assert [slot for _, slot in after] == [slot for _, slot in before]
     assert not {life for life, _ in after} & {life for life, _ in before}
-    assert places == [(s.index, s.node) for s in sim.state.islands[0].slots]
+    assert places == [(s.index, s.node) for s in sim.state.sole_island.slots]
     assert sim.state.restarts.total == 0, "no budget is charged"
     assert sim.run().phase is JobPhase.SUCCEEDED
     assert not voted_twice(sim)
@@ -171,7 +171,7 @@ def test_a_restart_that_would_lose_steps_says_how_many_and_wants_to_be_told() ->
     newest = sim.state.checkpoints[-1]
     ask(sim, request_restart(sim.state, sim.now_s, allow_loss=True))
     sim.until(JobPhase.RUNNING)
-    record = sim.state.islands[0].record
+    record = sim.state.sole_island.record
     assert record is not None
     assert record.target_step >= newest.step
     assert record.lineage == 2
@@ -193,7 +193,7 @@ def test_a_rollback_keeps_the_processes_and_begins_a_lineage() -> None:
     )  # fmt: skip
     assert observe_checkpoint(sim.state, late, sim.now_s).state.checkpoints == sim.state.checkpoints
     wait_for(sim, lambda: sim.state.rollback is None)
-    record = sim.state.islands[0].record
+    record = sim.state.sole_island.record
     assert record is not None
     assert (record.rung, record.lineage, record.target_step) == (Rung.CHECKPOINT, 2, target.step)
     assert {m.incarnation for m in record.members} == lives
@@ -213,7 +213,7 @@ def test_a_paused_job_goes_back_when_it_is_resumed() -> None:
     assert sim.state.phase is JobPhase.PAUSED
     ask(sim, request_resume(sim.state, sim.now_s))
     sim.until(JobPhase.RUNNING)
-    record = sim.state.islands[0].record
+    record = sim.state.sole_island.record
     assert record is not None
     assert record.target_step == target.step
     assert sim.run().phase is JobPhase.SUCCEEDED
@@ -243,15 +243,15 @@ def test_fewer_nodes_leave_at_a_boundary_and_come_back_without_a_step_repeated()
     wait_for(sim, lambda: len(members(sim)) == 2 and sim.state.phase is JobPhase.RUNNING)
     kept = {w.incarnation for w in members(sim)}
     assert kept < before
-    wait_for(sim, lambda: sum(s.bound for s in sim.state.islands[0].slots) == 2)
-    assert {s.state for s in sim.state.islands[0].slots if not s.bound} == {SlotState.EMPTY}
+    wait_for(sim, lambda: sum(s.bound for s in sim.state.sole_island.slots) == 2)
+    assert {s.state for s in sim.state.sole_island.slots if not s.bound} == {SlotState.EMPTY}
     ask(sim, request_scale(sim.state, sim.now_s, most=2))
     assert sim.state.spec.spec.nodes.target == 2
     wait_for(sim, lambda: len(members(sim)) == 4 and sim.state.phase is JobPhase.RUNNING)
     assert kept < {w.incarnation for w in members(sim)}
     assert sim.run().phase is JobPhase.SUCCEEDED
     assert not voted_twice(sim)
-    record = sim.state.islands[0].record
+    record = sim.state.sole_island.record
     assert record is not None
     assert record.lineage == 1
 
@@ -275,9 +275,9 @@ def test_bounds_that_do_not_fit_are_refused_as_a_whole() -> None:
 @pytest.mark.parametrize(("nodes", "agents"), [(1, 2), (2, 3)])
 def test_a_drained_node_is_left_for_another_without_a_step_lost(nodes: int, agents: int) -> None:
     sim = start(nodes=nodes, agents=agents, least=nodes)
-    leaving = sim.state.islands[0].slots[0].node
+    leaving = sim.state.sole_island.slots[0].node
     sim.draining = {leaving}
-    wait_for(sim, lambda: all(s.node != leaving for s in sim.state.islands[0].slots))
+    wait_for(sim, lambda: all(s.node != leaving for s in sim.state.sole_island.slots))
     wait_for(sim, lambda: sim.state.phase is JobPhase.RUNNING)
     assert len(members(sim)) == 2 * nodes
     assert sim.run().phase is JobPhase.SUCCEEDED
@@ -289,14 +289,14 @@ def test_a_drained_node_is_left_for_another_without_a_step_lost(nodes: int, agen
 def test_a_drained_node_without_another_shrinks_the_job_or_waits() -> None:
     sim = start(least=1, steps=2000)
     sim.draining = {"node-0"}
-    wait_for(sim, lambda: not any(s.node == "node-0" for s in sim.state.islands[0].slots))
+    wait_for(sim, lambda: not any(s.node == "node-0" for s in sim.state.sole_island.slots))
     assert len(members(sim)) == 2
     sim.draining = {"node-0", "node-1"}
     began_s = sim.now_s
     wait_for(sim, lambda: sim.now_s > began_s + 30)
     assert sim.state.phase is JobPhase.RUNNING, "it cannot go below its minimum"
     sim.draining = {"node-1"}
-    wait_for(sim, lambda: {s.node for s in sim.state.islands[0].slots if s.bound} == {"node-0"})
+    wait_for(sim, lambda: {s.node for s in sim.state.sole_island.slots if s.bound} == {"node-0"})
     assert not voted_twice(sim)
 
 

@@ -153,7 +153,7 @@ def test_only_rank_0_of_the_newest_generation_hears_what_may_go() -> None:
     worker(sim, 0).end(-9, sim.now_s)
     sim._heal = lambda: None  # type: ignore[method-assign]
     sim.kill_agent(agent_of(sim, 0))
-    wait_for(sim, lambda: sim.state.islands[0].proposal is not None)
+    wait_for(sim, lambda: sim.state.sole_island.proposal is not None)
     assert not any(order.kept_checkpoints for order in orders(sim.state)), "its generation is left"
     generation(sim, record(sim).generation + 1)
     heard = [order for order in orders(sim.state) if order.kept_checkpoints]
@@ -179,7 +179,7 @@ def test_what_is_loaded_stays_until_all_members_train_and_the_current_one_comes_
     sim = saved(2)
     older, newest = sim.state.checkpoints
     begun = replace(older, uri="mem://begun", attempt="begun")
-    island = sim.state.islands[0]
+    island = sim.state.sole_island
     for loaded, kept in ((begun, ("begun", *attempts(older, newest))), (newest, attempts(older, newest))):
         loads = replace(island, entered=False, record=replace(record(sim), checkpoint=loaded))
         assert kept_checkpoints(replace(sim.state, islands=(loads,))) == kept

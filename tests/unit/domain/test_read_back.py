@@ -139,7 +139,7 @@ def test_a_job_that_is_lost_before_the_newest_was_read_still_has_the_one_before(
     older, newest = sim.state.checkpoints
     sim.cluster.damaged = {newest.uri: ALL}
     lose_all(sim)
-    wait_for(sim, lambda: record(sim).checkpoint == older and sim.state.islands[0].entered)
+    wait_for(sim, lambda: record(sim).checkpoint == older and sim.state.sole_island.entered)
     assert sim.state.phase is JobPhase.RUNNING
 
 

@@ -86,7 +86,7 @@ def test_another_worker_that_dies_meanwhile_changes_nothing_about_the_decision()
     wait_for(sim, lambda: bool(sim.state.refused))
     worker(sim, 2).end(-9, sim.now_s)
     sim.epoch += 1  # and another controller leads from here on
-    wait_for(sim, lambda: record(sim).checkpoint == older and sim.state.islands[0].entered)
+    wait_for(sim, lambda: record(sim).checkpoint == older and sim.state.sole_island.entered)
     assert [refused.ref for refused in sim.state.refused] == [newest]
 
 
@@ -96,7 +96,7 @@ def test_survivors_of_a_roll_back_to_a_damaged_one_go_further_back() -> None:
     sim.cluster.damaged = {older.uri: frozenset({3})}
     survivor = worker(sim, 0).incarnation
     sim.persist(request_rollback(sim.state, sim.now_s, target=older))
-    wait_for(sim, lambda: record(sim).checkpoint == oldest and sim.state.islands[0].entered)
+    wait_for(sim, lambda: record(sim).checkpoint == oldest and sim.state.sole_island.entered)
     assert worker(sim, 0).incarnation == survivor
     assert sim.state.phase is JobPhase.RUNNING
 

@@ -56,7 +56,7 @@ def seen(job: JobState, *steps: int, generation: int = 1) -> ClusterView:
                 for step in steps[slot.index : slot.index + 1]
             ),
         )
-        for slot in job.islands[0].slots
+        for slot in job.sole_island.slots
     ]  # fmt: skip
     return ClusterView(agents=ListedAgents(agents))
 
@@ -90,7 +90,7 @@ def test_what_was_done_in_another_generation_may_be_given_up(job: JobState) -> N
 
 def test_what_a_new_generation_goes_on_from_is_known(job: JobState) -> None:
     """Between its commit and the first report from within it."""
-    island = job.islands[0]
+    island = job.sole_island
     assert island.record is not None
     recovered = job.with_island(replace(island, record=replace(island.record, generation=2, target_step=300)))
     assert shown(recovered, seen(job, 300)) == ShownFigures(step=300, as_of_s=job.progress.updated_s, stale=True)
@@ -119,7 +119,7 @@ def test_who_trains_for_the_first_time_or_no_more_has_nothing_old(job: JobState)
     begun = replace(job, started_s=since(job) + 1.0, progress=replace(job.progress, step=0, updated_s=0.0))
     assert shown(begun, seen(job)) == ShownFigures(step=0, as_of_s=0.0)
     assert not shown(replace(job, phase=JobPhase.SUCCEEDED), seen(job)).stale
-    island = replace(job.islands[0], slots=tuple(replace(s, agent_incarnation=0) for s in job.islands[0].slots))
+    island = replace(job.sole_island, slots=tuple(replace(s, agent_incarnation=0) for s in job.sole_island.slots))
     assert not shown(replace(job.with_island(island), phase=JobPhase.PAUSED), seen(job)).stale
     command = replace(job, spec=replace(job.spec, spec=replace(job.spec.spec, command=("true",))))
     idle = replace(command, progress=replace(job.progress, step=0, updated_s=0.0))

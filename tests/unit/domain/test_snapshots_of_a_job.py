@@ -317,7 +317,7 @@ def test_a_checkpoint_of_the_lineage_that_was_left_gives_way_to_one_of_the_next(
     ref = snapshot(sim)
     wait_for(sim, lambda: sim.state.checkpoints[-1].step > ref.step)
     newest = sim.state.checkpoints[-1]
-    old = sim.state.islands[0]
+    old = sim.state.sole_island
     went_back = replace(record(sim), generation=2, lineage=2, target_step=ref.step, rung=Rung.SNAPSHOT, snapshot=ref)
     state = sim.state.with_island(replace(old, record=went_back))
 
@@ -343,11 +343,11 @@ def test_ancestors_are_kept_with_the_job_and_an_older_controller_had_none() -> N
     snapshot(sim)
     end_all(sim)
     generation(sim, 2)
-    (ancestor,) = sim.state.islands[0].ancestors
+    (ancestor,) = sim.state.sole_island.ancestors
     assert (ancestor.lineage, ancestor.step) == (1, record(sim).target_step)
     assert JobState.from_wire(sim.state.to_wire()) == sim.state
     ref = record(sim).snapshot
-    sim.state = sim.state.with_island(replace(sim.state.islands[0], ancestors=()))
+    sim.state = sim.state.with_island(replace(sim.state.sole_island, ancestors=()))
     sim._checkpoints = lambda: None  # type: ignore[method-assign]
     end_all(sim)
     generation(sim, 3)

@@ -85,7 +85,7 @@ def test_nobody_led_for_no_less_than_nothing(running: JobState) -> None:
 def test_workers_that_agents_ended_meanwhile_do_not_go_on(running: JobState) -> None:
     (event,) = told(running, term(since_s=1000.5 + ORPHAN_S + 1.0))
     assert event.message.endswith("agents save and end their workers after 10m00s without a leader")
-    island = running.islands[0]
+    island = running.sole_island
     idle = replace(running.with_island(replace(island, slots=())), phase=JobPhase.QUEUED)
     (event,) = told(idle, term())
     assert event.message.endswith("nobody led for at most 12s")

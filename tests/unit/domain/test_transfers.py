@@ -46,7 +46,7 @@ def seen(job: JobState, *transfers: Transfer | None, **changed: object) -> Clust
                 ),
             ),
         )
-        for slot in job.islands[0].slots
+        for slot in job.sole_island.slots
     ]  # fmt: skip
     agents[-1] = replace(agents[-1], **changed)  # type: ignore[arg-type]
     return ClusterView(agents=ListedAgents(agents))

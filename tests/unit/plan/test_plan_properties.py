@@ -15,10 +15,10 @@ from trainctl.core.errors import DataError, InternalError, PlanError, Preconditi
 from trainctl.core.records.step import StepAction
 from trainctl.core.records.train_spec import BatchSpec, ScheduleSpec
 from trainctl.parallel.plan.digest import add_digests, sample_digest
+from trainctl.parallel.plan.learning_rate import learning_rate_schedule
 from trainctl.parallel.plan.micro_batches import deal, micro_batches_of_step
 from trainctl.parallel.plan.randomness import derive_seed, mix64
 from trainctl.parallel.plan.sample_order import SampleOrder, permute
-from trainctl.parallel.plan.schedule import learning_rate_schedule
 from trainctl.parallel.plan.vote import Agreement, Ballot, Saved, VoteFlag, VoteRecord, agree, fold, packed_size, unpack
 
 words = st.integers(0, 2**64 - 1)

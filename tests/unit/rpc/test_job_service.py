@@ -89,7 +89,9 @@ def test_a_dry_run_says_what_would_start_and_starts_nothing(tmp_path: Path) -> N
     async def main() -> None:
         async with serving(tmp_path) as running:
             await running.agent(slots=2)
-            reply = await running.client.call("CreateJob", create(spec(per_node=2), validate_only=True))
+            job = spec(per_node=2)
+            job["spec"]["scheduling"] = {"priority": 5}
+            reply = await running.client.call("CreateJob", create(job, validate_only=True))
             text = "\n".join(reply.plan)
             for words in (
                 "2 ranks: 2 of 4 micro-batches each",
@@ -97,6 +99,7 @@ def test_a_dry_run_says_what_would_start_and_starts_nothing(tmp_path: Path) -> N
                 "jobs/<uid>/checkpoints",
                 "lost after",
                 "node-0",
+                "spec.scheduling.priority has no effect",
             ):
                 assert words in text
             assert not reply.job.uid

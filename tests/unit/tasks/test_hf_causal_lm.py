@@ -26,7 +26,7 @@ from trainctl.parallel.data.batch import packed_rows
 from trainctl.parallel.loop import CPU, prepare
 from trainctl.parallel.models.hf_causal_lm import build_model
 from trainctl.parallel.models.hf_folder import open_folder
-from trainctl.parallel.plan.schedule import learning_rate_schedule
+from trainctl.parallel.plan.learning_rate import learning_rate_schedule
 from trainctl.parallel.tasks.hf_causal_lm import logits_of
 from trainctl.parallel.tasks.next_token import NextTokenLoss
 from unit.tasks.alone import train_alone

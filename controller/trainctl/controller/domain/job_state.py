@@ -301,6 +301,11 @@ class JobState:
         """Tells it from the jobs of other tenants, where only a name is shown, as in metrics."""
         return self.name if self.tenant == DEFAULT_TENANT else f"{self.tenant}/{self.name}"
 
+    @property
+    def sole_island(self) -> IslandState:
+        """The one that every job has today: what is asked of it is yet to be asked of each island, or of the job."""
+        return self.islands[0]
+
     def island(self, island_id: str) -> IslandState | None:
         """The island with this id, if there is one."""
         return next((i for i in self.islands if i.id == island_id), None)

@@ -1,4 +1,4 @@
-"""Gang placement: groups of workers on nodes, all of a group or nothing of it.
+"""Placement: groups of worker slots on nodes, each group whole or not at all.
 
 A *group* is the part of an island that runs on one node: slots ``[k * per_node, (k + 1) * per_node)`` are group ``k``.
 Two groups of a job never share an agent: ``workersPerNode`` means what it says, and one node's death costs one group.
@@ -70,7 +70,7 @@ def too_small(agents: Iterable[AgentView], resources: ResourcesSpec) -> str:
     )
 
 
-def place_gang(
+def place_groups(
     groups: Sequence[int], agents: Sequence[AgentView], *, at_least: int, resources: ResourcesSpec
 ) -> Placement:
     """Places as many of ``groups`` as there are agents, but at least ``at_least`` of them or none.

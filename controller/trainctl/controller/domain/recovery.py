@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from trainctl.checkpoint.layout.copy_plan import MissingRange, uncovered
 from trainctl.checkpoint.layout.layout import Layout, host_holder
@@ -100,8 +101,6 @@ class Candidate:
         cost_s: predicted seconds until the state of the target step is reached again.
         reason: one sentence.
         lost_steps: committed steps that were thrown away by then.
-        exact: the result equals the undisturbed run's.
-        in_place: what live workers hold is kept; otherwise everybody's state is replaced.
         restart_step: step it returns to.
         checkpoint: what it loads.
         snapshot: what it loads.
@@ -113,8 +112,6 @@ class Candidate:
     cost_s: float
     reason: str
     lost_steps: int = 0
-    exact: bool = True
-    in_place: bool = False
     restart_step: int = 0
     checkpoint: CheckpointRef | None = None
     snapshot: SnapshotRef | None = None
@@ -126,9 +123,37 @@ class Candidate:
         return RecoveryCandidate(rung=self.rung.value, eligible=self.eligible, cost_s=cost_s, reason=self.reason)
 
 
+class Givers(Enum):
+    """Whom the members without the state get it from."""
+
+    HOLDERS = "holders"
+    """Members that hold the state of the target step."""
+
+    STARTERS = "starters"
+    """Members that can still make the initial state."""
+
+    NOBODY = "nobody"
+    """Everybody makes or loads it alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderRung:
+    """One rung of the ladder: how it is judged, and what it does with the state.
+
+    Attributes:
+        judge: whether it is possible, and what it costs.
+        goes_back: everybody's state is replaced, in a new lineage; otherwise what live workers hold is kept.
+        givers: whom the others get the state from, unless it is loaded from a checkpoint.
+    """
+
+    judge: Callable[[Situation], Candidate]
+    goes_back: bool
+    givers: Givers
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The chosen rung and what it was chosen from."""
+    """The chosen rung, what it was chosen from, and what it does with the state (see ``LadderRung``)."""
 
     rung: Rung
     reason: str
@@ -138,19 +163,20 @@ class Decision:
     snapshot: SnapshotRef | None = None
     candidates: tuple[Candidate, ...]
     missing: tuple[MissingRange, ...]
+    goes_back: bool = False
+    givers: Givers = Givers.NOBODY
 
 
 def choose_recovery(situation: Situation) -> Decision:
     """Judges every rung and picks one.
 
-    Where an exact rung keeps what the live workers hold, only such rungs compete (design 5: then nothing but the open
-    step is repeated); otherwise the cheapest eligible one wins; ties go to the higher rung. Starting again is the
-    last resort.
+    Where a rung keeps what the live workers hold, only such rungs compete (design 5: then nothing but the open step is
+    repeated); otherwise the cheapest eligible one wins; ties go to the higher rung. Starting again is the last resort.
     """
-    candidates = tuple(rung(situation) for rung in LADDER)
-    usable = [c for c in candidates if c.eligible]
-    keeping = [c for c in usable if c.exact and c.in_place]
-    chosen = min(keeping or usable, key=lambda c: c.cost_s)
+    judged = [(rung, rung.judge(situation)) for rung in LADDER]
+    usable = [(rung, candidate) for rung, candidate in judged if candidate.eligible]
+    keeping = [(rung, candidate) for rung, candidate in usable if not rung.goes_back]
+    rung, chosen = min(keeping or usable, key=lambda one: one[1].cost_s)
     return Decision(
         rung=chosen.rung,
         reason=chosen.reason,
@@ -158,8 +184,10 @@ def choose_recovery(situation: Situation) -> Decision:
         lost_steps=chosen.lost_steps,
         checkpoint=chosen.checkpoint,
         snapshot=chosen.snapshot,
-        candidates=candidates,
+        candidates=tuple(candidate for _, candidate in judged),
         missing=chosen.missing,
+        goes_back=rung.goes_back,
+        givers=rung.givers if chosen.checkpoint is None else Givers.NOBODY,
     )
 
 
@@ -268,7 +296,7 @@ def start(s: Situation) -> Candidate:
         reason = "nothing was trained yet: every member builds the initial state from the seed"
         if s.resume is not None:
             reason = f"the job begins with step {s.resume.step} of {s.resume.uri}"
-        return replace(_yes(Rung.START, s, s.costs.rebuild_s, reason), checkpoint=s.resume, in_place=False)
+        return replace(_yes(Rung.START, s, s.costs.rebuild_s, reason), checkpoint=s.resume)
     for kept in (snapshot, checkpoint):
         if kept(s).eligible:
             return _no(Rung.START, f"the last resort, and there is a {kept.__name__}")
@@ -282,16 +310,20 @@ def start(s: Situation) -> Candidate:
     )
 
 
-LADDER: tuple[Callable[[Situation], Candidate], ...] = (shrink, peer, snapshot, checkpoint, start)
+LADDER = (
+    LadderRung(judge=shrink, goes_back=False, givers=Givers.HOLDERS),
+    LadderRung(judge=peer, goes_back=False, givers=Givers.HOLDERS),
+    LadderRung(judge=snapshot, goes_back=True, givers=Givers.NOBODY),
+    LadderRung(judge=checkpoint, goes_back=True, givers=Givers.NOBODY),
+    LadderRung(judge=start, goes_back=True, givers=Givers.STARTERS),
+)
 """The rungs, best first. ``shrink`` comes first because where it is eligible nothing has to be copied at all."""
 
 
 def _yes(rung: Rung, s: Situation, cost_s: float, reason: str) -> Candidate:
     step = s.target_step
     lost = s.lost_steps(step)
-    return Candidate(
-        rung=rung, eligible=True, cost_s=cost_s, reason=reason, lost_steps=lost, restart_step=step, in_place=True
-    )
+    return Candidate(rung=rung, eligible=True, cost_s=cost_s, reason=reason, lost_steps=lost, restart_step=step)
 
 
 def _no(rung: Rung, reason: str, missing: tuple[MissingRange, ...] = ()) -> Candidate:

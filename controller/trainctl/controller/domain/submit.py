@@ -8,7 +8,7 @@ from trainctl.controller.domain import events
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.goodput import open_account
 from trainctl.controller.domain.job_state import IslandState, JobState, Slot
-from trainctl.controller.domain.spec import effective
+from trainctl.controller.domain.spec import effective, no_effect
 from trainctl.core.ids import FIRST_ISLAND
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
@@ -65,7 +65,7 @@ def new_job(
         if spec.spec.command
         else f"{format_count(spec.spec.train.steps, 'step')} {origin}"
     )
-    message = f"job {state.name} accepted: {what}"
+    message = "; ".join([f"job {state.name} accepted: {what}", *no_effect(spec)])
     event = EventDraft(type=events.JOB_SUBMITTED, reason="Submitted", message=message, fields={"name": state.name})
     skipped = resume.passed_over if resume is not None else ()
     return state, (event, *(EventDraft(type=events.CHECKPOINT_REJECTED, reason="Damaged", message=m) for m in skipped))

@@ -23,12 +23,12 @@ class Answers:
 
     def awaited(self, state: JobState) -> bool:
         """Whether an answer is missing."""
-        self._follow(state.islands[0])
+        self._follow(state.sole_island)
         return bool(self._missing)
 
     def take(self, state: JobState, agent_incarnation: int, workers: Sequence[WorkerObserved]) -> bool:
         """Something new that an agent shows; whether it is an answer."""
-        self._follow(state.islands[0])
+        self._follow(state.sole_island)
         asked = self._asked
         if asked is None or agent_incarnation not in self._missing:
             return False

@@ -51,7 +51,7 @@ def records_of(state: JobState) -> str:
 def _status(state: JobState, view: ClusterView, now_s: float, figures: ShownFigures) -> job_pb2.JobStatus:
     ended = state.phase in TERMINAL
     progress = state.progress
-    record = state.islands[0].record if state.islands else None
+    record = state.sole_island.record
     command = state.spec.spec.runs_command
     status = job_pb2.JobStatus(
         phase=state.phase.value,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from trainctl.controller.domain.command import command_sentences
 from trainctl.controller.domain.explain import how_often, how_often_in_memory
-from trainctl.controller.domain.placement import place_gang, usable_agents
+from trainctl.controller.domain.placement import place_groups, usable_agents
 from trainctl.controller.domain.view import ClusterView
 from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.generation import CheckpointRef
@@ -88,7 +88,7 @@ def _placement(job: TrainJob, view: ClusterView, free: Mapping[int, int]) -> str
     nodes, resources = job.spec.nodes, job.spec.resources
     timeouts = Timeouts.for_job(job).at_pace(view.heartbeat_s)
     agents = usable_agents(view.agents, free, resources=resources, timeouts=timeouts)
-    placed = place_gang(range(nodes.target), agents, at_least=nodes.target, resources=resources)
+    placed = place_groups(range(nodes.target), agents, at_least=nodes.target, resources=resources)
     if placed.agents:
         return f"placement now: {placed.reason}"
     return f"placement: it would wait in QUEUED: {placed.reason}"

@@ -14,7 +14,7 @@ from trainctl.controller import keys
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.domain.events import EventDraft
 from trainctl.controller.domain.job_state import JobState
-from trainctl.controller.domain.spec import effective, job_from_wire
+from trainctl.controller.domain.spec import effective, job_from_wire, no_effect
 from trainctl.controller.domain.submit import new_job
 from trainctl.controller.identities import new_uid
 from trainctl.controller.jobs.book import JobBook, RevisionMovedError, is_live
@@ -98,7 +98,7 @@ class Submissions:
             view = self._agents.view()
             free = self._book.free_slots(view.agents)
             ref, skipped = (resume.ref, resume.passed_over) if resume is not None else (None, ())
-            plan = (*preview(spec, view, free, workdir=workdir, resume=ref), *skipped)
+            plan = (*preview(spec, view, free, workdir=workdir, resume=ref), *no_effect(spec), *skipped)
             return Submitted(entry=None, plan=plan)
         state, events = new_job(uid, job, workdir=workdir, now_s=self._now_s(), resume=resume, owner=owner)
         return Submitted(entry=await to_the_end(self._write(state, events, request_id, digest)))

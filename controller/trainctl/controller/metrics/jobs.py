@@ -107,7 +107,7 @@ def job_samples(state: JobState, now_s: float, *, since_s: float = 0.0) -> Itera
     yield from _progress_samples(state, since_s)
     for island in state.islands:
         yield "trainctl_job_generation", (name, island.id), float(island.generation)
-        if island.record is not None and island is state.islands[0]:
+        if island.record is not None and island is state.sole_island:
             yield "trainctl_job_lineage", (name,), float(island.record.lineage)
         for slot_state, count in sorted(Counter(slot.state.value.lower() for slot in island.slots).items()):
             yield "trainctl_job_members", (name, slot_state), float(count)

@@ -62,7 +62,7 @@ def _why_still_there(state: JobState, leaving: int) -> str:
     """What the job waits for before its workers leave a draining node."""
     if state.phase is not JobPhase.RUNNING:
         return f"it is {state.phase.value}: its workers are moved when it trains"
-    record = state.islands[0].record
+    record = state.sole_island.record
     left = (record.world_size if record is not None else 0) - leaving
     least = state.spec.spec.nodes.min * state.spec.spec.resources.workers_per_node
     if left < least:

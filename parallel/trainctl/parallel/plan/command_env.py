@@ -30,7 +30,7 @@ RESERVED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """Where a rank sits in the gang.
+    """Where a rank sits in its generation.
 
     Attributes:
         rank: in the generation.

@@ -81,15 +81,15 @@ def _taken_up(state: JobState, ref: CheckpointRef, now_s: float) -> tuple[JobSta
 
 def _descends_from(state: JobState, ref: CheckpointRef) -> bool:
     """The job never went back since: that would have begun another lineage."""
-    record = state.islands[0].record if state.islands else None
+    record = state.sole_island.record
     return state.rollback is None and record is not None and record.lineage == ref.lineage
 
 
 def _stands_on(state: JobState, ref: CheckpointRef) -> bool:
     """Its last record sent all members to this checkpoint, nobody trained since, and nobody wants something else."""
-    if state.rollback is not None or not state.islands:
+    if state.rollback is not None:
         return False
-    island = state.islands[0]
+    island = state.sole_island
     record = island.record
     sent = record is not None and record.checkpoint is not None and record.checkpoint.uri == ref.uri
     return sent and not island.entered

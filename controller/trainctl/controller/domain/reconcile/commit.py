@@ -29,10 +29,10 @@ from trainctl.controller.domain.reconcile.lifecycle import attempt_restoring, fa
 from trainctl.controller.domain.reconcile.recoveries import update_recovery
 from trainctl.controller.domain.reconcile.refused import sources
 from trainctl.controller.domain.reconcile.work import Work
-from trainctl.controller.domain.recovery import Costs, Decision, Situation, choose_recovery
+from trainctl.controller.domain.recovery import Costs, Decision, Givers, Situation, choose_recovery
 from trainctl.controller.domain.snapshot_words import why_lost
 from trainctl.controller.domain.states import GenerationPhase, Machine, SlotState, advance
-from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
+from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.core.records.step import StepReport
 from trainctl.core.units import format_count
 
@@ -115,7 +115,6 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
     settled = _without_holders(work, _settled(work, reports))
     decision = _decide(work, proposal, settled, reports)
     _note_snapshots(work, proposal, settled, decision, reports)
-    fresh = decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT, Rung.START)
     members = global_ranks(work.slot(index) for index in proposal.slots)
     holding = frozenset(_holders(settled, decision, reports))
     record = GenerationRecord(
@@ -127,11 +126,11 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
         epoch=work.epoch,
         nonce=work.ids.nonce(),
         # Without a holder nobody knows what the old lineage voted last: what follows must not be mixed up with it.
-        lineage=settled.lineage + (1 if fresh and previous is not None else 0),
+        lineage=settled.lineage + (1 if decision.goes_back and previous is not None else 0),
         members=members,
         store_address=store,
         target_step=decision.target_step,
-        outcome=settled.outcome if settled.pending and not fresh else None,
+        outcome=settled.outcome if settled.pending and not decision.goes_back else None,
         rung=decision.rung,
         holders=tuple(m.global_rank for m in members if m.slot in holding),
         checkpoint=decision.checkpoint or _parent(work, decision),
@@ -151,9 +150,13 @@ def _commit(work: Work, proposal: Proposal, reports: Mapping[int, StepReport], s
 
 def _holders(settled: Settled, decision: Decision, reports: Mapping[int, StepReport]) -> tuple[int, ...]:
     """Slots that the others copy from."""
-    if decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT) or decision.checkpoint is not None:
-        return ()
-    return starters(reports) if decision.rung is Rung.START else settled.holders
+    match decision.givers:
+        case Givers.HOLDERS:
+            return settled.holders
+        case Givers.STARTERS:
+            return starters(reports)
+        case Givers.NOBODY:
+            return ()
 
 
 def _decide(work: Work, proposal: Proposal, settled: Settled, reports: Mapping[int, StepReport]) -> Decision:
@@ -259,9 +262,8 @@ def _note_snapshots(
     """Those that the next generation could go back to: of its lineage, or of what it begins with."""
     if not work.job.spec.spec.checkpoint.snapshots.wanted:
         return
-    goes_back = decision.rung in (Rung.SNAPSHOT, Rung.CHECKPOINT, Rung.START)
     there = _in_memory(work, settled, reports)
-    kept = [(ref, held) for ref, held in there if not goes_back or ref.step <= decision.target_step]
+    kept = [(ref, held) for ref, held in there if not decision.goes_back or ref.step <= decision.target_step]
     figures = snapshots.found(work.job.snapshot_figures, kept, generation=proposal.generation)
     work.set_job(snapshot_figures=figures)
 

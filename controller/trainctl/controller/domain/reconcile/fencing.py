@@ -23,7 +23,7 @@ def fenced(state: JobState, report: CheckpointReport) -> tuple[str, str] | None:
         state: of the job.
         report: with the checkpoint.
     """
-    ref, record = report.ref, state.islands[0].record
+    ref, record = report.ref, state.sole_island.record
     if ref is None:
         return None
     what = f"checkpoint of step {ref.step}"

@@ -45,7 +45,7 @@ def observe_figures(
         now_s: Unix seconds.
         live: an agent told them now. What was read in a file is as old as the node says that wrote it.
     """
-    island = state.islands[0]
+    island = state.sole_island
     record = island.record
     fresh = [f for f in figures if record is not None and f.lineage == record.lineage]
     progress = state.progress
@@ -107,7 +107,7 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     """
     if report.read_back:
         return observe_read_back(state, report, now_s)
-    record = state.islands[0].record
+    record = state.sole_island.record
     newest = state.checkpoints[-1] if state.checkpoints else None
     complete_s = happened_s(report.age_s, now_s, after_s=newest.committed_s if newest is not None else state.started_s)
     report = replace(report, age_s=now_s - complete_s)
@@ -162,7 +162,7 @@ def observe_recovery(state: JobState, report: RecoveryReport, now_s: float) -> R
     index = next((i for i, r in enumerate(state.recoveries) if r.generation == report.generation), None)
     if index is None:
         return Reconciliation(state=state, events=drafts, durable=bool(drafts))
-    island = state.islands[0]
+    island = state.sole_island
     recovery = state.recoveries[index]
     copied = {f"{source} -> rank {report.global_rank}": size for source, size in report.received_bytes.items()}
     recovery = replace(recovery, copied_bytes={**recovery.copied_bytes, **copied})

@@ -44,7 +44,7 @@ def reconcile(
     """
     if state.phase in TERMINAL:
         return Reconciliation(state=state)
-    work = Work(state, state.islands[0].id, view, free, now_s, epoch, new_ids)
+    work = Work(state, state.sole_island.id, view, free, now_s, epoch, new_ids)
     _note_leader(work)
     observe_agents(work)
     observe_slots(work)

@@ -6,7 +6,7 @@ import itertools
 
 from trainctl.controller.domain import events
 from trainctl.controller.domain.job_state import with_slots
-from trainctl.controller.domain.placement import describe_room, group_slots, place_gang, too_small, usable_agents
+from trainctl.controller.domain.placement import describe_room, group_slots, place_groups, too_small, usable_agents
 from trainctl.controller.domain.reconcile.lifecycle import set_phase, wait_in
 from trainctl.controller.domain.reconcile.resize import on_draining_node
 from trainctl.controller.domain.reconcile.work import Work
@@ -21,7 +21,7 @@ def place(work: Work) -> None:
     if not groups:
         return
     at_least = _at_least(work, groups)
-    placement = place_gang(groups, _agents(work), at_least=at_least, resources=work.resources)
+    placement = place_groups(groups, _agents(work), at_least=at_least, resources=work.resources)
     for group, agent in placement.agents.items():
         _bind(work, group, agent)
     if placement.agents and work.job.phase is JobPhase.QUEUED and work.island.proposal is None:

@@ -25,7 +25,7 @@ def observe_read_back(state: JobState, report: CheckpointReport, now_s: float) -
         report: with ``read_back``.
         now_s: Unix seconds.
     """
-    record = state.islands[0].record
+    record = state.sole_island.record
     known = {ref.uri: index for index, ref in enumerate(state.checkpoints)}
     if report.ref is None or report.ref.uri not in known or record is None or report.generation != record.generation:
         return Reconciliation(state=state)

@@ -88,7 +88,7 @@ def request_restart(state: JobState, now_s: float, *, allow_loss: bool) -> Recon
         return Reconciliation(state=state)
     if state.halt is not None or state.phase is JobPhase.PAUSED:
         raise illegal(state, "restarted", f"its workers are new after: trainctl resume {state.name}")
-    if state.phase not in _TRAINS or state.islands[0].record is None:
+    if state.phase not in _TRAINS or state.sole_island.record is None:
         raise illegal(state, "restarted", "it has no workers yet, or they are just starting")
     saves = _can_save(state)
     if not saves and not allow_loss and not state.spec.spec.runs_command:
@@ -103,7 +103,7 @@ def request_restart(state: JobState, now_s: float, *, allow_loss: bool) -> Recon
 
 
 def _can_save(state: JobState) -> bool:
-    island = state.islands[0]
+    island = state.sole_island
     trains = state.phase is JobPhase.RUNNING and island.entered and island.proposal is None
     return trains and state.rollback is None and not state.spec.spec.runs_command
 
