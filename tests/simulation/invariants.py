@@ -73,7 +73,7 @@ def no_slot_is_given_away_twice(history: History) -> Problems:
             yield f"{uid} has ended and still holds {dict(_bound(state))}"
 
 
-def gangs_are_placed_whole(history: History) -> Problems:
+def islands_are_placed_whole(history: History) -> Problems:
     """I5."""
     for change in history.changes:
         before, after = change.before, change.after
@@ -323,7 +323,7 @@ INVARIANTS: Mapping[str, Callable[[History], Problems]] = {
     "I2": generations_only_rise,
     "I3": one_committed_generation_follows_another,
     "I4": no_slot_is_given_away_twice,
-    "I5": gangs_are_placed_whole,
+    "I5": islands_are_placed_whole,
     "marks": cordoned_nodes_get_no_new_work,
     "I6": checkpoints_only_go_forward,
     "I7": nobody_writes_under_a_newer_leader,

@@ -113,7 +113,7 @@ def test_i1_a_job_that_rises_from_the_dead(ran: Ran) -> None:
     assert "I1" in broken(dead)
 
 
-def test_i5_part_of_a_gang(ran: Ran) -> None:
+def test_i5_part_of_an_island(ran: Ran) -> None:
     placed = [c for c in read(ran).changes if c.name == "a"]
     number = next(i for i, c in enumerate(placed) if c.after is not None and c.after["phase"] == "ADMITTED")
     assert "I5" in broken(status_edited(ran, number, _lend))

@@ -263,6 +263,8 @@ def test_a_dry_run_of_the_client_asks_nobody(cli: Cli, controller: FakeControlle
     full = cli("submit", "-f", job_file, "--dry-run=client", "-o", "jsonpath=.spec.recovery.replacementWait")
     assert full.out == "30s\n"
     assert cli("submit", "-f", job_file, "--dry-run=client", "--set", "spec.train.stepz=1").code == 2
+    queued = cli("submit", "-f", job_file, "--dry-run=client", "--set", "spec.scheduling.queue=research")
+    assert "spec.scheduling.queue has no effect in this version" in queued.out
     assert not controller.calls
 
 

@@ -20,6 +20,7 @@ from trainctl.cli.paths import with_absolute_paths
 from trainctl.cli.phases import parse_phase
 from trainctl.controller.domain.spec import parse_job
 from trainctl.controller.domain.spec.defaults import effective
+from trainctl.controller.domain.spec.no_effect import no_effect
 from trainctl.core.errors import SpecError
 from trainctl.core.records.spec import TrainJob
 from trainctl.protos.convert import record_to_message
@@ -93,7 +94,12 @@ def _show_checked(context: Context, job: TrainJob) -> int:
     """What can be said without a controller: the file is valid, and this is the job with its defaults."""
     name = job.metadata.name
     message = plain(record_to_message(effective(job), TrainJobMessage))
-    emit(context, message, table=lambda: [f"job {name} is valid, as far as the file tells"], names=[name])
+    emit(
+        context,
+        message,
+        table=lambda: [f"job {name} is valid, as far as the file tells", *no_effect(job)],
+        names=[name],
+    )
     if is_table(context):
         context.console.say("dry run: no controller was asked, nothing was started")
     return exit_codes.OK

@@ -41,7 +41,7 @@ from trainctl.parallel.session.instructions import Instructions
 _LOG = logging.getLogger("trainctl.command")
 _POLL_S = 0.05
 _ECHO_S = 0.5
-"""How long a failure is kept back: when the ranks of a gang fail after each other, only the first failed by itself."""
+"""How long a failure is kept back: when ranks fail after each other, only the first failed by itself."""
 _PROMPT = frozenset({signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL})
 """Signals that no failure of another rank leads to."""
 _GRACE_SHARE = 0.8

@@ -16,7 +16,6 @@ class Rung(StrEnum):
     START = "start"
     PEER = "peer"
     SNAPSHOT = "snapshot"
-    AVERAGE = "average"
     CHECKPOINT = "checkpoint"
     SHRINK = "shrink"
     GROW = "grow"

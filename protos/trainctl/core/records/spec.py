@@ -209,7 +209,7 @@ class RecoverySpec:
     Attributes:
         profile: ``fast``, ``balanced`` or ``patient``; derives every time-out (docs/reference/timeouts.md).
         replacement_wait: how long to wait for a lost worker's replacement before shrinking; empty: the profile's.
-        allow_approximate: permits the lossy rung (neighbour averaging); not in this version's ladder yet.
+        allow_approximate: permits the lossy rung (neighbour averaging).
         max_restarts: budgets.
     """
 
