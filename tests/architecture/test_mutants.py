@@ -103,11 +103,15 @@ def test_a_mutant_is_judged_by_the_tests_that_pass_its_line_the_quickest_first()
     passing = Passing()
     passing.take(
         {
-            "seconds": {"slow": 15.0, "quick": 0.1, "other": 0.2, "slower": 16.0, "late": 0.3},
+            "seconds": {"a::slow": 7.0, "a::quick": 0.1, "b::other": 0.2, "b::slower": 8.0, "b::late": 0.3},
             "lines": {PAUSES: {"14": [0, 1, 3, 4], "24": [2]}},
-            "broken": ["late"],
+            "broken": ["b::late"],
         }
     )
-    assert list(passing.tests(Mutant(PAUSES, 0, 14, ""))) == ["quick", "slow"]  # the slower one does not fit the time
-    assert list(passing.tests(Mutant(PAUSES, 0, 24, ""))) == ["other"]
-    assert list(passing.tests(Mutant(PAUSES, 0, 7, ""))) == ["quick", "other", "slow"]  # run by an import alone
+
+    def tests(line: int) -> dict[str, list[str]]:
+        return {file: list(found) for file, found in passing.tests(Mutant(PAUSES, 0, line, "")).items()}
+
+    assert tests(14) == {"a": ["a::quick", "a::slow"]}  # the slower one does not fit the time
+    assert tests(24) == {"b": ["b::other"]}
+    assert tests(7) == {"a": ["a::quick", "a::slow"], "b": ["b::other"]}  # run by an import alone

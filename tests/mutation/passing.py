@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ KEPT = ROOT / ".mutants"
 FOLDERS = ("core", "domain", "plan", "checkpoint")
 """Of tests/unit: where the core's own tests are; what others notice of it does not count."""
 _LONGEST_S = 300.0
-_MOST_S = 20.0
+_MOST_S = 10.0
 """So long may the tests of a mutant take, quickest first; what only later ones would notice survives."""
 
 
@@ -73,8 +73,8 @@ class Passing:
             for line, numbers in lines.items():
                 self.lines[path][int(line)] |= {names[number] for number in numbers} - set(answer["broken"])
 
-    def tests(self, mutant: Mutant) -> dict[str, float]:
-        """Those that may notice a mutant, with the time that each takes.
+    def tests(self, mutant: Mutant) -> dict[str, dict[str, float]]:
+        """Those that may notice a mutant, with the time that each takes, by file: those first that are most about it.
 
         They pass its line; where that is run by an import alone: another line of the module; where it has none: a line
         of a module that imports it.
@@ -82,14 +82,20 @@ class Passing:
         lines = self.lines.get(mutant.path, {})
         found = lines.get(mutant.line, set()) or set[str]().union(*lines.values())
         for path in () if found else importers(mutant.module):
-            found |= set[str]().union(*self.lines.get(path, {}).values())
-        chosen, left_s = dict[str, float](), _MOST_S
+            found = found.union(*self.lines.get(path, {}).values())
+        files, left_s = defaultdict[str, dict[str, float]](dict), _MOST_S
         for name in sorted(found, key=lambda one: (self.seconds[one], one)):
             left_s -= self.seconds[name]
-            if left_s < 0 and chosen:
+            if left_s < 0 and files:
                 break
-            chosen[name] = self.seconds[name]
-        return chosen
+            files[_file(name)][name] = self.seconds[name]
+        all_of_it = Counter(map(_file, self.seconds))
+        about = {file: round(len(tests) / all_of_it[file], 1) for file, tests in files.items()}
+        return dict(sorted(files.items(), key=lambda one: (-about[one[0]], sum(one[1].values()))))
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
 
 
 @cache

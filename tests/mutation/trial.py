@@ -118,32 +118,46 @@ class _Finder:
         return spec
 
 
-def survives(answer: Connection, mutant: Mutant, seconds: Mapping[str, float], known: frozenset[str]) -> None:
-    """Runs tests until one fails; tells which one did, nothing if all pass."""
+def survives(
+    answer: Connection, mutant: Mutant, files: Mapping[str, Mapping[str, float]], known: frozenset[str]
+) -> None:
+    """Runs tests, one file after another, until one fails; tells which one did, nothing if all pass.
+
+    Args:
+        answer: where it is told.
+        mutant: what is changed.
+        files: the wanted tests of each file, with the seconds that each takes.
+        known: ids of all tests that there were before the change.
+    """
     sys.meta_path.insert(0, _Finder(mutant))
-    chosen = Selection(seconds, known)
-    files = sorted({name.partition("::")[0] for name in seconds})
-    code = _pytest(["-x", *files], chosen)
-    if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        answer.send("")
-    else:
-        answer.send(chosen.failed or "(the tests cannot be collected)")
+    _apart()
+    for file, seconds in files.items():
+        chosen = Selection(seconds, known)
+        if _pytest(["-x", file], chosen) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            answer.send(chosen.failed or f"{file} (cannot be collected)")
+            return
+    answer.send("")
 
 
 def passes(answer: Connection, file: str, folders: Sequence[str]) -> None:
     """Runs a file of tests; tells what they pass."""
+    _apart()
     seen = Passed(folders)
     _pytest([file], seen)
     answer.send(seen.found())
 
 
-def _pytest(arguments: Sequence[str], plugin: object) -> int:
+def _apart() -> None:
+    """Whatever a change leads to, this process can be ended with all that it started, and says nothing."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
     quiet = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(quiet, stream)
     os.chdir(ROOT)
+
+
+def _pytest(arguments: Sequence[str], plugin: object) -> int:
     plain = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--tb=no", "-W", "ignore::pytest.PytestWarning"]
     return int(pytest.main([*plain, f"--basetemp={os.environ['MUTATION_TEMP']}/{os.getpid()}", *arguments], [plugin]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 
 from mutation.mutants import Mutant
@@ -28,7 +29,7 @@ class Verdict:
 
 def state(by: str) -> str:
     """Of what a verdict depends on: on all tests if none failed."""
-    file = by.partition("::")[0]
+    file = re.split("::| ", by)[0]
     if file in test_files():
         return state_of(file)
     return " ".join([shared_state()[:24], *(() if by else (state_of(one)[:6] for one in test_files()))])
@@ -50,7 +51,7 @@ class Verdicts:
 
     def add(self, mutant: Mutant, by: str, passing: Passing) -> Verdict:
         """Keeps what came of a mutant."""
-        self._found[_key(mutant)] = verdict = Verdict(by, len(passing.tests(mutant)), state(by))
+        self._found[_key(mutant)] = verdict = Verdict(by, sum(map(len, passing.tests(mutant).values())), state(by))
         self._file.write_text(json.dumps({key: asdict(one) for key, one in self._found.items()}))
         return verdict
 
