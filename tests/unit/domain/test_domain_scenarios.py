@@ -19,6 +19,7 @@ from trainctl.controller.domain.events import (
 )
 from trainctl.controller.domain.explain import NEXT, explain
 from trainctl.controller.domain.goodput import Bucket, totals_s
+from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import reconcile, request_cancel
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.controller.domain.submit import Resume, new_job
@@ -325,6 +326,17 @@ def test_cancel_saves_a_checkpoint_first_and_ends_cancelled() -> None:
     assert request_cancel(sim.state, sim.now_s).state is sim.state
 
 
+def test_members_that_do_not_train_yet_are_asked_for_no_checkpoint_when_the_job_is_cancelled() -> None:
+    sim = start()
+    trained(sim, 2)
+    sim.cancel()
+    sim._controller()
+    assert sim.state.phase is JobPhase.CANCELLING
+    waiting = replace(sim.state, islands=(replace(sim.state.islands[0], entered=False),))
+    for state, asked in ((sim.state, True), (waiting, False)):
+        assert {d.checkpoint_on_stop for agent in desired_workers(state).values() for d in agent} == {asked}
+
+
 def test_a_queued_job_is_cancelled_at_once() -> None:
     sim = Simulation(1, sim_job(nodes=NodesSpec(min=2, max=2), per_node=2), agents=1, slots=2, fault_rate=0.0)
     wait_for(sim, lambda: sim.state.reason == "WaitingForCapacity")
@@ -514,6 +526,17 @@ def test_every_phase_is_explained_with_what_comes_next(phase: JobPhase) -> None:
     assert f"is {phase.value}" in first
     assert following == NEXT[phase].format(name=sim.state.name)
     assert "{" not in following
+
+
+def test_how_far_it_is_is_told_of_a_job_that_lives_and_has_made_a_step() -> None:
+    sim = start()
+    trained(sim, 3)
+
+    def told(state: JobState) -> bool:
+        return any(line.startswith("step ") for line in explain(state, sim.now_s))
+
+    assert told(sim.state)
+    assert not told(sim.run()), "it has ended"
 
 
 def test_a_job_that_waits_again_gives_back_what_a_killed_worker_still_held() -> None:
