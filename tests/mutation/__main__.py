@@ -20,11 +20,12 @@ import time
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.context import ForkServerContext
 
 from architecture.coverage_figures import ALL_OF_CORE, BUDGETS, CORE
 from mutation.mutants import Mutant, mutants, sample, sources
 from mutation.passing import Passing, known
-from mutation.trial import ForkServerContext, run, scratch, server, survives
+from mutation.trial import run, scratch, server, survives
 from mutation.verdicts import LATE, Verdict, Verdicts
 
 

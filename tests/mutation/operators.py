@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 COMPARISONS: Mapping[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -59,11 +60,12 @@ def _below(node: ast.AST, known: frozenset[str]) -> Iterator[Change]:
         if field in _UNREAD:
             continue
         if isinstance(value, list):
-            for index, one in enumerate(value):
+            items: list[object] = value
+            for index, one in enumerate(items):
                 if isinstance(one, ast.AST):
-                    yield from _at(one, known, lambda new, value=value, index=index: value.__setitem__(index, new))
+                    yield from _at(one, known, partial(items.__setitem__, index))
         elif isinstance(value, ast.AST):
-            yield from _at(value, known, lambda new, field=field: setattr(node, field, new))
+            yield from _at(value, known, partial(setattr, node, field))
 
 
 def _at(node: ast.AST, known: frozenset[str], put: Callable[[ast.AST], None]) -> Iterator[Change]:
@@ -71,7 +73,7 @@ def _at(node: ast.AST, known: frozenset[str], put: Callable[[ast.AST], None]) ->
         return
     for new in (*_of_expression(node), *_of_statement(node, known)):
         where = node.target if isinstance(node, ast.comprehension) else node
-        yield Change(getattr(where, "lineno", 0), f"{_shown(node)}  ->  {_shown(new)}", lambda new=new: put(new))
+        yield Change(getattr(where, "lineno", 0), f"{_shown(node)}  ->  {_shown(new)}", partial(put, new))
     if not isinstance(node, ast.Raise):  # what it says, and to whom
         yield from _below(node, known)
 

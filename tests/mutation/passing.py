@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from architecture.coverage_figures import CORE
 from architecture.messages import PORTIONS
 from architecture.pages import ROOT
 from mutation.mutants import Mutant
-from mutation.trial import ForkServerContext, passes, run
+from mutation.trial import passes, run
 
 KEPT = ROOT / ".mutants"
 FOLDERS = ("core", "domain", "plan", "checkpoint")
@@ -120,7 +121,8 @@ def known(server: ForkServerContext, processes: int) -> Iterator[Mapping[str, An
             for old in kept.parent.glob(f"{Path(file).stem}-*.json"):
                 old.unlink()
             kept.write_text(json.dumps(found))
-        return json.loads(kept.read_text())
+        again: Mapping[str, Any] = json.loads(kept.read_text())
+        return again
 
     with ThreadPoolExecutor(processes) as pool:
         yield from pool.map(look, test_files())
