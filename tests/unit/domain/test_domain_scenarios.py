@@ -139,6 +139,21 @@ def test_a_lost_node_without_replacement_shrinks_and_the_old_order_is_back_after
     assert "recoveries so far: 1; the last planned change" in "\n".join(explain(sim.state, sim.now_s))
 
 
+def test_only_time_that_half_of_a_job_trains_is_booked_as_half_lost() -> None:
+    sim = start()
+    trained(sim, 3)
+    assert totals_s(sim.state.goodput, sim.now_s)["degraded_loss"] == 0
+    sim._heal = lambda: None  # type: ignore[method-assign]
+    sim.kill_agent(agent_of(sim, 0))
+    generation(sim, 2)
+    before = totals_s(sim.state.goodput, sim.now_s)
+    assert before["degraded_loss"] < 1.0, "while it recovered nobody trained"
+    sim.until(JobPhase.SUCCEEDED)
+    after = totals_s(sim.state.goodput, sim.now_s)
+    grown = {name: after[name] - before[name] for name in ("productive", "degraded_loss")}
+    assert grown["degraded_loss"] == pytest.approx(grown["productive"]) != 0
+
+
 def test_a_job_that_has_ended_waits_for_no_node_any_more() -> None:
     sim = start()
     trained(sim, 3)
