@@ -483,6 +483,22 @@ def test_a_lost_collective_store_is_left_for_another() -> None:
     assert "lost the collective store at elsewhere:1" in proposal.reason
 
 
+def test_nothing_is_committed_before_an_agent_offers_a_collective_store() -> None:
+    sim = Simulation(7, sim_job(nodes=NodesSpec(min=1, max=1), per_node=2), agents=1, slots=2, fault_rate=0.0)
+    real = sim.view
+
+    def without() -> ClusterView:
+        view = real()
+        return replace(view, agents=ListedAgents(replace(agent, store_address="") for agent in view.agents))
+
+    sim.view = without  # type: ignore[method-assign]
+    wait_for(sim, lambda: sim.state.reason == "WaitingForStore")
+    assert sim.state.islands[0].record is None
+    sim.view = real  # type: ignore[method-assign]
+    sim.until(JobPhase.RUNNING)
+    assert record(sim).store_address
+
+
 def test_members_that_do_not_begin_a_committed_generation_are_condemned() -> None:
     sim = start()
     island = replace(sim.state.islands[0], entered=False, committed_s=sim.now_s - 30.0)
@@ -492,6 +508,18 @@ def test_members_that_do_not_begin_a_committed_generation_are_condemned() -> Non
     slot = result.state.islands[0].slots[0]
     assert slot.state is SlotState.CONDEMNED
     assert "did not begin generation 2 within 25 s" in slot.reason
+
+
+def test_a_member_that_does_not_answer_a_proposal_is_condemned_though_its_agent_speaks() -> None:
+    sim = start()
+    trained(sim, 3)
+    deaf = worker(sim, 2)
+    deaf._prepare = lambda generation: None  # type: ignore[method-assign]
+    worker(sim, 1).end(-9, sim.now_s)
+    wait_for(sim, lambda: sim.state.islands[0].slots[2].state is SlotState.CONDEMNED)
+    assert "did not answer PREPARE of generation 2 within 25 s" in sim.state.islands[0].slots[2].reason
+    generation(sim, 2)
+    assert worker(sim, 2) is not deaf
 
 
 def test_different_models_on_the_members_fail_the_job() -> None:
