@@ -77,15 +77,18 @@ class Passing:
     def tests(self, mutant: Mutant) -> dict[str, dict[str, float]]:
         """Those that may notice a mutant, with the time that each takes, by file: those first that are most about it.
 
-        They pass its line; where that is run by an import alone: another line of the module; where it has none: a line
-        of a module that imports it.
+        They pass its line; where that is run by an import alone: another line of the module, or their file imports it;
+        where there are none: a line of a module that imports it.
         """
         lines = self.lines.get(mutant.path, {})
-        found = lines.get(mutant.line, set()) or set[str]().union(*lines.values())
+        found = lines.get(mutant.line, set())
+        named = set[str]() if found else {one for one in self.seconds if _imports(_file(one), mutant.module)}
+        named -= set(self.broken)
+        found = found or named.union(*lines.values())
         for path in () if found else importers(mutant.module):
             found = found.union(*self.lines.get(path, {}).values())
         files, left_s = defaultdict[str, dict[str, float]](dict), _MOST_S
-        for name in sorted(found, key=lambda one: (self.seconds[one], one)):
+        for name in sorted(found, key=lambda one: (one not in named, self.seconds[one], one)):
             left_s -= self.seconds[name]
             if left_s < 0 and files:
                 break
@@ -95,6 +98,17 @@ class Passing:
         return dict(sorted(files.items(), key=lambda one: (-about[one[0]], sum(one[1].values()))))
 
 
+@cache
+def _imports(file: str, module: str) -> bool:
+    path = ROOT / file
+    return path.is_file() and any(word in path.read_text() for word in _words(module))
+
+
+def _words(module: str) -> tuple[str, ...]:
+    package, _, name = module.rpartition(".")
+    return f"from {module} import", f"import {module}", f"from {package} import {name}"
+
+
 def _file(test: str) -> str:
     return test.partition("::")[0]
 
@@ -102,10 +116,8 @@ def _file(test: str) -> str:
 @cache
 def importers(module: str) -> tuple[str, ...]:
     """The core's modules that name another one in an import."""
-    package, _, name = module.rpartition(".")
-    words = (f"from {module} import", f"import {module}", f"from {package} import {name}")
     paths = (path for folder in CORE.values() for path in (ROOT / folder).rglob("*.py"))
-    return tuple(str(one.relative_to(ROOT)) for one in paths if any(word in one.read_text() for word in words))
+    return tuple(str(one.relative_to(ROOT)) for one in paths if any(word in one.read_text() for word in _words(module)))
 
 
 def known(server: ForkServerContext, processes: int) -> Iterator[Mapping[str, Any]]:
