@@ -11,7 +11,7 @@ PORTIONS := protos parallel checkpoint controller agent
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system test-gpu check sizes coverage chaos bench bench-recovery bench-overhead bench-control bench-checkpoint bench-checkpoint-gpu bench-data profile protos docs corpus clean
+.PHONY: help install demo test test-system test-gpu check sizes coverage mutants chaos bench bench-recovery bench-overhead bench-control bench-checkpoint bench-checkpoint-gpu bench-data profile protos docs corpus clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ coverage: install ## Lines and branches that the unit tests pass: of the pure co
 	$(BIN)/coverage json --quiet -o .coverage.json
 	@PYTHONPATH=tests $(BIN)/python -m architecture.coverage_figures .coverage.json
 
+# What was found is kept in .mutants: a run that ended early (--seconds 480) is gone on with. Another --seed tries others.
+mutants: install ## Changes of decisions of the pure core that its tests notice: a sample, about 20 minutes; has a budget
+	@PYTHONPATH=tests $(BIN)/python -m mutation $(MUTANTS_ARGS)
+
 chaos: install ## Random job files and calls, then random faults and outages of the whole system, for half an hour
 	TRAINCTL_FUZZ_EXAMPLES=$${TRAINCTL_FUZZ_EXAMPLES:-2000} $(BIN)/pytest $$(grep -rlE '^(import|from) hypothesis' --include='test_*.py' tests/unit) --timeout 3600
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $${TRAINCTL_SIMULATION_SEEDS:-0-999}
@@ -110,4 +114,4 @@ corpus: install ## Rewrite what users are told about the wrong job files of test
 	PYTHONPATH=tests $(BIN)/python tests/corpus/wrong_files.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* demo-run
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* .mutants demo-run

@@ -129,6 +129,11 @@ def test_a_load_is_told_by_rank_0_and_kept(job: JobState) -> None:
     assert not observe_recovery(first.state, other, NOW_S).durable
 
 
+def test_a_load_of_nothing_amplifies_nothing(job: JobState) -> None:
+    found = observe_recovery(job, load(1), NOW_S).state
+    assert (found.loads[0].data_bytes, found.checkpoint_figures.amplification) == (0, 0.0)
+
+
 def test_reads_that_were_repeated_add_up_and_are_told(job: JobState) -> None:
     told = load(1, 0.5, 2.0, 1.0)
     assert told.load is not None

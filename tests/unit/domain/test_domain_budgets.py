@@ -47,6 +47,14 @@ def test_the_same_user_exception_again_fails_the_job_with_all_that_is_known() ->
     assert any("what to do" in sentence for sentence in explain(sim.state, sim.now_s))
 
 
+def test_every_crash_that_is_charged_is_counted_as_a_restart() -> None:
+    sim = start()
+    for number in (1, 2):
+        worker(sim, 1).end(-9, sim.now_s)
+        generation(sim, number + 1)
+        assert sim.state.restarts.total == number
+
+
 def test_one_exception_on_all_ranks_is_one_incident() -> None:
     sim = start()
     limit_user(sim, 1)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from trainctl.controller.domain.job_state import JobState
+from trainctl.controller.domain.kept_checkpoints import kept_checkpoints
 from trainctl.controller.domain.reconcile import (
     CheckpointNeededError,
     observe_checkpoint_removed,
@@ -69,6 +70,12 @@ def test_what_a_living_job_needs_stays() -> None:
     assert sim.run().phase is JobPhase.SUCCEEDED
     last = sim.state.checkpoints[-1]
     assert request_checkpoint_removal(sim.state, sim.now_s, step=last.step).state.doomed == (last,)
+
+
+def test_a_job_that_has_no_generation_yet_keeps_what_it_lists() -> None:
+    state = with_three().state
+    queued = replace(state, islands=(replace(state.islands[0], entered=False, record=None),))
+    assert kept_checkpoints(queued) == tuple(ref.attempt for ref in state.checkpoints)
 
 
 def test_the_last_valid_one_goes_only_with_its_job() -> None:

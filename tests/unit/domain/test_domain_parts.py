@@ -130,6 +130,13 @@ def test_every_microsecond_is_in_exactly_one_bucket(
     assert sum(goodput.totals_s(account, now_s + 5).values()) == pytest.approx(now_s + 5 - start_s, abs=1e-3)
 
 
+def test_the_words_for_time_are_those_that_are_stored_and_scraped() -> None:
+    said = (
+        "queued placing checking rendezvous restoring recompute productive checkpoint_stall degraded_loss hang draining"
+    )
+    assert [bucket.value for bucket in Bucket] == [*said.split(), "paused"]
+
+
 def test_time_that_was_rolled_back_counts_as_lost() -> None:
     account = goodput.switch(goodput.open_account(0.0), Bucket.PRODUCTIVE, 10.0, degraded=0.5)
     account = goodput.move(account, Bucket.PRODUCTIVE, Bucket.RECOMPUTE, 3.0, 20.0)

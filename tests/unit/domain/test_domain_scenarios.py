@@ -19,6 +19,7 @@ from trainctl.controller.domain.events import (
 )
 from trainctl.controller.domain.explain import NEXT, explain
 from trainctl.controller.domain.goodput import Bucket, totals_s
+from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import reconcile, request_cancel
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.controller.domain.submit import Resume, new_job
@@ -136,6 +137,21 @@ def test_a_lost_node_without_replacement_shrinks_and_the_old_order_is_back_after
     assert [recovery.planned for recovery in sim.state.recoveries] == [False, True]
     assert sim.state.recovery_count == 1
     assert "recoveries so far: 1; the last planned change" in "\n".join(explain(sim.state, sim.now_s))
+
+
+def test_only_time_that_half_of_a_job_trains_is_booked_as_half_lost() -> None:
+    sim = start()
+    trained(sim, 3)
+    assert totals_s(sim.state.goodput, sim.now_s)["degraded_loss"] == 0
+    sim._heal = lambda: None  # type: ignore[method-assign]
+    sim.kill_agent(agent_of(sim, 0))
+    generation(sim, 2)
+    before = totals_s(sim.state.goodput, sim.now_s)
+    assert before["degraded_loss"] < 1.0, "while it recovered nobody trained"
+    sim.until(JobPhase.SUCCEEDED)
+    after = totals_s(sim.state.goodput, sim.now_s)
+    grown = {name: after[name] - before[name] for name in ("productive", "degraded_loss")}
+    assert grown["degraded_loss"] == pytest.approx(grown["productive"]) != 0
 
 
 def test_a_job_that_has_ended_waits_for_no_node_any_more() -> None:
@@ -325,6 +341,17 @@ def test_cancel_saves_a_checkpoint_first_and_ends_cancelled() -> None:
     assert request_cancel(sim.state, sim.now_s).state is sim.state
 
 
+def test_members_that_do_not_train_yet_are_asked_for_no_checkpoint_when_the_job_is_cancelled() -> None:
+    sim = start()
+    trained(sim, 2)
+    sim.cancel()
+    sim._controller()
+    assert sim.state.phase is JobPhase.CANCELLING
+    waiting = replace(sim.state, islands=(replace(sim.state.islands[0], entered=False),))
+    for state, asked in ((sim.state, True), (waiting, False)):
+        assert {d.checkpoint_on_stop for agent in desired_workers(state).values() for d in agent} == {asked}
+
+
 def test_a_queued_job_is_cancelled_at_once() -> None:
     sim = Simulation(1, sim_job(nodes=NodesSpec(min=2, max=2), per_node=2), agents=1, slots=2, fault_rate=0.0)
     wait_for(sim, lambda: sim.state.reason == "WaitingForCapacity")
@@ -456,6 +483,22 @@ def test_a_lost_collective_store_is_left_for_another() -> None:
     assert "lost the collective store at elsewhere:1" in proposal.reason
 
 
+def test_nothing_is_committed_before_an_agent_offers_a_collective_store() -> None:
+    sim = Simulation(7, sim_job(nodes=NodesSpec(min=1, max=1), per_node=2), agents=1, slots=2, fault_rate=0.0)
+    real = sim.view
+
+    def without() -> ClusterView:
+        view = real()
+        return replace(view, agents=ListedAgents(replace(agent, store_address="") for agent in view.agents))
+
+    sim.view = without  # type: ignore[method-assign]
+    wait_for(sim, lambda: sim.state.reason == "WaitingForStore")
+    assert sim.state.islands[0].record is None
+    sim.view = real  # type: ignore[method-assign]
+    sim.until(JobPhase.RUNNING)
+    assert record(sim).store_address
+
+
 def test_members_that_do_not_begin_a_committed_generation_are_condemned() -> None:
     sim = start()
     island = replace(sim.state.sole_island, entered=False, committed_s=sim.now_s - 30.0)
@@ -465,6 +508,18 @@ def test_members_that_do_not_begin_a_committed_generation_are_condemned() -> Non
     slot = result.state.sole_island.slots[0]
     assert slot.state is SlotState.CONDEMNED
     assert "did not begin generation 2 within 25 s" in slot.reason
+
+
+def test_a_member_that_does_not_answer_a_proposal_is_condemned_though_its_agent_speaks() -> None:
+    sim = start()
+    trained(sim, 3)
+    deaf = worker(sim, 2)
+    deaf._prepare = lambda generation: None  # type: ignore[method-assign]
+    worker(sim, 1).end(-9, sim.now_s)
+    wait_for(sim, lambda: sim.state.islands[0].slots[2].state is SlotState.CONDEMNED)
+    assert "did not answer PREPARE of generation 2 within 25 s" in sim.state.islands[0].slots[2].reason
+    generation(sim, 2)
+    assert worker(sim, 2) is not deaf
 
 
 def test_different_models_on_the_members_fail_the_job() -> None:
@@ -514,6 +569,17 @@ def test_every_phase_is_explained_with_what_comes_next(phase: JobPhase) -> None:
     assert f"is {phase.value}" in first
     assert following == NEXT[phase].format(name=sim.state.name)
     assert "{" not in following
+
+
+def test_how_far_it_is_is_told_of_a_job_that_lives_and_has_made_a_step() -> None:
+    sim = start()
+    trained(sim, 3)
+
+    def told(state: JobState) -> bool:
+        return any(line.startswith("step ") for line in explain(state, sim.now_s))
+
+    assert told(sim.state)
+    assert not told(sim.run()), "it has ended"
 
 
 def test_a_job_that_waits_again_gives_back_what_a_killed_worker_still_held() -> None:

@@ -154,6 +154,7 @@ def test_a_dry_run_says_how_often(text: str, sentence: str) -> None:
     job = sim_job(nodes=NodesSpec(min=1, max=1), per_node=1, interval=text)
     state, _ = new_job("u", job, workdir="w", now_s=1.0)
     assert any(sentence in line for line in plan_sentences(state))
+    assert not any("snapshot" in line for line in plan_sentences(state)), "it makes none"
 
 
 def test_explain_says_why_as_long_as_the_job_runs() -> None:

@@ -44,6 +44,7 @@ def test_the_first_change_says_who_leads_and_only_that_one(running: JobState) ->
     pinned = request_pin(running, 1013.0, step=1, pinned=True)
     first = noted(running, pinned, term(), 1013.0)
     assert [event.type for event in first.events] == ["leader.changed", "checkpoint.pinned"]
+    assert first.events[0].reason == "NewTerm"
     assert (first.state.epoch, first.state.epoch_since_s) == (2, 1013.0)
     assert replace(first.state, epoch=1, epoch_since_s=running.epoch_since_s) == pinned.state
     event = first.events[0]
