@@ -106,6 +106,7 @@ class Worker:
         self._snapshots_at_s = 0.0
         self._child: Child | None = None
         self._bridge: BridgeEnd | None = None
+        self._early: list[bridge.Message] = []
         self._log: LogCapture | None = None
         self._page_fd = -1
         self._task: asyncio.Task[None] | None = None
@@ -193,18 +194,25 @@ class Worker:
             self._set(error=WorkerError(type=type(error).__name__, message=str(error), code=reason, hint=hint))
             self._end(_KILLED)
             return
-        self._child = child
-        self._set(pid=child.pid)
-        if self._life.killed:
-            child.signal(signal.SIGKILL)
-        elif self._life.terminated:
-            child.signal(signal.SIGTERM)
-        self._events.changed()
+        self.forked(child)
         code = await child.exited
         self.sample(time.monotonic())
         assert self._bridge is not None
         await last_words(self._bridge.ended, capture.ended)
         self._end(code)
+
+    def forked(self, child: Child) -> None:
+        """Its process is there, and may have said something already."""
+        self._child = child
+        self._set(pid=child.pid)
+        early, self._early = self._early, []
+        for message in early:
+            self._take_in(message)
+        if self._life.killed:
+            child.signal(signal.SIGKILL)
+        elif self._life.terminated:
+            child.signal(signal.SIGTERM)
+        self._events.changed()
 
     async def _fork(self, server: ForkServerClient, capture: LogCapture) -> Child:
         """Makes the descriptors, connects our ends, and has the other ends handed to a new process.
@@ -234,7 +242,14 @@ class Worker:
 
     def _hear(self, message: bridge.Message) -> None:
         """Raises: WireError: the controller could not be told of it."""
-        match message := fitting(message, self.key.job_uid):
+        message = fitting(message, self.key.job_uid)
+        if self._child is None:  # it can be quicker than the word that it was forked: nobody is READY without a pid
+            self._early.append(message)
+        else:
+            self._take_in(message)
+
+    def _take_in(self, message: bridge.Message) -> None:
+        match message:
             case bridge.Figures(figures):
                 self._events.figures(self.key.job_uid, figures)
                 return

@@ -11,12 +11,14 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainctl.agent.bridge_end import BridgeEnd
+from trainctl.agent.forkserver.client import Child
 from trainctl.agent.heard import MAX_OBSERVED_BYTES, fitting
 from trainctl.agent.worker import Worker, WorkerEvents, _make_page
 from trainctl.core.codec import WireError, to_wire
@@ -29,6 +31,7 @@ from trainctl.core.records.worker import (
     WorkerDesired,
     WorkerError,
     WorkerObserved,
+    WorkerPhase,
 )
 from trainctl.parallel import bridge, progress_page
 from trainctl.parallel.progress_page import GARBLED, PAGE_BYTES, ProgressWriter, read_progress
@@ -85,6 +88,8 @@ class Agent:
             report=self._report,
         )
         self.worker = Worker(wanted(), entry="x:y", node_dir="", local_rank=0, secrets=None, events=events)
+        self.worker.forked(MagicMock(spec=Child, pid=4711))
+        self.told.clear()
         self.end = BridgeEnd(self.worker._hear)
 
     def _report(self, report: CheckpointReport | RecoveryReport) -> None:
@@ -189,3 +194,20 @@ def test_a_worker_cannot_cut_its_page_short() -> None:
     assert os.fstat(page).st_size == PAGE_BYTES
     assert read_progress(f"/proc/self/fd/{page}", 5.0).step == 2
     os.close(page)
+
+
+def test_nobody_is_ready_without_a_process_id() -> None:
+    """A worker can be quicker than the word that it was forked; ``kill -STOP 0`` would stop whoever says it."""
+    told: list[WorkerObserved] = []
+    events = WorkerEvents(
+        changed=lambda: told.append(worker.observe(1.0)), figures=lambda *_: None, report=lambda _: None
+    )
+    worker = Worker(wanted(), entry="x:y", node_dir="", local_rank=0, secrets=None, events=events)
+    end = BridgeEnd(worker._hear)
+    for message in (bridge.Ready(7), bridge.Noticed("slow disk")):
+        end.data_received(bridge.encode(message))
+    assert not told
+    assert (worker.observe(1.0).pid, worker.observe(1.0).phase) == (0, WorkerPhase.STARTING)
+    worker.forked(MagicMock(spec=Child, pid=4711))
+    assert {seen.pid for seen in told} == {4711}
+    assert (told[-1].phase, told[-1].steps, told[-1].notices) == (WorkerPhase.READY, 7, ("slow disk",))

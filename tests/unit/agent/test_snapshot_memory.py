@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
+from trainctl.agent.forkserver.client import Child
 from trainctl.agent.main import main
 from trainctl.agent.snapshot_memory import KEPT_ON_DISK_S, KEPT_S, SnapshotMemory, SnapshotRoom
 from trainctl.agent.worker import Worker, WorkerEvents
@@ -165,6 +167,8 @@ def test_what_a_worker_tells_of_snapshots_gets_older(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("trainctl.agent.worker.time.monotonic", lambda: now_s)
     events = WorkerEvents(changed=lambda: changed.append(now_s), figures=lambda *_: None, report=lambda _: None)
     worker = Worker(wanted("a"), entry="x:y", node_dir="", local_rank=0, secrets=None, events=events)
+    worker.forked(MagicMock(spec=Child, pid=4711))
+    changed.clear()
     assert worker.observe(now_s).snapshots is None
     first = SnapshotsMade(generation=2, made=1)
     worker._hear(Snapshotted(first))
