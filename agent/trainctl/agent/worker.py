@@ -106,7 +106,7 @@ class Worker:
         self._snapshots_at_s = 0.0
         self._child: Child | None = None
         self._bridge: BridgeEnd | None = None
-        self._early: list[bridge.Message] = []
+        self._early: list[bridge.WorkerMessage] = []
         self._log: LogCapture | None = None
         self._page_fd = -1
         self._task: asyncio.Task[None] | None = None
@@ -248,7 +248,7 @@ class Worker:
         else:
             self._take_in(message)
 
-    def _take_in(self, message: bridge.Message) -> None:
+    def _take_in(self, message: bridge.WorkerMessage) -> None:
         match message:
             case bridge.Figures(figures):
                 self._events.figures(self.key.job_uid, figures)
