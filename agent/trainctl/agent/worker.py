@@ -185,9 +185,8 @@ class Worker:
             child = await self._fork(server, capture)
         except (OSError, UnavailableError, SecretUnusableError) as error:
             _LOG.error("worker %s was not started: %s", self.key, error)
-            if (
-                self._bridge is not None
-            ):  # should it have been forked after all, its end of the bridge tells when it died
+            if self._bridge is not None:
+                # Should it have been forked after all, its end of the bridge tells when it died.
                 await _wait_for(self._bridge.ended, 25 * _DRAIN_S)
             known = error if isinstance(error, SecretUnusableError) else None
             reason, hint = (known.code, known.hint) if known is not None else (NEVER_STARTED_CODE, "")

@@ -195,8 +195,7 @@ class _Look:
                 # Of the system's own: what threads that come and go free is kept for each of them by the allocator.
                 room = memoryview(mmap.mmap(-1, size_bytes))
             ends = itertools.accumulate(block.size for block in batch)
-            found = [room[end - block.size : end] for block, end in zip(batch, ends, strict=True)]
-            ranges = [RangeRead(block.begin, data) for block, data in zip(batch, found, strict=True)]
+            ranges = [RangeRead(b.begin, room[end - b.size : end]) for b, end in zip(batch, ends, strict=True)]
             self.storage.read_ranges(path, ranges)
             for block, read in zip(batch, ranges, strict=True):
                 check.check(path, read, block.checksums, block.block_bytes, block.what)
