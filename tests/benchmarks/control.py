@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.control_commit import cpu_s, heartbeats, heartbeats_per_core_s, lighthouse_rounds, rounds
 from benchmarks.control_store import TTL_S, failovers_s, fenced_txn_rates
+from benchmarks.quantiles import quantile
 from e2e.local_system import LocalSystem, tiny_job
 from simulation.scale import Scale, run_scale
 from trainctl.controller.domain.pace import heartbeat_s
@@ -46,9 +46,7 @@ class Target:
 
     def of(self, samples: Sequence[float]) -> float:
         """The figure."""
-        ordered = sorted(samples)
-        at = min(len(ordered) - 1, int(self.quantile * len(ordered)))
-        return statistics.median(ordered) if self.quantile == 0.5 else ordered[at]
+        return quantile(samples, self.quantile)
 
     def missed(self, figure: float) -> bool:
         """Whether the figure does not reach it."""

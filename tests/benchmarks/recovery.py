@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.quantiles import quantile
 from benchmarks.systems import Ours, System, Torchft, Torchrun
 from benchmarks.workload import Workload
 
@@ -143,11 +144,8 @@ def freezes(corpus: Path, workload: Workload, count: int, dice: random.Random) -
     return notice_s, recover_s
 
 
-def quantile(values: Sequence[float], share: float) -> float | None:
-    if share == 0.5 and values:
-        return round(statistics.median(values), 3)
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))], 3) if ordered else None
+def shown(values: Sequence[float], share: float) -> float | None:
+    return round(quantile(values, share), 3) if values else None
 
 
 def ratio(peer: float | None, ours: float | None) -> float | None:
@@ -190,21 +188,21 @@ def report(workload: Workload, samples: dict[str, Samples], notice_s: list[float
         if side.seconds:
             cells = (
                 statistics.median(side.seconds),
-                quantile(side.seconds, 0.95),
+                shown(side.seconds, 0.95),
                 min(side.seconds),
                 max(side.seconds),
             )
             middle = " ".join(f"{cell:7.2f}" for cell in cells)
             step_s = statistics.median(side.step_s) if side.step_s else 0.0
             print(f"{name:9} {len(side.seconds):3} {middle} {max(side.redone_steps):10} {step_s:7.3f}")
-    p50 = {name: quantile(side.seconds, 0.5) for name, side in samples.items()}
+    p50 = {name: shown(side.seconds, 0.5) for name, side in samples.items()}
     print(
         json.dumps(
             {
                 "recovery_p50_s": p50["trainctl"],
-                "recovery_p95_s": quantile(samples["trainctl"].seconds, 0.95),
-                "freeze_recovery_p50_s": quantile(recover_s, 0.5),
-                "freeze_notice_p50_s": quantile(notice_s, 0.5),
+                "recovery_p95_s": shown(samples["trainctl"].seconds, 0.95),
+                "freeze_recovery_p50_s": shown(recover_s, 0.5),
+                "freeze_notice_p50_s": shown(notice_s, 0.5),
                 "lost_committed_steps_max": max(samples["trainctl"].redone_steps, default=None),
                 "torchrun_recovery_p50_s": p50["torchrun"],
                 "torchft_recovery_p50_s": p50["torchft"],

@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # a controller without TLS never loads what makes certificate
 
 _log = logging.getLogger(__name__)
 SAMPLE_EVERY_S = 1.0
+COUNT_SAVES_EVERY_S = 5.0
+"""All workers are looked at for it; who reads metrics comes every 15 s."""
 AWAKE_EVERY_S = 0.25
 REMEMBER_EVERY_S = 5.0
 SETTLE_S = 10.0
@@ -122,6 +124,7 @@ async def leading(frame: Frame, leadership: Leadership, *, port: int) -> AsyncGe
             FigureRecovery(parts.book, frame.clock.now_s).run(),
             _stay_awake(parts, others=not frame.store.exclusive),
             _sample(frame, parts, keeper),
+            _count_saves(frame, parts),
             _remember_store(frame, leadership),
             compact_regularly(frame.store),
             _until_fenced(leadership),
@@ -318,11 +321,17 @@ async def _sample(frame: Frame, parts: _Parts, keeper: NodeKeeper) -> None:
         metrics.set("trainctl_event_loop_lag_seconds", max(0.0, clock.monotonic_s() - due_s))
         metrics.set("trainctl_reconcile_queue_depth", parts.reconciler.queue_depth())
         metrics.set("trainctl_intents_pending", keeper.intents_pending)
+        with contextlib.suppress(UnavailableError):
+            metrics.set("trainctl_store_db_bytes", await frame.store.size_bytes())
+
+
+async def _count_saves(frame: Frame, parts: _Parts) -> None:
+    """For the metrics: what workers are saving."""
+    while True:
+        await asyncio.sleep(COUNT_SAVES_EVERY_S)
         view = parts.agents.view()
         running = [entry.state for entry in parts.book.live() if entry.state.phase in TRAINING]
         frame.shown.saves_in_flight = {state.uid: saves_in_flight(state, view) for state in running}
-        with contextlib.suppress(UnavailableError):
-            metrics.set("trainctl_store_db_bytes", await frame.store.size_bytes())
 
 
 async def _remember_store(frame: Frame, leadership: Leadership) -> None:

@@ -68,7 +68,7 @@ def _seen(state: JobState, view: ClusterView) -> Iterator[Transfer]:
             agent = view.agent(slot.agent_incarnation) if slot.bound else None
             if agent is None or not agent.connected or agent.process_exited:
                 continue
-            worker = view.worker(state.uid, slot.index, slot.incarnation, slot.agent_incarnation)
+            worker = agent.worker(state.uid, slot.index, slot.incarnation)
             if worker is None or worker.phase is WorkerPhase.EXITED or worker.progress.transfer is None:
                 continue
             yield worker.progress.transfer

@@ -44,6 +44,13 @@ class AgentView:
     draining: bool = False
     workers: tuple[WorkerObserved, ...] = ()
 
+    def worker(self, job_uid: str, slot: int, incarnation: int) -> WorkerObserved | None:
+        """The newest observation of exactly this worker life, if this agent has reported one."""
+        for worker in self.workers:
+            if worker.incarnation == incarnation and worker.slot == slot and worker.job_uid == job_uid:
+                return worker
+        return None
+
 
 class AgentViews(Protocol):
     """The known agent lives; each is looked at only when somebody asks for it, as there may be very many."""
@@ -118,9 +125,4 @@ class ClusterView:
     def worker(self, job_uid: str, slot: int, incarnation: int, agent_incarnation: int) -> WorkerObserved | None:
         """The newest observation of exactly this worker life, if its agent has reported one."""
         agent = self.agent(agent_incarnation)
-        if agent is None:
-            return None
-        for worker in agent.workers:
-            if worker.incarnation == incarnation and worker.slot == slot and worker.job_uid == job_uid:
-                return worker
-        return None
+        return agent.worker(job_uid, slot, incarnation) if agent is not None else None
