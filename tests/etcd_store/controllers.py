@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 
 from etcd_store.servers import EtcdCluster
+from trainctl.protos.channels import COMMON_OPTIONS
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata
 from waiting import PATIENCE_S
@@ -23,6 +24,7 @@ from waiting import PATIENCE_S
 TTL_S = 2
 TOKEN = "0123456789"
 _OWN_CONNECTION = (
+    *COMMON_OPTIONS,
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),

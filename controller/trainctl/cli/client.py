@@ -17,6 +17,7 @@ from trainctl.cli.following import FollowingChannel
 from trainctl.cli.tenant import fill_in, tenant_of
 from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
 from trainctl.core.texts import quoted
+from trainctl.protos.channels import COMMON_OPTIONS
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
 from trainctl.protos.tls_failures import TlsFailedError, Wanted, why_not
 from trainctl.protos.tls_probe import PROBE_S
@@ -38,10 +39,13 @@ _TRY_AGAIN = (
     "if the leader has just died, another one takes over within its --lease-ttl: try again, or with a longer "
     "--timeout; if the one that leads is not among these, name it, too: --address"
 )
+_GONE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""Nobody is there, or whoever was ended as it was asked: another one may be."""
 STREAM_S = 3600.0
 """Age at which a stream is opened anew, so that no call is without a deadline."""
 
-_OPTIONS = (
+OPTIONS = (
+    *COMMON_OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -102,7 +106,7 @@ class Client:
         sendable = request_id.isascii() and request_id.isprintable()  # what metadata may hold
         self._request_id = request_id if request_id and sendable else str(uuid.uuid4())
         self._metadata = call_metadata(endpoint.token, self._request_id)
-        self._channel = FollowingChannel(endpoint.address.split(","), _OPTIONS, endpoint.ca)
+        self._channel = FollowingChannel(endpoint.address.split(","), OPTIONS, endpoint.ca)
         self.stub = JobServiceStub(cast("grpc.Channel", self._channel))
         self.access = AccessServiceStub(cast("grpc.Channel", self._channel))
         self.join_tokens = JoinTokenServiceStub(cast("grpc.Channel", self._channel))
@@ -141,7 +145,7 @@ class Client:
                     self._detail(f"the controller asks to wait {wait_s:.2f} s")
                     time.sleep(wait_s)
                     continue
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if error.code() not in _GONE:
                     raise self._explained(error) from error
                 waiting.saw(error)
                 if self._channel.follow():
@@ -183,7 +187,7 @@ class Client:
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise StreamAgedError("the stream reached its deadline") from error
-                if begun or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if begun or error.code() not in _GONE:
                     raise self._explained(error) from error
                 waiting.saw(error)
                 if not self._channel.follow():
@@ -226,11 +230,11 @@ class Client:
         code = error.code()
         said_by_controller = any(item.key == STATUS_DETAILS_KEY for item in error.trailing_metadata() or ())
         where = f"{self.endpoint.address} (from {self.endpoint.origin})"
-        if said_by_controller or code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        if said_by_controller or code not in (*_GONE, grpc.StatusCode.DEADLINE_EXCEEDED):
             known = error_from_rpc(error)
             known.request_id = self._request_id
             return known
-        if code is grpc.StatusCode.UNAVAILABLE:
+        if code in _GONE:
             misfit = self._misfit()
             if misfit is not None:
                 return misfit

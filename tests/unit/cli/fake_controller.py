@@ -38,6 +38,7 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
         self.failures: list[TrainctlError] = []
         self.store_status: job_pb2.StoreStatus | None = None
         self.stuck = ""
+        self.ends = 0
         self.on_call: Callable[[str], None] = lambda method: None
         self.port = 0
         self._stopping = False
@@ -84,6 +85,9 @@ class FakeController(job_pb2_grpc.JobServiceServicer):
             error = PermissionDeniedError("the token is wrong", hint="give the right one with --token-file")
             error.code = "UNAUTHENTICATED"
             self._abort(error, context)
+        if self.ends:
+            self.ends -= 1
+            context.abort(grpc.StatusCode.CANCELLED, "")
         if self.failures:
             self._abort(self.failures.pop(0), context)
         self.on_call(method)

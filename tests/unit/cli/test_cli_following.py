@@ -48,6 +48,16 @@ def test_a_command_waits_for_the_next_leader(
     assert done.code == 0, done.err
 
 
+@pytest.mark.parametrize("command", [("get", "jobs"), ("events", "a")])
+def test_a_command_asks_again_when_the_controller_ended_as_it_was_asked(
+    controller: FakeController, cli: Cli, dead: str, command: tuple[str, ...]
+) -> None:
+    controller.add_job("a")
+    controller.ends = 1
+    done = cli(*command, "--address", f"{controller.address},{dead}", "--timeout", "20s")
+    assert done.code == 0, done.err
+
+
 def test_it_says_when_there_is_none(controller: FakeController, cli: Cli, dead: str) -> None:
     controller.failures = [stands_by(dead) for _ in range(1000)]
     begun_s = time.monotonic()

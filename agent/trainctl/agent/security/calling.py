@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 
 from trainctl.core.errors import TrainctlError
+from trainctl.protos.channels import COMMON_OPTIONS
 from trainctl.protos.status import error_from_rpc
 from trainctl.protos.tls_failures import Wanted, why_not
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc, join_pb2, join_pb2_grpc
@@ -28,6 +29,7 @@ _HOW_TO_LEAVE = " If TLS was taken away on purpose, remove the folder tls of thi
 _RETRY_S = 5.0
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 CHANNEL_OPTIONS = (
+    *COMMON_OPTIONS,
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -14,6 +14,7 @@ from trainctl.controller.store.etcd.address import EtcdAddress
 from trainctl.controller.store.etcd.failures import failure_of, is_stale_token
 from trainctl.controller.store.port import StoreUnavailableError
 from trainctl.core.errors import PermissionDeniedError
+from trainctl.protos.channels import COMMON_OPTIONS
 from trainctl.protos.etcd import rpc_pb2, rpc_pb2_grpc
 
 R = TypeVar("R")
@@ -23,6 +24,7 @@ CALL_TIMEOUT_S = 2.0
 """Of one attempt at one member: longer than an election takes."""
 _MAX_MESSAGE_BYTES = 256 << 20
 _OPTIONS: Sequence[tuple[str, Any]] = [
+    *COMMON_OPTIONS,
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     # etcd drops clients that ping more often than every 5 s, or without a call in progress.
     ("grpc.keepalive_time_ms", 6000),
