@@ -172,6 +172,17 @@ def test_hostile_texts_are_one_clear_error(text: str, part: str) -> None:
     assert any(part in p.message for p in found), found
 
 
+def test_many_lists_beside_each_other_are_not_deep() -> None:
+    beside = "[" + ", ".join(["[1]"] * 50) + "]"
+    assert not any("nested deeper" in p.message for p in problems(f"x: {beside}"))
+
+
+@pytest.mark.parametrize(("levels", "deep"), [(19, False), (20, True)])
+def test_twenty_levels_are_the_most(levels: int, deep: bool) -> None:
+    found = problems("x: " + "[" * levels + "]" * levels)
+    assert any("nested deeper than 20 levels" in p.message for p in found) is deep
+
+
 def test_an_alias_bomb_is_refused_quickly() -> None:
     lines = ["a: &a {x: 1, y: 2, z: 3}"]
     for old, new in zip("abcdefgh", "bcdefghi", strict=True):
