@@ -37,14 +37,12 @@ def test_an_agent_whose_process_ended_is_lost_at_once(moment: Moment) -> None:
 
 def test_a_newer_life_of_the_agent_ends_the_former(moment: Moment) -> None:
     moment.agents.append(replace(moment.agents[0], agent_incarnation=10**6, workers=()))
-    assert {fault.reason.partition(" was ")[2] for fault in moment.faults} == {"started anew"}
+    assert {fault.reason.rpartition(" was ")[2] for fault in moment.faults} == {"started anew"}
 
 
 def test_an_agent_that_nobody_knows_is_lost_once_the_controller_has_settled(moment: Moment) -> None:
     del moment.agents[0]
-    moment.settled = False
-    assert moment.faults == ()
-    moment.settled = True
+    assert replace(moment, settled=False).faults == ()
     assert {fault.reason.rpartition(" is ")[2] for fault in moment.faults} == {"unknown"}
 
 
