@@ -43,6 +43,17 @@ def test_no_source_reads_much_more_than_the_best_division_needs(wanted: dict[tup
     assert max(load.values()) <= 1.05 * least_possible(wanted) + len(SOURCES)
 
 
+def test_who_has_less_to_do_gets_more_to_the_byte() -> None:
+    assert balance({("a",): 10, ("b",): 4, ("a", "b"): 8}) == {("a",): (10,), ("b",): (4,), ("a", "b"): (1, 7)}
+    assert balance({("a",): 10, ("b",): 4, ("a", "b"): 6})[("a", "b")] == (0, 6)
+    assert balance({("a", "b", "c"): 8})[("a", "b", "c")] == (3, 3, 2)
+
+
+def test_sets_that_overlap_agree_in_turns() -> None:
+    shares = balance({("a", "b"): 10, ("b", "c"): 10, ("c",): 30})
+    assert shares == {("a", "b"): (10, 0), ("b", "c"): (10, 0), ("c",): (30,)}
+
+
 @given(st.data())
 def test_large_ranges_are_split_without_gaps(data: st.DataObject) -> None:
     shapes = {key(name): (data.draw(st.integers(1, 300_000)),) for name in "abc"}
