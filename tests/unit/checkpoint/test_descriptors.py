@@ -134,6 +134,33 @@ def test_only_what_is_written_beside_training_goes_past_the_cache(
     assert disk.sizes == [4096]
 
 
+def test_what_was_just_read_is_written_before_more_is_read(tmp_path: Path) -> None:
+    """By then its checksum was taken, and the processor's caches still have it."""
+    path, there = tmp_path / "file", list[int]()
+    piece = bytes(4 << 20)
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(5):
+            there.append(path.stat().st_size)
+            yield piece
+
+    LocalStorage(tmp_path).write_file("file", pieces())
+    assert there == [number * len(piece) for number in range(5)]
+
+
+def test_small_buffers_are_written_together(tmp_path: Path) -> None:
+    path, there = tmp_path / "file", list[int]()
+
+    def lines() -> Iterator[bytes]:
+        for number in range(200):
+            there.append(path.stat().st_size)
+            yield b"%03d" % number
+
+    LocalStorage(tmp_path).write_file("file", lines())
+    assert len(set(there)) == 4, "64 at a time"
+    assert path.read_bytes() == b"".join(b"%03d" % number for number in range(200))
+
+
 def test_a_buffer_may_change_once_the_next_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Disk(monkeypatch)
     one = bytearray(PIECE_BYTES // 2)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import math
 import mmap
 import os
@@ -24,7 +23,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from trainctl.checkpoint.storage.port import RangeWrite
 
-_BUFFERS_PER_CALL = 16  # well under IOV_MAX, and few enough to bound what a streaming writer holds
+_BATCH_BYTES = 4 << 20
+"""Written in one call, or one buffer if that is larger. Who gives the buffers has just read them for their checksums,
+and so many bytes are still in the processor's caches: with 64 MiB a save took half as much processor time again."""
+_BUFFERS_PER_CALL = 64  # well under IOV_MAX
 PIECE_BYTES = 8 << 20
 """Gathered for one write past the cache."""
 _PAGE_BYTES = max(4096, mmap.PAGESIZE)  # no disk takes less past the cache than its block, which is at most 4096
@@ -82,8 +84,15 @@ def write_all(descriptor: int, buffers: Sequence[memoryview | bytes], offset: in
 
 
 def _batches(buffers: Iterable[memoryview | bytes]) -> Iterator[list[memoryview | bytes]]:
-    iterator = iter(buffers)
-    while batch := list(itertools.islice(iterator, _BUFFERS_PER_CALL)):
+    batch: list[memoryview | bytes] = []
+    size = 0
+    for buffer in buffers:
+        batch.append(buffer)
+        size += memoryview(buffer).nbytes
+        if size >= _BATCH_BYTES or len(batch) == _BUFFERS_PER_CALL:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
 
 
