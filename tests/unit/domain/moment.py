@@ -10,6 +10,7 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile.detect import find_faults
 from trainctl.controller.domain.reconcile.fault import Fault
 from trainctl.controller.domain.reconcile.work import Work
+from trainctl.controller.domain.states import SlotState
 from trainctl.controller.domain.view import AgentView, ClusterView, ListedAgents
 from trainctl.core.records.worker import WorkerObserved
 from unit.domain.domain_sim import Ids
@@ -64,6 +65,16 @@ class Moment:
         slot = replace(island.slots[index], **changes)
         self.state = replace(self.state, islands=(island.with_slot(slot),))
         return self
+
+    def newcomer(self, *states: SlotState) -> Moment:
+        """Another node has joined; its workers are in these states."""
+        slots = self.state.sole_island.slots
+        place = {"node": "node-9", "agent_incarnation": 99}
+        added = (
+            replace(slots[-1], index=len(slots) + n, state=state, incarnation=900 + n, **place)  # type: ignore[arg-type]
+            for n, state in enumerate(states)
+        )
+        return self.island(slots=(*slots, *added))
 
     @property
     def work(self) -> Work:

@@ -13,12 +13,7 @@ from trainctl.controller.domain.reconcile.detect import find_faults, verdict_due
 from trainctl.controller.domain.reconcile.fault import FaultKind
 from trainctl.controller.domain.states import SlotState
 from trainctl.core.records.worker import WorkerError, WorkerPhase
-from unit.domain.moment import LOST_S, NOW_S, Moment, quiet_moment
-
-
-@pytest.fixture
-def moment() -> Moment:
-    return quiet_moment()
+from unit.domain.moment import LOST_S, NOW_S, Moment
 
 
 def test_an_agent_is_lost_when_it_was_silent_for_longer_than_the_limit(moment: Moment) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from trainctl.controller.domain.events import AGENT_LOST, WORKER_CONDEMNED, WORKER_EXITED, WORKER_LOST
@@ -12,12 +10,7 @@ from trainctl.controller.domain.reconcile.fault import Fault, FaultKind
 from trainctl.controller.domain.reconcile.faults import apply_faults
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
-from unit.domain.moment import NOW_S, Moment, quiet_moment
-
-
-@pytest.fixture
-def moment() -> Moment:
-    return quiet_moment()
+from unit.domain.moment import NOW_S, Moment
 
 
 def happened(slot: int, kind: FaultKind = FaultKind.EXITED, *, ago_s: float = 0.5, frozen: bool = False) -> Fault:
@@ -71,18 +64,8 @@ def test_the_time_of_a_frozen_worker_is_a_hang(moment: Moment, frozen: bool, hun
     assert totals_s(work.job.goodput, NOW_S).get(Bucket.HANG, 0.0) == pytest.approx(hung_s)
 
 
-def with_newcomer(moment: Moment, first: SlotState, second: SlotState) -> Moment:
-    island = moment.state.sole_island
-    last = island.slots[-1]
-    added = [
-        replace(last, index=4 + n, state=state, incarnation=900 + n, node="node-9", agent_incarnation=99)
-        for n, state in enumerate((first, second))
-    ]
-    return moment.island(slots=(*island.slots, *added))
-
-
 def test_a_newcomers_failure_costs_nothing_and_its_node_rests(moment: Moment) -> None:
-    work = after(with_newcomer(moment, SlotState.STARTING, SlotState.READY), happened(4))
+    work = after(moment.newcomer(SlotState.STARTING, SlotState.READY), happened(4))
     assert work.island.marks is None, "no recovery"
     assert work.job.recovery_count == moment.state.recovery_count
     assert work.slot(5).state is SlotState.DRAINING

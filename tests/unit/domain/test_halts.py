@@ -17,15 +17,10 @@ from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Phase
-from unit.domain.moment import NOW_S, Moment, quiet_moment
+from unit.domain.moment import NOW_S, Moment
 
 HELD = 7
 """The step after which all wait."""
-
-
-@pytest.fixture
-def moment() -> Moment:
-    return quiet_moment()
 
 
 def wished(moment: Moment, **changes: Any) -> Work:

@@ -16,12 +16,7 @@ from trainctl.controller.domain.reconcile.stop import STOP_GRACE_S, grace_s, min
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.core.records.generation import CheckpointRef
-from unit.domain.moment import NOW_S, Moment, quiet_moment
-
-
-@pytest.fixture
-def moment() -> Moment:
-    return quiet_moment()
+from unit.domain.moment import NOW_S, Moment
 
 
 def checkpoint(step: int) -> CheckpointRef:

@@ -11,12 +11,7 @@ from trainctl.controller.domain.job_records import JobFailure
 from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile.lifecycle import attempt_restoring, fail_job, move_job, set_phase, wait_in
 from trainctl.controller.domain.states import AttemptPhase, JobPhase, SlotState, UnknownTransitionError
-from unit.domain.moment import NOW_S, Moment, quiet_moment
-
-
-@pytest.fixture
-def moment() -> Moment:
-    return quiet_moment()
+from unit.domain.moment import NOW_S, Moment
 
 
 def moved(state: JobState, to: JobPhase) -> JobState:

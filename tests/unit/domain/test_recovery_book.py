@@ -19,12 +19,7 @@ from trainctl.controller.domain.reconcile.recoveries import (
     update_recovery,
 )
 from trainctl.controller.domain.states import SlotState
-from unit.domain.moment import NOW_S, Moment, quiet_moment
-
-
-@pytest.fixture
-def moment() -> Moment:
-    return quiet_moment()
+from unit.domain.moment import NOW_S, Moment
 
 
 def killed(slot: int, at_s: float = NOW_S - 0.5) -> Fault:

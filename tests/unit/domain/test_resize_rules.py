@@ -8,35 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from trainctl.controller.domain.job_state import Cause
 from trainctl.controller.domain.reconcile.resize import members_groups, newcomer_groups, next_resize
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import SlotState
-from unit.domain.moment import Moment, quiet_moment
-
-
-@pytest.fixture
-def moment() -> Moment:
-    """Two nodes with two workers each are members."""
-    return quiet_moment()
+from unit.domain.moment import Moment
 
 
 def nodes(moment: Moment, **changes: int) -> Moment:
     job = moment.state.spec
     return moment.job(spec=replace(job, spec=replace(job.spec, nodes=replace(job.spec.nodes, **changes))))
-
-
-def newcomer(moment: Moment, *states: SlotState, node: str = "node-9") -> Moment:
-    """A third node has joined; its workers are in these states."""
-    island = moment.state.sole_island
-    last = island.slots[-1]
-    slots = [
-        replace(last, index=4 + n, state=state, incarnation=900 + n, node=node, agent_incarnation=99)
-        for n, state in enumerate(states)
-    ]
-    return moment.island(slots=(*island.slots, *slots))
 
 
 def drained(moment: Moment, *which: int) -> Moment:
@@ -61,18 +42,18 @@ def test_nothing_is_due_where_the_members_are_right(moment: Moment) -> None:
 
 def test_newcomers_join_when_all_of_them_are_ready(moment: Moment) -> None:
     nodes(moment, max=3, target=3)
-    assert due(newcomer(moment, SlotState.READY, SlotState.STARTING)) is None
-    found = due(newcomer(nodes(quiet_moment(), max=3, target=3), SlotState.READY, SlotState.READY))
+    assert due(moment.newcomer(SlotState.READY, SlotState.STARTING)) is None
+    found = due(moment.slot(5, state=SlotState.READY))
     assert (found.cause, found.slots, found.moved) == (Cause.GROW, (0, 1, 2, 3, 4, 5), (4, 5))
     assert found.reason == "grow from 4 to 6 workers"
 
 
 def test_one_that_is_not_wanted_does_not_join(moment: Moment) -> None:
-    assert due(newcomer(moment, SlotState.READY, SlotState.READY)) is None
+    assert due(moment.newcomer(SlotState.READY, SlotState.READY)) is None
 
 
 def test_one_on_its_way_out_is_no_newcomer(moment: Moment) -> None:
-    newcomer(moment, SlotState.DRAINING, SlotState.DRAINING)
+    moment.newcomer(SlotState.DRAINING, SlotState.DRAINING)
     assert newcomer_groups(moment.work) == ()
 
 
@@ -93,11 +74,11 @@ def test_a_drained_node_is_left(moment: Moment) -> None:
 def test_it_is_not_left_before_another_could_take_its_place(moment: Moment) -> None:
     drained(moment, 1)
     assert due(moment, room_elsewhere=True) is None
-    assert due(newcomer(moment, SlotState.STARTING, SlotState.STARTING), room_elsewhere=True) is None
+    assert due(moment.newcomer(SlotState.STARTING, SlotState.STARTING), room_elsewhere=True) is None
 
 
 def test_who_comes_instead_and_who_leaves_change_places_at_once(moment: Moment) -> None:
-    found = due(newcomer(drained(moment, 1), SlotState.READY, SlotState.READY), room_elsewhere=True)
+    found = due(drained(moment, 1).newcomer(SlotState.READY, SlotState.READY), room_elsewhere=True)
     assert found.cause is Cause.RESIZE
     assert set(found.moved) > {4, 5}
     assert len(found.slots) == 4
@@ -115,5 +96,5 @@ def test_of_two_drained_nodes_as_many_stay_as_are_needed(moment: Moment) -> None
 
 def test_somebody_who_holds_the_state_hands_it_over_first(moment: Moment) -> None:
     nodes(moment, min=1, target=1, max=3)
-    found = due(newcomer(drained(moment, 0, 1), SlotState.READY, SlotState.READY))
+    found = due(drained(moment, 0, 1).newcomer(SlotState.READY, SlotState.READY))
     assert found.slots == (0, 1, 2, 3, 4, 5)

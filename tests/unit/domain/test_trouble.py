@@ -9,12 +9,7 @@ import pytest
 from trainctl.controller.domain.goodput import Bucket, totals_s
 from trainctl.controller.domain.reconcile.trouble import mind_trouble
 from trainctl.core.records.step import Phase
-from unit.domain.moment import LOST_S, NOW_S, Moment, quiet_moment
-
-
-@pytest.fixture
-def moment() -> Moment:
-    return quiet_moment()
+from unit.domain.moment import LOST_S, NOW_S, Moment
 
 
 def interrupted(moment: Moment, age_s: float, *, behind: int = 0) -> Moment:
