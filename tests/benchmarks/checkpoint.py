@@ -4,8 +4,9 @@ A state of sharded rows (parameters and two moments, fp32) in 1, 2 and 4 process
 as many processes, warm and cold, into another number of them, and cut otherwise: by trainctl (which verifies
 checksums), by ``torch.distributed.checkpoint`` (which has none), and plainly: the same bytes written with fsync, and
 read in blocks of 4 MiB. Then training goes on beside saves: how long it stands still, against a plain copy of the same
-bytes, and how much slower its steps are, against those right before. In turns within one run; the first of each is
-dropped, and sees that the values that come back are those that were saved. Prints a table and, last, one JSON line.
+bytes a step before, and how much slower its steps are, against those right before. In turns within one run; the first
+of each is dropped, and sees that the values that come back are those that were saved. Prints a table and, last, one
+JSON line.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import torch
 
 from benchmarks.checkpoint_library import LIBRARY
 from benchmarks.checkpoint_rank import IO_THREADS, SIDES, forget_pages, held_bytes, serve, threads
-from benchmarks.checkpoint_train import COPY, TOKENS, WAYS
+from benchmarks.checkpoint_train import TOKENS, WAYS
 
 STORAGE, TRAINING = "storage", "training"
 PARTS = (STORAGE, TRAINING)
@@ -50,12 +51,13 @@ TARGETS = {
     "step_slowdown_vs_dcp": 0.8,
 }
 AGAINST = (
-    ("stall_vs_memcpy", "stall", COPY, "eager"),
     ("stall_lazy_vs_dcp_async", "stall", "dcp", "lazy"),
     ("step_slowdown_vs_dcp", "slowdown", "dcp", "lazy"),
     ("stall_library_vs_dcp_async", "stall", "dcp", LIBRARY),
 )
 """Figures of two ways to save beside training: what of it, the other way, and ours."""
+ALONE = (("stall_vs_memcpy", "stall, copies", "eager"), ("step_slowdown_while_saving", "slowdown with", "lazy"))
+"""Figures of one way, each turn against what was right before it."""
 CUTS_LOADED = ("columns", "replicas")
 """Beside rows: what the most processes load, too."""
 
@@ -211,18 +213,19 @@ def beside_training(samples: Samples, ranks: World, folder: Path, *, ways: Seque
     """Each way to save beside steps, once a round; the first round, which makes processes and memory, is dropped."""
     size = ranks.size
     for number in range(pairs + 1):
-        for way in (COPY, *ways) if number % 2 else (*reversed(ways), COPY):
+        for way in ways if number % 2 else reversed(ways):
             answer = ranks.ask("train", way, folder / "beside")
             if not number:
                 continue
             samples.take(f"stall with {size}", way, answer["stall"])
             samples.take(f"step with {size}", way, answer["idle"])
             samples.take(f"forward, backward {size}", way, answer["compute"])
-            if way != COPY:
-                samples.take(f"durable with {size}", way, answer["durable"])
-                samples.take(f"slowdown with {size}", way, answer["step"] / answer["idle"])
-                samples.take(f"lost with {size}", way, answer["lost"])
-    shutil.rmtree(folder / "beside", ignore_errors=True)  # gone where the last turn was a plain copy
+            samples.take(f"copy with {size}", way, answer["copy"])
+            samples.take(f"stall, copies {size}", way, answer["stall"] / answer["copy"])
+            samples.take(f"durable with {size}", way, answer["durable"])
+            samples.take(f"slowdown with {size}", way, answer["step"] / answer["idle"])
+            samples.take(f"lost with {size}", way, answer["lost"])
+    shutil.rmtree(folder / "beside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,11 +326,12 @@ def figures(samples: Samples, plan: Plan, on_disk: dict[str, float]) -> dict[str
             for cut in CUTS_LOADED:
                 found[f"rows_to_{cut}_vs_dcp"] = samples.ratios(f"rows to {cut} with {most}", "dcp")
     if TRAINING in plan.parts:
-        if "lazy" in plan.ways:
-            slowdowns = [samples.of(f"slowdown with {size}", "lazy") for size in plan.worlds]
-            found["step_slowdown_while_saving"] = max(slowdowns, key=statistics.median)
+        for name, what, own in ALONE:
+            if own in plan.ways:
+                turns = [samples.of(f"{what} {size}", own) for size in plan.worlds]
+                found[name] = max(turns, key=statistics.median)
         for name, what, side, own in AGAINST:
-            if {side, own} <= {COPY, *plan.ways}:
+            if {side, own} <= set(plan.ways):
                 found[name] = worst(what, side, own)
     for before, after in plan.reshards:
         found[f"reshard_{before}to{after}_vs_dcp"] = samples.ratios(f"reshard {before} to {after}", "dcp")

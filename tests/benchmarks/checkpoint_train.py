@@ -29,7 +29,6 @@ from trainctl.checkpoint.state import LocalState
 from trainctl.core.system.faults import FaultPlan
 
 WAYS = ("lazy", "eager", "dcp", "dcp-process", LIBRARY)
-COPY = "copy"
 IDLE_STEPS = 4
 TOKENS = 64
 """Of a step: forward and backward take several times as long as a copy of the state."""
@@ -130,9 +129,8 @@ class Training:
         self._saves = 0
         self._group = dist.new_group(backend="gloo")  # DCP's collectives would meet those of the steps
         self._stager = DefaultStager(StagingOptions(False, False, False, False))
-        self._copy = [torch.empty_like(held.tensor) for held in own.tensors]
+        self._copy = [held.tensor.clone() for held in own.tensors]  # used: what is taken later counts as a save's
         begin: dict[str, Callable[[Path], Saving]] = {
-            COPY: lambda folder: self._begin_copy(),
             "lazy": lambda folder: self._begin_ours(folder, lazy=True),
             "eager": lambda folder: self._begin_ours(folder, lazy=False),
             "dcp": lambda folder: self._begin_theirs(folder, AsyncCheckpointerType.THREAD),
@@ -145,9 +143,14 @@ class Training:
         """Trains beside one save.
 
         Returns seconds: ``stall``, ``step`` meanwhile and ``idle`` before, ``compute`` (forward and backward of the
-        latter), until it is ``durable``, and those that the training ``lost`` in all.
+        latter), until it is ``durable``, those that the training ``lost`` in all, and of a plain ``copy``. That is made
+        a step before the save: what a copy takes changes twofold from one minute to the next where others use the
+        machine's memory, too.
         """
         idle = self._steps(_Idle(IDLE_STEPS))
+        dist.barrier()
+        copy_s = self._copied()
+        self._steps(_Idle(1))
         dist.barrier()
         began_s = time.perf_counter()
         saving = self._begin[way](folder)
@@ -155,6 +158,7 @@ class Training:
         beside = self._steps(saving)
         stall_s += beside.fence_s
         return {
+            "copy": copy_s,
             "stall": stall_s,
             "step": beside.each_s,
             "idle": idle.each_s,
@@ -182,11 +186,12 @@ class Training:
         took_s = time.perf_counter() - began_s
         return _Steps((took_s - fence_s) / count, compute_s / count, fence_s, count)
 
-    def _begin_copy(self) -> Saving:
-        """A plain copy of all tensors into memory that has been used before."""
+    def _copied(self) -> float:
+        """Seconds of a plain copy of all tensors into memory that has been used before."""
+        began_s = time.perf_counter()
         for target, held in zip(self._copy, self._own.tensors, strict=True):
             target.copy_(held.tensor)
-        return _Idle(1)
+        return time.perf_counter() - began_s
 
     def _begin_ours(self, folder: Path, *, lazy: bool) -> Saving:
         self._saves += 1

@@ -40,7 +40,7 @@ class Rank:
             (Path(folder) / "bytes").write_bytes(b"123")
 
     def recv(self) -> dict[str, float]:
-        seconds = dict.fromkeys(("seconds", "stall", "step", "idle", "compute", "durable", "lost"), 0.5)
+        seconds = dict.fromkeys(("seconds", "copy", "stall", "step", "idle", "compute", "durable", "lost"), 0.5)
         return {**seconds, "extra": 10.0, "read": 100.0, "same": True, "digest": 1.0}
 
 
