@@ -16,6 +16,7 @@ from trainctl.cli.context import Context
 from trainctl.cli.following import FollowingChannel
 from trainctl.cli.tenant import fill_in, tenant_of
 from trainctl.core.errors import NotFoundError, TrainctlError, UnavailableError, UsageError
+from trainctl.core.system.deadline import Deadline
 from trainctl.core.texts import quoted
 from trainctl.protos.channels import COMMON_OPTIONS
 from trainctl.protos.status import STATUS_DETAILS_KEY, error_from_rpc
@@ -262,7 +263,7 @@ class _Waiting:
     def __init__(self, within_s: float) -> None:
         self.within_s = within_s
         self.said = self.hint = self.cause = ""
-        self._end_s = time.monotonic() + within_s
+        self._deadline = Deadline(within_s)
 
     def saw(self, error: grpc.RpcError) -> None:
         """What one controller answered."""
@@ -272,8 +273,7 @@ class _Waiting:
 
     def pause_s(self) -> float:
         """How long to wait before all are asked again; 0: no more."""
-        left_s = self._end_s - time.monotonic()
-        return min(FOLLOW_EVERY_S, left_s) if self.said and left_s > 0 else 0.0
+        return min(FOLLOW_EVERY_S, self._deadline.left_s) if self.said else 0.0
 
 
 def _changes(request: object) -> bool:

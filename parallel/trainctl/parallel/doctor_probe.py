@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import tempfile
-import time
 from datetime import timedelta
 from typing import Any
+
+from trainctl.core.system.deadline import Deadline
 
 _NCCL_S = 40.0
 
@@ -50,11 +51,11 @@ def _all_reduce_two() -> str:
     said = spawn.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         ranks = [spawn.Process(target=_one_rank, args=(rank, f"{folder}/store", said), daemon=True) for rank in (0, 1)]
-        end_s = time.monotonic() + _NCCL_S
+        deadline = Deadline(_NCCL_S)
         for rank in ranks:
             rank.start()
         for rank in ranks:
-            rank.join(max(end_s - time.monotonic(), 0))
+            rank.join(deadline.left_s)
         missing = [index for index, rank in enumerate(ranks) if rank.exitcode is None]
         for rank in ranks:
             rank.kill()

@@ -7,9 +7,10 @@ import ipaddress
 import os
 import socket
 import ssl
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from trainctl.core.system.deadline import Deadline
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -68,7 +69,7 @@ def probe(
 
     Who takes longer than ``within_s`` to answer is taken for frozen.
     """
-    end_s = time.monotonic() + within_s
+    deadline = Deadline(within_s)
     host, _, port = target.rpartition(":")
     address = (host.strip("[]"), int(port))
     open_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -79,7 +80,7 @@ def probe(
     except OSError:
         return Seen(connected=False)
     with connection:
-        connection.settimeout(_left_s(end_s))
+        connection.settimeout(_left_s(deadline))
         try:
             with open_context.wrap_socket(connection, server_hostname=_server_name(address[0])) as wrapped:
                 shown = _shown(wrapped.getpeercert(binary_form=True))
@@ -93,12 +94,12 @@ def probe(
             return Seen(connected=True)
     if ca is None:
         return Seen(connected=True, speaks_tls=True, shown=shown)
-    code, text, alert = _as_client(address, ca, certificate, key, end_s)
+    code, text, alert = _as_client(address, ca, certificate, key, deadline)
     return Seen(connected=True, speaks_tls=True, shown=shown, verify_code=code, verify_text=text, alert=alert)
 
 
 def _as_client(
-    address: tuple[str, int], ca: bytes, certificate: bytes | None, key: bytes | None, end_s: float
+    address: tuple[str, int], ca: bytes, certificate: bytes | None, key: bytes | None, deadline: Deadline
 ) -> tuple[int, str, str]:
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -110,12 +111,12 @@ def _as_client(
         return -1, f"the certificates of this side cannot be read: {error}", ""
     try:
         with (
-            socket.create_connection(address, timeout=_left_s(end_s)) as connection,
+            socket.create_connection(address, timeout=_left_s(deadline)) as connection,
             context.wrap_socket(connection, server_hostname=_server_name(address[0])) as wrapped,
         ):
             # With TLS 1.3 a server refuses our certificate only after the handshake, and gRPC's hangs up in silence;
             # one that takes us begins with its settings.
-            wrapped.settimeout(min(_ANSWER_S, _left_s(end_s)))
+            wrapped.settimeout(min(_ANSWER_S, _left_s(deadline)))
             with contextlib.suppress(TimeoutError):
                 return 0, "", "" if wrapped.recv(1) else "it hung up"
     except ssl.SSLCertVerificationError as error:
@@ -127,9 +128,9 @@ def _as_client(
     return 0, "", ""
 
 
-def _left_s(end_s: float) -> float:
+def _left_s(deadline: Deadline) -> float:
     """Time-out of the next step; never 0, which would mean not to wait at all."""
-    return max(0.01, end_s - time.monotonic())
+    return max(0.01, deadline.left_s)
 
 
 def _load(context: ssl.SSLContext, pem: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from trainctl.core.errors import TrainctlError
 from trainctl.core.records.places import LOGS, records_uri
 from trainctl.core.records.spec import JobSpec
 from trainctl.core.records.worker import WorkerDesired
+from trainctl.core.system.deadline import Deadline
 
 _LOG = logging.getLogger(__name__)
 MAX_BYTES = 64 * 1024 * 1024
@@ -74,9 +74,9 @@ class LogArchive:
         """Writes what waits, within a few seconds; blocks."""
         for writer in self._writers.values():
             writer.end()
-        until_s = time.monotonic() + _CLOSE_S
+        deadline = Deadline(_CLOSE_S)
         for writer in self._writers.values():
-            writer.join(max(0.0, until_s - time.monotonic()))
+            writer.join(deadline.left_s)
 
 
 @dataclass(slots=True)

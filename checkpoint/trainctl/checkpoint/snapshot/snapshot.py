@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 
 import torch
@@ -31,6 +30,7 @@ from trainctl.checkpoint.snapshot.host_pool import HostBuffer
 from trainctl.checkpoint.snapshot.samples import Samples
 from trainctl.checkpoint.snapshot.stowage import Stowage, Stowed, room_of
 from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
+from trainctl.core.system.deadline import Deadline
 
 _TURN_S = 0.05
 
@@ -133,8 +133,8 @@ class Snapshot:
             if self._copied:
                 self._copier.hold_back()  # the one that passed it may have been another thread, in another stream
             return self.whole
-        until_s = time.monotonic() + within_s
-        while not self._handed_over.wait(_turn_s(until_s)) and time.monotonic() < until_s:
+        deadline = Deadline(within_s)
+        while not self._handed_over.wait(min(_TURN_S, deadline.left_s)) and not deadline.over:
             alive()
         if not self._handed_over.is_set():
             with self._lock:
@@ -191,7 +191,3 @@ class Snapshot:
             if not self._reason:  # what failed first is why
                 self._reason, self._cause = f"copying failed: {error}", "other"
             raise
-
-
-def _turn_s(until_s: float) -> float:
-    return min(_TURN_S, max(0.0, until_s - time.monotonic()))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainctl.core.errors import ConflictError
+from trainctl.core.system.deadline import Deadline, comes_true
 from trainctl.core.system.file_lock import UNKNOWN_HOLDER, FileLock
 
 _POLL_S = 0.2
@@ -29,13 +30,10 @@ def only_demo(folder: Path) -> Generator[None, None, None]:
         ConflictError: another demo runs in it.
     """
     lock = FileLock(folder / ".demo.lock")
-    end_s = time.monotonic() + _PATIENCE_S
     try:
-        while not lock.acquire():
-            if time.monotonic() > end_s:
-                hint = "wait for it, or choose another folder with --dir"
-                raise ConflictError(f"another demo (process {lock.holder}) is at work in {folder}", hint=hint)
-            time.sleep(_POLL_S)
+        if not comes_true(lock.acquire, Deadline(_PATIENCE_S), _POLL_S):
+            hint = "wait for it, or choose another folder with --dir"
+            raise ConflictError(f"another demo (process {lock.holder}) is at work in {folder}", hint=hint)
         yield
     finally:
         lock.release()
@@ -57,9 +55,7 @@ def start(home: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
 
 def clean_up(home: Path, env: Mapping[str, str]) -> None:
     """Ends every process of a demo that was killed, and removes its home; what cannot be ended keeps its home."""
-    end_s = time.monotonic() + _LATE_START_S
-    while not (home / "local" / "controller.json").exists() and time.monotonic() < end_s:
-        time.sleep(_POLL_S)
+    comes_true((home / "local" / "controller.json").exists, Deadline(_LATE_START_S), _POLL_S)
     if _down(env):
         shutil.rmtree(home, ignore_errors=True)
 

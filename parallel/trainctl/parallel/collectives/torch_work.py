@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from trainctl.checkpoint.exchange.watched import why_failed
+from trainctl.core.system.deadline import Deadline
 
 _FIRST_NAP_S = 0.0001
 _LONGEST_NAP_S = 0.002
@@ -26,10 +27,10 @@ class CollectiveWork:
 
     def done_within(self, timeout_s: float) -> bool:
         """See ``Work``. Polls: a Python callback from one of gloo's threads could hang the end of a process."""
-        deadline_s = time.monotonic() + timeout_s
+        deadline = Deadline(timeout_s)
         nap_s = _FIRST_NAP_S
         while not self.done():
-            if time.monotonic() > deadline_s:
+            if deadline.over:
                 return False
             time.sleep(nap_s)
             nap_s = min(nap_s * 2, _LONGEST_NAP_S)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from trainctl.checkpoint.exchange.port import Work
 from trainctl.core.errors import CollectiveError
+from trainctl.core.system.deadline import Deadline
 
 _LOOK_EVERY_S = 0.005
 """How often a waiting thread looks at its abort flag."""
@@ -55,10 +55,10 @@ class Waiter:
             Interrupted: the abort flag was set first.
             CollectiveError: it failed, or was not done after ``timeout_s``; says ``what`` it was, and where.
         """
-        deadline_s = time.monotonic() + self.timeout_s
+        deadline = Deadline(self.timeout_s)
         while not work.done_within(_LOOK_EVERY_S):
             self.check()
-            if time.monotonic() > deadline_s:
+            if deadline.over:
                 raise CollectiveError(
                     f"{what} was not done after {self.timeout_s:g} s in {self._where()}: "
                     "a rank has not joined, is frozen or cannot be reached",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
@@ -11,6 +10,7 @@ from types import TracebackType
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from trainctl.core.records.generation import GenerationRecord
+from trainctl.core.system.deadline import Deadline, comes_true
 from trainctl.parallel.collectives.serve_store import serve_store
 from trainctl.parallel.plan.command_env import host_of, seat_of
 
@@ -87,12 +87,13 @@ class Meeting:
 
     def _wait_for(self, store: PrefixStore, keys: list[str]) -> Mapping[str, str]:
         """Polls: nobody could end a wait inside the store when a newer generation calls."""
-        deadline_s = time.monotonic() + self._timeout_s
-        while not store.check(keys):
+
+        def told() -> bool:
             if self._left.is_set():
                 raise OSError("left")
-            if time.monotonic() > deadline_s:
-                absent = ", ".join(key for key in keys if not store.check([key]))
-                raise OSError(f"nobody told {absent} within {self._timeout_s:g} s")
-            time.sleep(_POLL_S)
+            return bool(store.check(keys))
+
+        if not comes_true(told, Deadline(self._timeout_s), _POLL_S):
+            absent = ", ".join(key for key in keys if not store.check([key]))
+            raise OSError(f"nobody told {absent} within {self._timeout_s:g} s")
         return {key: store.get(key).decode() for key in keys}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from trainctl.core.system.deadline import Deadline, comes_true
 from trainctl.core.system.processes import die_with_parent
 from trainctl.parallel.command.guard import Guard
 from trainctl.parallel.command.program import Program
@@ -92,13 +93,15 @@ class CommandProcess:
             grace_s: seconds that the group has to end in good order.
             idle: called again and again meanwhile.
         """
+
+        def empty() -> bool:
+            idle()
+            self._reap()
+            return self._empty
+
         self._reap()
         self._signal(signal.SIGTERM)
-        deadline_s = time.monotonic() + grace_s
-        while not self._empty and time.monotonic() < deadline_s:
-            idle()
-            time.sleep(_POLL_S)
-            self._reap()
+        comes_true(empty, Deadline(grace_s), _POLL_S)
         self._end_group()
 
     def _end_group(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
+from trainctl.core.system.deadline import Deadline
 from trainctl.parallel.results.hook import Run, RunEnd
 from trainctl.parallel.results.hook_thread import Call, HookThread, Report, Settle, say_nothing
 from trainctl.parallel.results.sources import JSONL, HookSource
@@ -63,6 +63,6 @@ class Hooks:
         for thread in threads:
             thread.put(end)
             thread.end()
-        until_s = time.monotonic() + CLOSE_S
+        deadline = Deadline(CLOSE_S)
         for thread in threads:
-            thread.join(until_s - time.monotonic())
+            thread.join(deadline.left_s)

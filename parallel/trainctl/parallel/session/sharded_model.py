@@ -8,7 +8,6 @@ error that this raises in the loop is taken for the interruption that it is.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import torch
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from trainctl.core.records.worker import WorkerDesired
+from trainctl.core.system.deadline import Deadline, comes_true
 from trainctl.parallel.collectives.port import Rendezvous
 from trainctl.parallel.collectives.torch_world import TorchWorld
 from trainctl.parallel.replica.generators import seed_generators
@@ -78,12 +78,11 @@ class ShardedModel:
         with self._lock:
             if self._world is not None:
                 self._world.cut()  # the others must not wait for this rank
-        deadline_s = time.monotonic() + self._context.waiter.timeout_s
-        instructions = self._context.instructions
-        while not instructions.aborted() and not instructions.stopping and time.monotonic() < deadline_s:
-            self._context.waiter.touch()
-            time.sleep(_LOOK_EVERY_S)
-        return instructions.aborted() or instructions.stopping
+        return comes_true(self._is_called_away, Deadline(self._context.waiter.timeout_s), _LOOK_EVERY_S)
+
+    def _is_called_away(self) -> bool:
+        self._context.waiter.touch()
+        return self._context.instructions.aborted() or self._context.instructions.stopping
 
     def _instructed(self, desired: WorkerDesired) -> None:
         """On the bridge's thread: a newer generation calls, so the loop must not wait for this one."""

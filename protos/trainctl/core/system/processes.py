@@ -6,13 +6,13 @@ import ctypes
 import os
 import select
 import signal
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainctl.core.errors import PermissionDeniedError
+from trainctl.core.system.deadline import Deadline
 
 if TYPE_CHECKING:
     import subprocess
@@ -65,11 +65,11 @@ def send_signal(process: ProcessId, number: signal.Signals) -> bool:
 
 def wait_for_end(processes: Sequence[ProcessId], limit_s: float) -> list[ProcessId]:
     """Waits until all have ended, together no longer than ``limit_s``; those that have not."""
-    end_s = time.monotonic() + limit_s
-    return [process for process in processes if not _ends_by(process, end_s)]
+    deadline = Deadline(limit_s)
+    return [process for process in processes if not _ends_by(process, deadline)]
 
 
-def _ends_by(process: ProcessId, end_s: float) -> bool:
+def _ends_by(process: ProcessId, deadline: Deadline) -> bool:
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -79,7 +79,7 @@ def _ends_by(process: ProcessId, end_s: float) -> bool:
             return True
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(max(0.0, end_s - time.monotonic()) * 1000))
+        return bool(poll.poll(1000 * deadline.left_s))
     finally:
         os.close(descriptor)
 
