@@ -6,9 +6,11 @@ Without it a save that failed in the background could be taken for a good one.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from trainctl.checkpoint.monitor import CAUSES, CHECKSUM, SYNC
 from trainctl.checkpoint.snapshot import background
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.stopwatch import timed
+from trainctl.checkpoint.storage import descriptors
 from trainctl.core.errors import CheckpointError
 from waiting import PATIENCE_S
 
@@ -128,6 +131,70 @@ def test_beside_training_the_first_byte_waits_until_others_have_copied(monkeypat
     assert rests.wait(PATIENCE_S)
     assert rests.outcome is not None
     assert rests.outcome.part == REPORT
+
+
+class Slow:
+    """A pace that is never done resting."""
+
+    def __init__(self, asked: threading.Event) -> None:
+        self._asked = asked
+
+    def due_s(self) -> float:
+        self._asked.set()
+        return 2 * PATIENCE_S
+
+    def resume(self) -> None:
+        """Work goes on."""
+
+
+def test_beside_training_it_rests_between_blocks_until_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, went_on, released = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(background, "Pace", lambda processors: Slow(asked))
+
+    def blocks(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+        alive()
+        went_on.set()
+        alive()
+        return REPORT
+
+    rests = BackgroundPart(Given({}), blocks, released=released.set)
+    rests.start()
+    assert asked.wait(PATIENCE_S)
+    assert not went_on.wait(0.2)
+    rests.give_up("nobody wants it")
+    assert released.wait(PATIENCE_S)
+    asked.clear()
+    somebody_waits = BackgroundPart(Given({}), blocks, beside_training=False)
+    somebody_waits.start()
+    assert somebody_waits.wait(PATIENCE_S)
+    assert somebody_waits.outcome is not None
+    assert somebody_waits.outcome.part == REPORT
+    assert not asked.is_set()
+
+
+@pytest.mark.parametrize("beside_training", [True, False])
+def test_beside_training_it_writes_past_the_cache_and_with_less_right_to_a_processor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, beside_training: bool
+) -> None:
+    past_cache: list[bool] = []
+    monkeypatch.setattr(background, "_NICE", 19)  # whoever runs the tests may have been given less than others, too
+    monkeypatch.setattr(descriptors, "_past_cache", lambda descriptor, wanted: past_cache.append(wanted))
+    nice: list[int] = []
+
+    def into_file(data: Any, *, alive: Callable[[], None], confirm: Callable[[], None]) -> PartReport:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        with open(tmp_path / "file", "wb") as file:
+            descriptors.write_stream(file.fileno(), [b"bytes"])
+        return REPORT
+
+    part = BackgroundPart(Given({}), into_file, beside_training=beside_training)
+    part.start()
+    assert part.wait(PATIENCE_S)
+    assert part.outcome is not None
+    assert part.outcome.part == REPORT
+    assert past_cache == ([True] if beside_training else [])
+    assert nice == [background._NICE]
+    assert (tmp_path / "file").read_bytes() == b"bytes"
 
 
 def test_what_nobody_expected_is_an_error_of_the_part() -> None:

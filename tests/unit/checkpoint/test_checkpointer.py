@@ -20,12 +20,14 @@ from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save
 from trainctl.checkpoint.origin import LIBRARY
+from trainctl.checkpoint.snapshot.copier import HostCopier
 from trainctl.checkpoint.snapshot.host_pool import HostPool
+from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, UsageError
 from unit.checkpoint.library_training import built, same, train
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 
 
 class Gate:
@@ -55,6 +57,43 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     monkeypatch.setattr(LocalStorage, "write_file", write_file)
     yield found
     found.open.set()
+
+
+def test_a_copy_that_is_late_is_dropped_and_the_next_save_is_a_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, go_on = threading.Event(), threading.Event()
+    real = HostCopier.put
+
+    def put(copier: HostCopier, target: torch.Tensor, source: torch.Tensor) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            copying.set()
+            assert go_on.wait(PATIENCE_S)
+        real(copier, target, source)
+
+    def go_on_when_nobody_waits(snapshot: Snapshot) -> None:
+        until(lambda: not snapshot._wanted)
+        go_on.set()
+
+    def waits_no_more(snapshot: Snapshot, within_s: float) -> bool:
+        if not go_on.is_set():
+            assert copying.wait(PATIENCE_S)
+            threading.Thread(target=go_on_when_nobody_waits, args=(snapshot,)).start()
+        return fence(snapshot, within_s)
+
+    fence = Snapshot.fence
+    monkeypatch.setattr(HostCopier, "put", put)
+    monkeypatch.setattr(Snapshot, "fence", waits_no_more)
+    model, optimizer = built()
+    train(model, optimizer, 1)
+    with Checkpointer(str(tmp_path), fence_s=0.01) as checkpointer:
+        late = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        train(model, optimizer, 1)
+        with pytest.raises(CheckpointError, match=r"0\.01 s later the copy was not whole"):
+            late.result()
+        assert newest(str(tmp_path), job=LIBRARY) is None
+        good = checkpointer.async_save(model=model, optimizers=[optimizer], step=2, lazy=False)
+        assert good.result().step == 2
 
 
 @pytest.mark.parametrize("before", [0, 2])
