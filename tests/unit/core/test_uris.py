@@ -12,7 +12,7 @@ import pytest
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import StorageRefusedError
-from trainctl.core.uris import is_chained, local_path, one_spelling
+from trainctl.core.uris import SCHEMES, is_chained, local_path, one_spelling, uri_problem
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,21 @@ def test_a_scheme_that_is_no_folder_is_refused_in_words(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["http://[::1]:9000/x", "/data/a::b", "s3://bucket/x", str(Path("a::b"))])
 def test_an_address_is_no_chain(uri: str) -> None:
     assert not is_chained(uri)
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "S3"])
+@pytest.mark.parametrize("middle", ["//", ":", ":/"])
+def test_a_misspelt_url_is_no_path(scheme: str, middle: str) -> None:
+    assert f"such as {scheme.lower()}://bucket/x, found" in uri_problem(f"{scheme}{middle}bucket/x")
+
+
+@pytest.mark.parametrize("uri", ["file//a/b", "file:a/b", "file://a/b", "FILE://a/b"])
+def test_a_misspelt_url_of_this_machine_is_given_its_third_slash(uri: str) -> None:
+    assert "such as file:///a/b, found" in uri_problem(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["a/b", "/a/b", "s3", "s3/x", "https", "file", "files/x", "s3://b/x", "file:///a", "file://localhost/a", ""]
+)
+def test_a_path_and_a_url_are_well_spelled(uri: str) -> None:
+    assert uri_problem(uri) == ""

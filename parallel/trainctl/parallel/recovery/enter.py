@@ -67,7 +67,7 @@ class Entry:
         reach: fault points.
         evaluated_step: newest step that this worker knows to be evaluated.
         apply: commits the open step by its outcome, as every step is committed.
-        recent: figures for a rank 0 that holds nothing.
+        recent: figures for those who hold nothing.
         prepare: called when the group is there, before the state is obtained.
         transfers: where it is shown how far a load is.
         memory: where this node keeps snapshots; None: nowhere.

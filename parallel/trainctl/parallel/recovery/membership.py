@@ -24,7 +24,7 @@ class Membership:
         received_bytes: bytes received, by source.
         applied_open_step: it applied the target step from its retained gradients.
         load: how all ranks came by a checkpoint, on rank 0.
-        figures: of steps up to the target, on a rank 0 that holds nothing of its own (``StepFigures`` on the wire).
+        figures: of steps up to the target, on a rank that held nothing of its own (``StepFigures`` on the wire).
     """
 
     record: GenerationRecord

@@ -45,24 +45,23 @@ class Reporter:
         desired, results = context.desired, context.spec.results
         self._records = records_uri(results, workdir=desired.workdir, job_uid=desired.job_uid)
         self._hooks = Hooks((*hooks_of(results, records=self._records), *hooks), self._notice)
-        self._figures: StepFigures | None = None
         self._recent: deque[StepFigures] = deque(maxlen=RECENT_FIGURES)
-        self._backlog: list[StepFigures] = []
+        self._due: list[StepFigures] = []
         self._reporter = 0
         self._told = START
         self.checkpoint: CheckpointRef | None = None
 
     def note_commit(self, figures: StepFigures) -> None:
         """A step was applied; its figures go out with the next ``send``."""
-        self._figures = figures
+        self._due.append(figures)
         self._recent.append(figures)
 
     def note_evaluation(self, step: int, loss: float) -> None:
         """The state after ``step`` was evaluated."""
         if self._recent and self._recent[-1].step == step:
             self._recent[-1] = replace(self._recent[-1], eval_loss=loss)
-            if self._figures is not None:
-                self._figures = self._recent[-1]
+            if self._due:
+                self._due[-1] = self._recent[-1]
 
     def hand_over(self, record: GenerationRecord) -> None:
         """Before the generation is entered: its rank 0 is another worker, whose hooks go on where these end."""
@@ -70,8 +69,8 @@ class Reporter:
             self._hooks.close(RunEnd(step=record.target_step, reason="moved"))
 
     def recent(self, record: GenerationRecord) -> list[dict[str, Any]]:
-        """What a rank 0 that holds nothing has to be told with the state; none if rank 0 knows by itself."""
-        return [] if 0 in record.holders else [to_wire(figures) for figures in self._known(record)]
+        """What those who join are told with the state: one of them may be the next to say what another one did not."""
+        return [to_wire(figures) for figures in self._known(record)]
 
     def note_entry(self, seat: Seat) -> None:
         """A generation was entered."""
@@ -89,18 +88,16 @@ class Reporter:
     def send(self, seat: Seat) -> None:
         """Tells the controller and the hooks what they do not know yet; waits for nobody.
 
-        Rank 0 reports; where it is new and cannot know the steps up to the target, the first holder does.
+        Rank 0 reports, also of the steps that it was told of with the state: when it is lost in its turn, everybody
+        knows it, and those go out once more.
         """
-        due = [*self._backlog, *([self._figures] if self._figures is not None else [])]
-        self._backlog, self._figures = [], None
-        record = seat.record
-        known_to_holders = bool(due and record.holders and due[-1].step <= record.target_step)
-        if due and seat.group.rank == (min(record.holders) if known_to_holders else 0):
+        due, self._due = self._due, []
+        if due and seat.group.rank == 0:
             self._context.control.send(Figures(tuple(due)))
         if self._hooks.running:
             for figures in self._recent:
                 position = (figures.lineage, figures.step)
-                if position > self._told and figures.lineage == record.lineage:
+                if position > self._told and figures.lineage == seat.record.lineage:
                     self._hooks.put(figures)
                     self._told = position
 
@@ -128,9 +125,7 @@ class Reporter:
 
     def _report_for_the_lost(self, record: GenerationRecord) -> None:
         """With the worker that reported, and perhaps its agent, figures got lost: all of them go out again."""
-        known = self._known(record)
-        if known:
-            *self._backlog, self._figures = known
+        self._due = self._known(record)
 
     def _enter_hooks(self, record: GenerationRecord) -> None:
         if not self._hooks.running:
