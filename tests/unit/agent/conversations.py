@@ -9,9 +9,7 @@ from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
 from trainctl.core.clock import ManualClock
 from trainctl.protos.v1 import agent_pb2
 
-IDLE = Node(
-    observe=lambda: (), store_address=lambda: "", set_desired=lambda _: None, forget_jobs=lambda _: None
-)  # fmt: skip
+IDLE = Node(observe=lambda: (), store_address=lambda: "", set_desired=lambda _: None, forget_jobs=lambda _: None)
 
 
 def conversation(
@@ -25,6 +23,7 @@ def conversation(
     """One that has not begun, of an agent without workers unless ``node`` has some."""
     return Conversation(
         targets=targets or ("c0:1",), registration=agent_pb2.RegisterRequest(node="n"), node=node,
-        figures=figures or FiguresOutbox(), reports=reports or ReportsOutbox(),
+        figures=FiguresOutbox() if figures is None else figures,
+        reports=ReportsOutbox() if reports is None else reports,
         now_s=(clock or ManualClock()).monotonic_s, on_refused=on_refused,
     )  # fmt: skip
