@@ -39,9 +39,9 @@ def wanted(epoch: int, *workers: WorkerDesired, **fields: Any) -> agent_pb2.Sess
     return agent_pb2.SessionResponse(desired=agent_pb2.AgentDesired(epoch=epoch, workers=messages, **fields))
 
 
-def said(talk: Conversation) -> list[str]:
+def said(talk: Conversation) -> list[str | None]:
     """Kinds of all that waits, in the order in which it goes out."""
-    kinds = []
+    kinds: list[str | None] = []
     while (message := talk.next_message()) is not None:
         kinds.append(message.WhichOneof("message"))
     return kinds
