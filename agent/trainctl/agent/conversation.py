@@ -258,7 +258,7 @@ class Conversation:
     def _of_workers(self, workers: Sequence[WorkerObserved]) -> list[records_pb2.WorkerObserved]:
         """A message is made anew only where there is news: most workers are as they were at the last heartbeat."""
         former, self._said = self._said, {}
-        messages = []
+        messages: list[records_pb2.WorkerObserved] = []
         for worker in workers:
             key = (worker.job_uid, worker.slot, worker.incarnation)
             known = former.get(key)
