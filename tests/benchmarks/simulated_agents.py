@@ -12,7 +12,8 @@ import random
 import sys
 from pathlib import Path
 
-from trainctl.agent.link import ControllerLink, Node
+from trainctl.agent.conversation import Node
+from trainctl.agent.link import ControllerLink
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
 from trainctl.agent.security.calling import PlainCalling
@@ -41,13 +42,13 @@ def _link(target: str, token: str, number: int) -> ControllerLink:
         store_address=lambda: "127.0.0.1:1",
         set_desired=lambda _: None,
         forget_jobs=lambda _: None,
-        forget_all=_nothing_to_end,
     )
     return ControllerLink(
         targets=(target,),
         calling=PlainCalling(lambda: token),
         registration=registration,
         node=node,
+        forget_all=_nothing_to_end,
         figures=FiguresOutbox(),
         reports=ReportsOutbox(),
         metrics=AgentMetrics(),

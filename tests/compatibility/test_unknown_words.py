@@ -16,8 +16,9 @@ from google.protobuf.descriptor import FileDescriptor
 
 from compatibility.other_versions import UNKNOWN, OtherVersion, later_filters
 from compatibility.words import LATER, Spot, spots, word_lists
+from trainctl.agent.conversation import Node
 from trainctl.agent.instructions import Instructions
-from trainctl.agent.link import ControllerLink, Node
+from trainctl.agent.link import ControllerLink
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
 from trainctl.agent.security.calling import PlainCalling
@@ -31,6 +32,7 @@ from trainctl.core.timeouts import Timeouts
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.v1 import access_pb2, agent_pb2, job_pb2, join_pb2, records_pb2
 from trainctl.protos.version import WIRE_VERSION
+from unit.agent.conversations import conversation
 from unit.controller.controller_harness import FakeAgent, Running, create, obeyed, run, serving, spec
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.domain_sim_nodes import outcome_of
@@ -293,12 +295,11 @@ class LinkedAgent:
             store_address=lambda: "127.0.0.1:1",
             set_desired=self._take,
             forget_jobs=lambda _: None,
-            forget_all=self._forget,
         )
         token = dict(metadata)["authorization"].removeprefix("Bearer ")
         self.link = ControllerLink(
             targets=(address,), calling=PlainCalling(lambda: token), registration=registration, node=node,
-            figures=FiguresOutbox(), reports=ReportsOutbox(), metrics=AgentMetrics(),
+            forget_all=self._forget, figures=FiguresOutbox(), reports=ReportsOutbox(), metrics=AgentMetrics(),
         )  # fmt: skip
 
     def _take(self, desired: Sequence[WorkerDesired]) -> None:
@@ -309,17 +310,14 @@ class LinkedAgent:
 
 
 def test_an_agent_passes_over_another_kind_of_message_and_slows_down_where_it_is_not_understood() -> None:
-    async def main() -> None:
-        link = LinkedAgent("127.0.0.1:1", (("authorization", "Bearer t"),)).link
-        link._handle(agent_pb2.SessionResponse.FromString(UNKNOWN))
-        pauses_s = [link._backoff.next_s() for _ in range(30)]
-        link._handle(agent_pb2.SessionResponse(desired=agent_pb2.AgentDesired(epoch=1)))
-        assert link._backoff.next_s() > 0.1, "told what to do, but not that it was understood"
-        assert max(pauses_s) > 0.3
-        link._handle(agent_pb2.SessionResponse(ack=agent_pb2.Ack(sequence=1)))
-        assert link._backoff.next_s() <= 0.3
-
-    asyncio.run(main())
+    with_controller = conversation()
+    with_controller.hear(agent_pb2.SessionResponse.FromString(UNKNOWN))
+    pauses_s = [with_controller.next_pause_s() for _ in range(30)]
+    with_controller.hear(agent_pb2.SessionResponse(desired=agent_pb2.AgentDesired(epoch=1)))
+    assert with_controller.next_pause_s() > 0.1, "told what to do, but not that it was understood"
+    assert max(pauses_s) > 0.3
+    with_controller.hear(agent_pb2.SessionResponse(ack=agent_pb2.Ack(sequence=1)))
+    assert with_controller.next_pause_s() <= 0.3
 
 
 def test_an_agent_of_another_wire_ends_at_its_start_and_one_that_has_workers_keeps_them(tmp_path: Path) -> None:
@@ -329,7 +327,8 @@ def test_an_agent_of_another_wire_ends_at_its_start_and_one_that_has_workers_kee
             with pytest.raises(TrainctlError, match="expected wire version 1") as raised:
                 await agent.link.run()
             assert raised.value.code == "VERSION_MISMATCH"
-            agent.link._incarnation = 7
-            await agent.link._judge(raised.value)  # waits and asks again
+        with_workers = conversation()
+        with_workers.registered(agent_pb2.RegisterResponse(agent_incarnation=7))
+        assert not with_workers.judge(raised.value), "waits and asks again"
 
     in_controller(tmp_path, body)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from trainctl.agent.accelerators import accelerator_count, device_of_slots
+from trainctl.agent.conversation import Node
 from trainctl.agent.forkserver.client import ForkServerClient
-from trainctl.agent.link import ControllerLink, Node
+from trainctl.agent.link import ControllerLink
 from trainctl.agent.logs.archive import LogArchive
 from trainctl.agent.logs.store import LogStore
 from trainctl.agent.logs.streams import LogStreams
@@ -197,13 +198,13 @@ class Agent:
             store_address=lambda: self._store.address,
             set_desired=self._set_desired,
             forget_jobs=self._forget_jobs,
-            forget_all=self._forget_all,
         )
         link = ControllerLink(
             targets=options.controllers,
             calling=self._make_calling(),
             registration=registration,
             node=node,
+            forget_all=self._forget_all,
             figures=self._figures,
             reports=self._reports,
             metrics=self._metrics,

@@ -16,7 +16,8 @@ from unittest.mock import MagicMock
 import pytest
 
 from simulation.virtual_loop import run_virtually
-from trainctl.agent.link import ControllerLink, Node
+from trainctl.agent.conversation import Node
+from trainctl.agent.link import ControllerLink
 from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
 from trainctl.core.errors import TrainctlError
@@ -73,11 +74,12 @@ def observed_s(monkeypatch: pytest.MonkeyPatch, news_s: list[float], until_s: fl
         monkeypatch.setattr("trainctl.agent.link.time.monotonic", loop.time)
         node = Node(
             observe=lambda: (), store_address=lambda: "127.0.0.1:1", set_desired=lambda _: None,
-            forget_jobs=lambda _: None, forget_all=_nothing_to_end,
+            forget_jobs=lambda _: None,
         )  # fmt: skip
         link = ControllerLink(
             targets=("127.0.0.1:1",), calling=controller, registration=agent_pb2.RegisterRequest(node="n"),
-            node=node, figures=FiguresOutbox(), reports=ReportsOutbox(), metrics=AgentMetrics(),
+            node=node, forget_all=_nothing_to_end, figures=FiguresOutbox(), reports=ReportsOutbox(),
+            metrics=AgentMetrics(),
         )  # fmt: skip
         running = asyncio.create_task(link.run())
         for at_s in news_s:

@@ -51,7 +51,8 @@ def test_a_controller_that_hangs_up_or_says_nothing_is_looked_at_for_tls(code: g
     async def main() -> None:
         link = ControllerLink(
             targets=("127.0.0.1:1",), calling=Unanswered(code), registration=agent_pb2.RegisterRequest(node="n"),
-            node=MagicMock(), figures=FiguresOutbox(), reports=ReportsOutbox(), metrics=AgentMetrics(),
+            node=MagicMock(), forget_all=MagicMock(), figures=FiguresOutbox(), reports=ReportsOutbox(),
+            metrics=AgentMetrics(),
         )  # fmt: skip
         async with asyncio.timeout(20.0):
             with pytest.raises(TlsFailedError, match="expects TLS"):
