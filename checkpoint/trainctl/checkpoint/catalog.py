@@ -53,7 +53,7 @@ class Survey:
         checkpoints: complete ones that nobody found damaged, newest first.
         damaged: those with a root manifest that lack files, or were found damaged by whoever loaded them, newest first.
         unreadable: step and trouble of those whose root manifest cannot be read.
-        interrupted: step and attempt id of those without root manifest: being written, or left by a crash.
+        interrupted: step and attempt id of those without root manifest: being written or removed, or left by a crash.
         empty: steps whose folder has nothing in it.
     """
 
@@ -130,8 +130,13 @@ def passed_over(ref: CheckpointRef) -> tuple[str, ...]:
         CheckpointError: the storage cannot be read.
     """
     found = survey(ref.uri.rsplit("/", 2)[0])
-    taken = next((info for info in found.checkpoints if info.ref.attempt == ref.attempt), None)
-    newer = (info.problem for info in found.damaged if taken is None or info.rank > taken.rank)
+    # By now it may be marked as damaged, or gone: older ones are none the newer for that.
+    taken = next((info for info in (*found.checkpoints, *found.damaged) if info.ref.attempt == ref.attempt), None)
+    newer = (
+        info.problem
+        for info in found.damaged
+        if (info.rank > taken.rank if taken else (info.ref.lineage, info.ref.step) > (ref.lineage, ref.step))
+    )
     return (*newer, *(problem for step, problem in found.unreadable if step > ref.step))
 
 
@@ -252,12 +257,18 @@ def _survey(storage: Storage) -> Survey:
             if storage.size(f"{folder}/{ROOT_MANIFEST}") is None:
                 interrupted.append((step_of(name) or 0, attempt))
                 continue
+            info: CheckpointInfo | None = None
             try:
                 info = looked_at(storage, folder)
+                problem = info.problem
             except CheckpointError as error:
-                unreadable.append((step_of(name) or 0, str(error)))
-                continue
-            (damaged if info.problem else complete).append(info)
+                problem = str(error)
+            if problem and storage.size(f"{folder}/{ROOT_MANIFEST}") is None:  # it is being removed
+                interrupted.append((step_of(name) or 0, attempt))
+            elif info is None:
+                unreadable.append((step_of(name) or 0, problem))
+            else:
+                (damaged if problem else complete).append(info)
     for found in (complete, damaged):
         found.sort(key=lambda info: info.rank, reverse=True)
     return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted), tuple(empty))

@@ -22,6 +22,8 @@ from trainctl.core.system.run_folder import (
     write_end,
 )
 
+_MAX_TOKEN_BYTES = 64 * 1024
+
 
 class AlreadyRunningError(ConflictError):
     """A controller runs in this folder."""
@@ -108,16 +110,17 @@ class RunDir:
         """The token, made on first use.
 
         Raises:
-            PreconditionError: the file is empty.
+            PreconditionError: the file is empty, or holds something else.
         """
         if not self.token_file.exists():
             write_atomically(self.token_file, secrets.token_hex(32).encode() + b"\n", mode=0o600)
-        token = self.token_file.read_text().strip()
-        if not token:
-            raise PreconditionError(
-                f"{self.token_file} is empty", hint="remove it; a new one is made at the next start"
-            )
-        return token
+        with self.token_file.open("rb") as file:
+            found = file.read(_MAX_TOKEN_BYTES + 1)
+        token = found.strip()
+        if not token or not token.isascii() or len(found) > _MAX_TOKEN_BYTES:
+            what = "is not a token" if token else "is empty"
+            raise PreconditionError(f"{self.token_file} {what}", hint="remove it; a new one is made at the next start")
+        return token.decode()
 
     def former(self) -> LocalController | None:
         """What the last controller in this folder wrote; None if there was none, or nobody can read it."""

@@ -179,10 +179,18 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _problems(bad_request: error_details_pb2.BadRequest, positions: str) -> Iterator[errors.Problem]:
-    places: Sequence[Sequence[int]] = json.loads(positions) if positions else []
+    places = _places(positions)
     for index, violation in enumerate(bad_request.field_violations):
         line, column = places[index] if index < len(places) else (0, 0)
         yield errors.Problem(path=violation.field, message=violation.description, line=line, column=column)
+
+
+def _places(positions: str) -> Sequence[tuple[int, int]]:
+    """Line and column of each problem; none where that is not what the peer sent, for the problems matter more."""
+    try:
+        return [(int(line), int(column)) for line, column in json.loads(positions)] if positions else []
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return []
 
 
 def _rich_status(error: grpc.RpcError) -> status_pb2.Status | None:

@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -221,6 +222,47 @@ def test_a_mark_is_told_and_taking_it_away_undoes_it(tmp_path: Path) -> None:
     assert problem == f"{second.uri} was found damaged: param of w"
     (Path(second.uri) / DAMAGED).unlink()
     assert newest(str(tmp_path)) == second
+
+
+@pytest.mark.parametrize("meanwhile", ["marked", "removed"])
+def test_older_ones_are_not_passed_over_whatever_becomes_of_the_one_taken(tmp_path: Path, meanwhile: str) -> None:
+    first, second, third = chain(tmp_path, 1, 2, 3)
+    for damaged in (first, third):
+        mark_damaged(damaged, DamagedCheckpointError("a flip"))
+    if meanwhile == "marked":
+        mark_damaged(second, DamagedCheckpointError("another flip"))
+    else:
+        shutil.rmtree(second.uri)
+    assert passed_over(second) == (f"{third.uri} was found damaged: a flip",)
+
+
+@pytest.mark.parametrize("looked_for", ["manifest.json", "damaged"])
+def test_a_newer_one_that_is_being_removed_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_for: str
+) -> None:
+    """What removes it comes in between two looks."""
+    first, second = chain(tmp_path, 1, 2)
+    size, read = LocalStorage.size, LocalStorage.read
+
+    def removed(path: str) -> None:
+        if second.attempt in path and path.endswith(looked_for):
+            shutil.rmtree(second.uri, ignore_errors=True)
+
+    def size_before(self: LocalStorage, path: str) -> int | None:
+        found = size(self, path)
+        removed(path)
+        return found
+
+    def read_before(self: LocalStorage, path: str, **options: Any) -> bytes:
+        try:
+            return read(self, path, **options)
+        finally:
+            removed(path)
+
+    monkeypatch.setattr(LocalStorage, "size", size_before)
+    monkeypatch.setattr(LocalStorage, "read", read_before)
+    assert passed_over(first) == ()
+    assert not Path(second.uri).exists()
 
 
 def test_a_checkpoint_that_is_gone_is_not_brought_back_by_a_mark(tmp_path: Path) -> None:

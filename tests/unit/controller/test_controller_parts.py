@@ -147,6 +147,19 @@ def test_figures_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:
     assert [f.step for f in again.after(0)] == [1, 2, 3]
 
 
+def test_figures_survive_lines_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    FigureLog(path).add([figure(1)])
+    with path.open("ab") as file:
+        file.write(b"\n".join([b"[" * 9_000, b"\xff", b"[]", b'{"step": 1e999}', b""]))
+    log = FigureLog(path)
+    log.load()
+    log.add([figure(2)])
+    again = FigureLog(path)
+    again.load()
+    assert [f.step for f in again.after(0)] == [1, 2]
+
+
 def test_figures_stay_in_memory_when_the_disk_does_not_take_them(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     log = FigureLog(tmp_path / "file" / "f.jsonl")

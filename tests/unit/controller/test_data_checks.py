@@ -58,8 +58,9 @@ def test_folders_that_are_links_are_entered_as_the_worker_does(tmp_path: Path) -
     ("content", "message"),
     [
         ('{"model": {}}', ""),
-        ("{", "is not the JSON of a tokenizer: Expecting"),
-        ("[]", 'is not the JSON of a tokenizer: it has no "model"'),
+        ("{", "is not the JSON of a tokenizer: expected a JSON object, found: Expecting"),
+        ("[]", "is not the JSON of a tokenizer: expected a JSON object, found list"),
+        ("{}", 'is not the JSON of a tokenizer: it has no "model"'),
         (None, "there is no tokenizer.json in"),
     ],
 )
@@ -69,6 +70,14 @@ def test_a_tokenizer_is_looked_at(content: str | None, message: str, tmp_path: P
     found = _found(TrainSpec(tokenizer=TokenizerSpec(kind="file", path=str(tmp_path))))
     assert list(found) == (["spec.train.tokenizer.path"] if message else [])
     assert message in found.get("spec.train.tokenizer.path", "")
+
+
+def test_no_more_of_a_tokenizer_is_read_than_one_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainctl.controller.jobs.data_checks._MAX_TOKENIZER_BYTES", 20)
+    file = tmp_path / "a.json"
+    file.write_text('{"model": "%s"}' % ("a" * 20))
+    found = _found(TrainSpec(tokenizer=TokenizerSpec(kind="file", path=str(file))))
+    assert "found more than 20 B" in found["spec.train.tokenizer.path"]
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:

@@ -48,6 +48,20 @@ def test_the_file_tells_its_next_writer_how_far_it_came(tmp_path: Path) -> None:
     assert [step for _, _, step in positions(tmp_path)] == [1, 2, 3, 4, 5]
 
 
+def test_lines_that_are_none_are_passed_over(tmp_path: Path) -> None:
+    hook = opened(str(tmp_path))
+    hook.on_step(figures(1))
+    hook.flush()
+    with (tmp_path / "steps.jsonl").open("ab") as file:
+        file.write(b"[" * 9_000 + b'\n{"lineage": 1, "step": 1e999}\n')
+    successor = opened(str(tmp_path))
+    successor.on_step(figures(1))
+    successor.on_step(figures(2))
+    successor.flush()
+    written = (tmp_path / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in (written[0], *written[3:])] == [1, 2]
+
+
 def test_a_roll_back_is_marked_once_whoever_notices_it(tmp_path: Path) -> None:
     hook = opened(str(tmp_path))
     for step in range(1, 8):

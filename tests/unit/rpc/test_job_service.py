@@ -6,6 +6,7 @@ Without it what commands are answered could differ from what the controller does
 from __future__ import annotations
 
 import asyncio
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,12 @@ def test_lists_come_in_pages(tmp_path: Path) -> None:
                 if not token:
                     break
             assert names == list("abcde")
-            for request in ({"page_token": "???"}, {"page_size": -1}):
+            made_up = (b"[]", b"[" * 9_000, b"[1" + b"0" * 400 + b', "u"]')
+            tokens = ("???", *(base64.urlsafe_b64encode(text).decode() for text in made_up))
+            requests = (job_pb2.ListJobsRequest(page_token=token) for token in tokens)
+            for request in (*requests, job_pb2.ListJobsRequest(page_size=-1)):
                 with pytest.raises(UsageError):
-                    await call("ListJobs", job_pb2.ListJobsRequest(**request))
+                    await call("ListJobs", request)
 
     run(main)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 
 from trainctl.core import errors
-from trainctl.protos.status import code_of, error_from_rpc, status_of, trailing_metadata
+from trainctl.protos.status import code_of, error_from_rpc, error_from_status, status_of, trailing_metadata
 
 
 class FakeRpcError(grpc.RpcError):
@@ -64,6 +65,18 @@ def test_all_problems_of_a_spec_survive_with_their_places() -> None:
     assert isinstance(back, errors.SpecError)
     assert (back.problems, back.source, back.hint) == (problems, "job.yaml", "fix")
     assert "job.yaml:3:5" in str(back)
+
+
+@pytest.mark.parametrize("positions", ["[" * 9_000, "{", "[1]", '[[1, "a"]]', "[[1, 1e999]]", "7"])
+def test_problems_survive_without_their_places(positions: str) -> None:
+    problem = errors.Problem(path="spec.a", message="bad", line=3, column=5)
+    status, info = status_of(errors.SpecError((problem,))), error_details_pb2.ErrorInfo()
+    status.details[1].Unpack(info)
+    info.metadata["positions"] = positions
+    status.details[1].Pack(info)
+    back = error_from_status(status, grpc.StatusCode.INVALID_ARGUMENT)
+    assert isinstance(back, errors.SpecError)
+    assert back.problems == (errors.Problem(path="spec.a", message="bad"),)
 
 
 def test_very_many_problems_fit_into_what_a_peer_accepts() -> None:

@@ -181,8 +181,8 @@ def test_a_name_of_the_hub_is_not_downloaded(spec: TrainSpec, tmp_path: Path) ->
     ("content", "message"),
     [
         (None, "expected config.json in"),
-        ("{", "is not JSON"),
-        ("[]", "expected an object in"),
+        ("{", "config.json: expected a JSON object, found: Expecting"),
+        ("[]", "config.json: expected a JSON object, found list"),
         ("{}", "has no model_type"),
         ('{"model_type": "nova"}', 'knows no model_type "nova"'),
         ('{"model_type": "nova", "auto_map": {"AutoConfig": "a.B"}}', "it brings code of its own, which is not run"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.layout.region import Box, Shape
 from trainctl.checkpoint.storage.port import RangeRead, Storage
 from trainctl.core.errors import CheckpointError
+from trainctl.core.json_text import NoJsonError, parse_object
 from trainctl.core.plain import is_dict, is_list
 
 _MAX_HEADER_BYTES = 100 << 20
@@ -45,12 +45,9 @@ def read_json(data: bytes | str, where: str) -> dict[str, Any]:
         CheckpointError: it is none.
     """
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: expected a JSON object, found: {error}", hint="copy it again") from error
-    if not is_dict(found):
-        raise CheckpointError(f"{where}: expected a JSON object, found {type(found).__name__}", hint="copy it again")
-    return found
+        return parse_object(data)
+    except NoJsonError as error:
+        raise CheckpointError(f"{where}: {error}", hint="copy it again") from error
 
 
 def tensor_in(name: str, entry: Any, path: str, *, where: str, bodies: int, end: int) -> SourceTensor:

@@ -20,6 +20,7 @@ from trainctl.checkpoint.manifest.records import (
 from trainctl.checkpoint.manifest.soundness import contents_problem, part_problem, root_problem
 from trainctl.core.codec import WireError, from_wire, to_wire
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
+from trainctl.core.json_text import NoJsonError, parse_json
 from trainctl.core.plain import is_dict
 from trainctl.core.texts import shortened
 
@@ -126,8 +127,8 @@ def _dump(fields: Any) -> bytes:
 
 def _object(data: bytes, where: str) -> Mapping[str, Any]:
     try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(data)
+    except NoJsonError as error:
         raise DamagedCheckpointError(
             f"{where} is torn: expected a JSON object, found {len(data)} bytes that are none ({error})", hint=_GO_BACK
         ) from error

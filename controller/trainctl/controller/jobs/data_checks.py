@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from pathlib import Path
 
 from trainctl.core.errors import Problem
+from trainctl.core.json_text import NoJsonError, read_object
 from trainctl.core.records.train_spec import DataSourceSpec, TokenizerSpec, TrainSpec
 from trainctl.core.uris import local_path
 from trainctl.parallel.plan.data_names import STDLIB, is_sidecar, is_walked
@@ -67,17 +68,13 @@ def _tokenizer(tokenizer: TokenizerSpec) -> Iterator[str]:
         return
     file = os.path.join(path, _TOKENIZER_FILE) if os.path.isdir(path) else path
     try:
-        if os.path.getsize(file) > _MAX_TOKENIZER_BYTES:
-            yield f"{file} is larger than {_MAX_TOKENIZER_BYTES >> 20} MiB: no tokenizer"
-            return
-        with open(file, encoding="utf-8") as stream:
-            content = json.load(stream)
+        content = read_object(Path(file), _MAX_TOKENIZER_BYTES)
     except FileNotFoundError:
         yield f"there is no {_TOKENIZER_FILE} in {path}"
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, NoJsonError) as error:
         yield f"{file} is not the JSON of a tokenizer: {error}"
     else:
-        if not isinstance(content, dict) or "model" not in content:
+        if "model" not in content:
             yield f'{file} is not the JSON of a tokenizer: it has no "model"'
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from trainctl.controller.jobs.book import JobBook, is_live
 from trainctl.controller.jobs.entry import JobEntry
 from trainctl.core.codec import WireError, from_wire
 from trainctl.core.errors import TrainctlError
+from trainctl.core.json_text import NoJsonError, parse_object
 from trainctl.core.records.places import STEPS, records_uri
 from trainctl.core.records.step import StepFigures
 
@@ -105,11 +105,11 @@ def read_figures(records: str) -> list[StepFigures]:
 def _figures_in(text: bytes) -> Iterator[StepFigures]:
     for line in text.splitlines():
         try:
-            value = json.loads(line)
+            value = parse_object(line)
             if value.pop("event") == "step":
                 value.pop("tokensPerS", None)
                 yield from_wire(StepFigures, value)
-        except (ValueError, KeyError, AttributeError, TypeError, WireError):
+        except (NoJsonError, KeyError, WireError):
             continue
 
 

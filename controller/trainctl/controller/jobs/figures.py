@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from trainctl.core.codec import WireError, from_wire, to_wire
+from trainctl.core.json_text import NoJsonError, parse_json
 from trainctl.core.records.step import StepFigures
 
 FIGURES_KEPT = 200_000
@@ -36,16 +38,15 @@ class FigureLog:
 
     def load(self) -> None:
         """Reads the file; a last line that was cut off by a crash is left out."""
-        try:
-            text = self._path.read_text(errors="replace")
-        except FileNotFoundError:
-            return
-        self._torn = not text.endswith("\n")
-        for line in text.splitlines():
-            try:
-                self._accept(from_wire(StepFigures, json.loads(line)))
-            except (ValueError, WireError):
-                _log.warning("a line of step figures cannot be read, and is left out", extra={"path": str(self._path)})
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as lines:
+            for line in lines:
+                self._torn = not line.endswith(b"\n")
+                try:
+                    self._accept(from_wire(StepFigures, parse_json(line)))
+                except (NoJsonError, WireError):
+                    _log.warning(
+                        "a line of step figures cannot be read, and is left out", extra={"path": str(self._path)}
+                    )
 
     def add(self, figures: Iterable[StepFigures]) -> list[StepFigures]:
         """Takes figures in, appends the new ones to the file, and returns those that were news, by step."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from trainctl.core.errors import CheckpointError, Problem
+from trainctl.core.json_text import NoJsonError, parse_json
 from trainctl.core.plain import is_mapping
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import TrainJob
@@ -42,8 +41,8 @@ def resume_problems(job: TrainJob, resume: CheckpointRef) -> tuple[Problem, ...]
     if config is None:
         return ()
     try:
-        saved: object = json.loads(config)
-    except (ValueError, RecursionError) as error:
+        saved = parse_json(config)
+    except NoJsonError as error:
         raise CheckpointError(f"config.json of {resume.uri} is not JSON") from error
     if not is_mapping(saved):
         return ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -40,5 +39,5 @@ def _read(token: str) -> tuple[float, str]:
     try:
         time_s, uid = json.loads(base64.urlsafe_b64decode(token.encode()))
         return float(time_s), str(uid)
-    except (ValueError, TypeError, binascii.Error) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError("page_token: not one that this service gave out", hint="start again without one") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainctl.core.errors import Problem
+from trainctl.core.json_text import NoJsonError, read_object
 from trainctl.core.plain import is_mapping
 from trainctl.core.records.train_spec import ModelSpec
 
@@ -17,7 +17,8 @@ PATH = "spec.train.model.path"
 FOLDER_HINT = "correct the job file, or that folder: every node needs the same one"
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_MAX_CONFIG_BYTES = 8 << 20
+_MOST_BYTES = 128 << 20
+"""Of one of its JSON files: the index of a model with a hundred thousand tensors has some 10 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,18 +113,13 @@ def _file_names(weight_map: object) -> tuple[str, ...] | None:
 
 def _read_json(path: Path) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES and path.name == CONFIG:
-            return {}, (_problem(f"{path} is larger than any {CONFIG}"),)
-        found: object = json.loads(path.read_text())
+        return read_object(path, _MOST_BYTES), ()
     except FileNotFoundError:
         return {}, (_problem(f"expected {path.name} in {path.parent}, found none"),)
     except OSError as error:
         return {}, (_problem(f"{path} cannot be read: {error.strerror}"),)
-    except (ValueError, RecursionError) as error:
-        return {}, (_problem(f"{path} is not JSON: {error}"),)
-    if not is_mapping(found):
-        return {}, (_problem(f"expected an object in {path}, found {type(found).__name__}"),)
-    return found, ()
+    except NoJsonError as error:
+        return {}, (_problem(f"{path}: {error}"),)
 
 
 def _problem(message: str) -> Problem:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from trainctl.core.errors import Problem
+from trainctl.core.findings import Finding, one_of
 from trainctl.core.records.train_spec import DataSourceSpec, TokenizerSpec, TrainDataSpec
 from trainctl.parallel.plan.data_names import CORRUPT_POLICIES, FORMATS, MODES, PACKINGS, TOKENIZER_KINDS
 from trainctl.parallel.plan.mixture import MAX_CYCLE, parts
@@ -32,10 +33,10 @@ def likely_vocabulary(tokenizer: TokenizerSpec) -> int:
     return tokenizer.vocab_size or (NUM_BYTES if tokenizer.kind == "bytes" else _GUESSED_VOCABULARY)
 
 
-def _data(data: TrainDataSpec) -> Iterator[tuple[str, str]]:
-    yield from _one_of("packing", data.packing, PACKINGS)
-    yield from _one_of("mode", data.mode, MODES)
-    yield from _one_of("corrupt.policy", data.corrupt.policy, CORRUPT_POLICIES)
+def _data(data: TrainDataSpec) -> Iterator[Finding]:
+    yield from one_of("packing", data.packing, *PACKINGS)
+    yield from one_of("mode", data.mode, *MODES)
+    yield from one_of("corrupt.policy", data.corrupt.policy, *CORRUPT_POLICIES)
     if data.corrupt.max_records < 0:
         yield "corrupt.maxRecords", f"expected at least 0, found {data.corrupt.max_records}"
     if not 0 <= data.prefetch <= MAX_PREFETCH:
@@ -51,8 +52,8 @@ def _data(data: TrainDataSpec) -> Iterator[tuple[str, str]]:
     yield from _weights(data.sources)
 
 
-def _source(prefix: str, source: DataSourceSpec) -> Iterator[tuple[str, str]]:
-    yield from _one_of(f"{prefix}format", source.format, FORMATS)
+def _source(prefix: str, source: DataSourceSpec) -> Iterator[Finding]:
+    yield from one_of(f"{prefix}format", source.format, *FORMATS)
     for name in ("uri", "field", "include"):
         if not getattr(source, name):
             yield f"{prefix}{name}", "expected some text, found none"
@@ -66,7 +67,7 @@ def _source(prefix: str, source: DataSourceSpec) -> Iterator[tuple[str, str]]:
         )
 
 
-def _weights(sources: tuple[DataSourceSpec, ...]) -> Iterator[tuple[str, str]]:
+def _weights(sources: tuple[DataSourceSpec, ...]) -> Iterator[Finding]:
     good = True
     for number, source in enumerate(sources):
         if not (math.isfinite(source.weight) and source.weight > 0):
@@ -81,9 +82,9 @@ def _weights(sources: tuple[DataSourceSpec, ...]) -> Iterator[tuple[str, str]]:
             yield f"sources[{number}].weight", f"expected a share of at least 1 in {MAX_CYCLE}, found {share:g}"
 
 
-def _tokenizer(tokenizer: TokenizerSpec) -> Iterator[tuple[str, str]]:
+def _tokenizer(tokenizer: TokenizerSpec) -> Iterator[Finding]:
     kind, size = tokenizer.kind, tokenizer.vocab_size
-    yield from _one_of("kind", kind, TOKENIZER_KINDS)
+    yield from one_of("kind", kind, *TOKENIZER_KINDS)
     if kind == "file" and not tokenizer.path:
         yield "path", "is required by kind file: a tokenizer.json, or a folder with one"
     if kind in ("bytes", "bpe") and tokenizer.path:
@@ -94,8 +95,3 @@ def _tokenizer(tokenizer: TokenizerSpec) -> Iterator[tuple[str, str]]:
         yield "vocabSize", f"expected at least {NUM_BYTES + 1} for bpe (every byte is an entry), found {size}"
     if kind == "file" and size < 0:
         yield "vocabSize", f"expected 0 (what the file has) or more, found {size}"
-
-
-def _one_of(path: str, value: str, allowed: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    if value not in allowed:
-        yield path, f'expected {" or ".join(allowed)}, found "{value[:100]}"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from trainctl.core.errors import Problem
+from trainctl.core.findings import Finding, one_of
 from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.train_spec import ModelSpec, TrainSpec
 from trainctl.parallel.plan.model_size import shape_problems
@@ -35,22 +36,21 @@ def task_problems(train: TrainSpec) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def _findings(train: TrainSpec) -> Iterator[tuple[str, str]]:
+def _findings(train: TrainSpec) -> Iterator[Finding]:
     model, own = train.model, is_import_path(train.task)
     if not own and train.task not in (LLAMA, HF_CAUSAL_LM):
         yield "task", f'expected {LLAMA}, {HF_CAUSAL_LM} or module:callable, found "{train.task[:100]}"'
         return
     if train.options and not own:
         yield "options", "are for a task of your own (task: module:callable); leave them out"
-    if model.weights not in WEIGHTS:
-        yield "model.weights", f'expected {" or ".join(WEIGHTS)}, found "{model.weights[:100]}"'
+    yield from one_of("model.weights", model.weights, *WEIGHTS)
     if not own:
         yield from _folder(train.task, model)
     if train.task != LLAMA and model.context < 1:
         yield "model.context", f"expected at least 1, found {model.context}"
 
 
-def _folder(task: str, model: ModelSpec) -> Iterator[tuple[str, str]]:
+def _folder(task: str, model: ModelSpec) -> Iterator[Finding]:
     if model.weights == "load" and not model.path:
         yield "model.weights", "load needs model.path, the folder to load from"
     if task == LLAMA:

@@ -9,6 +9,7 @@ from typing import Protocol
 from trainctl.checkpoint.storage.line_log import LineLog
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import TrainctlError
+from trainctl.core.json_text import NoJsonError, parse_object
 from trainctl.core.records.places import DELIVERED
 
 Position = tuple[int, int]
@@ -17,6 +18,19 @@ START: Position = (0, 0)
 _PART_BYTES = 16 * 1024
 _REMOTE_EVERY_S = 5.0
 """An object store takes money and a moment for each write."""
+
+
+def position_in(line: bytes) -> Position:
+    """Lineage and step that a line of JSON names.
+
+    Raises:
+        NoJsonError: it names none.
+    """
+    named = parse_object(line)
+    try:
+        return int(named["lineage"]), int(named["step"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise NoJsonError(f"expected lineage and step, found {named}") from error
 
 
 class Delivered(Protocol):
@@ -62,9 +76,8 @@ class DeliveredFile:
         """What the newest line says."""
         try:
             lines = self._open().splitlines()
-            newest = json.loads(lines[-1]) if lines else {"lineage": START[0], "step": START[1]}
-            self._newest = int(newest["lineage"]), int(newest["step"])
-        except (OSError, TrainctlError, ValueError, KeyError, TypeError):
+            self._newest = position_in(lines[-1]) if lines else START
+        except (OSError, TrainctlError, NoJsonError):
             self._log = None
         return self._newest
 

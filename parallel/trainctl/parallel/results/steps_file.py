@@ -6,15 +6,17 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from trainctl.checkpoint.storage.line_log import LineLog
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import TrainctlError
+from trainctl.core.json_text import NoJsonError
 from trainctl.core.records.lines import RollbackLine, StepLine
 from trainctl.core.records.places import STEPS
 from trainctl.core.records.step import StepFigures
-from trainctl.parallel.results.delivered import START, Position
+from trainctl.parallel.results.delivered import START, Position, position_in
 from trainctl.parallel.results.hook import Recorder, Recovery, Run, RunEnd
 
 MAX_UNWRITTEN = 100_000
@@ -123,9 +125,6 @@ def _encode(line: Line) -> bytes:
 def _newest(lines: bytes) -> Position:
     """Lineage and step of the newest readable line."""
     for line in reversed(lines.splitlines()):
-        try:
-            data = json.loads(line)
-            return int(data["lineage"]), int(data["step"])
-        except (ValueError, KeyError, TypeError):
-            continue
+        with suppress(NoJsonError):
+            return position_in(line)
     return START

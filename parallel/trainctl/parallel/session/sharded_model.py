@@ -54,10 +54,10 @@ class ShardedModel:
         """Builds the initial state over the ranks of a generation.
 
         Raises:
-            CollectiveError: a rank did not come.
+            Interrupted, CollectiveError: as ``Waiter.wait``.
             PlanError: what was built cannot be trained this way.
         """
-        world = TorchWorld.open(rendezvous, self._device, touch=self._context.waiter.touch)
+        world = TorchWorld.open(rendezvous, self._device, self._context.waiter)
         with self._lock:
             self._world = world
         seed_generators(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainctl.controller.domain.spec.findings import Finding, duration, one_of
+from trainctl.core.findings import Finding, duration, one_of
 from trainctl.core.records.spec import (
     HEARTBEAT,
     LOG,

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterator
 
 from trainctl.controller.domain.spec.command_rules import command_rules
-from trainctl.controller.domain.spec.findings import Finding, duration, one_of
 from trainctl.controller.domain.spec.nodes import Positions
 from trainctl.controller.domain.spec.secret_rules import secret_rules
 from trainctl.core.errors import Problem
+from trainctl.core.findings import Finding, duration, one_of
 from trainctl.core.ids import LABEL, is_label
 from trainctl.core.import_paths import is_import_path
 from trainctl.core.records.spec import API_VERSION, AUTO, DISK, KIND, MEMORY, TrainJob

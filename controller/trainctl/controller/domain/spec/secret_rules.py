@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from trainctl.controller.domain.spec.findings import Finding
 from trainctl.core.codec import to_wire
+from trainctl.core.findings import Finding
 from trainctl.core.plain import is_mapping, is_sequence
 from trainctl.core.records.spec import TrainJob
 from trainctl.core.texts import shortened
