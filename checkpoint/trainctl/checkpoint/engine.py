@@ -21,7 +21,7 @@ from trainctl.checkpoint.description import Described
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.loading import load
-from trainctl.checkpoint.manifest.names import attempt_id
+from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
 from trainctl.checkpoint.part_writing import write_part
@@ -140,11 +140,15 @@ class CheckpointWriter:
     def discard(self, attempt: Attempt) -> None:
         """Removes what a failed save left. Call it when no writer of the attempt writes any more.
 
+        One that has a root manifest stays: whoever completed it, even if the storage told them that it failed, somebody
+        may load it by now. ``retain`` takes it when it is old.
+
         Raises:
             CheckpointError: the storage refused.
         """
         with storage_errors(f"discarding {attempt}"):
-            remove_attempt(self._storage, attempt.folder)
+            if self._storage.size(f"{attempt.folder}/{ROOT_MANIFEST}") is None:
+                remove_attempt(self._storage, attempt.folder)
 
     def retain(
         self,

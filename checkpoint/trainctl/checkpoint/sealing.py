@@ -112,9 +112,12 @@ def _named(
 
 
 def _complete(storage: Storage, attempt: Attempt, root: bytes) -> None:
+    path = f"{attempt.folder}/{ROOT_MANIFEST}"
     try:
-        storage.create_file(f"{attempt.folder}/{ROOT_MANIFEST}", root)
+        storage.create_file(path, root)
     except FileExistsError as error:
+        if storage.read(path) == root:  # it was this call that created it, and was asked twice since an answer was lost
+            return
         raise FencedError(
             f"{attempt}: expected to seal it, found it sealed by another process",
             hint="a newer generation has saved this step: rank 0 of this one must not report the checkpoint",

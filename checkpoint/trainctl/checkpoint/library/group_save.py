@@ -189,7 +189,8 @@ class GroupSave:
             error: why.
 
         Raises:
-            CheckpointError: a rank failed, or the storage refused; nothing counts, and no part is left. On all ranks.
+            CheckpointError: a rank failed, or the storage refused. Nothing counts, and no part is left, unless the
+                storage completed the checkpoint, and failed then. On all ranks.
         """
         step, uri = self.attempt.step, self.target.uri
         told_part = None if part is None else to_wire(part)

@@ -87,22 +87,19 @@ class SealThread:
         threading.Thread(target=self._run, name="checkpoint-seal", daemon=True).start()
 
     def over(self, within_s: float) -> bool:
-        """Whether it is over; it has failed if it takes longer than ``within_s``."""
-        if not self._over.is_set() and time.monotonic() - self._began_s > within_s and not self._before_open():
+        """Whether it is over; it has failed if it takes longer than ``within_s`` from its turn on."""
+        if not self._over.is_set() and self._before is None and time.monotonic() - self._began_s > within_s:
             self._over.set()
             self._failed(f"sealing it took more than {within_s:g} s: the storage does not answer")
         return self._over.is_set()
-
-    def _before_open(self) -> bool:
-        return self._before is not None and not self._before._over.is_set()
 
     def _run(self) -> None:
         before = self._before
         if before is not None:
             before._over.wait()
             self._parent = before.ref or self._parent
-            self._before = None
-        self._began_s = time.monotonic()
+            self._began_s = time.monotonic()
+            self._before = None  # its turn begins; not before that is known
         try:
             ref = self._seal(self._parent)
         except Exception as error:
@@ -151,7 +148,7 @@ class Sealer:
         return SealThread(sealing.seal, failed=sealing.failed, parent=parent, before=before, changed=changed)
 
     def complete(self, save: Collected, parent: CheckpointRef | None) -> tuple[CheckpointRef | None, list[str]]:
-        """The checkpoint; or None and why not, when what was written is removed."""
+        """The checkpoint; or None and why not, when what was written is removed, unless somebody else completed it."""
         errors = save.errors
         if not errors:
             self.settle()
