@@ -175,7 +175,7 @@ def test_a_folder_of_another_format_says_how_to_import_it_whoever_reads_it(tmp_p
         newest,
         resolve,
         lambda uri: load_state(uri, LocalState(())),
-        lambda uri: export_checkpoint(uri, tmp_path / "exported"),
+        lambda uri: export_checkpoint(uri, str(tmp_path / "exported")),
     )
     for read in readers:
         with pytest.raises(CheckpointError, match=f"is of another format: .* found {re.escape(name)}") as refused:
