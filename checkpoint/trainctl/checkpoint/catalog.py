@@ -14,6 +14,7 @@ from trainctl.checkpoint.damage import read_mark
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name, is_attempt, step_folder, step_of
 from trainctl.checkpoint.manifest.reading import check_files, read_artifact, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
+from trainctl.checkpoint.others import steps_in
 from trainctl.checkpoint.storage.absence import why_nothing
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
@@ -236,19 +237,12 @@ def artifact(ref: CheckpointRef, name: str, *, max_bytes: int) -> bytes | None:
 
 
 def _survey(storage: Storage) -> Survey:
-    entries = [name for name in storage.list("") if not name.startswith(".")]
-    steps = [name for name in entries if step_of(name) is not None]
-    if entries and not steps:
-        raise CheckpointError(
-            f"{storage.uri} is foreign: expected folders such as {step_folder(100)}, found {', '.join(entries[:5])}",
-            hint="name the folder that a job saves its checkpoints to, or an empty one",
-        )
     complete: list[CheckpointInfo] = []
     damaged: list[CheckpointInfo] = []
     unreadable: list[tuple[int, str]] = []
     interrupted: list[tuple[int, str]] = []
     empty: list[int] = []
-    for name in steps:
+    for name in steps_in(storage):
         inside = storage.list(name)
         if not inside:
             empty.append(step_of(name) or 0)

@@ -279,6 +279,7 @@ def _planned(
         return match(
             {key: shape for key, shape in shapes.items() if kinds is None or key.kind in kinds},
             own.shapes,
+            where=storage.uri,
             saved_aliases=root.aliases,
             wanted_aliases=state.aliases,
             everything=everything,

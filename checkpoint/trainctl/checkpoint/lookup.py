@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 
 from trainctl.checkpoint.catalog import CheckpointInfo, Survey, ambiguous, is_one, looked_at, newest_of, step_in, survey
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, step_of
@@ -12,9 +11,6 @@ from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFoundError
-
-_OTHER_FORMATS = (".metadata", "*.distcp", "*.safetensors", "*.safetensors.index.json")
-"""What ``importing`` reads."""
 
 _WHICH = "which one is meant is ambiguous"
 
@@ -58,7 +54,6 @@ def look(uri: str) -> Found:
         elif step is not None:
             found = survey(base).of_step(step)
         else:
-            _refuse_other_formats(storage)
             found = survey(uri)
         infos = (*found.checkpoints, *found.damaged)
         pinned = frozenset(info.ref.uri for info in infos if is_pinned(info.ref))
@@ -77,17 +72,6 @@ def _one(storage: Storage) -> Survey:
     except DamagedCheckpointError as error:
         return Survey((), (), ((step, str(error)),), ())
     return Survey((), (info,), (), ()) if info.problem else Survey((info,), (), (), ())
-
-
-def _refuse_other_formats(storage: Storage) -> None:
-    """Raises: CheckpointError: the folder is one that can be imported."""
-    entries = storage.list("")
-    others = [name for name in entries if any(fnmatch(name, pattern) for pattern in _OTHER_FORMATS)]
-    if others and not any(step_of(name) is not None for name in entries):
-        raise CheckpointError(
-            f"{storage.uri} is of another format: expected folders such as step-000000000100, found {others[0]}",
-            hint=f"make a checkpoint of it: trainctl checkpoints import {storage.uri} TARGET",
-        )
 
 
 def choose(found: Found, step: int | None) -> CheckpointInfo:

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from trainctl.checkpoint.differences import Difference, Nearest, grouped
+from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.combine import Cast, Term
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
+from trainctl.checkpoint.nearest import nearest
 from trainctl.core.errors import UnfitCheckpointError
 
 _FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})
@@ -22,6 +23,7 @@ def match(
     saved: Mapping[StateKey, Shape],
     wanted: Mapping[StateKey, Shape],
     *,
+    where: str,
     saved_aliases: Mapping[str, str],
     wanted_aliases: Mapping[str, str],
     everything: AbstractSet[tuple[str, str]],
@@ -36,6 +38,7 @@ def match(
     Args:
         saved: shapes of what the checkpoint has.
         wanted: shapes of what this rank wants.
+        where: the checkpoint lies.
         saved_aliases: tied names at the time of saving.
         wanted_aliases: tied names now.
         everything: name and kind of all that any rank of the job wants.
@@ -69,12 +72,12 @@ def match(
     if missing or problems or surplus:
         shapes = {name: tuple(saved[keys[0]]) for name, keys in by_name.items()}
         problems += _unfound({key: wanted[key] for key in missing}, shapes, surplus)
-        raise _unfit(problems)
+        raise _unfit(where, problems)
     return terms
 
 
-def _unfit(problems: Sequence[Difference]) -> UnfitCheckpointError:
-    head = f"the checkpoint does not fit the state to load it into ({len(problems)} differences):"
+def _unfit(where: str, problems: Sequence[Difference]) -> UnfitCheckpointError:
+    head = f"{where} does not fit the state to load it into ({len(problems)} differences):"
     lines = tuple(grouped(problems))
     shown = list(lines[:_LISTED])
     if len(lines) > _LISTED:
@@ -97,11 +100,9 @@ def _unfound(
         shapes: of what there is, by name and role.
         surplus: name and role of what nobody wants, with its kind.
     """
-    near = Nearest(shapes, surplus)
-    found: list[Difference] = []
-    for key, shape in missing.items():
-        nearest, spare = near.to(key.fqn, _role(key.kind), shape)
-        found.append(Difference(key.kind, key.fqn, "wanted, but not in the checkpoint", nearest, spare))
+    near = nearest({(key.fqn, _role(key.kind)): shape for key, shape in missing.items()}, shapes, surplus)
+    text = "wanted, but not in the checkpoint"
+    found = [Difference(key.kind, key.fqn, text, *near.get((key.fqn, _role(key.kind)), ("", False))) for key in missing]
     named = {(one.nearest, _role(one.kind)) for one in found if one.spare}
     left = ((fqn, kind) for (fqn, role), kind in surplus.items() if (fqn, role) not in named)
     return [*found, *(Difference(kind, fqn, "in the checkpoint, but not wanted") for fqn, kind in left)]
@@ -115,9 +116,10 @@ def _role(kind: str) -> str:
 def _difference(source: StateKey, found: Shape, key: StateKey, want: Shape, *, cast: bool) -> str:
     if tuple(found) != tuple(want):
         return f"expected shape {list(want)}, found {list(found)}"
-    if source.dtype != key.dtype and not (cast and {source.dtype, key.dtype} <= _FLOATS):
-        return f"expected {key.dtype}, found {source.dtype}" + ("" if cast else " (casting was not asked for)")
-    return ""
+    castable = {source.dtype, key.dtype} <= _FLOATS
+    if source.dtype == key.dtype or (cast and castable):
+        return ""
+    return f"expected {key.dtype}, found {source.dtype}" + (" (cast=True was not given)" if castable else "")
 
 
 def _surplus(

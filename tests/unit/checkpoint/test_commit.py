@@ -90,10 +90,10 @@ def test_a_lost_parent_does_not_cost_the_child(tmp_path: Path) -> None:
 
 
 def test_a_foreign_folder_is_called_one(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "photos").mkdir()
     (tmp_path / "config.json").write_text("{}")
     for look in (newest, resolve):
-        with pytest.raises(CheckpointError, match=r"is foreign: .* found config.json, model.safetensors"):
+        with pytest.raises(CheckpointError, match=r"is foreign: .* found config.json, photos"):
             look(str(tmp_path))
 
 

@@ -6,27 +6,29 @@ Without it whoever changed a model would have to guess why it does not load.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.differences import Difference, Nearest, grouped
+from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.library.ranks import failures
 from trainctl.checkpoint.loading import load
 from trainctl.checkpoint.matching import match
+from trainctl.checkpoint.nearest import nearest
 from trainctl.core.errors import UnfitCheckpointError
 from unit.checkpoint.ranks import full_values, key, plain, rank_state, save
 
 Tensors = Mapping[str, Shape]
+WHERE = "/runs/step-000000000003/0123456789abcdef"
 
 
 def refused(saved: Mapping[StateKey, Shape], wanted: Mapping[StateKey, Shape]) -> UnfitCheckpointError:
     everything = {(one.fqn, one.kind) for one in wanted}
     with pytest.raises(UnfitCheckpointError) as caught:
-        match(saved, wanted, saved_aliases={}, wanted_aliases={}, everything=everything, cast=False)
+        match(saved, wanted, where=WHERE, saved_aliases={}, wanted_aliases={}, everything=everything, cast=False)
     return caught.value
 
 
@@ -134,12 +136,53 @@ def test_the_nearest_name_is_one_that_is_free_and_has_the_shape() -> None:
         ("attn.qkv.weight", "param"): (24, 4),
         ("attn.kw.weight", "param"): (8, 4),
     }
-    near = Nearest(shapes, [("attn.qkv.weight", "param"), ("attn.kw.weight", "param")])
-    assert near.to("attn.q.weight", "param", (24, 4)) == ("attn.qkv.weight", True)
-    assert near.to("attn.q.weight", "param", (8, 4)) == ("attn.kw.weight", True)
-    assert Nearest(shapes, []).to("attn.q.weight", "param", (8, 4)) == ("attn.k.weight", False)
-    assert near.to("something.else", "param", (8, 4)) == ("", False)
-    assert near.to("attn.q.weight", "exp_avg", (8, 4)) == ("", False)
+    spare = [("attn.qkv.weight", "param"), ("attn.kw.weight", "param")]
+
+    def near(name: str, kind: str, shape: Shape, *, spare: Collection[tuple[str, str]] = spare) -> tuple[str, bool]:
+        return nearest({(name, kind): shape}, shapes, spare).get((name, kind), ("", False))
+
+    assert near("attn.q.weight", "param", (24, 4)) == ("attn.qkv.weight", True)
+    assert near("attn.q.weight", "param", (8, 4)) == ("attn.kw.weight", True)
+    assert near("attn.q.weight", "param", (8, 4), spare=[]) == ("attn.k.weight", False)
+    assert near("something.else", "param", (8, 4)) == ("", False)
+    assert near("attn.q.weight", "exp_avg", (8, 4)) == ("", False)
+
+
+def test_a_free_name_is_the_nearest_of_one_tensor_only() -> None:
+    saved = {"w1.weight": (4, 4), "w2.weight": (4, 4), "norm": (4,)}
+    assert lines(saved, {"gate.weight": (4, 4), "up.weight": (4, 4), "norm": (4,)})[1:] == [
+        "param of gate.weight: wanted, but not in the checkpoint; the nearest name there is w2.weight, "
+        "not wanted otherwise",
+        "param of up.weight: wanted, but not in the checkpoint; the nearest name there is w1.weight, "
+        "not wanted otherwise",
+    ]
+
+
+def test_the_best_pairs_come_first_and_whose_name_is_taken_hears_of_another() -> None:
+    saved = {"attn.key": (4, 4), "attn.query": (4, 4), "kept": (4,), "mlp.weights": (8, 4)}
+    wanted = {"attn.keys": (4, 4), "attn.k": (4, 4), "kept": (4,), "mlp.weight": (4, 4)}
+    said = {line.split(":")[0]: line for line in lines(saved, wanted)[1:]}
+    assert "is attn.key, not wanted otherwise" in said["param of attn.keys"]
+    assert "attn.key," not in said["param of attn.k"]
+    assert "is mlp.weights, not wanted otherwise" in said["param of mlp.weight"], "of another shape, if it is all"
+
+
+def test_layers_too_many_do_not_share_a_renamed_one() -> None:
+    saved = {f"layers.{n}.query": (4, 4) for n in range(3)}
+    wanted = {f"layers.{n}.q": (4, 4) for n in range(5)}
+    said = lines(saved, wanted)[1:]
+    assert said == [
+        "param of layers.{0-2}.q (3 tensors): wanted, but not in the checkpoint; the nearest names there are "
+        "layers.{0-2}.query, not wanted otherwise",
+        "param of layers.{3-4}.q (2 tensors): wanted, but not in the checkpoint",
+    ]
+
+
+def test_of_two_shapes_each_is_told_its_own() -> None:
+    saved = {"mlp.w1": (4, 4), "mlp.w2": (8, 4)}
+    said = {line.split(":")[0]: line for line in lines(saved, {"mlp.wa": (8, 4), "mlp.wb": (4, 4)})[1:]}
+    assert "nearest name there is mlp.w2," in said["param of mlp.wa"]
+    assert "nearest name there is mlp.w1," in said["param of mlp.wb"]
 
 
 def test_a_layer_too_many_is_compared_with_the_last_one_there() -> None:
@@ -155,8 +198,9 @@ def test_a_layer_too_many_is_not_taken_for_one_that_was_renamed() -> None:
     wanted = {f"layers.{n}.{name}": (4,) for n in range(3) for name in ("q.bias", "norm.bias")}
     said = lines(saved, wanted)[1:]
     assert any("layers.2.norm.bias: " in line and line.endswith("there is layers.1.norm.bias") for line in said)
-    assert any("layers.{0-2}.q.bias (3 tensors): " in line and "layers.{0-1}.query.bias, not" in line for line in said)
-    assert len(said) == 2
+    assert any("layers.{0-1}.q.bias (2 tensors): " in line and "layers.{0-1}.query.bias, not" in line for line in said)
+    assert "param of layers.2.q.bias: wanted, but not in the checkpoint" in said
+    assert len(said) == 3
 
 
 def test_more_than_anybody_reads_is_in_the_log_and_in_the_error(caplog: pytest.LogCaptureFixture) -> None:

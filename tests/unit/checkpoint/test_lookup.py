@@ -6,19 +6,24 @@ Without it one folder could mean one checkpoint to one command and another to th
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.catalog import resolve
+from trainctl.checkpoint.catalog import newest, resolve
 from trainctl.checkpoint.damage import mark_damaged
+from trainctl.checkpoint.export import export_checkpoint
+from trainctl.checkpoint.library import load_state
 from trainctl.checkpoint.lookup import choose, look, only, passed_over
 from trainctl.checkpoint.manifest.names import step_folder
 from trainctl.checkpoint.pins import pin
+from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFoundError, StorageRefusedError
 from trainctl.core.records.generation import CheckpointRef
@@ -161,11 +166,28 @@ def test_checkpoints_of_several_jobs_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "model.safetensors", "model.safetensors.index.json"])
-def test_a_folder_of_another_format_says_how_to_import_it(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="is of another format") as refused:
-        look(str(tmp_path))
-    assert refused.value.hint == f"make a checkpoint of it: trainctl checkpoints import {tmp_path} TARGET"
+def test_a_folder_of_another_format_says_how_to_import_it_whoever_reads_it(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / name).write_bytes(b"x")
+    readers: tuple[Callable[[str], object], ...] = (
+        look,
+        newest,
+        resolve,
+        lambda uri: load_state(uri, LocalState(())),
+        lambda uri: export_checkpoint(uri, str(tmp_path / "exported")),
+    )
+    for read in readers:
+        with pytest.raises(CheckpointError, match=f"is of another format: .* found {re.escape(name)}") as refused:
+            read(str(folder))
+        assert refused.value.hint == f"make a checkpoint of it: trainctl checkpoints import {folder} TARGET"
+
+
+def test_a_folder_inside_of_a_checkpoint_is_nothing_to_import(tmp_path: Path) -> None:
+    ref = saved(tmp_path, 10)
+    with pytest.raises(CheckpointError, match="is inside of a checkpoint") as refused:
+        look(f"{ref.uri}/data")
+    assert refused.value.hint == f"name the checkpoint itself: {ref.uri}"
 
 
 def test_a_foreign_folder_and_one_that_refuses_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from trainctl.checkpoint.model_files import CHUNKED
 from trainctl.checkpoint.optimizer_probe import trained_parameters
 from trainctl.checkpoint.optimizer_state import OptimizerState
 from trainctl.checkpoint.state import BUFFER, PARAM, LocalState, state_of
-from trainctl.core.errors import CheckpointError, UsageError
+from trainctl.core.errors import CheckpointError, PlanError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 
 _LOG = logging.getLogger("trainctl.checkpoint")
@@ -204,8 +204,11 @@ def _fit(kept: Sequence[OptimizerState], ref: CheckpointRef, objects: Mapping[st
             f"{ref.uri}: expected the state of {len(kept)} optimizers, found {len(saved)}",
             hint="give the optimizers that it was saved with, or none to load the parameters alone",
         )
-    for optimizer, values in zip(kept, saved, strict=True):
-        optimizer.fit(values)
+    for number, (optimizer, values) in enumerate(zip(kept, saved, strict=True)):
+        try:
+            optimizer.fit(values)
+        except PlanError as error:
+            raise PlanError(f"{ref.uri}, optimizer {number}: {error}", hint=error.hint) from error
 
 
 def _take_extra(model: nn.Module, uri: str, values: Mapping[str, Any] | None) -> None:
