@@ -1,6 +1,7 @@
-"""The plans of a model of 70 billion parameters on 1,024 ranks: less than two seconds, whatever lies on both sides.
+"""The plans of a model of 70 billion parameters on 1,024 ranks: less than two seconds of a processor of one's own.
 
-Without it a large job could plan longer than it copies.
+Without it a large job could plan longer than it copies. Left out are pairs like rows and columns, where one rank gets
+up to 1.7 million pieces (docs/adr/0016).
 
 ``pytest -s`` prints what each took.
 """

@@ -9,6 +9,7 @@ from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import NodesSpec
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.one_job import limit_user, start, trained, wait_for
+from unit.domain.sample_reports import ref_of
 
 ALL = frozenset(range(4))
 
@@ -39,7 +40,7 @@ def condition(sim: Simulation, type_: str = "CheckpointStale") -> tuple[str, str
 def resumed(older: tuple[CheckpointRef, ...]) -> tuple[Simulation, CheckpointRef]:
     job = sim_job(nodes=NodesSpec(min=1, max=1), per_node=2)
     sim = Simulation(2, job, agents=1, slots=2, fault_rate=0.0)
-    ref = CheckpointRef(uri="mem://old/20", step=20, lineage=4, attempt="b", manifest_sha256="0")
+    ref = ref_of(20, uri="mem://old/20", lineage=4, attempt="b")
     state, events = new_job("u1", job, workdir="w", now_s=sim.now_s, resume=Resume(ref=ref, older=older))
     assert [event.type for event in events] == ["job.submitted"]
     sim.state = state

@@ -18,6 +18,7 @@ from trainctl.core.records.worker import CheckpointReport
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import record, trained, wait_for, worker
 from unit.domain.refusals import ALL, condition, lose_all, resumed, saved
+from unit.domain.sample_reports import ref_of
 
 
 def accept(sim: Simulation, ref: CheckpointRef) -> str:
@@ -98,7 +99,7 @@ def test_an_ended_job_lists_it_again_in_its_place() -> None:
 
 
 def test_what_the_job_was_told_to_begin_with_is_never_taken_for_its_own() -> None:
-    older = CheckpointRef(uri="mem://old/10", step=10, lineage=4, attempt="a", manifest_sha256="0")
+    older = ref_of(10, uri="mem://old/10", lineage=4)
     sim, ref = resumed((older,))
     wait_for(sim, lambda: bool(sim.state.refused))
     assert "the job goes back to it" in accept(sim, ref)

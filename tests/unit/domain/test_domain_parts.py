@@ -21,7 +21,7 @@ from trainctl.controller.domain.reconcile.evidence import schema_conflict, settl
 from trainctl.controller.domain.recovery import Costs, Givers, Situation, choose_recovery
 from trainctl.controller.domain.states import TRANSITIONS, JobPhase, Machine, UnknownTransitionError, advance, mermaid
 from trainctl.controller.domain.view import AgentView
-from trainctl.core.records.generation import CheckpointRef, GenerationRecord, Rung
+from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
 from trainctl.core.records.spec import ResourcesSpec
 from trainctl.core.records.step import Outcome, Phase, StepReport
@@ -29,6 +29,7 @@ from trainctl.core.records.train_spec import TrainSpec
 from trainctl.core.records.worker import Progress
 from trainctl.core.timeouts import PROFILES
 from unit.domain.domain_sim_nodes import outcome_of
+from unit.domain.sample_reports import ref_of
 
 
 @pytest.mark.parametrize("machine", list(Machine))
@@ -136,7 +137,7 @@ def test_time_that_was_rolled_back_counts_as_lost() -> None:
 
 
 TRAIN = TrainSpec()
-REF = CheckpointRef(uri="mem://c", step=90, lineage=1, attempt="a", manifest_sha256="0")
+REF = ref_of(90)
 
 
 def situation(

@@ -24,13 +24,14 @@ from trainctl.controller.domain.reconcile import reconcile, request_cancel
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.controller.domain.submit import Resume, new_job
 from trainctl.controller.domain.view import ClusterView, ListedAgents
-from trainctl.core.records.generation import CheckpointRef, Rung
+from trainctl.core.records.generation import Rung
 from trainctl.core.records.spec import NodesSpec, TrainJob
 from trainctl.core.records.step import Phase
 from trainctl.core.records.worker import Instruction
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.domain_sim_nodes import outcome_of
 from unit.domain.one_job import agent_of, generation, record, start, trained, wait_for, worker
+from unit.domain.sample_reports import ref_of
 
 
 def test_a_killed_worker_is_replaced_in_its_rank_from_a_live_peer() -> None:
@@ -550,7 +551,7 @@ def test_the_active_deadline_fails_the_job() -> None:
 def test_resume_begins_at_the_checkpoint() -> None:
     job: TrainJob = sim_job(nodes=NodesSpec(min=1, max=1), per_node=2)
     sim = Simulation(2, job, agents=1, slots=2, fault_rate=0.0)
-    ref = CheckpointRef(uri="mem://old", step=20, lineage=4, attempt="a", manifest_sha256="0")
+    ref = ref_of(20, lineage=4)
     sim.state, _ = new_job("u1", job, workdir="w", now_s=sim.now_s, resume=Resume(ref=ref))
     sim.until(JobPhase.RUNNING)
     first = record(sim)

@@ -31,12 +31,13 @@ from trainctl.controller.domain.reconcile import (
 from trainctl.controller.domain.reconcile.wishes import StepsWouldBeLostError
 from trainctl.controller.domain.states import JobPhase, SlotState
 from trainctl.core.errors import PreconditionError, SpecError
-from trainctl.core.records.generation import CheckpointRef, Rung
+from trainctl.core.records.generation import Rung
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import CheckpointReport, Instruction
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.domain_sim_nodes import SimWorker
 from unit.domain.one_job import wait_for
+from unit.domain.sample_reports import ref_of
 from unit.domain.wishing import ask, start
 
 
@@ -226,7 +227,7 @@ def test_what_a_rollback_cannot_mean_is_refused_with_what_there_is() -> None:
         rollback_target(sim.state, None)
     with pytest.raises(PreconditionError, match="no committed checkpoint of step 5; there are those of: 7"):
         rollback_target(sim.state, 5)
-    begun = replace(sim.state, resume=CheckpointRef(uri="x", step=3, lineage=1, attempt="a", manifest_sha256="0"))
+    begun = replace(sim.state, resume=ref_of(3))
     assert rollback_target(begun, None).step == 3
     sim.cancel()
     sim.until(JobPhase.CANCELLED)

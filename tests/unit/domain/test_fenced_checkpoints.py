@@ -19,11 +19,12 @@ from trainctl.core.records.worker import CheckpointReport, Instruction, WorkerDe
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import agent_of, generation, record, start, trained, wait_for, worker
 from unit.domain.refusals import lose_all, saved
+from unit.domain.sample_reports import ref_of
 
 
 def completed(by: GenerationRecord, step: int, attempt: str = "late") -> CheckpointReport:
     """What rank 0 of a generation says of a checkpoint."""
-    ref = CheckpointRef(uri=f"mem://{attempt}", step=step, lineage=by.lineage, attempt=attempt, manifest_sha256="0")
+    ref = ref_of(step, uri=f"mem://{attempt}", lineage=by.lineage, attempt=attempt)
     return CheckpointReport(
         job_uid=by.job_uid, island=by.island, generation=by.generation, step=step, lineage=by.lineage, ref=ref
     )

@@ -15,9 +15,9 @@ from trainctl.controller.domain.job_state import Hold
 from trainctl.controller.domain.reconcile.halt import halt
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
-from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Phase
 from unit.domain.moment import NOW_S, Moment
+from unit.domain.sample_reports import ref_of
 
 HELD = 7
 """The step after which all wait."""
@@ -41,8 +41,7 @@ def holding(moment: Moment) -> Moment:
 
 
 def saved(moment: Moment, step: int) -> Moment:
-    ref = CheckpointRef(uri="file:///c", step=step, lineage=1, attempt="a", manifest_sha256="0")
-    return moment.job(checkpoints=(ref,))
+    return moment.job(checkpoints=(ref_of(step),))
 
 
 def stopping(work: Work) -> bool:

@@ -15,12 +15,8 @@ from trainctl.controller.domain.job_records import CancelRequest, JobFailure
 from trainctl.controller.domain.reconcile.stop import STOP_GRACE_S, grace_s, mind_draining, stop
 from trainctl.controller.domain.reconcile.work import Work
 from trainctl.controller.domain.states import JobPhase, SlotState
-from trainctl.core.records.generation import CheckpointRef
 from unit.domain.moment import NOW_S, Moment
-
-
-def checkpoint(step: int) -> CheckpointRef:
-    return CheckpointRef(uri=f"file:///c/{step}", step=step, lineage=1, attempt="a", manifest_sha256="0")
+from unit.domain.sample_reports import ref_of
 
 
 def ended(moment: Moment, phase: JobPhase, **changes: Any) -> Work:
@@ -66,9 +62,9 @@ def test_success_without_figures_is_short(moment: Moment) -> None:
 @pytest.mark.parametrize(("step", "phase"), [(399, JobPhase.FAILED), (400, JobPhase.SUCCEEDED)])
 def test_a_job_whose_last_state_was_not_saved_failed(moment: Moment, step: int, phase: JobPhase) -> None:
     moment.state = with_condition(moment.state, CHECKPOINT_STALE, True, 1.0, reason="Failed", message="disk full")
-    work = ended(moment, JobPhase.COMPLETING, checkpoints=(checkpoint(step),))
+    work = ended(moment, JobPhase.COMPLETING, checkpoints=(ref_of(step),))
     assert work.job.phase is phase
-    assert phase is JobPhase.SUCCEEDED or "of step 399: file:///c/399 (disk full)" in work.job.message
+    assert phase is JobPhase.SUCCEEDED or "of step 399: mem://399 (disk full)" in work.job.message
 
 
 def test_a_job_that_never_saved_because_nothing_failed_is_a_success(moment: Moment) -> None:
@@ -89,8 +85,8 @@ def test_a_job_that_skipped_every_step_failed(moment: Moment, skipped: int, phas
 
 
 def test_a_cancelled_job_names_its_newest_checkpoint(moment: Moment) -> None:
-    work = ended(moment, JobPhase.CANCELLING, checkpoints=(checkpoint(5), checkpoint(9)))
-    assert work.job.message == "job sim was cancelled; its last checkpoint is file:///c/9 at step 9"
+    work = ended(moment, JobPhase.CANCELLING, checkpoints=(ref_of(5), ref_of(9)))
+    assert work.job.message == "job sim was cancelled; its last checkpoint is mem://9 at step 9"
     assert work.job.phase is JobPhase.CANCELLED
 
 

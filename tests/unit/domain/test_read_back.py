@@ -21,10 +21,7 @@ from trainctl.core.records.worker import CheckpointReport
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import generation, limit_user, record, start, trained, wait_for, worker
 from unit.domain.refusals import ALL, condition, lose_all
-
-
-def ref_of(step: int) -> CheckpointRef:
-    return CheckpointRef(uri=f"mem://{step}", step=step, lineage=1, attempt=f"at-{step}", manifest_sha256="0")
+from unit.domain.sample_reports import ref_of
 
 
 def job(*steps: int, keep: int = 1, pinned: Sequence[int] = ()) -> JobState:

@@ -16,6 +16,7 @@ from trainctl.core.records.generation import CheckpointRef, Rung
 from unit.domain.domain_sim import Simulation
 from unit.domain.one_job import record, wait_for, worker
 from unit.domain.refusals import ALL, condition, lose_all, resumed, saved
+from unit.domain.sample_reports import ref_of
 
 
 def refuse(sim: Simulation, ref: CheckpointRef, found: str = "w0 is corrupt") -> tuple[str, ...]:
@@ -79,7 +80,7 @@ def test_of_a_job_that_has_ended_the_last_one_goes_too() -> None:
 
 
 def test_what_a_job_is_to_begin_with_is_given_up_for_an_older_one() -> None:
-    older = CheckpointRef(uri="mem://old/10", step=10, lineage=4, attempt="a", manifest_sha256="0")
+    older = ref_of(10, uri="mem://old/10", lineage=4)
     sim, ref = resumed((older,))
     told = request_refuse(sim.state, sim.now_s, uri=ref.uri, found="torn", by="ada")
     assert (told.state.resume, told.state.resume_older) == (older, ())

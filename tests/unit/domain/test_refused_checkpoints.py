@@ -11,12 +11,13 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import observe_checkpoint, request_rollback
 from trainctl.controller.domain.states import TERMINAL, JobPhase
 from trainctl.controller.domain.submit import Resume, new_job
-from trainctl.core.records.generation import CheckpointRef, Rung
+from trainctl.core.records.generation import Rung
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import CheckpointReport, WorkerError
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.one_job import limit_user, record, wait_for, worker
 from unit.domain.refusals import ALL, condition, lose_all, resumed, saved
+from unit.domain.sample_reports import ref_of
 
 
 @pytest.mark.parametrize("finders", [ALL, frozenset({2}), frozenset({0, 3})])
@@ -102,7 +103,7 @@ def test_survivors_of_a_roll_back_to_a_damaged_one_go_further_back() -> None:
 
 
 def test_a_job_that_begins_with_the_newest_begins_with_an_older_one_instead() -> None:
-    older = CheckpointRef(uri="mem://old/10", step=10, lineage=4, attempt="a", manifest_sha256="0")
+    older = ref_of(10, uri="mem://old/10", lineage=4)
     sim, _ = resumed((older,))
     sim.until(JobPhase.RUNNING)
     assert (record(sim).checkpoint, record(sim).target_step) == (older, 10)
@@ -119,7 +120,7 @@ def test_a_job_that_was_told_which_one_to_begin_with_begins_with_no_other() -> N
 
 def test_what_was_passed_over_at_the_submission_is_said() -> None:
     job = sim_job(nodes=NodesSpec(min=1, max=1), per_node=2)
-    ref = CheckpointRef(uri="mem://old/20", step=20, lineage=4, attempt="b", manifest_sha256="0")
+    ref = ref_of(20, uri="mem://old/20", lineage=4, attempt="b")
     resume = Resume(ref=ref, passed_over=("a newer checkpoint is passed over: manifest.json is torn",))
     _, events = new_job("u1", job, workdir="w", now_s=0.0, resume=resume)
     assert [(e.type, e.reason) for e in events[1:]] == [("checkpoint.rejected", "Damaged")]

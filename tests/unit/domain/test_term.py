@@ -14,9 +14,9 @@ from trainctl.controller.domain.job_state import JobState
 from trainctl.controller.domain.reconcile import Reconciliation, request_pin
 from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.term import Term, TermRecord, noted
-from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import NodesSpec
 from unit.domain.domain_sim import Simulation, sim_job
+from unit.domain.sample_reports import ref_of
 
 FORMER = TermRecord(epoch=1, holder="first:10", address="first:7000", ttl_s=10.0, seen_s=1000.0)
 NOW = TermRecord(epoch=2, holder="second:20", address="second:7000", ttl_s=10.0, seen_s=1012.0)
@@ -31,7 +31,7 @@ def term(former: TermRecord | None = FORMER, *, since_s: float = 1012.0, last_wr
 def running() -> JobState:
     sim = Simulation(7, sim_job(nodes=NodesSpec(min=1, max=1), per_node=2, steps=400), agents=1, slots=2, fault_rate=0)
     sim.until(JobPhase.RUNNING)
-    ref = CheckpointRef(uri="mem://1", step=1, lineage=1, attempt="a", manifest_sha256="0")
+    ref = ref_of(1)
     return replace(sim.state, epoch=1, checkpoints=(ref,))
 
 

@@ -14,11 +14,11 @@ from trainctl.controller.domain.states import JobPhase
 from trainctl.controller.domain.transfers import saves_in_flight, shown_transfers, transfers_of
 from trainctl.controller.domain.view import AgentView, ClusterView, ListedAgents
 from trainctl.controller.jobs.job_message import job_message
-from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.part import Transfer, TransferKind
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.worker import Progress, WorkerObserved, WorkerPhase
 from unit.domain.domain_sim import Simulation, sim_job
+from unit.domain.sample_reports import ref_of
 
 GIB = 1 << 30
 
@@ -81,7 +81,7 @@ def test_only_what_takes_a_second_is_shown(job: JobState) -> None:
 
 def test_a_save_that_is_committed_is_over_whatever_its_workers_know(job: JobState) -> None:
     view = seen(job, part(6, 30.0), part(6, 30.0))
-    ref = CheckpointRef(uri="/c", step=1200, lineage=1, attempt="a", manifest_sha256="0")
+    ref = ref_of(1200)
     assert transfers_of(replace(job, checkpoints=(replace(ref, step=1100),)), view) != ()
     assert transfers_of(replace(job, checkpoints=(ref,)), view) == ()
     load = seen(job, part(1, 3.0, kind=TransferKind.LOAD), None)
