@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from trainctl.checkpoint.damage import read_mark
+from trainctl.checkpoint.manifest.codec import TornManifestError
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name, is_attempt, step_folder, step_of
 from trainctl.checkpoint.manifest.reading import check_files, read_artifact, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
@@ -55,6 +56,7 @@ class Survey:
         unreadable: step and trouble of those whose root manifest cannot be read.
         interrupted: step and attempt id of those without root manifest: being written, or left by a crash.
         empty: steps whose folder has nothing in it.
+        torn: step and attempt id of those unreadable ones whose root manifest no version can read.
     """
 
     checkpoints: tuple[CheckpointInfo, ...]
@@ -62,6 +64,7 @@ class Survey:
     unreadable: tuple[tuple[int, str], ...]
     interrupted: tuple[tuple[int, str], ...]
     empty: tuple[int, ...] = ()
+    torn: tuple[tuple[int, str], ...] = ()
 
     @property
     def unusable(self) -> tuple[str, ...]:
@@ -76,6 +79,7 @@ class Survey:
             unreadable=tuple(one for one in self.unreadable if one[0] == step),
             interrupted=tuple(one for one in self.interrupted if one[0] == step),
             empty=tuple(one for one in self.empty if one == step),
+            torn=tuple(one for one in self.torn if one[0] == step),
         )
 
 
@@ -125,6 +129,9 @@ def ambiguous(message: str, infos: Iterable[CheckpointInfo]) -> CheckpointError:
 
 def passed_over(ref: CheckpointRef) -> tuple[str, ...]:
     """What is wrong with the newer checkpoints that lie beside ``ref`` and were not taken.
+
+    One that lost its root manifest is not among them: its files are those of a save that was killed before its last
+    act, which is no news.
 
     Raises:
         CheckpointError: the storage cannot be read.
@@ -243,6 +250,7 @@ def _survey(storage: Storage) -> Survey:
     unreadable: list[tuple[int, str]] = []
     interrupted: list[tuple[int, str]] = []
     empty: list[int] = []
+    torn: list[tuple[int, str]] = []
     for name in steps:
         inside = storage.list(name)
         if not inside:
@@ -256,11 +264,13 @@ def _survey(storage: Storage) -> Survey:
                 info = looked_at(storage, folder)
             except CheckpointError as error:
                 unreadable.append((step_of(name) or 0, str(error)))
+                if isinstance(error, TornManifestError):
+                    torn.append((step_of(name) or 0, attempt))
                 continue
             (damaged if info.problem else complete).append(info)
     for found in (complete, damaged):
         found.sort(key=lambda info: info.rank, reverse=True)
-    return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted), tuple(empty))
+    return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted), tuple(empty), tuple(torn))
 
 
 def looked_at(storage: Storage, folder: str = "") -> CheckpointInfo:
