@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from trainctl.checkpoint.damage import read_mark
+from trainctl.checkpoint.manifest.codec import TornManifestError
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name, is_attempt, step_folder, step_of
 from trainctl.checkpoint.manifest.reading import check_files, read_artifact, read_root
 from trainctl.checkpoint.manifest.records import RootManifest
@@ -56,6 +57,7 @@ class Survey:
         unreadable: step and trouble of those whose root manifest cannot be read.
         interrupted: step and attempt id of those without root manifest: being written or removed, or left by a crash.
         empty: steps whose folder has nothing in it.
+        torn: step and attempt id of those unreadable ones whose root manifest no version can read.
     """
 
     checkpoints: tuple[CheckpointInfo, ...]
@@ -63,6 +65,7 @@ class Survey:
     unreadable: tuple[tuple[int, str], ...]
     interrupted: tuple[tuple[int, str], ...]
     empty: tuple[int, ...] = ()
+    torn: tuple[tuple[int, str], ...] = ()
 
     @property
     def unusable(self) -> tuple[str, ...]:
@@ -77,6 +80,7 @@ class Survey:
             unreadable=tuple(one for one in self.unreadable if one[0] == step),
             interrupted=tuple(one for one in self.interrupted if one[0] == step),
             empty=tuple(one for one in self.empty if one == step),
+            torn=tuple(one for one in self.torn if one[0] == step),
         )
 
 
@@ -126,6 +130,9 @@ def ambiguous(message: str, infos: Iterable[CheckpointInfo]) -> CheckpointError:
 
 def passed_over(ref: CheckpointRef) -> tuple[str, ...]:
     """What is wrong with the newer checkpoints that lie beside ``ref`` and were not taken.
+
+    One that lost its root manifest is not among them: its files are those of a save that was killed before its last
+    act, which is no news.
 
     Raises:
         CheckpointError: the storage cannot be read.
@@ -242,6 +249,7 @@ def _survey(storage: Storage) -> Survey:
     unreadable: list[tuple[int, str]] = []
     interrupted: list[tuple[int, str]] = []
     empty: list[int] = []
+    torn: list[tuple[int, str]] = []
     for name in steps_in(storage):
         inside = storage.list(name)
         if not inside:
@@ -251,21 +259,23 @@ def _survey(storage: Storage) -> Survey:
             if storage.size(f"{folder}/{ROOT_MANIFEST}") is None:
                 interrupted.append((step_of(name) or 0, attempt))
                 continue
-            info: CheckpointInfo | None = None
+            info, is_torn = None, False
             try:
                 info = looked_at(storage, folder)
                 problem = info.problem
             except CheckpointError as error:
-                problem = str(error)
+                problem, is_torn = str(error), isinstance(error, TornManifestError)
             if problem and storage.size(f"{folder}/{ROOT_MANIFEST}") is None:  # it is being removed
                 interrupted.append((step_of(name) or 0, attempt))
-            elif info is None:
-                unreadable.append((step_of(name) or 0, problem))
-            else:
+            elif info is not None:
                 (damaged if problem else complete).append(info)
+            else:
+                unreadable.append((step_of(name) or 0, problem))
+                if is_torn:
+                    torn.append((step_of(name) or 0, attempt))
     for found in (complete, damaged):
         found.sort(key=lambda info: info.rank, reverse=True)
-    return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted), tuple(empty))
+    return Survey(tuple(complete), tuple(damaged), tuple(unreadable), tuple(interrupted), tuple(empty), tuple(torn))
 
 
 def looked_at(storage: Storage, folder: str = "") -> CheckpointInfo:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
-from trainctl.checkpoint.catalog import CheckpointInfo, Survey, survey
+from trainctl.checkpoint.catalog import CheckpointInfo, survey
+from trainctl.checkpoint.manifest.codec import TornManifestError
 from trainctl.checkpoint.manifest.names import (
     PIN,
     ROOT_MANIFEST,
@@ -37,7 +38,8 @@ def retain(
 
     Those that were found damaged do not count: they go when ``keep`` others are there. "Newest" follows the chain of
     parents first, so a branch that was rolled back goes before what the job continues. Attempts that were interrupted
-    at an earlier step than the newest checkpoint's are garbage and go, too. Other jobs' checkpoints are never touched.
+    at an earlier step than the newest checkpoint's are garbage and go, too. So do those whose root manifest is torn,
+    when ``keep`` others are there. What a newer version may have written stays. Other jobs' are never touched.
 
     With ``current``, only what is older than it is looked at, and nothing goes unless it is whole. Whatever the job
     saves later, in whatever lineage, is newer: so who acts late, or has been replaced, removes nothing of that.
@@ -69,15 +71,18 @@ def retain(
             own, damaged = _up_to(current, own, damaged)
         if not own:
             return ()
-        old = _no_longer_needed(own, damaged, max(1, keep))
+        keep = max(1, keep)
+        old = _no_longer_needed(own, damaged, keep)
         old = [info for info in old if info.ref.attempt not in protect]
-        old = [info for info in old if storage.size(f"{_folder(info)}/{PIN}") is None]
+        old = [info for info in old if not _pinned(storage, _folder(info))]
         left = [info for info in own if info not in old]
         if len(left) == 1 < len(own):
             check(left[0].ref)
         doomed = [_folder(info) for info in old]
         if all(info.manifest.job == job for info in (*found.checkpoints, *found.damaged)):  # else it may be another's
-            doomed += _garbage(found, own[0].ref, protect, whoever=not current)
+            left_over = (*found.interrupted, *(found.torn if len(own) >= keep else ()))
+            garbage = _garbage(left_over, own[0].ref, protect, whoever=not current)
+            doomed += [folder for folder in garbage if not _pinned(storage, folder) and _no_checkpoint(storage, folder)]
             for step in found.empty:  # whoever made it, or emptied it, was killed before the next call
                 if step < own[0].ref.step:
                     storage.delete_if_empty(step_folder(step))
@@ -166,11 +171,30 @@ def _folder(info: CheckpointInfo) -> str:
     return attempt_folder(info.ref.step, info.ref.attempt)
 
 
-def _garbage(found: Survey, newest: CheckpointRef, protect: AbstractSet[str], *, whoever: bool) -> list[str]:
+def _pinned(storage: Storage, folder: str) -> bool:
+    return storage.size(f"{folder}/{PIN}") is not None
+
+
+def _no_checkpoint(storage: Storage, folder: str) -> bool:
+    """Whether an attempt has no root manifest, or a torn one, also when it is read again: bytes change on their way."""
+    if storage.size(f"{folder}/{ROOT_MANIFEST}") is None:
+        return True
+    try:
+        read_root(storage, folder)
+    except TornManifestError:
+        return True
+    except CheckpointError:
+        return False
+    return False
+
+
+def _garbage(
+    left_over: Sequence[tuple[int, str]], newest: CheckpointRef, protect: AbstractSet[str], *, whoever: bool
+) -> list[str]:
     """Attempts that nobody completes any more; a later lineage begins further back, and is writing its own there."""
     return [
         attempt_folder(step, attempt)
-        for step, attempt in found.interrupted
+        for step, attempt in left_over
         if step < newest.step and attempt not in protect and (whoever or lineage_of(attempt) <= newest.lineage)
     ]
 

@@ -18,7 +18,7 @@ from trainctl.checkpoint.catalog import newest, older, passed_over, survey
 from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.library import load_state
-from trainctl.checkpoint.manifest.names import DAMAGED
+from trainctl.checkpoint.manifest.names import DAMAGED, ROOT_MANIFEST
 from trainctl.checkpoint.pins import pin
 from trainctl.checkpoint.retention import retain
 from trainctl.checkpoint.state import LocalState
@@ -346,3 +346,30 @@ def test_a_storage_that_fails_is_no_damage(
         with pytest.raises(kind, match="the medium says no") as caught:
             load(ref, blank(), verify_first=first)
         assert caught.value.hint
+
+
+def test_one_that_lost_its_root_manifest_cannot_be_told_from_a_save_that_was_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, broken = tmp_path / "lost", tmp_path / "broken"
+    first, second = chain(lost, 10, 20)
+    (Path(second.uri) / ROOT_MANIFEST).unlink()
+    state = blank()
+    loaded = load_state(lost, state, fallback=True)
+    assert (loaded.step, loaded.passed_over, passed_over(first)) == (10, (), ())
+    assert holds(state, 10)
+
+    def killed(self: LocalStorage, path: str, data: bytes) -> None:
+        raise OSError("injected")
+
+    (earlier,) = chain(broken, 10)
+    monkeypatch.setattr(LocalStorage, "create_file", killed)
+    with pytest.raises(CheckpointError, match="injected"):
+        save_step(broken, 20, earlier)
+    assert files(broken) == files(lost)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All but the root manifests, which say when they were written."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ROOT_MANIFEST)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}

@@ -26,6 +26,11 @@ from trainctl.core.texts import shortened
 
 M = TypeVar("M", PartManifest, RootManifest, ContentsManifest)
 
+
+class TornManifestError(DamagedCheckpointError):
+    """A manifest is not the one that was written: no version of trainctl can read it."""
+
+
 _GO_BACK = "this attempt cannot be used: resume from an older checkpoint, or restore the file from a copy"
 
 
@@ -90,10 +95,7 @@ def parse_root(data: bytes, *, where: str) -> RootManifest:
     found = fields.get("selfSha256")
     if found != signed:
         shown = shortened(found) if isinstance(found, str) else type(found).__name__
-        raise DamagedCheckpointError(
-            f"{where} is corrupt: expected selfSha256 {signed}, found {shown}",
-            hint=_GO_BACK,
-        )
+        raise TornManifestError(f"{where} is corrupt: expected selfSha256 {signed}, found {shown}", hint=_GO_BACK)
     root = _record(RootManifest, fields, where)
     _refuse(root_problem(root), where)
     return root
@@ -129,7 +131,7 @@ def _object(data: bytes, where: str) -> Mapping[str, Any]:
     try:
         fields = parse_json(data)
     except NoJsonError as error:
-        raise DamagedCheckpointError(
+        raise TornManifestError(
             f"{where} is torn: expected a JSON object, found {len(data)} bytes that are none ({error})", hint=_GO_BACK
         ) from error
     if not is_dict(fields) or not isinstance(fields.get("tcf"), int):
