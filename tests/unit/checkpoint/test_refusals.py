@@ -207,6 +207,7 @@ def test_what_cannot_be_read_is_named(open_folder: Path, what: str) -> None:
         error, hint = as_somebody_else(lambda uri=uri: load_state(uri, state))  # type: ignore[misc]
         assert "Permission denied: '" in error
         assert str(closed) in error
+        assert error.count("[Errno 13]") == 1
         assert "give the user who runs the job permission there" in hint
     error, _ = as_somebody_else(lambda: load(ref, state))
     assert str(closed) in error

@@ -60,3 +60,31 @@ def test_a_scheme_that_is_no_folder_is_refused_in_words(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["http://[::1]:9000/x", "/data/a::b", "s3://bucket/x", str(Path("a::b"))])
 def test_an_address_is_no_chain(uri: str) -> None:
     assert not is_chained(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "found", "hint"),
+    [
+        ("s3:bucket", "a URL such as s3://bucket", "has :// behind its scheme"),
+        ("file://tmp/x", "a URL such as file:///tmp/x", "three slashes behind file:"),
+        ("s3://", "the name of a bucket behind s3://", "s3://BUCKET/FOLDER"),
+        ("s3:///runs/x", "the name of a bucket behind s3://", "s3://BUCKET/FOLDER"),
+        ("gs:///x", "the name of a bucket behind gs://", "gs://BUCKET/FOLDER"),
+    ],
+)
+def test_what_is_wrong_with_a_uri_is_said_with_what_to_do(uri: str, found: str, hint: str) -> None:
+    """Without it a URI without a bucket lists those of the account, and a hint says what was done already."""
+    with pytest.raises(StorageRefusedError, match=found) as refused:
+        open_storage(uri)
+    assert hint in refused.value.hint
+
+
+def test_a_driver_that_lists_where_it_looked_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str) -> None:
+        raise OSError("Unable to load libjvm\ndlopen(/usr/lib/jvm) failed\ndlopen(/usr/lib64/jvm) failed")
+
+    monkeypatch.setattr("trainctl.checkpoint.storage.opening._opened", refuse)
+    with pytest.raises(StorageRefusedError, match="hdfs://x/y") as refused:
+        open_storage("hdfs://x/y")
+    assert str(refused.value).endswith("Unable to load libjvm")
+    assert "Java and Hadoop" in refused.value.hint
