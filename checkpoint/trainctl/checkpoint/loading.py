@@ -42,7 +42,7 @@ from trainctl.checkpoint.readers import Readers
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState
-from trainctl.checkpoint.storage.errors import storage_errors
+from trainctl.checkpoint.storage.errors import remedy, storage_errors
 from trainctl.checkpoint.storage.failures import StorageSaysNoError
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -187,8 +187,7 @@ class LoadPlan:
                 ) from error
             except OSError as error:
                 text = f"{error}; {self._state_after(filling)}"
-                hint = getattr(error, "hint", "")
-                raise StorageSaysNoError(error.errno or errno.EIO, text, again=False, hint=hint) from error
+                raise StorageSaysNoError(error.errno or errno.EIO, text, again=False, hint=remedy(error)) from error
 
     def _state_after(self, filling: Filling) -> str:
         return _POISONED.format(self.root.step) if filling.touched else _UNTOUCHED
