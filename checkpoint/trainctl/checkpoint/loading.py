@@ -42,7 +42,8 @@ from trainctl.checkpoint.readers import Readers
 from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.sharing import Sharing
 from trainctl.checkpoint.state import LocalState
-from trainctl.checkpoint.storage.errors import storage_errors
+from trainctl.checkpoint.storage.errors import remedy, storage_errors
+from trainctl.checkpoint.storage.failures import StorageSaysNoError
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import DamagedCheckpointError, InternalError, StorageAwayError
@@ -185,7 +186,8 @@ class LoadPlan:
                     hint="restore the checkpoint's files from a copy, or name another one",
                 ) from error
             except OSError as error:
-                raise OSError(error.errno or errno.EIO, f"{error}; {self._state_after(filling)}") from error
+                text = f"{error}; {self._state_after(filling)}"
+                raise StorageSaysNoError(error.errno or errno.EIO, text, again=False, hint=remedy(error)) from error
 
     def _state_after(self, filling: Filling) -> str:
         return _POISONED.format(self.root.step) if filling.touched else _UNTOUCHED

@@ -10,12 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, UnavailableError, UsageError
-from trainctl.core.uris import uri_problem
+from trainctl.core.uris import uri_hint, uri_problem
 
 
 def is_path(text: str) -> bool:
-    """Whether it is no job's name: a folder here is ``./name``."""
-    return "/" in text or text in (".", "..")
+    """Whether it is no job's name: a folder here is ``./name``. A misspelt URI is none either."""
+    return "/" in text or text in (".", "..") or bool(uri_problem(text))
 
 
 def absolute(place: str) -> str:
@@ -26,7 +26,7 @@ def absolute(place: str) -> str:
     """
     problem = uri_problem(place)
     if problem:
-        raise UsageError(f"{place}: {problem}", hint="a URL has :// behind its scheme")
+        raise UsageError(f"{place}: {problem}", hint=uri_hint(place))
     return place if "://" in place else str(Path(place).expanduser().absolute())
 
 

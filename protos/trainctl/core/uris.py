@@ -17,16 +17,30 @@ _HOST = re.compile(r"file://(?!localhost/)(?P<rest>[^/].*)", re.IGNORECASE)
 """Behind two slashes stands a machine, which nobody would ask: the folder of that name would be left out."""
 
 
+_NO_BUCKET = re.compile(r"(s3a?|gcs|gs|abfss?|az|oss)://(/.*)?", re.IGNORECASE)
+
+
 def uri_problem(uri: str) -> str:
-    """What is wrong with the spelling of a URI that would pass for a path, such as ``s3//bucket``; empty if none."""
+    """What is wrong with the spelling of a URI: it would pass for a path, or names no bucket; empty if nothing is."""
     if host := _HOST.fullmatch(uri):
         return f"expected a path, or a URL such as file:///{host['rest']}, found {uri!r}"
+    if bucket := _NO_BUCKET.fullmatch(uri):
+        return f"expected the name of a bucket behind {bucket[1]}://, found {uri!r}"
     found = _MISSPELT.fullmatch(uri)
     if found is None:
         return ""
     scheme = found[1].lower()
     meant = f"{scheme}://{'/' if scheme == 'file' else ''}{found['rest'].lstrip('/')}"
     return f"expected a path, or a URL such as {meant}, found {uri!r}"
+
+
+def uri_hint(uri: str) -> str:
+    """What to do about the problem of a URI that has one."""
+    if _HOST.fullmatch(uri):
+        return "a URL of this machine has three slashes behind file:, since it names no host"
+    if bucket := _NO_BUCKET.fullmatch(uri):
+        return f"name the bucket: {bucket[1]}://BUCKET/FOLDER"
+    return "a URL has :// behind its scheme"
 
 
 def local_path(uri: str) -> str | None:

@@ -21,7 +21,7 @@ from torch import nn
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout
-from trainctl.checkpoint.library import load_state, save, save_state
+from trainctl.checkpoint.library import Checkpointer, load_state, save, save_state
 from trainctl.checkpoint.manifest.codec import dump_contents, dump_part, sha256
 from trainctl.checkpoint.manifest.names import CONTENTS
 from trainctl.checkpoint.manifest.reading import read_contents, read_part, read_root
@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_written_is_named(open_folder: Path) -> None:
     error, hint = as_somebody_else(lambda: save_state(str(closed), state, step=1))
     assert f"Permission denied: '{closed}/" in error
     assert "saving " in error
-    assert "give the user who runs the job permission there" in hint
+    assert hint == f"give the user who runs the job permission there: the right to write into {closed}"
     assert not list(closed.iterdir())
 
 
@@ -207,6 +207,27 @@ def test_what_cannot_be_read_is_named(open_folder: Path, what: str) -> None:
         error, hint = as_somebody_else(lambda uri=uri: load_state(uri, state))  # type: ignore[misc]
         assert "Permission denied: '" in error
         assert str(closed) in error
-        assert "give the user who runs the job permission there" in hint
+        assert error.count("[Errno 13]") == 1
+        right = "enter" if closed.is_dir() else "read"
+        assert f"give the user who runs the job permission there: the right to {right} {closed}" in hint
     error, _ = as_somebody_else(lambda: load(ref, state))
     assert str(closed) in error
+
+
+def test_a_save_in_the_background_says_which_right_is_missing(open_folder: Path) -> None:
+    warm = Checkpointer(open_folder / "warm")
+    with warm:
+        warm.async_save(model=nn.Linear(2, 2), step=1).result()
+    closed = open_folder / "closed"
+    closed.mkdir()
+    closed.chmod(0o555)
+
+    def background() -> None:
+        with Checkpointer(closed) as checkpointer:
+            try:
+                checkpointer.async_save(model=nn.Linear(2, 2), step=1).result()
+            except CheckpointError as error:
+                raise StorageRefusedError(str(error), hint=error.hint) from error
+
+    error, _ = as_somebody_else(background)
+    assert f"the right to write into {closed}" in error

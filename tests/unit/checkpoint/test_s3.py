@@ -482,6 +482,8 @@ def test_an_endpoint_that_cannot_be_reached_is_said(store: Store, monkeypatch: p
         ("S3:bucket/runs", "s3://bucket/runs"),
         ("s4://bucket/runs", "did you mean s3://?"),
         ("nosuch://bucket", "install fsspec"),
+        ("s3://my bucket/x", 'Invalid bucket name "my bucket"'),
+        ("s3://Bad!/x", "correct the URI"),
     ],
 )
 def test_a_misspelt_uri_is_said(store: Store, uri: str, words: str) -> None:

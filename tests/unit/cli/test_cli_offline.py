@@ -246,6 +246,7 @@ def test_bad_places_are_one_error_each(cli: Cli, tmp_path: Path, command: str) -
     assert "expected a folder of checkpoints, found a file" in said(str(file), 2)
     assert "there is no folder" in said(f"{file}/below", 3)
     assert "expected a path, or a URL such as s3://bucket/runs" in said("s3//bucket/runs", 2)
+    assert "a URL such as s3://bucket" in said("s3:bucket", 2)
     assert "did you mean s3://?" in said("s4://bucket/runs", 6)
     other = hf_folder(tmp_path / "hf")
     assert f"trainctl checkpoints import {other} TARGET" in said(str(other), 6)

@@ -78,3 +78,31 @@ def test_a_misspelt_url_of_this_machine_is_given_its_third_slash(uri: str) -> No
 )
 def test_a_path_and_a_url_are_well_spelled(uri: str) -> None:
     assert uri_problem(uri) == ""
+
+
+@pytest.mark.parametrize(
+    ("uri", "found", "hint"),
+    [
+        ("s3:bucket", "a URL such as s3://bucket", "has :// behind its scheme"),
+        ("file://tmp/x", "a URL such as file:///tmp/x", "three slashes behind file:"),
+        ("s3://", "the name of a bucket behind s3://", "s3://BUCKET/FOLDER"),
+        ("s3:///runs/x", "the name of a bucket behind s3://", "s3://BUCKET/FOLDER"),
+        ("gs:///x", "the name of a bucket behind gs://", "gs://BUCKET/FOLDER"),
+    ],
+)
+def test_what_is_wrong_with_a_uri_is_said_with_what_to_do(uri: str, found: str, hint: str) -> None:
+    """Without it a URI without a bucket lists those of the account, and a hint says what was done already."""
+    with pytest.raises(StorageRefusedError, match=found) as refused:
+        open_storage(uri)
+    assert hint in refused.value.hint
+
+
+def test_a_driver_that_lists_where_it_looked_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str) -> None:
+        raise OSError("Unable to load libjvm\ndlopen(/usr/lib/jvm) failed\ndlopen(/usr/lib64/jvm) failed")
+
+    monkeypatch.setattr("trainctl.checkpoint.storage.opening._opened", refuse)
+    with pytest.raises(StorageRefusedError, match="hdfs://x/y") as refused:
+        open_storage("hdfs://x/y")
+    assert str(refused.value).endswith("Unable to load libjvm")
+    assert "Java and Hadoop" in refused.value.hint

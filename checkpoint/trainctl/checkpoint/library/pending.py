@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.library.group_save import GroupSave
-from trainctl.checkpoint.library.ranks import Ranks
+from trainctl.checkpoint.library.ranks import Ranks, told
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.saving import EntryData
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
@@ -111,7 +111,7 @@ class PendingSave:
         try:
             return self._save.write(self._beside.rank, data, alive=alive, confirm=confirm)
         except (TrainctlError, OSError) as error:
-            self._failure = str(error)
+            self._failure = told(error)
             raise
 
     def _complete(self, part: PartReport | None, *, alive: Callable[[], None], check: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 from collections.abc import Generator, Mapping
 
+from trainctl.checkpoint.storage.rights import missing_right
 from trainctl.core.errors import StorageAwayError, StorageRefusedError
 
 _HINTS: Mapping[int, str] = {
@@ -22,6 +23,13 @@ LASTING = frozenset(_HINTS)
 """What does not go away within seconds."""
 
 
+def remedy(error: OSError) -> str:
+    """What to do about what a medium refused; of a path on this machine, which right is missing. Empty: who knows."""
+    hint: str = getattr(error, "hint", "") or _HINTS.get(error.errno or 0, "")
+    right = missing_right(str(error.filename)) if isinstance(error, PermissionError) and error.filename else ""
+    return f"{hint}: the right to {right}" if right else hint
+
+
 @contextlib.contextmanager
 def storage_errors(what: str) -> Generator[None, None, None]:
     """Turns what the medium refuses into a CheckpointError that says what was tried and what to do.
@@ -33,7 +41,7 @@ def storage_errors(what: str) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
-        hint = getattr(error, "hint", "") or _HINTS.get(error.errno or 0, "")
+        hint = remedy(error)
         # A driver's error begins with what was tried, too.
         message = f"{what} failed: {str(error).removeprefix(f'{what}: ')}"
         if error.errno in LASTING:

@@ -51,6 +51,11 @@ _BY_CODE: Mapping[str, tuple[int, bool, str]] = {
     "PreconditionFailed": (errno.EEXIST, False, ""),
 }
 _BY_NAME: Mapping[str, tuple[int, bool, str]] = {
+    "ParamValidationError": (
+        errno.ENODEV,
+        False,
+        "correct the URI: what stands where the bucket belongs is no name of one",
+    ),
     "NoCredentialsError": (errno.EACCES, False, _NONE),
     "PartialCredentialsError": (errno.EACCES, False, _NONE),
     "CredentialRetrievalError": (errno.EACCES, True, _NONE),
@@ -166,6 +171,7 @@ def _answer(error: BaseException) -> tuple[str, int]:
 
 
 def _said(error: BaseException) -> str:
-    text = str(getattr(error, "strerror", None) or error).split("\n", 1)[0]
+    first, *rest = str(getattr(error, "strerror", None) or error).split("\n", 2)
+    text = f"{first} {rest[0]}" if rest and first.endswith(":") else first  # then the reason is in the second line
     name = type(error).__name__
     return text if isinstance(error, OSError) and text else f"{name}: {text}" if text else name

@@ -11,7 +11,7 @@ from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.checkpoint.storage.remote import FsspecStorage
 from trainctl.core.errors import StorageRefusedError
-from trainctl.core.uris import SCHEMES, is_chained, local_path, uri_problem
+from trainctl.core.uris import SCHEMES, is_chained, local_path, uri_hint, uri_problem
 
 _CONNECT_S = 10
 _READ_S = 20
@@ -35,7 +35,7 @@ def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
     """
     problem = uri_problem(uri)
     if problem:
-        raise StorageRefusedError(f"{uri}: {problem}", hint="a URL has :// behind its scheme")
+        raise StorageRefusedError(f"{uri}: {problem}", hint=uri_hint(uri))
     if "://" not in uri:
         return LocalStorage(Path(uri).expanduser())
     if uri.startswith("file://"):
@@ -45,8 +45,9 @@ def open_storage(uri: str, *, calls: Calls | None = None) -> Storage:
     try:
         filesystem, root = _opened(uri)
     except (ImportError, ValueError, TypeError, OSError) as error:  # a scheme that needs more than a URL, for example
+        found = str(error).split("\n", 1)[0]  # the driver of HDFS lists every place where it looked for Java
         raise StorageRefusedError(
-            f"{uri}: expected a folder that fsspec can open, found: {error}", hint=_install(uri)
+            f"{uri}: expected a folder that fsspec can open, found: {found}", hint=_install(uri)
         ) from error
     if hasattr(filesystem, "call_s3"):
         filesystem.retries = 1  # what is tried again, and for how long, is decided in one place
@@ -77,4 +78,6 @@ def _install(uri: str) -> str:
     near = get_close_matches(scheme, SCHEMES, n=1, cutoff=0.5)
     if scheme not in SCHEMES and near:
         return f"did you mean {near[0]}://?"
+    if scheme == "hdfs":
+        return "install pyarrow, Java and Hadoop, and set JAVA_HOME, HADOOP_HOME and CLASSPATH, here and on every node"
     return "install fsspec and the package of this scheme (s3fs for s3://, gcsfs for gs://), here and on every node"
