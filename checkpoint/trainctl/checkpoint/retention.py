@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 from trainctl.checkpoint.catalog import CheckpointInfo, survey
@@ -65,15 +65,15 @@ def retain(
     storage = open_storage(uri)
     with storage_errors(f"removing old checkpoints from {uri}"):
         found = survey(uri)
-        own = [info for info in found.checkpoints if info.manifest.job == job]
-        damaged = [info for info in found.damaged if info.manifest.job == job]
+        own, damaged = (
+            [info for info in them if info.manifest.job == job] for them in (found.checkpoints, found.damaged)
+        )
         if current:
             own, damaged = _up_to(current, own, damaged)
         if not own:
             return ()
         keep = max(1, keep)
-        old = _no_longer_needed(own, damaged, keep)
-        old = [info for info in old if info.ref.attempt not in protect]
+        old = [info for info in _no_longer_needed(own, damaged, keep) if info.ref.attempt not in protect]
         old = [info for info in old if not _pinned(storage, _folder(info))]
         left = [info for info in own if info not in old]
         if len(left) == 1 < len(own):
@@ -81,14 +81,23 @@ def retain(
         doomed = [_folder(info) for info in old]
         if all(info.manifest.job == job for info in (*found.checkpoints, *found.damaged)):  # else it may be another's
             left_over = (*found.interrupted, *(found.torn if len(own) >= keep else ()))
-            garbage = _garbage(left_over, own[0].ref, protect, whoever=not current)
-            doomed += [folder for folder in garbage if not _pinned(storage, folder) and _no_checkpoint(storage, folder)]
-            for step in found.empty:  # whoever made it, or emptied it, was killed before the next call
-                if step < own[0].ref.step:
-                    storage.delete_if_empty(step_folder(step))
+            doomed += _unused(storage, _garbage(left_over, own[0].ref, protect, whoever=not current))
+            _remove_empty(storage, found.empty, before=own[0].ref.step)
         for folder in doomed:
             remove_attempt(storage, folder)
     return tuple(doomed)
+
+
+def _unused(storage: Storage, folders: Iterable[str]) -> list[str]:
+    """Those that nobody pinned and that have become no checkpoint since they were looked at."""
+    return [folder for folder in folders if not _pinned(storage, folder) and _no_checkpoint(storage, folder)]
+
+
+def _remove_empty(storage: Storage, steps: Iterable[int], *, before: int) -> None:
+    """Whoever made such a step's folder, or emptied it, was killed before the next call."""
+    for step in steps:
+        if step < before:
+            storage.delete_if_empty(step_folder(step))
 
 
 def forget(uri: str, *, job: str, protect: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
