@@ -71,8 +71,7 @@ def retain(
             own, damaged = _up_to(current, own, damaged)
         if not own:
             return ()
-        keep = max(1, keep)
-        old = _no_longer_needed(own, damaged, keep)
+        old = _no_longer_needed(own, damaged, keep := max(1, keep))
         old = [info for info in old if info.ref.attempt not in protect]
         old = [info for info in old if not _pinned(storage, _folder(info))]
         left = [info for info in own if info not in old]
@@ -81,8 +80,7 @@ def retain(
         doomed = [_folder(info) for info in old]
         if all(info.manifest.job == job for info in (*found.checkpoints, *found.damaged)):  # else it may be another's
             left_over = (*found.interrupted, *(found.torn if len(own) >= keep else ()))
-            garbage = _garbage(left_over, own[0].ref, protect, whoever=not current)
-            doomed += [folder for folder in garbage if not _pinned(storage, folder) and _no_checkpoint(storage, folder)]
+            doomed += _garbage(storage, left_over, own[0].ref, protect, whoever=not current)
             for step in found.empty:  # whoever made it, or emptied it, was killed before the next call
                 if step < own[0].ref.step:
                     storage.delete_if_empty(step_folder(step))
@@ -189,14 +187,20 @@ def _no_checkpoint(storage: Storage, folder: str) -> bool:
 
 
 def _garbage(
-    left_over: Sequence[tuple[int, str]], newest: CheckpointRef, protect: AbstractSet[str], *, whoever: bool
+    storage: Storage,
+    left_over: Sequence[tuple[int, str]],
+    newest: CheckpointRef,
+    protect: AbstractSet[str],
+    *,
+    whoever: bool,
 ) -> list[str]:
     """Attempts that nobody completes any more; a later lineage begins further back, and is writing its own there."""
-    return [
+    folders = [
         attempt_folder(step, attempt)
         for step, attempt in left_over
         if step < newest.step and attempt not in protect and (whoever or lineage_of(attempt) <= newest.lineage)
     ]
+    return [folder for folder in folders if not _pinned(storage, folder) and _no_checkpoint(storage, folder)]
 
 
 def _no_longer_needed(
