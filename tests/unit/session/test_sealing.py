@@ -86,7 +86,7 @@ class Seal:
         self.parents: list[CheckpointRef | None] = []
         self.turn, self.let, self.changed = threading.Event(), threading.Event(), threading.Event()
         self.failures: list[str] = []
-        self.thread = SealThread(
+        self.thread: SealThread = SealThread(
             self._seal,
             failed=self.failures.append,
             parent=ref_of(1),
