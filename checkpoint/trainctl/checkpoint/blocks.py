@@ -19,6 +19,7 @@ from trainctl.checkpoint.layout.copy_plan import Transfer
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import file_holder
 from trainctl.checkpoint.layout.region import Flat, Region, Shape, part_of
+from trainctl.checkpoint.manifest.affected import said, tensors_behind
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm
 from trainctl.checkpoint.manifest.records import ChunkRecord, FileRecord, PartManifest, RootManifest, TensorRecord
 from trainctl.checkpoint.monitor import COPY, READ, VERIFY
@@ -27,6 +28,7 @@ from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import RangeRead, Storage
+from trainctl.core.errors import DamagedCheckpointError
 
 Place = Callable[[BlockRead], memoryview | None]
 """Memory of the block's size, into which it may be read before it is verified; None: there is none."""
@@ -66,6 +68,7 @@ class BlockReader:
     ) -> None:
         self._storage = storage
         self._check = BlockCheck(storage, rereads or Rereads())
+        self._parts = parts
         self._headers = tuple(dict.fromkeys(file for part in parts for file in part.files))
         self._records: dict[StateKey, list[tuple[PartManifest, TensorRecord]]] = {}
         self._chunks: dict[StateKey, dict[str, list[_Chunk]]] = {}
@@ -97,7 +100,11 @@ class BlockReader:
         def verify(file: FileRecord) -> None:
             header = RangeRead(0, memoryview(bytearray(file.header_bytes)))
             self._storage.read_ranges(file.path, [header])
-            self._check.check(file.path, header, (file.header_checksum,), file.header_bytes, "its header")
+            try:
+                self._check.check(file.path, header, (file.header_checksum,), file.header_bytes, "its header")
+            except DamagedCheckpointError as error:
+                names = (name for part in self._parts for name in tensors_behind(part, file.path))
+                raise DamagedCheckpointError(f"{error}{said(names)}", hint=error.hint) from error
 
         at_once(self._storage, verify, [file for file in self._headers if file.path in paths])
 

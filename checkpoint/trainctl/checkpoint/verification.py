@@ -17,6 +17,7 @@ from typing import NamedTuple
 from trainctl.checkpoint.batches import batches
 from trainctl.checkpoint.block_check import BlockCheck
 from trainctl.checkpoint.load_watch import Progress, unwatched
+from trainctl.checkpoint.manifest.affected import said, tensors_behind
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm
 from trainctl.checkpoint.manifest.reading import read_artifact, read_part, read_root, unlike_files
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
@@ -171,8 +172,12 @@ class _Look:
                 if part is not None:
                     self._check_blocks(part, index)
             except CheckpointError as error:
-                yield file.path, self._said(file.path, error)
+                cut = said(self._behind(part, file)) if part is not None and file.path in self.unlike else ""
+                yield file.path, self._said(file.path, error) + cut
             self.seen.file(file.path)
+
+    def _behind(self, part: PartManifest, file: StoredFile) -> Iterator[str]:
+        return tensors_behind(part, file.path, self.storage.size(file.path) or 0)
 
     def _said(self, path: str, error: CheckpointError) -> str:
         if not isinstance(error, DamagedCheckpointError):

@@ -16,6 +16,7 @@ import torch
 
 from trainctl.checkpoint.engine import load, resolve
 from trainctl.checkpoint.manifest.values import decode_value, encode_value
+from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.damaging import flip
@@ -48,22 +49,30 @@ def test_a_flipped_bit_in_a_body_names_file_range_and_tensor(tmp_path: Path, pos
 def test_a_flipped_bit_in_a_data_header_is_found(tmp_path: Path) -> None:
     ref = save(tmp_path)
     flip(folder_of(ref) / "data/w00000-000.safetensors", 100)
-    assert_refused(ref, "data/w00000-000.safetensors is corrupt: bytes 0:4096 (its header)")
+    assert_refused(
+        ref,
+        "data/w00000-000.safetensors is corrupt: bytes 0:4096 (its header)",
+        "; tensors in it: param of none, param of b",
+    )
 
 
-def test_a_truncated_file_names_both_sizes(tmp_path: Path) -> None:
+def test_a_truncated_file_names_both_sizes_and_what_it_lost(tmp_path: Path) -> None:
     ref = save(tmp_path)
     path = folder_of(ref) / "data/w00000-000.safetensors"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-3])
-    assert_refused(ref, f"data/w00000-000.safetensors is truncated: expected {size} bytes, found {size - 3}")
+    lost = "; tensors in it: param of scalar"
+    wanted = f"data/w00000-000.safetensors is truncated: expected {size} bytes, found {size - 3}{lost}"
+    assert_refused(ref, wanted)
+    (found,) = verify(ref).damage
+    assert found.endswith(wanted), "what is before the cut is not lost, and not named"
 
 
 @pytest.mark.parametrize("name", ["data/w00000-000.safetensors", "parts/w00001.json"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     ref = save(tmp_path)
     (folder_of(ref) / name).unlink()
-    assert_refused(ref, f"{name} is missing")
+    assert_refused(ref, f"{name} is missing; tensors in it: param of ")
 
 
 def test_swapped_data_files_of_equal_size_are_found(tmp_path: Path) -> None:
@@ -86,7 +95,7 @@ def test_a_part_of_another_save_is_found(tmp_path: Path) -> None:
     two = save(tmp_path, full_values(seed=2), of=attempt(1, nonce="two"))
     for path in folder_of(one).glob("*/w00001*"):
         shutil.copy(path, folder_of(two) / path.relative_to(folder_of(one)))
-    assert_refused(two, "parts/w00001.json is corrupt: expected sha256")
+    assert_refused(two, "parts/w00001.json is corrupt: expected sha256", "; tensors in it: param of ")
 
 
 def test_data_of_another_save_is_found(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Without it long transfers would look like hangs.
 from __future__ import annotations
 
 import io
+import json
 import time
 
 import pytest
@@ -120,6 +121,21 @@ def test_the_live_line_shows_it_before_what_may_be_cut(monkeypatch: pytest.Monke
     status.transfers.append(saving())
     view.job(Job(status=status))
     assert "saving step 1200: 43 % of 12.0 GiB, 31s left" in out.getvalue()
+
+
+def test_saves_are_told_with_what_they_waited_for(cli: Cli, controller: FakeController) -> None:
+    job = controller.add_job("a", step=9, total_steps=10)
+    job.status.saves.add(
+        generation=1, step=5, uri="s3://b/step-5/x", seconds=3.21, stall_s=0.02, ranks=4, data_bytes=12 * GIB,
+        bottleneck="write of rank 2 on s3: 3.00 s",
+    ).parts.add(rank=2, data_bytes=3 * GIB, seconds={"write": 3.0})  # fmt: skip
+    assert (
+        "Saves:\n  step 5 to s3, 12.0 GiB of 4 ranks in 3.21 s, of which training waited 0.02 s; "
+        "longest write of rank 2 on s3: 3.00 s\n"
+    ) in cli("describe", "a").out
+    (saved,) = json.loads(cli("describe", "a", "-o", "json").out)["status"]["saves"]
+    (part,) = saved["parts"]
+    assert (part["rank"], part["dataBytes"], part["seconds"]) == (2, 3 * GIB, {"write": 3.0})
 
 
 def test_loads_are_told_with_their_recovery_or_alone(cli: Cli, controller: FakeController) -> None:

@@ -91,7 +91,7 @@ def test_workers_of_an_older_version_tell_nothing_of_stages(job: JobState) -> No
     assert state.checkpoint_figures.saves.stages == {}
     assert state.checkpoint_figures.saves.bytes_moved == {"mem": 1000}
     without = job.to_wire()
-    for name in ("checkpointFigures", "loads"):
+    for name in ("checkpointFigures", "loads", "saves"):
         del without[name]
     assert JobState.from_wire(without) == job, "nor does what an older leader has stored"
 
@@ -127,6 +127,28 @@ def test_a_load_is_told_by_rank_0_and_kept(job: JobState) -> None:
     assert counted.loads.bytes_moved == {"s3": 300}
     other = RecoveryReport(job_uid="u1", island="island-0", generation=2, global_rank=3, slot=3)
     assert not observe_recovery(first.state, other, NOW_S).durable
+
+
+def test_what_the_newest_saves_took_is_kept_by_rank_and_told(job: JobState) -> None:
+    state = job
+    for step in range(10, 70, 10):
+        told = observe_checkpoint(
+            state, replace(report(state, step, 0.2, 1.5), bottleneck="write of rank 1"), NOW_S + step
+        )
+        state = told.state
+    assert [kept.step for kept in state.saves] == [30, 40, 50, 60]
+    newest = state.saves[-1]
+    assert [(part.rank, part.seconds["write"]) for part in newest.parts] == [(0, 0.2), (1, 1.5)]
+    assert (newest.ranks, newest.bottleneck, newest.seal_s) == (2, "write of rank 1", report(state, 60).seal_s)
+    assert newest.data_bytes == sum(part.data_bytes for part in newest.parts) > 0
+    (event,) = told.events
+    assert event.fields["rank_1"] == "200 B, write 1.500 s, copy 0.020 s"
+    assert event.fields["step"] == "60"
+    again = observe_checkpoint(state, report(state, 60, 0.2, 1.5), NOW_S + 99).state
+    assert again.saves == state.saves, "a report that comes again is no other save"
+    assert JobState.from_wire(json.loads(json.dumps(state.to_wire()))) == state
+    many = observe_checkpoint(job, report(job, 10, *(float(rank) for rank in range(100))), NOW_S).state.saves[0]
+    assert ([part.rank for part in many.parts], many.ranks) == (list(range(100 - PARTS_KEPT, 100)), 100)
 
 
 def test_a_load_of_nothing_amplifies_nothing(job: JobState) -> None:

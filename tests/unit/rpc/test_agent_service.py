@@ -280,7 +280,11 @@ def test_what_a_save_and_a_load_took_outlives_the_controller(tmp_path: Path) -> 
             (shown,) = job.status.loads
             assert (shown.uri, shown.step, shown.ranks, shown.bottleneck) == ("/c/step-1", 1, 2, "read of rank 0")
             assert dict(shown.parts[0].seconds) == {"write": 2.0, "sync": 0.5}
+            (written,) = job.status.saves
+            assert (written.uri, written.step, written.ranks, written.data_bytes) == ("/c/step-5", 5, 2, 1800)
+            assert dict(written.parts[1].seconds) == {"write": 0.2, "sync": 0.5}
         async with serving(tmp_path) as running:
-            assert (await running.client.job("a")).status.loads == job.status.loads
+            kept = (await running.client.job("a")).status
+            assert (kept.loads, kept.saves) == (job.status.loads, job.status.saves)
 
     run(main)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Container, Mapping, Sequence
 
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, file_holder
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Region, Shape
+from trainctl.checkpoint.manifest.affected import tensors_in
 from trainctl.checkpoint.manifest.codec import parse_contents, parse_part, parse_root, sha256
 from trainctl.checkpoint.manifest.contents import ContentsTable, part_holder
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name
@@ -18,6 +20,9 @@ from trainctl.checkpoint.storage.absence import why_nothing
 from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError
+
+_EXPLAINED = 16
+"""Of files that are not as they were saved: so many are looked into, which takes requests."""
 
 
 def read_root(
@@ -78,10 +83,12 @@ def check_files(storage: Storage, root: RootManifest, folder: str = "") -> None:
     Raises:
         CheckpointError: lists all that are not.
     """
-    problems = unlike_files(storage, root, folder).values()
-    if problems:
+    unlike = unlike_files(storage, root, folder)
+    if unlike:
+        explained = list(itertools.islice(unlike, _EXPLAINED))
+        problems = {**unlike, **{path: unlike[path] + tensors_in(storage, root, path, folder) for path in explained}}
         raise DamagedCheckpointError(
-            "\n".join([f"the checkpoint of step {root.step} is incomplete:", *problems]),
+            "\n".join([f"the checkpoint of step {root.step} is incomplete:", *problems.values()]),
             hint="resume from an older checkpoint, or restore the files from a copy",
         )
 
@@ -178,8 +185,12 @@ def read_part(
         CheckpointError: as ``read_parts``.
     """
     where = f"{storage.uri}/{report.manifest.path}"
-    part = parse_part(_listed(storage, report.manifest, rereads), report.manifest, where=where)
-    _check_attempt(part, root, where)
+    try:
+        part = parse_part(_listed(storage, report.manifest, rereads), report.manifest, where=where)
+        _check_attempt(part, root, where)
+    except DamagedCheckpointError as error:
+        lost = tensors_in(storage, root, report.manifest.path)
+        raise DamagedCheckpointError(f"{error}{lost}", hint=error.hint) from error
     return part
 
 

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, replace
 
 from trainctl.core.records.part import CAUSES, LOAD_STAGES, OTHER, SAVE_STAGES, PartTimes, storage_kind
 from trainctl.core.records.worker import CheckpointReport, LoadReport
+from trainctl.core.units import format_bytes
 
 STAGE_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Upper bounds of the counts in the store: another list would need other names of metrics."""
 QUANTILES = (0.5, 0.9, 1.0)
 SEAL, PUBLISH = "seal", "publish"
 """Stages of a whole save: its root manifest is written, and a leader hears of it."""
-LOADS_KEPT, PARTS_KEPT = 4, 16
+TRANSFERS_KEPT, PARTS_KEPT = 4, 16
+"""Newest saves and newest loads of a job, and ranks of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,39 @@ class Load:
     bottleneck: str = ""
     loaded_s: float = 0.0
     healed_reads: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """One checkpoint that was committed, as the ranks of a generation saved it (message ``Save``).
+
+    Attributes:
+        generation: whose ranks.
+        step: of the state.
+        lineage: in which it was.
+        uri: of the checkpoint.
+        seconds: from the step boundary at which it was begun until it was complete.
+        stall_s: how much of that training waited, on the rank that waited longest.
+        seal_s: from the last part until the root manifest was there.
+        ranks: how many wrote.
+        data_bytes: that all of them wrote.
+        parts: of the ranks that took longest.
+        bottleneck: which rank, stage and storage it waited for longest.
+        saved_s: when it was complete, Unix seconds.
+    """
+
+    generation: int
+    step: int
+    lineage: int
+    uri: str
+    seconds: float
+    stall_s: float = 0.0
+    seal_s: float = 0.0
+    ranks: int = 0
+    data_bytes: int = 0
+    parts: tuple[PartTimes, ...] = ()
+    bottleneck: str = ""
+    saved_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +178,6 @@ def loaded(figures: CheckpointFigures, load: Load, parts: Sequence[PartTimes]) -
 
 def load_of(report: LoadReport, *, generation: int, now_s: float) -> Load:
     """What is kept of a report."""
-    slowest = sorted(report.parts, key=lambda part: (-sum(part.seconds.values()), part.rank))[:PARTS_KEPT]
     return Load(
         generation=generation,
         step=report.step,
@@ -152,11 +186,45 @@ def load_of(report: LoadReport, *, generation: int, now_s: float) -> Load:
         ranks=len(report.parts),
         data_bytes=sum(part.data_bytes for part in report.parts),
         moved_bytes=sum(part.moved_bytes for part in report.parts),
-        parts=tuple(sorted(slowest, key=lambda part: part.rank)),
+        parts=_slowest(report.parts),
         bottleneck=report.bottleneck,
         loaded_s=now_s,
         healed_reads=sum(max(0, part.healed_reads) for part in report.parts),
     )
+
+
+def save_of(report: CheckpointReport, uri: str, *, complete_s: float) -> Save:
+    """What is kept of the report of a checkpoint that lies there, and was complete then (Unix seconds)."""
+    return Save(
+        generation=report.generation,
+        step=report.step,
+        lineage=report.lineage,
+        uri=uri,
+        seconds=report.seconds,
+        stall_s=report.stall_s,
+        seal_s=report.seal_s,
+        ranks=len(report.parts),
+        data_bytes=sum(part.data_bytes for part in report.parts),
+        parts=_slowest(report.parts),
+        bottleneck=report.bottleneck,
+        saved_s=complete_s,
+    )
+
+
+def part_fields(parts: Iterable[PartTimes]) -> dict[str, str]:
+    """Ranks as fields of an event: ``{"rank_3": "12.0 MiB, read 0.210 s, verify 0.020 s"}``."""
+    return {
+        f"rank_{part.rank}": ", ".join(
+            (format_bytes(part.data_bytes), *(f"{stage} {took_s:.3f} s" for stage, took_s in part.seconds.items()))
+        )
+        for part in parts
+    }
+
+
+def _slowest(parts: Iterable[PartTimes]) -> tuple[PartTimes, ...]:
+    """``PARTS_KEPT`` of them that took longest, by rank."""
+    slowest = sorted(parts, key=lambda part: (-sum(part.seconds.values()), part.rank))[:PARTS_KEPT]
+    return tuple(sorted(slowest, key=lambda part: part.rank))
 
 
 def _by_stage(parts: Iterable[PartTimes], known: Sequence[str]) -> dict[str, list[float]]:

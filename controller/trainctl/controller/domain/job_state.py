@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from trainctl.controller.domain.ancestry import Ancestor
-from trainctl.controller.domain.checkpoint_figures import CheckpointFigures, Load
+from trainctl.controller.domain.checkpoint_figures import CheckpointFigures, Load, Save
 from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_records import (
     CancelRequest,
@@ -210,6 +210,7 @@ class JobState:
         refused: former ones that were found damaged, the newest 64.
         checkpoint_figures: what its saves and loads took.
         loads: the newest loads, oldest first.
+        saves: the newest checkpoints that were committed, oldest first.
         snapshot_figures: its snapshots in the memory of nodes.
         progress: newest figures.
         goodput: where the time went.
@@ -258,6 +259,7 @@ class JobState:
     refused: tuple[RefusedCheckpoint, ...] = ()
     checkpoint_figures: CheckpointFigures = field(default_factory=CheckpointFigures)
     loads: tuple[Load, ...] = ()
+    saves: tuple[Save, ...] = ()
     snapshot_figures: SnapshotFigures = field(default_factory=SnapshotFigures)
     progress: TrainProgress = field(default_factory=TrainProgress)
     restarts: Restarts = field(default_factory=Restarts)

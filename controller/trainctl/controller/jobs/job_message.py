@@ -97,8 +97,9 @@ def _status(state: JobState, view: ClusterView, now_s: float, figures: ShownFigu
 
 
 def _with_transfers(status: job_pb2.JobStatus, state: JobState, view: ClusterView) -> job_pb2.JobStatus:
-    """What goes on right now, the loads that are over, and what lies in memory."""
+    """What goes on right now, the saves and loads that are over, and what lies in memory."""
     status.transfers.extend(record_to_message(one, job_pb2.TransferStatus) for one in shown_transfers(state, view))
+    status.saves.extend(record_to_message(save, job_pb2.Save) for save in state.saves)
     status.loads.extend(record_to_message(load, job_pb2.Load) for load in state.loads)
     if state.phase in TRAINING and state.spec.spec.checkpoint.snapshots.wanted:
         status.snapshot.CopyFrom(_snapshot(state.snapshot_figures, status.step))

@@ -125,6 +125,7 @@ class JobStatus(_message.Message):
     LOADS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_INTERVAL_FIELD_NUMBER: _builtins.int
+    SAVES_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     message: _builtins.str
@@ -190,6 +191,10 @@ class JobStatus(_message.Message):
     def snapshot_interval(self) -> Global___CheckpointInterval:
         """Of a job that makes them by time; absent before it first trained."""
 
+    @_builtins.property
+    def saves(self) -> _containers.RepeatedCompositeFieldContainer[Global___Save]:
+        """The newest checkpoints that were committed, as they were saved, oldest first."""
+
     def __init__(
         self,
         *,
@@ -227,10 +232,11 @@ class JobStatus(_message.Message):
         loads: _abc.Iterable[Global___Load] | None = ...,
         snapshot: Global___SnapshotStatus | None = ...,
         snapshot_interval: Global___CheckpointInterval | None = ...,
+        saves: _abc.Iterable[Global___Save] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "error", b"error", "eval_loss", b"eval_loss", "loss", b"loss", "snapshot", b"snapshot", "snapshot_interval", b"snapshot_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "skipped_steps", b"skipped_steps", "snapshot", b"snapshot", "snapshot_interval", b"snapshot_interval", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_loss", b"_loss", "checkpoint", b"checkpoint", "checkpoint_interval", b"checkpoint_interval", "conditions", b"conditions", "end_time_s", b"end_time_s", "error", b"error", "eta_s", b"eta_s", "eval_loss", b"eval_loss", "figures_as_of_s", b"figures_as_of_s", "figures_stale", b"figures_stale", "goodput_s", b"goodput_s", "hint", b"hint", "islands", b"islands", "lineage", b"lineage", "loads", b"loads", "loss", b"loss", "message", b"message", "phase", b"phase", "reason", b"reason", "records", b"records", "recoveries", b"recoveries", "recovery_count", b"recovery_count", "restarts", b"restarts", "saves", b"saves", "skipped_steps", b"skipped_steps", "snapshot", b"snapshot", "snapshot_interval", b"snapshot_interval", "start_time_s", b"start_time_s", "step", b"step", "step_stale", b"step_stale", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps", "transfers", b"transfers", "wall_s", b"wall_s", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015
@@ -431,6 +437,67 @@ class TransferStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__left_s) -> _WhichOneofReturnType__left_s | None: ...
 
 Global___TransferStatus: _TypeAlias = TransferStatus  # noqa: Y015
+
+@_typing.final
+class Save(_message.Message):
+    """What it took the ranks of a generation to save a checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    STALL_S_FIELD_NUMBER: _builtins.int
+    SEAL_S_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    DATA_BYTES_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    BOTTLENECK_FIELD_NUMBER: _builtins.int
+    SAVED_S_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    step: _builtins.int
+    lineage: _builtins.int
+    uri: _builtins.str
+    seconds: _builtins.float
+    """From the step boundary at which it was begun until it was complete, and how much of that training waited."""
+    stall_s: _builtins.float
+    seal_s: _builtins.float
+    """From the last part until the root manifest was there."""
+    ranks: _builtins.int
+    """How many ranks wrote, and how much."""
+    data_bytes: _builtins.int
+    bottleneck: _builtins.str
+    saved_s: _builtins.float
+    """When it was complete, Unix seconds."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.PartTimes]:
+        """Those that took longest."""
+
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        step: _builtins.int = ...,
+        lineage: _builtins.int = ...,
+        uri: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        stall_s: _builtins.float = ...,
+        seal_s: _builtins.float = ...,
+        ranks: _builtins.int = ...,
+        data_bytes: _builtins.int = ...,
+        parts: _abc.Iterable[_records_pb2.PartTimes] | None = ...,
+        bottleneck: _builtins.str = ...,
+        saved_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "data_bytes", b"data_bytes", "generation", b"generation", "lineage", b"lineage", "parts", b"parts", "ranks", b"ranks", "saved_s", b"saved_s", "seal_s", b"seal_s", "seconds", b"seconds", "stall_s", b"stall_s", "step", b"step", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Save: _TypeAlias = Save  # noqa: Y015
 
 @_typing.final
 class Load(_message.Message):

@@ -133,7 +133,9 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     known = (*(old for old in state.checkpoints if old not in given_up), replace(ref, committed_s=complete_s))
     kept = listed(state, known)
     figures = checkpoint_figures.saved(state.checkpoint_figures, report, ref.uri)
-    changed = replace(state, checkpoints=kept, goodput=goodput, checkpoint_figures=figures)
+    save = checkpoint_figures.save_of(report, ref.uri, complete_s=complete_s)
+    saves = (*state.saves, save)[-checkpoint_figures.TRANSFERS_KEPT :]
+    changed = replace(state, checkpoints=kept, goodput=goodput, checkpoint_figures=figures, saves=saves)
     if state.spec.spec.checkpoint.interval == AUTO:
         times = SaveTimes(step=report.step, lineage=report.lineage, stall_s=report.stall_s, seconds=report.seconds)
         changed = replace(changed, save_costs=with_cost(state.save_costs, cost_of(times, state.progress)))
@@ -142,7 +144,9 @@ def observe_checkpoint(state: JobState, report: CheckpointReport, now_s: float) 
     left = f"; given up: {', '.join(old.uri for old in given_up)}" if given_up else ""
     message = f"checkpoint of step {ref.step} is committed: {ref.uri} ({took}){left}"
     changed = with_condition(changed, CHECKPOINT_STALE, False, now_s, reason="Saved", message=message)
-    return Reconciliation(state=changed, events=(_event(events.CHECKPOINT_COMMITTED, "Committed", message, report),))
+    committed = _event(events.CHECKPOINT_COMMITTED, "Committed", message, report)
+    told = replace(committed, fields={**committed.fields, **checkpoint_figures.part_fields(save.parts)})
+    return Reconciliation(state=changed, events=(told,))
 
 
 def _event(type_: str, reason: str, message: str, report: CheckpointReport) -> EventDraft:
@@ -179,7 +183,7 @@ def _loaded(state: JobState, report: RecoveryReport, now_s: float) -> tuple[JobS
     if found is None or any(known.generation == report.generation for known in state.loads):
         return state, ()
     load = checkpoint_figures.load_of(found, generation=report.generation, now_s=now_s)
-    changed = replace(state, loads=(*state.loads, load)[-checkpoint_figures.LOADS_KEPT :])
+    changed = replace(state, loads=(*state.loads, load)[-checkpoint_figures.TRANSFERS_KEPT :])
     in_memory = storage_kind(load.uri) == SNAPSHOT
     if not in_memory:
         figures = checkpoint_figures.loaded(state.checkpoint_figures, load, found.parts)
@@ -190,7 +194,8 @@ def _loaded(state: JobState, report: RecoveryReport, now_s: float) -> tuple[JobS
     healed = f"; {format_count(load.healed_reads, 'read')} only right when repeated" if load.healed_reads else ""
     message = f"{what} of step {load.step} is loaded: {load.uri} ({amount} in {load.seconds:.2f} s{longest}{healed})"
     fields = {"step": str(load.step), "generation": str(load.generation)}
-    loaded = EventDraft(type=events.CHECKPOINT_LOADED, reason="Loaded", message=message, fields=fields)
+    told = {**fields, **checkpoint_figures.part_fields(load.parts)}
+    loaded = EventDraft(type=events.CHECKPOINT_LOADED, reason="Loaded", message=message, fields=told)
     if not found.damaged:
         return changed, (loaded,)
     were = f"{format_count(len(found.damaged), 'file')} of the snapshot of step {load.step} "
