@@ -6,7 +6,8 @@ Names are compared without their numbers first: a block that was renamed shows u
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from bisect import bisect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ _NUMBER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")
 _CUTOFF = 0.6
 _TRIED = 20
 """Close patterns: one of the right shape comes first, and others may have taken its names."""
+_COMPARED = 200
+"""Numbers of one pattern, for each name: every name of thousands compared with every other would take a minute."""
 
 Numbers = tuple[int, ...]
 Name = tuple[str, str]
@@ -88,8 +91,9 @@ def nearest(
     for group in waiting.keys() - {pair.group for pair in pairs} | alike:
         for pair in sorted(_pairs(group, held, shapes, same=group in alike))[:1]:
             found = held[group.kind][pair.found]
+            order = sorted(found)
             for name in waiting[group]:
-                given[name, group.kind] = found[min(found, key=_distance(name))], False
+                given[name, group.kind] = found[min(_around(order, name), key=_distance(name))], False
     return given
 
 
@@ -122,10 +126,21 @@ def _taken(
 
     exact = {name: None for name in names if numbers_in(name) in left and not misfit(numbers_in(name))}
     given = [(name, left.pop(numbers_in(name))) for name in exact]
+    order = sorted(left)
     for name in [name for name in names if name not in exact][: len(left)]:
         apart = _distance(name)
-        given.append((name, left.pop(min(left, key=lambda each: (misfit(each), apart(each))))))
+        each = min(_around(order, name), key=lambda each: (misfit(each), apart(each)))
+        order.remove(each)
+        given.append((name, left.pop(each)))
     return given
+
+
+def _around(order: Sequence[Numbers], name: str) -> Sequence[Numbers]:
+    """Those to compare with the numbers of a name: all of a few, of thousands its neighbours in their order."""
+    if len(order) <= _COMPARED:
+        return order
+    at = min(max(0, bisect(order, numbers_in(name)) - _COMPARED // 2), len(order) - _COMPARED)
+    return order[at : at + _COMPARED]
 
 
 def _distance(name: str) -> Callable[[Numbers], tuple[int, int, Numbers]]:

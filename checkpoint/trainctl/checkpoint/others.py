@@ -11,6 +11,21 @@ from trainctl.core.errors import CheckpointError
 
 _IMPORTED = (".metadata", "*.distcp", "*.safetensors", "*.safetensors.index.json")
 """What ``importing`` reads."""
+_PICKLED = ("*.pt", "*.pth", "*.bin", "*.ckpt", "*.pkl")
+"""Of ``torch.save``."""
+
+
+def about_file(path: str) -> str:
+    """What to do with a file that was named where a folder is expected, such as ``model.safetensors``."""
+    folder, _, name = path.rpartition("/")
+    if any(fnmatch(name, pattern) for pattern in _IMPORTED):
+        return f"make a checkpoint of it, with its folder: trainctl checkpoints import {folder or '/'} TARGET"
+    if any(fnmatch(name, pattern) for pattern in _PICKLED):
+        return (
+            "such a file can execute code and is not read; save its tensors with safetensors.torch.save_file as "
+            "model.safetensors, and import the folder"
+        )
+    return "name the folder that it is in"
 
 
 def steps_in(storage: Storage) -> Sequence[str]:

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from trainctl.checkpoint.others import about_file
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, UnavailableError, UsageError
 from trainctl.core.uris import uri_hint, uri_problem
 
@@ -52,9 +53,7 @@ def see_folder(uri: str) -> None:
             f"{path} cannot be looked at: {error.strerror}", hint="it takes the right to read it, and those above it"
         ) from error
     if not stat.S_ISDIR(mode):
-        raise UsageError(
-            f"{path}: expected a folder of checkpoints, found a file", hint="name the folder that it is in"
-        )
+        raise UsageError(f"{path}: expected a folder of checkpoints, found a file", hint=about_file(path))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from trainctl.checkpoint.catalog import newest, survey
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save
+from trainctl.checkpoint.library.group_save import GroupSave
 from trainctl.checkpoint.origin import LIBRARY
 from trainctl.checkpoint.snapshot.copier import HostCopier
 from trainctl.checkpoint.snapshot.host_pool import HostPool
@@ -136,6 +137,18 @@ def test_the_step_of_an_optimizer_waits_for_the_copy_and_for_nothing_else(tmp_pa
         assert pending.result().step == 1
     hooks = optimizer._optimizer_step_pre_hooks
     assert not hooks, "a closed one lets go of the optimizers"
+
+
+def test_what_to_do_about_a_refused_root_manifest_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(save: GroupSave, parts: object) -> None:
+        raise CheckpointError("no room for the root manifest", hint="make room in the bucket")
+
+    monkeypatch.setattr(GroupSave, "_sealed", refused)
+    model, optimizer = built()
+    with Checkpointer(str(tmp_path)) as checkpointer:
+        pending = checkpointer.async_save(model=model, optimizers=[optimizer], step=1)
+        with pytest.raises(CheckpointError, match=r"no room for the root manifest \(make room in the bucket\)"):
+            pending.result()
 
 
 def test_one_more_waits_for_the_one_before(tmp_path: Path, gate: Gate) -> None:

@@ -52,7 +52,7 @@ def test_a_flipped_bit_in_a_data_header_is_found(tmp_path: Path) -> None:
     assert_refused(
         ref,
         "data/w00000-000.safetensors is corrupt: bytes 0:4096 (its header)",
-        "; tensors in it: param of none, param of b",
+        "; tensors in it: param of b, param of none, param of one and 1 more",
     )
 
 

@@ -6,11 +6,12 @@ Without it whoever changed a model would have to guess why it does not load.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import pytest
 
+from trainctl.checkpoint import nearest as nearest_module
 from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
@@ -201,6 +202,32 @@ def test_a_layer_too_many_is_not_taken_for_one_that_was_renamed() -> None:
     assert any("layers.{0-1}.q.bias (2 tensors): " in line and "layers.{0-1}.query.bias, not" in line for line in said)
     assert "param of layers.2.q.bias: wanted, but not in the checkpoint" in said
     assert len(said) == 3
+
+
+def test_thousands_of_other_numbers_are_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    distance = nearest_module._distance
+
+    def counted(name: str) -> Callable[[tuple[int, ...]], tuple[int, int, tuple[int, ...]]]:
+        apart = distance(name)
+
+        def count(some: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
+            nonlocal compared
+            compared += 1
+            return apart(some)
+
+        return count
+
+    monkeypatch.setattr(nearest_module, "_distance", counted)
+    shapes = {(f"layers.{n}.w", "param"): (4,) for n in range(3000)}
+    for spare in (shapes, ()):
+        wanted = {(f"layers.{n}.w", "param"): (4,) for n in range(3000, 6000)}
+        found = nearest(wanted, shapes, list(spare))
+        assert found["layers.3000.w", "param"] == ("layers.2999.w", bool(spare))
+        assert len(found) == 3000
+        if spare:
+            assert len(set(found.values())) == 3000, "each free name is given away once"
+    assert compared < 2 * 3000 * 250
 
 
 def test_more_than_anybody_reads_is_in_the_log_and_in_the_error(caplog: pytest.LogCaptureFixture) -> None:

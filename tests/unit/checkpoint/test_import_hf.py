@@ -159,6 +159,9 @@ def test_folders_of_other_formats_are_told_apart(tmp_path: Path) -> None:
     refused(source, "found readme.md")
     (source / "pytorch_model.bin").write_bytes(b"x")
     refused(source, "pytorch_model.bin, a pickle, which may run any code and is never read")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is a file") as caught:
+        import_checkpoint(str(source / "pytorch_model.bin"), str(tmp_path / "own"))
+    assert "safetensors.torch.save_file" in caught.value.hint
 
 
 def test_memory_stays_small(tmp_path: Path) -> None:

@@ -245,6 +245,13 @@ def test_bad_places_are_one_error_each(cli: Cli, tmp_path: Path, command: str) -
     file.write_text("x")
     assert "expected a folder of checkpoints, found a file" in said(str(file), 2)
     assert "there is no folder" in said(f"{file}/below", 3)
+    for name, hint in (
+        ("file", "name the folder that it is in"),
+        ("model.pt", "such a file can execute code and is not read; save its tensors with safetensors"),
+        ("model.safetensors", f"trainctl checkpoints import {tmp_path} TARGET"),
+    ):
+        (tmp_path / name).write_text("x")
+        assert hint in said(str(tmp_path / name), 2)
     assert "expected a path, or a URL such as s3://bucket/runs" in said("s3//bucket/runs", 2)
     assert "a URL such as s3://bucket" in said("s3:bucket", 2)
     assert "did you mean s3://?" in said("s4://bucket/runs", 6)

@@ -20,10 +20,11 @@ from trainctl.checkpoint.layout.region import Flat, whole
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_id, step_of
 from trainctl.checkpoint.origin import Imported
+from trainctl.checkpoint.others import about_file
 from trainctl.checkpoint.part_writing import write_part
 from trainctl.checkpoint.retention import remove_attempt
 from trainctl.checkpoint.sealing import seal
-from trainctl.checkpoint.storage.absence import why_nothing
+from trainctl.checkpoint.storage.absence import is_file, why_nothing
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.checkpoint.storage.port import Storage
@@ -161,7 +162,7 @@ def open_folder(storage: Storage) -> SourceFolder:
     raise CheckpointError(
         f"{storage.uri}: expected a folder of torch DCP ({METADATA}, or shard-*.safetensors) or of Hugging Face "
         f"({WHOLE} or {INDEX}), {found}",
-        hint="name the folder that these files are in",
+        hint=about_file(storage.uri) if is_file(storage) else "name the folder that these files are in",
     )
 
 

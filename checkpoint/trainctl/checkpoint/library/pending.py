@@ -120,7 +120,8 @@ class PendingSave:
         try:
             self.ref = self._save.complete(self._beside, part, error)
         except TrainctlError as failure:
-            self._failure = str(failure)
+            # Of several ranks it says what each was told; of one it is the error itself.
+            self._failure = told(failure) if self._beside.size == 1 else str(failure)
             raise
         except RuntimeError as failure:
             # Of torch: the connection to a rank broke, or nothing came from it for too long.

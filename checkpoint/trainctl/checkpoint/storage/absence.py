@@ -24,3 +24,8 @@ def why_nothing(storage: Storage, folder: str = "") -> str:
 def is_folder(storage: Storage) -> bool:
     """Whether the folder itself is there already; elsewhere than on disks nobody makes folders."""
     return not isinstance(storage, LocalStorage) or Path(storage.uri).is_dir()
+
+
+def is_file(storage: Storage) -> bool:
+    """Whether a file has the folder's name; elsewhere than on disks there may be both."""
+    return isinstance(storage, LocalStorage) and Path(storage.uri).is_file()
