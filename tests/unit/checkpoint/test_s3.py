@@ -33,6 +33,7 @@ from trainctl.core.errors import DamagedCheckpointError, FencedError, StorageRef
 from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, rows, same_bits, save
 
 pytest_plugins = ["object_store.fixtures"]
+Act = Callable[[Storage], object]
 BODY = bytes(range(256)) * 40
 
 
@@ -251,6 +252,24 @@ def _with_length(answer: Answer, length: int) -> Answer:
     return Answer(answer.status, headers, answer.body)
 
 
+@pytest.mark.parametrize(
+    ("request_", "act", "right"),
+    [
+        ("GET", lambda storage: storage.read("f"), "s3:GetObject"),
+        ("HEAD", lambda storage: storage.size("f"), "s3:GetObject or s3:ListBucket"),
+        ("GET list-type", lambda storage: storage.list(""), "s3:ListBucket"),
+    ],
+)
+def test_which_right_to_read_is_missing_is_said(store: Store, request_: str, act: Act, right: str) -> None:
+    storage = store.open()
+    storage.write_file("f", [b"x"])
+    method, _, query = request_.partition(" ")
+    store.proxy.when(method, query).always().deny()
+    with pytest.raises(StorageSaysNoError) as caught:
+        act(storage)
+    assert f"lack a right ({right})" in caught.value.hint
+
+
 def test_a_store_without_conditional_put_is_looked_at_first(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -424,7 +443,7 @@ def test_who_may_read_but_not_write_is_told_before_anything_is_trained(store: St
     save(store.uri, values_of(1), of=attempt(1))
     store.proxy.when("PUT").always().deny()
     assert probe(store.uri) == {}
-    assert says(problems(store), "STORAGE_REFUSED", "writing to", store.uri, "lack a right")
+    assert says(problems(store), "STORAGE_REFUSED", "writing to", store.uri, "lack a right (s3:PutObject)")
 
 
 def test_a_store_without_conditional_put_is_said_to_lack_it(store: Store) -> None:
@@ -463,7 +482,7 @@ def test_a_probe_that_fails_half_way_leaves_nothing(store: Store, monkeypatch: p
 def test_who_may_write_but_not_remove_is_told(store: Store) -> None:
     store.proxy.when("DELETE").always().deny()
     store.proxy.when("POST").always().deny()
-    assert says(problems(store), "STORAGE_REFUSED", "removing what was written", "lack a right")
+    assert says(problems(store), "STORAGE_REFUSED", "removing what was written", "lack a right (s3:DeleteObject)")
 
 
 def test_an_endpoint_that_cannot_be_reached_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ The drivers are not imported: their errors are known by name, by HTTP status and
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from trainctl.core.plain import is_dict
@@ -15,12 +15,25 @@ _AGAIN = (
     "it is tried again for a while; see whether the storage has trouble, or the network between it and this machine"
 )
 _ENDPOINT = "check the address of the storage (AWS_ENDPOINT_URL) and that this machine can reach it"
-_RIGHTS = "these credentials lack a right there: reading, writing, listing and removing objects are needed"
+_NEEDED = "reading, writing, listing and removing objects are needed there"
+_RIGHTS = f"these credentials lack a right: {_NEEDED}"
+_RIGHT_FOR: Mapping[str, str] = {
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject or s3:ListBucket",
+    "ListObjectsV2": "s3:ListBucket",
+    "HeadBucket": "s3:ListBucket",
+    "PutObject": "s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
+}
+"""What the credentials have to allow, by the request that was refused."""
 _WRONG = (
     "the credentials are wrong or have expired: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
 )
-_REFUSED = f"{_RIGHTS}; or {_WRONG}"
-"""Where the answer says no more: one to HEAD has no body."""
 _NONE = (
     "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or a role of the machine"
 )
@@ -125,7 +138,8 @@ def _judged(error: Exception) -> tuple[int, bool, str, BaseException]:
     for one in chain:
         code, status = _answer(one)
         if code in _BY_CODE:
-            return (*_BY_CODE[code], one)
+            number, again, hint = _BY_CODE[code]
+            return number, again, _right(chain) if hint == _RIGHTS else hint, one
         if status >= 500 or status == 429:
             return errno.EBUSY, True, _AGAIN, one
     for one in chain:
@@ -136,13 +150,21 @@ def _judged(error: Exception) -> tuple[int, bool, str, BaseException]:
     return (*_plain(error), error)
 
 
+def _right(chain: Iterable[BaseException]) -> str:
+    """Which right is missing, as far as an error of the chain says what was asked for."""
+    asked = (str(getattr(one, "operation_name", "")) for one in chain)
+    right = next((_RIGHT_FOR[name] for name in asked if name in _RIGHT_FOR), "")
+    return f"these credentials lack a right ({right}): {_NEEDED}" if right else _RIGHTS
+
+
 def _plain(error: Exception) -> tuple[int, bool, str]:
     if isinstance(error, FileNotFoundError):
         return errno.ENOENT, False, ""
     if isinstance(error, FileExistsError):
         return errno.EEXIST, False, ""
     if isinstance(error, PermissionError):
-        return errno.EACCES, False, _REFUSED
+        # Where the answer says no more: one to HEAD has no body.
+        return errno.EACCES, False, f"{_right(_chain(error))}; or {_WRONG}"
     if isinstance(error, (TimeoutError, ConnectionError)):
         return errno.ETIMEDOUT, True, _AGAIN
     if isinstance(error, OSError):
