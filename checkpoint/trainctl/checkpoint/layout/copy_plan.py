@@ -93,6 +93,11 @@ class _Copy(NamedTuple):
     pairing: Pairing
 
 
+_Wants = Sequence[tuple[_Group, Sequence[Want]]]
+_Regions = tuple[tuple[tuple[bool, Region], str], ...]
+"""Regions of a key, in their order, and where each comes from."""
+
+
 class CopyPlan:
     """Transfers in a fixed order (by destination, key, region), and what has no source. ``copy_plan`` makes it."""
 
@@ -103,19 +108,19 @@ class CopyPlan:
     def into(self, dst_holder: str) -> tuple[Transfer, ...]:
         """The transfers to one destination."""
         wants = [(group, tuple(group.pairing.into(dst_holder))) for group in self._groups]
-        pieces = _from_the_only_one(wants)
-        if any(len(want.sources) > 1 for _, found in wants for want in found):
+        pieces: Iterator[Piece] = iter(())
+        if _have_replicas(wants):
             stacks = self._dealt.stacks.get(dst_holder, ())
-            pieces += (piece for pool, stack in stacks for piece in pool.pieces(stack))
-        return self._transfers(pieces)
+            pieces = (piece for pool, stack in stacks for piece in pool.pieces(stack))
+        return self._transfers(wants, pieces)
 
     def out_of(self, src_holder: str) -> tuple[Transfer, ...]:
         """The transfers from one source."""
         wants = [(group, tuple(group.pairing.out_of(src_holder))) for group in self._groups]
-        pieces = _from_the_only_one(wants)
-        if any(len(want.sources) > 1 for _, found in wants for want in found):
-            pieces += (piece for pool in self._dealt.pools.values() for piece in pool.pieces_of(src_holder))
-        return self._transfers(pieces)
+        pieces: Iterator[Piece] = iter(())
+        if _have_replicas(wants):
+            pieces = (piece for pool in self._dealt.pools.values() for piece in pool.pieces_of(src_holder))
+        return self._transfers(wants, pieces)
 
     @cached_property
     def transfers(self) -> tuple[Transfer, ...]:
@@ -157,24 +162,44 @@ class CopyPlan:
         deal_all(dealt.pools, dealt.alone)
         return dealt
 
-    def _transfers(self, pieces: Iterable[Piece]) -> tuple[Transfer, ...]:
-        """In order; what comes from one source as few regions, the same however it was put together."""
-        found: dict[tuple[str, int, str], list[Region]] = {}
-        for piece in pieces:
-            found.setdefault((piece.dst_holder, piece.key, piece.source), []).append(piece.region)
+    def _transfers(self, wants: _Wants, dealt: Iterable[Piece]) -> tuple[Transfer, ...]:
+        """In order: what comes from its only source, which is the same for all keys of a group, and what was dealt."""
+        found: dict[str, dict[int, _Regions]] = {}
+        for group, some in wants:
+            for dst_holder, regions in _from_the_only_one(group.pairing, some).items():
+                found.setdefault(dst_holder, {}).update(dict.fromkeys(group.keys, regions))
+        for (dst_holder, number), regions in self._with_dealt(found, dealt):
+            found.setdefault(dst_holder, {})[number] = regions
+        transfers: list[Transfer] = []
+        for dst_holder, by_key in sorted(found.items()):
+            for number in sorted(by_key):
+                dst_key, (src_key, combine), _ = self._copies[number]
+                transfers += [
+                    Transfer(source, dst_holder, src_key, dst_key, region, combine)
+                    for (_, region), source in by_key[number]
+                ]
+        return tuple(transfers)
+
+    def _with_dealt(
+        self, alone: Mapping[str, Mapping[int, _Regions]], dealt: Iterable[Piece]
+    ) -> Iterator[tuple[tuple[str, int], _Regions]]:
+        """The regions of those keys of a destination of which something was dealt, all together, as few."""
+        by_source: dict[tuple[str, int], dict[str, list[Region]]] = {}
+        for piece in dealt:
+            here = by_source.setdefault((piece.dst_holder, piece.key), {})
+            here.setdefault(piece.source, []).append(piece.region)
         known: dict[tuple[int, tuple[Region, ...]], tuple[Region, ...]] = {}
-        joined: list[tuple[str, int, tuple[bool, Region], str]] = []
-        for (dst_holder, number, source), regions in found.items():
+        for (dst_holder, number), here in by_source.items():
             pairing = self._copies[number].pairing
-            what = id(pairing), tuple(regions)
-            if what not in known:
-                known[what] = _joined(pairing, what[1])
-            joined += [(dst_holder, number, order_of(region), source) for region in known[what]]
-        return tuple(
-            Transfer(source, dst_holder, term.key, dst_key, region, term.combine)
-            for dst_holder, number, (_, region), source in sorted(joined)
-            for dst_key, term, _ in (self._copies[number],)
-        )
+            for (_, region), source in alone.get(dst_holder, {}).get(number, ()):
+                here.setdefault(source, []).append(region)
+            regions: list[tuple[tuple[bool, Region], str]] = []
+            for source, some in here.items():
+                what = id(pairing), tuple(some)
+                if what not in known:
+                    known[what] = _joined(pairing, what[1])
+                regions += [(order_of(region), source) for region in known[what]]
+            yield (dst_holder, number), tuple(sorted(regions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,18 +291,22 @@ def _term_key(term: Term) -> StateKey:
     return term.key
 
 
-def _from_the_only_one(wants: Iterable[tuple[_Group, Sequence[Want]]]) -> list[Piece]:
-    """What comes from its only source: nothing is to be shared out."""
-    pieces: list[Piece] = []
-    for group, found in wants:
-        regions: dict[tuple[str, str], list[Region]] = {}
-        for want in found:
-            if len(want.sources) == 1:
-                regions.setdefault((want.dst_holder, want.sources[0]), []).append(want.region)
-        for (dst_holder, source), some in regions.items():
-            joined = _joined(group.pairing, tuple(some))
-            pieces += (Piece(dst_holder, key, region, source) for key in group.keys for region in joined)
-    return pieces
+def _have_replicas(wants: _Wants) -> bool:
+    """Whether some of it has to be shared out."""
+    return any(len(want.sources) > 1 for _, found in wants for want in found)
+
+
+def _from_the_only_one(pairing: Pairing, wants: Iterable[Want]) -> dict[str, _Regions]:
+    """By destination what comes from its only source, as few regions: nothing is to be shared out."""
+    by_ends: dict[tuple[str, str], list[Region]] = {}
+    for want in wants:
+        if len(want.sources) == 1:
+            by_ends.setdefault((want.dst_holder, want.sources[0]), []).append(want.region)
+    found: dict[str, list[tuple[tuple[bool, Region], str]]] = {}
+    for (dst_holder, source), regions in by_ends.items():
+        joined = _joined(pairing, tuple(regions))
+        found.setdefault(dst_holder, []).extend((order_of(region), source) for region in joined)
+    return {dst_holder: tuple(sorted(regions)) for dst_holder, regions in found.items()}
 
 
 def _joined(pairing: Pairing, regions: tuple[Region, ...]) -> tuple[Region, ...]:

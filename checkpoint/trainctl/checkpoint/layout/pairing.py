@@ -7,11 +7,11 @@ ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from trainctl.checkpoint.layout.coverage import Coverage
-from trainctl.checkpoint.layout.grid import Holders
+from trainctl.checkpoint.layout.grid import Cell, Holders
 from trainctl.checkpoint.layout.region import Region, whole
 
 
@@ -48,11 +48,7 @@ class Pairing:
     def into(self, holder: str) -> Iterator[Want]:
         """What one destination wants."""
         for part in self._dst.placement.parts_of(holder):
-            for region, sources in self._src.cut(part):
-                if not sources or holder not in self._src.members[sources]:
-                    yield Want(holder, region, sources)
-                elif not self._in_place:
-                    yield Want(holder, region, (holder,))
+            yield from self._wants(holder, self._src.cut(part))
 
     def out_of(self, source: str) -> Iterator[Want]:
         """What any destination wants and may get from ``source``; a region may come in parts."""
@@ -79,15 +75,29 @@ class Pairing:
         return self._src.has_replicas
 
     def sizes(self) -> Iterator[tuple[int, Holders]]:
-        """Without replicas: the elements of all that is wanted and somebody has, and who that is."""
-        for holder in self.destinations:
-            own = (holder,) if self._in_place else ()
-            for part in self._dst.placement.parts_of(holder):
-                for size, sources in self._src.sizes(part):
-                    if sources and sources != own:
-                        yield size, sources
+        """Without replicas: the elements of all that is wanted and somebody has, and who that is.
+
+        What several want alike is looked at once.
+        """
+        for region, wanting in self._dst.cells:
+            members = self._dst.members[wanting]
+            for size, sources in self._src.sizes(region):
+                if sources:
+                    has_it = self._in_place and sources[0] in members
+                    yield size * (len(wanting) - has_it), sources
 
     def all(self) -> Iterator[Want]:
-        """What all want, in order of names."""
+        """What all want, in order of names; what several want alike is cut once."""
+        known: dict[Region, tuple[Cell, ...]] = {}
         for holder in self.destinations:
-            yield from self.into(holder)
+            for part in self._dst.placement.parts_of(holder):
+                if part not in known:
+                    known[part] = tuple(self._src.cut(part))
+                yield from self._wants(holder, known[part])
+
+    def _wants(self, holder: str, cells: Iterable[Cell]) -> Iterator[Want]:
+        for region, sources in cells:
+            if not sources or holder not in self._src.members[sources]:
+                yield Want(holder, region, sources)
+            elif not self._in_place:
+                yield Want(holder, region, (holder,))

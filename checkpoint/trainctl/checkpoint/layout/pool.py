@@ -27,17 +27,14 @@ class Stack(NamedTuple):
         keys: numbers of the keys in the plan.
         item_bytes: of one element.
         begin: where in the pool's row it begins, in bytes.
+        range_bytes: of the region of one key.
     """
 
     want: Want
     keys: Sequence[int]
     item_bytes: int
     begin: int
-
-    @property
-    def range_bytes(self) -> int:
-        """Bytes of the region of one key."""
-        return volume(self.want.region) * self.item_bytes
+    range_bytes: int
 
     @property
     def unit_bytes(self) -> int:
@@ -80,7 +77,7 @@ class Pool:
 
     def add(self, want: Want, keys: Sequence[int], item_bytes: int) -> Stack:
         """Puts the want of these keys at the end of the row."""
-        stack = Stack(want, keys, item_bytes, self.size_bytes)
+        stack = Stack(want, keys, item_bytes, self.size_bytes, volume(want.region) * item_bytes)
         self._stacks.append(stack)
         self.size_bytes = stack.end
         return stack
