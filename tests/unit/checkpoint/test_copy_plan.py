@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.combine import Cast, Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan
-from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Box, Flat, order_of, volume
@@ -46,6 +46,28 @@ def test_a_layout_gets_from_itself_only_what_failed_holders_lost(data: st.DataOb
     got = sum(volume(t.region) for t in plan.transfers) + sum(volume(m.region) for m in plan.missing)
     assert got == sum(len(held(src, failed, state_key)) for state_key in table)
     assert {t.dst_holder for t in plan.transfers} <= {failed}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        key("b"),
+        key("a", "exp_avg"),
+        key("a")._replace(dtype="BF16"),
+        key("a")._replace(instance="island-7"),
+        key("a")._replace(version=StateVersion(1, 99)),
+        key("a")._replace(version=StateVersion(2, key("a").version.step)),
+    ],
+    ids=["name", "kind", "dtype", "instance", "step", "lineage"],
+)
+def test_only_who_has_the_same_by_its_full_key_is_a_replica(other: StateKey) -> None:
+    rank = [rank_holder(number) for number in range(3)]
+    wanted = Layout({key("a"): (8,)}, {rank[2]: {key("a"): (Flat(0, 8),)}})
+    alone = Layout({other: (8,)}, {rank[0]: {other: (Flat(0, 8),)}})
+    assert [m.dst_key for m in copy_plan(alone, wanted).missing] == [key("a")]
+    shapes = {key("a"): (8,), other: (8,)}
+    both = Layout(shapes, {rank[0]: {other: (Flat(0, 8),)}, rank[1]: {key("a"): (Flat(0, 8),)}})
+    assert {t.src_holder for t in copy_plan(both, wanted).transfers} == {rank[1]}
 
 
 COMBINES = {
@@ -215,7 +237,7 @@ _SCRIPT = """
 import json
 from trainctl.checkpoint.layout.combine import Cast, Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan
-from trainctl.checkpoint.layout.key import StateKey, StateVersion
+from trainctl.checkpoint.layout.key import StateKey, StateVersion, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, replicated
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Box, Flat
