@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import urllib.request
 from pathlib import Path
 
@@ -116,12 +117,19 @@ def test_token_and_version_go_with_every_call(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_missing_token_file_is_one_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("nothing", "No such file"), ("pipe", "it is a named pipe"), ("binary", "not a token")],
+)
+def test_a_token_file_that_holds_none_is_one_clear_error(tmp_path: Path, name: str, problem: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "binary").write_bytes(b"\xff\x00")
+
     async def scenario() -> None:
-        agent = AgentProcess(tmp_path / "node-0", 1, "--token-file", str(tmp_path / "nothing"))
+        agent = AgentProcess(tmp_path / "node-0", 1, "--token-file", str(tmp_path / name))
         await until_async(agent.ended)
         assert agent.process.returncode == 5
-        assert "nothing cannot be read" in agent.stderr()
+        assert f"{name} cannot be read: {problem}" in agent.stderr()
         assert "Traceback" not in agent.stderr()
 
     asyncio.run(scenario())

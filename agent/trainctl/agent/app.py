@@ -30,6 +30,7 @@ from trainctl.agent.worker import WorkerEvents
 from trainctl.core.errors import PermissionDeniedError
 from trainctl.core.records.step import StepFigures
 from trainctl.core.records.worker import Instruction, WorkerDesired
+from trainctl.core.system.given_files import TOKEN_BYTES, read_given
 from trainctl.protos.v1 import agent_pb2
 from trainctl.protos.version import WIRE_VERSION, package_version
 
@@ -282,16 +283,17 @@ class Agent:
         await asyncio.sleep(_GOODBYE_S)
 
     def _read_token(self) -> str:
-        """The token as it is now; a file that vanished meanwhile leaves the one read before."""
+        """The token as it is now; a file that vanished, or is no token, meanwhile leaves the one read before."""
         if self._options.token_file is None:
             return ""
         try:
-            return self._options.token_file.read_text().strip()
-        except OSError as error:
+            return read_given(self._options.token_file, TOKEN_BYTES).decode("ascii").strip()
+        except (OSError, UnicodeError) as error:
             former = getattr(self, "_token", "")
             if former:
                 return former
+            reason = error.strerror if isinstance(error, OSError) else "not a token"
             raise PermissionDeniedError(
-                f"token file {self._options.token_file} cannot be read: {error.strerror}",
+                f"token file {self._options.token_file} cannot be read: {reason}",
                 hint="it is made by the controller and readable by its user only",
             ) from error

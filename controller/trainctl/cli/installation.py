@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, UsageError
+from trainctl.core.system.given_files import TOKEN_BYTES, read_given
 from trainctl.core.system.run_folder import ControllerEnd
 
-_MAX_TOKEN_BYTES = 64 * 1024
 _MAX_AUTHORITY_BYTES = 1024 * 1024
 
 
@@ -33,7 +32,7 @@ def read_token(path: Path) -> str:
         PermissionDeniedError: it cannot be read.
     """
     try:
-        return read_given(path, _MAX_TOKEN_BYTES).decode("ascii").strip()
+        return read_given(path, TOKEN_BYTES).decode("ascii").strip()
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a token"
         raise PermissionDeniedError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from trainctl.cli.given_files import read_given
 from trainctl.cli.standard_streams import read_input, standard_input
 from trainctl.controller.domain.spec.yaml_text import MAX_BYTES, line_and_column
 from trainctl.core.errors import NotFoundError, PermissionDeniedError, Problem, SpecError, UsageError
+from trainctl.core.system.given_files import read_given
 
 STDIN = "-"
 _STDIN_NAMES = (STDIN, "/dev/stdin")

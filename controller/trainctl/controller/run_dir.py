@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, TrainctlError
 from trainctl.core.system.files import write_atomically
+from trainctl.core.system.given_files import TOKEN_BYTES, read_given
 from trainctl.core.system.processes import ProcessId, identify
 from trainctl.core.system.run_folder import (
     CONTROLLER_FILE,
@@ -21,8 +22,6 @@ from trainctl.core.system.run_folder import (
     write_controller,
     write_end,
 )
-
-_MAX_TOKEN_BYTES = 64 * 1024
 
 
 class AlreadyRunningError(ConflictError):
@@ -114,10 +113,9 @@ class RunDir:
         """
         if not self.token_file.exists():
             write_atomically(self.token_file, secrets.token_hex(32).encode() + b"\n", mode=0o600)
-        with self.token_file.open("rb") as file:
-            found = file.read(_MAX_TOKEN_BYTES + 1)
+        found = read_given(self.token_file, TOKEN_BYTES + 1)
         token = found.strip()
-        if not token or not token.isascii() or len(found) > _MAX_TOKEN_BYTES:
+        if not token or not token.isascii() or len(found) > TOKEN_BYTES:
             what = "is not a token" if token else "is empty"
             raise PreconditionError(f"{self.token_file} {what}", hint="remove it; a new one is made at the next start")
         return token.decode()

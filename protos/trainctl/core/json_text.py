@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainctl.core.plain import is_dict
+from trainctl.core.system.given_files import read_given
 from trainctl.core.units import format_bytes
 
 MOST_BYTES = 16 << 20
@@ -49,10 +50,9 @@ def read_object(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
 
     Raises:
         NoJsonError: there is none in it, or the file is larger.
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no regular file.
     """
-    with path.open("rb") as file:
-        data = file.read(most_bytes + 1)
+    data = read_given(path, most_bytes + 1)
     if len(data) > most_bytes:
         raise NoJsonError(f"expected a JSON object, found more than {format_bytes(most_bytes)}")
     return parse_object(data)

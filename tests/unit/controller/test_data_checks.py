@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,12 @@ def test_no_more_of_a_tokenizer_is_read_than_one_has(tmp_path: Path, monkeypatch
     file.write_text('{"model": "%s"}' % ("a" * 20))
     found = _found(TrainSpec(tokenizer=TokenizerSpec(kind="file", path=str(file))))
     assert "found more than 20 B" in found["spec.train.tokenizer.path"]
+
+
+def test_a_pipe_without_a_writer_is_no_tokenizer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    found = _found(TrainSpec(tokenizer=TokenizerSpec(kind="file", path=f"{tmp_path}/a.json")))
+    assert "it is a named pipe, expected a regular file" in found["spec.train.tokenizer.path"]
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:

@@ -186,6 +186,14 @@ def test_a_wrong_description_of_a_shard_is_named(told: Any, match: str, tmp_path
         list(TokensFormat(256).read(LOCAL, _file(path)))
 
 
+def test_no_more_of_a_description_is_read_than_one_has(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.bin", np.arange(10), vocab_size=256)
+    with (tmp_path / "a.bin.json").open("r+b") as sidecar:
+        sidecar.truncate(1 << 40)  # a hole: whoever reads all of it has no memory left
+    with pytest.raises(DataError, match="no JSON"):
+        list(TokensFormat(256).read(LOCAL, _file(tmp_path / "a.bin")))
+
+
 def test_descriptions_of_shards_are_no_data(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.bin", np.arange(10), vocab_size=256)
     assert [Path(file.path).name for file in _corpus(tmp_path).files] == ["a.bin"]

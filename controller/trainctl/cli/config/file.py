@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainctl.cli.given_files import read_given
 from trainctl.core.errors import PermissionDeniedError, Problem, SpecError
 from trainctl.core.plain import is_mapping
 from trainctl.core.system.files import write_atomically
+from trainctl.core.system.given_files import read_given
 from trainctl.core.texts import quoted, shortened
 
 MAX_BYTES = 256 * 1024

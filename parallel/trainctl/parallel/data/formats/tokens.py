@@ -30,6 +30,8 @@ from trainctl.parallel.data.formats.text import read_fully
 FORMAT_NAME = "trainctl-tokens"
 SIDECAR_SUFFIX = ".json"
 _TYPES: Mapping[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+_SIDECAR_BYTES = 1 << 20
+"""No more is read: what is cut off there is no JSON."""
 _PIECE_TOKENS = 1 << 19
 _PROBED_TOKENS = 1 << 16
 _MIN_PROBED_TOKENS = 1 << 10
@@ -115,7 +117,7 @@ class TokensFormat:
     def _open(self, filesystem: Any, file: CorpusFile) -> Shard:
         sidecar = file.path + SIDECAR_SUFFIX
         if filesystem.exists(sidecar):
-            return self._read_sidecar(sidecar, filesystem.cat_file(sidecar))
+            return self._read_sidecar(sidecar, filesystem.cat_file(sidecar, 0, _SIDECAR_BYTES))
         with filesystem.open(file.path, "rb") as stream:
             return Shard(dtype=self._probe(read_fully(stream, 4 * _PROBED_TOKENS), file), count=None, separator=None)
 

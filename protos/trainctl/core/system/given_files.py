@@ -1,4 +1,4 @@
-"""Reading the small files that users name: a named pipe or a device is an error, not a wait without an end."""
+"""Reading small files that somebody named: a named pipe or a device is an error, not a wait without an end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 import os
 import stat
 
+TOKEN_BYTES = 64 * 1024
+"""More than any bearer token has."""
 _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 """Where a shell puts the pipe of ``<(command)``: somebody writes to that, or has written."""
 
