@@ -108,7 +108,7 @@ protos: install ## Regenerate the stubs from the schema
 
 docs: install ## Rewrite the pages of docs/reference that are made from the code
 	PYTHONPATH=tests $(BIN)/python tests/architecture/reference.py
-	$(BIN)/python -m trainctl.cli.reference docs/cli.md
+	$(BIN)/python -m trainctl.cli.grammar.reference docs/cli.md
 
 corpus: install ## Rewrite what users are told about the wrong job files of tests/corpus; shows what changed
 	PYTHONPATH=tests $(BIN)/python tests/corpus/wrong_files.py

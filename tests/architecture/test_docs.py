@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from architecture.pages import ROOT, Block, anchors, blocks, commands, inline_commands, links, pages, written_pages
-from trainctl.cli.arguments import HelpWanted
-from trainctl.cli.parser import build_parser
+from trainctl.cli.grammar.arguments import HelpWanted
+from trainctl.cli.grammar.parser import build_parser
 from trainctl.controller.domain.spec import parse_job
 from trainctl.controller.domain.spec.defaults import effective
 from trainctl.controller.domain.view import ClusterView

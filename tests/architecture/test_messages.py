@@ -16,7 +16,7 @@ import pytest
 from architecture.messages import messages, texts
 from architecture.pages import ROOT
 from architecture.reference import agent_metrics
-from trainctl.cli.parser import build_parser
+from trainctl.cli.grammar.parser import build_parser
 from trainctl.controller.metrics.catalogue import CONTROLLER_METRICS, JOB_METRICS
 from trainctl.core.codec import camel
 from trainctl.core.records.spec import TrainJob

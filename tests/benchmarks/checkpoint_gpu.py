@@ -38,7 +38,7 @@ from benchmarks.checkpoint_gpu_sides import (
     wait_for,
 )
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.state import state_of
+from trainctl.checkpoint.live.state import state_of
 from trainctl.core.records.train_spec import ModelSpec
 from trainctl.parallel.models.llama import Llama
 

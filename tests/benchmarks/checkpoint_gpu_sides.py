@@ -22,15 +22,15 @@ from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from trainctl.checkpoint.engine import assign
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.manifest.records import PartReport, StoredFile
 from trainctl.checkpoint.monitor import COPY
-from trainctl.checkpoint.saving import EntryData
+from trainctl.checkpoint.save.saving import EntryData
 from trainctl.checkpoint.snapshot.background import BackgroundPart
 from trainctl.checkpoint.snapshot.copier import cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import Stower
-from trainctl.checkpoint.state import LocalState
 
 OURS, THREAD, PROCESS = "trainctl", "dcp-thread", "dcp-process"
 SIDES = (OURS, THREAD, PROCESS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trainctl.checkpoint.library import Checkpointer
 from trainctl.checkpoint.library.pending import PendingSave
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.live.state import LocalState
 
 LIBRARY = "library"
 

@@ -25,16 +25,16 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from benchmarks.checkpoint_train import Training
 from benchmarks.host_memory import Peak
-from trainctl.checkpoint.dtensor import local_part
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, attempt_id, load, resolve
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.library.ranks import Ranks
-from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.saving import live_data
-from trainctl.checkpoint.sharing import Sharing
-from trainctl.checkpoint.state import LocalState, StateTensor
-from trainctl.checkpoint.tensors import byte_view
+from trainctl.checkpoint.live.dtensor import local_part
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.live.tensors import byte_view
+from trainctl.checkpoint.load.load_watch import LoadWatch
+from trainctl.checkpoint.load.sharing import Sharing
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from trainctl.checkpoint.state import PARAM, LocalState
+from trainctl.checkpoint.live.state import PARAM, LocalState
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -19,13 +19,13 @@ from torch.distributed.tensor import DTensor
 from benchmarks.checkpoint_library import LIBRARY, Library
 from benchmarks.checkpoint_step import Step
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, attempt_id
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.saving import EntryData, Portion
+from trainctl.checkpoint.save.saving import EntryData, Portion
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import Stower
-from trainctl.checkpoint.state import LocalState
 from trainctl.core.system.faults import FaultPlan
 
 WAYS = ("lazy", "eager", "dcp", "dcp-process", LIBRARY)

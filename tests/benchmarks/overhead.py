@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.systems import ENDLESS, PEERS, Ours, read_log
 from benchmarks.turns import Turn, signal_tree, take_turns
 from benchmarks.workload import Workload
-from trainctl.checkpoint.optimizer_state import OptimizerState
+from trainctl.checkpoint.live.optimizer_state import OptimizerState
 from trainctl.parallel.replica.gradients import FlatGradients
 
 OURS, DDP = "trainctl", "ddp"

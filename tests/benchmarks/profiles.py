@@ -28,8 +28,8 @@ from benchmarks.workload import Workload
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
-from trainctl.checkpoint.saving import live_data
-from trainctl.checkpoint.state import state_of
+from trainctl.checkpoint.live.state import state_of
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.core.system.faults import FaultPlan
 from trainctl.parallel.session import Session

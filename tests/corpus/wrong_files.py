@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus.made import MADE
-from trainctl.cli.console import Console
 from trainctl.cli.context import Context
 from trainctl.cli.failures import report
-from trainctl.cli.jobfile import read_job_file
+from trainctl.cli.job_file.jobfile import read_job_file
+from trainctl.cli.terminal.console import Console
 from trainctl.controller.domain.spec import parse_job
 from trainctl.core.errors import SpecError
 

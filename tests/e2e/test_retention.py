@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from e2e.local_system import LocalSystem, tiny_job, workers
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
 
 pytestmark = pytest.mark.e2e
 STEPS, KEEP = 60, 2

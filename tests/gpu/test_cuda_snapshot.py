@@ -18,11 +18,11 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.layout.region import whole
 from trainctl.checkpoint.library import Checkpointer, load
-from trainctl.checkpoint.saving import assign
+from trainctl.checkpoint.live.state import BUFFER, LocalState, StateTensor
+from trainctl.checkpoint.save.saving import assign
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import stow
-from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 from unit.checkpoint.ranks import key
 from waiting import PATIENCE_S
 

@@ -18,14 +18,14 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from trainctl.checkpoint import batches, blocks, filling, readers
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save, save_state
 from trainctl.checkpoint.library.group_save import GroupSave
-from trainctl.checkpoint.saving import EntryData
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.load import batches, blocks, filling, readers
+from trainctl.checkpoint.save.saving import EntryData
 from trainctl.core.errors import CheckpointError
 
 

@@ -16,7 +16,7 @@ from multiproc.armed_faults import fault
 from multiproc.life import Life
 from multiproc.toy import final_states, train
 from multiproc.world import ProcessWorld
-from trainctl.checkpoint.catalog import newest, survey
+from trainctl.checkpoint.kept.catalog import newest, survey
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec
 

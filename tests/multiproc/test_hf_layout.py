@@ -15,10 +15,10 @@ from multiproc.library_ranks import saves_dcp, saves_in_place, single
 from multiproc.library_runs import run
 from multiproc.toy import build, final_states, train
 from multiproc.world import ProcessWorld
-from trainctl.checkpoint.catalog import newest, resolve
 from trainctl.checkpoint.importing import import_checkpoint
+from trainctl.checkpoint.kept.catalog import newest, resolve
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.library import load
-from trainctl.checkpoint.verification import verify
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec
 
 pytestmark = pytest.mark.multiproc

@@ -31,7 +31,7 @@ from multiproc.library_ranks import (
     sharded_beside,
 )
 from multiproc.library_runs import run
-from trainctl.checkpoint.catalog import newest, survey
+from trainctl.checkpoint.kept.catalog import newest, survey
 
 pytestmark = pytest.mark.multiproc
 

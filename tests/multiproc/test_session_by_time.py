@@ -14,7 +14,7 @@ from multiproc.armed_faults import fault
 from multiproc.toy import final_states
 from multiproc.toy_world import SIZE, make, reached
 from multiproc.world import ProcessWorld
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec
 
 pytestmark = pytest.mark.multiproc

@@ -16,7 +16,7 @@ from multiproc.armed_faults import fault
 from multiproc.toy import final_states
 from multiproc.toy_world import SIZE, STEPS, make, reached
 from multiproc.world import ProcessWorld
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
 from trainctl.checkpoint.manifest.names import step_folder
 from trainctl.core.records.generation import Rung
 from trainctl.core.records.part import LOAD_STAGES, SAVE_STAGES

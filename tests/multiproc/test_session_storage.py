@@ -18,7 +18,7 @@ from multiproc.toy import final_states, train
 from multiproc.toy_world import OPTIONS, reached
 from multiproc.world import ProcessWorld
 from object_store.store import Store
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
 from trainctl.checkpoint.manifest.names import DAMAGED, step_folder
 from trainctl.core.records.generation import CheckpointRef, Rung
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec, JobSpec

@@ -14,16 +14,16 @@ from typing import Protocol
 import torch
 
 from trainctl.checkpoint.callbacks import unseen
-from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.engine import Attempt, assign, attempt_id, load
+from trainctl.checkpoint.kept.catalog import survey
+from trainctl.checkpoint.kept.retention import retain
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library import Checkpointer, save_state
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
-from trainctl.checkpoint.retention import retain
-from trainctl.checkpoint.saving import live_data
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
-from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage import descriptors, upload
 from trainctl.core.records.snapshot import SnapshotsMade
 from trainctl.core.system.faults import FaultPlan

@@ -13,22 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.callbacks import nothing, unseen
-from trainctl.checkpoint.catalog import inspect, newest, resolve
-from trainctl.checkpoint.data_file import MAX_FILE_BYTES
-from trainctl.checkpoint.description import Described
+from trainctl.checkpoint.kept.catalog import inspect, newest, resolve
+from trainctl.checkpoint.kept.read_back import read_back
+from trainctl.checkpoint.kept.retention import remove_attempt, retain
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.loading import load
+from trainctl.checkpoint.load.loading import load
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_id
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
-from trainctl.checkpoint.part_writing import write_part
-from trainctl.checkpoint.read_back import read_back
-from trainctl.checkpoint.retention import remove_attempt, retain
-from trainctl.checkpoint.saving import EntryData, as_runs, assign, blocks_of
-from trainctl.checkpoint.sealing import seal
+from trainctl.checkpoint.save.attempts import Attempt
+from trainctl.checkpoint.save.data_file import MAX_FILE_BYTES
+from trainctl.checkpoint.save.description import Described
+from trainctl.checkpoint.save.model_files import CHUNKED, HF, LAYOUTS, ModelFiles
+from trainctl.checkpoint.save.part_writing import write_part
+from trainctl.checkpoint.save.saving import EntryData, as_runs, assign, blocks_of
+from trainctl.checkpoint.save.sealing import seal
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError, UsageError

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainctl.cli.console import Console
+from trainctl.cli.terminal.console import Console
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainctl.cli import exit_codes
-from trainctl.cli.console import OutputError
 from trainctl.cli.context import Context
+from trainctl.cli.terminal.console import OutputError
 from trainctl.core.errors import PermissionDeniedError, TrainctlError, UnavailableError, UsageError
 from trainctl.core.texts import bounded
 

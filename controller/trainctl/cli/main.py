@@ -17,7 +17,7 @@ def main(
     """Runs ``trainctl``; the streams and the environment can be given by a test. Returns the exit code."""
     try:
         if argv is None:
-            from trainctl.cli.standard_streams import hold_closed_places
+            from trainctl.cli.terminal.standard_streams import hold_closed_places
 
             hold_closed_places()
         from trainctl.cli.program import run

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from trainctl.cli import exit_codes
-from trainctl.cli.arguments import HelpWanted
-from trainctl.cli.console import Console, OutputError, forget
 from trainctl.cli.context import Context
-from trainctl.cli.parser import build_parser
-from trainctl.cli.words import check_encoding
+from trainctl.cli.grammar.arguments import HelpWanted
+from trainctl.cli.grammar.parser import build_parser
+from trainctl.cli.grammar.words import check_encoding
+from trainctl.cli.terminal.console import Console, OutputError, forget
 from trainctl.core.errors import UsageError
 
 

@@ -11,7 +11,7 @@ import torch
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat, Shape, flat_in_box, intersect
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 
 WIDTH, LAYERS, WORDS = 4, 4, 10
 EMBED, HEAD = "embed.weight", "head.weight"

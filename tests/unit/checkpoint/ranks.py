@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from trainctl.checkpoint.data_file import MAX_FILE_BYTES
 from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, attempt_id
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape, whole
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.live.tensors import dtype_of
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.saving import live_data
-from trainctl.checkpoint.state import LocalState, StateTensor
-from trainctl.checkpoint.tensors import dtype_of
+from trainctl.checkpoint.save.data_file import MAX_FILE_BYTES
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
 

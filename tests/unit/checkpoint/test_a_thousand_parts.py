@@ -18,16 +18,16 @@ import pytest
 import torch
 
 from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.layout.region import Box, Shape
-from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.load.load_watch import LoadWatch
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.records import RootManifest
-from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.calls import Calls
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.checkpoint.verification import verify
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.ranks import full_values, part_of, rank_state, rows, same_bits, save
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from trainctl.checkpoint.data_file import Entry
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import whole
 from trainctl.checkpoint.manifest.records import PartReport, StoredFile
 from trainctl.checkpoint.monitor import CAUSES, CHECKSUM, SYNC
+from trainctl.checkpoint.save.data_file import Entry
 from trainctl.checkpoint.snapshot import background
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.stopwatch import timed

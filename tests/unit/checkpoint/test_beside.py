@@ -18,8 +18,8 @@ from torch.optim import lr_scheduler
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save, save_state
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.manifest.values import encode_value
-from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError
 
 

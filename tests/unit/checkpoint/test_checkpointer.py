@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import torch
 
-from trainctl.checkpoint.catalog import newest, survey
+from trainctl.checkpoint.kept.catalog import newest, survey
+from trainctl.checkpoint.kept.origin import LIBRARY
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat
 from trainctl.checkpoint.library import Checkpointer, load, load_state, save
 from trainctl.checkpoint.library.group_save import GroupSave
-from trainctl.checkpoint.origin import LIBRARY
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.snapshot.copier import HostCopier
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
-from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, UsageError
 from unit.checkpoint.library_training import built, same, train

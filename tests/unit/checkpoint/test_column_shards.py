@@ -12,21 +12,21 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from trainctl.checkpoint import part_writing
-from trainctl.checkpoint.blocks import BlockReader
-from trainctl.checkpoint.data_file import Entry, cut
 from trainctl.checkpoint.engine import CheckpointWriter, assign, load
 from trainctl.checkpoint.export import export_checkpoint, source
-from trainctl.checkpoint.filling import Filling
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Box, Flat, region_to_runs, volume
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.load.blocks import BlockReader
+from trainctl.checkpoint.load.filling import Filling
 from trainctl.checkpoint.manifest.reading import read_parts, read_root
-from trainctl.checkpoint.saving import live_data
+from trainctl.checkpoint.save import part_writing
+from trainctl.checkpoint.save.data_file import Entry, cut
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.checkpoint.snapshot import stowage
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
-from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import PlanError
 from trainctl.core.records.generation import CheckpointRef

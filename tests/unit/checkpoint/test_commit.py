@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainctl.checkpoint.catalog import inspect, newest, resolve, survey
 from trainctl.checkpoint.engine import CheckpointWriter, load
+from trainctl.checkpoint.kept.catalog import inspect, newest, resolve, survey
+from trainctl.checkpoint.kept.pins import pin, unpin
+from trainctl.checkpoint.kept.retention import discard
 from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.manifest.names import step_folder
-from trainctl.checkpoint.pins import pin, unpin
-from trainctl.checkpoint.retention import discard
-from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, FencedError
 from trainctl.core.records.generation import CheckpointRef
@@ -356,7 +356,7 @@ def test_the_catalog_needs_no_torch(tmp_path: Path) -> None:
     path = os.pathsep.join(str(root / name) for name in ("protos", "checkpoint"))
     script = (
         "import sys; sys.modules['torch'] = sys.modules['numpy'] = sys.modules['fsspec'] = None\n"
-        "from trainctl.checkpoint.catalog import newest\n"
+        "from trainctl.checkpoint.kept.catalog import newest\n"
         f"print(newest({str(tmp_path)!r}).attempt)"
     )
     done = subprocess.run(

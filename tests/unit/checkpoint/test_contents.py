@@ -17,23 +17,23 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainctl.checkpoint.block_read import BlockRead
-from trainctl.checkpoint.blocks import BlockReader
 from trainctl.checkpoint.engine import CheckpointWriter, load
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Box, Flat, Shape, whole
-from trainctl.checkpoint.loading import LoadPlan, plan_load
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.load.block_read import BlockRead
+from trainctl.checkpoint.load.blocks import BlockReader
+from trainctl.checkpoint.load.loading import LoadPlan, plan_load
+from trainctl.checkpoint.load.sharing import Sharing
 from trainctl.checkpoint.manifest.codec import sha256
 from trainctl.checkpoint.manifest.contents import contents_of, held_rows
 from trainctl.checkpoint.manifest.names import CONTENTS, ROOT_MANIFEST
 from trainctl.checkpoint.manifest.reading import files_layout, read_contents, read_parts, read_root
 from trainctl.checkpoint.manifest.records import HeldRows, PartReport, RootManifest
-from trainctl.checkpoint.sharing import Sharing
-from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder
-from trainctl.checkpoint.saving import Portion, assign
+from trainctl.checkpoint.live.state import BUFFER, LocalState
+from trainctl.checkpoint.save.saving import Portion, assign
 from trainctl.checkpoint.snapshot import copier as copier_module
 from trainctl.checkpoint.snapshot import stowage
 from trainctl.checkpoint.snapshot.copier import DeviceCopier, HostCopier, copier_of, cuda_devices
 from trainctl.checkpoint.snapshot.cuda import CudaDevice
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
-from trainctl.checkpoint.state import BUFFER, LocalState
 from unit.checkpoint.fake_device import BESIDE, TRAINING, FakeCopier, FakeDevice, FakeEvent, copier
 from unit.checkpoint.ranks import key, plain, rank_state
 from waiting import PATIENCE_S

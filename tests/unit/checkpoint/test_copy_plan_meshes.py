@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainctl.checkpoint import loading
 from trainctl.checkpoint.layout.combine import Cast, Term, WeightedSum
 from trainctl.checkpoint.layout.copy_plan import copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.layout.region import Box, Flat, Region, Shape
+from trainctl.checkpoint.load import loading
 from trainctl.core.errors import InternalError
 from unit.checkpoint.copied import assert_copies
 from unit.checkpoint.layouts import elements, key, shape_tables

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from trainctl.checkpoint.engine import load, resolve
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.manifest.values import decode_value, encode_value
-from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.damaging import flip

@@ -13,13 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainctl.checkpoint.dealing import Dealer
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Flat, Region
 from trainctl.checkpoint.library import Checkpointer, load_state
-from trainctl.checkpoint.saving import Portion, assign
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.save.dealing import Dealer
+from trainctl.checkpoint.save.saving import Portion, assign
 from trainctl.core.errors import PlanError
 from unit.checkpoint.layouts import key
 
@@ -129,7 +129,7 @@ def test_a_layout_with_a_gap_is_refused_each_time() -> None:
 def test_values_are_those_of_the_save_that_they_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept of a save is its layout: the third one neither holds the values of the first, nor its memory."""
     planned: list[Layout] = []
-    monkeypatch.setattr("trainctl.checkpoint.dealing.assign", lambda layout: noted(planned, layout))
+    monkeypatch.setattr("trainctl.checkpoint.save.dealing.assign", lambda layout: noted(planned, layout))
     with Checkpointer(str(tmp_path)) as checkpointer:
         for step, size in enumerate((20, 20, 20, 8), start=1):
             state = flat(torch.full((size,), float(step)))

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from trainctl.checkpoint.catalog import newest
 from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.kept.catalog import newest
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.ranks import at_step, attempt, full_values, plain, rank_state, same_bits, save

@@ -17,8 +17,8 @@ from torch.distributed.tensor._utils import _compute_local_shape_and_global_offs
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from trainctl.checkpoint.dtensor import _is_cut_into_boxes, local_part
 from trainctl.checkpoint.layout.region import Box, Flat
+from trainctl.checkpoint.live.dtensor import _is_cut_into_boxes, local_part
 from trainctl.core.errors import PlanError
 
 

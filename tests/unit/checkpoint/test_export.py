@@ -129,7 +129,7 @@ def test_a_config_that_is_no_object_is_said_so_before_anything_is_written(
 
 @pytest.mark.parametrize(("source", "target"), [("F32", "BF16"), ("F16", "BF16"), ("BF16", "F32"), ("F32", "F16")])
 def test_casts_equal_torch_bit_for_bit(source: str, target: str) -> None:
-    from trainctl.checkpoint.tensors import byte_view, dtype_of
+    from trainctl.checkpoint.live.tensors import byte_view, dtype_of
 
     generator = torch.Generator().manual_seed(3)
     bits = torch.randint(0, 256, (80_000,), generator=generator, dtype=torch.uint8)

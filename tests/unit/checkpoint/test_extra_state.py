@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from trainctl.checkpoint.catalog import inspect
-from trainctl.checkpoint.extra_state import ExtraState
+from trainctl.checkpoint.kept.catalog import inspect
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library import Checkpointer, load, save
-from trainctl.checkpoint.state import state_of
+from trainctl.checkpoint.live.extra_state import ExtraState
+from trainctl.checkpoint.live.state import state_of
 from trainctl.core.errors import CheckpointError, PlanError
 from trainctl.parallel.replica.replica import Replica
 from trainctl.parallel.replica.training_state import TrainingState

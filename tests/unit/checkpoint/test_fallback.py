@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from trainctl.checkpoint.catalog import newest, older, passed_over, survey
-from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.kept.catalog import newest, older, passed_over, survey
+from trainctl.checkpoint.kept.damage import mark_damaged
+from trainctl.checkpoint.kept.pins import pin
+from trainctl.checkpoint.kept.retention import retain
 from trainctl.checkpoint.library import load_state
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.manifest.names import DAMAGED, ROOT_MANIFEST
-from trainctl.checkpoint.pins import pin
-from trainctl.checkpoint.retention import retain
-from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import (
     CheckpointError,

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.export.hf import export_checkpoint
+from trainctl.checkpoint.kept.catalog import survey
+from trainctl.checkpoint.kept.origin import origin_of
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.manifest.codec import parse_root, sha256
-from trainctl.checkpoint.origin import origin_of
-from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from unit.changed_json import changed

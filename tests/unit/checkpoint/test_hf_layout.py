@@ -16,20 +16,20 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from trainctl.checkpoint.catalog import artifact, inspect, newest
 from trainctl.checkpoint.engine import CheckpointWriter, assign, load
 from trainctl.checkpoint.export import export_checkpoint
+from trainctl.checkpoint.kept.catalog import artifact, inspect, newest
+from trainctl.checkpoint.kept.retention import discard
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import whole
 from trainctl.checkpoint.library import save as save_module
-from trainctl.checkpoint.model_files import ModelFiles
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.monitor import CHECKSUM, SYNC
-from trainctl.checkpoint.retention import discard
-from trainctl.checkpoint.saving import live_data
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.save.model_files import ModelFiles
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.checkpoint.stopwatch import Stopwatch
-from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError, PlanError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan
@@ -182,7 +182,7 @@ def test_a_writer_that_fails_and_tries_again_harms_no_other(tmp_path: Path) -> N
     def part(rank: int, alive: Callable[[], None] = lambda: None) -> object:
         state = rank_state(saved, layout, rank_holder(rank))
         own = assigned[rank_holder(rank)]
-        from trainctl.checkpoint.saving import live_data
+        from trainctl.checkpoint.save.saving import live_data
 
         return writer.write_part(of, writer=rank, data=live_data(state, own), shapes=layout.shapes, alive=alive)
 

@@ -23,10 +23,10 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, get_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 
-from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.importing import ImportReport, Naming, import_checkpoint
+from trainctl.checkpoint.kept.catalog import survey
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.library import load
-from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import CheckpointError, ConflictError, UsageError
 from unit.checkpoint.evil_pickle import Runs
 

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from trainctl.checkpoint.catalog import artifact, survey
 from trainctl.checkpoint.export import export_checkpoint
 from trainctl.checkpoint.importing import Naming, import_checkpoint
+from trainctl.checkpoint.kept.catalog import artifact, survey
+from trainctl.checkpoint.kept.origin import Imported, origin_of
 from trainctl.checkpoint.library import load
-from trainctl.checkpoint.origin import Imported, origin_of
 from trainctl.core.errors import CheckpointError, UsageError
 from unit.checkpoint.hf_tensors import TENSORS, module
 

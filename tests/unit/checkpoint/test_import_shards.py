@@ -17,8 +17,8 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
 from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 
-from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.importing import Naming, import_checkpoint
+from trainctl.checkpoint.kept.catalog import survey
 from trainctl.checkpoint.library import load
 from trainctl.core.errors import CheckpointError
 from unit.checkpoint.hf_tensors import TENSORS, module

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat
 from trainctl.checkpoint.library import load, load_state, save, save_state
 from trainctl.checkpoint.library.holdings import Holdings, told
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.core.errors import CheckpointError, PlanError
 from unit.checkpoint.library_training import built, same, train
 

@@ -21,12 +21,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.optim import lr_scheduler
 
-from trainctl.checkpoint.catalog import newest, survey
 from trainctl.checkpoint.engine import CheckpointWriter, assign
+from trainctl.checkpoint.kept.catalog import newest, survey
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library import Checkpointer, load, save
 from trainctl.checkpoint.library.ranks import Ranks
-from trainctl.checkpoint.saving import live_data
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, PlanError, TrainctlError, UsageError
 from trainctl.core.system.faults import FaultPlan

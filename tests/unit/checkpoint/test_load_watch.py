@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainctl.checkpoint.engine import load
-from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.load.load_watch import LoadWatch
 from trainctl.checkpoint.monitor import DIGEST, FETCH, LOAD_STAGES
 from trainctl.core.errors import CheckpointError
 from unit.checkpoint.ranks import flats, full_values, plain, rank_state, rows, save

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.catalog import newest, resolve
-from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.export import export_checkpoint
+from trainctl.checkpoint.kept.catalog import newest, resolve
+from trainctl.checkpoint.kept.damage import mark_damaged
+from trainctl.checkpoint.kept.lookup import choose, look, only, passed_over
+from trainctl.checkpoint.kept.pins import pin
 from trainctl.checkpoint.library import load_state
-from trainctl.checkpoint.lookup import choose, look, only, passed_over
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.manifest.names import step_folder
-from trainctl.checkpoint.pins import pin
-from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFoundError, StorageRefusedError
 from trainctl.core.records.generation import CheckpointRef
@@ -204,5 +204,5 @@ def test_a_foreign_folder_and_one_that_refuses_are_said(tmp_path: Path, monkeypa
 
 
 def test_it_does_without_torch() -> None:
-    code = "import sys, trainctl.checkpoint.lookup; sys.exit('torch' in sys.modules or 'fsspec' in sys.modules)"
+    code = "import sys, trainctl.checkpoint.kept.lookup; sys.exit('torch' in sys.modules or 'fsspec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -19,7 +19,7 @@ from trainctl.checkpoint.layout.region import Box, Flat, flat_in_box
 from trainctl.checkpoint.library import load as load_module
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.manifest.reading import read_root
-from trainctl.checkpoint.saving import live_data
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import PlanError
 from trainctl.core.records.generation import CheckpointRef

@@ -16,10 +16,10 @@ from trainctl.checkpoint.engine import Attempt, CheckpointWriter, assign, load
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder, replicated
 from trainctl.checkpoint.layout.region import Flat, volume
-from trainctl.checkpoint.loading import plan_load
+from trainctl.checkpoint.live.state import LocalState, StateTensor, state_of
+from trainctl.checkpoint.load.loading import plan_load
 from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
-from trainctl.checkpoint.saving import live_data
-from trainctl.checkpoint.state import LocalState, StateTensor, state_of
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef

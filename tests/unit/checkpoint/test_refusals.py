@@ -19,16 +19,16 @@ import torch
 from torch import nn
 
 from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.library import Checkpointer, load_state, save, save_state
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.manifest.codec import dump_contents, dump_part, sha256
 from trainctl.checkpoint.manifest.names import CONTENTS
 from trainctl.checkpoint.manifest.reading import read_contents, read_part, read_root
 from trainctl.checkpoint.manifest.records import ContentsManifest, RootManifest, StoredFile
-from trainctl.checkpoint.state import LocalState, StateTensor
 from trainctl.checkpoint.storage.opening import open_storage
-from trainctl.checkpoint.verification import verify
 from trainctl.core.codec import from_wire
 from trainctl.core.errors import CheckpointError, PlanError, StorageRefusedError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef

@@ -17,13 +17,13 @@ from torch import nn
 
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.export.__main__ import main as export
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library import load as library_load
 from trainctl.checkpoint.library import save as library_save
-from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.load.load_watch import LoadWatch
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.port import RangeRead
-from trainctl.checkpoint.verification import verify
 from trainctl.core.errors import DamagedCheckpointError
 from unit.checkpoint.ranks import full_values, part_of, plain, rank_state, rows, same_bits, save
 

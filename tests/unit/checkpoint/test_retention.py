@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.catalog import survey
-from trainctl.checkpoint.damage import mark_damaged
 from trainctl.checkpoint.engine import CheckpointWriter
+from trainctl.checkpoint.kept.catalog import survey
+from trainctl.checkpoint.kept.damage import mark_damaged
+from trainctl.checkpoint.kept.retention import retain
 from trainctl.checkpoint.manifest.names import attempt_id, lineage_of
-from trainctl.checkpoint.retention import retain
 from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.system.faults import FaultPlan

@@ -17,11 +17,11 @@ import torch
 from contracts.storage_contract import StorageContract
 from object_store.proxy import Answer, Fault
 from object_store.store import Store
-from trainctl.checkpoint.catalog import newest, survey
 from trainctl.checkpoint.engine import load
+from trainctl.checkpoint.kept.catalog import newest, survey
+from trainctl.checkpoint.kept.retention import retain
 from trainctl.checkpoint.library import load_state, save_state
-from trainctl.checkpoint.retention import retain
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.storage import upload
 from trainctl.checkpoint.storage.failures import StorageSaysNoError
 from trainctl.checkpoint.storage.opening import open_storage
@@ -326,7 +326,7 @@ def test_a_checkpoint_is_saved_and_loaded_through_everything_that_passes(store: 
 
 def test_who_loads_shows_a_sign_of_life_while_the_store_is_slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = save(store.uri, values_of(1), of=attempt(1))
-    monkeypatch.setattr("trainctl.checkpoint.loading._SHOWN_EVERY_S", 0.01)
+    monkeypatch.setattr("trainctl.checkpoint.load.loading._SHOWN_EVERY_S", 0.01)
     shown, while_it_waited = threading.Event(), []
 
     def slow(handler: Any, ask: Callable[[], Answer]) -> None:

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from trainctl.checkpoint.engine import CheckpointWriter, assign, load
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Flat, whole
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
-from trainctl.checkpoint.saving import live_data
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.core.errors import CheckpointError, PlanError
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.layouts import layouts, shapes

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.catalog import inspect, newest
 from trainctl.checkpoint.engine import CheckpointWriter
+from trainctl.checkpoint.kept.catalog import inspect, newest
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library import save_state
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.manifest.codec import dump_root, parse_root
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
-from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, FencedError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef

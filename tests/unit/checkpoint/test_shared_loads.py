@@ -14,15 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainctl.checkpoint import blocks, filling, part_writing, readers
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.region import Box, Flat, common, one_run, volume
-from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.sharing import Sharing
-from trainctl.checkpoint.state import LocalState
-from trainctl.checkpoint.tensors import region_view
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.live.tensors import region_view
+from trainctl.checkpoint.load import blocks, filling, readers
+from trainctl.checkpoint.load.load_watch import LoadWatch
+from trainctl.checkpoint.load.sharing import Sharing
+from trainctl.checkpoint.save import part_writing
 from trainctl.core.errors import DamagedCheckpointError, InternalError
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.layouts import elements, regions

@@ -17,12 +17,12 @@ import torch
 from trainctl.checkpoint.engine import CheckpointWriter, load
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import rank_holder
-from trainctl.checkpoint.saving import assign
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.live.tensors import dtype_of
+from trainctl.checkpoint.save.saving import assign
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import stow
-from trainctl.checkpoint.state import LocalState
-from trainctl.checkpoint.tensors import dtype_of
 from trainctl.core.system.faults import FaultPlan
 from unit.checkpoint.ranks import attempt, full_values, key, plain, rank_state, same_bits
 from waiting import PATIENCE_S

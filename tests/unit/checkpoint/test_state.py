@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from trainctl.checkpoint.description import schema_digest
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.optimizer_state import OptimizerState
-from trainctl.checkpoint.state import LocalState, state_of
+from trainctl.checkpoint.live.optimizer_state import OptimizerState
+from trainctl.checkpoint.live.state import LocalState, state_of
+from trainctl.checkpoint.save.description import schema_digest
 from trainctl.core.errors import PlanError
 from unit.checkpoint.ranks import attempt, save
 

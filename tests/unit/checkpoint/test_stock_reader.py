@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 
 from trainctl.checkpoint.importing import import_checkpoint
 from trainctl.checkpoint.layout.key import DTYPE_BYTES, StateKey
+from trainctl.checkpoint.live.tensors import dtype_of
 from trainctl.checkpoint.memory.node_memory import NodeMemory
-from trainctl.checkpoint.tensors import dtype_of
 from unit.checkpoint.layouts import shapes
 from unit.checkpoint.ranks import flats, full_values, key, plain, rows, same_bits, save
 

@@ -12,11 +12,11 @@ import torch
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
-from trainctl.checkpoint.saving import Portion, assign
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.save.saving import Portion, assign
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, plain_memory
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import Stower, stow
-from trainctl.checkpoint.state import LocalState
 from unit.checkpoint.ranks import at_step, full_values, plain, rank_state, rows, same_bits
 
 Values = Mapping[StateKey, torch.Tensor]

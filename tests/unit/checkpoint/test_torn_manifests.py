@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
+from trainctl.checkpoint.kept.pins import pin
+from trainctl.checkpoint.kept.retention import retain
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
-from trainctl.checkpoint.pins import pin
-from trainctl.checkpoint.retention import retain
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.completing import VALUES, completed

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from trainctl.checkpoint.attempts import Attempt
-from trainctl.checkpoint.catalog import inspect, newest, survey
 from trainctl.checkpoint.engine import CheckpointWriter, load
+from trainctl.checkpoint.kept.catalog import inspect, newest, survey
+from trainctl.checkpoint.kept.retention import retain
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.layout.region import whole
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.manifest.names import part_path
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.retention import retain
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.save.attempts import Attempt
 from trainctl.checkpoint.storage.port import Storage
 from trainctl.core.errors import FencedError
 from trainctl.core.records.generation import CheckpointRef

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainctl.checkpoint.verification import verify
+from trainctl.checkpoint.kept.verification import verify
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from unit.checkpoint.ranks import save
@@ -98,5 +98,6 @@ def test_another_manifest_than_the_committed_one_is_an_error(tmp_path: Path) -> 
 
 
 def test_it_does_without_torch() -> None:
-    code = "import sys, trainctl.checkpoint.verification, trainctl.checkpoint.pins; sys.exit('torch' in sys.modules)"
+    modules = "trainctl.checkpoint.kept.verification, trainctl.checkpoint.kept.pins"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

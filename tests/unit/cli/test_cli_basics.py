@@ -310,7 +310,7 @@ def python(code: str, *arguments: str, **options: Any) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("module", ["argparse", "trainctl.cli.parser", "trainctl.core.errors", "grpc"])
+@pytest.mark.parametrize("module", ["argparse", "trainctl.cli.grammar.parser", "trainctl.core.errors", "grpc"])
 def test_ctrl_c_in_the_first_moment_is_no_traceback(module: str, environment: dict[str, str]) -> None:
     interrupt = f"""
 import sys

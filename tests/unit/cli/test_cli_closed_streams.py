@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from trainctl.cli.commands.cancel import can_ask, confirm
-from trainctl.cli.console import Console
-from trainctl.cli.jobfile import read_job_file
+from trainctl.cli.job_file.jobfile import read_job_file
+from trainctl.cli.terminal.console import Console
 from trainctl.core.errors import UsageError
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
@@ -99,7 +99,7 @@ def test_an_answer_that_is_no_text_is_no_consent(monkeypatch: pytest.MonkeyPatch
 def test_the_numbers_of_closed_streams_are_nobody_elses(tmp_path: Path) -> None:
     """A connection with the number 2 would get what gRPC writes there."""
     code = (
-        "import os, sys; from trainctl.cli.standard_streams import hold_closed_places as h; h(); "
+        "import os, sys; from trainctl.cli.terminal.standard_streams import hold_closed_places as h; h(); "
         f"print(os.open(os.devnull, os.O_RDONLY), file=open({str(tmp_path / 'number')!r}, 'w'))"
     )
     subprocess.run(["bash", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code], check=True, timeout=30)

@@ -30,8 +30,8 @@ def dead() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainctl.cli.client.FOLLOW_EVERY_S", 0.02)
-    monkeypatch.setattr("trainctl.cli.client.RETRY_DELAYS_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("trainctl.cli.connection.client.FOLLOW_EVERY_S", 0.02)
+    monkeypatch.setattr("trainctl.cli.connection.client.RETRY_DELAYS_S", (0.01, 0.01, 0.01))
 
 
 def stands_by(leader: str) -> NotLeaderError:

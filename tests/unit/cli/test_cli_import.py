@@ -4,8 +4,8 @@ import pickle
 import sys
 from pathlib import Path
 
-from trainctl.checkpoint.catalog import artifact, resolve
-from trainctl.checkpoint.origin import Imported, origin_of
+from trainctl.checkpoint.kept.catalog import artifact, resolve
+from trainctl.checkpoint.kept.origin import Imported, origin_of
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
 from unit.cli.hf_folder import hf_folder

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from trainctl.checkpoint.catalog import newest
+from trainctl.checkpoint.kept.catalog import newest
 from trainctl.checkpoint.manifest.names import DAMAGED, PIN
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.records.generation import CheckpointRef
@@ -276,7 +276,7 @@ def test_a_folder_without_the_right_to_read_is_said(cli: Cli, saved: Pair, monke
         raise PermissionError(errno.EACCES, "Permission denied", saved[0].uri)
 
     with monkeypatch.context() as locked:
-        locked.setattr("trainctl.cli.places.os.stat", refuse)
+        locked.setattr("trainctl.cli.folders.places.os.stat", refuse)
         denied = cli("checkpoints", "list", saved[0].uri)
         assert (denied.code, "cannot be looked at: Permission denied" in denied.err) == (5, True)
     monkeypatch.setattr(LocalStorage, "size", refuse)

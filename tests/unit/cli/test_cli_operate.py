@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from trainctl.cli.style import Style, clip, visible_length
+from trainctl.cli.terminal.style import Style, clip, visible_length
 from trainctl.core.errors import PreconditionError
 from trainctl.protos.v1 import job_pb2
 from unit.cli.answering import Terminal, answer, sent

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from trainctl.cli.grammar.parser import build_parser
 from trainctl.cli.main import main
-from trainctl.cli.parser import build_parser
 from trainctl.cli.plot.curves import DEFAULT, METRICS, metrics_of, plot_of
 from trainctl.cli.plot.text import Look, draw_text
-from trainctl.cli.style import PLAIN, Style
+from trainctl.cli.terminal.style import PLAIN, Style
 from trainctl.core.errors import PreconditionError, UsageError
 from trainctl.protos.v1.job_pb2 import Recovery
 from trainctl.protos.v1.records_pb2 import StepFigures

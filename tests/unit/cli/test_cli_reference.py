@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.cli import exit_codes, reference
+from trainctl.cli import exit_codes
 from trainctl.cli.commands.completion import SCRIPTS
-from trainctl.cli.completing import Names, candidates
-from trainctl.cli.grammar import walk
-from trainctl.cli.parser import build_parser
+from trainctl.cli.grammar import reference
+from trainctl.cli.grammar.completing import Names, candidates
+from trainctl.cli.grammar.outline import walk
+from trainctl.cli.grammar.parser import build_parser
 from trainctl.core import errors
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController
@@ -25,7 +26,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 
 
 def test_reference_page_is_fresh() -> None:
-    assert PAGE.read_text() == reference.page(), "run: python -m trainctl.cli.reference docs/cli.md"
+    assert PAGE.read_text() == reference.page(), "run: python -m trainctl.cli.grammar.reference docs/cli.md"
 
 
 def test_every_command_has_a_help_and_every_option_too() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from trainctl.checkpoint.monitor import PartTimes
 from trainctl.cli.render.save_times import lines, load_lines
-from trainctl.cli.style import Style
+from trainctl.cli.terminal.style import Style
 
 PLAIN = Style(enabled=False)
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainctl.cli.log_reader import LogReader
 from trainctl.cli.main import main
-from trainctl.cli.positions import EventPosition
+from trainctl.cli.streams.log_reader import LogReader
+from trainctl.cli.streams.positions import EventPosition
 from trainctl.protos.v1.job_pb2 import Event, Job, StreamLogsResponse
 from trainctl.protos.v1.records_pb2 import LogPosition
 from unit.cli.conftest import Cli
@@ -218,7 +218,7 @@ def test_events_since(cli: Cli, controller: FakeController) -> None:
 def test_get_watch_shows_changes_only_and_ends_with_the_job(
     controller: FakeController, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainctl.cli.changes.EVERY_S", 0.01)
+    monkeypatch.setattr("trainctl.cli.streams.changes.EVERY_S", 0.01)
     controller.add_job("a", step=1, total_steps=9)
     running = Running(environment, "get", "job", "a", "-w")
     running.shows("RUNNING")
@@ -244,7 +244,7 @@ def test_get_watch_tells_of_what_is_deleted(
             raise KeyboardInterrupt
         return looks.pop(0)
 
-    monkeypatch.setattr("trainctl.cli.changes.EVERY_S", 0.0)
+    monkeypatch.setattr("trainctl.cli.streams.changes.EVERY_S", 0.0)
     monkeypatch.setattr("trainctl.cli.commands.get.list_jobs", look)
     found = cli("get", "jobs", "-w", "-o", "name")
     assert found.code == 130

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.cli import jobfile
+from trainctl.cli.job_file import jobfile
 from trainctl.controller.domain.spec.yaml_text import MAX_BYTES
 from trainctl.core.errors import ConflictError, Problem, SpecError, UnavailableError
 from unit.cli.conftest import Cli

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from trainctl.cli.console import Console
-from trainctl.cli.progress import Progress
 from trainctl.cli.render import top, transfers
 from trainctl.cli.render.recoveries import describe
-from trainctl.cli.style import PLAIN
-from trainctl.cli.views import PROGRESS_EVERY_S, LiveView, PlainView
+from trainctl.cli.terminal.console import Console
+from trainctl.cli.terminal.progress import Progress
+from trainctl.cli.terminal.style import PLAIN
+from trainctl.cli.terminal.views import PROGRESS_EVERY_S, LiveView, PlainView
 from trainctl.protos.v1.job_pb2 import Job, JobStatus, Load, Recovery, TransferStatus
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainctl.checkpoint.attempts import Attempt
 from trainctl.checkpoint.manifest.codec import dump_root
 from trainctl.checkpoint.manifest.names import attempt_id
 from trainctl.checkpoint.manifest.records import RootManifest
+from trainctl.checkpoint.save.attempts import Attempt
 from trainctl.protos.v1 import job_pb2
 from unit.controller.controller_harness import Client
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.catalog import inspect
-from trainctl.checkpoint.damage import mark_damaged
+from trainctl.checkpoint.kept.catalog import inspect
+from trainctl.checkpoint.kept.damage import mark_damaged
 from trainctl.checkpoint.manifest.names import DAMAGED, PIN
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, NotFoundError, PreconditionError

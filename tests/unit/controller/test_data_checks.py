@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.cli.paths import with_absolute_paths
+from trainctl.cli.job_file.paths import with_absolute_paths
 from trainctl.controller.jobs.data_checks import data_problems
 from trainctl.core.errors import DataError
 from trainctl.core.records.spec import JobMetadata, JobSpec, TrainJob

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from trainctl.checkpoint.kept.retention import forget
 from trainctl.checkpoint.manifest.names import attempt_folder, attempt_id
-from trainctl.checkpoint.retention import forget
 from trainctl.controller.jobs.remains import Remains, remove
 from trainctl.core.errors import CheckpointError, NotFoundError, PreconditionError, UsageError
 from trainctl.protos.v1 import job_pb2

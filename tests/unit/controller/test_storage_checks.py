@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from object_store.store import Store
-from trainctl.checkpoint.damage import mark_damaged
+from trainctl.checkpoint.kept.damage import mark_damaged
 from trainctl.controller.domain.spec import effective, job_from_wire
 from trainctl.controller.jobs.checks import check_outside, find_resume
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, SpecError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corpus.wrong_files import FOLDER, Case, cases, error_of, shown
-from trainctl.cli.jobfile_positions import with_positions
+from trainctl.cli.job_file.jobfile_positions import with_positions
 from trainctl.controller.domain.spec import job_from_wire
 from trainctl.controller.domain.spec.nodes import Node, to_plain
 from trainctl.controller.domain.spec.overrides import set_values

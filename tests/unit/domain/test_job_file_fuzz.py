@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainctl.cli.jobfile import STDIN, read_job_file
+from trainctl.cli.job_file.jobfile import STDIN, read_job_file
 from trainctl.controller.domain.spec import effective, job_from_wire, parse_job, validate
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import SpecError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.cli.paths import with_absolute_paths
+from trainctl.cli.job_file.paths import with_absolute_paths
 from trainctl.controller.domain.spec import parse_job
 from trainctl.controller.jobs.checks import check_outside
 from trainctl.core.errors import SpecError

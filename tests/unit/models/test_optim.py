@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainctl.checkpoint.optimizer_state import OptimizerState
+from trainctl.checkpoint.live.optimizer_state import OptimizerState
 from trainctl.core.errors import Problem, SpecError
 from trainctl.core.records.train_spec import ModelSpec, OptimizerSpec
 from trainctl.parallel.models.llama import Llama

@@ -17,7 +17,7 @@ from trainctl.agent.logs.files import LogFile
 from trainctl.agent.logs.store import LogStore
 from trainctl.agent.logs.streams import LogStreams
 from trainctl.agent.state import WorkerKey
-from trainctl.cli.log_reader import LogReader
+from trainctl.cli.streams.log_reader import LogReader
 from trainctl.controller.agents.registry import AgentRegistry
 from trainctl.controller.agents.session import AgentSession
 from trainctl.controller.rpc.log_relay import LogQuery, LogRelay

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from trainctl.cli import client
+from trainctl.cli.connection import client
 from trainctl.controller.rpc.standby import StandbyServer
 from trainctl.protos.v1 import job_pb2, job_pb2_grpc
 from trainctl.protos.version import call_metadata

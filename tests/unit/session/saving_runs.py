@@ -14,7 +14,7 @@ from torch import nn
 
 from trainctl.checkpoint.engine import load
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.state import state_of
+from trainctl.checkpoint.live.state import state_of
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.core.codec import to_wire
 from trainctl.core.records.generation import CheckpointRef

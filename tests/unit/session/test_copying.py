@@ -12,7 +12,7 @@ import torch
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat, whole
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.parallel.recovery.copying import StateCopy
 from trainctl.parallel.recovery.transfer import Message, Piece
 

@@ -11,7 +11,7 @@ import torch
 
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Box, Flat, Region
-from trainctl.checkpoint.state import LocalState, StateTensor
+from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.core.errors import PlanError
 from trainctl.parallel.collectives.solo import SoloGroup
 from trainctl.parallel.collectives.wait import Waiter

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 
 from trainctl.checkpoint.importing import import_checkpoint
 from trainctl.checkpoint.library import save
-from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.load.load_watch import LoadWatch
 from trainctl.core.errors import CheckpointError, UnfitCheckpointError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import CheckpointKeepSpec, CheckpointSpec
 from trainctl.core.records.worker import CheckpointReport, Instruction, WorkerDesired

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.monitor import STAGES
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
-from trainctl.checkpoint.state import LocalState
 from trainctl.core.records.part import PartTimes
 from trainctl.core.records.worker import CheckpointReport
 from trainctl.parallel.session import checkpoints as checkpoints_module

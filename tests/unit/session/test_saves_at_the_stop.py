@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from trainctl.checkpoint.catalog import survey
 from trainctl.checkpoint.engine import CheckpointWriter
+from trainctl.checkpoint.kept.catalog import survey
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from unit.session.saving_runs import Keeping, Run

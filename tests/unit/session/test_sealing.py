@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.checkpoint.catalog import newest
 from trainctl.checkpoint.engine import CheckpointWriter
+from trainctl.checkpoint.kept.catalog import newest
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.snapshot.background import PartOutcome
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.region import Box, Flat, whole
-from trainctl.checkpoint.state import LocalState, StateTensor
-from trainctl.checkpoint.tensors import dtype_name
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.live.tensors import dtype_name
 from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord, Member, Rung
 from trainctl.parallel.recovery.membership import rank_of

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from trainctl.checkpoint.export.casting import cast_bytes, target_dtype
 from trainctl.checkpoint.export.source import CONFIG, ExportSource, Parameter
-from trainctl.checkpoint.hf_files import index_of, into_shards, shard_header
 from trainctl.checkpoint.layout.key import DTYPE_BYTES
 from trainctl.checkpoint.layout.region import Shape, volume, whole
-from trainctl.checkpoint.load_watch import Progress, unwatched
+from trainctl.checkpoint.load.load_watch import Progress, unwatched
 from trainctl.checkpoint.manifest.names import HF_INDEX, is_model_file
+from trainctl.checkpoint.save.hf_files import index_of, into_shards, shard_header
 from trainctl.checkpoint.storage.absence import is_folder
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from trainctl.checkpoint.blocks import BlockReader
-from trainctl.checkpoint.catalog import inspect
+from trainctl.checkpoint.kept.catalog import inspect
 from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.region import Flat, Shape, hull, intersect, offset_in, region_to_runs, volume, whole
+from trainctl.checkpoint.load.blocks import BlockReader
+from trainctl.checkpoint.load.readers import Readers
+from trainctl.checkpoint.load.rereads import Rereads
 from trainctl.checkpoint.manifest.reading import files_layout, read_artifacts, read_parts
-from trainctl.checkpoint.readers import Readers
-from trainctl.checkpoint.rereads import Rereads
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
 from trainctl.core.json_text import NoJsonError, parse_object

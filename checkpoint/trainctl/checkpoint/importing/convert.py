@@ -6,24 +6,24 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from trainctl.checkpoint.attempts import Attempt
-from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry, cut
-from trainctl.checkpoint.description import Description
 from trainctl.checkpoint.importing.dcp import METADATA, DcpFolder
 from trainctl.checkpoint.importing.hf import INDEX, WHOLE, HfFolder
 from trainctl.checkpoint.importing.naming import Naming, Recognised, recognise
 from trainctl.checkpoint.importing.shards import ShardsFolder, shard_files
 from trainctl.checkpoint.importing.source import SourceFolder
 from trainctl.checkpoint.importing.streaming import TensorStream, check_whole
+from trainctl.checkpoint.kept.origin import Imported
+from trainctl.checkpoint.kept.others import about_file
+from trainctl.checkpoint.kept.retention import remove_attempt
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.region import Flat, whole
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_id, step_of
-from trainctl.checkpoint.origin import Imported
-from trainctl.checkpoint.others import about_file
-from trainctl.checkpoint.part_writing import write_part
-from trainctl.checkpoint.retention import remove_attempt
-from trainctl.checkpoint.sealing import seal
+from trainctl.checkpoint.save.attempts import Attempt
+from trainctl.checkpoint.save.data_file import MAX_FILE_BYTES, Entry, cut
+from trainctl.checkpoint.save.description import Description
+from trainctl.checkpoint.save.part_writing import write_part
+from trainctl.checkpoint.save.sealing import seal
 from trainctl.checkpoint.storage.absence import is_file, why_nothing
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage

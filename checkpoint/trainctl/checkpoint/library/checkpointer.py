@@ -14,19 +14,19 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from trainctl.checkpoint.beside import encode_beside
-from trainctl.checkpoint.dealing import Dealer
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.group_save import GroupSave, Target, path_of
 from trainctl.checkpoint.library.modules import held
 from trainctl.checkpoint.library.pending import PendingSave
 from trainctl.checkpoint.library.ranks import Ranks, told
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.manifest.values import decode_value
-from trainctl.checkpoint.model_files import CHUNKED
+from trainctl.checkpoint.save.beside import encode_beside
+from trainctl.checkpoint.save.dealing import Dealer
+from trainctl.checkpoint.save.model_files import CHUNKED
 from trainctl.checkpoint.snapshot.background import RETRY_AFTER_S
 from trainctl.checkpoint.snapshot.host_pool import HostPool
 from trainctl.checkpoint.snapshot.stowage import Stower
-from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import CheckpointError, TrainctlError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 

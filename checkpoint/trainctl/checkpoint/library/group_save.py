@@ -10,24 +10,24 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainctl.checkpoint.attempts import Attempt
-from trainctl.checkpoint.beside import encode_beside
 from trainctl.checkpoint.callbacks import nothing
-from trainctl.checkpoint.catalog import newest
-from trainctl.checkpoint.dealing import Dealer
 from trainctl.checkpoint.engine import CheckpointWriter, attempt_id
+from trainctl.checkpoint.kept.catalog import newest
+from trainctl.checkpoint.kept.origin import LIBRARY
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks, failures
 from trainctl.checkpoint.library.ranks import told as told_of
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.manifest.names import STEPS
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.model_files import LAYOUTS
-from trainctl.checkpoint.origin import LIBRARY
-from trainctl.checkpoint.saving import EntryData, Portion
+from trainctl.checkpoint.save.attempts import Attempt
+from trainctl.checkpoint.save.beside import encode_beside
+from trainctl.checkpoint.save.dealing import Dealer
+from trainctl.checkpoint.save.model_files import LAYOUTS
+from trainctl.checkpoint.save.saving import EntryData, Portion
 from trainctl.checkpoint.spans import spans
-from trainctl.checkpoint.state import LocalState
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import CheckpointError, TrainctlError, UsageError
 from trainctl.core.records.generation import CheckpointRef

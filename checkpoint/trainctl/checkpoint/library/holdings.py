@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainctl.checkpoint.description import Description
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.plain import from_plain, to_plain
 from trainctl.checkpoint.layout.region import Region, Shape
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.save.description import Description
 from trainctl.core.errors import PlanError
 
 

@@ -13,18 +13,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainctl.checkpoint.beside import encode_beside
-from trainctl.checkpoint.dtensor import settle_shards
-from trainctl.checkpoint.extra_state import NAME as EXTRA
-from trainctl.checkpoint.extra_state import ExtraState
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library.group_save import Target, path_of
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.library.tensors import Loaded, load_fitting, save_asked
-from trainctl.checkpoint.model_files import CHUNKED
-from trainctl.checkpoint.optimizer_probe import trained_parameters
-from trainctl.checkpoint.optimizer_state import OptimizerState
-from trainctl.checkpoint.state import BUFFER, PARAM, LocalState, state_of
+from trainctl.checkpoint.live.dtensor import settle_shards
+from trainctl.checkpoint.live.extra_state import NAME as EXTRA
+from trainctl.checkpoint.live.extra_state import ExtraState
+from trainctl.checkpoint.live.optimizer_probe import trained_parameters
+from trainctl.checkpoint.live.optimizer_state import OptimizerState
+from trainctl.checkpoint.live.state import BUFFER, PARAM, LocalState, state_of
+from trainctl.checkpoint.save.beside import encode_beside
+from trainctl.checkpoint.save.model_files import CHUNKED
 from trainctl.core.errors import CheckpointError, PlanError, UsageError
 from trainctl.core.records.generation import CheckpointRef
 

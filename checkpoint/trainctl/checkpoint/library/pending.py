@@ -9,7 +9,7 @@ from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.library.group_save import GroupSave
 from trainctl.checkpoint.library.ranks import Ranks, told
 from trainctl.checkpoint.manifest.records import PartReport
-from trainctl.checkpoint.saving import EntryData
+from trainctl.checkpoint.save.saving import EntryData
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.copier import cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostPool

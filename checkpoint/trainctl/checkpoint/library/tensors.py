@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from trainctl.checkpoint.catalog import is_root_of, older, passed_over, resolve
-from trainctl.checkpoint.damage import mark_damaged
+from trainctl.checkpoint.kept.catalog import is_root_of, older, passed_over, resolve
+from trainctl.checkpoint.kept.damage import mark_damaged
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.library.group_save import GroupSave, Target, check_alike, path_of
 from trainctl.checkpoint.library.holdings import Holdings, told
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.library.ranks import told as told_of
 from trainctl.checkpoint.library.replicas import compare_replicas
-from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.loading import LoadPlan, plan_load
-from trainctl.checkpoint.model_files import CHUNKED
-from trainctl.checkpoint.saving import live_data
-from trainctl.checkpoint.sharing import Sharing
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.load.load_watch import LoadWatch
+from trainctl.checkpoint.load.loading import LoadPlan, plan_load
+from trainctl.checkpoint.load.sharing import Sharing
+from trainctl.checkpoint.save.model_files import CHUNKED
+from trainctl.checkpoint.save.saving import live_data
 from trainctl.checkpoint.storage.probe import reach
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.errors import DamagedCheckpointError, TrainctlError, UsageError

@@ -13,12 +13,12 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from trainctl.checkpoint.load_watch import Progress, unwatched
+from trainctl.checkpoint.kept.verification import damaged_files
+from trainctl.checkpoint.load.load_watch import Progress, unwatched
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, attempt_folder, is_attempt, step_of
 from trainctl.checkpoint.manifest.reading import read_root
 from trainctl.checkpoint.manifest.records import PartReport, RootManifest, StoredFile
 from trainctl.checkpoint.storage.local import LocalStorage
-from trainctl.checkpoint.verification import damaged_files
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.snapshot import SnapshotHeld, SnapshotRef
 

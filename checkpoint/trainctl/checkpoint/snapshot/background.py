@@ -17,7 +17,7 @@ from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.manifest.records import PartReport
 from trainctl.checkpoint.memory.node_memory import NoRoomError
 from trainctl.checkpoint.monitor import COPY, WRITE
-from trainctl.checkpoint.saving import EntryData
+from trainctl.checkpoint.save.saving import EntryData
 from trainctl.checkpoint.snapshot.pace import Pace, first_rest_s
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.descriptors import beside_training

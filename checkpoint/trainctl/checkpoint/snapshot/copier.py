@@ -10,8 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.snapshot.cuda import CudaDevice
-from trainctl.checkpoint.state import LocalState
 
 IN_FLIGHT_BYTES = 64 << 20
 """On their way from a device at once. What else comes from it (a loss that is printed) waits behind no more."""

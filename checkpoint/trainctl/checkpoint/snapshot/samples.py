@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.state import StateTensor
+from trainctl.checkpoint.live.state import StateTensor
 
 _TENSORS = 256
 """At most so many are looked at, spread over all: training waits meanwhile, 5 microseconds for each."""

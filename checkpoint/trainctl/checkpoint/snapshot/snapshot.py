@@ -24,12 +24,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 import torch
 
 from trainctl.checkpoint.callbacks import nothing
-from trainctl.checkpoint.data_file import Entry
+from trainctl.checkpoint.live.state import BUFFER, LocalState, StateTensor
+from trainctl.checkpoint.save.data_file import Entry
 from trainctl.checkpoint.snapshot.copier import Copier, copier_of
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer
 from trainctl.checkpoint.snapshot.samples import Samples
 from trainctl.checkpoint.snapshot.stowage import Stowage, Stowed, room_of
-from trainctl.checkpoint.state import BUFFER, LocalState, StateTensor
 from trainctl.core.system.deadline import Deadline
 
 _TURN_S = 0.05

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 
-from trainctl.checkpoint.data_file import MAX_FILE_BYTES, Entry
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Region, Shape
-from trainctl.checkpoint.saving import Portion, entries_of
-from trainctl.checkpoint.state import LocalState, StateTensor
-from trainctl.checkpoint.tensors import dtype_of, part_view, stretches
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.live.tensors import dtype_of, part_view, stretches
+from trainctl.checkpoint.save.data_file import MAX_FILE_BYTES, Entry
+from trainctl.checkpoint.save.saving import Portion, entries_of
 
 CHUNK_BYTES = 16 << 20
 """Copied at a time: the fence ends a late copy between two chunks."""

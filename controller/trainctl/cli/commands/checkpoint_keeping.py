@@ -8,14 +8,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 from trainctl.cli import exit_codes
-from trainctl.cli.client import Client, connect, get_job
 from trainctl.cli.commands.cancel import confirm
 from trainctl.cli.commands.checkpoints import ask, choose
 from trainctl.cli.commands.delete import LOOK_EVERY_S, check_refusal
 from trainctl.cli.commands.operate import begin, int32
+from trainctl.cli.connection.client import Client, connect, get_job
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit
-from trainctl.cli.places import is_path, or_folder
+from trainctl.cli.folders.places import is_path, or_folder
+from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import DeleteCheckpointRequest, PinCheckpointRequest
 

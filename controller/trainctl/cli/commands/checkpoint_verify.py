@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import uuid
 
-from trainctl.checkpoint.read_back import shortest
-from trainctl.checkpoint.verification import Verified
-from trainctl.cli import exit_codes, marks
-from trainctl.cli.client import connect, find_job
+from trainctl.checkpoint.kept.read_back import shortest
+from trainctl.checkpoint.kept.verification import Verified
+from trainctl.cli import exit_codes
 from trainctl.cli.commands.checkpoints import ask, choose_any
 from trainctl.cli.commands.operate import begin
+from trainctl.cli.connection.client import connect, find_job
 from trainctl.cli.context import Context
-from trainctl.cli.marks import Noted
-from trainctl.cli.output import emit
-from trainctl.cli.places import is_path, or_folder
+from trainctl.cli.folders import marks
+from trainctl.cli.folders.marks import Noted
+from trainctl.cli.folders.places import is_path, or_folder
+from trainctl.cli.folders.verified import data_of, fail, read, whole
 from trainctl.cli.render.refused import RESTORE, refusals
-from trainctl.cli.verified import data_of, fail, read, whole
+from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.protos.convert import message_to_record

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trainctl.cli import exit_codes
-from trainctl.cli.completing import Names, candidates
 from trainctl.cli.context import Context
-from trainctl.cli.parser import build_parser
+from trainctl.cli.grammar.completing import Names, candidates
+from trainctl.cli.grammar.parser import build_parser
 
 ANSWER_S = 0.3
 """Who types does not wait longer for names."""
@@ -34,9 +34,9 @@ def _names(context: Context, wanted: Names) -> list[str]:
         from trainctl.cli.config.file import read_config
 
         return list(read_config(context.env).contexts)
-    from trainctl.cli.client import Client, list_jobs
     from trainctl.cli.config.settings import resolve
-    from trainctl.cli.connection import find_endpoint
+    from trainctl.cli.connection.client import Client, list_jobs
+    from trainctl.cli.connection.connecting import find_endpoint
 
     settings = resolve(context)
     endpoint = find_endpoint(context, settings)

@@ -6,13 +6,13 @@ import argparse
 import time
 
 from trainctl.cli import exit_codes
-from trainctl.cli.client import Client, connect, get_job
 from trainctl.cli.commands.cancel import confirm, look
 from trainctl.cli.commands.operate import begin
+from trainctl.cli.connection.client import Client, connect, get_job
 from trainctl.cli.context import Context
-from trainctl.cli.job_kind import runs_command
-from trainctl.cli.output import emit
+from trainctl.cli.job_file.job_kind import runs_command
 from trainctl.cli.phases import has_ended
+from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import NotFoundError, UnavailableError
 from trainctl.protos.v1.job_pb2 import DeleteJobRequest, Job
 

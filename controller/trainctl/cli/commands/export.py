@@ -9,8 +9,8 @@ from typing import Any
 
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
-from trainctl.cli.places import absolute, is_path, or_folder
-from trainctl.cli.progress import Progress
+from trainctl.cli.folders.places import absolute, is_path, or_folder
+from trainctl.cli.terminal.progress import Progress
 from trainctl.core.errors import PreconditionError
 from trainctl.core.units import format_count
 
@@ -58,8 +58,8 @@ def _path_source(source: str, step: int | None) -> str:
 
 def _job_source(context: Context) -> str:
     """The newest checkpoint of the job, or the one of ``--step``."""
-    from trainctl.cli.client import connect, find_job
     from trainctl.cli.commands.checkpoints import ask, choose
+    from trainctl.cli.connection.client import connect, find_job
 
     source, step = context.options.source, context.options.step
     with or_folder(source), connect(context) as client:

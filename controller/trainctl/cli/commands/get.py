@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from trainctl.cli import exit_codes, phases
-from trainctl.cli.changes import watch_rows
-from trainctl.cli.client import Client, connect, find_job, get_job, list_jobs
+from trainctl.cli.connection.client import Client, connect, find_job, get_job, list_jobs
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.render import tables
+from trainctl.cli.streams.changes import watch_rows
+from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
 
@@ -167,7 +167,7 @@ def _plain_job(context: Context, job: Job) -> dict[str, Any]:
         data.pop("effectiveSpec", None)
         if context.options.output in ("json", "yaml"):
             # Scripts ask for a field again and again, and need nothing of what this loads.
-            from trainctl.cli.written import without_defaults
+            from trainctl.cli.job_file.written import without_defaults
 
             data["spec"] = without_defaults(data["spec"])
     return data

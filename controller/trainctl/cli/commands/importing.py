@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
-from trainctl.cli.places import absolute
+from trainctl.cli.folders.places import absolute
 from trainctl.core.units import format_bytes, format_count
 
 

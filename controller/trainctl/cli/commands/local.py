@@ -8,14 +8,14 @@ from pathlib import Path
 from trainctl.cli import exit_codes
 from trainctl.cli.commands.cancel import confirm
 from trainctl.cli.config.settings import resolve
-from trainctl.cli.connection import named_installation
+from trainctl.cli.connection.connecting import named_installation
+from trainctl.cli.connection.installation import frozen_hint, remedy
 from trainctl.cli.context import Context
-from trainctl.cli.installation import frozen_hint, remedy
 from trainctl.cli.local import folder
 from trainctl.cli.local.start import LocalPlan, start
 from trainctl.cli.local.status import data, lines, look, state
 from trainctl.cli.local.stop import stop
-from trainctl.cli.output import emit
+from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import UsageError
 from trainctl.core.system.run_folder import LocalController, read_agents
 from trainctl.core.units import format_count

@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping
 
 from trainctl.cli import exit_codes, phases
-from trainctl.cli.client import connect, find_job
+from trainctl.cli.connection.client import connect, find_job
 from trainctl.cli.context import Context
-from trainctl.cli.log_choice import check_choice, check_known
-from trainctl.cli.log_reader import LogReader
-from trainctl.cli.output import is_table, stream_item
-from trainctl.cli.ranges import parse_numbers
-from trainctl.cli.resume import resume
-from trainctl.cli.style import Style
-from trainctl.cli.times import since
+from trainctl.cli.grammar.ranges import parse_numbers
+from trainctl.cli.streams.log_choice import check_choice, check_known
+from trainctl.cli.streams.log_reader import LogReader
+from trainctl.cli.streams.resume import resume
+from trainctl.cli.terminal.output import is_table, stream_item
+from trainctl.cli.terminal.style import Style
+from trainctl.cli.terminal.times import since
 from trainctl.core.errors import UsageError
 from trainctl.core.texts import quoted
 from trainctl.protos.v1.job_pb2 import Job, StreamLogsResponse

@@ -7,15 +7,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from trainctl.checkpoint.catalog import CheckpointInfo
-from trainctl.checkpoint.lookup import Found, choose, look, passed_over
+from trainctl.checkpoint.kept.catalog import CheckpointInfo
+from trainctl.checkpoint.kept.lookup import Found, choose, look, passed_over
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
-from trainctl.cli.manifest_facts import facts
-from trainctl.cli.output import emit, is_table, plain
-from trainctl.cli.places import absolute, see_folder
+from trainctl.cli.folders.manifest_facts import facts
+from trainctl.cli.folders.places import absolute, see_folder
 from trainctl.cli.render import checkpoint as shown
 from trainctl.cli.render import refused as render
+from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.core.errors import NotFoundError, UsageError
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1.job_pb2 import ListCheckpointsResponse, RefusedCheckpoint

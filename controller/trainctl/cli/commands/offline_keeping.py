@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from trainctl.checkpoint.catalog import CheckpointInfo
-from trainctl.checkpoint.lookup import Found, only
-from trainctl.checkpoint.pins import pin, unpin
-from trainctl.checkpoint.retention import discard
+from trainctl.checkpoint.kept.catalog import CheckpointInfo
+from trainctl.checkpoint.kept.lookup import Found, only
+from trainctl.checkpoint.kept.pins import pin, unpin
+from trainctl.checkpoint.kept.retention import discard
 from trainctl.cli import exit_codes
 from trainctl.cli.commands.cancel import confirm
 from trainctl.cli.commands.offline import find
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit
 from trainctl.cli.render.refused import short_reason
+from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import CheckpointError, PreconditionError, UsageError
 
 

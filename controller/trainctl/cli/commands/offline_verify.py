@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from trainctl.checkpoint.read_back import shortest
-from trainctl.cli import exit_codes, marks
+from trainctl.checkpoint.kept.read_back import shortest
+from trainctl.cli import exit_codes
 from trainctl.cli.commands.offline import take
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit
-from trainctl.cli.verified import data_of, fail, read, whole
+from trainctl.cli.folders import marks
+from trainctl.cli.folders.verified import data_of, fail, read, whole
+from trainctl.cli.terminal.output import emit
 
 
 def verify_in_folder(context: Context) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 
 from trainctl.cli import exit_codes
-from trainctl.cli.client import connect, find_job, list_figures
+from trainctl.cli.connection.client import connect, find_job, list_figures
 from trainctl.cli.context import Context
-from trainctl.cli.job_kind import runs_command
+from trainctl.cli.job_file.job_kind import runs_command
 from trainctl.cli.phases import has_ended
 from trainctl.cli.plot.curves import metrics_of, plot_of
 from trainctl.cli.plot.picture import draw_picture, picture_path

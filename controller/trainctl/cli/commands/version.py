@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
-from trainctl.cli.output import emit, plain
-from trainctl.cli.times import rfc3339, rough
+from trainctl.cli.terminal.output import emit, plain
+from trainctl.cli.terminal.times import rfc3339, rough
 from trainctl.protos.version import WIRE_VERSION, package_version
 
 if TYPE_CHECKING:
-    from trainctl.cli.certificates import Certificates
+    from trainctl.cli.connection.certificates import Certificates
 
 
 def run(context: Context) -> int:
@@ -20,9 +20,9 @@ def run(context: Context) -> int:
     data: dict[str, Any] = {"client": {"version": package_version(), "wireVersion": WIRE_VERSION}}
     found: Certificates | None = None
     if not context.options.client:
-        from trainctl.cli.certificates import look_at
-        from trainctl.cli.client import connect
         from trainctl.cli.commands.tokens import who_am_i
+        from trainctl.cli.connection.certificates import look_at
+        from trainctl.cli.connection.client import connect
         from trainctl.protos.v1.job_pb2 import GetVersionRequest
 
         with connect(context) as client:

@@ -6,7 +6,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from trainctl.cli.client import Client
+from trainctl.cli.connection.client import Client
 from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest
 
 VICTIM_RANK = 1

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainctl.cli.client import Client, connect, list_figures
+from trainctl.cli.connection.client import Client, connect, list_figures
 from trainctl.cli.context import Context
 from trainctl.cli.demo.failures import FAILURES
 from trainctl.cli.demo.guard import clean_up, only_demo

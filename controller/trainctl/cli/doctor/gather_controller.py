@@ -6,10 +6,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from trainctl.cli.certificates import look_at
-from trainctl.cli.client import Client, find_job, list_jobs
 from trainctl.cli.config.settings import resolve
-from trainctl.cli.connection import Endpoint, find_endpoint, timeout_s
+from trainctl.cli.connection.certificates import look_at
+from trainctl.cli.connection.client import Client, find_job, list_jobs
+from trainctl.cli.connection.connecting import Endpoint, find_endpoint, timeout_s
 from trainctl.cli.context import Context
 from trainctl.cli.doctor.facts import Controller, JobFacts, Node, Store
 from trainctl.cli.doctor.gather_storage import Place, is_here, places_of_jobs, try_all

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainctl.cli.config.settings import resolve
-from trainctl.cli.connection import named_installation
+from trainctl.cli.connection.connecting import named_installation
 from trainctl.cli.context import Context
 from trainctl.controller.domain.spec.credentials import is_credential
 from trainctl.core.errors import TrainctlError

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainctl.cli.client import Client
-from trainctl.cli.connection import local_endpoint
-from trainctl.cli.installation import frozen_hint
+from trainctl.cli.connection.client import Client
+from trainctl.cli.connection.connecting import local_endpoint
+from trainctl.cli.connection.installation import frozen_hint
 from trainctl.cli.local import folder
 from trainctl.cli.local.stop import CONTROLLER_GRACE_S, stop
 from trainctl.core.errors import (

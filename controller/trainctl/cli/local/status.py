@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainctl.cli.client import Client, list_jobs
-from trainctl.cli.connection import local_endpoint
-from trainctl.cli.output import plain
+from trainctl.cli.connection.client import Client, list_jobs
+from trainctl.cli.connection.connecting import local_endpoint
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import tables
-from trainctl.cli.style import Style, table
-from trainctl.cli.times import age, rfc3339
+from trainctl.cli.terminal.output import plain
+from trainctl.cli.terminal.style import Style, table
+from trainctl.cli.terminal.times import age, rfc3339
 from trainctl.core.errors import UnavailableError
 from trainctl.core.system.run_folder import (
     ControllerEnd,

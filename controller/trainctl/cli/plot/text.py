@@ -11,7 +11,7 @@ from itertools import groupby
 from trainctl.cli.plot.canvas import Canvas
 from trainctl.cli.plot.curves import Curve, Mark, Panel, Plot, Point
 from trainctl.cli.render.figures import count
-from trainctl.cli.style import Style
+from trainctl.cli.terminal.style import Style
 
 COLORS = ("cyan", "yellow", "magenta", "green")
 MARK_COLOR = "red"

@@ -10,8 +10,8 @@ from typing import Any
 from trainctl.checkpoint.monitor import PartTimes
 from trainctl.cli.render import save_times
 from trainctl.cli.render.refused import REFUSED
-from trainctl.cli.style import Style, table
-from trainctl.cli.times import age
+from trainctl.cli.terminal.style import Style, table
+from trainctl.cli.terminal.times import age
 from trainctl.core.units import format_bytes, format_count
 
 _LAYOUTS: Mapping[str, str] = {"hf": "hf: transformers loads the model from this folder as it is"}

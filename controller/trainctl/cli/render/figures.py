@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import transfers
-from trainctl.cli.times import clock, rough
+from trainctl.cli.terminal.times import clock, rough
 from trainctl.protos.v1.job_pb2 import JobStatus, WorkerStatus
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))

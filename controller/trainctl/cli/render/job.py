@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from trainctl.cli.render import figures, recoveries, snapshots, tables, transfers
-from trainctl.cli.style import Style
-from trainctl.cli.times import age, rfc3339, rough, span
+from trainctl.cli.terminal.style import Style
+from trainctl.cli.terminal.times import age, rfc3339, rough, span
 from trainctl.core.records.part import storage_kind
 from trainctl.core.units import format_bytes, format_count
 from trainctl.protos.v1.job_pb2 import CheckpointInterval, Job, JobStatus, Load, Save

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainctl.cli.style import Style, table
+from trainctl.cli.terminal.style import Style, table
 from trainctl.core.units import format_time
 from trainctl.protos.v1.job_pb2 import NodeStatus
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trainctl.cli.style import Style
+from trainctl.cli.terminal.style import Style
 from trainctl.core.records.generation import Rung
 from trainctl.core.records.part import SNAPSHOT, storage_kind
 from trainctl.core.units import format_bytes, format_count

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from trainctl.cli.output import plain
-from trainctl.cli.style import Style, table
-from trainctl.cli.times import age
+from trainctl.cli.terminal.output import plain
+from trainctl.cli.terminal.style import Style, table
+from trainctl.cli.terminal.times import age
 from trainctl.protos.v1.job_pb2 import ListCheckpointsResponse, RefusedCheckpoint
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainctl.checkpoint.monitor import LOAD_STAGES, STAGES, STALL, PartTimes, bottleneck, rate_bytes
-from trainctl.cli.style import Style, table
+from trainctl.cli.terminal.style import Style, table
 from trainctl.core.units import format_bytes, format_count
 
 _SHADES = " ░▒▓█"

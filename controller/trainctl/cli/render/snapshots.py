@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainctl.cli.times import age
+from trainctl.cli.terminal.times import age
 from trainctl.core.units import format_bytes, format_count
 from trainctl.protos.v1.job_pb2 import JobStatus, SnapshotNode, SnapshotStatus
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import figures, transfers
 from trainctl.cli.render.node import work_state
-from trainctl.cli.style import Style, table
-from trainctl.cli.times import age, clock, rfc3339
+from trainctl.cli.terminal.style import Style, table
+from trainctl.cli.terminal.times import age, clock, rfc3339
 from trainctl.protos.v1.job_pb2 import Event, Job, NodeStatus
 from trainctl.protos.v1.records_pb2 import CheckpointRef
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainctl.cli.render import figures, transfers
-from trainctl.cli.style import Style, table
-from trainctl.cli.times import age, rough
+from trainctl.cli.terminal.style import Style, table
+from trainctl.cli.terminal.times import age, rough
 from trainctl.core.units import format_bytes
 from trainctl.protos.v1.job_pb2 import Job
 

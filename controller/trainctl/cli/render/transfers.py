@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trainctl.cli.times import rough
+from trainctl.cli.terminal.times import rough
 from trainctl.core.records.part import TransferKind
 from trainctl.core.units import format_bytes
 from trainctl.protos.v1.job_pb2 import JobStatus, TransferStatus, WorkerStatus

@@ -61,36 +61,36 @@ class StoredFiles:
 
     def look_at(self, ref: CheckpointRef) -> None:
         """See ``CheckpointFiles``."""
-        from trainctl.checkpoint import catalog
+        from trainctl.checkpoint.kept import catalog
 
         catalog.inspect(ref.uri)
 
     def pin(self, ref: CheckpointRef) -> None:
         """See ``CheckpointFiles``."""
-        from trainctl.checkpoint.pins import pin
+        from trainctl.checkpoint.kept.pins import pin
 
         pin(ref)
 
     def unpin(self, ref: CheckpointRef) -> None:
         """See ``CheckpointFiles``."""
-        from trainctl.checkpoint.pins import unpin
+        from trainctl.checkpoint.kept.pins import unpin
 
         unpin(ref)
 
     def accept(self, ref: CheckpointRef) -> None:
         """See ``CheckpointFiles``."""
-        from trainctl.checkpoint.damage import unmark_damaged
+        from trainctl.checkpoint.kept.damage import unmark_damaged
 
         unmark_damaged(ref)
 
     def refuse(self, ref: CheckpointRef, reason: str) -> None:
         """See ``CheckpointFiles``."""
-        from trainctl.checkpoint.damage import mark_damaged
+        from trainctl.checkpoint.kept.damage import mark_damaged
 
         mark_damaged(ref, DamagedCheckpointError(reason))
 
     def discard(self, ref: CheckpointRef) -> None:
         """See ``CheckpointFiles``."""
-        from trainctl.checkpoint.retention import discard
+        from trainctl.checkpoint.kept.retention import discard
 
         discard(ref)

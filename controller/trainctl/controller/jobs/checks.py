@@ -50,7 +50,7 @@ def check_outside(job: TrainJob) -> Resume | None:
 
 def _refuse_foreign(ref: CheckpointRef) -> None:
     """Raises: UnfitCheckpointError: no job can go on from it, whatever its model."""
-    from trainctl.checkpoint.origin import origin_of
+    from trainctl.checkpoint.kept.origin import origin_of
 
     origin_of(ref)
 
@@ -72,8 +72,8 @@ def find_resume(job: TrainJob) -> Resume | None:
     wanted, uri = job.spec.checkpoint.resume_from, job.spec.checkpoint.uri
     if wanted in ("", "none"):
         return None
-    from trainctl.checkpoint import catalog
-    from trainctl.checkpoint.damage import refuse_marked
+    from trainctl.checkpoint.kept import catalog
+    from trainctl.checkpoint.kept.damage import refuse_marked
 
     if wanted != "latest":
         named = catalog.resolve(wanted)

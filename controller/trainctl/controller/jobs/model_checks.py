@@ -33,7 +33,7 @@ def resume_problems(job: TrainJob, resume: CheckpointRef) -> tuple[Problem, ...]
     Raises:
         CheckpointError: its ``config.json`` cannot be read.
     """
-    from trainctl.checkpoint import catalog
+    from trainctl.checkpoint.kept import catalog
 
     if job.spec.train.task != LLAMA:
         return ()  # the workers compare every tensor

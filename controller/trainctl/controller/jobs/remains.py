@@ -100,7 +100,7 @@ def remove(remains: Remains) -> None:
     """
     keep = list(remains.keep)
     if remains.checkpoints:
-        from trainctl.checkpoint.retention import forget, holds_any
+        from trainctl.checkpoint.kept.retention import forget, holds_any
 
         forget(remains.checkpoints, job=remains.job, protect=remains.protect)
         own = remains.workdir / "checkpoints" if remains.workdir is not None else None

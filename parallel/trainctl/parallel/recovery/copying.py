@@ -15,8 +15,8 @@ from torch import Tensor
 from trainctl.checkpoint.callbacks import unseen
 from trainctl.checkpoint.exchange.port import Work
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.state import LocalState, StateTensor
-from trainctl.checkpoint.tensors import part_view
+from trainctl.checkpoint.live.state import LocalState, StateTensor
+from trainctl.checkpoint.live.tensors import part_view
 from trainctl.core.errors import InternalError
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.load_watch import LoadWatch
+from trainctl.checkpoint.load.load_watch import LoadWatch
 from trainctl.checkpoint.manifest.values import decode_value, encode_value
 from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
 from trainctl.checkpoint.monitor import DIGEST, bottleneck

@@ -20,7 +20,7 @@ from torch import Tensor
 from trainctl.checkpoint.callbacks import unseen
 from trainctl.checkpoint.exchange.lanes import Lane
 from trainctl.checkpoint.exchange.port import Work
-from trainctl.checkpoint.tensors import byte_view
+from trainctl.checkpoint.live.tensors import byte_view
 from trainctl.core.errors import InternalError
 from trainctl.core.system.files import make_folder, sync_folder
 from trainctl.parallel.collectives.port import Group

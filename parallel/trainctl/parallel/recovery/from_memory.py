@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from trainctl.checkpoint.exchange.lanes import run_lanes
-from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.loading import load, plan_load
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.load.load_watch import LoadWatch
+from trainctl.checkpoint.load.loading import load, plan_load
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST
 from trainctl.checkpoint.manifest.records import RootManifest
 from trainctl.checkpoint.memory.node_memory import NodeMemory, folder_of
-from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import CheckpointError, CollectiveError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.snapshot import SnapshotRef

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainctl.checkpoint.damage import mark_damaged
+from trainctl.checkpoint.kept.damage import mark_damaged
+from trainctl.checkpoint.kept.origin import origin_of
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.load_watch import LoadWatch
-from trainctl.checkpoint.loading import load
-from trainctl.checkpoint.origin import origin_of
-from trainctl.checkpoint.sharing import Sharing
-from trainctl.checkpoint.state import BUFFER, PARAM, LocalState
+from trainctl.checkpoint.live.state import BUFFER, PARAM, LocalState
+from trainctl.checkpoint.load.load_watch import LoadWatch
+from trainctl.checkpoint.load.loading import load
+from trainctl.checkpoint.load.sharing import Sharing
 from trainctl.core.errors import DamagedCheckpointError, UnavailableError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.parallel.collectives.port import Group

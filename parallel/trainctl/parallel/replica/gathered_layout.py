@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from trainctl.checkpoint.description import schema_digest
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.plain import from_plain, to_plain
 from trainctl.checkpoint.layout.region import Region, Shape
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.save.description import schema_digest
 from trainctl.core.errors import PlanError
 from trainctl.parallel.collectives.gather import gather_json
 from trainctl.parallel.collectives.port import Group

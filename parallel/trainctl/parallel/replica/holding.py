@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from trainctl.checkpoint.dtensor import settle_shards
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
-from trainctl.checkpoint.state import LocalState
+from trainctl.checkpoint.live.dtensor import settle_shards
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.parallel.collectives.port import Group
 from trainctl.parallel.collectives.wait import Waiter
 from trainctl.parallel.replica.gathered_layout import gathered_layout

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
-from trainctl.checkpoint.description import schema_digest
+from trainctl.checkpoint.kept.origin import Imported
 from trainctl.checkpoint.layout.key import StateVersion
-from trainctl.checkpoint.optimizer_state import OptimizerState
-from trainctl.checkpoint.origin import Imported
-from trainctl.checkpoint.state import LocalState, state_of
+from trainctl.checkpoint.live.optimizer_state import OptimizerState
+from trainctl.checkpoint.live.state import LocalState, state_of
+from trainctl.checkpoint.save.description import schema_digest
 from trainctl.core.errors import InternalError, PlanError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.step import Outcome, StepAction, StepReport

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainctl.checkpoint.dtensor import is_dtensor
+from trainctl.checkpoint.live.dtensor import is_dtensor
 from trainctl.core.errors import PlanError
 from trainctl.parallel.replica.gradients import FlatBuffer
 

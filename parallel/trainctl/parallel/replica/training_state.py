@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from trainctl.checkpoint.extra_state import NAME as EXTRA
-from trainctl.checkpoint.extra_state import ExtraState
+from trainctl.checkpoint.live.extra_state import NAME as EXTRA
+from trainctl.checkpoint.live.extra_state import ExtraState
 from trainctl.checkpoint.manifest.values import encode_value
 from trainctl.core.errors import CheckpointError, PlanError
 from trainctl.core.texts import listed

@@ -16,7 +16,7 @@ from trainctl.checkpoint.exchange.lanes import run_lanes
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.memory.node_memory import NodeMemory, NoRoomError, folder_of, held_of
-from trainctl.checkpoint.saving import EntryData
+from trainctl.checkpoint.save.saving import EntryData
 from trainctl.checkpoint.snapshot.background import SharePart, WritePart
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from trainctl.checkpoint.catalog import survey
+from trainctl.checkpoint.kept.catalog import survey
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.parallel.bridge import Checkpointed

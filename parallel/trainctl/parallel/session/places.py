@@ -9,7 +9,7 @@ from typing import Protocol
 from trainctl.checkpoint.engine import Attempt, PartReport
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.saving import EntryData
+from trainctl.checkpoint.save.saving import EntryData
 from trainctl.checkpoint.snapshot.background import (
     RETRY_AFTER_S,
     SharePart,

@@ -9,8 +9,8 @@ from collections.abc import Generator
 
 import torch
 
-from trainctl.checkpoint.catalog import Survey
-from trainctl.checkpoint.read_back import read_back
+from trainctl.checkpoint.kept.catalog import Survey
+from trainctl.checkpoint.kept.read_back import read_back
 from trainctl.checkpoint.snapshot.pace import Pace
 from trainctl.core.errors import DamagedCheckpointError
 from trainctl.core.records.generation import CheckpointRef

@@ -9,14 +9,14 @@ from trainctl.checkpoint.callbacks import nothing
 from trainctl.checkpoint.engine import Attempt, PartReport
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape, volume
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.monitor import COPY, MEMORY
-from trainctl.checkpoint.saving import EntryData, Portion, live_data
+from trainctl.checkpoint.save.saving import EntryData, Portion, live_data
 from trainctl.checkpoint.snapshot.background import BackgroundPart, Given
 from trainctl.checkpoint.snapshot.copier import await_training, cuda_devices
 from trainctl.checkpoint.snapshot.host_pool import HostBuffer, HostPool
 from trainctl.checkpoint.snapshot.snapshot import Snapshot
 from trainctl.checkpoint.snapshot.stowage import Stower
-from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.stopwatch import timed
 from trainctl.core.records.part import TransferKind
 from trainctl.parallel.collectives.wait import Waiter

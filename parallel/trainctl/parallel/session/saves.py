@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from trainctl.checkpoint.dealing import Dealer
 from trainctl.checkpoint.engine import Attempt, attempt_id
 from trainctl.checkpoint.layout.key import StateVersion
 from trainctl.checkpoint.layout.layout import rank_holder
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.monitor import FENCE, MEMORY, PLAN, STAGES, STALL
+from trainctl.checkpoint.save.dealing import Dealer
 from trainctl.checkpoint.snapshot.background import PartOutcome
 from trainctl.checkpoint.snapshot.host_pool import HostPool
-from trainctl.checkpoint.state import LocalState
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.core.codec import from_wire, to_wire
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from trainctl.checkpoint.engine import Attempt, PartReport
+from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.monitor import PartTimes, bottleneck
 from trainctl.checkpoint.snapshot.background import PartOutcome
-from trainctl.checkpoint.state import LocalState
 from trainctl.core.errors import TrainctlError
 from trainctl.core.records.generation import CheckpointRef, GenerationRecord
 from trainctl.core.records.worker import CheckpointReport

@@ -1,0 +1,1 @@
+"""What lies under a checkpoint URI: found, looked at, kept, marked and removed."""

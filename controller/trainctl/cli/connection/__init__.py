@@ -1,0 +1,1 @@
+"""Which controller to talk to, as whom, and the calls to it."""

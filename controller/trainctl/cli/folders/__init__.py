@@ -1,0 +1,1 @@
+"""Checkpoints in folders that a person names, as the commands see them."""

@@ -1,0 +1,1 @@
+"""What a command shows: text, colours, progress, and documents for machines."""
