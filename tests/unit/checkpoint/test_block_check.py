@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from trainctl.checkpoint.load.batches import batches
 from trainctl.checkpoint.load.block_check import BlockCheck
-from trainctl.checkpoint.load.rereads import Rereads
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, checksums
+from trainctl.checkpoint.manifest.rereads import Rereads
 from trainctl.checkpoint.storage.local import LocalStorage
 from trainctl.checkpoint.storage.port import RangeRead
 from trainctl.core.errors import DamagedCheckpointError

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from trainctl.checkpoint import nearest as nearest_module
+from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
 from trainctl.checkpoint.library.ranks import failures
-from trainctl.checkpoint.load import nearest as nearest_module
-from trainctl.checkpoint.load.differences import Difference, grouped
 from trainctl.checkpoint.load.loading import load
 from trainctl.checkpoint.load.matching import match
-from trainctl.checkpoint.load.nearest import nearest
+from trainctl.checkpoint.nearest import nearest
 from trainctl.core.errors import UnfitCheckpointError
 from unit.checkpoint.ranks import full_values, key, plain, rank_state, save
 

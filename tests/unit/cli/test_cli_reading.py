@@ -12,10 +12,10 @@ import yaml
 
 from trainctl.cli.plot.curves import metrics_of, plot_of
 from trainctl.cli.render.recoveries import describe, timeline
+from trainctl.cli.streams.views import PROGRESS_EVERY_S, LiveView, PlainView
 from trainctl.cli.terminal.console import Console
 from trainctl.cli.terminal.style import PLAIN, Style, table, visible_length
 from trainctl.cli.terminal.times import clock
-from trainctl.cli.terminal.views import PROGRESS_EVERY_S, LiveView, PlainView
 from trainctl.core.errors import NotFoundError, PreconditionError
 from trainctl.protos.v1.job_pb2 import Event, Job, NodeStatus, Recovery
 from trainctl.protos.v1.records_pb2 import CheckpointRef, StepFigures

@@ -13,10 +13,10 @@ import pytest
 
 from trainctl.cli.render import top, transfers
 from trainctl.cli.render.recoveries import describe
+from trainctl.cli.streams.views import PROGRESS_EVERY_S, LiveView, PlainView
 from trainctl.cli.terminal.console import Console
 from trainctl.cli.terminal.progress import Progress
 from trainctl.cli.terminal.style import PLAIN
-from trainctl.cli.terminal.views import PROGRESS_EVERY_S, LiveView, PlainView
 from trainctl.protos.v1.job_pb2 import Job, JobStatus, Load, Recovery, TransferStatus
 from unit.cli.conftest import Cli
 from unit.cli.fake_controller import FakeController

@@ -15,8 +15,8 @@ from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.region import Flat, Shape, hull, intersect, offset_in, region_to_runs, volume, whole
 from trainctl.checkpoint.load.blocks import BlockReader
 from trainctl.checkpoint.load.readers import Readers
-from trainctl.checkpoint.load.rereads import Rereads
 from trainctl.checkpoint.manifest.reading import files_layout, read_artifacts, read_parts
+from trainctl.checkpoint.manifest.rereads import Rereads
 from trainctl.checkpoint.storage.opening import open_storage
 from trainctl.core.errors import CheckpointError
 from trainctl.core.json_text import NoJsonError, parse_object

@@ -17,11 +17,11 @@ from typing import NamedTuple
 from trainctl.checkpoint.load.batches import batches
 from trainctl.checkpoint.load.block_check import BlockCheck
 from trainctl.checkpoint.load.load_watch import Progress, unwatched
-from trainctl.checkpoint.load.rereads import Rereads
 from trainctl.checkpoint.manifest.affected import said, tensors_behind
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm
 from trainctl.checkpoint.manifest.reading import read_artifact, read_part, read_root, unlike_files
 from trainctl.checkpoint.manifest.records import PartManifest, PartReport, RootManifest, StoredFile
+from trainctl.checkpoint.manifest.rereads import Rereads
 from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.errors import storage_errors
 from trainctl.checkpoint.storage.opening import open_storage

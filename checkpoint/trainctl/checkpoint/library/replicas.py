@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.plain import to_plain
 from trainctl.checkpoint.library.ranks import Ranks
 from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.live.tensors import byte_view
-from trainctl.checkpoint.load.differences import Difference, grouped
 from trainctl.checkpoint.manifest.checksum import checksum
 from trainctl.checkpoint.spans import spans
 from trainctl.core.errors import CheckpointError

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout
 from trainctl.checkpoint.layout.placement import Placement
@@ -18,7 +19,6 @@ from trainctl.checkpoint.live.dtensor import is_dtensor, local_part
 from trainctl.checkpoint.live.extra_state import is_extra_state
 from trainctl.checkpoint.live.optimizer_probe import kept_of
 from trainctl.checkpoint.live.tensors import dtype_name
-from trainctl.checkpoint.load.differences import Difference, grouped
 from trainctl.core.errors import PlanError
 
 PARAM = "param"

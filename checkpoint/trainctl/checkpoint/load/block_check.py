@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainctl.checkpoint.load.rereads import Rereads
 from trainctl.checkpoint.manifest.checksum import checksum, joined
+from trainctl.checkpoint.manifest.rereads import Rereads
 from trainctl.checkpoint.monitor import READ
 from trainctl.checkpoint.stopwatch import timed
 from trainctl.checkpoint.storage.port import RangeRead, Storage

@@ -20,10 +20,10 @@ from trainctl.checkpoint.load.batches import batches
 from trainctl.checkpoint.load.block_check import BlockCheck
 from trainctl.checkpoint.load.block_read import BlockRead
 from trainctl.checkpoint.load.readers import Readers, reader_of
-from trainctl.checkpoint.load.rereads import Rereads
 from trainctl.checkpoint.manifest.affected import said, tensors_behind
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES, check_algorithm
 from trainctl.checkpoint.manifest.records import ChunkRecord, FileRecord, PartManifest, RootManifest, TensorRecord
+from trainctl.checkpoint.manifest.rereads import Rereads
 from trainctl.checkpoint.monitor import COPY, READ, VERIFY
 from trainctl.checkpoint.stopwatch import Stopwatch, timed
 from trainctl.checkpoint.storage.at_once import at_once

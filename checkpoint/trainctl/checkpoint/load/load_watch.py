@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from trainctl.checkpoint.load.rereads import Rereads
+from trainctl.checkpoint.manifest.rereads import Rereads
 from trainctl.checkpoint.monitor import COPY, FETCH, PLAN, READ, VERIFY, PartTimes, in_wall_time
 from trainctl.checkpoint.stopwatch import Stopwatch
 

@@ -31,7 +31,6 @@ from trainctl.checkpoint.load.filling import Filling
 from trainctl.checkpoint.load.load_watch import LoadWatch
 from trainctl.checkpoint.load.matching import match
 from trainctl.checkpoint.load.readers import Readers
-from trainctl.checkpoint.load.rereads import Rereads
 from trainctl.checkpoint.load.sharing import Sharing
 from trainctl.checkpoint.manifest.reading import (
     check_files,
@@ -41,6 +40,7 @@ from trainctl.checkpoint.manifest.reading import (
     read_root,
 )
 from trainctl.checkpoint.manifest.records import RootManifest
+from trainctl.checkpoint.manifest.rereads import Rereads
 from trainctl.checkpoint.manifest.values import decode_value
 from trainctl.checkpoint.storage.errors import remedy, storage_errors
 from trainctl.checkpoint.storage.failures import StorageSaysNoError

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
+from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.combine import Cast, Term
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.region import Shape
-from trainctl.checkpoint.load.differences import Difference, grouped
-from trainctl.checkpoint.load.nearest import nearest
+from trainctl.checkpoint.nearest import nearest
 from trainctl.core.errors import UnfitCheckpointError
 
 _FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})

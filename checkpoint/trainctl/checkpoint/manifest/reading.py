@@ -10,12 +10,12 @@ from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, file_holder
 from trainctl.checkpoint.layout.placement import Placement
 from trainctl.checkpoint.layout.region import Region, Shape
-from trainctl.checkpoint.load.rereads import Rereads
 from trainctl.checkpoint.manifest.affected import tensors_in
 from trainctl.checkpoint.manifest.codec import parse_contents, parse_part, parse_root, sha256
 from trainctl.checkpoint.manifest.contents import ContentsTable, part_holder
 from trainctl.checkpoint.manifest.names import ROOT_MANIFEST, artifact_name
 from trainctl.checkpoint.manifest.records import ContentsManifest, PartManifest, PartReport, RootManifest, StoredFile
+from trainctl.checkpoint.manifest.rereads import Rereads
 from trainctl.checkpoint.storage.absence import why_nothing
 from trainctl.checkpoint.storage.at_once import at_once
 from trainctl.checkpoint.storage.port import Storage

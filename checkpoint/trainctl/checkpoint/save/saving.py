@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from trainctl.checkpoint.differences import Difference, grouped
 from trainctl.checkpoint.layout.copy_plan import CopyPlan, MissingRange, copy_plan
 from trainctl.checkpoint.layout.key import StateKey
 from trainctl.checkpoint.layout.layout import Layout, replicated
 from trainctl.checkpoint.layout.region import Flat, Region, common, region_to_runs, volume
 from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.live.tensors import byte_view, part_view
-from trainctl.checkpoint.load.differences import Difference, grouped
 from trainctl.checkpoint.manifest.checksum import PIECE_BYTES
 from trainctl.checkpoint.save.data_file import MAX_FILE_BYTES, Entry, cut
 from trainctl.checkpoint.save.model_files import ModelFiles

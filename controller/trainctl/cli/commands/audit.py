@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainctl.cli import exit_codes
 from trainctl.cli.connection.client import connect
 from trainctl.cli.context import Context
-from trainctl.cli.terminal.output import emit, plain
+from trainctl.cli.output import emit, plain
 from trainctl.cli.terminal.style import table
 from trainctl.cli.terminal.times import rfc3339, since
 from trainctl.protos.v1.access_pb2 import AuditRecord, ListAuditRequest

@@ -10,8 +10,8 @@ from trainctl.cli.connection.client import connect, get_job
 from trainctl.cli.connection.connecting import duration_option_s
 from trainctl.cli.context import Context
 from trainctl.cli.job_file.job_kind import runs_command
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
-from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import CancelJobRequest, Job
 

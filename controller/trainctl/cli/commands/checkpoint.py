@@ -15,9 +15,9 @@ from trainctl.cli.connection.client import Client, connect, find_job
 from trainctl.cli.context import Context
 from trainctl.cli.folders.manifest_facts import facts
 from trainctl.cli.folders.places import is_path, or_folder
+from trainctl.cli.output import emit
 from trainctl.cli.render import checkpoint as render
 from trainctl.cli.render.refused import RESTORE, data_of, refusals
-from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import CheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.protos.convert import message_to_record

@@ -15,7 +15,7 @@ from trainctl.cli.commands.operate import begin, int32
 from trainctl.cli.connection.client import Client, connect, get_job
 from trainctl.cli.context import Context
 from trainctl.cli.folders.places import is_path, or_folder
-from trainctl.cli.terminal.output import emit
+from trainctl.cli.output import emit
 from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import DeleteCheckpointRequest, PinCheckpointRequest
 

@@ -19,8 +19,8 @@ from trainctl.cli.folders import marks
 from trainctl.cli.folders.marks import Noted
 from trainctl.cli.folders.places import is_path, or_folder
 from trainctl.cli.folders.verified import data_of, fail, read, whole
+from trainctl.cli.output import emit
 from trainctl.cli.render.refused import RESTORE, refusals
-from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import CheckpointError, DamagedCheckpointError, TrainctlError
 from trainctl.core.records.generation import CheckpointRef
 from trainctl.protos.convert import message_to_record

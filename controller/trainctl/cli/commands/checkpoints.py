@@ -11,11 +11,11 @@ from trainctl.cli.connection.client import Client, connect, find_job
 from trainctl.cli.context import Context
 from trainctl.cli.folders.places import is_path, or_folder
 from trainctl.cli.job_file.job_kind import runs_command, without_checkpoints
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import refused as render
 from trainctl.cli.streams.changes import watch_rows
 from trainctl.cli.streams.positions import EventPosition
-from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.core.errors import NotFoundError
 from trainctl.protos.v1.job_pb2 import Job, ListCheckpointsRequest, ListCheckpointsResponse
 from trainctl.protos.v1.records_pb2 import CheckpointRef

@@ -13,7 +13,7 @@ from trainctl.cli.config.settings import CONTEXT, SETTINGS, Found, resolve
 from trainctl.cli.connection.connecting import MAX_TIMEOUT_S, check_address, duration_option_s
 from trainctl.cli.connection.tenant import check_tenant
 from trainctl.cli.context import Context
-from trainctl.cli.terminal.output import emit
+from trainctl.cli.output import emit
 from trainctl.cli.terminal.style import table
 from trainctl.core.errors import NotFoundError, Problem, SpecError, UsageError
 from trainctl.core.texts import quoted

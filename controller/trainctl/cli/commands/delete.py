@@ -11,8 +11,8 @@ from trainctl.cli.commands.operate import begin
 from trainctl.cli.connection.client import Client, connect, get_job
 from trainctl.cli.context import Context
 from trainctl.cli.job_file.job_kind import runs_command
+from trainctl.cli.output import emit
 from trainctl.cli.phases import has_ended
-from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import NotFoundError, UnavailableError
 from trainctl.protos.v1.job_pb2 import DeleteJobRequest, Job
 

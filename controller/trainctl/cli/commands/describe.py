@@ -9,8 +9,8 @@ from trainctl.cli.commands.checkpoints import ask
 from trainctl.cli.commands.nodes import describe_node
 from trainctl.cli.connection.client import connect, find_job
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit, plain
 from trainctl.cli.render.job import describe
-from trainctl.cli.terminal.output import emit, plain
 from trainctl.core.errors import UsageError
 from trainctl.core.texts import quoted
 

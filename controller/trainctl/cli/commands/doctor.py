@@ -16,7 +16,7 @@ from trainctl.cli.doctor.gather_controller import look
 from trainctl.cli.doctor.gather_storage import Place, places_of_file, try_all
 from trainctl.cli.doctor.job_env import NOTHING, JobEnv, job_env, secrets_folder
 from trainctl.cli.job_file.jobfile import read_job_file
-from trainctl.cli.terminal.output import emit
+from trainctl.cli.output import emit
 from trainctl.cli.terminal.style import Style
 from trainctl.core.errors import UsageError
 from trainctl.core.records.spec import TrainJob

@@ -9,10 +9,10 @@ from trainctl.cli import exit_codes, phases
 from trainctl.cli.commands.watch import list_events
 from trainctl.cli.connection.client import Client, connect, find_job, get_job
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit, is_table, plain, stream_item
 from trainctl.cli.render import tables
 from trainctl.cli.streams.positions import EventPosition
 from trainctl.cli.streams.resume import StreamEndedError, resume
-from trainctl.cli.terminal.output import emit, is_table, plain, stream_item
 from trainctl.cli.terminal.times import since
 from trainctl.protos.v1.job_pb2 import Event, WatchEventsRequest
 

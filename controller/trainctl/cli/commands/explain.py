@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainctl.cli import exit_codes
 from trainctl.cli.connection.client import connect, find_job
 from trainctl.cli.context import Context
-from trainctl.cli.terminal.output import emit, plain
+from trainctl.cli.output import emit, plain
 from trainctl.protos.v1.job_pb2 import ExplainJobRequest
 
 

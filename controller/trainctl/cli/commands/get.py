@@ -9,9 +9,9 @@ from typing import Any
 from trainctl.cli import exit_codes, phases
 from trainctl.cli.connection.client import Client, connect, find_job, get_job, list_jobs
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.render import tables
 from trainctl.cli.streams.changes import watch_rows
-from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.core.errors import UsageError
 from trainctl.protos.v1.job_pb2 import Job, ListNodesRequest, NodeStatus
 

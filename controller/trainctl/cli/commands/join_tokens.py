@@ -9,8 +9,8 @@ from trainctl.cli import exit_codes
 from trainctl.cli.connection.client import connect
 from trainctl.cli.connection.connecting import duration_option_s
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.secret_file import write_secret
-from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.cli.terminal.style import table
 from trainctl.cli.terminal.times import rough
 from trainctl.core.errors import ConflictError, PermissionDeniedError

@@ -15,7 +15,7 @@ from trainctl.cli.local import folder
 from trainctl.cli.local.start import LocalPlan, start
 from trainctl.cli.local.status import data, lines, look, state
 from trainctl.cli.local.stop import stop
-from trainctl.cli.terminal.output import emit
+from trainctl.cli.output import emit
 from trainctl.core.errors import UsageError
 from trainctl.core.system.run_folder import LocalController, read_agents
 from trainctl.core.units import format_count

@@ -9,10 +9,10 @@ from trainctl.cli import exit_codes, phases
 from trainctl.cli.connection.client import connect, find_job
 from trainctl.cli.context import Context
 from trainctl.cli.grammar.ranges import parse_numbers
+from trainctl.cli.output import is_table, stream_item
 from trainctl.cli.streams.log_choice import check_choice, check_known
 from trainctl.cli.streams.log_reader import LogReader
 from trainctl.cli.streams.resume import resume
-from trainctl.cli.terminal.output import is_table, stream_item
 from trainctl.cli.terminal.style import Style
 from trainctl.cli.terminal.times import since
 from trainctl.core.errors import UsageError

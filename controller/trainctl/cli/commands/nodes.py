@@ -9,8 +9,8 @@ from trainctl.cli import exit_codes
 from trainctl.cli.commands.get import list_nodes
 from trainctl.cli.connection.client import Client, connect
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit, plain
 from trainctl.cli.render.node import describe as described
-from trainctl.cli.terminal.output import emit, plain
 from trainctl.core.errors import NotFoundError
 from trainctl.core.texts import quoted
 from trainctl.core.units import format_count

@@ -13,9 +13,9 @@ from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
 from trainctl.cli.folders.manifest_facts import facts
 from trainctl.cli.folders.places import absolute, see_folder
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.render import checkpoint as shown
 from trainctl.cli.render import refused as render
-from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.core.errors import NotFoundError, UsageError
 from trainctl.protos.convert import record_to_message
 from trainctl.protos.v1.job_pb2 import ListCheckpointsResponse, RefusedCheckpoint

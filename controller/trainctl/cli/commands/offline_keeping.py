@@ -10,8 +10,8 @@ from trainctl.cli import exit_codes
 from trainctl.cli.commands.cancel import confirm
 from trainctl.cli.commands.offline import find
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit
 from trainctl.cli.render.refused import short_reason
-from trainctl.cli.terminal.output import emit
 from trainctl.core.errors import CheckpointError, PreconditionError, UsageError
 
 

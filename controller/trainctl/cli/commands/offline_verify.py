@@ -8,7 +8,7 @@ from trainctl.cli.commands.offline import take
 from trainctl.cli.context import Context
 from trainctl.cli.folders import marks
 from trainctl.cli.folders.verified import data_of, fail, read, whole
-from trainctl.cli.terminal.output import emit
+from trainctl.cli.output import emit
 
 
 def verify_in_folder(context: Context) -> int:

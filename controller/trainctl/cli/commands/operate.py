@@ -11,7 +11,7 @@ from trainctl.cli.commands.cancel import can_ask, confirm
 from trainctl.cli.connection.client import Client, connect, get_job
 from trainctl.cli.context import Context
 from trainctl.cli.job_file.job_kind import runs_command, without_checkpoints
-from trainctl.cli.terminal.output import emit, is_table, plain
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.core.errors import PreconditionError, UsageError
 from trainctl.core.units import format_count
 from trainctl.protos.v1.job_pb2 import (

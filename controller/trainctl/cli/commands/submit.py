@@ -16,8 +16,8 @@ from trainctl.cli.job_file.job_tenant import tenant_of_job
 from trainctl.cli.job_file.jobfile import read_job_file
 from trainctl.cli.job_file.jobfile_positions import with_positions
 from trainctl.cli.job_file.paths import with_absolute_paths
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import parse_phase
-from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.controller.domain.spec import parse_job
 from trainctl.controller.domain.spec.defaults import effective
 from trainctl.controller.domain.spec.no_effect import no_effect

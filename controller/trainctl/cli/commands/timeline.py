@@ -8,10 +8,10 @@ from trainctl.cli import exit_codes
 from trainctl.cli.commands.watch import list_events
 from trainctl.cli.connection.client import connect, find_job
 from trainctl.cli.context import Context
+from trainctl.cli.output import document, emit, is_table, plain
 from trainctl.cli.render.chrome_trace import chrome_trace
 from trainctl.cli.render.recoveries import timeline
 from trainctl.cli.streams.positions import EventPosition
-from trainctl.cli.terminal.output import document, emit, is_table, plain
 from trainctl.controller.domain.events import LEADER_CHANGED
 
 

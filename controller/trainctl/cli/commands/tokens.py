@@ -12,8 +12,8 @@ from trainctl.cli.config.settings import resolve
 from trainctl.cli.connection.client import Client, connect
 from trainctl.cli.connection.tenant import check_tenant
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.secret_file import write_secret
-from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.cli.terminal.style import table
 from trainctl.cli.terminal.times import rfc3339, rough
 from trainctl.core.errors import ConflictError, PermissionDeniedError, PreconditionError, UsageError

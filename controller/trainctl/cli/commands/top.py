@@ -9,10 +9,10 @@ from typing import Any
 from trainctl.cli import exit_codes
 from trainctl.cli.connection.client import Client, connect, find_job, list_jobs
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import top
 from trainctl.cli.streams.resume import resume
-from trainctl.cli.terminal.output import emit, is_table, plain
 from trainctl.cli.terminal.style import clip
 from trainctl.core.texts import harmless
 from trainctl.protos.v1.job_pb2 import Job

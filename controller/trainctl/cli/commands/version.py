@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainctl.cli import exit_codes
 from trainctl.cli.context import Context
-from trainctl.cli.terminal.output import emit, plain
+from trainctl.cli.output import emit, plain
 from trainctl.cli.terminal.times import rfc3339, rough
 from trainctl.protos.version import WIRE_VERSION, package_version
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from trainctl.cli import exit_codes, phases
 from trainctl.cli.connection.client import Client, connect, find_job
 from trainctl.cli.context import Context
+from trainctl.cli.output import emit, is_table, plain
 from trainctl.cli.render.job import summary
 from trainctl.cli.streams.positions import EventPosition
 from trainctl.cli.streams.resume import StreamEndedError, resume
-from trainctl.cli.terminal.output import emit, is_table, plain
-from trainctl.cli.terminal.views import LiveView, PhaseView, PlainView, View
+from trainctl.cli.streams.views import LiveView, PhaseView, PlainView, View
 from trainctl.protos.v1.job_pb2 import Event, Job, ListEventsRequest, WatchJobRequest
 
 _PAGE = 1000

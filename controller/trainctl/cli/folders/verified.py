@@ -8,7 +8,7 @@ from trainctl.checkpoint.kept.verification import Verified
 from trainctl.checkpoint.kept.verification import verify as read_all
 from trainctl.cli.context import Context
 from trainctl.cli.folders.marks import Noted
-from trainctl.cli.terminal.output import emit, is_table
+from trainctl.cli.output import emit, is_table
 from trainctl.cli.terminal.progress import Progress
 from trainctl.core.errors import CheckpointError
 from trainctl.core.records.generation import CheckpointRef

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainctl.cli.terminal.output import plain
+from trainctl.cli.output import plain
 from trainctl.core.plain import is_mapping
 from trainctl.core.records.spec import JobMetadata, TrainJob
 from trainctl.protos.convert import record_to_message

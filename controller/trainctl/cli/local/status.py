@@ -9,9 +9,9 @@ from typing import Any
 
 from trainctl.cli.connection.client import Client, list_jobs
 from trainctl.cli.connection.connecting import local_endpoint
+from trainctl.cli.output import plain
 from trainctl.cli.phases import has_ended
 from trainctl.cli.render import tables
-from trainctl.cli.terminal.output import plain
 from trainctl.cli.terminal.style import Style, table
 from trainctl.cli.terminal.times import age, rfc3339
 from trainctl.core.errors import UnavailableError

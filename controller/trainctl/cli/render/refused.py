@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from trainctl.cli.terminal.output import plain
+from trainctl.cli.output import plain
 from trainctl.cli.terminal.style import Style, table
 from trainctl.cli.terminal.times import age
 from trainctl.protos.v1.job_pb2 import ListCheckpointsResponse, RefusedCheckpoint

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from trainctl.cli.connection.client import Client
 from trainctl.cli.context import Context
+from trainctl.cli.output import is_table, stream_item
 from trainctl.cli.streams.resume import resume
-from trainctl.cli.terminal.output import is_table, stream_item
 
 EVERY_S = 1.0
 

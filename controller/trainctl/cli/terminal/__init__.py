@@ -1,1 +1,1 @@
-"""What a command shows: text, colours, progress, and documents for machines."""
+"""What a command shows: the streams, text, colours, times and progress."""

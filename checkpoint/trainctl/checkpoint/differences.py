@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from trainctl.checkpoint.load.nearest import Numbers, numbers_in, pattern_of, without_numbers
+from trainctl.checkpoint.nearest import Numbers, numbers_in, pattern_of, without_numbers
 from trainctl.checkpoint.spans import spans
 
 
