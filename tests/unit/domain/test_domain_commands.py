@@ -238,6 +238,13 @@ def test_silence_of_one_rank_or_of_all(seed: int) -> None:
     assert silent_rank({}, HangSpec(watch=LOG, after="10s"), timeouts) is None
 
 
+def test_exactly_as_long_as_was_allowed_is_no_hang() -> None:
+    timeouts = Timeouts.for_profile("fast")
+    for age_s, found in ((10.0, None), (10.5, 0)):
+        seen = {0: Progress(phase_age_s=60.0, alive_age_s=age_s)}
+        assert silent_rank(seen, HangSpec(watch=HEARTBEAT, after="10s"), timeouts) == found
+
+
 def test_a_start_without_any_sign_of_life_is_a_hang_at_last() -> None:
     timeouts = Timeouts.for_profile("fast")
     dead = {0: Progress(phase_age_s=timeouts.boot_s + 1, alive_age_s=timeouts.boot_s + 1)}
@@ -272,3 +279,17 @@ def test_nothing_is_said_of_a_commands_checkpoints(phase: JobPhase) -> None:
     with pytest.raises(PreconditionError) as error:
         refuse_ending(ended, "paused")
     assert error.value.hint == "it has ended; submit it again"
+
+
+def test_the_explanation_counts_the_starts_of_a_command() -> None:
+    sim = start()
+    sim.until(JobPhase.RUNNING)
+    assert any("start 1 of the command" in line for line in explain(sim.state, sim.now_s))
+
+
+def test_a_cancelled_command_left_no_checkpoint_and_nobody_says_so() -> None:
+    sim = start()
+    sim.until(JobPhase.RUNNING)
+    sim.cancel()
+    sim.until(JobPhase.CANCELLED)
+    assert sim.state.message.endswith("was cancelled")

@@ -67,6 +67,24 @@ def test_a_job_that_commits_no_step_any_more_is_shown_as_slow_and_then_explained
     assert any("no step was committed for 1m30s" in line for line in explain(state, late_s))
 
 
+def test_nothing_is_promised_of_a_pace_that_nobody_knows() -> None:
+    sim = start()
+    wait_for(sim, lambda: len(sim.state.progress.recent_step_s) > 3)
+    state, seen_s = sim.state, sim.state.progress.updated_s
+    assert tokens_per_s(state, seen_s) > 0
+    resting = replace(state, phase=JobPhase.PAUSED)
+    unknown = replace(state, progress=replace(state.progress, recent_step_s=()))
+    no_time = replace(state, progress=replace(state.progress, recent_step_s=(0.0, 0.0)))
+    for other in (resting, unknown, no_time):
+        assert tokens_per_s(other, seen_s) == 0.0
+    assert eta_s(resting, seen_s) == eta_s(unknown, seen_s) == 0.0
+    for step in (state.steps, state.steps + 1):
+        over = replace(state, progress=replace(state.progress, step=step))
+        assert eta_s(over, seen_s) == 0.0
+    last = replace(state, progress=replace(state.progress, step=state.steps - 1))
+    assert eta_s(last, seen_s) == 0.5
+
+
 def test_a_job_that_never_commits_a_step_is_explained() -> None:
     sim = start()
     never = replace(sim.state, progress=TrainProgress())

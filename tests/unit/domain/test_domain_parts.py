@@ -40,6 +40,7 @@ def test_tables_are_closed_reachable_and_drawn(machine: Machine) -> None:
     assert targets | {next(iter(table))} == set(table)
     drawing = mermaid(machine)
     assert all(f"{a} --> {b}" in drawing for a, row in table.items() for b in row)
+    assert {a for a in table if f"{a} --> [*]" in drawing} == {a for a, row in table.items() if not row}
 
 
 def test_only_arrows_of_the_table_are_walked() -> None:
@@ -278,6 +279,22 @@ def test_the_reason_names_the_tier_and_who_fetches_first() -> None:
     assert decision.reason == "disks of 2 nodes hold step 97, 2 members of 4 get it from there first; redo 3 steps"
     (no,) = [c.reason for c in choose_recovery(base).candidates if c.rung is Rung.SNAPSHOT]
     assert no == "no snapshot is on the disks of the nodes"
+
+
+def test_what_is_repeated_and_who_has_to_boot_cost_time() -> None:
+    def costs(base: Situation, step_s: float, boot_s: float) -> dict[Rung, float]:
+        changed = replace(base, costs=replace(base.costs, step_s=step_s, boot_s=boot_s))
+        return {c.rung: c.cost_s for c in choose_recovery(changed).candidates if c.eligible}
+
+    lost = situation(holders=(), saved=False)
+    slow, slower = costs(lost, 0.5, 9.0), costs(lost, 1.5, 9.0)
+    assert slower[Rung.START] - slow[Rung.START] == pytest.approx(100 * 1.0)
+    snapshot = replace(situation(holders=()), snapshots=(snap(100, a=(0, 1)),), nodes=("a",) * 4)
+    kept, booted = replace(snapshot, replaced=0), replace(snapshot, replaced=4)
+    assert [costs(one, 0.5, 9.0)[Rung.SNAPSHOT] - costs(one, 0.5, 2.0)[Rung.SNAPSHOT] for one in (kept, booted)] == [
+        pytest.approx(0.0),
+        pytest.approx(7.0),
+    ]
 
 
 def test_nothing_starts_again_where_there_is_a_snapshot() -> None:

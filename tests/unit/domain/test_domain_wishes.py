@@ -29,7 +29,7 @@ from trainctl.controller.domain.reconcile import (
     rollback_target,
 )
 from trainctl.controller.domain.reconcile.wishes import StepsWouldBeLostError
-from trainctl.controller.domain.states import JobPhase, SlotState
+from trainctl.controller.domain.states import STOPPING, TERMINAL, JobPhase, SlotState
 from trainctl.core.errors import PreconditionError, SpecError
 from trainctl.core.records.generation import Rung
 from trainctl.core.records.spec import NodesSpec
@@ -149,7 +149,9 @@ def test_a_restart_puts_new_lives_into_the_same_places() -> None:
     sim = start()
     before = [(w.incarnation, w.desired.slot) for w in members(sim)]
     places = [(s.index, s.node) for s in sim.state.sole_island.slots]
-    ask(sim, request_restart(sim.state, sim.now_s, allow_loss=False))
+    asked = request_restart(sim.state, sim.now_s, allow_loss=False)
+    assert asked.events[0].message.endswith("every worker gets a new process; a checkpoint is saved first")
+    ask(sim, asked)
     assert request_restart(sim.state, sim.now_s, allow_loss=False).state is sim.state
     sim.until(JobPhase.RESTARTING)
     wait_for(sim, lambda: sim.state.phase is JobPhase.RUNNING)
@@ -170,12 +172,29 @@ def test_a_restart_that_would_lose_steps_says_how_many_and_wants_to_be_told() ->
         request_restart(sim.state, sim.now_s, allow_loss=False)
     assert "-y" in error.value.hint
     newest = sim.state.checkpoints[-1]
-    ask(sim, request_restart(sim.state, sim.now_s, allow_loss=True))
+    asked = request_restart(sim.state, sim.now_s, allow_loss=True)
+    assert f"a new process; it goes on from the checkpoint of step {newest.step}" in asked.events[0].message
+    ask(sim, asked)
     sim.until(JobPhase.RUNNING)
+    assert sim.state.progress.lineage == 2, "as it is shown, too"
     record = sim.state.sole_island.record
     assert record is not None
     assert record.target_step >= newest.step
     assert record.lineage == 2
+
+
+@pytest.mark.parametrize("phase", sorted(STOPPING | TERMINAL))
+def test_of_a_job_that_ends_nothing_can_be_asked_any_more(phase: JobPhase) -> None:
+    ending = replace(start().state, phase=phase)
+    over = "it has ended; submit it again with spec.checkpoint.resumeFrom to go on from it"
+    hint = over if phase in TERMINAL else "its workers are on their way out; submit it again when it has ended"
+    for wish in (
+        lambda: request_restart(ending, 0.0, allow_loss=True),
+        lambda: request_scale(ending, 0.0, least=1, most=2),
+    ):
+        with pytest.raises(IllegalTransitionError, match=f"is {phase}: it cannot be") as refused:
+            wish()
+        assert refused.value.hint == hint
 
 
 def test_a_rollback_keeps_the_processes_and_begins_a_lineage() -> None:

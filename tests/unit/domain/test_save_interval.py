@@ -268,6 +268,11 @@ def test_with_many_failures_the_estimate_comes_near_to_what_was_counted() -> Non
     assert seldom.apart_s == pytest.approx(5 * HOUR_S, rel=0.4)
 
 
+def test_what_took_no_time_that_a_clock_shows_is_counted() -> None:
+    assert cost_of(replace(TIMES, stall_s=0.0), PROGRESS) is not None
+    assert cost_of(replace(TIMES, seconds=0.0), PROGRESS) is not None
+
+
 @pytest.mark.parametrize("nonsense", [-1.0, math.nan, math.inf, -math.inf])
 def test_a_cost_that_cannot_be_is_not_counted(nonsense: float) -> None:
     known = (SaveCost(stall_s=1.0, seconds=1.0),)

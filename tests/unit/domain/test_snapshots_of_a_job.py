@@ -5,6 +5,7 @@ Without it a recovery could count on a snapshot that is lost, or leave out one t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -275,7 +276,9 @@ def test_a_lost_node_takes_parts_with_it_and_explain_says_which() -> None:
     )
     assert sim.state.snapshot_figures.newest is None
     (decided,) = [e.message for e in sim.events if e.type == "recovery.decided"]
+    assert "snapshot not possible: that of step" in decided
     assert "which only node-1 (no worker is there now) had" in decided
+    assert re.search(r"checkpoint \d+\.\d\d s", decided), "what was possible is told with its cost"
 
 
 def test_one_that_cannot_be_loaded_is_named_with_its_node() -> None:
