@@ -188,10 +188,11 @@ def test_of_a_job_that_ends_nothing_can_be_asked_any_more(phase: JobPhase) -> No
     ending = replace(start().state, phase=phase)
     over = "it has ended; submit it again with spec.checkpoint.resumeFrom to go on from it"
     hint = over if phase in TERMINAL else "its workers are on their way out; submit it again when it has ended"
-    for wish in (
+    wishes: list[Callable[[], Reconciliation]] = [
         lambda: request_restart(ending, 0.0, allow_loss=True),
         lambda: request_scale(ending, 0.0, least=1, most=2),
-    ):
+    ]
+    for wish in wishes:
         with pytest.raises(IllegalTransitionError, match=f"is {phase}: it cannot be") as refused:
             wish()
         assert refused.value.hint == hint
