@@ -13,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from multiproc.toy import Counter, batch, build, loss_of
+from trainctl.checkpoint.exchange.lanes import MESSAGE_BYTES
 from trainctl.checkpoint.memory.node_memory import NodeMemory
 from trainctl.core.records.train_spec import BatchSpec
 from trainctl.parallel.bridge import WorkerBridge
@@ -53,7 +54,7 @@ def train(bridge: WorkerBridge, page: ProgressWriter, options: Mapping[str, Any]
     snapshots, ``message_bytes`` the size of a message with a part of one.
     """
     torch.set_num_threads(1)
-    file_exchange.MESSAGE_BYTES = options.get("message_bytes", file_exchange.MESSAGE_BYTES)
+    vars(file_exchange).update(MESSAGE_BYTES=options.get("message_bytes", MESSAGE_BYTES))
     if room_bytes := options.get("room_bytes"):
         NodeMemory.room_bytes = lambda self: room_bytes  # type: ignore[method-assign]
     dtype = getattr(torch, options.get("dtype", "float32"))

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainctl.checkpoint.layout.copy_plan import Transfer
 from trainctl.checkpoint.layout.key import StateKey, StateVersion
 from trainctl.checkpoint.layout.layout import Layout, rank_holder, replicated
 from trainctl.checkpoint.layout.region import Box, Flat, whole
@@ -17,7 +18,7 @@ from trainctl.checkpoint.live.tensors import dtype_name
 from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord, Member, Rung
 from trainctl.parallel.recovery.membership import rank_of
-from trainctl.parallel.recovery.transfer import Piece, joiners, plan_messages
+from trainctl.parallel.recovery.transfer import Message, by_rank, joiners, messages, plan_copies
 from trainctl.parallel.replica.digest import tensors_digest
 
 
@@ -60,9 +61,28 @@ def copies(local: LocalState, size: int) -> Layout:
 shapes = st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), min_size=1, max_size=6)
 
 
-def elements(piece: Piece) -> range:
-    assert isinstance(piece.region, Flat)
-    return range(*piece.region)
+def planned(
+    rec: GenerationRecord, layout: Layout, message_bytes: int = 1 << 20
+) -> dict[tuple[int, int], list[Message]]:
+    """By source and destination; each end finds the same."""
+    plan = plan_copies(rec, layout)
+    sent = {
+        (source, destination): list(messages(transfers, message_bytes))
+        for source in range(rec.world_size)
+        for destination, transfers in by_rank((t.dst_holder, t) for t in plan.out_of(rank_holder(source))).items()
+    }
+    received = {
+        (source, destination): list(messages(transfers, message_bytes))
+        for destination in range(rec.world_size)
+        for source, transfers in by_rank((t.src_holder, t) for t in plan.into(rank_holder(destination))).items()
+    }
+    assert sent == received
+    return sent
+
+
+def elements(transfer: Transfer) -> range:
+    assert isinstance(transfer.region, Flat)
+    return range(*transfer.region)
 
 
 @settings(max_examples=40, deadline=None)
@@ -72,27 +92,26 @@ def test_every_joiner_gets_every_element_once(
 ) -> None:
     holders = tuple(sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=size - 1))))
     rec, local = record(size, holders), state(shape_list)
-    messages = plan_messages(rec, copies(local, size), message_bytes=message_bytes)
     got: Counter[tuple[int, str, int]] = Counter()
-    for message in messages:
-        assert message.source in holders
-        assert message.size_bytes <= max(message_bytes, 8)
-        for piece in message.pieces:
-            got.update((message.destination, piece.key.fqn, i) for i in elements(piece))
+    for (source, destination), sent in planned(rec, copies(local, size), message_bytes).items():
+        assert source in holders
+        for message in sent:
+            assert sum(part.size_bytes for part in message) <= max(message_bytes, 8)
+            for part in message:
+                assert (part.src_holder, part.dst_holder) == (rank_holder(source), rank_holder(destination))
+                got.update((destination, part.dst_key.fqn, i) for i in elements(part))
     want = {(r, t.key.fqn, i) for r in joiners(rec) for t in local.tensors for i in range(t.tensor.numel())}
     assert set(got) == want
     assert set(got.values()) == {1}
-    tags = Counter((m.source, m.destination, m.tag) for m in messages)
-    assert set(tags.values()) == {1}
 
 
 def test_the_load_is_spread_over_the_holders() -> None:
-    messages = plan_messages(record(4, (0, 1, 3)), copies(state([(3000,), (3000,), (3000,)]), 4))
-    sent = Counter[int]()
-    for message in messages:
-        sent[message.source] += message.size_bytes
+    plan = plan_copies(record(4, (0, 1, 3)), copies(state([(3000,), (3000,), (3000,)]), 4))
+    sent = Counter[str]()
+    for transfer in plan.into(rank_holder(2)):
+        sent[transfer.src_holder] += transfer.size_bytes
     assert max(sent.values()) - min(sent.values()) <= 16_000
-    assert set(sent) == {0, 1, 3}
+    assert set(sent) == {"rank:0", "rank:1", "rank:3"}
 
 
 KEY = StateKey("w", "param", "F32", "island-0", StateVersion(1, 4))
@@ -105,16 +124,16 @@ def halves(size: int) -> Layout:
 
 
 def test_who_holds_a_part_gets_that_part_from_those_who_have_it() -> None:
-    messages = plan_messages(record(4, (0, 1)), halves(4))
-    assert [(m.source, m.destination, [p.region for p in m.pieces]) for m in messages] == [
-        (0, 2, [Flat(0, 6)]),
-        (1, 3, [Flat(6, 12)]),
-    ]
+    found = planned(record(4, (0, 1)), halves(4))
+    assert {ends: [[part.region for part in message] for message in sent] for ends, sent in found.items()} == {
+        (0, 2): [[Flat(0, 6)]],
+        (1, 3): [[Flat(6, 12)]],
+    }
 
 
 def test_a_part_that_nobody_has_any_more_is_refused() -> None:
     with pytest.raises(InternalError, match="generation 3: no holder for"):
-        plan_messages(record(4, (0, 2)), halves(4))
+        plan_copies(record(4, (0, 2)), halves(4))
 
 
 def test_rank_is_found_by_slot_and_life() -> None:

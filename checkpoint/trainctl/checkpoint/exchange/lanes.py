@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from trainctl.checkpoint.exchange.port import Work
 from trainctl.core.errors import CollectiveError
 
+MESSAGE_BYTES = 4 << 20
+"""Small enough that packing, sending and unpacking overlap; large enough that the count does not matter."""
+IN_FLIGHT = 4
+"""Messages from one rank to another that are under way at once."""
 _LOOK_EVERY_S = 0.001
 
+T = TypeVar("T")
 Lane = Iterator[Work]
+
+
+def ahead(messages: Iterable[T]) -> Iterator[T]:
+    """Gives the messages of a lane in order, with the next ones under way: each starts when it is taken from there."""
+    in_flight: deque[T] = deque()
+    for message in messages:
+        in_flight.append(message)
+        if len(in_flight) == IN_FLIGHT:
+            yield in_flight.popleft()
+    yield from in_flight
 
 
 def run_lanes(lanes: Sequence[Lane], *, alive: Callable[[], None], check: Callable[[], None]) -> None:

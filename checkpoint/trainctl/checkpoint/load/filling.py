@@ -6,7 +6,7 @@ windows of blocks, whatever the size of the checkpoint.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from trainctl.checkpoint.callbacks import nothing
-from trainctl.checkpoint.exchange.lanes import Lane, run_lanes
-from trainctl.checkpoint.exchange.port import Work
+from trainctl.checkpoint.exchange.lanes import Lane, ahead, run_lanes
+from trainctl.checkpoint.exchange.port import Exchange, Work
 from trainctl.checkpoint.layout.region import volume
 from trainctl.checkpoint.live.state import LocalState
 from trainctl.checkpoint.live.tensors import dtype_of, region_view
@@ -29,8 +29,6 @@ from trainctl.checkpoint.load.target import targets_of
 
 WINDOW_BYTES = 16 << 20
 """Read, and then sent, while the next is read."""
-_POSTED = 4
-"""Messages of one sender that may come at any moment."""
 _FIRST_TAG = 1 << 24
 """Other messages between the ranks count from 0."""
 
@@ -197,17 +195,15 @@ class Filling:
         return torch.cat(packed).view(torch.uint8)
 
     def _receiving(self, sharing: Sharing, source: int) -> Lane:
+        for work, read, staged in ahead(self._posted(sharing.exchange, source)):
+            yield work
+            self._received(read, staged)
+
+    def _posted(self, exchange: Exchange, source: int) -> Iterator[tuple[Work, BlockRead, Tensor]]:
         reads = [read for read in self._others if read.reader == source and self._pieces(read, self._rank)]
-        posted: deque[tuple[Work, BlockRead, Tensor]] = deque()
         for number, read in enumerate(reads):
-            if len(posted) == _POSTED:
-                yield posted[0][0]
-                self._received(*posted.popleft()[1:])
-            staged = torch.empty(self._readers.wanted_bytes(read), dtype=torch.uint8, device=sharing.exchange.device)
-            posted.append((sharing.exchange.receive(staged, source, _FIRST_TAG + number), read, staged))
-        while posted:
-            yield posted[0][0]
-            self._received(*posted.popleft()[1:])
+            staged = torch.empty(self._readers.wanted_bytes(read), dtype=torch.uint8, device=exchange.device)
+            yield exchange.receive(staged, source, _FIRST_TAG + number), read, staged
 
     @torch.no_grad()
     def _received(self, read: BlockRead, staged: Tensor) -> None:

@@ -1,26 +1,23 @@
-"""Live tensors as places that bytes of a checkpoint are brought to."""
+"""Live tensors as places that bytes are brought to, or taken from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.layout.region import Region, hull, offset_in, volume
+from trainctl.checkpoint.layout.region import Region, common, hull, offset_in, volume
 from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.live.tensors import byte_view, region_view
 
 
 class Target:
-    """A live tensor as a flat destination; one that is not contiguous is filled through a contiguous copy."""
+    """A live tensor as flat memory; one that is not contiguous is read and filled through a contiguous copy."""
 
     def __init__(self, live: StateTensor) -> None:
         self._live = live
-        tensor = live.tensor.detach()
-        home = tensor if tensor.is_contiguous() else torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        self._flat = home.reshape(-1)
+        self._flat = live.tensor.detach().contiguous().view(-1)
 
     def memory(self, parts: Sequence[Region]) -> memoryview | None:
         """Where some parts of the region belong, if they lie together there, in their order, and in host memory."""
@@ -34,6 +31,11 @@ class Target:
     def view(self, piece: Region) -> Tensor:
         """The elements of a part of the region; writing to it writes there."""
         return region_view(self._flat, self._live.shape, self._live.region, piece)
+
+    def shared(self, region: Region, elements: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a region has in common with this one: views of it here, and in the 1-d elements of that region."""
+        for piece in common(self._live.shape, self._live.region, region):
+            yield self.view(piece), region_view(elements, self._live.shape, region, piece)
 
     def finish(self) -> None:
         """Brings a contiguous copy home."""

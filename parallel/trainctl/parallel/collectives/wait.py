@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trainctl.checkpoint.exchange.lanes import Lane
 from trainctl.checkpoint.exchange.port import Work
 from trainctl.core.errors import CollectiveError
 from trainctl.core.system.deadline import Deadline
@@ -55,15 +56,45 @@ class Waiter:
             Interrupted: the abort flag was set first.
             CollectiveError: it failed, or was not done after ``timeout_s``; says ``what`` it was, and where.
         """
-        deadline = Deadline(self.timeout_s)
-        while not work.done_within(_LOOK_EVERY_S):
+        timed = _Timed(work, self.timeout_s)
+        while not timed.done_within(_LOOK_EVERY_S):
             self.check()
-            if deadline.over:
-                raise CollectiveError(
-                    f"{what} was not done after {self.timeout_s:g} s in {self._where()}: "
-                    "a rank has not joined, is frozen or cannot be reached",
-                    hint="`trainctl describe` shows the progress of the other workers, and so which one is behind",
-                )
+        self._settle(work, what)
+
+    def lane(self, lane: Lane, what: str) -> Lane:
+        """The same for ``run_lanes``: what fails, or is not done in time, ends it as it ends ``wait``."""
+        for work in lane:
+            yield _Timed(work, self.timeout_s)
+            self._settle(work, what)
+
+    def _settle(self, work: Work, what: str) -> None:
+        if not work.done():
+            self.check()
+            raise CollectiveError(
+                f"{what} was not done after {self.timeout_s:g} s in {self._where()}: "
+                "a rank has not joined, is frozen or cannot be reached",
+                hint="`trainctl describe` shows the progress of the other workers, and so which one is behind",
+            )
         self.touch()
         if problem := work.error():
             raise CollectiveError(f"{what} failed in {self._where()}: {problem}")
+
+
+class _Timed:
+    """Work that is over also when its time is: whoever waited for it looks what became of it."""
+
+    def __init__(self, work: Work, timeout_s: float) -> None:
+        self._work = work
+        self._deadline = Deadline(timeout_s)
+
+    def done(self) -> bool:
+        """See ``Work``."""
+        return self._work.done() or self._deadline.over
+
+    def done_within(self, timeout_s: float) -> bool:
+        """See ``Work``."""
+        return self._work.done_within(timeout_s) or self._deadline.over
+
+    def error(self) -> str:
+        """Nothing: who looks finds it."""
+        return ""

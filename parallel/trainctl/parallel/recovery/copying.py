@@ -1,4 +1,4 @@
-"""Sends and receives the messages of a recovery, with a few in flight.
+"""Carries out a copy plan between live tensors, with several ranks at once and a few messages in flight to each.
 
 Both sides go through staging buffers: an abandoned receive may still write when a frozen peer wakes up, and must not
 write into the live state; an abandoned send may still read.
@@ -6,23 +6,30 @@ write into the live state; an abandoned send may still read.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from trainctl.checkpoint.callbacks import unseen
-from trainctl.checkpoint.exchange.port import Work
-from trainctl.checkpoint.layout.key import StateKey
-from trainctl.checkpoint.live.state import LocalState, StateTensor
-from trainctl.checkpoint.live.tensors import part_view
+from trainctl.checkpoint.callbacks import nothing, unseen
+from trainctl.checkpoint.exchange.lanes import Lane, ahead, run_lanes
+from trainctl.checkpoint.exchange.port import Exchange, Work
+from trainctl.checkpoint.layout.combine import Cast
+from trainctl.checkpoint.layout.copy_plan import CopyPlan, Transfer
+from trainctl.checkpoint.layout.layout import rank_holder
+from trainctl.checkpoint.layout.region import volume
+from trainctl.checkpoint.live.state import LocalState
+from trainctl.checkpoint.live.tensors import dtype_of
+from trainctl.checkpoint.load.target import targets_of
 from trainctl.core.errors import InternalError
-from trainctl.parallel.collectives.port import Group
+from trainctl.parallel.collectives.solo import DoneWork
 from trainctl.parallel.collectives.wait import Waiter
-from trainctl.parallel.recovery.transfer import Message, Piece
+from trainctl.parallel.recovery.transfer import Message, by_rank, messages
 
-_IN_FLIGHT = 4
+_AT_ONCE = 16
+"""Ranks that are sent to, and as many that are received from: the messages in flight to all of them are in memory."""
 
 
 class StateCopy:
@@ -30,88 +37,114 @@ class StateCopy:
 
     Args:
         group: over which.
-        state: the live tensors.
+        plan: the same on all ranks; copies and casts only.
+        source: the live tensors that are sent.
+        target: those that are filled: others than ``source``, unless this rank does one of the two only.
         waiter: for the messages.
         reach: fault point, called before each message.
+
+    Attributes:
+        wanted_bytes: what will be received.
+
+    Raises:
+        InternalError: the plan wants what no copy can do yet; nothing was sent.
     """
 
-    def __init__(self, group: Group, state: LocalState, *, waiter: Waiter, reach: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        group: Exchange,
+        plan: CopyPlan,
+        *,
+        source: LocalState,
+        target: LocalState,
+        waiter: Waiter,
+        reach: Callable[[str], None],
+    ) -> None:
+        outgoing, incoming = plan.out_of(rank_holder(group.rank)), plan.into(rank_holder(group.rank))
+        for transfer in (*outgoing, *incoming):
+            if not isinstance(transfer.combine, Cast | None):
+                raise InternalError(
+                    f"{transfer.dst_key} of {transfer.dst_holder}: expected a copy or a cast, found "
+                    f"{transfer.combine} of {transfer.src_key}, which no live copy can make"
+                )
         self._group = group
-        self._tensors: dict[StateKey, StateTensor] = {tensor.key: tensor for tensor in state.tensors}
+        self._outgoing = by_rank((transfer.dst_holder, transfer) for transfer in outgoing)
+        self._incoming = by_rank((transfer.src_holder, transfer) for transfer in incoming)
+        self._source = targets_of(source) if outgoing else {}
+        self._target = targets_of(target) if incoming else {}
         self._waiter = waiter
         self._reach = reach
+        self._received: Counter[str] = Counter()
+        self.wanted_bytes = sum(transfer.size_bytes for transfer in incoming)
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Sends what this rank is the source of; returns when all of it is on its way.
-
-        Raises:
-            Interrupted, CollectiveError: as ``Waiter.wait``; nothing here has changed.
-        """
-        own = [message for message in messages if message.source == self._group.rank]
-        in_flight: deque[tuple[Work, Message]] = deque()
-        for message in own:
-            self._reach("restore.send")
-            if len(in_flight) == _IN_FLIGHT:
-                self._wait_sent(*in_flight.popleft())
-            work = self._group.send(self._pack(message), message.destination, message.tag)
-            in_flight.append((work, message))
-        for work, message in in_flight:
-            self._wait_sent(work, message)
-
-    def receive(
-        self, messages: Sequence[Message], *, writing: Callable[[], None], got: Callable[[int], None] = unseen
-    ) -> dict[str, int]:
-        """Receives what is meant for this rank into the live tensors; returns bytes by source.
+    def run(self, *, writing: Callable[[], None] = nothing, got: Callable[[int], None] = unseen) -> dict[str, int]:
+        """Sends and receives; returns bytes by source when all is there, and all that is sent on its way.
 
         Args:
-            messages: the plan.
             writing: called when the first bytes are there, before they are written: until then nothing has changed.
             got: told the size of each message that is there.
 
         Raises:
-            Interrupted, CollectiveError: as ``Waiter.wait``; after ``writing`` the live tensors are worthless.
+            Interrupted, CollectiveError: as ``Waiter.wait``; after ``writing`` the target's tensors are worthless.
         """
-        waiting = deque(message for message in messages if message.destination == self._group.rank)
-        in_flight: deque[tuple[Work, Message, Tensor]] = deque()
-        received: dict[str, int] = {}
-        while waiting or in_flight:
-            while waiting and len(in_flight) < _IN_FLIGHT:
-                in_flight.append(self._post(waiting.popleft()))
+        sending = [
+            self._waiter.lane(ahead(self._sent(rank, transfers)), f"sending the state to rank {rank}")
+            for rank, transfers in self._outgoing.items()
+            if rank != self._group.rank
+        ]
+        receiving = [
+            self._waiter.lane(self._receiving(rank, transfers, writing, got), f"receiving the state from rank {rank}")
+            for rank, transfers in self._incoming.items()
+        ]
+        # Every rank goes through the others in their order, so that not all can wait for each other.
+        lanes = [itertools.chain(*some[n::_AT_ONCE]) for some in (sending, receiving) for n in range(_AT_ONCE)]
+        run_lanes(lanes, alive=self._waiter.touch, check=self._waiter.check)
+        for target in itertools.chain(*self._target.values()):
+            target.finish()
+        return dict(self._received)
+
+    def _sent(self, destination: int, transfers: Sequence[Transfer]) -> Lane:
+        for tag, message in enumerate(messages(transfers)):
+            self._reach("restore.send")
+            yield self._group.send(self._pack(message), destination, tag)
+
+    def _receiving(
+        self, source: int, transfers: Sequence[Transfer], writing: Callable[[], None], got: Callable[[int], None]
+    ) -> Lane:
+        for work, message, staged in ahead(self._posted(source, transfers)):
             self._reach("restore.receive")
-            work, message, staged = in_flight.popleft()
-            self._waiter.wait(work, f"receiving the state from rank {message.source}")
-            if not received:
+            yield work
+            if not self._received:
                 writing()
             self._unpack(message, staged)
-            source = f"rank {message.source}"
-            received[source] = received.get(source, 0) + message.size_bytes
-            got(message.size_bytes)
-        return received
+            self._received[f"rank {source}"] += len(staged)
+            got(len(staged))
 
-    def _wait_sent(self, work: Work, message: Message) -> None:
-        self._waiter.wait(work, f"sending the state to rank {message.destination}")
-
-    def _post(self, message: Message) -> tuple[Work, Message, Tensor]:
-        staged = torch.empty(message.size_bytes, dtype=torch.uint8, device=self._group.device)
-        return self._group.receive(staged, message.source, message.tag), message, staged
+    def _posted(self, source: int, transfers: Sequence[Transfer]) -> Iterator[tuple[Work, Message, Tensor]]:
+        for tag, message in enumerate(messages(transfers)):
+            if source == self._group.rank:
+                yield DoneWork(), message, self._pack(message)
+                continue
+            size = sum(transfer.size_bytes for transfer in message)
+            staged = torch.empty(size, dtype=torch.uint8, device=self._group.device)
+            yield self._group.receive(staged, source, tag), message, staged
 
     def _pack(self, message: Message) -> Tensor:
-        staged = torch.empty(message.size_bytes, dtype=torch.uint8, device=self._group.device)
-        offset = 0
-        for piece in message.pieces:
-            staged[offset : offset + piece.size_bytes].copy_(self._bytes(piece))
-            offset += piece.size_bytes
-        return staged
+        packed: list[Tensor] = []
+        for transfer in message:
+            dtype = dtype_of(transfer.src_key.dtype)
+            values = torch.empty(volume(transfer.region), dtype=dtype, device=self._group.device)
+            for live in self._source[transfer.src_key]:
+                for here, part in live.shared(transfer.region, values):
+                    part.copy_(here)
+            packed.append(values.view(torch.uint8))
+        return torch.cat(packed) if len(packed) > 1 else packed[0]
 
     def _unpack(self, message: Message, staged: Tensor) -> None:
-        offset = 0
-        for piece in message.pieces:
-            self._bytes(piece).copy_(staged[offset : offset + piece.size_bytes])
-            offset += piece.size_bytes
-
-    def _bytes(self, piece: Piece) -> Tensor:
-        live = self._tensors[piece.key]
-        found = part_view(live.tensor, live.shape, live.region, piece.region)
-        if not live.tensor.is_contiguous() or found.dim() != 1:
-            raise InternalError(f"{piece.key}: expected contiguous memory, found strides {found.stride()}")
-        return found.view(torch.uint8)
+        sizes = [transfer.size_bytes for transfer in message]
+        for transfer, data in zip(message, staged.split_with_sizes(sizes), strict=True):
+            dtype = dtype_of(transfer.src_key.dtype)
+            values = (data.clone() if data.storage_offset() % dtype.itemsize else data).view(dtype)
+            for live in self._target[transfer.dst_key]:
+                for here, part in live.shared(transfer.region, values):
+                    here.copy_(part)

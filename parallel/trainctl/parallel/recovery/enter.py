@@ -29,7 +29,7 @@ from trainctl.parallel.recovery.copying import StateCopy
 from trainctl.parallel.recovery.from_memory import MemoryLoad, SnapshotLostError
 from trainctl.parallel.recovery.from_storage import StateLostError, StorageLoad
 from trainctl.parallel.recovery.membership import Membership
-from trainctl.parallel.recovery.transfer import joiners, plan_messages
+from trainctl.parallel.recovery.transfer import joiners, plan_copies
 from trainctl.parallel.replica.replica import EMPTY, Replica
 from trainctl.parallel.transfers import TransferBoard
 
@@ -249,15 +249,13 @@ class Entry:
         everyone = gather_json(group, shared, waiter=self.waiter, what="sharing the objects")
         state = self.replica.state(StateVersion(self.record.lineage, self.record.target_step))
         layout = self.replica.holding.layout(group, state, waiter=self.waiter)
-        messages = plan_messages(self.record, layout)
-        copy = StateCopy(group, state, waiter=self.waiter, reach=self.reach)
+        plan = plan_copies(self.record, layout)
+        copy = StateCopy(group, plan, source=state, target=state, waiter=self.waiter, reach=self.reach)
         if holder:
-            copy.send(messages)
-            return {}, ()
-        wanted = sum(message.size_bytes for message in messages if message.destination == self.rank)
-        shown = self.transfers.begin(TransferKind.COPY, self.record.target_step, wanted)
+            return copy.run(), ()
+        shown = self.transfers.begin(TransferKind.COPY, self.record.target_step, copy.wanted_bytes)
         try:
-            received = copy.receive(messages, writing=self.replica.make_empty, got=shown.add)
+            received = copy.run(writing=self.replica.make_empty, got=shown.add)
         finally:
             shown.close()
         first = everyone[min(self.record.holders)]

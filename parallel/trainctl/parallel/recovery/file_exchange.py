@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -18,15 +18,12 @@ import torch
 from torch import Tensor
 
 from trainctl.checkpoint.callbacks import unseen
-from trainctl.checkpoint.exchange.lanes import Lane
+from trainctl.checkpoint.exchange.lanes import MESSAGE_BYTES, Lane, ahead
 from trainctl.checkpoint.exchange.port import Work
 from trainctl.checkpoint.live.tensors import byte_view
 from trainctl.core.errors import InternalError
 from trainctl.core.system.files import make_folder, sync_folder
 from trainctl.parallel.collectives.port import Group
-
-MESSAGE_BYTES = 4 << 20
-_IN_FLIGHT = 4
 
 
 class FileExchange:
@@ -65,13 +62,7 @@ class FileExchange:
         yield self._send(torch.tensor([len(told)]), destination)
         reach(1)
         yield self._send(torch.frombuffer(bytearray(told), dtype=torch.uint8), destination)
-        in_flight: deque[Work] = deque()
-        for number, chunk in enumerate(_chunks(folder, paths), start=2):
-            if len(in_flight) == _IN_FLIGHT:
-                yield in_flight.popleft()
-            reach(number)
-            in_flight.append(self._send(chunk, destination))
-        yield from in_flight
+        yield from ahead(self._contents(folder, paths, destination, reach))
 
     def receive(
         self,
@@ -103,7 +94,7 @@ class FileExchange:
         number, failure = 2, None
         for path, size_bytes in json.loads(bytes(told.numpy())):
             file = _Incoming(folder, path)
-            for work, staged in self._posted(size_bytes, source):
+            for work, staged in ahead(self._posted(size_bytes, source)):
                 yield work
                 reach(number)
                 number, failure = number + 1, failure or file.take(staged)
@@ -113,14 +104,15 @@ class FileExchange:
         if failure is not None:
             raise failure
 
+    def _contents(self, folder: Path, paths: Sequence[str], destination: int, reach: Callable[[int], None]) -> Lane:
+        for number, chunk in enumerate(_chunks(folder, paths), start=2):
+            reach(number)
+            yield self._send(chunk, destination)
+
     def _posted(self, size_bytes: int, source: int) -> Iterator[tuple[Work, Tensor]]:
-        in_flight: deque[tuple[Work, Tensor]] = deque()
         for begin in range(0, size_bytes, MESSAGE_BYTES):
-            if len(in_flight) == _IN_FLIGHT:
-                yield in_flight.popleft()
             count = min(MESSAGE_BYTES, size_bytes - begin)
-            in_flight.append(self._receive(torch.empty(count, dtype=torch.uint8), source))
-        yield from in_flight
+            yield self._receive(torch.empty(count, dtype=torch.uint8), source)
 
     def _send(self, data: Tensor, destination: int) -> Work:
         tag = self._sent[destination]

@@ -1,54 +1,18 @@
-"""Who sends which bytes to whom, cut into messages: the copy plan of a recovery, made pure and alike on every rank."""
+"""Who sends which bytes to whom, and cut into which messages: both ends find the same, each looking at its own only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
-from trainctl.checkpoint.layout.copy_plan import Transfer, copy_plan
-from trainctl.checkpoint.layout.key import StateKey
+from trainctl.checkpoint.exchange.lanes import MESSAGE_BYTES
+from trainctl.checkpoint.layout.copy_plan import CopyPlan, Transfer, copy_plan
 from trainctl.checkpoint.layout.layout import Layout, rank_holder
-from trainctl.checkpoint.layout.region import Flat, Region, part_of, volume
+from trainctl.checkpoint.layout.region import Flat, part_of, volume
 from trainctl.core.errors import InternalError
 from trainctl.core.records.generation import GenerationRecord
 
-MESSAGE_BYTES = 4 << 20
-"""Small enough that packing, sending and unpacking overlap; large enough that the count does not matter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A region of a tensor inside a message."""
-
-    key: StateKey
-    region: Region
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the region."""
-        return volume(self.region) * self.key.item_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What one rank sends to another in one go: the bytes of ``pieces``, one after the other.
-
-    Attributes:
-        source: rank that sends.
-        destination: rank that receives.
-        tag: number of the message between the two, from 0.
-        pieces: what is in it.
-    """
-
-    source: int
-    destination: int
-    tag: int
-    pieces: tuple[Piece, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all pieces."""
-        return sum(piece.size_bytes for piece in self.pieces)
+Message = tuple[Transfer, ...]
+"""Parts of transfers that go from one rank to another in one go: their elements, one after the other."""
 
 
 def joiners(record: GenerationRecord) -> tuple[int, ...]:
@@ -56,15 +20,12 @@ def joiners(record: GenerationRecord) -> tuple[int, ...]:
     return tuple(rank for rank in range(record.world_size) if rank not in record.holders)
 
 
-def plan_messages(
-    record: GenerationRecord, layout: Layout, *, message_bytes: int = MESSAGE_BYTES
-) -> tuple[Message, ...]:
-    """Every joiner gets every byte once; the bytes are spread over all holders. Sources take turns.
+def plan_copies(record: GenerationRecord, layout: Layout) -> CopyPlan:
+    """Every joiner gets every byte once; the bytes are spread over all holders.
 
     Args:
         record: says who holds the state and who needs it.
         layout: of all ranks, as it is to be afterwards; its keys carry the target version.
-        message_bytes: size of a message.
 
     Raises:
         InternalError: a range has no holder.
@@ -74,34 +35,31 @@ def plan_messages(
     plan = copy_plan(src, dst)
     if plan.missing:
         raise InternalError(f"generation {record.generation}: no holder for {plan.missing[0]}")
-    pairs: dict[tuple[int, int], list[Transfer]] = {}
-    for transfer in plan.transfers:
-        pairs.setdefault((_rank(transfer.src_holder), _rank(transfer.dst_holder)), []).append(transfer)
-    messages = [
-        Message(source, destination, tag, pieces)
-        for (source, destination), transfers in pairs.items()
-        for tag, pieces in enumerate(_cut(transfers, message_bytes))
-    ]
-    return tuple(sorted(messages, key=lambda message: (message.tag, message.source, message.destination)))
+    return plan
 
 
-def _rank(holder: str) -> int:
-    return int(holder.partition(":")[2])
+def by_rank(ends: Iterable[tuple[str, Transfer]]) -> dict[int, list[Transfer]]:
+    """Transfers by the rank at one of their ends, given as its holder; in the order of the ranks."""
+    found: dict[int, list[Transfer]] = {}
+    for holder, transfer in ends:
+        found.setdefault(int(holder.partition(":")[2]), []).append(transfer)
+    return dict(sorted(found.items()))
 
 
-def _cut(transfers: Sequence[Transfer], message_bytes: int) -> Iterator[tuple[Piece, ...]]:
-    pieces: list[Piece] = []
+def messages(transfers: Iterable[Transfer], message_bytes: int = MESSAGE_BYTES) -> Iterator[Message]:
+    """Cuts what one rank sends to another; the place of a message is its tag."""
+    parts: list[Transfer] = []
     room = message_bytes
     for transfer in transfers:
         start, size = 0, volume(transfer.region)
         while start < size:
             count = min(size - start, max(room // transfer.src_key.item_bytes, 1))
-            parts = part_of(transfer.region, Flat(start, start + count))
-            pieces += (Piece(transfer.src_key, part) for part in parts)
+            run = Flat(start, start + count)
+            parts += (transfer._replace(region=region) for region in part_of(transfer.region, run))
             start += count
             room -= count * transfer.src_key.item_bytes
             if room < 8:  # not even one element of any dtype fits
-                yield tuple(pieces)
-                pieces, room = [], message_bytes
-    if pieces:
-        yield tuple(pieces)
+                yield tuple(parts)
+                parts, room = [], message_bytes
+    if parts:
+        yield tuple(parts)
