@@ -24,7 +24,6 @@ from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
 from trainctl.agent.security.calling import PlainCalling
 from trainctl.controller.domain.hang import frozen_limit_s
 from trainctl.core.errors import TrainctlError
-from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.spec import NodesSpec
 from trainctl.core.records.step import Phase, StepReport
 from trainctl.core.records.worker import Instruction, WorkerDesired, WorkerObserved, WorkerPhase
@@ -36,6 +35,7 @@ from unit.agent.conversations import conversation
 from unit.controller.controller_harness import FakeAgent, Running, create, obeyed, run, serving, spec
 from unit.domain.domain_sim import Simulation, sim_job
 from unit.domain.domain_sim_nodes import outcome_of
+from unit.generation_records import generation_record
 from waiting import PATIENCE_S
 
 SERVICES: Sequence[FileDescriptor] = (
@@ -227,10 +227,7 @@ def camel_path(spot: Spot) -> list[str]:
 
 
 def wanted(slot: int, instruction: Instruction) -> records_pb2.WorkerDesired:
-    record = GenerationRecord(
-        job_uid="u", island="i", job_generation=1, generation=1, predecessor=0, epoch=1, nonce="n", lineage=1,
-        members=(), store_address="h:1", target_step=1, outcome=outcome_of(1, 1, 1),
-    )  # fmt: skip
+    record = generation_record(1, target_step=1, outcome=outcome_of(1, 1, 1))
     desired = WorkerDesired(
         job_uid="u", job_name="a", island="i", slot=slot, incarnation=7, instruction=instruction, generation=1,
         record=record if instruction is Instruction.RUN else None,

@@ -12,10 +12,11 @@ from trainctl.controller.domain.goodput import Goodput
 from trainctl.controller.domain.job_state import Cause, IslandState, JobState, Proposal, Slot
 from trainctl.controller.domain.pace import Heard, pause_s
 from trainctl.controller.jobs.answers import Answers
-from trainctl.core.records.generation import GenerationRecord, Member
+from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.spec import JobMetadata, TrainJob
 from trainctl.core.records.step import StepReport
 from trainctl.core.records.worker import WorkerObserved, WorkerPhase
+from unit.generation_records import generation_record, member
 
 UID = "j"
 AGENTS = (101, 101, 102)
@@ -42,14 +43,8 @@ def proposed(generation: int) -> Proposal:
 
 
 def committed(generation: int) -> GenerationRecord:
-    members = tuple(
-        Member(global_rank=i, slot=i, incarnation=i, node="n", agent_incarnation=agent, address="h")
-        for i, agent in enumerate(AGENTS)
-    )
-    return GenerationRecord(
-        job_uid=UID, island="island-0", job_generation=1, generation=generation, predecessor=0, epoch=1, nonce="n",
-        lineage=1, members=members, store_address="h:1", target_step=0,
-    )  # fmt: skip
+    members = tuple(member(rank, agent_incarnation=agent) for rank, agent in enumerate(AGENTS))
+    return generation_record(generation, job_uid=UID, members=members)
 
 
 def worker(slot: int, *, prepared: int = 0, entered: int = 0, uid: str = UID) -> WorkerObserved:

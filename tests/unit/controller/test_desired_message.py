@@ -7,20 +7,16 @@ from dataclasses import replace
 
 from trainctl.controller.desired_message import DesiredMessages
 from trainctl.core.codec import to_wire
-from trainctl.core.records.generation import GenerationRecord, Member
 from trainctl.core.records.spec import JobMetadata, TrainJob
 from trainctl.core.records.worker import Instruction, WorkerDesired
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.v1 import records_pb2
 from trainctl.protos.v1.agent_pb2 import AgentDesired
+from unit.generation_records import generation_record, member
 
 
 def desired(slot: int, spec: TrainJob, *, holders: tuple[int, ...] = ()) -> WorkerDesired:
-    member = Member(global_rank=slot, slot=slot, incarnation=7, node="n", agent_incarnation=1, address="127.0.0.1")
-    record = GenerationRecord(
-        job_uid="j", island="island-0", job_generation=1, generation=2, predecessor=1, epoch=1, nonce="n", lineage=1,
-        members=(member,), store_address="h:1", target_step=3, holders=holders,
-    )  # fmt: skip
+    record = generation_record(2, members=(member(slot, incarnation=7),), holders=holders)
     return WorkerDesired(
         job_uid="j", job_name="a", island="island-0", slot=slot, incarnation=7, instruction=Instruction.RUN,
         generation=2, record=record, spec=to_wire(spec),

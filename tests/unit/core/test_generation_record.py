@@ -7,24 +7,16 @@ import random
 
 import pytest
 
-from trainctl.core.records.generation import GenerationRecord, Member
+from trainctl.core.records.generation import GenerationRecord
 from trainctl.parallel.plan.command_env import seat_of
 from trainctl.protos.convert import message_to_record, record_to_message
 from trainctl.protos.v1 import records_pb2
+from unit.generation_records import generation_record, member
 
 
 def record(agents: list[int], *, reporter: int = 0) -> GenerationRecord:
-    members = tuple(
-        Member(
-            global_rank=rank, slot=rank, incarnation=100 + rank, node=f"node-{agent}", agent_incarnation=agent,
-            address="10.0.0.1",
-        )
-        for rank, agent in enumerate(agents)
-    )  # fmt: skip
-    return GenerationRecord(
-        job_uid="u", island="island-0", job_generation=1, generation=2, predecessor=1, epoch=1, nonce="n", lineage=1,
-        members=members, store_address="h:1", target_step=3, holders=tuple(range(len(agents))), reporter=reporter,
-    )  # fmt: skip
+    members = tuple(member(rank, node=f"node-{agent}", agent_incarnation=agent) for rank, agent in enumerate(agents))
+    return generation_record(members=members, holders=tuple(range(len(agents))), reporter=reporter)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -55,8 +47,8 @@ def test_what_is_told_does_not_grow_with_the_members_of_others() -> None:
 
 def test_a_seat_is_the_same_from_the_whole_record_and_from_what_its_agent_is_told() -> None:
     whole = record([7, 7, 3, 3, 3, 9])
-    for member in whole.members:
-        told = whole.per_agent()[member.agent_incarnation]
-        assert seat_of(told, member.global_rank) == seat_of(whole, member.global_rank)
+    for one in whole.members:
+        told = whole.per_agent()[one.agent_incarnation]
+        assert seat_of(told, one.global_rank) == seat_of(whole, one.global_rank)
         assert told.member(member.global_rank) == member
     assert whole.per_agent()[9].member(3) is None

@@ -30,6 +30,7 @@ from trainctl.core.records.worker import Progress
 from trainctl.core.timeouts import PROFILES
 from unit.domain.domain_sim_nodes import outcome_of
 from unit.domain.sample_reports import ref_of
+from unit.generation_records import generation_record
 
 
 @pytest.mark.parametrize("machine", list(Machine))
@@ -350,10 +351,7 @@ def test_every_rung_says_why() -> None:
 
 
 def committed(target: int, outcome: Outcome | None = None, generation: int = 3, lineage: int = 1) -> GenerationRecord:
-    return GenerationRecord(
-        job_uid="u", island="i", job_generation=1, generation=generation, predecessor=0, epoch=1, nonce="n",
-        lineage=lineage, members=(), store_address="s", target_step=target, outcome=outcome,
-    )  # fmt: skip
+    return generation_record(generation, lineage=lineage, target_step=target, outcome=outcome)
 
 
 def report(

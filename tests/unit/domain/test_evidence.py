@@ -10,13 +10,10 @@ from dataclasses import replace
 import pytest
 
 from trainctl.controller.domain.reconcile.evidence import newest_vote, schema_conflict, settle, starters
-from trainctl.core.records.generation import GenerationRecord
 from trainctl.core.records.step import Outcome, StepAction, StepReport
+from unit.generation_records import generation_record
 
-RECORD = GenerationRecord(
-    job_uid="u", island="island-0", job_generation=1, generation=4, predecessor=3, epoch=2, nonce="n",
-    lineage=2, members=(), store_address="h:1", target_step=10,
-)  # fmt: skip
+RECORD = generation_record(4, lineage=2, target_step=10)
 
 
 def vote(step: int, *, generation: int = 4, lineage: int = 2) -> Outcome:

@@ -10,23 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.core.records.generation import GenerationRecord, Member, Rung
+from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.parallel.plan.command_env import RESERVED, seat_of, torchrun_environment, visible_devices
+from unit.generation_records import generation_record, member
 
 
 def record(per_node: list[int], *, generation: int = 3, restarts: int = 2) -> GenerationRecord:
     nodes = [node for node, count in enumerate(per_node) for _ in range(count)]
     members = tuple(
-        Member(
-            global_rank=rank, slot=rank, incarnation=100 + rank, node=f"n{node}", agent_incarnation=10 + node,
-            address=f"10.0.0.{node}",
-        )
+        member(rank, node=f"n{node}", agent_incarnation=10 + node, address=f"10.0.0.{node}")
         for rank, node in enumerate(nodes)
-    )  # fmt: skip
-    return GenerationRecord(
-        job_uid="u", island="island-0", job_generation=1, generation=generation, predecessor=0, epoch=1, nonce="n",
-        lineage=1, members=members, store_address="h:1", target_step=0, rung=Rung.RESTART, restarts=restarts,
-    )  # fmt: skip
+    )
+    return generation_record(generation, members=members, rung=Rung.RESTART, restarts=restarts)
 
 
 @pytest.mark.parametrize("seed", range(12))

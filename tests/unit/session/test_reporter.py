@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from trainctl.core.records.generation import GenerationRecord, Member
 from trainctl.core.records.spec import JobSpec
 from trainctl.core.records.step import StepFigures
 from trainctl.parallel.bridge import Figures
 from trainctl.parallel.session.reporter import Reporter
+from unit.generation_records import generation_record, member
 
 WORLD = 4
 
@@ -86,17 +86,8 @@ class Job:
 
     def _enter(self, holders: tuple[int, ...]) -> None:
         self._generation += 1
-        members = tuple(
-            Member(
-                global_rank=rank, slot=rank, incarnation=worker.incarnation, node="n", agent_incarnation=1, address="a"
-            )
-            for rank, worker in enumerate(self.workers)
-        )
-        self._record = GenerationRecord(
-            job_uid="u", island="island-0", job_generation=1, generation=self._generation,
-            predecessor=self._generation - 1, epoch=1, nonce="n", lineage=1, members=members, store_address="h:1",
-            target_step=self.step, holders=holders,
-        )  # fmt: skip
+        members = tuple(member(rank, incarnation=worker.incarnation) for rank, worker in enumerate(self.workers))
+        self._record = generation_record(self._generation, members=members, target_step=self.step, holders=holders)
         shared = self.workers[min(holders)].reporter.recent(self._record) if holders else []
         for rank, worker in enumerate(self.workers):
             came = tuple(shared) if holders and rank not in holders else ()

@@ -15,7 +15,7 @@ from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.checkpoint.kept.catalog import newest
 from trainctl.checkpoint.layout.layout import rank_holder
 from trainctl.checkpoint.snapshot.background import PartOutcome
-from trainctl.core.records.generation import CheckpointRef, GenerationRecord
+from trainctl.core.records.generation import CheckpointRef
 from trainctl.core.records.spec import CheckpointSpec
 from trainctl.core.records.worker import CheckpointReport
 from trainctl.core.system.faults import FaultPlan
@@ -24,27 +24,17 @@ from trainctl.parallel.session.checkpoints import Checkpoints
 from trainctl.parallel.session.sealing import Collected, Sealer, SealThread
 from unit.checkpoint.completing import VALUES
 from unit.checkpoint.ranks import at_step, attempt, plain, rank_state, save_parts
+from unit.generation_records import generation_record
 from waiting import PATIENCE_S, until
 
 LIMIT_S = 120.0
 
 
 def sealer_of(uri: Path, reports: list[CheckpointReport]) -> Sealer:
-    record = GenerationRecord(
-        job_uid="job-a",
-        island="island-0",
-        job_generation=1,
-        generation=4,
-        predecessor=3,
-        epoch=1,
-        nonce="n",
-        lineage=1,
-        members=(),
-        store_address="",
-        target_step=0,
-    )
     checkpoints = Checkpoints(spec=CheckpointSpec(), uri=str(uri), faults=FaultPlan())
-    return Sealer(checkpoints=checkpoints, record=record, settle=lambda: None, report=reports.append)
+    return Sealer(
+        checkpoints=checkpoints, record=generation_record(job_uid="job-a"), settle=lambda: None, report=reports.append
+    )
 
 
 def collected(uri: Path, step: int) -> Collected:

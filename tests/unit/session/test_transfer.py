@@ -16,32 +16,16 @@ from trainctl.checkpoint.layout.region import Box, Flat, whole
 from trainctl.checkpoint.live.state import LocalState, StateTensor
 from trainctl.checkpoint.live.tensors import dtype_name
 from trainctl.core.errors import InternalError
-from trainctl.core.records.generation import GenerationRecord, Member, Rung
+from trainctl.core.records.generation import GenerationRecord, Rung
 from trainctl.parallel.recovery.membership import rank_of
 from trainctl.parallel.recovery.transfer import Message, by_rank, joiners, messages, plan_copies
 from trainctl.parallel.replica.digest import tensors_digest
+from unit.generation_records import generation_record, member
 
 
 def record(size: int, holders: tuple[int, ...]) -> GenerationRecord:
-    members = tuple(
-        Member(global_rank=r, slot=10 + r, incarnation=20 + r, node="n", agent_incarnation=1, address="127.0.0.1")
-        for r in range(size)
-    )
-    return GenerationRecord(
-        job_uid="j",
-        island="island-0",
-        job_generation=1,
-        generation=3,
-        predecessor=2,
-        epoch=1,
-        nonce="n",
-        lineage=1,
-        members=members,
-        store_address="",
-        target_step=4,
-        rung=Rung.PEER,
-        holders=holders,
-    )
+    members = tuple(member(rank, slot=10 + rank, incarnation=20 + rank) for rank in range(size))
+    return generation_record(members=members, rung=Rung.PEER, holders=holders)
 
 
 def state(shapes: list[tuple[int, ...]]) -> LocalState:

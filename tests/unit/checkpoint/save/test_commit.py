@@ -164,7 +164,7 @@ def _save_with(writer: CheckpointWriter, values: dict, step: int) -> CheckpointR
 
 _KILLED = """
 import sys
-from unit.checkpoint.test_commit import VALUES, _save_with
+from unit.checkpoint.save.test_commit import VALUES, _save_with
 from unit.checkpoint.ranks import at_step
 from trainctl.checkpoint.engine import CheckpointWriter
 from trainctl.core.system.faults import FaultPlan
@@ -178,7 +178,7 @@ _save_with(CheckpointWriter(sys.argv[1], faults=FaultPlan(), layout=sys.argv[2])
 )
 def test_sigkill_at_each_point(tmp_path: Path, point: str, expected: int, layout: str) -> None:
     save_step(tmp_path, 1)
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(root / name) for name in ("protos", "checkpoint", "tests")),
@@ -352,7 +352,7 @@ def test_artifact_names_stay_inside_the_folder(tmp_path: Path) -> None:
 
 def test_the_catalog_needs_no_torch(tmp_path: Path) -> None:
     ref = save(tmp_path, VALUES)
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     path = os.pathsep.join(str(root / name) for name in ("protos", "checkpoint"))
     script = (
         "import sys; sys.modules['torch'] = sys.modules['numpy'] = sys.modules['fsspec'] = None\n"

@@ -265,7 +265,7 @@ print(json.dumps([str(t) for plan in plans for r in ranks for t in plan.into(r) 
 
 
 def test_the_plan_does_not_depend_on_the_hash_seed() -> None:
-    roots = Path(__file__).parents[3]
+    roots = Path(__file__).parents[4]
     path = os.pathsep.join(str(roots / name) for name in ("protos", "checkpoint"))
     outputs = set()
     for seed in ("0", "1", "2", "3"):

@@ -186,7 +186,7 @@ def test_a_corrupt_checkpoint_leaves_no_half_written_folder(tmp_path: Path) -> N
 
 def test_the_command_works_without_torch(tmp_path: Path) -> None:
     save(tmp_path / "c", {key("w"): torch.ones(4)})
-    roots = Path(__file__).parents[3]
+    roots = Path(__file__).parents[4]
     path = os.pathsep.join(str(roots / name) for name in ("protos", "checkpoint"))
     script = (
         "import sys; sys.modules['torch'] = None\n"
