@@ -2,8 +2,8 @@
 
 Without it a snapshot on a device could mix two steps, which no test on CPUs would see.
 
-The order of the calls is tested without a device (``unit/checkpoint/snapshot/test_copier.py``); here CUDA does what they
-mean.
+The order of the calls is tested without a device (``unit/checkpoint/snapshot/test_copier.py``); here CUDA does
+what they mean.
 """
 
 from __future__ import annotations

@@ -50,5 +50,5 @@ def test_a_seat_is_the_same_from_the_whole_record_and_from_what_its_agent_is_tol
     for one in whole.members:
         told = whole.per_agent()[one.agent_incarnation]
         assert seat_of(told, one.global_rank) == seat_of(whole, one.global_rank)
-        assert told.member(member.global_rank) == member
+        assert told.member(one.global_rank) == one
     assert whole.per_agent()[9].member(3) is None

@@ -25,7 +25,7 @@ from unit.generation_records import generation_record, member
 
 def record(size: int, holders: tuple[int, ...]) -> GenerationRecord:
     members = tuple(member(rank, slot=10 + rank, incarnation=20 + rank) for rank in range(size))
-    return generation_record(members=members, rung=Rung.PEER, holders=holders)
+    return generation_record(3, members=members, rung=Rung.PEER, holders=holders)
 
 
 def state(shapes: list[tuple[int, ...]]) -> LocalState:
