@@ -17,6 +17,7 @@ from trainctl.agent.metrics import AgentMetrics
 from trainctl.agent.outbox import FiguresOutbox, ReportsOutbox
 from trainctl.agent.security.calling import Calling
 from trainctl.core.errors import TrainctlError
+from trainctl.core.system.cancelling import heeding_cancellation
 from trainctl.protos.status import error_from_rpc, is_from_server
 from trainctl.protos.v1 import agent_pb2, agent_pb2_grpc
 
@@ -103,15 +104,18 @@ class ControllerLink:
         """
         while True:
             try:
-                async with self._calling.open(self._conversation.target) as stub:
-                    if await self._talk(stub):
-                        continue  # at once, with what is new
+                if await heeding_cancellation(self._connect()):
+                    continue  # at once, with what is new
             except grpc.aio.AioRpcError as error:
                 await self._judge(await self._explained(error))
             except TrainctlError as error:
                 await self._judge(error)
             await asyncio.sleep(self._conversation.next_pause_s())
             self._metrics.reconnects.inc()
+
+    async def _connect(self) -> bool:
+        async with self._calling.open(self._conversation.target) as stub:
+            return await self._talk(stub)
 
     async def _explained(self, error: grpc.aio.AioRpcError) -> TrainctlError:
         """The same in our words; where nobody answers at all, certificates may be why."""

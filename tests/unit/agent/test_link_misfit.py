@@ -46,16 +46,58 @@ class Unanswered:
         return TlsFailedError(f"{target} expects TLS, and this side spoke in clear")
 
 
+def link_of(calling: Unanswered) -> ControllerLink:
+    return ControllerLink(
+        targets=("127.0.0.1:1",), calling=calling, registration=agent_pb2.RegisterRequest(node="n"),
+        node=MagicMock(), forget_all=MagicMock(), figures=FiguresOutbox(), reports=ReportsOutbox(),
+        metrics=AgentMetrics(),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
 def test_a_controller_that_hangs_up_or_says_nothing_is_looked_at_for_tls(code: grpc.StatusCode) -> None:
     async def main() -> None:
-        link = ControllerLink(
-            targets=("127.0.0.1:1",), calling=Unanswered(code), registration=agent_pb2.RegisterRequest(node="n"),
-            node=MagicMock(), forget_all=MagicMock(), figures=FiguresOutbox(), reports=ReportsOutbox(),
-            metrics=AgentMetrics(),
-        )  # fmt: skip
+        link = link_of(Unanswered(code))
         async with asyncio.timeout(20.0):
             with pytest.raises(TlsFailedError, match="expects TLS"):
                 await link.run()
+
+    asyncio.run(main())
+
+
+class Ending(Unanswered):
+    """Implements ``Calling``: a call that is cancelled says only that nobody answers, as one of gRPC may."""
+
+    def __init__(self) -> None:
+        super().__init__(grpc.StatusCode.UNAVAILABLE)
+        self.called = asyncio.Event()
+
+    @asynccontextmanager
+    async def open(self, target: str) -> AsyncIterator[Any]:
+        async def register(*_: object, **__: object) -> None:
+            self.called.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise aio.AioRpcError(self.code, aio.Metadata(), aio.Metadata(), "refused") from None
+
+        yield MagicMock(Register=register)
+
+    async def why(self, target: str) -> TrainctlError | None:
+        return None
+
+
+def test_an_agent_that_is_told_to_end_does_not_call_again() -> None:
+    async def main() -> None:
+        calling = Ending()
+        link = link_of(calling)
+        running = asyncio.create_task(link.run())
+        await calling.called.wait()
+        calling.called.clear()
+        running.cancel()
+        async with asyncio.timeout(20.0):
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        assert not calling.called.is_set()
 
     asyncio.run(main())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 
 from trainctl.core.errors import TrainctlError
+from trainctl.core.system.cancelling import heeding_cancellation
 from trainctl.protos.channels import COMMON_OPTIONS
 from trainctl.protos.status import error_from_rpc
 from trainctl.protos.tls_failures import Wanted, why_not
@@ -148,7 +149,7 @@ class CertifiedCalling:
             await asyncio.sleep(max(0.0, certificate.due_s - time.time()))
             try:
                 request = agent_pb2.RenewRequest(certificate_request=self._identity.request())
-                answer = await stub.Renew(request, metadata=self.metadata(), timeout=_CALL_S)
+                answer = await heeding_cancellation(stub.Renew(request, metadata=self.metadata(), timeout=_CALL_S))
                 renewed = self._identity.keep(answer.certificate, answer.authority)
             except (grpc.aio.AioRpcError, TrainctlError) as error:
                 known = error if isinstance(error, TrainctlError) else error_from_rpc(error)

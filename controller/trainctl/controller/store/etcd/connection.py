@@ -14,6 +14,7 @@ from trainctl.controller.store.etcd.address import EtcdAddress
 from trainctl.controller.store.etcd.failures import failure_of, is_stale_token
 from trainctl.controller.store.port import StoreUnavailableError
 from trainctl.core.errors import PermissionDeniedError
+from trainctl.core.system.cancelling import heeding_cancellation
 from trainctl.protos.channels import COMMON_OPTIONS
 from trainctl.protos.etcd import rpc_pb2, rpc_pb2_grpc
 
@@ -83,7 +84,7 @@ class EtcdConnection:
         while True:
             member = self.member
             try:
-                return await self._authorised(attempt, member)
+                return await heeding_cancellation(self._authorised(attempt, member))
             except grpc.aio.AioRpcError as error:
                 left -= 1
                 failure = failure_of(error, what=what, member=member.name, address=self.address)

@@ -14,6 +14,7 @@ from trainctl.controller.store.etcd.failures import failure_of, is_stale_token
 from trainctl.controller.store.etcd.messages import KeySpace, end_of_prefix
 from trainctl.controller.store.port import CompactedError, KeyEvent, StoreUnavailableError, WatchBatch
 from trainctl.core.pauses import doubled_s
+from trainctl.core.system.cancelling import heeding_cancellation
 from trainctl.protos.etcd import rpc_pb2
 
 _log = logging.getLogger(__name__)
@@ -64,10 +65,10 @@ async def _stream(
     )
     call = member.watch.Watch(metadata=metadata)
     try:
-        await call.write(rpc_pb2.WatchRequest(create_request=create))
+        await heeding_cancellation(call.write(rpc_pb2.WatchRequest(create_request=create)))
         held: list[rpc_pb2.Event] = []
         while True:
-            response = await call.read()
+            response = await heeding_cancellation(call.read())
             if not isinstance(response, rpc_pb2.WatchResponse):
                 raise _WatchEndedError("end of stream")
             if response.canceled:
