@@ -5,6 +5,7 @@ Without it a dead peer could hang all others, or a sum be wrong.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -165,10 +166,18 @@ class TestGloo(CollectivesContract):
 
     def test_a_rank_that_does_not_come_is_named(self) -> None:
         server = store()
-        pending = self.make().connect(rendezvous(1, 3, f"127.0.0.1:{server.port}", timeout_s=1.0))
+        pending = self.make().connect(rendezvous(1, 3, f"127.0.0.1:{server.port}", timeout_s=5.0))
         assert not pending.done()
         with pytest.raises(CollectiveError, match="rank 0, 2 did not come"):
             waiter().wait(pending, "building the group")
+
+    def test_a_store_that_does_not_answer_is_named(self) -> None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            pending = self.make().connect(rendezvous(1, 3, address, timeout_s=1.0))
+            with pytest.raises(CollectiveError, match=f"the collective store at {address} did not answer for 1 s"):
+                waiter().wait(pending, "building the group")
 
     def test_a_deadline_says_what_and_where(self) -> None:
         server = store()

@@ -167,10 +167,20 @@ class GlooCollectives:
         return GlooPending(rendezvous, self.quarantine)
 
 
+def _open_store(address: str, timeout: timedelta) -> TCPStore:
+    host, _, port = address.rpartition(":")
+    try:
+        return TCPStore(host, int(port), None, False, timeout, False)
+    except RuntimeError as error:
+        waited_s = timeout.total_seconds()
+        raise CollectiveError(
+            f"the collective store at {address} did not answer for {waited_s:g} s ({first_line(error)})"
+        ) from error
+
+
 def _build_group(rendezvous: Rendezvous, quarantine: Quarantine) -> GlooGroup:
-    host, _, port = rendezvous.store_address.rpartition(":")
     timeout = timedelta(seconds=rendezvous.timeout_s)
-    store = TCPStore(host, int(port), None, False, timeout, False)
+    store = _open_store(rendezvous.store_address, timeout)
     scoped = PrefixStore(rendezvous.prefix, store)
     scoped.set(f"present/{rendezvous.rank}", "1")
     gloo: Any = ProcessGroupGloo  # torch's stubs leave most of it out
