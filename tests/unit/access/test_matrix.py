@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from trainctl.controller.access.limits import Limits, Rate
 from trainctl.core.errors import TrainctlError
 from trainctl.protos.v1 import access_pb2, job_pb2
 from unit.access.api import Api, message_of, methods, own, token_for, with_token
@@ -48,6 +49,8 @@ GOVERNING = ["ListTokens", "RevokeToken", "ListAudit"]
 AGENTS = ["Register", "Session", "Renew"]
 FOR_ALL = ["WhoAmI", "GetVersion"]
 OPEN = ["Join", "Locate"]
+OFTEN = Limits(calls=Rate(1e6, 1e6))
+"""These tests call every method with one token, on a fast machine within the second."""
 ROLES = ("viewer", "submitter", "operator", "admin")
 
 
@@ -104,7 +107,7 @@ def test_every_method_is_somewhere_in_the_matrix() -> None:
 
 def test_each_role_may_what_it_is_said_to_and_nothing_else(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as running:
+        async with serving(tmp_path, limits=OFTEN) as running:
             for role in ROLES:
                 for granted in ("research", "*"):
                     token = await token_for(running, f"{role}-of-it", (granted, role))
@@ -132,7 +135,7 @@ async def check(api: Api, role: str, granted: str, tenant: str) -> None:
 
 def test_nobody_gets_at_a_job_of_another_tenant_by_its_uid_or_name(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as running:
+        async with serving(tmp_path, limits=OFTEN) as running:
             uid, _ = await job_of(running, "research")
             api = with_token(running, await token_for(running, "eve", ("other", "admin")))
             for method in methods():
@@ -178,7 +181,7 @@ async def job_of(running: Running, tenant: str, *, token: str = "") -> tuple[str
 
 def test_a_request_id_of_another_tenant_answers_nothing(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as running:
+        async with serving(tmp_path, limits=OFTEN) as running:
             uid, _ = await job_of(running, "research")
             eve = await token_for(running, "eve", ("other", "submitter"))
             same_id = create(spec("mine") | {"metadata": {"name": "mine"}}, "r-research")
@@ -191,7 +194,7 @@ def test_a_request_id_of_another_tenant_answers_nothing(tmp_path: Path) -> None:
 
 def test_a_submitter_changes_what_it_made_and_an_operator_what_others_made(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as running:
+        async with serving(tmp_path, limits=OFTEN) as running:
             ann = await token_for(running, "ann", ("research", "submitter"))
             bob = await token_for(running, "bob", ("research", "submitter"))
             carl = await token_for(running, "carl", ("research", "operator"))
@@ -218,7 +221,7 @@ def test_no_job_starts_from_or_writes_into_a_folder_of_another_tenant(tmp_path: 
     from_home = os.path.relpath(tmp_path, Path.home())
 
     async def main() -> None:
-        async with serving(tmp_path) as running:
+        async with serving(tmp_path, limits=OFTEN) as running:
             uid, _ = await job_of(running, "research")
             eve = await token_for(running, "eve", ("other", "submitter"))
             theirs = str(tmp_path / "jobs" / uid / "checkpoints")
